@@ -1,0 +1,29 @@
+//! Numbers, instructions and deployables shared by every part of shiftwise that touches a bit.
+//!
+//! # Numbers
+//! Every quantized tensor is made of integers with one power-of-two scale: `value = q · 2^(-pos)`, where
+//! [`fix::FixPos`] `pos` counts fraction bits and may be negative. Products and sums of such values are integers
+//! times a power of two as well, so a layer is exact integer arithmetic followed by one shift, one rounding and one
+//! saturation. All rounding, shifting and saturating of tensor values lives in [`arith`] and [`fix`].
+//!
+//! # Memory
+//! A DPU program and the CPU layers beside it see four byte regions ([`run::Memory`]): constants, workspace, inputs
+//! and outputs. They are slices that the caller owns: this crate never allocates, and it forbids `unsafe`.
+//!
+//! # Parts
+//! - [`arith`], [`fix`], [`shape`] — scalar arithmetic and geometry
+//! - [`model`] — the deployable: a checked view into bytes
+//! - [`run`], [`cpu`] — running a deployable: DPU jobs through the [`run::Dpu`] trait, other layers by portable kernels
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod arith;
+pub mod cpu;
+pub mod fix;
+pub mod model;
+pub mod run;
+pub mod shape;

@@ -1,0 +1,216 @@
+//! Running a deployable: steps in order, DPU jobs through a device, other layers on the CPU.
+
+use crate::cpu;
+use crate::model::{Deployable, DpuJob, Region, Step, TensorDesc, TensorId};
+
+/// The four regions, as the caller's slices.
+#[derive(Debug)]
+pub struct Memory<'a> {
+    /// Weights and biases.
+    pub constants: &'a [u8],
+    /// Intermediate tensors.
+    pub workspace: &'a mut [u8],
+    /// Network inputs.
+    pub inputs: &'a mut [u8],
+    /// Network outputs.
+    pub outputs: &'a mut [u8],
+}
+
+impl Memory<'_> {
+    /// `len` bytes of `region` from `offset`; `None` outside it.
+    pub fn read(&self, region: Region, offset: usize, len: usize) -> Option<&[u8]> {
+        let bytes = match region {
+            Region::Constants => self.constants,
+            Region::Workspace => self.workspace,
+            Region::Inputs => self.inputs,
+            Region::Outputs => self.outputs,
+        };
+        bytes.get(offset..offset.checked_add(len)?)
+    }
+
+    /// `len` writable bytes of `region` from `offset`; `None` outside it or for the constants.
+    pub fn write(&mut self, region: Region, offset: usize, len: usize) -> Option<&mut [u8]> {
+        let bytes = match region {
+            Region::Constants => return None,
+            Region::Workspace => &mut *self.workspace,
+            Region::Inputs => &mut *self.inputs,
+            Region::Outputs => &mut *self.outputs,
+        };
+        bytes.get_mut(offset..offset.checked_add(len)?)
+    }
+
+    /// The bytes of a tensor.
+    pub fn tensor(&self, t: &TensorDesc<'_>) -> Option<&[u8]> {
+        self.read(t.place.region, t.place.offset as usize, t.bytes() as usize)
+    }
+
+    /// The writable bytes of a tensor.
+    pub fn tensor_mut(&mut self, t: &TensorDesc<'_>) -> Option<&mut [u8]> {
+        self.write(t.place.region, t.place.offset as usize, t.bytes() as usize)
+    }
+
+    /// An input tensor to read and an output tensor to write at once; `None` if they overlap or lie outside.
+    pub fn pair(&mut self, input: &TensorDesc<'_>, output: &TensorDesc<'_>) -> Option<(&[u8], &mut [u8])> {
+        let range = |t: &TensorDesc<'_>| {
+            let start = t.place.offset as usize;
+            start..start + t.bytes() as usize
+        };
+        if input.place.region == output.place.region {
+            let bytes = match input.place.region {
+                Region::Constants => return None,
+                Region::Workspace => &mut *self.workspace,
+                Region::Inputs => &mut *self.inputs,
+                Region::Outputs => &mut *self.outputs,
+            };
+            let [a, b] = bytes.get_disjoint_mut([range(input), range(output)]).ok()?;
+            return Some((a, b));
+        }
+        let (from, to): (&[u8], &mut [u8]) = match (input.place.region, output.place.region) {
+            (_, Region::Constants) => return None,
+            (Region::Constants, Region::Workspace) => (self.constants, self.workspace),
+            (Region::Constants, Region::Inputs) => (self.constants, self.inputs),
+            (Region::Constants, Region::Outputs) => (self.constants, self.outputs),
+            (Region::Workspace, Region::Inputs) => (self.workspace, self.inputs),
+            (Region::Workspace, _) => (self.workspace, self.outputs),
+            (Region::Inputs, Region::Workspace) => (self.inputs, self.workspace),
+            (Region::Inputs, _) => (self.inputs, self.outputs),
+            (Region::Outputs, Region::Inputs) => (self.outputs, self.inputs),
+            (Region::Outputs, _) => (self.outputs, self.workspace),
+        };
+        Some((from.get(range(input))?, to.get_mut(range(output))?))
+    }
+}
+
+/// A device that executes DPU jobs: the soft machine, the timed simulator, or registers of real hardware.
+pub trait Dpu {
+    /// What can go wrong.
+    type Error;
+    /// Runs `code` up to its END instruction. On success every tensor of `job.outputs` is in `memory`.
+    fn run(&mut self, job: &DpuJob<'_>, code: &[u8], memory: &mut Memory<'_>) -> Result<(), Self::Error>;
+}
+
+/// The device of a board that has none: refuses every job.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoDpu;
+
+/// The deployable holds DPU code and this board has no device for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct NoDpuError;
+
+impl core::fmt::Display for NoDpuError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the deployable holds DPU code and there is no DPU here")
+    }
+}
+
+impl core::error::Error for NoDpuError {}
+
+impl Dpu for NoDpu {
+    type Error = NoDpuError;
+    fn run(&mut self, _: &DpuJob<'_>, _: &[u8], _: &mut Memory<'_>) -> Result<(), NoDpuError> {
+        Err(NoDpuError)
+    }
+}
+
+/// Sees the run as it happens.
+pub trait Observer {
+    /// A step is about to run.
+    fn step(&mut self, index: u16, step: &Step<'_>) {
+        let _ = (index, step);
+    }
+    /// `bytes` of `tensor` are complete; memory may be reused later, so this is the time to look.
+    fn tensor(&mut self, id: TensorId, tensor: &TensorDesc<'_>, bytes: &[u8]) {
+        let _ = (id, tensor, bytes);
+    }
+}
+
+/// Looks at nothing.
+impl Observer for () {}
+
+/// Why a run failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum RunError<E> {
+    /// A region is smaller than the deployable needs.
+    Region {
+        /// Which.
+        region: Region,
+        /// Bytes needed.
+        needed: usize,
+        /// Bytes given.
+        given: usize,
+    },
+    /// The device failed in this step.
+    Dpu {
+        /// Step index.
+        step: u16,
+        /// The device's error.
+        error: E,
+    },
+    /// A CPU layer's tensors overlap in a way that its kernel can't work with.
+    Layout {
+        /// Step index.
+        step: u16,
+    },
+}
+
+impl<E: core::fmt::Display> core::fmt::Display for RunError<E> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Region { region, needed, given } => {
+                write!(f, "region {region:?} needs {needed} bytes and has {given}")
+            }
+            Self::Dpu { step, error } => write!(f, "step {step}: {error}"),
+            Self::Layout { step } => write!(f, "step {step}: its tensors overlap"),
+        }
+    }
+}
+
+impl<E: core::fmt::Debug + core::fmt::Display> core::error::Error for RunError<E> {}
+
+/// Runs every step of `deployable` on `memory`, whose inputs are in place.
+///
+/// `memory.constants` may be the deployable's own section. The observer sees inputs first, then each step's tensors.
+pub fn run<D: Dpu>(
+    deployable: &Deployable<'_>,
+    dpu: &mut D,
+    memory: &mut Memory<'_>,
+    observer: &mut impl Observer,
+) -> Result<(), RunError<D::Error>> {
+    for (region, given) in [
+        (Region::Constants, memory.constants.len()),
+        (Region::Workspace, memory.workspace.len()),
+        (Region::Inputs, memory.inputs.len()),
+        (Region::Outputs, memory.outputs.len()),
+    ] {
+        let needed = deployable.region_bytes(region);
+        if given < needed {
+            return Err(RunError::Region { region, needed, given });
+        }
+    }
+    let show = |id, memory: &Memory<'_>, observer: &mut _| {
+        if let Some(t) = deployable.tensor(id)
+            && let Some(bytes) = memory.tensor(&t)
+        {
+            Observer::tensor(observer, id, &t, bytes);
+        }
+    };
+    for (id, _) in deployable.inputs() {
+        show(id, memory, observer);
+    }
+    for (index, step) in (0u16..).zip(deployable.steps()) {
+        observer.step(index, &step);
+        match &step {
+            Step::Dpu(job) => {
+                dpu.run(job, deployable.job_code(job), memory).map_err(|error| RunError::Dpu { step: index, error })?;
+                job.outputs.iter().for_each(|id| show(id, memory, observer));
+            }
+            Step::Cpu(op) => {
+                cpu::execute(deployable, op, memory).ok_or(RunError::Layout { step: index })?;
+                show(op.output(), memory, observer);
+            }
+        }
+    }
+    Ok(())
+}
