@@ -1,1 +1,12 @@
-//! Host.
+//! From a float network to integers that a DPU computes bit for bit.
+#![deny(missing_docs)]
+
+pub mod error;
+pub mod integer;
+pub mod ir;
+pub mod kernel;
+pub mod ops;
+pub mod quant;
+pub mod tensor;
+
+pub use error::Error;
