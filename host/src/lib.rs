@@ -6,7 +6,10 @@ pub mod integer;
 pub mod ir;
 pub mod kernel;
 pub mod ops;
+pub mod passes;
 pub mod quant;
+pub mod quantizer;
+pub mod strategy;
 pub mod tensor;
 
 pub use error::Error;
