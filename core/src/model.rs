@@ -171,10 +171,8 @@ pub struct TensorList<'a>(pub &'a [u8]);
 impl TensorList<'_> {
     /// The ids.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = TensorId> + '_ {
-        self.0.chunks_exact(2).map(|b| match b {
-            [low, high] => TensorId(u16::from_le_bytes([*low, *high])),
-            _ => unreachable!("chunks_exact(2) yields pairs"),
-        })
+        let (pairs, _) = self.0.as_chunks();
+        pairs.iter().map(|pair| TensorId(u16::from_le_bytes(*pair)))
     }
 }
 
@@ -368,7 +366,7 @@ pub struct LayerSpan<'a> {
 }
 
 /// Why bytes are not a deployable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum ParseError {
@@ -421,9 +419,10 @@ impl core::error::Error for ParseError {}
 
 /// CRC-32 (ISO-HDLC, as in zip and Ethernet) of the bytes.
 pub fn crc32(bytes: &[u8]) -> u32 {
-    const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
     CRC.checksum(bytes)
 }
+
+pub(crate) static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
 /// A table section: `u32` count, then that many `u32` offsets from the section's start, then the records.
 #[derive(Clone, Copy, Debug)]
