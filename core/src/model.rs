@@ -525,7 +525,9 @@ impl<'a> Deployable<'a> {
             let elements = t.shape.elements().ok_or(bad)?;
             let bytes = elements.checked_mul(t.dtype.bytes()).ok_or(bad)?;
             let end = t.place.offset.checked_add(bytes).ok_or(bad)?;
-            if t.dtype == DType::F32 && t.place.offset % 4 != 0 || end as usize > self.region_bytes(t.place.region) {
+            if t.dtype == DType::F32 && !t.place.offset.is_multiple_of(4)
+                || end as usize > self.region_bytes(t.place.region)
+            {
                 return Err(bad);
             }
             match t.role {
@@ -554,14 +556,14 @@ impl<'a> Deployable<'a> {
     fn check_step(&self, step: &Step<'_>) -> Option<()> {
         let known = |id: TensorId| (id.0 < self.tensors.count).then_some(());
         let all = |list: &TensorList<'_>| {
-            (list.0.len() % 2 == 0).then_some(())?;
+            list.0.len().is_multiple_of(2).then_some(())?;
             list.iter().try_for_each(known)
         };
         match step {
             Step::Dpu(job) => {
                 all(&job.outputs)?;
                 self.code_of(job)?;
-                (job.offset as usize % CODE_ALIGN == 0 && job.bytes % 4 == 0).then_some(())
+                ((job.offset as usize).is_multiple_of(CODE_ALIGN) && job.bytes % 4 == 0).then_some(())
             }
             Step::Cpu(op) => {
                 known(op.output())?;
