@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod error;
+pub mod format;
 pub mod integer;
 pub mod ir;
 pub mod kernel;
