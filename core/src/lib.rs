@@ -13,6 +13,7 @@
 //! # Parts
 //! - [`arith`], [`fix`], [`shape`] — scalar arithmetic and geometry
 //! - [`model`] — the deployable: a checked view into bytes
+//! - [`link`] — messages between a host and a board
 //! - [`run`], [`cpu`] — running a deployable: DPU jobs through the [`run::Dpu`] trait, other layers by portable kernels
 #![no_std]
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ extern crate std;
 pub mod arith;
 pub mod cpu;
 pub mod fix;
+pub mod link;
 pub mod model;
 pub mod run;
 pub mod shape;

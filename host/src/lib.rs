@@ -1,13 +1,17 @@
 //! From a float network to integers that a DPU computes bit for bit.
 #![deny(missing_docs)]
 
+pub mod emit;
 pub mod error;
 pub mod format;
 pub mod integer;
 pub mod ir;
 pub mod kernel;
 pub mod ops;
+pub mod passes;
 pub mod quant;
+pub mod quantizer;
+pub mod strategy;
 pub mod tensor;
 
 pub use error::Error;

@@ -30,7 +30,12 @@ pub trait Layer {
     fn weights(&self) -> Vec<(&'static str, &Tensor)> {
         Vec::new()
     }
-    /// The float computation on a batch, with `weights` in the order of [`Layer::weights`] (possibly fake-quantized).
+    /// The activation attribute, which runs after [`Layer::eval`].
+    fn activation(&self) -> ActivationFn {
+        ActivationFn::Linear
+    }
+    /// The float computation on a batch up to the activation attribute, with `weights` in the order of
+    /// [`Layer::weights`] (possibly fake-quantized).
     ///
     /// Every operation is f32, in TensorFlow's order where the order matters.
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor;
@@ -167,6 +172,28 @@ layers! {
     ZeroPadding2D(ZeroPadding2D) = "ZeroPadding2D";
     Dropout(Dropout) = "Dropout";
     Quantize(Quantize) = "VitisQuantize";
+}
+
+impl Op {
+    /// Kernel, bias and activation of a convolution or dense layer.
+    pub fn weighted(&self) -> Option<&Weighted> {
+        match self {
+            Self::Conv2D(l) => Some(&l.w),
+            Self::DepthwiseConv2D(l) => Some(&l.w),
+            Self::Dense(l) => Some(&l.w),
+            _ => None,
+        }
+    }
+
+    /// [`Op::weighted`], writable.
+    pub fn weighted_mut(&mut self) -> Option<&mut Weighted> {
+        match self {
+            Self::Conv2D(l) => Some(&mut l.w),
+            Self::DepthwiseConv2D(l) => Some(&mut l.w),
+            Self::Dense(l) => Some(&mut l.w),
+            _ => None,
+        }
+    }
 }
 
 /// The single input of a layer that takes one.

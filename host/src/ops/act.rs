@@ -155,10 +155,11 @@ impl Layer for Activate {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
+    fn activation(&self) -> ActivationFn {
+        self.function
+    }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
-        let mut out = inputs[0].clone();
-        self.function.apply(&mut out);
-        out
+        inputs[0].clone()
     }
     fn to_keras(&self) -> Map<String, Value> {
         settings(json!({ "activation": self.function.name() }))
