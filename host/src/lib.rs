@@ -5,6 +5,7 @@ pub mod calibrate;
 pub mod emit;
 pub mod error;
 pub mod eval;
+pub mod format;
 pub mod integer;
 pub mod ir;
 pub mod kernel;

@@ -77,7 +77,9 @@ impl<'a> Config<'a> {
     /// A positive integer.
     pub fn usize(&self, key: &str) -> Result<usize, String> {
         let value = self.get(key).ok_or_else(|| format!("`{key}` is missing"))?;
-        value.as_u64().map(|v| v as usize).ok_or_else(|| format!("`{key}` is {value}, a whole number is expected"))
+        // Bounded so that products of a few sizes stay within 64 bits.
+        let sane = value.as_u64().filter(|v| *v <= 1 << 24).map(|v| v as usize);
+        sane.ok_or_else(|| format!("`{key}` is {value}, a whole number of at most {} is expected", 1 << 24))
     }
 
     /// One or two positive integers of at most 65535; `default` if absent.
@@ -92,10 +94,12 @@ impl<'a> Config<'a> {
             .ok_or_else(|| format!("`{key}` is {value}, one or two whole numbers from 1 to 65535 are expected"))
     }
 
-    /// A flag.
+    /// A flag; old writers put 0 or 1.
     pub fn bool_or(&self, key: &str, default: bool) -> Result<bool, String> {
-        self.get(key)
-            .map_or(Ok(default), |v| v.as_bool().ok_or_else(|| format!("`{key}` is {v}, true or false is expected")))
+        self.get(key).map_or(Ok(default), |v| {
+            let number = v.as_u64().filter(|n| *n < 2).map(|n| n == 1);
+            v.as_bool().or(number).ok_or_else(|| format!("`{key}` is {v}, true or false is expected"))
+        })
     }
 
     /// A number.

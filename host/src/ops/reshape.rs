@@ -177,7 +177,8 @@ impl Layer for Reshape {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = one(inputs)?;
         let total: usize = input.iter().product();
-        let known: usize = self.target.iter().filter(|d| **d >= 0).map(|d| *d as usize).product();
+        let given = self.target.iter().filter(|d| **d >= 0);
+        let known = given.fold(1usize, |n, d| n.saturating_mul(usize::try_from(*d).unwrap_or(usize::MAX)));
         let open = self.target.iter().filter(|d| **d < 0).count();
         let fail = || format!("{input:?} can't be reshaped to {:?}", self.target);
         match open {
