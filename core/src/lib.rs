@@ -12,6 +12,7 @@
 //!
 //! # Parts
 //! - [`arith`], [`fix`], [`shape`] — scalar arithmetic and geometry
+//! - [`target`] — what a DPU is: parallelism, banks, limits
 //! - [`isa`] — the DPU's instructions, their encoding and listing
 //! - [`model`] — the deployable: a checked view into bytes
 //! - [`run`], [`cpu`] — running a deployable: DPU jobs through the [`run::Dpu`] trait, other layers by portable kernels
@@ -29,3 +30,4 @@ pub mod isa;
 pub mod model;
 pub mod run;
 pub mod shape;
+pub mod target;
