@@ -14,6 +14,7 @@
 //! - [`arith`], [`fix`], [`shape`] — scalar arithmetic and geometry
 //! - [`target`] — what a DPU is: parallelism, banks, limits
 //! - [`isa`] — the DPU's instructions, their encoding and listing
+//! - [`exec`] — what instructions do to memory
 //! - [`model`] — the deployable: a checked view into bytes
 //! - [`run`], [`cpu`] — running a deployable: DPU jobs through the [`run::Dpu`] trait, other layers by portable kernels
 #![no_std]
@@ -25,6 +26,7 @@ extern crate std;
 
 pub mod arith;
 pub mod cpu;
+pub mod exec;
 pub mod fix;
 pub mod isa;
 pub mod model;
