@@ -1,2 +1,4 @@
 //! Host.
 pub mod emit;
+#[cfg(feature = "board")]
+pub mod link;
