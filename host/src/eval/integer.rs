@@ -1,0 +1,1 @@
+//! The integer form, evaluated.
