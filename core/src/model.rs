@@ -456,6 +456,7 @@ impl<'a> Table<'a> {
 pub struct Deployable<'a> {
     facts: Facts<'a>,
     fingerprint: u64,
+    file_bytes: usize,
     tensors: Table<'a>,
     steps: Table<'a>,
     layers: Table<'a>,
@@ -506,6 +507,7 @@ impl<'a> Deployable<'a> {
         let this = Self {
             facts,
             fingerprint,
+            file_bytes: length,
             tensors: table(Section::Tensors)?,
             steps: table(Section::Steps)?,
             layers: table(Section::Layers)?,
@@ -585,6 +587,11 @@ impl<'a> Deployable<'a> {
     /// The target's 64-bit identification; 0 for target `cpu`.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// Bytes of the file up to and including its checksum; more may follow in the bytes that were parsed.
+    pub fn file_bytes(&self) -> usize {
+        self.file_bytes
     }
 
     /// Bytes that a region must have.

@@ -9,6 +9,7 @@ pub mod format;
 pub mod integer;
 pub mod ir;
 pub mod kernel;
+pub mod link;
 pub mod lower;
 pub mod ops;
 pub mod passes;
