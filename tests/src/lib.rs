@@ -1,1 +1,3 @@
 //! Cases and backends.
+
+pub mod shared;
