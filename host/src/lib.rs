@@ -1,6 +1,7 @@
 //! From a float network to integers that a DPU computes bit for bit.
 #![deny(missing_docs)]
 
+pub mod compile;
 pub mod emit;
 pub mod error;
 pub mod integer;
