@@ -12,6 +12,7 @@
 //!
 //! # Parts
 //! - [`arith`], [`fix`], [`shape`] — scalar arithmetic and geometry
+//! - [`isa`] — the DPU's instructions, their encoding and listing
 //! - [`model`] — the deployable: a checked view into bytes
 //! - [`run`], [`cpu`] — running a deployable: DPU jobs through the [`run::Dpu`] trait, other layers by portable kernels
 #![no_std]
@@ -24,6 +25,7 @@ extern crate std;
 pub mod arith;
 pub mod cpu;
 pub mod fix;
+pub mod isa;
 pub mod model;
 pub mod run;
 pub mod shape;
