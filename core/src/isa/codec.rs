@@ -97,15 +97,13 @@ impl Words {
     }
 }
 
-fn stored(field: &Field, natural: i64) -> Option<u32> {
-    let (low, high) = field.range();
-    (low..=high).contains(&natural).then(|| {
-        let bits = match field.stored {
-            Stored::Plain | Stored::Signed => natural,
-            Stored::MinusOne => natural - 1,
-        };
-        bits as u32 & field.mask()
-    })
+/// The bits of a natural value in range.
+fn stored(field: &Field, natural: i64) -> u32 {
+    let value = match field.stored {
+        Stored::Plain | Stored::Signed => natural,
+        Stored::MinusOne => natural - 1,
+    };
+    value as u32 & field.mask()
 }
 
 fn natural(field: &Field, bits: u32) -> i64 {
@@ -119,25 +117,39 @@ fn natural(field: &Field, bits: u32) -> i64 {
     }
 }
 
+/// Whether every value of `inst` fits its field.
+///
+/// Errors: as [`encode`].
+pub fn check(isa: IsaVersion, inst: &Inst) -> Result<&'static InstLayout, EncodeError> {
+    let kind = inst.kind();
+    let none = EncodeError { inst: kind.mnemonic(), field: "", value: 0, low: 0, high: 0 };
+    let layout = isa.of(kind).ok_or(none)?;
+    let values = inst.values();
+    for field in layout.fields {
+        let value = values.get(usize::from(field.index)).copied().unwrap_or(0);
+        let (low, high) = field.range();
+        if !(low..=high).contains(&value) {
+            return Err(EncodeError { field: field.name, value, low, high, ..none });
+        }
+    }
+    Ok(layout)
+}
+
 /// The words of `line`.
 ///
 /// Errors: a value outside its field's range is an error that names the field; nothing is ever truncated.
 pub fn encode(isa: IsaVersion, line: &Line) -> Result<Words, EncodeError> {
-    let kind = line.inst.kind();
-    let inst = kind.mnemonic();
-    let layout = isa.of(kind).ok_or(EncodeError { inst, field: "", value: 0, low: 0, high: 0 })?;
+    let layout = check(isa, &line.inst)?;
     let mut words = Words { words: [0; MAX_WORDS], len: layout.words };
     let [first, ..] = &mut words.words;
-    *first = u32::from(kind.opcode()) << 28
+    *first = u32::from(layout.kind.opcode()) << 28
         | u32::from(line.tokens.waits.bits()) << 24
         | u32::from(line.tokens.signals.bits()) << 20;
     let values = line.inst.values();
     for field in layout.fields {
         let value = values.get(usize::from(field.index)).copied().unwrap_or(0);
-        let (low, high) = field.range();
-        let bits = stored(field, value).ok_or(EncodeError { inst, field: field.name, value, low, high })?;
         if let Some(word) = words.words.get_mut(usize::from(field.word)) {
-            *word |= bits << field.lsb;
+            *word |= stored(field, value) << field.lsb;
         }
     }
     Ok(words)
