@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod calibrate;
+pub mod compile;
 pub mod emit;
 pub mod error;
 pub mod eval;
