@@ -104,6 +104,27 @@ pub(super) fn tile_i16<const M: usize>(runs: &[Run], input: &[i16], panel: &[i16
     }
 }
 
+/// Depthwise sums of `CHUNK` channels of one pixel, one chain per lane.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn depthwise_f32(taps: &[Tap], kernel: &[f32], input: &[f32], channel: usize) -> [f32; CHUNK] {
+    let mut acc = [_mm256_setzero_ps(); CHUNK / 8];
+    for tap in taps {
+        let x = &input[tap.input + channel..][..CHUNK];
+        let w = &kernel[tap.weights + channel..][..CHUNK];
+        for (i, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: both slices have `CHUNK` elements, and `i` is below `CHUNK / 8`.
+            let (x, w) = unsafe { (_mm256_loadu_ps(x.as_ptr().add(8 * i)), _mm256_loadu_ps(w.as_ptr().add(8 * i))) };
+            *acc = _mm256_fmadd_ps(x, w, *acc);
+        }
+    }
+    let mut out = [0.0f32; CHUNK];
+    for (out, acc) in out.chunks_exact_mut(8).zip(acc) {
+        // SAFETY: `out` has 8 elements.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), acc) };
+    }
+    out
+}
+
 /// Depthwise sums of `CHUNK` channels of one pixel, two taps at a time: their values are interleaved, so that one
 /// `vpmaddwd` multiplies both and adds the products.
 #[target_feature(enable = "avx2")]
@@ -113,15 +134,21 @@ pub(super) fn depthwise_i8(taps: &[Tap], kernel: &[i8], input: &[i8], channel: u
         let channel = channel + 16 * i;
         // The low accumulator holds channels 0-3 and 8-11, the high one 4-7 and 12-15: unpacking works by halves.
         let [mut low, mut high] = [_mm256_setzero_si256(); 2];
-        for pair in taps.chunks(2) {
-            let [mut x, mut w] = [[_mm256_setzero_si256(); 2]; 2];
-            for (tap, (x, w)) in pair.iter().zip(x.iter_mut().zip(&mut w)) {
-                *x = load_16(input, tap.input + channel);
-                *w = load_16(kernel, tap.weights + channel);
-            }
-            let products = _mm256_madd_epi16(_mm256_unpacklo_epi16(x[0], x[1]), _mm256_unpacklo_epi16(w[0], w[1]));
+        let (pairs, last) = taps.as_chunks::<2>();
+        for [a, b] in pairs {
+            let [xa, xb] = [load_16(input, a.input + channel), load_16(input, b.input + channel)];
+            let [wa, wb] = [load_16(kernel, a.weights + channel), load_16(kernel, b.weights + channel)];
+            let products = _mm256_madd_epi16(_mm256_unpacklo_epi16(xa, xb), _mm256_unpacklo_epi16(wa, wb));
             low = _mm256_add_epi32(low, products);
-            let products = _mm256_madd_epi16(_mm256_unpackhi_epi16(x[0], x[1]), _mm256_unpackhi_epi16(w[0], w[1]));
+            let products = _mm256_madd_epi16(_mm256_unpackhi_epi16(xa, xb), _mm256_unpackhi_epi16(wa, wb));
+            high = _mm256_add_epi32(high, products);
+        }
+        for tap in last {
+            let zero = _mm256_setzero_si256();
+            let (x, w) = (load_16(input, tap.input + channel), load_16(kernel, tap.weights + channel));
+            let products = _mm256_madd_epi16(_mm256_unpacklo_epi16(x, zero), _mm256_unpacklo_epi16(w, zero));
+            low = _mm256_add_epi32(low, products);
+            let products = _mm256_madd_epi16(_mm256_unpackhi_epi16(x, zero), _mm256_unpackhi_epi16(w, zero));
             high = _mm256_add_epi32(high, products);
         }
         // SAFETY: `out` has 16 elements: two vectors of 8.

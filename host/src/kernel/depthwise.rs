@@ -1,5 +1,5 @@
 //! Depthwise convolutions, vectorized over channels: the same source is compiled once for the baseline and once with
-//! AVX2 and FMA. The f32 chunk is left to the compiler, the int8 one is in [`super::avx2`].
+//! AVX2 and FMA; the inner sums of the latter are in [`super::avx2`].
 
 use core::ops::Range;
 
@@ -121,7 +121,7 @@ fn f32_avx2(
     pixels: Range<usize>,
     epilogue: impl FnMut(usize, usize, &[f32]),
 ) {
-    let wide = |taps: &[Tap], channel| chunk(taps, kernel, input, channel, step_f32);
+    let wide = |taps: &[Tap], channel| avx2::depthwise_f32(taps, kernel, input, channel);
     body(geometry, kernel, input, pixels, step_f32, wide, epilogue);
 }
 
