@@ -17,6 +17,7 @@
 //! - [`listing`] — a deployable's code as text
 //! - [`exec`] — what instructions do to memory
 //! - [`model`] — the deployable: a checked view into bytes
+//! - [`link`] — messages between a host and a board
 //! - [`run`], [`cpu`] — running a deployable: DPU jobs through the [`run::Dpu`] trait, other layers by portable kernels
 #![no_std]
 #![forbid(unsafe_code)]
@@ -30,6 +31,7 @@ pub mod cpu;
 pub mod exec;
 pub mod fix;
 pub mod isa;
+pub mod link;
 pub mod listing;
 pub mod model;
 pub mod run;
