@@ -1,1 +1,2 @@
 //! Cases and backends.
+pub mod small;
