@@ -92,6 +92,9 @@ fn a_deployable_sent_over_the_port_runs_and_a_damaged_one_is_refused() {
     let error = machine.sample(&[vec![0; 5]], Report::None).unwrap_err();
     assert!(matches!(error, LinkError::Inputs { .. }), "{error}");
     machine.load(&file).unwrap();
-    assert_eq!(machine.sample(&[small::sample(5)], Report::Outputs).unwrap(), result);
+    let again = machine.sample(&[small::sample(5)], Report::Outputs).unwrap();
+    assert_eq!(again.tensors, result.tensors);
+    // The counter ticks once per 40 instructions, so a step's count may differ by one tick.
+    assert!(again.steps.iter().zip(&result.steps).all(|(a, b)| a.abs_diff(*b) <= 40), "{again:?} {result:?}");
     machine.finish().unwrap();
 }
