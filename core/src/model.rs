@@ -306,6 +306,13 @@ pub enum CpuOp<'a> {
     Add(#[serde(borrow)] AddOp<'a>),
     /// Softmax in f32.
     Softmax(SoftmaxOp),
+    /// The same bytes under another shape and name: no work, both tensors lie in one place.
+    View {
+        /// Source.
+        input: TensorId,
+        /// The other name.
+        output: TensorId,
+    },
     /// Integers to another position: right shift `shift`, half up.
     Requantize {
         /// Source.
@@ -341,9 +348,10 @@ impl CpuOp<'_> {
             Self::Pool(op) => op.output,
             Self::Add(op) => op.output,
             Self::Softmax(op) => op.output,
-            Self::Requantize { output, .. } | Self::Quantize { output, .. } | Self::Dequantize { output, .. } => {
-                *output
-            }
+            Self::View { output, .. }
+            | Self::Requantize { output, .. }
+            | Self::Quantize { output, .. }
+            | Self::Dequantize { output, .. } => *output,
         }
     }
 }

@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod calibrate;
+pub mod compile;
 pub mod emit;
 pub mod error;
 pub mod eval;
@@ -9,8 +10,8 @@ pub mod format;
 pub mod integer;
 pub mod ir;
 pub mod kernel;
-#[cfg(feature = "board")]
 pub mod link;
+pub mod lower;
 pub mod ops;
 pub mod passes;
 pub mod quant;

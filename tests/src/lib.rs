@@ -1,2 +1,6 @@
-//! Cases and backends.
+//! Cases, backends and oracles shared by the integration tests.
+
+pub mod graphs;
+pub mod reference;
+pub mod shared;
 pub mod small;
