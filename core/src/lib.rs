@@ -14,8 +14,10 @@
 //! - [`arith`], [`fix`], [`shape`] — scalar arithmetic and geometry
 //! - [`target`] — what a DPU is: parallelism, banks, limits
 //! - [`isa`] — the DPU's instructions, their encoding and listing
+//! - [`listing`] — a deployable's code as text
 //! - [`exec`] — what instructions do to memory
 //! - [`model`] — the deployable: a checked view into bytes
+//! - [`link`] — messages between a host and a board
 //! - [`run`], [`cpu`] — running a deployable: DPU jobs through the [`run::Dpu`] trait, other layers by portable kernels
 #![no_std]
 #![forbid(unsafe_code)]
@@ -29,6 +31,8 @@ pub mod cpu;
 pub mod exec;
 pub mod fix;
 pub mod isa;
+pub mod link;
+pub mod listing;
 pub mod model;
 pub mod run;
 pub mod shape;

@@ -1,76 +1,157 @@
-//! Convolution kernels.
-/// Geometry of one image's convolution.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
+//! Convolution kernels: f32 for calibration, int8 for bit-exact evaluation.
+//!
+//! One image at a time in NHWC, weights in HWIO (as Keras stores them), plain slices in and out. A caller spreads
+//! images over threads; a large image can also be cut into ranges of output pixels.
+//!
+//! **Definition.** An f32 output is one chain of fused multiply-adds that starts at `+0.0` and runs over
+//! `(ky, kx, cin)` in that order; taps that fall in the padding are *skipped*, they do not enter the chain as zeros.
+//! The bias, if any, is added last and rounded by itself. An int8 output is the exact sum in i32 (wrapping beyond 31
+//! bits, which takes more than 2^16 products). Every code path and every way of cutting the work keeps the chain
+//! whole, so the bytes depend neither on the machine nor on the number of threads.
+//!
+//! **Method.** Implicit GEMM: weights are packed once into panels of 16 output channels; a tile of 6 output pixels
+//! reads its activations straight from the image, tap by tap. No im2col copy is made. A finished tile goes to the
+//! caller's *epilogue* while it is still in the first-level cache, so that bias, ReLU, requantization or statistics
+//! cost no second pass over memory.
+//!
+//! A dense layer is the 1×1 convolution of a 1×1 image; a batch of them is a 1×N image.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod conv;
+mod depthwise;
+mod plan;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+pub use conv::{PackedF32, PackedI8, conv_f32, conv_f32_with, conv_i8, conv_i8_with};
+pub use depthwise::{depthwise_f32, depthwise_f32_with, depthwise_i8, depthwise_i8_with};
+
+/// Sizes of a convolution over one NHWC image. Pairs are `[vertical, horizontal]`.
+///
+/// The padding after the image is implied by the output size. For a depthwise convolution `groups` is `in_c` and
+/// `out_c` is `in_c` times the channel multiplier.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConvGeometry {
+    /// Rows of the input.
     pub in_h: usize,
+    /// Columns of the input.
     pub in_w: usize,
+    /// Channels of the input.
     pub in_c: usize,
+    /// Rows of the output.
     pub out_h: usize,
+    /// Columns of the output.
     pub out_w: usize,
+    /// Channels of the output.
     pub out_c: usize,
+    /// Taps of the kernel.
     pub kernel: [usize; 2],
+    /// Input pixels from one output to the next.
     pub stride: [usize; 2],
+    /// Input pixels from one tap to the next; 1 is dense.
     pub dilation: [usize; 2],
+    /// Virtual rows and columns before the first of the input.
     pub pad_before: [usize; 2],
+    /// Equal parts into which input and output channels are cut; part `g` of the output sees only part `g` of the
+    /// input.
     pub groups: usize,
 }
-/// Packed.
-#[derive(Debug)]
-pub struct PackedF32(Vec<f32>);
-impl PackedF32 {
-    /// new
-    pub fn new(k: &[f32], _: &ConvGeometry) -> Self {
-        Self(k.to_vec())
-    }
-}
-/// conv
-pub fn conv_f32(k: &PackedF32, g: &ConvGeometry, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let icg = g.in_c / g.groups;
-    let ocg = g.out_c / g.groups;
-    for oy in 0..g.out_h {
-        for ox in 0..g.out_w {
-            for o in 0..g.out_c {
-                let mut s = 0.0f32;
-                let grp = o / ocg;
-                for ky in 0..g.kernel[0] {
-                    for kx in 0..g.kernel[1] {
-                        let iy = (oy * g.stride[0] + ky * g.dilation[0]) as isize - g.pad_before[0] as isize;
-                        let ix = (ox * g.stride[1] + kx * g.dilation[1]) as isize - g.pad_before[1] as isize;
-                        if iy < 0 || ix < 0 || iy >= g.in_h as isize || ix >= g.in_w as isize {
-                            continue;
-                        }
-                        for c in 0..icg {
-                            s = x[(iy as usize * g.in_w + ix as usize) * g.in_c + grp * icg + c]
-                                .mul_add(k.0[((ky * g.kernel[1] + kx) * icg + c) * g.out_c + o], s);
-                        }
-                    }
-                }
-                y[(oy * g.out_w + ox) * g.out_c + o] = s + bias.map_or(0.0, |b| b[o]);
-            }
+
+impl ConvGeometry {
+    /// A dense layer applied to `rows` vectors: `[rows, inputs]` to `[rows, outputs]`.
+    #[must_use]
+    pub fn dense(rows: usize, inputs: usize, outputs: usize) -> Self {
+        Self {
+            in_h: 1,
+            in_w: rows,
+            in_c: inputs,
+            out_h: 1,
+            out_w: rows,
+            out_c: outputs,
+            kernel: [1, 1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_before: [0, 0],
+            groups: 1,
         }
     }
+
+    /// Elements of the input image.
+    #[must_use]
+    pub fn input_len(&self) -> usize {
+        self.in_h * self.in_w * self.in_c
+    }
+
+    /// Elements of the output image.
+    #[must_use]
+    pub fn output_len(&self) -> usize {
+        self.pixels() * self.out_c
+    }
+
+    /// Output pixels.
+    #[must_use]
+    pub fn pixels(&self) -> usize {
+        self.out_h * self.out_w
+    }
+
+    /// Elements of the kernel `[kh, kw, in_c / groups, out_c]`.
+    #[must_use]
+    pub fn kernel_len(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * self.group_in() * self.out_c
+    }
+
+    /// Multiply-adds of the layer, taps in the padding included.
+    #[must_use]
+    pub fn macs(&self) -> usize {
+        self.pixels() * self.kernel_len()
+    }
+
+    pub(crate) fn group_in(&self) -> usize {
+        self.in_c / self.groups
+    }
+
+    pub(crate) fn group_out(&self) -> usize {
+        self.out_c / self.groups
+    }
+
+    /// The contract of every kernel; a broken one is a bug of the caller, who has checked the model before.
+    fn assert_valid(&self) {
+        let positive = |pair: [usize; 2]| pair[0] > 0 && pair[1] > 0;
+        assert!(positive(self.kernel) && positive(self.stride) && positive(self.dilation), "empty window: {self:?}");
+        assert!(
+            self.groups > 0 && self.in_c.is_multiple_of(self.groups) && self.out_c.is_multiple_of(self.groups),
+            "channels are not a multiple of the groups: {self:?}"
+        );
+    }
 }
-/// dw
-pub fn depthwise_f32(g: &ConvGeometry, k: &[f32], x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let m = g.out_c / g.in_c;
-    for oy in 0..g.out_h {
-        for ox in 0..g.out_w {
-            for o in 0..g.out_c {
-                let mut s = 0.0f32;
-                for ky in 0..g.kernel[0] {
-                    for kx in 0..g.kernel[1] {
-                        let iy = (oy * g.stride[0] + ky * g.dilation[0]) as isize - g.pad_before[0] as isize;
-                        let ix = (ox * g.stride[1] + kx * g.dilation[1]) as isize - g.pad_before[1] as isize;
-                        if iy < 0 || ix < 0 || iy >= g.in_h as isize || ix >= g.in_w as isize {
-                            continue;
-                        }
-                        s = x[(iy as usize * g.in_w + ix as usize) * g.in_c + o / m]
-                            .mul_add(k[(ky * g.kernel[1] + kx) * g.out_c + o], s);
-                    }
-                }
-                y[(oy * g.out_w + ox) * g.out_c + o] = s + bias.map_or(0.0, |b| b[o]);
-            }
+
+/// Which implementation runs. All give the same bytes; the choice is about speed only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// Plain Rust: the fallback, and what the others are tested against.
+    Portable,
+    /// AVX2 and FMA, found at run time.
+    Avx2,
+}
+
+impl Path {
+    /// The fastest path that this machine can run.
+    #[must_use]
+    pub fn detect() -> Self {
+        if Self::Avx2.is_available() { Self::Avx2 } else { Self::Portable }
+    }
+
+    /// Whether this machine can run the path.
+    #[must_use]
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 => false,
         }
     }
 }

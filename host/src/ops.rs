@@ -30,10 +30,19 @@ pub trait Layer {
     fn weights(&self) -> Vec<(&'static str, &Tensor)> {
         Vec::new()
     }
-    /// The float computation on a batch, with `weights` in the order of [`Layer::weights`] (possibly fake-quantized).
+    /// The activation attribute, which runs after [`Layer::eval`].
+    fn activation(&self) -> ActivationFn {
+        ActivationFn::Linear
+    }
+    /// The float computation on a batch up to the activation attribute, with `weights` in the order of
+    /// [`Layer::weights`] (possibly fake-quantized).
     ///
     /// Every operation is f32, in TensorFlow's order where the order matters.
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor;
+    /// [`Layer::eval`] in the memory of a single input that nobody else reads; a layer that can't gives it back.
+    fn reuse(&self, input: Tensor) -> Result<Tensor, Tensor> {
+        Err(input)
+    }
     /// The layer's own settings as Keras writes them, without name, dtype and initializers.
     fn to_keras(&self) -> Map<String, Value> {
         Map::new()
@@ -68,7 +77,9 @@ impl<'a> Config<'a> {
     /// A positive integer.
     pub fn usize(&self, key: &str) -> Result<usize, String> {
         let value = self.get(key).ok_or_else(|| format!("`{key}` is missing"))?;
-        value.as_u64().map(|v| v as usize).ok_or_else(|| format!("`{key}` is {value}, a whole number is expected"))
+        // Bounded so that products of a few sizes stay within 64 bits.
+        let sane = value.as_u64().filter(|v| *v <= 1 << 24).map(|v| v as usize);
+        sane.ok_or_else(|| format!("`{key}` is {value}, a whole number of at most {} is expected", 1 << 24))
     }
 
     /// One or two positive integers of at most 65535; `default` if absent.
@@ -83,10 +94,12 @@ impl<'a> Config<'a> {
             .ok_or_else(|| format!("`{key}` is {value}, one or two whole numbers from 1 to 65535 are expected"))
     }
 
-    /// A flag.
+    /// A flag; old writers put 0 or 1.
     pub fn bool_or(&self, key: &str, default: bool) -> Result<bool, String> {
-        self.get(key)
-            .map_or(Ok(default), |v| v.as_bool().ok_or_else(|| format!("`{key}` is {v}, true or false is expected")))
+        self.get(key).map_or(Ok(default), |v| {
+            let number = v.as_u64().filter(|n| *n < 2).map(|n| n == 1);
+            v.as_bool().or(number).ok_or_else(|| format!("`{key}` is {v}, true or false is expected"))
+        })
     }
 
     /// A number.
@@ -167,6 +180,28 @@ layers! {
     ZeroPadding2D(ZeroPadding2D) = "ZeroPadding2D";
     Dropout(Dropout) = "Dropout";
     Quantize(Quantize) = "VitisQuantize";
+}
+
+impl Op {
+    /// Kernel, bias and activation of a convolution or dense layer.
+    pub fn weighted(&self) -> Option<&Weighted> {
+        match self {
+            Self::Conv2D(l) => Some(&l.w),
+            Self::DepthwiseConv2D(l) => Some(&l.w),
+            Self::Dense(l) => Some(&l.w),
+            _ => None,
+        }
+    }
+
+    /// [`Op::weighted`], writable.
+    pub fn weighted_mut(&mut self) -> Option<&mut Weighted> {
+        match self {
+            Self::Conv2D(l) => Some(&mut l.w),
+            Self::DepthwiseConv2D(l) => Some(&mut l.w),
+            Self::Dense(l) => Some(&mut l.w),
+            _ => None,
+        }
+    }
 }
 
 /// The single input of a layer that takes one.

@@ -2,3 +2,4 @@
 
 pub mod graphs;
 pub mod reference;
+pub mod shared;

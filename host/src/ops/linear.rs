@@ -201,6 +201,9 @@ impl Layer for Conv2D {
     fn weights(&self) -> Vec<(&'static str, &Tensor)> {
         self.w.list("kernel")
     }
+    fn activation(&self) -> ActivationFn {
+        self.w.activation
+    }
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
         let x = inputs[0];
         let dims = [x.shape()[1], x.shape()[2], x.shape()[3]];
@@ -209,9 +212,7 @@ impl Layer for Conv2D {
         let g = geometry(&window, dims, out, self.groups);
         let packed = kernel::PackedF32::new(weights[0].data(), &g);
         let bias = weights.get(1).map(|b| b.data());
-        let mut y = per_image(x, out, |x, y| kernel::conv_f32(&packed, &g, x, bias, y));
-        self.w.activation.apply(&mut y);
-        y
+        per_image(x, out, |x, y| kernel::conv_f32(&packed, &g, x, bias, y))
     }
     fn to_keras(&self) -> Map<String, Value> {
         self.w.settings(json!({
@@ -279,16 +280,17 @@ impl Layer for DepthwiseConv2D {
     fn weights(&self) -> Vec<(&'static str, &Tensor)> {
         self.w.list("depthwise_kernel")
     }
+    fn activation(&self) -> ActivationFn {
+        self.w.activation
+    }
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
         let x = inputs[0];
         let dims = [x.shape()[1], x.shape()[2], x.shape()[3]];
         let window = self.window(&dims).unwrap_or(Window::POINT);
         let out = window_output(&window, dims, weights[0].shape()[2] * weights[0].shape()[3]);
-        let g = geometry(&window, dims, out, 1);
+        let g = geometry(&window, dims, out, dims[2]);
         let bias = weights.get(1).map(|b| b.data());
-        let mut y = per_image(x, out, |x, y| kernel::depthwise_f32(&g, weights[0].data(), x, bias, y));
-        self.w.activation.apply(&mut y);
-        y
+        per_image(x, out, |x, y| kernel::depthwise_f32(&g, weights[0].data(), x, bias, y))
     }
     fn to_keras(&self) -> Map<String, Value> {
         let k = self.w.kernel.shape();
@@ -336,20 +338,21 @@ impl Layer for Dense {
     fn weights(&self) -> Vec<(&'static str, &Tensor)> {
         self.w.list("kernel")
     }
+    fn activation(&self) -> ActivationFn {
+        self.w.activation
+    }
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
         let x = inputs[0];
         let (ic, oc) = (weights[0].shape()[0], weights[0].shape()[1]);
         let pixels = x.data().len() / ic / x.shape()[0].max(1);
-        let g = geometry(&Window::POINT, [1, pixels, ic], [1, pixels, oc], 1);
+        let g = ConvGeometry::dense(pixels, ic, oc);
         let packed = kernel::PackedF32::new(weights[0].data(), &g);
         let bias = weights.get(1).map(|b| b.data());
         let y = per_image(x, [1, pixels, oc], |x, y| kernel::conv_f32(&packed, &g, x, bias, y));
         let mut shape = x.shape().to_vec();
         shape.pop();
         shape.push(oc);
-        let mut y = y.reshaped(shape).unwrap_or_else(|| Tensor::zeros(&[0]));
-        self.w.activation.apply(&mut y);
-        y
+        y.reshaped(shape).unwrap_or_else(|| Tensor::zeros(&[0]))
     }
     fn to_keras(&self) -> Map<String, Value> {
         self.w.settings(json!({ "units": self.w.kernel.shape()[1] }))

@@ -1,0 +1,3 @@
+mod schedule;
+mod vendor;
+mod xmodel;
