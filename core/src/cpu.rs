@@ -81,6 +81,10 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             // An empty tensor would let the axis be any number, and four times it leave 32 bits.
             (s.axis > 0 && elements > 0 && elements % u64::from(s.axis) == 0).then_some(())
         }
+        CpuOp::View { input, output } => {
+            let (from, to) = (model.tensor(*input)?, model.tensor(*output)?);
+            (from.place == to.place && from.dtype == to.dtype && from.bytes() == to.bytes()).then_some(())
+        }
         CpuOp::Requantize { input, output, shift, .. } => {
             tensor(*input, DType::I8, any(*output)?.1)?;
             tensor(*output, DType::I8, any(*input)?.1)?;
@@ -131,6 +135,7 @@ pub(crate) fn execute(model: &Deployable<'_>, op: &CpuOp<'_>, memory: &mut Memor
                 }
             }
         }
+        CpuOp::View { .. } => {}
         CpuOp::Requantize { input, output, shift, act } => {
             let (from, to) = memory.pair(&model.tensor(*input)?, &model.tensor(*output)?)?;
             for (x, y) in from.iter().zip(to) {

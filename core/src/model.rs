@@ -306,6 +306,13 @@ pub enum CpuOp<'a> {
     Add(#[serde(borrow)] AddOp<'a>),
     /// Softmax in f32.
     Softmax(SoftmaxOp),
+    /// The same bytes under another shape and name: no work, both tensors lie in one place.
+    View {
+        /// Source.
+        input: TensorId,
+        /// The other name.
+        output: TensorId,
+    },
     /// Integers to another position: right shift `shift`, half up.
     Requantize {
         /// Source.
@@ -341,9 +348,10 @@ impl CpuOp<'_> {
             Self::Pool(op) => op.output,
             Self::Add(op) => op.output,
             Self::Softmax(op) => op.output,
-            Self::Requantize { output, .. } | Self::Quantize { output, .. } | Self::Dequantize { output, .. } => {
-                *output
-            }
+            Self::View { output, .. }
+            | Self::Requantize { output, .. }
+            | Self::Quantize { output, .. }
+            | Self::Dequantize { output, .. } => *output,
         }
     }
 }
@@ -456,6 +464,7 @@ impl<'a> Table<'a> {
 pub struct Deployable<'a> {
     facts: Facts<'a>,
     fingerprint: u64,
+    file_bytes: usize,
     tensors: Table<'a>,
     steps: Table<'a>,
     layers: Table<'a>,
@@ -506,6 +515,7 @@ impl<'a> Deployable<'a> {
         let this = Self {
             facts,
             fingerprint,
+            file_bytes: length,
             tensors: table(Section::Tensors)?,
             steps: table(Section::Steps)?,
             layers: table(Section::Layers)?,
@@ -585,6 +595,11 @@ impl<'a> Deployable<'a> {
     /// The target's 64-bit identification; 0 for target `cpu`.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// Bytes of the file up to and including its checksum; more may follow in the bytes that were parsed.
+    pub fn file_bytes(&self) -> usize {
+        self.file_bytes
     }
 
     /// Bytes that a region must have.

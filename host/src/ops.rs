@@ -39,6 +39,10 @@ pub trait Layer {
     ///
     /// Every operation is f32, in TensorFlow's order where the order matters.
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor;
+    /// [`Layer::eval`] in the memory of a single input that nobody else reads; a layer that can't gives it back.
+    fn reuse(&self, input: Tensor) -> Result<Tensor, Tensor> {
+        Err(input)
+    }
     /// The layer's own settings as Keras writes them, without name, dtype and initializers.
     fn to_keras(&self) -> Map<String, Value> {
         Map::new()

@@ -161,6 +161,9 @@ impl Layer for Activate {
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         inputs[0].clone()
     }
+    fn reuse(&self, input: Tensor) -> Result<Tensor, Tensor> {
+        Ok(input)
+    }
     fn to_keras(&self) -> Map<String, Value> {
         settings(json!({ "activation": self.function.name() }))
     }
@@ -196,6 +199,21 @@ impl Relu {
             threshold: config.f32_or("threshold", 0.0)?,
         })
     }
+    fn apply(&self, data: &mut [f32]) {
+        let (max, slope, threshold) = (self.max_value.unwrap_or(f32::INFINITY), self.negative_slope, self.threshold);
+        if self.is_plain() {
+            // Not f32::max, which keeps −0.0 or not as the machine likes.
+            return data.iter_mut().for_each(|x| *x = if *x > 0.0 { *x } else { 0.0 });
+        }
+        data.iter_mut().for_each(|x| {
+            *x = match *x {
+                x if x >= max => max,
+                x if x >= threshold => x,
+                x => slope * (x - threshold),
+            }
+        });
+    }
+
     /// Whether it is max(x, 0) without more.
     pub fn is_plain(&self) -> bool {
         self.max_value.is_none() && self.negative_slope == 0.0 && self.threshold == 0.0
@@ -208,19 +226,12 @@ impl Layer for Relu {
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         let mut out = inputs[0].clone();
-        let (max, slope, threshold) = (self.max_value.unwrap_or(f32::INFINITY), self.negative_slope, self.threshold);
-        if self.is_plain() {
-            out.data_mut().iter_mut().for_each(|x| *x = x.max(0.0));
-        } else {
-            out.data_mut().iter_mut().for_each(|x| {
-                *x = match *x {
-                    x if x >= max => max,
-                    x if x >= threshold => x,
-                    x => slope * (x - threshold),
-                }
-            });
-        }
+        self.apply(out.data_mut());
         out
+    }
+    fn reuse(&self, mut input: Tensor) -> Result<Tensor, Tensor> {
+        self.apply(input.data_mut());
+        Ok(input)
     }
     fn to_keras(&self) -> Map<String, Value> {
         settings(

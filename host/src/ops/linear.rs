@@ -288,7 +288,7 @@ impl Layer for DepthwiseConv2D {
         let dims = [x.shape()[1], x.shape()[2], x.shape()[3]];
         let window = self.window(&dims).unwrap_or(Window::POINT);
         let out = window_output(&window, dims, weights[0].shape()[2] * weights[0].shape()[3]);
-        let g = geometry(&window, dims, out, 1);
+        let g = geometry(&window, dims, out, dims[2]);
         let bias = weights.get(1).map(|b| b.data());
         per_image(x, out, |x, y| kernel::depthwise_f32(&g, weights[0].data(), x, bias, y))
     }
@@ -345,7 +345,7 @@ impl Layer for Dense {
         let x = inputs[0];
         let (ic, oc) = (weights[0].shape()[0], weights[0].shape()[1]);
         let pixels = x.data().len() / ic / x.shape()[0].max(1);
-        let g = geometry(&Window::POINT, [1, pixels, ic], [1, pixels, oc], 1);
+        let g = ConvGeometry::dense(pixels, ic, oc);
         let packed = kernel::PackedF32::new(weights[0].data(), &g);
         let bias = weights.get(1).map(|b| b.data());
         let y = per_image(x, [1, pixels, oc], |x, y| kernel::conv_f32(&packed, &g, x, bias, y));

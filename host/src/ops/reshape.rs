@@ -6,9 +6,9 @@ use super::{Config, Layer, WeightSource, image, one, settings};
 use crate::tensor::Tensor;
 
 /// The batch of a tensor under a new per-sample shape.
-fn reshaped(x: &Tensor, shape: &[usize]) -> Tensor {
+fn reshaped(x: Tensor, shape: &[usize]) -> Tensor {
     let batched = [&x.shape()[..1], shape].concat();
-    x.clone().reshaped(batched).unwrap_or_else(|| Tensor::zeros(&[0]))
+    x.reshaped(batched).unwrap_or_else(|| Tensor::zeros(&[0]))
 }
 
 /// A model input.
@@ -70,6 +70,9 @@ impl Layer for Quantize {
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         inputs[0].clone()
     }
+    fn reuse(&self, input: Tensor) -> Result<Tensor, Tensor> {
+        Ok(input)
+    }
 }
 
 /// Identity at inference.
@@ -100,6 +103,9 @@ impl Layer for Dropout {
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         inputs[0].clone()
     }
+    fn reuse(&self, input: Tensor) -> Result<Tensor, Tensor> {
+        Ok(input)
+    }
     fn to_keras(&self) -> Map<String, Value> {
         settings(json!({ "rate": self.rate }))
     }
@@ -129,7 +135,11 @@ impl Layer for Flatten {
         Ok(vec![one(inputs)?.iter().product()])
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
-        reshaped(inputs[0], &[inputs[0].shape()[1..].iter().product()])
+        self.reuse(inputs[0].clone()).unwrap_or_else(|x| x)
+    }
+    fn reuse(&self, input: Tensor) -> Result<Tensor, Tensor> {
+        let size = input.shape()[1..].iter().product();
+        Ok(reshaped(input, &[size]))
     }
     fn to_keras(&self) -> Map<String, Value> {
         settings(json!({ "data_format": "channels_last" }))
@@ -180,8 +190,11 @@ impl Layer for Reshape {
         }
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
-        let shape = self.output_shape(&[&inputs[0].shape()[1..]]).unwrap_or_default();
-        reshaped(inputs[0], &shape)
+        self.reuse(inputs[0].clone()).unwrap_or_else(|x| x)
+    }
+    fn reuse(&self, input: Tensor) -> Result<Tensor, Tensor> {
+        let shape = self.output_shape(&[&input.shape()[1..]]).unwrap_or_default();
+        Ok(reshaped(input, &shape))
     }
     fn to_keras(&self) -> Map<String, Value> {
         settings(json!({ "target_shape": self.target }))
