@@ -36,6 +36,7 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             tensor(c.input, DType::I8, volume(c.in_dims))?;
             tensor(c.output, DType::I8, volume(c.out_dims))?;
             fits(&c.window, c.in_dims, [c.out_dims[0], c.out_dims[1]])?;
+            (c.out_dims[2] > 0).then_some(())?;
             let taps = u64::from(c.window.kernel[0]) * u64::from(c.window.kernel[1]);
             let per_output = if depthwise { taps } else { taps * u64::from(c.in_dims[2]) };
             // |Σ x·w| ≤ 2^14 per product must stay inside 31 bits.
@@ -77,7 +78,12 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
         CpuOp::Softmax(s) => {
             let (_, elements) = any(s.input)?;
             tensor(s.output, DType::F32, elements)?;
-            (s.axis > 0 && elements % u64::from(s.axis) == 0).then_some(())
+            // An empty tensor would let the axis be any number, and four times it leave 32 bits.
+            (s.axis > 0 && elements > 0 && elements % u64::from(s.axis) == 0).then_some(())
+        }
+        CpuOp::View { input, output } => {
+            let (from, to) = (model.tensor(*input)?, model.tensor(*output)?);
+            (from.place == to.place && from.dtype == to.dtype && from.bytes() == to.bytes()).then_some(())
         }
         CpuOp::Requantize { input, output, shift, .. } => {
             tensor(*input, DType::I8, any(*output)?.1)?;
@@ -129,6 +135,7 @@ pub(crate) fn execute(model: &Deployable<'_>, op: &CpuOp<'_>, memory: &mut Memor
                 }
             }
         }
+        CpuOp::View { .. } => {}
         CpuOp::Requantize { input, output, shift, act } => {
             let (from, to) = memory.pair(&model.tensor(*input)?, &model.tensor(*output)?)?;
             for (x, y) in from.iter().zip(to) {

@@ -12,7 +12,11 @@
 //!
 //! # Parts
 //! - [`arith`], [`fix`], [`shape`] — scalar arithmetic and geometry
+//! - [`target`] — what a DPU is: parallelism, banks, limits
+//! - [`isa`] — the DPU's instructions, their encoding and listing
+//! - [`exec`] — what instructions do to memory
 //! - [`model`] — the deployable: a checked view into bytes
+//! - [`link`] — messages between a host and a board
 //! - [`run`], [`cpu`] — running a deployable: DPU jobs through the [`run::Dpu`] trait, other layers by portable kernels
 #![no_std]
 #![forbid(unsafe_code)]
@@ -23,7 +27,11 @@ extern crate std;
 
 pub mod arith;
 pub mod cpu;
+pub mod exec;
 pub mod fix;
+pub mod isa;
+pub mod link;
 pub mod model;
 pub mod run;
 pub mod shape;
+pub mod target;

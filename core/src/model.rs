@@ -171,10 +171,8 @@ pub struct TensorList<'a>(pub &'a [u8]);
 impl TensorList<'_> {
     /// The ids.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = TensorId> + '_ {
-        self.0.chunks_exact(2).map(|b| match b {
-            [low, high] => TensorId(u16::from_le_bytes([*low, *high])),
-            _ => unreachable!("chunks_exact(2) yields pairs"),
-        })
+        let (pairs, _) = self.0.as_chunks();
+        pairs.iter().map(|pair| TensorId(u16::from_le_bytes(*pair)))
     }
 }
 
@@ -308,6 +306,13 @@ pub enum CpuOp<'a> {
     Add(#[serde(borrow)] AddOp<'a>),
     /// Softmax in f32.
     Softmax(SoftmaxOp),
+    /// The same bytes under another shape and name: no work, both tensors lie in one place.
+    View {
+        /// Source.
+        input: TensorId,
+        /// The other name.
+        output: TensorId,
+    },
     /// Integers to another position: right shift `shift`, half up.
     Requantize {
         /// Source.
@@ -343,9 +348,10 @@ impl CpuOp<'_> {
             Self::Pool(op) => op.output,
             Self::Add(op) => op.output,
             Self::Softmax(op) => op.output,
-            Self::Requantize { output, .. } | Self::Quantize { output, .. } | Self::Dequantize { output, .. } => {
-                *output
-            }
+            Self::View { output, .. }
+            | Self::Requantize { output, .. }
+            | Self::Quantize { output, .. }
+            | Self::Dequantize { output, .. } => *output,
         }
     }
 }
@@ -368,7 +374,7 @@ pub struct LayerSpan<'a> {
 }
 
 /// Why bytes are not a deployable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum ParseError {
@@ -421,9 +427,10 @@ impl core::error::Error for ParseError {}
 
 /// CRC-32 (ISO-HDLC, as in zip and Ethernet) of the bytes.
 pub fn crc32(bytes: &[u8]) -> u32 {
-    const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
     CRC.checksum(bytes)
 }
+
+pub(crate) static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
 /// A table section: `u32` count, then that many `u32` offsets from the section's start, then the records.
 #[derive(Clone, Copy, Debug)]
@@ -457,6 +464,7 @@ impl<'a> Table<'a> {
 pub struct Deployable<'a> {
     facts: Facts<'a>,
     fingerprint: u64,
+    file_bytes: usize,
     tensors: Table<'a>,
     steps: Table<'a>,
     layers: Table<'a>,
@@ -507,6 +515,7 @@ impl<'a> Deployable<'a> {
         let this = Self {
             facts,
             fingerprint,
+            file_bytes: length,
             tensors: table(Section::Tensors)?,
             steps: table(Section::Steps)?,
             layers: table(Section::Layers)?,
@@ -526,7 +535,9 @@ impl<'a> Deployable<'a> {
             let elements = t.shape.elements().ok_or(bad)?;
             let bytes = elements.checked_mul(t.dtype.bytes()).ok_or(bad)?;
             let end = t.place.offset.checked_add(bytes).ok_or(bad)?;
-            if t.dtype == DType::F32 && t.place.offset % 4 != 0 || end as usize > self.region_bytes(t.place.region) {
+            if t.dtype == DType::F32 && !t.place.offset.is_multiple_of(4)
+                || end as usize > self.region_bytes(t.place.region)
+            {
                 return Err(bad);
             }
             match t.role {
@@ -555,14 +566,14 @@ impl<'a> Deployable<'a> {
     fn check_step(&self, step: &Step<'_>) -> Option<()> {
         let known = |id: TensorId| (id.0 < self.tensors.count).then_some(());
         let all = |list: &TensorList<'_>| {
-            (list.0.len() % 2 == 0).then_some(())?;
+            list.0.len().is_multiple_of(2).then_some(())?;
             list.iter().try_for_each(known)
         };
         match step {
             Step::Dpu(job) => {
                 all(&job.outputs)?;
                 self.code_of(job)?;
-                (job.offset as usize % CODE_ALIGN == 0 && job.bytes % 4 == 0).then_some(())
+                ((job.offset as usize).is_multiple_of(CODE_ALIGN) && job.bytes % 4 == 0).then_some(())
             }
             Step::Cpu(op) => {
                 known(op.output())?;
@@ -584,6 +595,11 @@ impl<'a> Deployable<'a> {
     /// The target's 64-bit identification; 0 for target `cpu`.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// Bytes of the file up to and including its checksum; more may follow in the bytes that were parsed.
+    pub fn file_bytes(&self) -> usize {
+        self.file_bytes
     }
 
     /// Bytes that a region must have.

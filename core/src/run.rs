@@ -53,7 +53,7 @@ impl Memory<'_> {
     pub fn pair(&mut self, input: &TensorDesc<'_>, output: &TensorDesc<'_>) -> Option<(&[u8], &mut [u8])> {
         let range = |t: &TensorDesc<'_>| {
             let start = t.place.offset as usize;
-            start..start + t.bytes() as usize
+            start..start.saturating_add(t.bytes() as usize)
         };
         if input.place.region == output.place.region {
             let bytes = match input.place.region {

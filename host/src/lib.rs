@@ -1,3 +1,23 @@
-//! Host.
+//! From a float network to integers that a DPU computes bit for bit.
+#![deny(missing_docs)]
 
+pub mod calibrate;
+pub mod compile;
+pub mod emit;
+pub mod error;
+pub mod eval;
+pub mod format;
+pub mod integer;
+pub mod ir;
 pub mod kernel;
+pub mod link;
+pub mod lower;
+pub mod ops;
+pub mod passes;
+pub mod quant;
+pub mod quantize;
+pub mod quantizer;
+pub mod strategy;
+pub mod tensor;
+
+pub use error::Error;

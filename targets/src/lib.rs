@@ -1,1 +1,252 @@
-//! Targets.
+//! DPU targets and boards: data files in `dpu/` and `boards/`, looked up by name, `arch.json` or fingerprint.
+//!
+//! This crate turns files into [`shiftwise_core::target::Target`] and [`Board`]; how a DPU behaves is not its business.
+
+pub mod parse;
+
+use std::path::Path;
+
+pub use parse::{Board, MemoryRange};
+use shiftwise_core::target::Target;
+
+include!(concat!(env!("OUT_DIR"), "/files.rs"));
+
+/// Why a target or board was not found or is not usable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No such name or fingerprint.
+    #[error("unknown {what} `{asked}`{}", suggestion(.near))]
+    Unknown {
+        /// `target` or `board`.
+        what: &'static str,
+        /// What was asked for.
+        asked: String,
+        /// Names close to it, or all names if none is close.
+        near: Vec<String>,
+    },
+    /// A file that cannot be read.
+    #[error("cannot read `{path}`")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An `arch.json` without a `target` or `fingerprint`.
+    #[error("`{path}` is no arch.json: it needs a `target` or a `fingerprint`")]
+    Arch {
+        /// The file.
+        path: String,
+    },
+    /// A data file that is not TOML of the expected form.
+    #[error("`{file}` is no target or board description")]
+    Toml {
+        /// The file.
+        file: String,
+        /// Why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A description that contradicts itself.
+    #[error("`{file}`: {fault}")]
+    Invalid {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        fault: String,
+    },
+}
+
+fn suggestion(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) }
+}
+
+/// All targets, in order of peak performance.
+pub fn targets() -> Vec<Target> {
+    // The shipped files are checked by a test, so that none is dropped here.
+    let mut all: Vec<Target> = DPU_FILES.iter().filter_map(|(name, text)| parse::target(name, text).ok()).collect();
+    all.sort_by_key(Target::peak_ops_per_cycle);
+    all
+}
+
+/// All boards, by name.
+pub fn boards() -> Vec<Board> {
+    BOARD_FILES.iter().filter_map(|(name, text)| parse::board(name, text).ok()).collect()
+}
+
+/// A target by name (any case; `B4096` for `DPUCZDX8G_ISA1_B4096`), by fingerprint in hex (`0x…`), by the path of
+/// an `arch.json`, or by the path of a TOML description.
+///
+/// A fingerprint that is not in the data but has the size, ALU width and bank groups of a known DPU gives that DPU under
+/// the vendor's long name: the other feature bits (argmax, mean, leaky ReLU) do not change what is compiled here.
+///
+/// Errors: [`Error::Unknown`] with near misses; file errors for paths.
+pub fn find(asked: &str) -> Result<Target, Error> {
+    let path = Path::new(asked);
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("json") => return arch(asked),
+        Some("toml") => return parse::target(asked, &read(asked)?),
+        _ => {}
+    }
+    if let Some(hex) = asked.strip_prefix("0x").or_else(|| asked.strip_prefix("0X")) {
+        return u64::from_str_radix(hex, 16).ok().and_then(by_fingerprint).ok_or_else(|| Error::Unknown {
+            what: "target",
+            asked: asked.into(),
+            near: targets().iter().map(|t| format!("{} ({:#018x})", t.name, t.fingerprint)).collect(),
+        });
+    }
+    let all = targets();
+    let short = |t: &Target| t.name.rsplit('_').next().unwrap_or_default().to_ascii_lowercase();
+    let lower = asked.to_ascii_lowercase();
+    if let Some(t) = all.iter().find(|t| t.name.eq_ignore_ascii_case(asked) || short(t) == lower) {
+        return Ok(t.clone());
+    }
+    Err(Error::Unknown {
+        what: "target",
+        asked: asked.into(),
+        near: near(&lower, all.iter().flat_map(|t| [(short(t), &t.name), (t.name.to_ascii_lowercase(), &t.name)])),
+    })
+}
+
+/// A board by name (any case) or by the path of a TOML description.
+///
+/// Errors: [`Error::Unknown`] with near misses; file errors for paths.
+pub fn find_board(asked: &str) -> Result<Board, Error> {
+    if Path::new(asked).extension().is_some_and(|e| e == "toml") {
+        return parse::board(asked, &read(asked)?);
+    }
+    let all = boards();
+    if let Some(board) = all.iter().find(|b| b.name.eq_ignore_ascii_case(asked)) {
+        return Ok(board.clone());
+    }
+    let near = near(&asked.to_ascii_lowercase(), all.iter().map(|b| (b.name.clone(), &b.name)));
+    Err(Error::Unknown { what: "board", asked: asked.into(), near })
+}
+
+fn read(path: &str) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })
+}
+
+fn arch(path: &str) -> Result<Target, Error> {
+    let text = read(path)?;
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|_| Error::Arch { path: path.into() })?;
+    let field = |name: &str| json.get(name).and_then(|v| v.as_str());
+    match (field("target"), field("fingerprint")) {
+        (Some(name), _) => find(name),
+        (_, Some(hex)) if hex.starts_with("0x") => find(hex),
+        (_, Some(hex)) => find(&format!("0x{hex}")),
+        _ => Err(Error::Arch { path: path.into() }),
+    }
+}
+
+fn by_fingerprint(fingerprint: u64) -> Option<Target> {
+    let all = targets();
+    if let Some(known) = all.iter().find(|t| t.fingerprint == fingerprint) {
+        return Some(known.clone());
+    }
+    // Type and ISA version, image bank groups 25..24, channel augmentation 26, ALU width 11..8, size 3..0. DOC
+    const SAME: u64 = 0xFFFF_0000_0700_0F0F;
+    let like = all.into_iter().find(|t| t.fingerprint & SAME == fingerprint & SAME)?;
+    let name = format!("{}_{fingerprint:016X}", like.name);
+    Some(Target { name: name.parse().ok()?, fingerprint, ..like })
+}
+
+/// The three names whose key is closest to `asked`, or all if none is close.
+fn near<N: ToString>(asked: &str, names: impl Iterator<Item = (String, N)>) -> Vec<String> {
+    let mut scored: Vec<(usize, String)> = names.map(|(key, name)| (distance(asked, &key), name.to_string())).collect();
+    scored.sort();
+    let close: Vec<_> = scored.iter().filter(|(d, _)| *d <= 2 + asked.len() / 4).cloned().collect();
+    let mut out: Vec<String> = Vec::new();
+    for (_, name) in if close.is_empty() { &scored } else { &close } {
+        if !out.contains(name) && (close.is_empty() || out.len() < 3) {
+            out.push(name.clone());
+        }
+    }
+    out
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, y) in b.chars().enumerate() {
+            let best = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = row[j + 1];
+            row[j + 1] = best;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use shiftwise_core::target::BankKind;
+
+    use super::*;
+
+    #[test]
+    fn every_shipped_file_is_valid() {
+        for (name, text) in DPU_FILES {
+            let t = parse::target(name, text).unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
+            assert_eq!(t.name, *name, "the file's name is the target's");
+        }
+        for (name, text) in BOARD_FILES {
+            let b = parse::board(name, text).unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
+            assert_eq!(b.name, *name);
+        }
+        assert_eq!((targets().len(), boards().len()), (DPU_FILES.len(), BOARD_FILES.len()));
+    }
+
+    #[test]
+    fn peak_is_the_number_in_the_name() {
+        let all = targets();
+        assert_eq!(all.len(), 8);
+        for t in all {
+            assert!(t.name.ends_with(&format!("_B{}", t.peak_ops_per_cycle())), "{}", t.name);
+        }
+    }
+
+    #[test]
+    fn names_fingerprints_and_near_misses() {
+        let b4096 = find("DPUCZDX8G_ISA1_B4096").unwrap();
+        assert_eq!(find("b4096").unwrap(), b4096);
+        assert_eq!(find("0x0101000056010407").unwrap(), b4096);
+        assert_eq!(b4096.bank_bytes(), (512 + 512 + 32 + 32) * 1024);
+        let bias = b4096.bank(33).unwrap();
+        assert_eq!((bias.group.kind, bias.offset), (BankKind::Bias, (1024 + 32) * 1024));
+        assert_eq!(b4096.bank(34), None);
+        let message = find("DPUCZDX8G_ISA1_B4069").unwrap_err().to_string();
+        assert!(message.contains("did you mean DPUCZDX8G_ISA1_B4096"), "{message}");
+        assert!(find_board("kv26").unwrap_err().to_string().contains("kv260"));
+        assert_eq!(find_board("KV260").unwrap().cores, 1);
+    }
+
+    #[test]
+    fn a_fingerprint_with_other_feature_bits_is_the_same_size_under_its_long_name() {
+        let t = find("0x0101000016010407").unwrap();
+        assert_eq!(t.name, "DPUCZDX8G_ISA1_B4096_0101000016010407");
+        assert_eq!(t.pixel_parallel, 8);
+        assert!(find("0x0201000016010407").is_err());
+    }
+
+    #[test]
+    fn arch_json_names_a_target_or_a_fingerprint() {
+        let folder = std::env::temp_dir().join(format!("shiftwise-targets-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("arch.json");
+        let ask = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            find(file.to_str().unwrap())
+        };
+        assert_eq!(ask(r#"{"fingerprint":"0x101000056010407"}"#).unwrap().name, "DPUCZDX8G_ISA1_B4096");
+        assert_eq!(ask(r#"{"target":"DPUCZDX8G_ISA1_B512"}"#).unwrap().name, "DPUCZDX8G_ISA1_B512");
+        assert!(matches!(ask("{}"), Err(Error::Arch { .. })));
+        assert!(matches!(ask("B512"), Err(Error::Arch { .. })));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(matches!(find("nowhere/arch.json"), Err(Error::Read { .. })));
+    }
+}

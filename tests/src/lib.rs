@@ -1,1 +1,5 @@
-//! Cases and backends.
+//! Cases, backends and oracles shared by the integration tests.
+
+pub mod graphs;
+pub mod reference;
+pub mod shared;

@@ -1,0 +1,534 @@
+//! What instructions do to memory: the machine that defines the meaning of a DPU program.
+//!
+//! [`Machine`] executes one [`Inst`] after another on on-chip banks that the caller owns. It knows no time: the simulator
+//! adds queues and cycles around [`Machine::execute`], the firmware uses it as a soft device. Results are bytes of int8
+//! lanes; all rounding goes through [`crate::arith`]. Words from outside never panic: whatever is not in range is a
+//! [`Fault`], and [`Machine::run`](Dpu::run) says at which instruction.
+
+mod alu;
+mod conv;
+mod elew;
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+
+use crate::arith::{Round, requantize, requantize_i8};
+use crate::isa::codec::{self, DecodeError, EncodeError, program};
+use crate::isa::{Activation, AluInit, ConvInit, ElewInit, Engine, Inst, Kind, Load, Save};
+use crate::model::{DpuJob, Region};
+use crate::run::{Dpu, Memory};
+use crate::target::{BankKind, Target};
+
+/// Widest bank address, in bytes, that a machine handles.
+pub const MAX_LANES: usize = 64;
+
+/// Why an instruction cannot execute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Fault {
+    /// The words are no instruction.
+    Decode(DecodeError),
+    /// A value that no encoding holds.
+    Encode(EncodeError),
+    /// The code has no END.
+    NoEnd,
+    /// There is no such bank, or it holds something else than the instruction needs.
+    Bank {
+        /// Bank id.
+        bank: u32,
+    },
+    /// An address past the end of a bank that does not wrap.
+    Address {
+        /// The offending address.
+        address: u32,
+        /// Addresses of the bank.
+        depth: u32,
+    },
+    /// No region has this base-register number, or it is read-only.
+    Register {
+        /// Base register.
+        reg_id: u32,
+    },
+    /// A transfer outside its region.
+    Memory {
+        /// Base register.
+        reg_id: u32,
+        /// First byte.
+        start: u64,
+        /// Bytes.
+        bytes: u32,
+    },
+    /// Input rows past the fourth bank address, or output rows past the end of the bank group.
+    Rows {
+        /// The offending row, counted from the instruction's first.
+        row: u32,
+    },
+    /// A field outside what this target can do.
+    Value {
+        /// Field.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+        /// Largest legal value.
+        max: u32,
+    },
+    /// A value whose meaning is unknown or not modelled.
+    Unsupported {
+        /// Field, or the mnemonic of an instruction that is not modelled.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+    },
+    /// An accumulator left 32 bits.
+    Accumulator {
+        /// Its exact value, as far as 64 bits go.
+        value: i64,
+    },
+    /// The initialisation instruction has not been executed.
+    Uninitialised {
+        /// Its mnemonic.
+        inst: &'static str,
+    },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Decode(e) => e.fmt(f),
+            Self::Encode(e) => e.fmt(f),
+            Self::NoEnd => f.write_str("the code has no END"),
+            Self::Bank { bank } => write!(f, "bank {bank} does not exist or is of the wrong kind"),
+            Self::Address { address, depth } => write!(f, "bank address {address} is outside 0..{depth}"),
+            Self::Register { reg_id } => write!(f, "base register {reg_id} has no region that allows this"),
+            Self::Memory { reg_id, start, bytes } => {
+                write!(f, "{bytes} bytes at {start} are outside the region of base register {reg_id}")
+            }
+            Self::Rows { row } => write!(f, "row {row} is past the bank addresses of the instruction"),
+            Self::Value { field, value, max } => write!(f, "{field} {value} is above {max}"),
+            Self::Unsupported { field, value } => write!(f, "{field} {value} is not modelled"),
+            Self::Accumulator { value } => write!(f, "accumulator {value} does not fit 32 bits"),
+            Self::Uninitialised { inst } => write!(f, "no {inst} came before"),
+        }
+    }
+}
+
+impl core::error::Error for Fault {}
+
+/// A [`Fault`] and where it happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ExecError {
+    /// Index of the instruction in its job.
+    pub index: u32,
+    /// Its byte offset in the job's code.
+    pub offset: u32,
+    /// Its mnemonic; empty if it did not decode.
+    pub inst: &'static str,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+impl fmt::Display for ExecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let space = if self.inst.is_empty() { "" } else { " " };
+        write!(f, "instruction {}{space}{} at byte {}: {}", self.index, self.inst, self.offset, self.fault)
+    }
+}
+
+impl core::error::Error for ExecError {}
+
+/// What one instruction cost, as facts for a timing model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// The engine.
+    pub engine: Engine,
+    /// The instruction.
+    pub kind: Kind,
+    /// Steps of the compute array without fill and drain: CONV `length·KH·KW·G` (DEC); ALU the same (INF); ELEW
+    /// `length·G·operands` (INF); 0 for transfers.
+    pub steps: u64,
+    /// Multiply-accumulates that the array performs, including unused lanes and padding.
+    pub macs: u64,
+    /// Bytes read from memory.
+    pub bytes_in: u64,
+    /// Bytes written to memory.
+    pub bytes_out: u64,
+    /// Contiguous pieces of memory in the transfer.
+    pub segments: u32,
+    /// Data port that a SAVE names.
+    pub port: u8,
+}
+
+impl Work {
+    fn compute(kind: Kind, steps: u64, macs: u64) -> Self {
+        Self { engine: kind.engine(), kind, steps, macs, bytes_in: 0, bytes_out: 0, segments: 0, port: 0 }
+    }
+}
+
+/// A DPU without time. See the [module documentation](self).
+#[derive(Debug)]
+pub struct Machine<'a> {
+    target: &'a Target,
+    banks: &'a mut [u8],
+    conv: Option<ConvInit>,
+    alu: Option<AluInit>,
+    elew: [Option<ElewInit>; 4],
+}
+
+impl<'a> Machine<'a> {
+    /// A machine with the target's banks in `banks`: at least [`Target::bank_bytes`] bytes, kept as they are.
+    ///
+    /// `None` if there are too few bytes or the target is wider than [`MAX_LANES`].
+    pub fn new(target: &'a Target, banks: &'a mut [u8]) -> Option<Self> {
+        let fits = banks.len() >= target.bank_bytes()
+            && target.banks.iter().all(|g| (1..=MAX_LANES).contains(&g.width.into()) && g.depth > 0 && g.count > 0);
+        fits.then_some(Self { target, banks, conv: None, alu: None, elew: [None; 4] })
+    }
+
+    /// Its target.
+    pub fn target(&self) -> &'a Target {
+        self.target
+    }
+
+    /// All banks, in order of ids.
+    pub fn banks(&self) -> &[u8] {
+        self.banks
+    }
+
+    /// Forgets what CONVINIT, ALUINIT and ELEWINIT set; a job starts like this.
+    pub fn reset(&mut self) {
+        self.conv = None;
+        self.alu = None;
+        self.elew = [None; 4];
+    }
+
+    /// Executes one instruction completely.
+    ///
+    /// Errors: any [`Fault`] but `NoEnd` and `Decode`; the banks and memory may then be partly written.
+    pub fn execute(&mut self, inst: &Inst, memory: &mut Memory<'_>) -> Result<Work, Fault> {
+        // The arithmetic below relies on field ranges: sizes and strides are at least 1, nothing is wide.
+        codec::check(self.target.isa, inst).map_err(Fault::Encode)?;
+        let kind = inst.kind();
+        match inst {
+            Inst::Load(i) => return self.load(i, memory),
+            Inst::Save(i) => return self.save(i, memory),
+            Inst::Conv(i) => return self.conv(i),
+            Inst::Alu(i) => return self.alu(i),
+            Inst::Elew(i) => return self.elew(i),
+            Inst::ConvInit(i) => self.conv = Some(*i),
+            Inst::AluInit(i) => self.alu = Some(*i),
+            Inst::ElewInit(i) => match self.elew.get_mut(i.id as usize) {
+                Some(slot) => *slot = Some(*i),
+                None => return Err(Fault::Value { field: "id", value: i.id, max: 3 }),
+            },
+            Inst::End(_) => {}
+            Inst::PoolInit(_) | Inst::Pool(_) | Inst::DwInit(_) | Inst::DptWise(_) => {
+                return Err(Fault::Unsupported { field: kind.mnemonic(), value: u32::from(kind.opcode()) });
+            }
+        }
+        Ok(Work::compute(kind, 0, 0))
+    }
+
+    fn load(&mut self, i: &Load, memory: &Memory<'_>) -> Result<Work, Fault> {
+        for (field, value) in [("mode_avg", i.mode_avg), ("broadcast", i.broadcast)] {
+            if value != 0 {
+                return Err(Fault::Unsupported { field, value });
+            }
+        }
+        let region = region(i.reg_id)?;
+        let bank = self.bank(i.bank_id)?;
+        let entries = i.channel.div_ceil(bank.width);
+        let pixels = i.pad_start + i.length + i.pad_end;
+        for pixel in 0..pixels {
+            let address = u64::from(i.bank_addr) + u64::from(pixel) * u64::from(i.jump_write);
+            let start = bank.wrapped(address, entries)?;
+            let data = pixel.checked_sub(i.pad_start).filter(|p| *p < i.length);
+            let source = match data {
+                Some(p) => {
+                    let from = u64::from(i.ddr_addr) + u64::from(p) * u64::from(i.jump_read);
+                    let bytes = usize::try_from(from).ok().and_then(|f| memory.read(region, f, i.channel as usize));
+                    bytes.ok_or(Fault::Memory { reg_id: i.reg_id, start: from, bytes: i.channel })?
+                }
+                None => &[],
+            };
+            let mut rest = source;
+            for (at, len) in bank.pieces(start, entries) {
+                let to = self.banks.get_mut(at..at + len).ok_or(Fault::Bank { bank: i.bank_id })?;
+                let (now, later) = rest.split_at_checked(len).unwrap_or((rest, &[]));
+                let (filled, zeros) = to.split_at_mut(now.len());
+                filled.copy_from_slice(now);
+                zeros.fill(0);
+                rest = later;
+            }
+        }
+        Ok(Work {
+            bytes_in: u64::from(i.length) * u64::from(i.channel),
+            segments: if i.jump_read == i.channel { 1 } else { i.length },
+            ..Work::compute(Kind::Load, 0, 0)
+        })
+    }
+
+    fn save(&mut self, i: &Save, memory: &mut Memory<'_>) -> Result<Work, Fault> {
+        let region = region(i.reg_id)?;
+        if region == Region::Constants {
+            return Err(Fault::Register { reg_id: i.reg_id });
+        }
+        let bank = self.feature_bank(i.bank_id)?;
+        let entries = i.channel.div_ceil(bank.width);
+        for pixel in 0..i.length {
+            let address = u64::from(i.bank_addr) + u64::from(pixel) * u64::from(i.jump_read);
+            let start = bank.wrapped(address, entries)?;
+            let to = u64::from(i.ddr_addr) + u64::from(pixel) * u64::from(i.jump_write);
+            let outside = Fault::Memory { reg_id: i.reg_id, start: to, bytes: i.channel };
+            let target = usize::try_from(to).ok().and_then(|t| memory.write(region, t, i.channel as usize));
+            let mut rest = target.ok_or(outside)?;
+            if i.const_en != 0 {
+                rest.fill(i.const_value as u8);
+                continue;
+            }
+            for (at, len) in bank.pieces(start, entries) {
+                let from = self.banks.get(at..at + len).ok_or(Fault::Bank { bank: i.bank_id })?;
+                let (now, later) = rest.split_at_mut(len.min(rest.len()));
+                now.copy_from_slice(from.get(..now.len()).unwrap_or(from));
+                rest = later;
+            }
+        }
+        Ok(Work {
+            bytes_out: u64::from(i.length) * u64::from(i.channel),
+            segments: if i.jump_write == i.channel { 1 } else { i.length },
+            port: i.hp_id as u8,
+            ..Work::compute(Kind::Save, 0, 0)
+        })
+    }
+
+    fn bank(&self, id: u32) -> Result<Place, Fault> {
+        let bank = self.target.bank(id).ok_or(Fault::Bank { bank: id })?;
+        Ok(Place {
+            offset: bank.offset,
+            depth: bank.group.depth,
+            width: bank.group.width.into(),
+            wraps: bank.group.kind == BankKind::Feature,
+        })
+    }
+
+    fn feature_bank(&self, id: u32) -> Result<Place, Fault> {
+        self.bank(id)?.wraps.then(|| self.bank(id)).ok_or(Fault::Bank { bank: id })?
+    }
+
+    /// A bank of weights or biases of which `entries` addresses from `address` on are used.
+    fn parameters(&self, kind: BankKind, address: u32, entries: u32) -> Result<Place, Fault> {
+        let (group, offset) = self.target.group(kind).ok_or(Fault::Bank { bank: u32::MAX })?;
+        let place = Place { offset, depth: group.depth, width: group.width.into(), wraps: false };
+        place.wrapped(address.into(), entries)?;
+        Ok(place)
+    }
+
+    /// The rows of a feature map from bank `id` on.
+    fn rows(&self, id: u32) -> Result<Rows, Fault> {
+        let bank =
+            self.target.bank(id).filter(|b| b.group.kind == BankKind::Feature).ok_or(Fault::Bank { bank: id })?;
+        let bank_bytes = bank.group.bank_bytes();
+        Ok(Rows {
+            place: self.bank(id)?,
+            group_offset: bank.offset - usize::from(bank.index) * bank_bytes,
+            bank_bytes,
+            count: bank.group.count.into(),
+            index: bank.index.into(),
+        })
+    }
+}
+
+impl Dpu for Machine<'_> {
+    type Error = ExecError;
+
+    /// Executes the job's instructions in program order up to END; tokens have no say in it.
+    fn run(&mut self, _: &DpuJob<'_>, code: &[u8], memory: &mut Memory<'_>) -> Result<(), ExecError> {
+        self.reset();
+        let mut end = (0, 0);
+        for (index, (offset, line)) in (0u32..).zip(program(self.target.isa, code)) {
+            let error = |inst, fault| ExecError { index, offset: offset as u32, inst, fault };
+            let line = line.map_err(|e| error("", Fault::Decode(e)))?;
+            let kind = line.inst.kind();
+            self.execute(&line.inst, memory).map_err(|fault| error(kind.mnemonic(), fault))?;
+            if kind == Kind::End {
+                return Ok(());
+            }
+            end = (index + 1, offset as u32);
+        }
+        Err(ExecError { index: end.0, offset: end.1, inst: "", fault: Fault::NoEnd })
+    }
+}
+
+fn region(reg_id: u32) -> Result<Region, Fault> {
+    u8::try_from(reg_id).ok().and_then(Region::from_register).ok_or(Fault::Register { reg_id })
+}
+
+/// One bank in the machine's bytes.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    offset: usize,
+    depth: u32,
+    width: u32,
+    wraps: bool,
+}
+
+impl Place {
+    /// `address` brought into the bank; an error if it has to be and the bank does not wrap.
+    fn wrapped(&self, address: u64, entries: u32) -> Result<u32, Fault> {
+        let depth = u64::from(self.depth);
+        let past = if self.wraps { u64::from(entries) > depth } else { address + u64::from(entries) > depth };
+        if past {
+            let address = (address + u64::from(entries)).min(u32::MAX.into()) as u32;
+            return Err(Fault::Address { address, depth: self.depth });
+        }
+        Ok((address % depth) as u32)
+    }
+
+    /// The bytes of `entries` consecutive addresses: one piece, or two around the end of the bank.
+    fn pieces(&self, start: u32, entries: u32) -> impl Iterator<Item = (usize, usize)> {
+        let first = entries.min(self.depth - start);
+        let width = self.width as usize;
+        let piece = |start: u32, n: u32, offset: usize| (offset + start as usize * width, n as usize * width);
+        let second = entries - first;
+        [piece(start, first, self.offset), piece(0, second, self.offset)].into_iter().filter(|(_, len)| *len > 0)
+    }
+}
+
+/// A feature-map group seen from one of its banks.
+#[derive(Clone, Copy, Debug)]
+struct Rows {
+    place: Place,
+    group_offset: usize,
+    bank_bytes: usize,
+    count: u32,
+    index: u32,
+}
+
+impl Rows {
+    /// The bank `banks` further on, and how often the end of the group was passed.
+    fn at(&self, banks: u32) -> (Place, u32) {
+        let q = self.index + banks;
+        let offset = self.group_offset + (q % self.count) as usize * self.bank_bytes;
+        (Place { offset, ..self.place }, q / self.count)
+    }
+}
+
+/// The input window of CONV and ALU: rows over banks, and what of it counts.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    rows: Rows,
+    addresses: [u32; 4],
+    kernel: [u32; 2],
+    stride: [u32; 2],
+    /// First row and column that count.
+    first: [u32; 2],
+    /// Last row and column that count.
+    last: [u32; 2],
+    packed_at: u32,
+    jump: u32,
+    jump_row: u32,
+}
+
+impl Window {
+    /// Bank and address of row `i`, before its first (possibly padded) pixel.
+    fn row(&self, i: u32) -> Result<(Place, u32), Fault> {
+        let p = self.packed_at + i;
+        let (place, crossed) = self.rows.at(p / self.stride[0]);
+        let base = self.addresses.get(crossed as usize).ok_or(Fault::Rows { row: i })?;
+        Ok((place, base + (p % self.stride[0]) * self.jump_row))
+    }
+
+    /// The taps of output `out` along `axis` (0 rows, 1 columns) that count.
+    fn taps(&self, axis: usize, out: u32) -> core::ops::Range<u32> {
+        let origin = out * self.stride[axis];
+        let end = (self.last[axis] + 1).saturating_sub(origin).min(self.kernel[axis]);
+        self.first[axis].saturating_sub(origin).min(end)..end
+    }
+}
+
+/// The output rows of CONV and ALU.
+#[derive(Clone, Copy, Debug)]
+struct Output {
+    rows: Rows,
+    address: u32,
+    packing: u32,
+    packed_at: u32,
+    jump: u32,
+    jump_row: u32,
+}
+
+impl Output {
+    /// Bank and address of output row `r`. Rows must not pass the end of the bank group.
+    fn row(&self, r: u32) -> Result<(Place, u32), Fault> {
+        let p = self.packed_at + r;
+        match self.rows.at(p / self.packing) {
+            (place, 0) => Ok((place, self.address + (p % self.packing) * self.jump_row)),
+            _ => Err(Fault::Rows { row: r }),
+        }
+    }
+}
+
+/// What happens to a doubled accumulator after the sum: bias, activation, shift.
+#[derive(Clone, Copy, Debug)]
+struct Finish {
+    activation: Activation,
+    /// Right shift of the doubled accumulator.
+    shift: u32,
+    /// ReLU6: its limit in steps of the accumulator.
+    limit: i32,
+}
+
+impl Finish {
+    /// `act_type` and the right shift of an accumulator with `extra` fraction bits beyond `shift_cut`.
+    fn new(act_type: u32, shift_cut: u32, extra: u32) -> Result<Self, Fault> {
+        let unsupported = Fault::Unsupported { field: "act_type", value: act_type };
+        let activation = Activation::from_code(act_type).ok_or(unsupported)?;
+        let shift = shift_cut + extra;
+        let limit = match activation {
+            Activation::Relu6 { pos } => {
+                // 6·2^(pos + shift) as 3·2^(pos + shift + 1): an integer from −1 on. Above 28 it is past 31 bits, where
+                // the clamp has no effect that saturation to 127 would not have.
+                let exponent = i32::from(pos) + shift as i32 + 1;
+                match exponent {
+                    ..0 => return Err(Fault::Unsupported { field: "shift_cut", value: shift_cut }),
+                    0..=28 => 3 << exponent,
+                    _ => i32::MAX,
+                }
+            }
+            _ => i32::MAX,
+        };
+        Ok(Self { activation, shift, limit })
+    }
+
+    /// The output lane of an exact accumulator.
+    #[inline]
+    fn apply(&self, acc: i64) -> Result<u8, Fault> {
+        let acc = i32::try_from(acc).map_err(|_| Fault::Accumulator { value: acc })?;
+        let acc = match self.activation {
+            Activation::None => acc,
+            Activation::Relu => acc.max(0),
+            Activation::Relu6 { .. } => acc.clamp(0, self.limit),
+            Activation::LeakyRelu if acc < 0 => {
+                let exact = i64::from(acc) * 26;
+                return Ok(requantize(exact, self.shift as i32 + 8, Round::HalfUp, 8, true) as u8);
+            }
+            Activation::LeakyRelu => acc,
+        };
+        Ok(requantize_i8(acc, self.shift as i32) as u8)
+    }
+}
+
+/// `bias · 2^shift`, exact; an error if it is beyond any accumulator.
+fn shifted_bias(bias: u8, shift: u32) -> Result<i64, Fault> {
+    let bias = i64::from(bias as i8);
+    if bias != 0 && shift > 32 {
+        return Err(Fault::Accumulator { value: if bias > 0 { i64::MAX } else { i64::MIN } });
+    }
+    Ok(bias << shift.min(32))
+}
+
+fn at_most(field: &'static str, value: u32, max: u32) -> Result<(), Fault> {
+    if value <= max { Ok(()) } else { Err(Fault::Value { field, value, max }) }
+}

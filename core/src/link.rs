@@ -1,0 +1,487 @@
+//! The link between a host and a board: messages, and the frames that carry them over a byte stream.
+//!
+//! The host asks, the board answers. A frame is `COBS(postcard(sequence number, message) ++ CRC-32) ++ 0x00`, with the
+//! checksum little-endian, so that a zero byte ends a frame and nothing else does: after noise or a cut, both sides are
+//! in step again at the next zero. An answer repeats the request's sequence number; the host numbers every attempt
+//! anew and drops answers to older ones. Every request may be repeated without harm, except that [`Request::Run`]
+//! wants its inputs sent again, because a program may have used their memory for something else.
+
+use postcard::ser_flavors::Flavor;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{CRC, ParseError, Region, TensorId, crc32};
+
+/// Version of the protocol.
+pub const VERSION: u8 = 1;
+/// Most data bytes in one message.
+pub const CHUNK: usize = 2048;
+/// Most bytes of a message and its checksum, before stuffing.
+pub const MESSAGE: usize = CHUNK + 128;
+/// Most bytes of a frame: one stuffed byte per 254, the first code and the final zero.
+pub const FRAME: usize = MESSAGE + MESSAGE / 254 + 2;
+
+/// What a run tells about tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Report {
+    /// Nothing.
+    None,
+    /// The bytes of the network's outputs.
+    Outputs,
+    /// A CRC-32 of every tensor.
+    Crc,
+    /// The bytes of every tensor.
+    Bytes,
+}
+
+/// Host to board.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request<'a> {
+    /// Who is there? Answered by [`Response::Hello`].
+    Hello,
+    /// Bytes of the deployable. Answered by [`Response::Ready`].
+    Load {
+        /// Where they go in the file.
+        offset: u32,
+        /// At most [`CHUNK`].
+        bytes: &'a [u8],
+    },
+    /// The deployable is complete. Answered by [`Response::Facts`].
+    Commit {
+        /// Length of the file.
+        bytes: u32,
+        /// CRC-32 of the whole file.
+        crc: u32,
+    },
+    /// Bytes of a network input. Answered by [`Response::Ready`].
+    Input {
+        /// Which input.
+        index: u8,
+        /// Where they go in the tensor.
+        offset: u32,
+        /// At most [`CHUNK`].
+        bytes: &'a [u8],
+    },
+    /// Run the network once. Answered by steps and tensors as they happen, then by [`Response::Done`].
+    Run {
+        /// What to tell.
+        report: Report,
+    },
+    /// Bytes of a tensor as its memory holds them now. Answered by one [`Response::Bytes`].
+    Read {
+        /// Which tensor.
+        tensor: TensorId,
+        /// First byte.
+        offset: u32,
+        /// How many, at most [`CHUNK`].
+        bytes: u32,
+    },
+    /// Forget the deployable. Answered by [`Response::Ready`].
+    Reset,
+    /// Stop serving. Answered by [`Response::Ready`].
+    Exit,
+}
+
+/// Board to host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response<'a> {
+    /// The board.
+    Hello {
+        /// [`VERSION`] of the board.
+        version: u8,
+        /// Its name.
+        board: &'a str,
+        /// Largest deployable, in bytes.
+        store: u32,
+        /// Bytes for workspace, inputs and outputs together.
+        arena: u32,
+        /// Ticks per second of the counter behind the step times; 0 without a counter.
+        hz: u32,
+    },
+    /// Done as asked.
+    Ready,
+    /// The deployable is checked and ready to run.
+    Facts {
+        /// Its name.
+        name: &'a str,
+        /// Number of steps.
+        steps: u16,
+        /// Number of tensors.
+        tensors: u16,
+    },
+    /// A step has run.
+    Step {
+        /// Which.
+        index: u16,
+        /// How long, in ticks of the board's counter.
+        ticks: u64,
+    },
+    /// Checksum of a tensor.
+    Crc {
+        /// Which.
+        tensor: TensorId,
+        /// CRC-32 of its bytes.
+        crc: u32,
+    },
+    /// Part of a tensor; the parts of one tensor come in order.
+    Bytes {
+        /// Which.
+        tensor: TensorId,
+        /// First byte.
+        offset: u32,
+        /// At most [`CHUNK`].
+        bytes: &'a [u8],
+    },
+    /// The run is over.
+    Done {
+        /// Messages sent for this run before this one.
+        messages: u32,
+    },
+    /// The request was not served.
+    Fault {
+        /// Why.
+        fault: Fault,
+        /// The device's own words, if it has any.
+        text: &'a str,
+    },
+}
+
+/// Why a board did not serve a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Fault {
+    /// A frame arrived damaged. Its sequence number is unknown, so this answer carries number 0.
+    Frame,
+    /// No deployable is loaded.
+    NotLoaded,
+    /// A deployable is loaded; [`Request::Reset`] comes first.
+    Loaded,
+    /// An offset, length or index lies outside what it refers to.
+    Range,
+    /// The file's checksum differs: chunks are missing.
+    Crc,
+    /// The file is not a deployable.
+    Parse(ParseError),
+    /// The board's memory is too small.
+    Memory {
+        /// Bytes needed for workspace, inputs and outputs.
+        needed: u32,
+        /// Bytes there.
+        given: u32,
+    },
+    /// Compiled for another DPU than the board has.
+    Target {
+        /// The deployable's fingerprint.
+        fingerprint: u64,
+    },
+    /// A region is too small.
+    Region(Region),
+    /// The DPU failed in this step.
+    Dpu(u16),
+    /// A CPU layer's tensors overlap in this step.
+    Layout(u16),
+}
+
+impl core::fmt::Display for Fault {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Frame => write!(f, "a frame arrived damaged"),
+            Self::NotLoaded => write!(f, "no deployable is loaded"),
+            Self::Loaded => write!(f, "a deployable is loaded already"),
+            Self::Range => write!(f, "an offset, length or index is out of range"),
+            Self::Crc => write!(f, "the deployable arrived incomplete"),
+            Self::Parse(error) => write!(f, "{error}"),
+            Self::Memory { needed, given } => {
+                write!(f, "the network needs {needed} bytes of memory, there are {given}")
+            }
+            Self::Target { fingerprint } => {
+                write!(f, "compiled for the DPU with fingerprint {fingerprint:#018x}, which this board does not have")
+            }
+            Self::Region(region) => write!(f, "region {region:?} is too small"),
+            Self::Dpu(step) => write!(f, "step {step}: the DPU failed"),
+            Self::Layout(step) => write!(f, "step {step}: its tensors overlap"),
+        }
+    }
+}
+
+impl core::error::Error for Fault {}
+
+/// Why a frame gave no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum FrameError {
+    /// Longer than [`MESSAGE`], or than the buffer given.
+    Long,
+    /// Cut short, or joined from two by a lost byte.
+    Cut,
+    /// The checksum differs.
+    Crc,
+    /// Intact, but no message of this version.
+    Message,
+}
+
+impl core::fmt::Display for FrameError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Long => "frame too long",
+            Self::Cut => "frame cut short",
+            Self::Crc => "frame checksum differs",
+            Self::Message => "frame holds no known message",
+        })
+    }
+}
+
+impl core::error::Error for FrameError {}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    sequence: u8,
+    message: T,
+}
+
+/// The frame of a message, written into `buffer` ([`FRAME`] bytes suffice for every [`Request`] and [`Response`] whose
+/// parts keep to [`CHUNK`]).
+pub fn encode<'b, T: Serialize>(sequence: u8, message: &T, buffer: &'b mut [u8]) -> Result<&'b [u8], FrameError> {
+    let framer = Framer { buffer, code: 0, end: 1, digest: CRC.digest() };
+    postcard::serialize_with_flavor(&Envelope { sequence, message }, framer).map_err(|_| FrameError::Long)
+}
+
+/// The sequence number and message of an unstuffed frame, which must be used up completely.
+pub fn decode<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<(u8, T), FrameError> {
+    let (body, crc) = payload.split_last_chunk().ok_or(FrameError::Cut)?;
+    if crc32(body) != u32::from_le_bytes(*crc) {
+        return Err(FrameError::Crc);
+    }
+    match postcard::take_from_bytes::<Envelope<T>>(body) {
+        Ok((envelope, [])) => Ok((envelope.sequence, envelope.message)),
+        _ => Err(FrameError::Message),
+    }
+}
+
+/// Stuffs bytes as they are serialized, and appends their checksum and the final zero.
+struct Framer<'b> {
+    buffer: &'b mut [u8],
+    /// Where the code byte of the current block goes.
+    code: usize,
+    /// Where the next byte goes.
+    end: usize,
+    digest: crc::Digest<'static, u32>,
+}
+
+impl Framer<'_> {
+    fn put(&mut self, at: usize, byte: u8) -> postcard::Result<()> {
+        *self.buffer.get_mut(at).ok_or(postcard::Error::SerializeBufferFull)? = byte;
+        Ok(())
+    }
+
+    fn close_block(&mut self) -> postcard::Result<()> {
+        self.put(self.code, (self.end - self.code) as u8)?;
+        (self.code, self.end) = (self.end, self.end + 1);
+        Ok(())
+    }
+
+    fn stuff(&mut self, byte: u8) -> postcard::Result<()> {
+        if byte == 0 {
+            return self.close_block();
+        }
+        self.put(self.end, byte)?;
+        self.end += 1;
+        if self.end - self.code == 255 { self.close_block() } else { Ok(()) }
+    }
+}
+
+impl<'b> Flavor for Framer<'b> {
+    type Output = &'b [u8];
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.digest.update(&[byte]);
+        self.stuff(byte)
+    }
+
+    fn finalize(mut self) -> postcard::Result<&'b [u8]> {
+        let crc = self.digest.clone().finalize();
+        crc.to_le_bytes().into_iter().try_for_each(|byte| self.stuff(byte))?;
+        self.close_block()?;
+        // `close_block` opened a block that stays empty: its code byte is where the zero goes.
+        let end = self.code;
+        self.put(end, 0)?;
+        self.buffer.get(..=end).ok_or(postcard::Error::SerializeBufferFull)
+    }
+}
+
+/// Finds frames in a byte stream and unstuffs them.
+#[derive(Clone, Debug)]
+pub struct Deframer {
+    payload: [u8; MESSAGE],
+    len: usize,
+    /// Bytes until the next code byte.
+    left: u8,
+    /// The last block ended in a zero, which is owed if another block follows.
+    zero: bool,
+    started: bool,
+    long: bool,
+    /// The payload is a finished frame; the next byte starts another.
+    done: bool,
+}
+
+impl Default for Deframer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Deframer {
+    /// Between two frames.
+    pub const fn new() -> Self {
+        Self { payload: [0; MESSAGE], len: 0, left: 0, zero: false, started: false, long: false, done: false }
+    }
+
+    /// Takes the next byte. `None` inside a frame and between frames; at a frame's end, whether it is whole, and then
+    /// [`Self::payload`] holds it.
+    pub fn push(&mut self, byte: u8) -> Option<Result<(), FrameError>> {
+        if self.done {
+            (self.len, self.left, self.zero) = (0, 0, false);
+            (self.started, self.long, self.done) = (false, false, false);
+        }
+        if byte == 0 {
+            let end = self.started.then_some(match (self.long, self.left) {
+                (true, _) => Err(FrameError::Long),
+                (_, 0) => Ok(()),
+                _ => Err(FrameError::Cut),
+            });
+            self.done = true;
+            return end;
+        }
+        if self.left == 0 {
+            if self.zero {
+                self.keep(0);
+            }
+            (self.started, self.left, self.zero) = (true, byte - 1, byte != 255);
+        } else {
+            self.keep(byte);
+            self.left -= 1;
+        }
+        None
+    }
+
+    fn keep(&mut self, byte: u8) {
+        match self.payload.get_mut(self.len) {
+            Some(slot) => {
+                *slot = byte;
+                self.len += 1;
+            }
+            None => self.long = true,
+        }
+    }
+
+    /// The bytes of the frame that just ended.
+    pub fn payload(&self) -> &[u8] {
+        self.payload.get(..self.len).unwrap_or(&[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    fn frame(sequence: u8, message: &Request<'_>) -> Vec<u8> {
+        encode(sequence, message, &mut [0; FRAME]).unwrap().to_vec()
+    }
+
+    /// Every frame of a stream, as (sequence number, bytes of a `Load`).
+    fn loads(stream: &[u8]) -> Vec<Result<(u8, Vec<u8>), FrameError>> {
+        let mut deframer = Deframer::new();
+        let mut found = Vec::new();
+        for byte in stream {
+            if let Some(end) = deframer.push(*byte) {
+                found.push(end.and_then(|()| match decode(deframer.payload())? {
+                    (n, Request::Load { offset: 7, bytes }) => Ok((n, bytes.to_vec())),
+                    _ => Err(FrameError::Message),
+                }));
+            }
+        }
+        found
+    }
+
+    fn load(bytes: &[u8]) -> Request<'_> {
+        Request::Load { offset: 7, bytes }
+    }
+
+    #[test]
+    fn the_largest_messages_fit_a_frame() {
+        for fill in [0, 1, 255] {
+            let bytes = [fill; CHUNK];
+            let largest = Response::Bytes { tensor: TensorId(u16::MAX), offset: u32::MAX, bytes: &bytes };
+            let mut buffer = [0; FRAME];
+            let frame = encode(255, &largest, &mut buffer).unwrap();
+            assert!(frame.len() <= FRAME);
+            let mut deframer = Deframer::new();
+            let ends: Vec<_> = frame.iter().filter_map(|b| deframer.push(*b)).collect();
+            assert_eq!(ends, [Ok(())]);
+            assert_eq!(decode(deframer.payload()), Ok((255, largest)));
+        }
+        assert_eq!(encode(0, &load(&[1; CHUNK + 200]), &mut [0; FRAME]), Err(FrameError::Long));
+    }
+
+    #[test]
+    fn known_bytes() {
+        // One block of seven: sequence number 5, variant 6, CRC-32 of both (as zip computes it), zero.
+        assert_eq!(frame(5, &Request::Reset), [7, 5, 6, 0x8F, 0x43, 0xCD, 0xD5, 0]);
+    }
+
+    #[test]
+    fn blocks_of_254_carry_no_zero() {
+        for n in 240..=260 {
+            let bytes: Vec<u8> = (0..n).map(|i| (i % 255 + 1) as u8).collect();
+            assert_eq!(loads(&frame(1, &load(&bytes))), [Ok((1, bytes))]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_comes_back(sequence: u8, bytes in prop::collection::vec(prop_oneof![Just(0u8), any::<u8>()], 0..CHUNK)) {
+            let stream = frame(sequence, &load(&bytes));
+            prop_assert_eq!(stream.iter().filter(|b| **b == 0).count(), 1);
+            prop_assert_eq!(loads(&stream), [Ok((sequence, bytes))]);
+        }
+
+        #[test]
+        fn noise_is_never_a_message_and_ends_with_the_next_zero(
+            noise in prop::collection::vec(any::<u8>(), 0..4 * FRAME),
+            bytes in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut stream = noise;
+            stream.push(0);
+            stream.extend(frame(9, &load(&bytes)));
+            let found = loads(&stream);
+            let (last, before) = found.split_last().unwrap();
+            prop_assert_eq!(last, &Ok((9, bytes)));
+            prop_assert!(before.iter().all(Result::is_err));
+        }
+
+        #[test]
+        fn damage_is_noticed(
+            bytes in prop::collection::vec(any::<u8>(), 0..400),
+            at: prop::sample::Index,
+            flip in 1u8..=255,
+            lost: bool,
+        ) {
+            let mut stream = frame(3, &load(&bytes));
+            let at = at.index(stream.len() - 1);
+            if lost { stream.remove(at); } else { stream[at] ^= flip; }
+            stream.push(0);
+            prop_assert!(loads(&stream).iter().all(Result::is_err));
+        }
+
+        #[test]
+        fn decoding_never_panics(mut body in prop::collection::vec(any::<u8>(), 0..80)) {
+            let crc = crc32(&body);
+            body.extend(crc.to_le_bytes());
+            let _ = decode::<Request<'_>>(&body);
+            let _ = decode::<Response<'_>>(&body);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The image: one board, its link, and a [`Session`](shiftwise_firmware::session::Session) that never ends.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod board;
+
+#[cfg(target_os = "none")]
+#[cortex_m_rt::entry]
+fn main() -> ! {
+    use shiftwise_core::run::NoDpu;
+    use shiftwise_firmware::session::Session;
+
+    let Some(parts) = board::mps2_an386::take() else { board::mps2_an386::exit(false) };
+    defmt::info!("shiftwise firmware {=str} on {=str}", env!("CARGO_PKG_VERSION"), board::mps2_an386::NAME);
+    let (input, output) = parts.link;
+    let mut session = Session::new(input, output, NoDpu, parts.board, parts.store, parts.arena);
+    // The link's error type has no values and its stream no end: this returns when the host says so.
+    let Ok(()) = session.serve();
+    defmt::info!("the host is done");
+    board::mps2_an386::exit(true)
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    println!("This is an image for a board: `cargo xtask firmware build` makes it, `shiftwise run --board` uses it.");
+}

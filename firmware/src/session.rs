@@ -1,0 +1,344 @@
+//! Serving a host: load a deployable, take inputs, run, report.
+
+use core::fmt::Write as _;
+
+use embedded_io::{Read, Write};
+use heapless::String;
+use shiftwise_core::link::{CHUNK, Fault, Report, Request, Response, VERSION};
+use shiftwise_core::model::{Deployable, Region, Role, Step, TensorDesc, TensorId, crc32};
+use shiftwise_core::run::{Dpu, Memory, Observer, RunError, run};
+
+use crate::port::{Inbox, Outbox};
+
+/// Alignment of the regions inside the arena.
+const REGION_ALIGN: usize = 16;
+
+/// What a session wants to know about, and tell, the board it runs on.
+pub trait Board {
+    /// Its name.
+    fn name(&self) -> &str;
+    /// Ticks per second of [`Self::ticks`]; 0 without a counter.
+    fn hz(&self) -> u32;
+    /// A counter that never wraps.
+    fn ticks(&mut self) -> u64;
+    /// Whether the board's DPU runs code with this fingerprint. Deployables without DPU code carry 0.
+    fn accepts(&self, fingerprint: u64) -> bool {
+        fingerprint == 0
+    }
+    /// Something happened that a log may tell.
+    fn event(&mut self, event: Event) {
+        let _ = event;
+    }
+}
+
+/// What happens in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(target_os = "none", derive(defmt::Format))]
+pub enum Event {
+    /// A host said hello.
+    Host,
+    /// A deployable of so many bytes is ready to run.
+    Loaded(u32),
+    /// A step took so many ticks.
+    Step(u16, u64),
+    /// A request was refused.
+    Refused(Fault),
+}
+
+/// Everything that serves one host. `R` and `W` are the two halves of the link.
+#[derive(Debug)]
+pub struct Session<'m, R, W, D, B> {
+    inbox: Inbox<R>,
+    out: Answers<W, B>,
+    dpu: D,
+    store: &'m mut [u8],
+    arena: &'m mut [u8],
+}
+
+/// Responses and the board that sends them.
+#[derive(Debug)]
+struct Answers<W, B> {
+    outbox: Outbox<W>,
+    board: B,
+    store: u32,
+    arena: u32,
+}
+
+impl<W: Write, B: Board> Answers<W, B> {
+    fn hello(&mut self, sequence: u8) -> Result<(), W::Error> {
+        self.board.event(Event::Host);
+        let (store, arena, hz) = (self.store, self.arena, self.board.hz());
+        let hello = Response::Hello { version: VERSION, board: self.board.name(), store, arena, hz };
+        self.outbox.send(sequence, &hello)
+    }
+
+    fn ready(&mut self, sequence: u8) -> Result<(), W::Error> {
+        self.outbox.send(sequence, &Response::Ready)
+    }
+
+    fn refuse(&mut self, sequence: u8, fault: Fault, text: &str) -> Result<(), W::Error> {
+        self.board.event(Event::Refused(fault));
+        self.outbox.send(sequence, &Response::Fault { fault, text })
+    }
+
+    /// [`Response::Ready`], or the fault if there was nothing to be ready with.
+    fn settle(&mut self, sequence: u8, result: Option<()>) -> Result<(), W::Error> {
+        match result {
+            Some(()) => self.ready(sequence),
+            None => self.refuse(sequence, Fault::Range, ""),
+        }
+    }
+}
+
+/// What ends the service of one deployable.
+enum Next {
+    Load,
+    Stop,
+}
+
+impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>, B: Board> Session<'m, R, W, D, B> {
+    /// `store` keeps the deployable; `arena` is cut into workspace, inputs and outputs. Both should be aligned to 16
+    /// bytes, `store` to the 4096 of DPU code if a DPU reads it in place.
+    pub fn new(reader: R, writer: W, dpu: D, board: B, store: &'m mut [u8], arena: &'m mut [u8]) -> Self {
+        let bytes = |slice: &[u8]| u32::try_from(slice.len()).unwrap_or(u32::MAX);
+        let out = Answers { outbox: Outbox::new(writer), board, store: bytes(store), arena: bytes(arena) };
+        Self { inbox: Inbox::new(reader), out, dpu, store, arena }
+    }
+
+    /// Serves until the host says [`Request::Exit`] or the stream ends. Errors: the link's own.
+    pub fn serve(&mut self) -> Result<(), R::Error> {
+        loop {
+            let Some((sequence, bytes)) = self.load()? else {
+                return Ok(());
+            };
+            let file = self.store.get(..bytes as usize).unwrap_or(&[]);
+            let deployable = match accept(file, self.arena.len(), &self.out.board) {
+                Ok(deployable) => deployable,
+                Err(fault) => {
+                    self.out.refuse(sequence, fault, "")?;
+                    continue;
+                }
+            };
+            self.out.board.event(Event::Loaded(bytes));
+            let Some(memory) = split(self.arena, &deployable) else {
+                continue;
+            };
+            let mut ready = Ready { deployable, memory, out: &mut self.out, dpu: &mut self.dpu };
+            match ready.serve(&mut self.inbox, sequence)? {
+                Next::Load => {}
+                Next::Stop => return Ok(()),
+            }
+        }
+    }
+
+    /// Fills the store up to a commit, whose sequence number and length it returns. `None` when the host is gone.
+    fn load(&mut self) -> Result<Option<(u8, u32)>, R::Error> {
+        let out = &mut self.out;
+        while let Some(request) = self.inbox.receive()? {
+            let (sequence, request) = match request {
+                Ok(request) => request,
+                Err(_) => {
+                    out.refuse(0, Fault::Frame, "")?;
+                    continue;
+                }
+            };
+            match request {
+                Request::Hello => out.hello(sequence)?,
+                Request::Load { offset, bytes } => out.settle(sequence, place(self.store, offset, bytes))?,
+                Request::Commit { bytes, crc } => match self.store.get(..bytes as usize).map(crc32) {
+                    None => out.refuse(sequence, Fault::Range, "")?,
+                    Some(own) if own != crc => out.refuse(sequence, Fault::Crc, "")?,
+                    Some(_) => return Ok(Some((sequence, bytes))),
+                },
+                Request::Input { .. } | Request::Run { .. } | Request::Read { .. } => {
+                    out.refuse(sequence, Fault::NotLoaded, "")?;
+                }
+                Request::Reset => out.ready(sequence)?,
+                Request::Exit => {
+                    out.ready(sequence)?;
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Copies `bytes` to `offset` of `target`; `None` if they don't fit.
+fn place(target: &mut [u8], offset: u32, bytes: &[u8]) -> Option<()> {
+    let start = offset as usize;
+    target.get_mut(start..start.checked_add(bytes.len())?)?.copy_from_slice(bytes);
+    Some(())
+}
+
+fn region_sizes(deployable: &Deployable<'_>) -> [u64; 3] {
+    [Region::Workspace, Region::Inputs, Region::Outputs].map(|region| deployable.region_bytes(region) as u64)
+}
+
+/// Checks the file against the board.
+fn accept<'a>(file: &'a [u8], arena: usize, board: &impl Board) -> Result<Deployable<'a>, Fault> {
+    let deployable = Deployable::parse(file).map_err(Fault::Parse)?;
+    let fingerprint = deployable.fingerprint();
+    if !board.accepts(fingerprint) {
+        return Err(Fault::Target { fingerprint });
+    }
+    let needed = region_sizes(&deployable).map(|n| n.next_multiple_of(REGION_ALIGN as u64)).iter().sum::<u64>();
+    if needed > arena as u64 {
+        let clip = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        return Err(Fault::Memory { needed: clip(needed), given: clip(arena as u64) });
+    }
+    Ok(deployable)
+}
+
+/// The regions in the arena; `None` only for a deployable that [`accept`] refuses.
+fn split<'a>(arena: &'a mut [u8], deployable: &Deployable<'a>) -> Option<Memory<'a>> {
+    let [workspace, inputs, outputs] = region_sizes(deployable).map(|n| n as usize);
+    let (workspace, rest) = cut(arena, workspace)?;
+    let (inputs, rest) = cut(rest, inputs)?;
+    let (outputs, _) = cut(rest, outputs)?;
+    Some(Memory { constants: deployable.constants(), workspace, inputs, outputs })
+}
+
+fn cut(bytes: &mut [u8], len: usize) -> Option<(&mut [u8], &mut [u8])> {
+    let (region, rest) = bytes.split_at_mut_checked(len.next_multiple_of(REGION_ALIGN))?;
+    Some((region.get_mut(..len)?, rest))
+}
+
+/// A deployable in service.
+struct Ready<'a, 's, W, D, B> {
+    deployable: Deployable<'a>,
+    memory: Memory<'a>,
+    out: &'s mut Answers<W, B>,
+    dpu: &'s mut D,
+}
+
+impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, W, D, B> {
+    fn serve<R: Read<Error = W::Error>>(&mut self, inbox: &mut Inbox<R>, sequence: u8) -> Result<Next, W::Error> {
+        self.facts(sequence)?;
+        while let Some(request) = inbox.receive()? {
+            let (sequence, request) = match request {
+                Ok(request) => request,
+                Err(_) => {
+                    self.out.refuse(0, Fault::Frame, "")?;
+                    continue;
+                }
+            };
+            match request {
+                Request::Hello => self.out.hello(sequence)?,
+                Request::Load { .. } => self.out.refuse(sequence, Fault::Loaded, "")?,
+                // The answer to the commit that brought us here may have been lost.
+                Request::Commit { .. } => self.facts(sequence)?,
+                Request::Input { index, offset, bytes } => {
+                    let result = self.input(index, offset, bytes);
+                    self.out.settle(sequence, result)?;
+                }
+                Request::Run { report } => self.run(sequence, report)?,
+                Request::Read { tensor, offset, bytes } => self.read(sequence, tensor, offset, bytes)?,
+                Request::Reset => {
+                    self.out.ready(sequence)?;
+                    return Ok(Next::Load);
+                }
+                Request::Exit => {
+                    self.out.ready(sequence)?;
+                    return Ok(Next::Stop);
+                }
+            }
+        }
+        Ok(Next::Stop)
+    }
+
+    fn facts(&mut self, sequence: u8) -> Result<(), W::Error> {
+        let model = &self.deployable;
+        // A name is for people: one that would burst the frame shows its beginning.
+        let name = model.facts().name;
+        let name = (0..=name.len().min(64)).rev().find_map(|n| name.get(..n)).unwrap_or("");
+        let (steps, tensors) = (model.step_count(), model.tensor_count());
+        self.out.outbox.send(sequence, &Response::Facts { name, steps, tensors })
+    }
+
+    fn input(&mut self, index: u8, offset: u32, bytes: &[u8]) -> Option<()> {
+        let (_, tensor) = self.deployable.inputs().nth(index.into())?;
+        place(self.memory.tensor_mut(&tensor)?, offset, bytes)
+    }
+
+    fn read(&mut self, sequence: u8, tensor: TensorId, offset: u32, bytes: u32) -> Result<(), W::Error> {
+        let found = self.deployable.tensor(tensor).and_then(|t| {
+            let end = offset.checked_add(bytes).filter(|_| bytes as usize <= CHUNK)?;
+            self.memory.tensor(&t)?.get(offset as usize..end as usize)
+        });
+        match found {
+            Some(bytes) => self.out.outbox.send(sequence, &Response::Bytes { tensor, offset, bytes }),
+            None => self.out.refuse(sequence, Fault::Range, ""),
+        }
+    }
+
+    fn run(&mut self, sequence: u8, report: Report) -> Result<(), W::Error> {
+        let mut reporter = Reporter { out: self.out, sequence, report, sent: 0, open: None, broken: Ok(()) };
+        let result = run(&self.deployable, self.dpu, &mut self.memory, &mut reporter);
+        reporter.close();
+        let Reporter { sent: messages, broken, .. } = reporter;
+        broken?;
+        let mut text = String::<96>::new();
+        let fault = match result {
+            Ok(()) => return self.out.outbox.send(sequence, &Response::Done { messages }),
+            Err(RunError::Region { region, .. }) => Fault::Region(region),
+            Err(RunError::Layout { step }) => Fault::Layout(step),
+            Err(RunError::Dpu { step, error }) => {
+                // Longer words are cut: the step number says the most.
+                let _ = write!(text, "{error}");
+                Fault::Dpu(step)
+            }
+        };
+        self.out.refuse(sequence, fault, &text)
+    }
+}
+
+/// Sends what a run shows, while it shows it: memory may be reused by the next step.
+struct Reporter<'s, W: Write, B> {
+    out: &'s mut Answers<W, B>,
+    sequence: u8,
+    report: Report,
+    sent: u32,
+    /// The step that is running and the ticks at its start.
+    open: Option<(u16, u64)>,
+    broken: Result<(), W::Error>,
+}
+
+impl<W: Write, B: Board> Reporter<'_, W, B> {
+    fn send(&mut self, response: &Response<'_>) {
+        if self.broken.is_ok() {
+            self.sent = self.sent.wrapping_add(1);
+            self.broken = self.out.outbox.send(self.sequence, response);
+        }
+    }
+
+    /// Ends the running step's time before anything is sent.
+    fn close(&mut self) {
+        if let Some((index, start)) = self.open.take() {
+            let ticks = self.out.board.ticks().wrapping_sub(start);
+            self.out.board.event(Event::Step(index, ticks));
+            self.send(&Response::Step { index, ticks });
+        }
+    }
+}
+
+impl<W: Write, B: Board> Observer for Reporter<'_, W, B> {
+    fn step(&mut self, index: u16, _: &Step<'_>) {
+        self.close();
+        self.open = Some((index, self.out.board.ticks()));
+    }
+
+    fn tensor(&mut self, id: TensorId, tensor: &TensorDesc<'_>, bytes: &[u8]) {
+        self.close();
+        match self.report {
+            Report::Crc => self.send(&Response::Crc { tensor: id, crc: crc32(bytes) }),
+            Report::Outputs if !matches!(tensor.role, Role::Output(_)) => {}
+            Report::Outputs | Report::Bytes => {
+                for (offset, bytes) in (0u32..).step_by(CHUNK).zip(bytes.chunks(CHUNK)) {
+                    self.send(&Response::Bytes { tensor: id, offset, bytes });
+                }
+            }
+            Report::None => {}
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Constants in the order that kernels and LOADs read them, and biases in accumulator steps.
+
+use shiftwise_core::arith::{Round, align_bias, requantize};
+use shiftwise_core::fix::FixPos;
+use shiftwise_core::model::Act;
+
+use crate::Error;
+use crate::integer::{IntAct, IntConv};
+
+/// A kernel `[kh][kw][ic / groups][oc]` as `[oc][kh][kw][ic]`, with zeros where an input channel belongs to another
+/// group.
+///
+/// Error: the kernel's length does not fit its geometry.
+pub fn by_output(layer: &str, conv: &IntConv) -> Result<Vec<i8>, Error> {
+    let [kh, kw] = conv.window.kernel.map(usize::from);
+    let (ic, oc, groups) = (conv.input[2], conv.output[2], conv.groups.max(1));
+    let bad = || {
+        Error::Compile(format!(
+            "layer `{layer}`: a kernel of {} integers is not [{kh}, {kw}, {ic} / {groups}, {oc}]",
+            conv.kernel.len()
+        ))
+    };
+    let share = ic / groups;
+    if ic % groups != 0 || oc % groups != 0 || conv.kernel.len() != kh * kw * share * oc {
+        return Err(bad());
+    }
+    let mut packed = vec![0; oc * kh * kw * ic];
+    for (at, source) in conv.kernel.chunks_exact(oc).enumerate() {
+        let (tap, c) = (at / share, at % share);
+        for (o, value) in source.iter().enumerate() {
+            let group = o / (oc / groups);
+            packed[(o * kh * kw + tap) * ic + group * share + c] = *value;
+        }
+    }
+    Ok(packed)
+}
+
+/// The largest |Σ x·w| of each output channel, for 8-bit inputs. `packed` has `per_output` weights of a channel in a
+/// row, `[oc][per_output]`; depthwise kernels `[taps][c]` have them `c` apart, see `depthwise`.
+pub fn reach(packed: &[i8], oc: usize, depthwise: bool) -> Vec<i64> {
+    let mut sums = vec![0i64; oc];
+    let per_output = packed.len() / oc.max(1);
+    for (i, w) in packed.iter().enumerate() {
+        let o = if depthwise { i % oc } else { i / per_output.max(1) };
+        sums[o] += 128 * i64::from(w.unsigned_abs());
+    }
+    sums
+}
+
+/// The biases as 32-bit integers in accumulator steps.
+///
+/// A bias too large for the accumulator is replaced by the largest one where the result saturates all the same.
+/// Error: an accumulator of 32 bits could overflow.
+pub fn bias_i32(layer: &str, conv: &IntConv, reach: &[i64]) -> Result<Option<Vec<i32>>, Error> {
+    let limit = 1i64 << 30;
+    let zero = vec![0; conv.output[2]];
+    let bias = conv.bias.as_deref().unwrap_or(&zero);
+    if bias.len() != conv.output[2] || reach.len() != bias.len() {
+        return Err(Error::Compile(format!(
+            "layer `{layer}`: {} biases for {} output channels",
+            bias.len(),
+            conv.output[2]
+        )));
+    }
+    let aligned = bias.iter().zip(reach).map(|(&b, &reach)| {
+        // 2^8 · 2^54 is the largest product that i64 holds.
+        let exact = align_bias(b.into(), conv.shift_bias.min(54), conv.shift_cut);
+        if exact.abs() + reach <= i32::MAX.into() {
+            return Ok(exact as i32);
+        }
+        // Activation and rounding are monotone: if the sum nearest to zero saturates with the clamped bias, every sum
+        // does, with the exact bias as well.
+        let clamped = exact.clamp(-limit, limit);
+        let least = clamped.abs() - reach;
+        let (near, end) = if exact > 0 { (least, 127) } else { (-least, -128) };
+        if least > 0 && requantize(near, conv.shift_cut, Round::HalfUp, 8, true) == end {
+            return Ok(clamped as i32);
+        }
+        Err(Error::Compile(format!(
+            "layer `{layer}`: its sums reach {} and do not fit a 32-bit accumulator (shift_bias {}, bias {b})",
+            exact.abs() + reach,
+            conv.shift_bias
+        )))
+    });
+    let aligned = aligned.collect::<Result<Vec<_>, _>>()?;
+    Ok(conv.bias.is_some().then_some(aligned))
+}
+
+/// An activation in steps of an accumulator that is shifted right by `shift` to an output of position `pos`.
+///
+/// ReLU6 clamps the output to `L = round(6·2^pos)`. For `shift ≥ 0` the limit `L·2^shift` on the accumulator is the same
+/// function, because rounding is monotone and exact at the limit; for `shift < 0` that needs `L` to be a multiple of
+/// `2^-shift`. Error: it is not.
+pub fn act(layer: &str, act: IntAct, pos: FixPos, shift: i32) -> Result<Act, Error> {
+    match act {
+        IntAct::None => Ok(Act::None),
+        IntAct::Relu => Ok(Act::Relu),
+        IntAct::Relu6 => {
+            let limit = relu6_limit(pos);
+            if limit == 127 {
+                // Saturation does it.
+                return Ok(Act::Relu);
+            }
+            if (0..63).contains(&shift) {
+                return Ok(i32::try_from(limit << shift.min(40)).map_or(Act::Relu, Act::ReluMax));
+            }
+            let left = shift.unsigned_abs();
+            if shift < 0 && left < 8 && limit % (1 << left) == 0 {
+                return Ok(Act::ReluMax((limit >> left) as i32));
+            }
+            Err(Error::Compile(format!(
+                "layer `{layer}`: ReLU6 at output position {pos} after a shift of {shift} has no limit in the accumulator; \
+                 choose an output position that is not finer than the accumulator's"
+            )))
+        }
+    }
+}
+
+/// The integer of six at position `pos`, rounded half up, saturated to 127.
+pub fn relu6_limit(pos: FixPos) -> i64 {
+    requantize(6, -i32::from(pos.0), Round::HalfUp, 8, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shiftwise_core::arith::requantize_i8;
+    use shiftwise_core::cpu::activate;
+    use shiftwise_core::shape::Window;
+
+    #[test]
+    fn relu6_in_the_accumulator_is_relu6_of_the_output() {
+        let mut exact = 0;
+        for pos in -4..=7i8 {
+            for shift in -4..=12 {
+                let Ok(in_acc) = act("x", IntAct::Relu6, FixPos(pos), shift) else { continue };
+                exact += 1;
+                let limit = if pos >= 5 { 127.0 } else { (6.0 * f64::from(pos).exp2() + 0.5).floor() };
+                for acc in -70_000..=70_000 {
+                    let want = f64::from(requantize_i8(acc, shift)).clamp(0.0, limit) as i8;
+                    assert_eq!(requantize_i8(activate(acc, in_acc), shift), want, "{acc} >> {shift} at {pos}");
+                }
+            }
+        }
+        // Every right shift, and per position the left shifts by 1..=4 that divide the limit.
+        assert_eq!(exact, 12 * 13 + [4, 0, 1, 0, 1, 2, 3, 4, 4, 4, 4, 4].iter().sum::<i32>());
+    }
+
+    #[test]
+    fn groups_see_only_their_channels() {
+        let conv = IntConv {
+            window: Window::POINT,
+            input: [1, 1, 4],
+            output: [1, 1, 2],
+            // [ic / groups = 2][oc = 2]
+            kernel: vec![1, 2, 3, 4],
+            bias: None,
+            groups: 2,
+            shift_cut: 0,
+            shift_bias: 0,
+            act: IntAct::None,
+        };
+        assert_eq!(by_output("x", &conv).unwrap(), [1, 3, 0, 0, 0, 0, 2, 4]);
+        assert!(by_output("x", &IntConv { groups: 3, ..conv }).is_err());
+    }
+}

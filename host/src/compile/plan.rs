@@ -1,0 +1,283 @@
+//! Static memory: which tensors share bytes, how long each block is needed, where it lies.
+
+use shiftwise_core::model::Region;
+
+use crate::Error;
+use crate::integer::{IntGraph, IntOpKind, Kind, TensorIx};
+
+/// A block of memory that is needed from step `first` to step `last`, both inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Size.
+    pub bytes: u64,
+    /// First step at which it holds data.
+    pub first: usize,
+    /// Last step at which it is read.
+    pub last: usize,
+}
+
+impl Block {
+    fn meets(&self, other: &Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// Offsets for `blocks`, and the bytes used in all. Blocks that are needed at the same step never overlap.
+///
+/// Best fit: blocks are placed one after another, each into the smallest hole among the ones already placed that it
+/// fits into. Optimal placement is NP-hard, so three orders are tried (largest first, largest area of bytes × steps
+/// first, earliest first) and the best result wins; [`lower_bound`] says how far from optimal it can be.
+pub fn place(blocks: &[Block], align: u64) -> (Vec<u64>, u64) {
+    type Key = fn(&Block) -> (u64, usize);
+    let keys: [Key; 3] = [
+        |b| (u64::MAX - b.bytes, b.first),
+        |b| (u64::MAX - b.bytes.saturating_mul((b.last - b.first + 1) as u64), b.first),
+        |b| (b.first as u64, usize::MAX - b.last),
+    ];
+    let tries = keys.iter().map(|key| {
+        let mut order: Vec<usize> = (0..blocks.len()).collect();
+        order.sort_by_key(|&i| key(&blocks[i]));
+        place_in(blocks, &order, align)
+    });
+    tries.min_by_key(|(_, total)| *total).unwrap_or_default()
+}
+
+fn place_in(blocks: &[Block], order: &[usize], align: u64) -> (Vec<u64>, u64) {
+    let mut offsets = vec![0; blocks.len()];
+    let mut total = 0;
+    for (n, &i) in order.iter().enumerate() {
+        let block = &blocks[i];
+        let mut taken: Vec<(u64, u64)> = order[..n]
+            .iter()
+            .filter(|&&j| blocks[j].meets(block))
+            .map(|&j| (offsets[j], offsets[j] + blocks[j].bytes))
+            .collect();
+        taken.sort_unstable();
+        let mut best: Option<(u64, u64)> = None;
+        let mut from = 0u64;
+        for (start, end) in taken {
+            let hole = start.saturating_sub(from);
+            if hole >= block.bytes && best.is_none_or(|(size, _)| hole < size) {
+                best = Some((hole, from));
+            }
+            from = from.max(end.next_multiple_of(align));
+        }
+        offsets[i] = best.map_or(from, |(_, at)| at);
+        total = total.max(offsets[i] + block.bytes);
+    }
+    (offsets, total)
+}
+
+/// The most bytes that are needed at one step: no placement can do with less.
+pub fn lower_bound(blocks: &[Block]) -> u64 {
+    let at = |step: usize| blocks.iter().filter(|b| (b.first..=b.last).contains(&step)).map(|b| b.bytes).sum();
+    blocks.iter().map(|b| at(b.first)).max().unwrap_or(0)
+}
+
+/// Which tensors share one block, and where the network's ends are.
+#[derive(Clone, Debug)]
+pub struct Sharing {
+    /// Per tensor: the tensor that stands for its block.
+    root: Vec<usize>,
+    /// Per representing tensor: first and last step, counted from 1; inputs are there from step 0, outputs stay to the
+    /// step after the last op.
+    life: Vec<(usize, usize)>,
+    /// Per representing tensor: bytes.
+    bytes: Vec<u64>,
+    /// Per representing tensor.
+    region: Vec<Region>,
+}
+
+/// What may share memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Network inputs and outputs lie in regions of their own instead of the workspace.
+    pub separate_io: bool,
+    /// An element-wise sum may overwrite an operand that nobody reads afterwards.
+    pub in_place: bool,
+}
+
+impl Sharing {
+    /// Checks that the graph is in execution order and finds blocks and lifetimes. Views share their source's block.
+    pub fn of(graph: &IntGraph, policy: Policy) -> Result<Self, Error> {
+        let n = graph.tensors.len();
+        check_order(graph)?;
+        let bytes = graph.tensors.iter().map(tensor_bytes).collect::<Result<Vec<_>, _>>()?;
+        let mut this =
+            Self { root: (0..n).collect(), life: vec![(0, 0); n], bytes, region: vec![Region::Workspace; n] };
+        for op in &graph.ops {
+            if let (IntOpKind::View, [source]) = (&op.kind, op.inputs.as_slice()) {
+                if this.bytes[source.0] != this.bytes[op.output.0] {
+                    return Err(Error::Compile(format!("layer `{}`: a view changes the number of bytes", op.layer)));
+                }
+                this.root[op.output.0] = this.root[source.0];
+            }
+        }
+        for (step, op) in (1..).zip(&graph.ops) {
+            let out = this.root[op.output.0];
+            if out == op.output.0 {
+                this.life[out] = (step, step);
+            }
+            for input in &op.inputs {
+                let root = this.root[input.0];
+                this.life[root].1 = this.life[root].1.max(step);
+            }
+        }
+        let end = graph.ops.len() + 1;
+        for output in &graph.outputs {
+            let root = this.root[output.0];
+            this.life[root].1 = end;
+            if policy.separate_io {
+                this.region[root] = Region::Outputs;
+            }
+        }
+        if policy.separate_io {
+            // An input that is an output as well stays among the inputs: the reader finds it by its place.
+            graph.inputs.iter().for_each(|t| this.region[t.0] = Region::Inputs);
+        }
+        if policy.in_place {
+            this.overwrite(graph);
+        }
+        Ok(this)
+    }
+
+    fn overwrite(&mut self, graph: &IntGraph) {
+        for (step, op) in (1..).zip(&graph.ops) {
+            if !matches!(op.kind, IntOpKind::Add { .. }) {
+                continue;
+            }
+            let out = op.output.0;
+            let dying = op.inputs.iter().map(|t| self.root[t.0]).find(|&r| {
+                self.life[r].1 == step && self.bytes[r] == self.bytes[out] && self.region[r] == self.region[out]
+            });
+            if let Some(operand) = dying {
+                self.life[operand].1 = self.life[out].1;
+                for root in self.root.iter_mut().filter(|r| **r == out) {
+                    *root = operand;
+                }
+            }
+        }
+    }
+
+    /// Every block stays to the end of the step range that holds it, so that all of them can be read at that end.
+    ///
+    /// `end_of(step)` is the last step of the range with step `step`, counted from 1.
+    pub fn extend(&mut self, end_of: impl Fn(usize) -> usize) {
+        for life in &mut self.life {
+            life.1 = life.1.max(end_of(life.0)).max(end_of(life.1));
+        }
+    }
+
+    /// Per tensor its region and offset, and the layout of each region.
+    pub fn lay_out(&self, align: u64) -> Result<Layout, Error> {
+        let mut places = vec![(Region::Workspace, 0); self.root.len()];
+        let mut sizes = Vec::new();
+        for region in [Region::Workspace, Region::Inputs, Region::Outputs] {
+            let roots: Vec<usize> =
+                (0..self.root.len()).filter(|&i| self.root[i] == i && self.region[i] == region).collect();
+            let blocks: Vec<Block> = roots
+                .iter()
+                .map(|&i| {
+                    // Inputs and outputs are the caller's: nothing else ever lies there.
+                    let (first, last) = if region == Region::Workspace { self.life[i] } else { (0, usize::MAX) };
+                    Block { bytes: self.bytes[i], first, last: last.min(usize::MAX - 1) }
+                })
+                .collect();
+            let (offsets, total) = place(&blocks, align);
+            if total > u32::MAX.into() {
+                return Err(Error::Compile(format!("region {region:?} needs {total} bytes; addresses have 32 bits")));
+            }
+            for (&i, offset) in roots.iter().zip(&offsets) {
+                places[i] = (region, *offset as u32);
+            }
+            sizes.push((total as u32, lower_bound(&blocks)));
+        }
+        for i in 0..places.len() {
+            places[i] = places[self.root[i]];
+        }
+        Ok(Layout { places, workspace: sizes[0].0, inputs: sizes[1].0, outputs: sizes[2].0, lower_bound: sizes[0].1 })
+    }
+}
+
+/// Where everything lies.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Per tensor.
+    pub places: Vec<(Region, u32)>,
+    /// Bytes of the workspace.
+    pub workspace: u32,
+    /// Bytes of the input region.
+    pub inputs: u32,
+    /// Bytes of the output region.
+    pub outputs: u32,
+    /// The most workspace bytes alive at one step.
+    pub lower_bound: u64,
+}
+
+fn tensor_bytes(t: &crate::integer::IntTensor) -> Result<u64, Error> {
+    let size = if t.kind == Kind::Float { 4 } else { 1 };
+    let bytes = t.shape.iter().try_fold(size, |n: u64, d| n.checked_mul(*d as u64));
+    bytes.filter(|b| *b <= u32::MAX.into()).ok_or_else(|| {
+        Error::Compile(format!("tensor `{}` of shape {:?} does not fit a 32-bit memory", t.name, t.shape))
+    })
+}
+
+/// Every tensor is written once, before it is read.
+fn check_order(graph: &IntGraph) -> Result<(), Error> {
+    let mut known = vec![false; graph.tensors.len()];
+    let bad = |what: &str, t: TensorIx| {
+        let name = graph.tensors.get(t.0).map_or("?", |t| t.name.as_str());
+        Error::Compile(format!("the integer form is inconsistent: tensor `{name}` is {what}"))
+    };
+    let write = |known: &mut Vec<bool>, t: TensorIx| match known.get_mut(t.0) {
+        Some(k) if !*k => {
+            *k = true;
+            Ok(())
+        }
+        Some(_) => Err(bad("written twice", t)),
+        None => Err(bad("not in the table", t)),
+    };
+    graph.inputs.iter().try_for_each(|t| write(&mut known, *t))?;
+    for op in &graph.ops {
+        if let Some(t) = op.inputs.iter().find(|t| known.get(t.0) != Some(&true)) {
+            return Err(bad("read before it is written", *t));
+        }
+        write(&mut known, op.output)?;
+    }
+    match graph.outputs.iter().find(|t| known.get(t.0) != Some(&true)) {
+        Some(t) => Err(bad("an output that nothing writes", *t)),
+        None => known.iter().position(|k| !k).map_or(Ok(()), |i| Err(bad("never written", TensorIx(i)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_chain_needs_its_largest_neighbours() {
+        let block = |bytes, first| Block { bytes, first, last: first + 1 };
+        let (_, total) = place(&[block(100, 0), block(40, 1), block(60, 2), block(90, 3)], 4);
+        // 60 and 90 are alive together, 100 and 40 as well.
+        assert_eq!(total, 150);
+        assert_eq!(lower_bound(&[block(100, 0), block(40, 1), block(60, 2), block(90, 3)]), 150);
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_alive_together_are_disjoint(raw in prop::collection::vec((1u64..500, 0usize..12, 0usize..5), 0..30)) {
+            let blocks: Vec<Block> =
+                raw.iter().map(|&(bytes, first, n)| Block { bytes, first, last: first + n }).collect();
+            let (offsets, total) = place(&blocks, 4);
+            prop_assert!(total >= lower_bound(&blocks));
+            for (i, a) in blocks.iter().enumerate() {
+                prop_assert!(offsets[i] % 4 == 0 && offsets[i] + a.bytes <= total);
+                for (j, b) in blocks.iter().enumerate().take(i) {
+                    let apart = offsets[i] + a.bytes <= offsets[j] || offsets[j] + b.bytes <= offsets[i];
+                    prop_assert!(apart || !a.meets(b), "{i} and {j}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! A compiled network before it becomes bytes.
+
+use shiftwise_core::fix::FixPos;
+use shiftwise_core::model::{
+    Act, AddOp, CpuOp, DType, DpuJob, Facts, LayerSpan, Place, Role, Step, TensorDesc, TensorId, TensorList,
+};
+use shiftwise_core::shape::Shape;
+
+use super::plan::Layout;
+use crate::Error;
+use crate::emit::{self, Parts};
+use crate::integer::{IntGraph, IntOp, IntOpKind, Kind};
+
+/// A compiled network. [`Program::to_bytes`] writes the deployable.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The network's name.
+    pub name: String,
+    /// Target's name.
+    pub target: String,
+    /// Target's 64-bit identification; 0 for target `cpu`.
+    pub fingerprint: u64,
+    /// Tensors, as in the integer form, then one more for every further role of a tensor that has one already.
+    pub tensors: Vec<ProgramTensor>,
+    /// Steps in execution order.
+    pub steps: Vec<ProgramStep>,
+    /// Origins of DPU instructions.
+    pub spans: Vec<Span>,
+    /// Weights and biases.
+    pub constants: Vec<u8>,
+    /// DPU instructions.
+    pub code: Vec<u8>,
+    /// What the regions need.
+    pub memory: MemoryMap,
+    /// Per op of the integer form: where it runs and what it needs.
+    pub layers: Vec<LayerRow>,
+}
+
+/// [`TensorDesc`] with its own text.
+#[derive(Clone, Debug)]
+pub struct ProgramTensor {
+    /// Name in the golden dump.
+    pub name: String,
+    /// The user's layer.
+    pub origin: String,
+    /// Without the batch.
+    pub shape: Shape,
+    /// Element type.
+    pub dtype: DType,
+    /// Fraction bits.
+    pub pos: FixPos,
+    /// Where it lies while it is alive.
+    pub place: Place,
+    /// Input, output or inner.
+    pub role: Role,
+}
+
+/// [`Step`] with its own lists.
+#[derive(Clone, Debug)]
+pub enum ProgramStep {
+    /// Instructions for the DPU.
+    Dpu {
+        /// Name of the subgraph.
+        name: String,
+        /// Byte offset in the code.
+        offset: u32,
+        /// Bytes of code.
+        bytes: u32,
+        /// Tensors that are complete when it ends.
+        outputs: Vec<TensorId>,
+    },
+    /// A layer on the CPU, other than an element-wise sum.
+    Cpu(CpuOp<'static>),
+    /// An element-wise sum on the CPU.
+    Add {
+        /// Operands.
+        inputs: Vec<TensorId>,
+        /// Left shift of each.
+        shift_read: Vec<u8>,
+        /// Sum.
+        output: TensorId,
+        /// Activation on the sum.
+        act: Act,
+        /// Right shift.
+        shift_write: i8,
+    },
+}
+
+/// [`LayerSpan`] with its own text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The user's layer.
+    pub layer: String,
+    /// Step that holds the instructions.
+    pub step: u16,
+    /// First instruction, counted from the start of the job.
+    pub first: u32,
+    /// Number of instructions.
+    pub count: u32,
+    /// Multiply-accumulates of the layer.
+    pub macs: u64,
+    /// The tensor that the layer completes.
+    pub output: TensorId,
+}
+
+/// Bytes that a program needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryMap {
+    /// Intermediate tensors: peak, memory is used again after the last reader.
+    pub workspace_bytes: u32,
+    /// Network inputs, if they have a region of their own.
+    pub input_bytes: u32,
+    /// Network outputs, if they have a region of their own.
+    pub output_bytes: u32,
+    /// Workspace that no placement could do without: the most bytes alive at one step.
+    pub workspace_lower_bound: u64,
+    /// Sum of all tensors that are not views, if nothing were shared.
+    pub unshared_bytes: u64,
+}
+
+impl MemoryMap {
+    /// RAM of a run: workspace, inputs and outputs.
+    pub fn ram_bytes(&self) -> u64 {
+        u64::from(self.workspace_bytes) + u64::from(self.input_bytes) + u64::from(self.output_bytes)
+    }
+}
+
+/// What executes a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// Convolution engine of a DPU.
+    Conv,
+    /// ALU of a DPU: depthwise, pooling, element-wise.
+    Misc,
+    /// The CPU.
+    Cpu,
+    /// Nobody: the same bytes under another shape.
+    View,
+}
+
+/// One line of the table that `compile` prints.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct LayerRow {
+    /// The user's layers.
+    pub layer: String,
+    /// Kind of op.
+    pub op: &'static str,
+    /// What executes it.
+    pub engine: Engine,
+    /// Why it isn't on the DPU, if it isn't.
+    pub reason: Option<String>,
+    /// Step that executes it.
+    pub step: Option<usize>,
+    /// Multiply-accumulates as the user counts them.
+    pub macs: u64,
+    /// Multiply-accumulates that the engine executes, with its padding to full lanes and rows; 0 on the CPU.
+    pub engine_macs: u64,
+    /// DPU instructions.
+    pub instructions: u32,
+    /// Bytes of weights and biases.
+    pub constant_bytes: u64,
+    /// Bytes that LOADs move.
+    pub load_bytes: u64,
+    /// Bytes that SAVEs move.
+    pub save_bytes: u64,
+    /// Tiles that it is cut into.
+    pub tiles: u32,
+    /// Name of the result.
+    pub output: String,
+}
+
+impl LayerRow {
+    /// A row with nothing moved yet.
+    pub(super) fn new(graph: &IntGraph, op: &IntOp, engine: Engine, step: Option<usize>) -> Self {
+        let view = matches!(op.kind, IntOpKind::View);
+        Self {
+            layer: op.layer.clone(),
+            op: op_name(&op.kind),
+            engine: if view { Engine::View } else { engine },
+            reason: None,
+            step,
+            macs: op.macs(),
+            engine_macs: 0,
+            instructions: 0,
+            constant_bytes: 0,
+            load_bytes: 0,
+            save_bytes: 0,
+            tiles: 0,
+            output: graph.tensors.get(op.output.0).map(|t| t.name.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// A short name of an op, for tables and messages.
+pub(super) fn op_name(kind: &IntOpKind) -> &'static str {
+    match kind {
+        IntOpKind::Conv(_) => "conv",
+        IntOpKind::Depthwise(_) => "depthwise",
+        IntOpKind::MaxPool { .. } => "max_pool",
+        IntOpKind::AveragePool { .. } => "average_pool",
+        IntOpKind::Add { .. } => "add",
+        IntOpKind::View => "view",
+        IntOpKind::Requantize { .. } => "requantize",
+        IntOpKind::Softmax => "softmax",
+        IntOpKind::Quantize => "quantize",
+        IntOpKind::Dequantize => "dequantize",
+    }
+}
+
+impl Program {
+    /// A program without steps: the tensors of `graph` at the places of `layout`.
+    pub(super) fn new(graph: &IntGraph, target: &str, fingerprint: u64, layout: &Layout) -> Result<Self, Error> {
+        let mut origins: Vec<String> =
+            graph.tensors.iter().map(|t| t.name.strip_prefix("quant_").unwrap_or(&t.name).to_owned()).collect();
+        for op in &graph.ops {
+            origins[op.output.0].clone_from(&op.layer);
+        }
+        let mut tensors = Vec::with_capacity(graph.tensors.len());
+        let mut unshared_bytes = 0;
+        let views: Vec<usize> =
+            graph.ops.iter().filter(|o| matches!(o.kind, IntOpKind::View)).map(|o| o.output.0).collect();
+        for ((i, t), origin) in graph.tensors.iter().enumerate().zip(origins) {
+            let (region, offset) = layout.places[i];
+            let dims: Option<Vec<u32>> = t.shape.iter().map(|d| u32::try_from(*d).ok()).collect();
+            let shape = dims.and_then(|d| Shape::new(&d)).ok_or_else(|| {
+                Error::Compile(format!("tensor `{}` has {} dimensions; up to 4 can be deployed", t.name, t.shape.len()))
+            })?;
+            let (dtype, pos) = match t.kind {
+                Kind::Fixed(pos) => (DType::I8, pos),
+                Kind::Float => (DType::F32, FixPos(0)),
+            };
+            if !views.contains(&i) {
+                unshared_bytes += u64::from(shape.elements().unwrap_or(0)) * u64::from(dtype.bytes());
+            }
+            let place = Place { region, offset };
+            tensors.push(ProgramTensor { name: t.name.clone(), origin, shape, dtype, pos, place, role: Role::Inner });
+        }
+        let too_many = |_| Error::Compile("more than 256 inputs or outputs".into());
+        for (n, t) in graph.inputs.iter().enumerate() {
+            tensors[t.0].role = Role::Input(u8::try_from(n).map_err(too_many)?);
+        }
+        for (n, t) in graph.outputs.iter().enumerate() {
+            let role = Role::Output(u8::try_from(n).map_err(too_many)?);
+            if tensors[t.0].role == Role::Inner {
+                tensors[t.0].role = role;
+            } else {
+                // A tensor that is an input or another output as well gets a second name for the same bytes.
+                let again = ProgramTensor { role, ..tensors[t.0].clone() };
+                tensors.push(again);
+            }
+        }
+        if tensors.len() > u16::MAX.into() {
+            return Err(Error::Compile(format!("{} tensors; a deployable holds up to 65535", tensors.len())));
+        }
+        let memory = MemoryMap {
+            workspace_bytes: layout.workspace,
+            input_bytes: layout.inputs,
+            output_bytes: layout.outputs,
+            workspace_lower_bound: layout.lower_bound,
+            unshared_bytes,
+        };
+        Ok(Self {
+            name: graph.name.clone(),
+            target: target.into(),
+            fingerprint,
+            tensors,
+            steps: Vec::with_capacity(graph.ops.len()),
+            spans: Vec::new(),
+            constants: Vec::new(),
+            code: Vec::new(),
+            memory,
+            layers: Vec::with_capacity(graph.ops.len()),
+        })
+    }
+
+    /// The deployable's bytes.
+    ///
+    /// `self_test`: per sample the inputs' bytes, then the outputs' bytes, both in order and in the tensors' own types.
+    /// Errors: [`Error::Compile`] if the self-test does not fit the inputs and outputs, or a table is too large.
+    pub fn to_bytes(&self, self_test: &[Vec<u8>]) -> Result<Vec<u8>, Error> {
+        let lists: Vec<Vec<u8>> = self.steps.iter().map(step_list).collect();
+        let steps: Vec<Step<'_>> = self.steps.iter().zip(&lists).map(|(s, list)| borrow_step(s, list)).collect();
+        let tensors: Vec<TensorDesc<'_>> = self.tensors.iter().map(borrow_tensor).collect();
+        let layers: Vec<LayerSpan<'_>> = self.spans.iter().map(borrow_span).collect();
+        let self_test_samples = u16::try_from(self_test.len())
+            .map_err(|_| Error::Compile(format!("{} self-test samples; up to 65535 fit", self_test.len())))?;
+        let parts = Parts {
+            facts: Facts {
+                name: &self.name,
+                target: &self.target,
+                tool: concat!("shiftwise ", env!("CARGO_PKG_VERSION")),
+                workspace_bytes: self.memory.workspace_bytes,
+                input_bytes: self.memory.input_bytes,
+                output_bytes: self.memory.output_bytes,
+                self_test_samples,
+            },
+            fingerprint: self.fingerprint,
+            tensors: &tensors,
+            steps: &steps,
+            layers: &layers,
+            self_test: &self_test.concat(),
+            constants: &self.constants,
+            code: &self.code,
+        };
+        emit::write(&parts).map_err(|e| Error::Compile(e.to_string()))
+    }
+}
+
+fn step_list(step: &ProgramStep) -> Vec<u8> {
+    let (ProgramStep::Dpu { outputs: ids, .. } | ProgramStep::Add { inputs: ids, .. }) = step else {
+        return Vec::new();
+    };
+    ids.iter().flat_map(|t| t.0.to_le_bytes()).collect()
+}
+
+fn borrow_step<'a>(step: &'a ProgramStep, list: &'a [u8]) -> Step<'a> {
+    match step {
+        ProgramStep::Dpu { name, offset, bytes, .. } => {
+            Step::Dpu(DpuJob { name, offset: *offset, bytes: *bytes, outputs: TensorList(list) })
+        }
+        ProgramStep::Cpu(op) => Step::Cpu(op.clone()),
+        ProgramStep::Add { shift_read, output, act, shift_write, .. } => Step::Cpu(CpuOp::Add(AddOp {
+            inputs: TensorList(list),
+            shift_read,
+            output: *output,
+            act: *act,
+            shift_write: *shift_write,
+        })),
+    }
+}
+
+fn borrow_tensor(t: &ProgramTensor) -> TensorDesc<'_> {
+    TensorDesc {
+        name: &t.name,
+        origin: &t.origin,
+        shape: t.shape,
+        dtype: t.dtype,
+        pos: t.pos,
+        place: t.place,
+        role: t.role,
+    }
+}
+
+fn borrow_span(s: &Span) -> LayerSpan<'_> {
+    LayerSpan { layer: &s.layer, step: s.step, first: s.first, count: s.count, macs: s.macs, output: s.output }
+}

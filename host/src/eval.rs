@@ -1,0 +1,185 @@
+//! Evaluating graphs.
+//!
+//! Two engines compute a quantized network. This file is the float one: every layer in f32 as TensorFlow computes it,
+//! quantizers as fake quantization — what calibration and the `vendor` numerics use. [`integer`] computes the integer
+//! form exactly — the `dpu` numerics of dumps, evaluation and proofs. They agree wherever sums stay below 2^24.
+
+use crate::error::Error;
+use crate::ir::{Graph, NodeId};
+use crate::ops::Op;
+use crate::quant::{ActivationQuant, LayerQuant, QuantGraph, Quantizer};
+use crate::quantizer;
+use crate::tensor::Tensor;
+
+pub mod integer;
+
+/// Batches of samples for all inputs of a model.
+pub trait Samples: Sync {
+    /// Number of samples.
+    fn len(&self) -> usize;
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Samples `start .. start + count` of every model input, `[count, …]` each, in the model's order.
+    fn batch(&self, start: usize, count: usize) -> Result<Vec<Tensor>, Error>;
+}
+
+/// One tensor per input, in memory.
+impl Samples for Vec<Tensor> {
+    fn len(&self) -> usize {
+        self.first().map_or(0, |t| t.shape().first().copied().unwrap_or(0))
+    }
+    fn batch(&self, start: usize, count: usize) -> Result<Vec<Tensor>, Error> {
+        let part = |t: &Tensor| {
+            let per = t.data().len() / t.shape().first().copied().unwrap_or(1).max(1);
+            let data = t.data().get(start * per..(start + count) * per)?.to_vec();
+            Tensor::new([&[count], &t.shape()[1..]].concat(), data)
+        };
+        let batch: Option<Vec<Tensor>> = self.iter().map(part).collect();
+        batch.ok_or_else(|| Error::Dataset(format!("samples {start}..{} are past the end", start + count)))
+    }
+}
+
+/// Where a quantizer of activations sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Point {
+    /// Before or after the activation attribute.
+    Activation(NodeId),
+    /// At the output.
+    Output(NodeId),
+}
+
+/// What the float engine asks and tells while it runs.
+pub trait Hooks {
+    /// Quantizes a batch in place.
+    fn quantize(&mut self, point: Point, quantizer: &Quantizer, tensor: &mut Tensor) -> Result<(), Error>;
+    /// A layer's result is final.
+    fn tensor(&mut self, id: NodeId, tensor: &Tensor) {
+        let _ = (id, tensor);
+    }
+}
+
+/// Applies quantizers at their stored positions.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored;
+
+impl Hooks for Stored {
+    fn quantize(&mut self, _: Point, q: &Quantizer, tensor: &mut Tensor) -> Result<(), Error> {
+        quantizer::fake_quantize(tensor.data_mut(), q.pos, &q.params);
+        Ok(())
+    }
+}
+
+/// Every node's weights, fake-quantized where its entry says so.
+pub fn quantized_weights(q: &QuantGraph) -> Vec<Vec<Tensor>> {
+    let of = |id: NodeId| {
+        let quantizers = q.layers.get(&id).map_or(&[][..], |l| &l.weights);
+        let weights = q.graph.node(id).op.layer().weights().into_iter();
+        weights
+            .enumerate()
+            .map(|(k, (_, w))| {
+                let mut w = w.clone();
+                if let Some(Some(q)) = quantizers.get(k) {
+                    quantizer::fake_quantize(w.data_mut(), q.pos, &q.params);
+                }
+                w
+            })
+            .collect()
+    };
+    q.graph.ids().map(of).collect()
+}
+
+/// Runs one batch through a graph in f32 and returns its outputs.
+///
+/// `weights` are per node (see [`quantized_weights`]); a node without an entry in `layers` is float.
+pub fn run(
+    graph: &Graph,
+    layers: &std::collections::BTreeMap<NodeId, LayerQuant>,
+    weights: &[Vec<Tensor>],
+    inputs: Vec<Tensor>,
+    hooks: &mut dyn Hooks,
+) -> Result<Vec<Tensor>, Error> {
+    let mut left = graph.uses();
+    let mut values: Vec<Option<Tensor>> = vec![None; graph.nodes.len()];
+    for (id, tensor) in graph.inputs.iter().zip(inputs) {
+        let shape = &graph.node(*id).shape;
+        if tensor.shape().get(1..) != Some(shape.as_slice()) {
+            let (name, seen) = (&graph.node(*id).name, tensor.shape());
+            return Err(Error::InputShape(format!("input `{name}` has shape {shape:?} and the data {seen:?}")));
+        }
+        values[id.0] = Some(tensor);
+    }
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let mut y = match (&node.op, &node.inputs[..]) {
+            (Op::Input(_), _) => match values[id.0].take() {
+                Some(tensor) => tensor,
+                None => return Err(Error::InputShape(format!("input `{}` has no data", node.name))),
+            },
+            (op, [input]) if left[input.0] == 1 => match values[input.0].take().map(|x| op.layer().reuse(x)) {
+                Some(Ok(y)) => y,
+                Some(Err(x)) => {
+                    let y = compute(op, &[&x], &weights[id.0]);
+                    values[input.0] = Some(x);
+                    y
+                }
+                None => return Err(missing(&node.name)),
+            },
+            (op, inputs) => {
+                let x: Option<Vec<&Tensor>> = inputs.iter().map(|i| values[i.0].as_ref()).collect();
+                compute(op, &x.ok_or_else(|| missing(&node.name))?, &weights[id.0])
+            }
+        };
+        let function = node.op.layer().activation();
+        match layers.get(&id).map(|l| (&l.activation, &l.output)) {
+            None => function.apply(&mut y),
+            Some((activation, output)) => {
+                match activation {
+                    ActivationQuant::Before(q) => {
+                        hooks.quantize(Point::Activation(id), q, &mut y)?;
+                        function.apply(&mut y);
+                    }
+                    ActivationQuant::After(q) => {
+                        function.apply(&mut y);
+                        hooks.quantize(Point::Activation(id), q, &mut y)?;
+                    }
+                    ActivationQuant::Absent | ActivationQuant::Deferred => function.apply(&mut y),
+                }
+                if let Some(q) = output {
+                    hooks.quantize(Point::Output(id), q, &mut y)?;
+                }
+            }
+        }
+        hooks.tensor(id, &y);
+        values[id.0] = Some(y);
+        for input in &node.inputs {
+            left[input.0] -= 1;
+            if left[input.0] == 0 {
+                values[input.0] = None;
+            }
+        }
+    }
+    graph.outputs.iter().map(|id| values[id.0].clone().ok_or_else(|| missing(&graph.node(*id).name))).collect()
+}
+
+fn compute(op: &Op, inputs: &[&Tensor], weights: &[Tensor]) -> Tensor {
+    op.layer().eval(inputs, &weights.iter().collect::<Vec<_>>())
+}
+
+/// A verified graph computes every tensor before it is read, so this names a bug, not a bad model.
+fn missing(layer: &str) -> Error {
+    Error::Run(format!("layer `{layer}`: an input has not been computed"))
+}
+
+/// Runs a float graph on one batch.
+pub fn run_float(graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
+    let weights: Vec<Vec<Tensor>> =
+        graph.nodes.iter().map(|n| n.op.layer().weights().into_iter().map(|(_, w)| w.clone()).collect()).collect();
+    run(graph, &std::collections::BTreeMap::new(), &weights, inputs, &mut Stored)
+}
+
+/// Runs a quantized graph on one batch in the `vendor` numerics.
+pub fn run_vendor(q: &QuantGraph, inputs: Vec<Tensor>, hooks: &mut dyn Hooks) -> Result<Vec<Tensor>, Error> {
+    run(&q.graph, &q.layers, &quantized_weights(q), inputs, hooks)
+}

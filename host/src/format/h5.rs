@@ -1,0 +1,130 @@
+//! HDF5, as much of it as Keras uses. The only file that knows the crate behind it.
+
+use std::path::{Path, PathBuf};
+
+use hdf5_pure::{DType, Datatype, File, Group};
+
+use crate::error::Error;
+use crate::tensor::Tensor;
+
+/// Deflate can't expand data further than this; a filtered dataset may be larger than its file by this factor.
+const MAX_EXPANSION: u64 = 1032;
+
+/// Whether the HDF5 signature is where it may be.
+pub(super) fn is_hdf5(bytes: &[u8]) -> bool {
+    hdf5_pure::is_hdf5_bytes(bytes)
+}
+
+/// An open file.
+pub(super) struct H5 {
+    file: File,
+    size: u64,
+    /// Where it came from, for messages.
+    pub(super) path: PathBuf,
+}
+
+impl H5 {
+    pub(super) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, Error> {
+        let size = bytes.len() as u64;
+        let file =
+            File::from_bytes(bytes).map_err(|e| Error::format(path, format!("the HDF5 file is damaged: {e}")))?;
+        Ok(Self { file, size, path: path.to_owned() })
+    }
+
+    /// An error about this file.
+    pub(super) fn error(&self, message: impl Into<String>) -> Error {
+        Error::format(&self.path, message)
+    }
+
+    fn group(&self, path: &str) -> Result<Group, String> {
+        self.file.group(path).map_err(|e| format!("group `{path}`: {e}"))
+    }
+
+    /// The strings of an attribute of a group; `None` if it isn't there or holds no strings.
+    pub(super) fn strings(&self, group: &str, name: &str) -> Result<Option<Vec<String>>, String> {
+        let attrs = self.group(group)?.attrs().map_err(|e| format!("attributes of `{group}`: {e}"))?;
+        if let Some(value) = attrs.get(name) {
+            return Ok(value.as_strings().map(<[String]>::to_vec));
+        }
+        // Keras cuts long lists into name0, name1, … to keep an object header below 64 KiB.
+        let mut all = Vec::new();
+        let mut parts = (0..).map_while(|i| attrs.get(&format!("{name}{i}")).and_then(|v| v.as_strings()));
+        let first = parts.next();
+        let found = first.is_some();
+        first.into_iter().chain(parts).for_each(|part| all.extend_from_slice(part));
+        Ok(found.then_some(all))
+    }
+
+    /// The single string of an attribute.
+    pub(super) fn string(&self, group: &str, name: &str) -> Result<Option<String>, String> {
+        Ok(self.strings(group, name)?.and_then(|s| <[String; 1]>::try_from(s).ok()).map(|[s]| s))
+    }
+
+    /// Whether a group exists.
+    pub(super) fn has_group(&self, path: &str) -> bool {
+        self.file.group(path).is_ok()
+    }
+
+    /// Floats of a dataset; 16- and 64-bit floats are converted, anything else is refused.
+    pub(super) fn floats(&self, path: &str) -> Result<Tensor, String> {
+        let fail = |e: hdf5_pure::Error| format!("weight `{path}`: {e}");
+        let data = self.file.dataset(path).map_err(fail)?;
+        let datatype = data.datatype().map_err(fail)?;
+        let Datatype::FloatingPoint { size, .. } = &datatype else {
+            return Err(format!("weight `{path}` is stored as {datatype}, floats are expected"));
+        };
+        let size = u64::from(*size);
+        let shape = data.shape().map_err(fail)?;
+        let budget = if data.filters().is_empty() { self.size } else { self.size.saturating_mul(MAX_EXPANSION) };
+        let bytes = shape.iter().try_fold(size, |n, d| n.checked_mul(*d)).filter(|n| *n <= budget);
+        if bytes.is_none() {
+            return Err(format!("weight `{path}` has shape {shape:?}, which is more than the file can hold"));
+        }
+        let values = match (data.dtype().map_err(fail)?, size) {
+            (DType::F32 | DType::F64, _) => data.read_f32().map_err(fail)?,
+            (_, 2) => halves(&datatype, &data.read_raw().map_err(fail)?)
+                .ok_or_else(|| format!("weight `{path}` is stored as {datatype}, which is not an IEEE float"))?,
+            _ => return Err(format!("weight `{path}` is stored as {datatype}, which is not an IEEE float")),
+        };
+        let dims = shape.iter().map(|d| *d as usize).collect();
+        Tensor::new(dims, values).ok_or_else(|| format!("weight `{path}` is cut short"))
+    }
+}
+
+/// IEEE half floats, little-endian.
+fn halves(datatype: &Datatype, raw: &[u8]) -> Option<Vec<f32>> {
+    let Datatype::FloatingPoint { byte_order: hdf5_pure::DatatypeByteOrder::LittleEndian, layout, .. } = datatype
+    else {
+        return None;
+    };
+    if (layout.exponent_size, layout.mantissa_size) != (5, 10) {
+        return None;
+    }
+    Some(raw.as_chunks::<2>().0.iter().map(|b| half(u16::from_le_bytes(*b))).collect())
+}
+
+/// The value of an IEEE half float, exactly.
+fn half(bits: u16) -> f32 {
+    let (sign, exponent, mantissa) = (u32::from(bits >> 15) << 31, bits >> 10 & 31, u32::from(bits & 1023));
+    match exponent {
+        31 => f32::from_bits(sign | 0x7f80_0000 | mantissa << 13),
+        0 => f32::from_bits(sign | (mantissa as f32 * (1.0 / 16_777_216.0)).to_bits()),
+        e => f32::from_bits(sign | (u32::from(e) + 112) << 23 | mantissa << 13),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::half;
+
+    #[test]
+    fn half_floats_convert_exactly() {
+        let table = [(0x0000, 0.0), (0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (0x0001, 5.960_464_5e-8)];
+        for (bits, want) in table {
+            assert_eq!(half(bits), want, "{bits:#x}");
+        }
+        assert_eq!(half(0xfc00), f32::NEG_INFINITY);
+        assert!(half(0x7e00).is_nan());
+        assert_eq!(half(0x8000).to_bits(), (-0.0f32).to_bits());
+    }
+}

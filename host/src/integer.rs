@@ -1,0 +1,162 @@
+//! The integer form of a quantized network: what a DPU, a microcontroller and the integer evaluation all compute.
+//!
+//! Lowering fuses each run of layers that shares one quantizer (convolution and its ReLU, Add and its ReLU) into one
+//! [`IntOp`] with shifts instead of scales. Evaluation, both compilers and the report of what stays float read this
+//! form; none of them looks at float weights again. The numbers are exact: see [`shiftwise_core::arith`].
+
+use shiftwise_core::fix::FixPos;
+use shiftwise_core::shape::Window;
+
+/// Index of a tensor in [`IntGraph::tensors`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TensorIx(pub usize);
+
+/// Element type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Signed 8-bit integers with a position.
+    Fixed(FixPos),
+    /// f32.
+    Float,
+}
+
+/// One tensor of one sample.
+#[derive(Clone, Debug)]
+pub struct IntTensor {
+    /// Name in the quantized model: `quant_<layer>`. A tensor that the vendor's dump doesn't show (the integers before
+    /// a softmax) has its layer's name with `_input` behind it.
+    pub name: String,
+    /// Shape without the batch: `[h, w, c]` or `[c]`.
+    pub shape: Vec<usize>,
+    /// Element type.
+    pub kind: Kind,
+}
+
+/// Activation between accumulation and requantization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntAct {
+    /// Identity.
+    None,
+    /// max(x, 0).
+    Relu,
+    /// min(max(x, 0), 6) — exact in steps of the output position, and applied there: clamp(y, 0, 6·2^opos).
+    Relu6,
+}
+
+/// Geometry, weights and shifts of a convolution.
+#[derive(Clone, Debug)]
+pub struct IntConv {
+    /// Taps, strides, padding, dilation.
+    pub window: Window,
+    /// Input read as `[h, w, c]`. A dense layer over a flattened `[h, w, c]` map has the map's dimensions and a kernel of
+    /// the map's size; otherwise `[1, 1, c]` (or `[1, n, c]` for n rows).
+    pub input: [usize; 3],
+    /// Output as `[h, w, c]`.
+    pub output: [usize; 3],
+    /// Integers, `[kh, kw, ic / groups, oc]`; depthwise `[kh, kw, c]`.
+    pub kernel: Vec<i8>,
+    /// Integers of the bias, `[oc]`.
+    pub bias: Option<Vec<i8>>,
+    /// Channel groups (1 for depthwise, which has its own kind).
+    pub groups: usize,
+    /// wpos + ipos − opos.
+    pub shift_cut: i32,
+    /// wpos + ipos − bpos.
+    pub shift_bias: i32,
+    /// Activation.
+    pub act: IntAct,
+}
+
+/// What an op computes. All shifts round half up and saturate to 8 bits, after the activation.
+#[derive(Clone, Debug)]
+pub enum IntOpKind {
+    /// Convolution or dense layer.
+    Conv(IntConv),
+    /// Depthwise convolution with one output per channel.
+    Depthwise(IntConv),
+    /// Largest of each window; padding never wins; then right shift by `shift`.
+    MaxPool {
+        /// Geometry.
+        window: Window,
+        /// ipos − opos.
+        shift: i32,
+        /// Activation.
+        act: IntAct,
+    },
+    /// Sum of each window (padding is zero) times `m`, then right shift by `shift`.
+    AveragePool {
+        /// Geometry.
+        window: Window,
+        /// Factor.
+        m: u16,
+        /// n + ipos − opos, where m / 2^n replaces the division.
+        shift: i32,
+        /// Activation.
+        act: IntAct,
+    },
+    /// Operands shifted left by `shift_read[i]` = max(ipos) − ipos_i, summed, activated, right shift `shift_write`.
+    Add {
+        /// Left shift of each operand.
+        shift_read: Vec<u32>,
+        /// max(ipos) − opos.
+        shift_write: i32,
+        /// Activation.
+        act: IntAct,
+    },
+    /// The same integers under another shape: no work, no memory.
+    View,
+    /// Right shift by `shift`.
+    Requantize {
+        /// ipos − opos.
+        shift: i32,
+        /// Activation.
+        act: IntAct,
+    },
+    /// Softmax over the last axis, integers or floats in, floats out; computed by [`shiftwise_core::cpu::softmax`].
+    Softmax,
+    /// Floats to integers.
+    Quantize,
+    /// Integers to floats: a quantized tensor that is read as float.
+    Dequantize,
+}
+
+/// One op.
+#[derive(Clone, Debug)]
+pub struct IntOp {
+    /// What it computes.
+    pub kind: IntOpKind,
+    /// Operands.
+    pub inputs: Vec<TensorIx>,
+    /// Result.
+    pub output: TensorIx,
+    /// The user's layers it came from, joined with `+`.
+    pub layer: String,
+}
+
+/// A network in integer form. Ops stand in execution order; every tensor is an input or the output of one op.
+#[derive(Clone, Debug)]
+pub struct IntGraph {
+    /// The model's name.
+    pub name: String,
+    /// All tensors.
+    pub tensors: Vec<IntTensor>,
+    /// All ops.
+    pub ops: Vec<IntOp>,
+    /// Inputs in the model's order: the quantized ones (`quant_<input>`), or floats where the model reads floats.
+    pub inputs: Vec<TensorIx>,
+    /// Outputs in the model's order; views are resolved by the reader.
+    pub outputs: Vec<TensorIx>,
+}
+
+impl IntOp {
+    /// Multiply-accumulates as the user counts them.
+    pub fn macs(&self) -> u64 {
+        match &self.kind {
+            IntOpKind::Conv(c) | IntOpKind::Depthwise(c) => {
+                let per_output = c.kernel.len() / c.output[2].max(1);
+                (c.output.iter().product::<usize>() * per_output) as u64
+            }
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Boards: running a deployable on a machine at the other end of a serial link.
+//!
+//! [`Board::start`] boots an emulator (or opens a port), [`Board::load`] sends a deployable, [`Board::sample`] runs it
+//! once and returns what the board reported; [`run_on_board`] does all three. Damaged and lost frames are repeated; a
+//! board that stays silent is an error, never a hang.
+
+mod client;
+pub mod image;
+mod machine;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use client::{Client, Info};
+pub use machine::Board;
+pub use shiftwise_core::link::{Fault, Report};
+use shiftwise_core::model::{ParseError, TensorId};
+
+/// A board that a user named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BoardSpec {
+    /// `qemu:NAME`: an emulated board; QEMU is started and ended with the session.
+    Qemu(&'static image::BoardImage),
+    /// `serial:PATH`: a board that runs the image already, behind a port set to raw bytes (`stty -F PATH raw 115200`).
+    Serial(PathBuf),
+}
+
+impl std::str::FromStr for BoardSpec {
+    type Err = LinkError;
+
+    fn from_str(text: &str) -> Result<Self, LinkError> {
+        match text.split_once(':') {
+            Some(("qemu", name)) => image::board(name).map(Self::Qemu).map_err(LinkError::from),
+            Some(("serial", path)) if !path.is_empty() => Ok(Self::Serial(path.into())),
+            _ => Err(LinkError::UnknownBoard(text.into())),
+        }
+    }
+}
+
+/// How long a board may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From a request to its answer.
+    pub answer: Duration,
+    /// From one message of a run to the next; the slowest layer decides.
+    pub step: Duration,
+    /// Attempts at a request or a sample before damage or silence is an error.
+    pub attempts: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { answer: Duration::from_secs(10), step: Duration::from_secs(300), attempts: 4 }
+    }
+}
+
+/// What a board reported of one sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SampleResult {
+    /// Tensors in the order in which they were computed, inputs first.
+    pub tensors: Vec<(TensorId, Reported)>,
+    /// Per step: instructions on an emulator, ticks of [`Info::hz`] on hardware.
+    pub steps: Vec<u64>,
+}
+
+impl SampleResult {
+    /// The bytes of a tensor, if they were asked for.
+    pub fn bytes(&self, id: TensorId) -> Option<&[u8]> {
+        self.tensors.iter().find_map(|(other, reported)| match reported {
+            Reported::Bytes(bytes) if *other == id => Some(&bytes[..]),
+            _ => None,
+        })
+    }
+}
+
+/// One tensor as a board reported it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reported {
+    /// All bytes.
+    Bytes(Vec<u8>),
+    /// Their CRC-32.
+    Crc(u32),
+}
+
+/// All results of a session with a board.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Who ran it.
+    pub info: Info,
+    /// One entry per sample.
+    pub samples: Vec<SampleResult>,
+    /// The firmware's log, one line per entry; empty for a board that logs elsewhere.
+    pub log: Vec<String>,
+}
+
+/// Why a board could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The name is of no known form.
+    #[error("unknown board {0:?}; boards are named qemu:{names} or serial:PATH", names = image::names())]
+    UnknownBoard(String),
+    /// The firmware image is missing and could not be built, or the board's name is unknown.
+    #[error(transparent)]
+    Image(#[from] image::ImageError),
+    /// The emulator is not installed.
+    #[error("{0} is not installed; on Debian: apt-get install qemu-system-arm")]
+    NoEmulator(&'static str),
+    /// A file, port or process failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No answer in time, after all attempts.
+    #[error("the board does not answer{0}")]
+    Silent(String),
+    /// The other end closed the link.
+    #[error("the board closed the link{0}")]
+    Closed(String),
+    /// Frames keep arriving damaged.
+    #[error("the link damages every attempt")]
+    Noise,
+    /// An answer that does not belong to the request.
+    #[error("the board answered {0}, which does not fit the request")]
+    Answer(String),
+    /// The image speaks another version of the protocol.
+    #[error("the board speaks link version {board}, this tool {own}: rebuild the firmware")]
+    Version {
+        /// The board's.
+        board: u8,
+        /// Ours.
+        own: u8,
+    },
+    /// The board refused.
+    #[error("the board refuses: {fault}{}{text}", if text.is_empty() { "" } else { ": " })]
+    Refused {
+        /// Why.
+        fault: Fault,
+        /// The device's own words.
+        text: String,
+    },
+    /// The file is not a deployable.
+    #[error(transparent)]
+    Deployable(#[from] ParseError),
+    /// Inputs that do not fit the network.
+    #[error("the network takes inputs of {wanted:?} bytes, this sample has {given:?}")]
+    Inputs {
+        /// Bytes per input.
+        wanted: Vec<usize>,
+        /// Bytes given.
+        given: Vec<usize>,
+    },
+}
+
+/// Boots the board, runs every sample and ends the session.
+///
+/// `firmware` is the image's ELF file, from which the log is decoded; see [`image::find`]. A sample is one byte vector
+/// per network input.
+pub fn run_on_board(
+    spec: &BoardSpec,
+    firmware: &Path,
+    deployable: &[u8],
+    samples: impl IntoIterator<Item = Vec<Vec<u8>>>,
+    report: Report,
+) -> Result<Session, LinkError> {
+    let mut board = Board::start(spec, firmware, deployable, Limits::default())?;
+    board.load(deployable)?;
+    let samples = samples.into_iter().map(|inputs| board.sample(&inputs, report)).collect::<Result<_, _>>()?;
+    let info = board.info().clone();
+    let log = board.finish()?;
+    Ok(Session { info, samples, log })
+}

@@ -1,0 +1,253 @@
+//! The host's end of the link.
+
+use std::io::{Read, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+use std::vec;
+
+use shiftwise_core::link::{CHUNK, Deframer, FRAME, Fault, Report, Request, Response, VERSION, decode, encode};
+use shiftwise_core::model::{Deployable, crc32};
+
+use super::{Limits, LinkError, Reported, SampleResult};
+
+/// What a board says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Its name.
+    pub board: String,
+    /// Largest deployable, in bytes.
+    pub store: u32,
+    /// Bytes for workspace, inputs and outputs together.
+    pub arena: u32,
+    /// Ticks per second of its counter; 0 without one.
+    pub hz: u32,
+}
+
+/// Asks a board over any pair of byte streams.
+#[derive(Debug)]
+pub struct Client<W> {
+    writer: W,
+    bytes: Receiver<Vec<u8>>,
+    pending: vec::IntoIter<u8>,
+    deframer: Deframer,
+    sequence: u8,
+    limits: Limits,
+    /// Bytes of the deployable that was loaded last.
+    loaded: Vec<u8>,
+}
+
+/// How an attempt ended without an answer.
+enum Miss {
+    /// Time ran out, or a frame of the answer was lost or damaged.
+    Silence,
+    Damage,
+    Fatal(LinkError),
+}
+
+impl<W: Write> Client<W> {
+    /// A client that writes to `writer` and reads from `reader` in a thread of its own, which ends with the stream.
+    pub fn new(writer: W, mut reader: impl Read + Send + 'static, limits: Limits) -> Self {
+        // A bounded queue: a board that babbles must not fill the host's memory.
+        let (sender, bytes) = sync_channel(64);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            loop {
+                match reader.read(&mut buffer) {
+                    Ok(n) if n > 0 && sender.send(buffer.iter().take(n).copied().collect()).is_ok() => {}
+                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                    _ => break,
+                }
+            }
+        });
+        let (pending, deframer) = (Vec::new().into_iter(), Deframer::new());
+        Self { writer, bytes, pending, deframer, sequence: 0, limits, loaded: Vec::new() }
+    }
+
+    /// Greets the board, and checks that it speaks our protocol.
+    pub fn hello(&mut self) -> Result<Info, LinkError> {
+        let (version, info) = self.ask(&Request::Hello, |response| match response {
+            Response::Hello { version, board, store, arena, hz } => {
+                Some((*version, Info { board: (*board).into(), store: *store, arena: *arena, hz: *hz }))
+            }
+            _ => None,
+        })?;
+        if version == VERSION { Ok(info) } else { Err(LinkError::Version { board: version, own: VERSION }) }
+    }
+
+    /// Makes the board run this deployable from now on, sending it unless the board holds it already.
+    pub fn load(&mut self, deployable: &[u8]) -> Result<(), LinkError> {
+        let file = deployable.get(..Deployable::parse(deployable)?.file_bytes()).unwrap_or(deployable);
+        self.ready(&Request::Reset)?;
+        match self.commit(file) {
+            Err(LinkError::Refused { fault: Fault::Crc, .. }) => {
+                for (offset, bytes) in chunks(file) {
+                    self.ready(&Request::Load { offset, bytes })?;
+                }
+                self.commit(file)?;
+            }
+            other => other?,
+        }
+        self.loaded = file.to_vec();
+        Ok(())
+    }
+
+    fn commit(&mut self, file: &[u8]) -> Result<(), LinkError> {
+        // A length beyond 32 bits is beyond every board's store as well.
+        let bytes = u32::try_from(file.len()).unwrap_or(u32::MAX);
+        self.ask(&Request::Commit { bytes, crc: crc32(file) }, |response| {
+            matches!(response, Response::Facts { .. }).then_some(())
+        })
+    }
+
+    /// Runs the loaded deployable on one sample: one byte slice per network input.
+    pub fn sample(&mut self, inputs: &[Vec<u8>], report: Report) -> Result<SampleResult, LinkError> {
+        let file = std::mem::take(&mut self.loaded);
+        let result = Deployable::parse(&file).map_err(LinkError::from).and_then(|model| {
+            let wanted: Vec<usize> = model.inputs().map(|(_, t)| t.bytes() as usize).collect();
+            let given: Vec<usize> = inputs.iter().map(Vec::len).collect();
+            if wanted == given {
+                self.attempts(&model, inputs, report)
+            } else {
+                Err(LinkError::Inputs { wanted, given })
+            }
+        });
+        self.loaded = file;
+        result
+    }
+
+    fn attempts(
+        &mut self,
+        model: &Deployable<'_>,
+        inputs: &[Vec<u8>],
+        report: Report,
+    ) -> Result<SampleResult, LinkError> {
+        let mut last = LinkError::Noise;
+        for _ in 0..self.limits.attempts.max(1) {
+            // The last attempt's steps may have used the inputs' memory for something else.
+            for (index, input) in (0..=u8::MAX).zip(inputs) {
+                for (offset, bytes) in chunks(input) {
+                    self.ready(&Request::Input { index, offset, bytes })?;
+                }
+            }
+            match self.run_once(model, report) {
+                Ok(result) => return Ok(result),
+                Err(Miss::Damage) => last = LinkError::Noise,
+                Err(Miss::Silence) => last = LinkError::Silent(String::new()),
+                Err(Miss::Fatal(error)) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    fn run_once(&mut self, model: &Deployable<'_>, report: Report) -> Result<SampleResult, Miss> {
+        let mut result = SampleResult { tensors: Vec::new(), steps: Vec::new() };
+        let mut received = 0u32;
+        let messages = self.exchange(&Request::Run { report }, self.limits.step, |response| {
+            received = received.wrapping_add(1);
+            match response {
+                Response::Step { ticks, .. } => result.steps.push(*ticks),
+                Response::Crc { tensor, crc } => result.tensors.push((*tensor, Reported::Crc(*crc))),
+                Response::Bytes { tensor, offset: 0, bytes } => {
+                    result.tensors.push((*tensor, Reported::Bytes(bytes.to_vec())));
+                }
+                Response::Bytes { offset, bytes, tensor } => match result.tensors.last_mut() {
+                    Some((id, Reported::Bytes(all))) if id == tensor && all.len() == *offset as usize => {
+                        all.extend_from_slice(bytes);
+                    }
+                    _ => return Err(Miss::Damage),
+                },
+                Response::Done { messages } => return Ok(Some(*messages)),
+                other => return Err(Miss::Fatal(LinkError::Answer(format!("{other:?}")))),
+            }
+            Ok(None)
+        })?;
+        let whole = |(id, reported): &(_, Reported)| match reported {
+            Reported::Crc(_) => true,
+            Reported::Bytes(bytes) => model.tensor(*id).is_some_and(|t| t.bytes() as usize == bytes.len()),
+        };
+        if received == messages.wrapping_add(1) && result.tensors.iter().all(whole) {
+            Ok(result)
+        } else {
+            Err(Miss::Damage)
+        }
+    }
+
+    /// Ends the board's service.
+    pub fn exit(&mut self) -> Result<(), LinkError> {
+        self.ready(&Request::Exit)
+    }
+
+    fn ready(&mut self, request: &Request<'_>) -> Result<(), LinkError> {
+        self.ask(request, |response| matches!(response, Response::Ready).then_some(()))
+    }
+
+    /// A request with one answer, repeated until it arrives or the attempts are used up.
+    fn ask<T>(&mut self, request: &Request<'_>, take: impl Fn(&Response<'_>) -> Option<T>) -> Result<T, LinkError> {
+        let mut last = LinkError::Noise;
+        for _ in 0..self.limits.attempts.max(1) {
+            let answer = self.exchange(request, self.limits.answer, |response| match take(response) {
+                Some(value) => Ok(Some(value)),
+                None => Err(Miss::Fatal(LinkError::Answer(format!("{response:?}")))),
+            });
+            match answer {
+                Ok(value) => return Ok(value),
+                Err(Miss::Damage) => last = LinkError::Noise,
+                Err(Miss::Silence) => last = LinkError::Silent(String::new()),
+                Err(Miss::Fatal(error)) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Sends a request once and shows its answers to `take` until that has what it wants.
+    fn exchange<T>(
+        &mut self,
+        request: &Request<'_>,
+        quiet: Duration,
+        mut take: impl FnMut(&Response<'_>) -> Result<Option<T>, Miss>,
+    ) -> Result<T, Miss> {
+        // Number 0 is the board's answer to a frame that it could not read.
+        self.sequence = self.sequence.checked_add(1).unwrap_or(1);
+        let own = self.sequence;
+        let mut buffer = [0; FRAME + 1];
+        // The leading zero ends whatever the board may hold of an earlier, damaged frame.
+        let (_, rest) = buffer.split_at_mut(1);
+        let length = encode(own, request, rest).map_err(|_| Miss::Damage)?.len();
+        let sent = self.writer.write_all(buffer.get(..=length).unwrap_or(&buffer)).and_then(|()| self.writer.flush());
+        sent.map_err(|e| Miss::Fatal(LinkError::Closed(format!(": {e}"))))?;
+        loop {
+            let end = self.receive(Instant::now() + quiet)?;
+            let answer = end.ok().and_then(|()| decode::<Response<'_>>(self.deframer.payload()).ok());
+            match answer {
+                None | Some((0, Response::Fault { fault: Fault::Frame, .. })) => return Err(Miss::Damage),
+                Some((number, _)) if number != own => {}
+                Some((_, Response::Fault { fault, text })) => {
+                    return Err(Miss::Fatal(LinkError::Refused { fault, text: text.into() }));
+                }
+                Some((_, response)) => {
+                    if let Some(value) = take(&response)? {
+                        return Ok(value);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the end of a frame.
+    fn receive(&mut self, until: Instant) -> Result<Result<(), shiftwise_core::link::FrameError>, Miss> {
+        loop {
+            if let Some(end) = self.pending.by_ref().find_map(|byte| self.deframer.push(byte)) {
+                return Ok(end);
+            }
+            match self.bytes.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.pending = bytes.into_iter(),
+                Err(RecvTimeoutError::Timeout) => return Err(Miss::Silence),
+                Err(RecvTimeoutError::Disconnected) => return Err(Miss::Fatal(LinkError::Closed(String::new()))),
+            }
+        }
+    }
+}
+
+fn chunks(bytes: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    (0u32..).step_by(CHUNK).zip(bytes.chunks(CHUNK))
+}

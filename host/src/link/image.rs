@@ -1,0 +1,225 @@
+//! Firmware images: which boards there are, where an image is, and how one is built.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind};
+
+/// A board that images exist for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BoardImage {
+    /// Its name.
+    pub name: &'static str,
+    /// The compiler's target.
+    pub target: &'static str,
+    /// The emulator's program.
+    pub emulator: &'static str,
+    /// Its machine.
+    pub machine: &'static str,
+    /// Where the firmware keeps the deployable.
+    pub store: u32,
+}
+
+/// All boards.
+pub const BOARDS: [BoardImage; 1] = [BoardImage {
+    name: "mps2-an386",
+    target: "thumbv7em-none-eabihf",
+    emulator: "qemu-system-arm",
+    machine: "mps2-an386",
+    store: 0x2100_0000,
+}];
+
+/// Names of all boards, for people.
+pub fn names() -> String {
+    BOARDS.map(|board| board.name).join(", ")
+}
+
+/// The board with this name.
+pub fn board(name: &str) -> Result<&'static BoardImage, ImageError> {
+    BOARDS.iter().find(|board| board.name == name).ok_or_else(|| ImageError::UnknownBoard(name.into()))
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// No board has this name.
+    #[error("there is no firmware for board {0:?}; known boards: {names}", names = names())]
+    UnknownBoard(String),
+    /// The directory that the user named does not hold the image.
+    #[error("SHIFTWISE_FIRMWARE_DIR holds no {0}")]
+    NotInDirectory(PathBuf),
+    /// Neither an image nor its sources are here.
+    #[error(
+        "the firmware's sources are not at {0}: build the image in a source checkout with `cargo xtask firmware build` \
+         and set SHIFTWISE_FIRMWARE_DIR to the directory that holds it"
+    )]
+    NoSources(PathBuf),
+    /// No compiler for the board.
+    #[error(
+        "no compiler for {0}; install one:\n  rustup target add {0}\nor, on Debian:\n  \
+         apt-get install rustc-web cargo-web rust-web-src lld"
+    )]
+    NoToolchain(&'static str),
+    /// The compiler failed, and has said why.
+    #[error("building the firmware failed ({0})")]
+    Build(String),
+    /// The image cannot be read back.
+    #[error("reading {path}: {why}")]
+    Read {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// An image and its sizes.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The ELF file.
+    pub elf: PathBuf,
+    /// Which compiler made it.
+    pub toolchain: &'static str,
+    /// Bytes of code and constants in flash.
+    pub code: u64,
+    /// Bytes of initialised data.
+    pub data: u64,
+    /// Bytes of zeroed memory.
+    pub zeroed: u64,
+    /// Names of functions that panic, of the language's own: none means that nothing in the image can.
+    pub panics: Vec<String>,
+}
+
+/// The board's image: `SHIFTWISE_FIRMWARE_DIR/NAME.elf` if that variable is set, else built from the sources beside
+/// this crate.
+pub fn find(board: &BoardImage) -> Result<PathBuf, ImageError> {
+    match std::env::var_os("SHIFTWISE_FIRMWARE_DIR") {
+        Some(directory) => {
+            let elf = Path::new(&directory).join(board.name).with_extension("elf");
+            if elf.is_file() { Ok(elf) } else { Err(ImageError::NotInDirectory(elf)) }
+        }
+        None => Ok(build(board)?.elf),
+    }
+}
+
+/// A compiler for a board's target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Toolchain {
+    /// The default compiler, which has the target installed.
+    Installed,
+    /// Debian's packages, which build `core` from its sources.
+    Debian,
+}
+
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+
+fn toolchain(target: &'static str) -> Result<Toolchain, ImageError> {
+    let library = output("rustc", &["--print", "target-libdir", "--target", target]);
+    if library.is_some_and(|path| Path::new(&path).is_dir()) {
+        return Ok(Toolchain::Installed);
+    }
+    let sources = output(DEBIAN_RUSTC, &["--print", "sysroot"]).map(|s| Path::new(&s).join("lib/rustlib/src/rust"));
+    if Path::new(DEBIAN_CARGO).is_file() && sources.is_some_and(|s| s.join("library/core").is_dir()) {
+        return Ok(Toolchain::Debian);
+    }
+    Err(ImageError::NoToolchain(target))
+}
+
+/// First line of a program's output; `None` if it is missing or fails.
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_string())
+}
+
+/// A linker for bare ARM: the one inside a Rust toolchain, else LLVM's.
+fn linker(target: &'static str) -> Result<String, ImageError> {
+    for rustc in ["rustc", DEBIAN_RUSTC] {
+        let (Some(sysroot), Some(host)) =
+            (output(rustc, &["--print", "sysroot"]), output(rustc, &["--print", "host-tuple"]))
+        else {
+            continue;
+        };
+        let lld = Path::new(&sysroot).join("lib/rustlib").join(host).join("bin/rust-lld");
+        if lld.is_file() {
+            return Ok(lld.display().to_string());
+        }
+    }
+    match output("ld.lld", &["--version"]) {
+        Some(_) => Ok("ld.lld".into()),
+        None => Err(ImageError::NoToolchain(target)),
+    }
+}
+
+/// Builds the board's image from the sources beside this crate; a finished one is only checked for changes.
+pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    if !root.join("firmware/Cargo.toml").is_file() {
+        return Err(ImageError::NoSources(root.join("firmware")));
+    }
+    let toolchain = toolchain(board.target)?;
+    let mut command = Command::new(match toolchain {
+        Toolchain::Installed => "cargo",
+        Toolchain::Debian => DEBIAN_CARGO,
+    });
+    // This may run inside another cargo, whose choices are for the host.
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
+        command.env_remove(variable);
+    }
+    command.current_dir(root).env("SHIFTWISE_BOARD", board.name);
+    if std::env::var_os("DEFMT_LOG").is_none() {
+        // Without a level defmt keeps errors only.
+        command.env("DEFMT_LOG", "info");
+    }
+    // Two compilers must not share a directory: each would undo the other's work.
+    let directory = root.join("target/firmware").join(match toolchain {
+        Toolchain::Installed => "installed",
+        Toolchain::Debian => "debian",
+    });
+    command.args(["build", "--package", "shiftwise-firmware", "--bin", "shiftwise-firmware"]);
+    command.args(["--profile", "firmware", "--target", board.target, "--target-dir"]).arg(&directory);
+    if toolchain == Toolchain::Debian {
+        command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
+        // Separated by 0x1F, so that a path with spaces stays one argument.
+        command.env("CARGO_ENCODED_RUSTFLAGS", format!("-C\u{1f}linker={}", linker(board.target)?));
+    }
+    let status = command.status().map_err(|e| ImageError::Build(format!("cargo: {e}")))?;
+    if !status.success() {
+        return Err(ImageError::Build(status.to_string()));
+    }
+    let elf = directory.join(board.target).join("firmware/shiftwise-firmware");
+    measure(
+        elf,
+        match toolchain {
+            Toolchain::Installed => "the installed toolchain",
+            Toolchain::Debian => "Debian's rustc-web, core from source",
+        },
+    )
+}
+
+fn measure(elf: PathBuf, toolchain: &'static str) -> Result<Image, ImageError> {
+    let bad = |why: String| ImageError::Read { path: elf.clone(), why };
+    let bytes = std::fs::read(&elf).map_err(|e| bad(e.to_string()))?;
+    let file = object::File::parse(&*bytes).map_err(|e| bad(e.to_string()))?;
+    let (mut code, mut data, mut zeroed) = (0, 0, 0);
+    for section in file.sections() {
+        let loaded = matches!(section.flags(), SectionFlags::Elf { sh_flags } if sh_flags & 2 != 0);
+        match section.kind() {
+            _ if !loaded => {}
+            SectionKind::Data => data += section.size(),
+            SectionKind::UninitializedData => zeroed += section.size(),
+            _ => code += section.size(),
+        }
+    }
+    let mut panics: Vec<String> = file
+        .symbols()
+        .filter_map(|symbol| symbol.name().ok())
+        .filter(|name| name.starts_with("_") && name.contains("core9panicking"))
+        .map(str::to_string)
+        .collect();
+    panics.sort();
+    panics.dedup();
+    Ok(Image { elf, toolchain, code, data, zeroed, panics })
+}

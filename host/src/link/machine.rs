@@ -1,0 +1,231 @@
+//! Starting and ending the machine at the other end: QEMU, or a serial port.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::{BoardSpec, Client, Info, Limits, LinkError, Report, SampleResult};
+
+/// Virtual nanoseconds per instruction with `-icount shift=0`.
+const NANOSECONDS_PER_INSTRUCTION: u64 = 1;
+
+/// A board in service.
+#[derive(Debug)]
+pub struct Board {
+    client: Client<Port>,
+    info: Info,
+    emulator: Option<Emulator>,
+}
+
+/// Where requests go.
+#[derive(Debug)]
+enum Port {
+    Pipe(ChildStdin),
+    Serial(File),
+}
+
+impl Write for Port {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Pipe(pipe) => pipe.write(bytes),
+            Self::Serial(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Pipe(pipe) => pipe.flush(),
+            Self::Serial(file) => file.flush(),
+        }
+    }
+}
+
+impl Board {
+    /// Starts the board and greets it.
+    ///
+    /// An emulator gets `deployable` put into its memory before it starts, which is faster than its serial port (pass
+    /// an empty slice to have [`Self::load`] send every byte). `firmware` is only read for emulators.
+    pub fn start(spec: &BoardSpec, firmware: &Path, deployable: &[u8], limits: Limits) -> Result<Self, LinkError> {
+        let (mut client, mut emulator) = match spec {
+            BoardSpec::Qemu(board) => {
+                let mut emulator = Emulator::boot(board, firmware, deployable)?;
+                let (Some(input), Some(output)) = (emulator.child.stdin.take(), emulator.child.stdout.take()) else {
+                    return Err(LinkError::Closed(String::new()));
+                };
+                (Client::new(Port::Pipe(input), output, limits), Some(emulator))
+            }
+            BoardSpec::Serial(path) => {
+                let open = || File::options().read(true).write(true).open(path);
+                let file = open().and_then(|file| Ok((file.try_clone()?, file)));
+                let (reader, writer) = file.map_err(|source| io(format!("opening {}", path.display()), source))?;
+                (Client::new(Port::Serial(writer), reader, limits), None)
+            }
+        };
+        match client.hello() {
+            Ok(info) => Ok(Self { client, info, emulator }),
+            Err(error) => Err(explain(error, emulator.as_mut())),
+        }
+    }
+
+    /// What the board says of itself.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// Makes the board run this deployable from now on.
+    pub fn load(&mut self, deployable: &[u8]) -> Result<(), LinkError> {
+        self.client.load(deployable).map_err(|error| explain(error, self.emulator.as_mut()))
+    }
+
+    /// Runs one sample: one byte vector per network input.
+    pub fn sample(&mut self, inputs: &[Vec<u8>], report: Report) -> Result<SampleResult, LinkError> {
+        let mut result = self.client.sample(inputs, report).map_err(|error| explain(error, self.emulator.as_mut()))?;
+        if self.emulator.is_some() && self.info.hz > 0 {
+            let per_tick = 1_000_000_000 / u64::from(self.info.hz) / NANOSECONDS_PER_INSTRUCTION;
+            result.steps.iter_mut().for_each(|ticks| *ticks *= per_tick);
+        }
+        Ok(result)
+    }
+
+    /// Ends the session and returns the firmware's log.
+    pub fn finish(mut self) -> Result<Vec<String>, LinkError> {
+        self.client.exit().map_err(|error| explain(error, self.emulator.as_mut()))?;
+        match self.emulator.as_mut() {
+            Some(emulator) => emulator.finish(),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+fn io(what: impl Into<String>, source: std::io::Error) -> LinkError {
+    LinkError::Io { what: what.into(), source }
+}
+
+/// Adds the emulator's own words to an error that has none.
+fn explain(error: LinkError, emulator: Option<&mut Emulator>) -> LinkError {
+    let words = |emulator: &mut Emulator| {
+        let mut lines = emulator.log().unwrap_or_default();
+        lines.extend(emulator.complaints.lock().map(|text| text.trim().to_string()).ok());
+        lines.retain(|line| !line.is_empty());
+        lines.iter().map(|line| format!("\n  {line}")).collect::<String>()
+    };
+    match (error, emulator) {
+        (LinkError::Silent(text), Some(emulator)) if text.is_empty() => LinkError::Silent(words(emulator)),
+        (LinkError::Closed(_), Some(emulator)) => {
+            // The process is ending: its last words are on their way.
+            emulator.wait(Duration::from_secs(1));
+            LinkError::Closed(words(emulator))
+        }
+        (error, _) => error,
+    }
+}
+
+/// A QEMU process and its files.
+#[derive(Debug)]
+struct Emulator {
+    child: Child,
+    firmware: PathBuf,
+    log: PathBuf,
+    image: PathBuf,
+    complaints: Arc<Mutex<String>>,
+}
+
+impl Emulator {
+    fn boot(board: &super::image::BoardImage, firmware: &Path, deployable: &[u8]) -> Result<Self, LinkError> {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let name = format!("shiftwise-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let log = std::env::temp_dir().join(&name).with_extension("defmt");
+        let image = log.with_extension("swm");
+        if !firmware.is_file() {
+            return Err(io(format!("reading {}", firmware.display()), std::io::ErrorKind::NotFound.into()));
+        }
+        let mut command = Command::new(board.emulator);
+        command.args(["-M", board.machine, "-display", "none", "-monitor", "none", "-icount", "shift=0"]);
+        command.args(["-chardev", "stdio,id=link,signal=off", "-serial", "chardev:link", "-serial"]);
+        command.arg(format!("file:{}", log.display()));
+        command.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(firmware);
+        if !deployable.is_empty() {
+            std::fs::write(&image, deployable).map_err(|e| io(format!("writing {}", image.display()), e))?;
+            let place = format!("loader,file={},addr={:#x},force-raw=on", image.display(), board.store);
+            command.args(["-device", &place]);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => LinkError::NoEmulator(board.emulator),
+            _ => io(format!("starting {}", board.emulator), error),
+        })?;
+        let complaints = Arc::new(Mutex::new(String::new()));
+        if let Some(mut stderr) = child.stderr.take() {
+            let text = Arc::clone(&complaints);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 512];
+                while let Ok(n @ 1..) = stderr.read(&mut buffer) {
+                    if let Ok(mut text) = text.lock()
+                        && text.len() < 4096
+                    {
+                        text.push_str(&String::from_utf8_lossy(buffer.get(..n).unwrap_or(&[])));
+                    }
+                }
+            });
+        }
+        Ok(Self { child, firmware: firmware.into(), log, image, complaints })
+    }
+
+    /// Whether the process has ended by itself within the time.
+    fn wait(&mut self, limit: Duration) -> Option<std::process::ExitStatus> {
+        let until = Instant::now() + limit;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+                _ => return None,
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<Vec<String>, LinkError> {
+        match self.wait(Duration::from_secs(10)) {
+            Some(status) if status.success() => self.log(),
+            Some(status) => Err(LinkError::Closed(format!(": the emulator ended with {status}"))),
+            None => Err(LinkError::Silent(": the emulator does not end".into())),
+        }
+    }
+
+    /// The firmware's log so far.
+    fn log(&self) -> Result<Vec<String>, LinkError> {
+        let read = |path: &Path| std::fs::read(path).map_err(|e| io(format!("reading {}", path.display()), e));
+        decode_log(&read(&self.firmware)?, &read(&self.log)?)
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        // Errors mean that the process has ended, or that the file was never written.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.log);
+        let _ = std::fs::remove_file(&self.image);
+    }
+}
+
+/// The lines of a defmt stream, by the string table in the image's ELF file. Damaged frames are skipped.
+fn decode_log(elf: &[u8], stream: &[u8]) -> Result<Vec<String>, LinkError> {
+    let broken = |e: &dyn std::fmt::Display| io("decoding the firmware's log", std::io::Error::other(e.to_string()));
+    let table = defmt_decoder::Table::parse(elf).map_err(|e| broken(&e))?;
+    let table = table.ok_or_else(|| broken(&"the image has no log table"))?;
+    let mut decoder = table.new_stream_decoder();
+    decoder.received(stream);
+    let mut lines = Vec::new();
+    loop {
+        match decoder.decode() {
+            Ok(frame) => lines.push(frame.display(false).to_string()),
+            Err(defmt_decoder::DecodeError::UnexpectedEof) => return Ok(lines),
+            Err(defmt_decoder::DecodeError::Malformed) if table.encoding().can_recover() => {}
+            Err(error) => return Err(broken(&error)),
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! From a quantized graph to its integer form.
+
+use std::collections::BTreeMap;
+
+use crate::error::Error;
+use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
+use crate::ir::{Node, NodeId};
+use crate::ops::pool::average_factor;
+use crate::ops::{ActivationFn, Op};
+use crate::passes::adjust_pos::output_owner;
+use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
+use shiftwise_core::arith::limits;
+use shiftwise_core::fix::{FixPos, quantize};
+use shiftwise_core::shape::Window;
+
+struct Lowering<'a> {
+    q: &'a QuantGraph,
+    out: IntGraph,
+    /// The tensor that holds a node's result.
+    value: BTreeMap<NodeId, TensorIx>,
+}
+
+/// Lowers a quantized graph.
+///
+/// Errors: a layer whose result has no exact integer form, naming the layer and why: a width other than signed 8 bits,
+/// an activation other than ReLU and ReLU6 (softmax excepted), a layer that the strategy left float.
+pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
+    let out = IntGraph {
+        name: q.graph.name.clone(),
+        tensors: Vec::new(),
+        ops: Vec::new(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+    };
+    let mut l = Lowering { q, out, value: BTreeMap::new() };
+    for id in &q.graph.inputs {
+        l.input(*id)?;
+    }
+    for id in q.graph.ids() {
+        if !l.value.contains_key(&id) {
+            l.node(id)?;
+        }
+    }
+    let outputs =
+        q.graph.outputs.iter().map(|id| l.value.get(id).copied().ok_or_else(|| l.fail(*id, "is not computed")));
+    l.out.outputs = outputs.collect::<Result<_, _>>()?;
+    Ok(l.out)
+}
+
+/// What a fused run of layers ends with.
+struct Tail {
+    /// Node that owns the quantizer.
+    owner: NodeId,
+    /// Activation.
+    act: IntAct,
+    /// Position of the result.
+    pos: FixPos,
+    /// The owner continues in floats from the integers (a softmax quantized before).
+    softmax: bool,
+}
+
+impl Lowering<'_> {
+    fn node(&mut self, id: NodeId) -> Result<(), Error> {
+        let node = self.q.graph.node(id);
+        match &node.op {
+            Op::Input(_) => Err(self.fail(id, "is not an input of the model")),
+            Op::Quantize(_) => {
+                let pos = self.int8(id, self.q.layers.get(&id).and_then(|l| l.result()))?;
+                let input = self.float(self.operand(id, 0)?);
+                let tensor = self.tensor(node.name.clone(), node, Kind::Fixed(pos));
+                self.push(IntOpKind::Quantize, vec![input], tensor, &[id]);
+                self.value.insert(id, tensor);
+                Ok(())
+            }
+            Op::Conv2D(_) | Op::DepthwiseConv2D(_) | Op::Dense(_) => self.conv(id),
+            Op::MaxPooling2D(p) => {
+                let (input, i) = self.fixed_operand(id, 0)?;
+                let window = p.pool.window(&self.out.tensors[input.0].shape).map_err(|m| self.fail(id, &m))?;
+                self.fused(id, vec![input], |tail| {
+                    Ok(IntOpKind::MaxPool { window, shift: i - i32::from(tail.pos.0), act: tail.act })
+                })
+            }
+            Op::AveragePooling2D(p) => {
+                let window = p.pool.window(&self.q.graph.node(node.inputs[0]).shape).map_err(|m| self.fail(id, &m))?;
+                let factor = p.factor_window(&node.shape).unwrap_or((p.pool.size[0], p.pool.size[1]));
+                self.average(id, window, factor, p.pool.size)
+            }
+            Op::GlobalAveragePooling2D(p) => {
+                let [h, w] = [self.q.graph.node(node.inputs[0]).shape[0], self.q.graph.node(node.inputs[0]).shape[1]];
+                let window = Window { kernel: [h as u16, w as u16], ..Window::POINT };
+                self.average(id, window, p.factor_window(&[h, w]), [h, w])
+            }
+            Op::Add(_) => {
+                let operands: Vec<(TensorIx, i32)> =
+                    (0..node.inputs.len()).map(|k| self.fixed_operand(id, k)).collect::<Result<_, _>>()?;
+                let finest = operands.iter().map(|(_, p)| *p).max().unwrap_or(0);
+                let shift_read: Vec<u32> = operands.iter().map(|(_, p)| (finest - p) as u32).collect();
+                if let Some(wide) = shift_read.iter().find(|s| **s > 15) {
+                    return Err(self
+                        .fail(id, &format!("its inputs' positions are {wide} bits apart, at most 15 can be aligned")));
+                }
+                self.fused(id, operands.into_iter().map(|(t, _)| t).collect(), |tail| {
+                    let shift_write = finest - i32::from(tail.pos.0);
+                    Ok(IntOpKind::Add { shift_read: shift_read.clone(), shift_write, act: tail.act })
+                })
+            }
+            Op::Flatten(_) | Op::Reshape(_) | Op::Dropout(_) => {
+                let input = self.operand(id, 0)?;
+                let kind = self.out.tensors[input.0].kind;
+                let tensor = self.tensor(self.q.quant_name(id), node, kind);
+                self.push(IntOpKind::View, vec![input], tensor, &[id]);
+                self.value.insert(id, tensor);
+                Ok(())
+            }
+            Op::Relu(_) | Op::Activation(_) if self.q.layers.contains_key(&id) => {
+                let (input, i) = self.fixed_operand(id, 0)?;
+                self.fused(id, vec![input], |tail| {
+                    Ok(IntOpKind::Requantize { shift: i - i32::from(tail.pos.0), act: tail.act })
+                })
+            }
+            Op::Softmax(_) => self.softmax(id, self.operand(id, 0)?),
+            Op::Activation(a) if a.function == ActivationFn::Softmax => self.softmax(id, self.operand(id, 0)?),
+            _ => Err(self.fail(id, "has no integer form: it stays float in the quantized model")),
+        }
+    }
+
+    fn fail(&self, id: NodeId, why: &str) -> Error {
+        let node = self.q.graph.node(id);
+        Error::layer(&node.name, node.op.class(), why)
+    }
+
+    fn tensor(&mut self, name: String, node: &Node, kind: Kind) -> TensorIx {
+        self.out.tensors.push(IntTensor { name, shape: node.shape.clone(), kind });
+        TensorIx(self.out.tensors.len() - 1)
+    }
+
+    fn push(&mut self, kind: IntOpKind, inputs: Vec<TensorIx>, output: TensorIx, from: &[NodeId]) {
+        let mut names: Vec<&str> =
+            from.iter().flat_map(|id| &self.q.graph.node(*id).origin).map(String::as_str).collect();
+        names.dedup();
+        self.out.ops.push(IntOp { kind, inputs, output, layer: names.join("+") });
+    }
+
+    /// A model input: read as integers when everything that reads it reads its quantizer.
+    fn input(&mut self, id: NodeId) -> Result<(), Error> {
+        let readers: Vec<NodeId> = self.q.graph.ids().filter(|c| self.q.graph.node(*c).inputs.contains(&id)).collect();
+        let only_quantizer = match readers[..] {
+            [one] if matches!(self.q.graph.node(one).op, Op::Quantize(_)) && !self.q.graph.outputs.contains(&id) => {
+                Some(one)
+            }
+            _ => None,
+        };
+        let node = self.q.graph.node(only_quantizer.unwrap_or(id));
+        let kind = match only_quantizer {
+            Some(q) => Kind::Fixed(self.int8(q, self.q.layers.get(&q).and_then(|l| l.result()))?),
+            None => Kind::Float,
+        };
+        let tensor = self.tensor(node.name.clone(), node, kind);
+        self.value.insert(id, tensor);
+        self.value.extend(only_quantizer.map(|q| (q, tensor)));
+        self.out.inputs.push(tensor);
+        Ok(())
+    }
+
+    fn operand(&self, id: NodeId, k: usize) -> Result<TensorIx, Error> {
+        let input = self.q.graph.node(id).inputs.get(k);
+        input
+            .and_then(|i| self.value.get(i))
+            .copied()
+            .ok_or_else(|| self.fail(id, "reads a tensor without an integer form"))
+    }
+
+    fn fixed_operand(&self, id: NodeId, k: usize) -> Result<(TensorIx, i32), Error> {
+        let tensor = self.operand(id, k)?;
+        match self.out.tensors[tensor.0].kind {
+            Kind::Fixed(pos) => Ok((tensor, pos.0.into())),
+            Kind::Float => {
+                let name = &self.q.graph.node(self.q.graph.node(id).inputs[k]).name;
+                Err(self.fail(id, &format!("has no integer form: its input `{name}` is float")))
+            }
+        }
+    }
+
+    /// The tensor as floats.
+    fn float(&mut self, tensor: TensorIx) -> TensorIx {
+        if self.out.tensors[tensor.0].kind == Kind::Float {
+            return tensor;
+        }
+        let IntTensor { name, shape, .. } = self.out.tensors[tensor.0].clone();
+        self.out.tensors.push(IntTensor { name: format!("{name}_dequantized"), shape, kind: Kind::Float });
+        let output = TensorIx(self.out.tensors.len() - 1);
+        self.push(IntOpKind::Dequantize, vec![tensor], output, &[]);
+        output
+    }
+
+    /// The position of a signed 8-bit quantizer.
+    fn int8(&self, id: NodeId, quantizer: Option<&Quantizer>) -> Result<FixPos, Error> {
+        let q = quantizer.ok_or_else(|| self.fail(id, "has no integer form: its result is not quantized"))?;
+        let spec = q.spec();
+        if spec.bits != 8 || !spec.signed || q.params.narrow_range || q.params.round_mode != 1 {
+            let sign = if spec.signed { "signed" } else { "unsigned" };
+            let seen = format!(
+                "{sign} {} bits, round mode {}, narrow range {}",
+                spec.bits, q.params.round_mode, q.params.narrow_range
+            );
+            return Err(
+                self.fail(id, &format!("is quantized to {seen}; the DPU has signed 8 bits, round mode 1, full range"))
+            );
+        }
+        Ok(spec.pos)
+    }
+
+    /// What follows a layer up to its quantizer.
+    fn tail(&self, id: NodeId) -> Result<Tail, Error> {
+        let owner = output_owner(self.q, id)
+            .ok_or_else(|| self.fail(id, "has no integer form: its result is not quantized"))?;
+        let layer = self.q.layers.get(&owner);
+        let pos = self.int8(owner, layer.and_then(|l| l.result()))?;
+        let mut tail = Tail { owner, act: IntAct::None, pos, softmax: false };
+        let before = matches!(layer.map(|l| &l.activation), Some(ActivationQuant::Before(_)));
+        let op = &self.q.graph.node(owner).op;
+        let relu = |max: Option<f32>| match max {
+            None => Some(IntAct::Relu),
+            Some(6.0) => Some(IntAct::Relu6),
+            Some(_) => None,
+        };
+        let act = match op {
+            Op::Relu(r) if r.negative_slope == 0.0 && r.threshold == 0.0 => relu(r.max_value),
+            Op::Relu(_) => None,
+            op => match op.layer().activation() {
+                ActivationFn::Linear => Some(IntAct::None),
+                ActivationFn::Relu => relu(None),
+                ActivationFn::Relu6 => relu(Some(6.0)),
+                ActivationFn::Softmax if before => {
+                    tail.softmax = true;
+                    Some(IntAct::None)
+                }
+                _ => None,
+            },
+        };
+        tail.act =
+            act.ok_or_else(|| self.fail(owner, "has no integer form: only ReLU, ReLU6 and softmax have one here"))?;
+        if tail.act == IntAct::Relu6 && pos.0 < 0 {
+            return Err(self.fail(owner, "has no integer form: the bound 6 is not on its grid"));
+        }
+        Ok(tail)
+    }
+
+    /// Emits an op whose result is quantized by `id` itself or by the activation behind it.
+    fn fused(
+        &mut self,
+        id: NodeId,
+        inputs: Vec<TensorIx>,
+        kind: impl Fn(&Tail) -> Result<IntOpKind, Error>,
+    ) -> Result<(), Error> {
+        let tail = self.tail(id)?;
+        let node = self.q.graph.node(tail.owner);
+        let mut name = self.q.quant_name(tail.owner);
+        if tail.softmax {
+            name += "_input";
+        }
+        let tensor = self.tensor(name, node, Kind::Fixed(tail.pos));
+        let kind = kind(&tail)?;
+        let from: &[NodeId] = if tail.owner == id { &[id] } else { &[id, tail.owner] };
+        self.push(kind, inputs, tensor, from);
+        self.value.insert(id, tensor);
+        if tail.softmax {
+            self.softmax(tail.owner, tensor)
+        } else {
+            self.value.insert(tail.owner, tensor);
+            Ok(())
+        }
+    }
+
+    fn softmax(&mut self, id: NodeId, input: TensorIx) -> Result<(), Error> {
+        let tensor = self.tensor(self.q.quant_name(id), self.q.graph.node(id), Kind::Float);
+        self.push(IntOpKind::Softmax, vec![input], tensor, &[id]);
+        self.value.insert(id, tensor);
+        Ok(())
+    }
+
+    /// `factor` is the window whose m / 2^n applies; `size` the cells that are summed.
+    fn average(&mut self, id: NodeId, window: Window, factor: (usize, usize), size: [usize; 2]) -> Result<(), Error> {
+        let (input, i) = self.fixed_operand(id, 0)?;
+        let Some((m, n)) = average_factor(factor.0, factor.1) else {
+            return Err(self.fail(id, "averages over more than 255 rows or columns"));
+        };
+        // A rectangle with the factor of a square: the square's mean has area / size times as many cells.
+        let m = usize::from(m) * (factor.0 * factor.1) / (size[0] * size[1]).max(1);
+        let m = u16::try_from(m).map_err(|_| self.fail(id, "has an averaging factor beyond 16 bits"))?;
+        self.fused(id, vec![input], |tail| {
+            let shift = i32::from(n) + i - i32::from(tail.pos.0);
+            Ok(IntOpKind::AveragePool { window, m, shift, act: tail.act })
+        })
+    }
+
+    fn conv(&mut self, id: NodeId) -> Result<(), Error> {
+        let node = self.q.graph.node(id);
+        let (input, i) = self.fixed_operand(id, 0)?;
+        let layer = self.q.layers.get(&id).ok_or_else(|| self.fail(id, "has no integer form: it is not quantized"))?;
+        let weights = node.op.layer().weights();
+        let mut integers = Vec::new();
+        for (k, (name, tensor)) in weights.iter().enumerate() {
+            let own = layer.weights.get(k).and_then(Option::as_ref);
+            let own = own.ok_or_else(|| self.fail(id, &format!("has no integer form: its {name} is not quantized")))?;
+            let (low, high) = limits(own.params.bit_width, !own.params.unsigned);
+            if low < -128 || high > 127 {
+                return Err(self.fail(id, &format!("has a {name} of {low}..={high}; the DPU has signed 8 bits")));
+            }
+            let narrow = i32::from(own.params.narrow_range && low < 0);
+            let q = |x: &f32| quantize(*x, own.spec(), own.params.round()).max(low as i32 + narrow) as i8;
+            integers.push((i32::from(own.pos.0), tensor.data().iter().map(q).collect::<Vec<i8>>()));
+        }
+        let mut integers = integers.into_iter();
+        let (w, kernel) = integers.next().ok_or_else(|| self.fail(id, "has no kernel"))?;
+        let bias = integers.next();
+        let from = self.q.graph.node(node.inputs[0]);
+        let (window, input_dims, output, groups) = match &node.op {
+            Op::Conv2D(c) => (
+                c.window(&from.shape).map_err(|m| self.fail(id, &m))?,
+                image(&from.shape),
+                image(&node.shape),
+                c.groups,
+            ),
+            Op::DepthwiseConv2D(c) => {
+                if c.w.kernel.shape()[3] != 1 {
+                    return Err(self.fail(id, "has a depth multiplier, which has no integer form yet"));
+                }
+                (c.window(&from.shape).map_err(|m| self.fail(id, &m))?, image(&from.shape), image(&node.shape), 1)
+            }
+            _ => {
+                // A dense layer over a flattened map is a convolution with a kernel of the map's size.
+                let map = match (&from.op, &from.inputs[..]) {
+                    (Op::Flatten(_), [map]) => &self.q.graph.node(*map).shape,
+                    _ => &from.shape,
+                };
+                let dims = image(map);
+                let flattened = map.len() == 3 && from.shape.len() == 1;
+                let kernel = if flattened { [dims[0] as u16, dims[1] as u16] } else { [1, 1] };
+                (Window { kernel, ..Window::POINT }, dims, image(&node.shape), 1)
+            }
+        };
+        let depthwise = matches!(node.op, Op::DepthwiseConv2D(_));
+        self.fused(id, vec![input], |tail| {
+            let o = i32::from(tail.pos.0);
+            let conv = IntConv {
+                window,
+                input: input_dims,
+                output,
+                kernel: kernel.clone(),
+                bias: bias.as_ref().map(|(_, b)| b.clone()),
+                groups,
+                shift_cut: w + i - o,
+                shift_bias: bias.as_ref().map_or(0, |(b, _)| w + i - b),
+                act: tail.act,
+            };
+            Ok(if depthwise { IntOpKind::Depthwise(conv) } else { IntOpKind::Conv(conv) })
+        })
+    }
+}
+
+/// A shape as `[h, w, c]`: missing leading dimensions are 1, surplus ones are rows.
+fn image(shape: &[usize]) -> [usize; 3] {
+    match shape {
+        [] => [1, 1, 1],
+        [c] => [1, 1, *c],
+        [w, c] => [1, *w, *c],
+        [rows @ .., w, c] => [rows.iter().product(), *w, *c],
+    }
+}

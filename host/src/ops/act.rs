@@ -1,0 +1,285 @@
+//! Activations.
+
+use serde_json::{Map, Value, json};
+
+use super::{Config, Layer, WeightSource, one, settings};
+use crate::tensor::Tensor;
+
+/// Activation functions by Keras name. The class of a function decides where the vendor quantizes around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActivationFn {
+    /// Identity.
+    Linear,
+    /// max(x, 0).
+    Relu,
+    /// min(max(x, 0), 6).
+    Relu6,
+    /// exp(x) / Σ exp(x) over the last axis.
+    Softmax,
+    /// 1 / (1 + exp(−x)).
+    Sigmoid,
+    /// tanh(x).
+    Tanh,
+    /// x for x > 0, else exp(x) − 1.
+    Elu,
+    /// Scaled elu.
+    Selu,
+    /// ln(1 + exp(x)).
+    Softplus,
+    /// x / (1 + |x|).
+    Softsign,
+    /// x · sigmoid(x).
+    Swish,
+    /// x · Φ(x), exact form.
+    Gelu,
+    /// exp(x).
+    Exponential,
+    /// clamp(0.2·x + 0.5, 0, 1), Keras 2's form.
+    HardSigmoid,
+}
+
+/// Keras names.
+const NAMES: &[(&str, ActivationFn)] = &[
+    ("linear", ActivationFn::Linear),
+    ("relu", ActivationFn::Relu),
+    ("relu6", ActivationFn::Relu6),
+    ("softmax", ActivationFn::Softmax),
+    ("sigmoid", ActivationFn::Sigmoid),
+    ("tanh", ActivationFn::Tanh),
+    ("elu", ActivationFn::Elu),
+    ("selu", ActivationFn::Selu),
+    ("softplus", ActivationFn::Softplus),
+    ("softsign", ActivationFn::Softsign),
+    ("swish", ActivationFn::Swish),
+    ("silu", ActivationFn::Swish),
+    ("gelu", ActivationFn::Gelu),
+    ("exponential", ActivationFn::Exponential),
+    ("hard_sigmoid", ActivationFn::HardSigmoid),
+];
+
+impl ActivationFn {
+    /// The function of a Keras name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        NAMES.iter().find(|(n, _)| *n == name).map(|(_, f)| *f)
+    }
+
+    /// Its Keras name.
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(_, f)| *f == self).map_or("linear", |(n, _)| n)
+    }
+
+    /// Whether the vendor quantizes before the function and leaves its result float.
+    pub fn quantized_before(self) -> bool {
+        !matches!(self, Self::Linear | Self::Relu | Self::Relu6)
+    }
+
+    /// The setting `key` of a config: a name, or an object that wraps one.
+    pub fn from_keras(config: Config<'_>, key: &str) -> Result<Self, String> {
+        let Some(mut value) = config.get(key) else { return Ok(Self::Linear) };
+        // Quantized models wrap the function: {"class_name": …, "config": {"activation": "relu"}}; the innermost
+        // class NoQuantizeActivation is the identity.
+        loop {
+            match value {
+                Value::String(name) => {
+                    return Self::from_name(name).ok_or_else(|| {
+                        let known: Vec<&str> = NAMES.iter().map(|(n, _)| *n).collect();
+                        format!("activation `{name}` is unknown; known are {}", known.join(", "))
+                    });
+                }
+                Value::Object(o)
+                    if o.get("class_name").and_then(Value::as_str) == Some("Vitis>NoQuantizeActivation") =>
+                {
+                    return Ok(Self::Linear);
+                }
+                Value::Object(o) => match (o.get("config"), o.get("activation")) {
+                    (Some(inner), _) | (None, Some(inner)) => value = inner,
+                    _ => return Err(format!("`{key}` is {value}, the name of an activation is expected")),
+                },
+                other => return Err(format!("`{key}` is {other}, the name of an activation is expected")),
+            }
+        }
+    }
+
+    /// Applies the function in place; softmax works along the last axis.
+    pub fn apply(self, tensor: &mut Tensor) {
+        let f: fn(f32) -> f32 = match self {
+            Self::Linear => return,
+            Self::Softmax => return softmax_last_axis(tensor),
+            Self::Relu => |x| x.max(0.0),
+            Self::Relu6 => |x| x.clamp(0.0, 6.0),
+            Self::Sigmoid => |x| 1.0 / (1.0 + (-x).exp()),
+            Self::Tanh => f32::tanh,
+            Self::Elu => |x| if x > 0.0 { x } else { x.exp_m1() },
+            Self::Selu => |x| 1.050_701 * if x > 0.0 { x } else { 1.673_263_2 * x.exp_m1() },
+            Self::Softplus => |x| if x > 30.0 { x } else { x.exp().ln_1p() },
+            Self::Softsign => |x| x / (1.0 + x.abs()),
+            Self::Swish => |x| x / (1.0 + (-x).exp()),
+            Self::Gelu => |x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
+            Self::Exponential => f32::exp,
+            Self::HardSigmoid => |x| (0.2 * x + 0.5).clamp(0.0, 1.0),
+        };
+        tensor.data_mut().iter_mut().for_each(|x| *x = f(*x));
+    }
+}
+
+fn softmax_last_axis(tensor: &mut Tensor) {
+    let n = tensor.shape().last().copied().unwrap_or(1).max(1);
+    for row in tensor.data_mut().chunks_exact_mut(n) {
+        let x = row.to_vec();
+        shiftwise_core::cpu::softmax(n, |i| x[i], |i, v| row[i] = v);
+    }
+}
+
+/// An activation as a layer of its own.
+#[derive(Clone, Debug)]
+pub struct Activate {
+    /// Which function.
+    pub function: ActivationFn,
+}
+
+impl Activate {
+    pub(crate) fn class(&self) -> &'static str {
+        "Activation"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        _: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        Ok(Self { function: ActivationFn::from_keras(config, "activation")? })
+    }
+}
+
+impl Layer for Activate {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        one(inputs).map(<[usize]>::to_vec)
+    }
+    fn activation(&self) -> ActivationFn {
+        self.function
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        inputs[0].clone()
+    }
+    fn reuse(&self, input: Tensor) -> Result<Tensor, Tensor> {
+        Ok(input)
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "activation": self.function.name() }))
+    }
+}
+
+/// ReLU with Keras' three settings: x ≥ max → max; threshold ≤ x < max → x; else slope·(x − threshold).
+#[derive(Clone, Debug)]
+pub struct Relu {
+    /// Upper bound.
+    pub max_value: Option<f32>,
+    /// Slope below the threshold.
+    pub negative_slope: f32,
+    /// Where the identity begins.
+    pub threshold: f32,
+}
+
+impl Relu {
+    /// max(x, 0).
+    pub const PLAIN: Self = Self { max_value: None, negative_slope: 0.0, threshold: 0.0 };
+
+    pub(crate) fn class(&self) -> &'static str {
+        "ReLU"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        _: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        Ok(Self {
+            max_value: config.get("max_value").map(|_| config.f32_or("max_value", 0.0)).transpose()?,
+            negative_slope: config.f32_or("negative_slope", 0.0)?,
+            threshold: config.f32_or("threshold", 0.0)?,
+        })
+    }
+    fn apply(&self, data: &mut [f32]) {
+        let (max, slope, threshold) = (self.max_value.unwrap_or(f32::INFINITY), self.negative_slope, self.threshold);
+        if self.is_plain() {
+            // Not f32::max, which keeps −0.0 or not as the machine likes.
+            return data.iter_mut().for_each(|x| *x = if *x > 0.0 { *x } else { 0.0 });
+        }
+        data.iter_mut().for_each(|x| {
+            *x = match *x {
+                x if x >= max => max,
+                x if x >= threshold => x,
+                x => slope * (x - threshold),
+            }
+        });
+    }
+
+    /// Whether it is max(x, 0) without more.
+    pub fn is_plain(&self) -> bool {
+        self.max_value.is_none() && self.negative_slope == 0.0 && self.threshold == 0.0
+    }
+}
+
+impl Layer for Relu {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        one(inputs).map(<[usize]>::to_vec)
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let mut out = inputs[0].clone();
+        self.apply(out.data_mut());
+        out
+    }
+    fn reuse(&self, mut input: Tensor) -> Result<Tensor, Tensor> {
+        self.apply(input.data_mut());
+        Ok(input)
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(
+            json!({ "max_value": self.max_value, "negative_slope": self.negative_slope, "threshold": self.threshold }),
+        )
+    }
+}
+
+/// Softmax as a layer.
+#[derive(Clone, Debug)]
+pub struct Softmax {
+    /// Axis of the batched tensor; only the last one is supported.
+    pub axis: i64,
+}
+
+impl Softmax {
+    pub(crate) fn class(&self) -> &'static str {
+        "Softmax"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let axis = match config.get("axis") {
+            None => -1,
+            Some(Value::Array(a)) if a.len() == 1 => a[0].as_i64().unwrap_or(0),
+            Some(v) => v.as_i64().unwrap_or(0),
+        };
+        let rank = one(inputs)?.len() as i64;
+        if axis != -1 && axis != rank {
+            return Err(format!("softmax over axis {axis}, only the last axis is supported"));
+        }
+        Ok(Self { axis: -1 })
+    }
+}
+
+impl Layer for Softmax {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        one(inputs).map(<[usize]>::to_vec)
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let mut out = inputs[0].clone();
+        softmax_last_axis(&mut out);
+        out
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "axis": self.axis }))
+    }
+}

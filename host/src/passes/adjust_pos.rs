@@ -1,0 +1,204 @@
+//! Positions brought within what a DPU's shifters can do.
+//!
+//! Each rule visits the layers once, in graph order, and sees the changes of earlier layers and rules. The order of the
+//! table is the vendor's; nothing runs twice, so a late alignment can undo an earlier limit, as in the vendor's tool.
+
+use crate::ir::NodeId;
+use crate::ops::Op;
+use crate::quant::{ActivationQuant, QuantGraph};
+use crate::strategy::Strategy;
+use shiftwise_core::fix::FixPos;
+
+/// One rule: the strategy's key and what it does at a layer.
+#[derive(Debug)]
+pub struct Rule {
+    /// Key in the strategy.
+    pub name: &'static str,
+    apply: fn(&mut QuantGraph, NodeId),
+}
+
+/// All rules, in order.
+pub const RULES: &[Rule] = &[
+    Rule { name: "adjust_dpu_shift_read", apply: shift_read },
+    Rule { name: "adjust_dpu_shift_write", apply: shift_write },
+    Rule { name: "adjust_dpu_shift_cut", apply: shift_cut },
+    Rule { name: "adjust_dpu_shift_bias", apply: shift_bias },
+    Rule { name: "align_pool", apply: align_pool },
+];
+
+/// A position that a rule changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Rule that did it.
+    pub rule: &'static str,
+    /// Layer at which the rule looked.
+    pub layer: String,
+}
+
+/// Applies every rule that the strategy enables; returns where positions changed.
+pub fn refine(q: &mut QuantGraph, strategy: &Strategy) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for rule in RULES.iter().filter(|r| strategy.enabled(r.name)) {
+        for id in q.graph.ids() {
+            let before = positions(q);
+            (rule.apply)(q, id);
+            if positions(q) != before {
+                changes.push(Change { rule: rule.name, layer: q.graph.node(id).name.clone() });
+            }
+        }
+    }
+    changes
+}
+
+/// Every position, in graph order.
+fn positions(q: &QuantGraph) -> Vec<FixPos> {
+    q.layers.values().flat_map(|l| l.weights.iter().flatten().map(|q| q.pos).chain(l.result().map(|q| q.pos))).collect()
+}
+
+/// A position as an integer to calculate with.
+fn value(p: FixPos) -> i32 {
+    p.0.into()
+}
+
+fn fix(pos: i32) -> FixPos {
+    FixPos(pos.clamp(-128, 127) as i8)
+}
+
+fn result_pos(q: &QuantGraph, id: NodeId) -> Option<i32> {
+    Some(value(q.layers.get(&id)?.result()?.pos))
+}
+
+fn set_result(q: &mut QuantGraph, id: NodeId, pos: i32) {
+    if let Some(own) = q.layers.get_mut(&id).and_then(|l| l.result_mut()) {
+        own.pos = fix(pos);
+    }
+}
+
+/// Who owns the position of a layer's input: the producer, looking through layers that only move values.
+pub fn input_owner(q: &QuantGraph, producer: NodeId) -> Option<NodeId> {
+    let mut id = producer;
+    loop {
+        let layer = q.layers.get(&id)?;
+        if layer.result().is_some() {
+            return Some(id);
+        }
+        match (&q.graph.node(id).op, &q.graph.node(id).inputs[..]) {
+            (Op::Reshape(_) | Op::Flatten(_) | Op::ZeroPadding2D(_), [input]) => id = *input,
+            _ => return None,
+        }
+    }
+}
+
+/// Who owns the position of a layer's output: the layer, or its first reader if its own is deferred to that.
+pub fn output_owner(q: &QuantGraph, id: NodeId) -> Option<NodeId> {
+    let layer = q.layers.get(&id)?;
+    let deferred = layer.activation == ActivationQuant::Deferred || layer.config.is_none();
+    let owner = if deferred && !matches!(q.graph.node(id).op, Op::Quantize(_)) {
+        q.graph.ids().find(|c| q.graph.node(*c).inputs.contains(&id))?
+    } else {
+        id
+    };
+    q.layers.get(&owner)?.result().map(|_| owner)
+}
+
+fn input_positions(q: &QuantGraph, id: NodeId) -> Option<Vec<(NodeId, i32)>> {
+    let inputs = q.graph.node(id).inputs.iter();
+    inputs.map(|i| input_owner(q, *i).and_then(|o| Some((o, result_pos(q, o)?)))).collect()
+}
+
+/// The positions around a convolution or dense layer.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvPositions {
+    /// Input.
+    pub i: i32,
+    /// Kernel.
+    pub w: i32,
+    /// Bias.
+    pub b: Option<i32>,
+    /// Output.
+    pub o: i32,
+}
+
+impl ConvPositions {
+    /// Right shift from the accumulator to the output.
+    pub fn shift_cut(&self) -> i32 {
+        self.w + self.i - self.o
+    }
+}
+
+/// The positions around a quantized convolution or dense layer; `None` if one is missing.
+pub fn conv_positions(q: &QuantGraph, id: NodeId) -> Option<ConvPositions> {
+    q.graph.node(id).op.weighted()?;
+    let layer = q.layers.get(&id)?;
+    let weight = |k: usize| layer.weights.get(k)?.as_ref().map(|q| value(q.pos));
+    Some(ConvPositions {
+        i: input_positions(q, id)?.first()?.1,
+        w: weight(0)?,
+        b: weight(1),
+        o: result_pos(q, output_owner(q, id)?)?,
+    })
+}
+
+fn set_weight(q: &mut QuantGraph, id: NodeId, index: usize, pos: i32) {
+    if let Some(Some(own)) = q.layers.get_mut(&id).and_then(|l| l.weights.get_mut(index)) {
+        own.pos = fix(pos);
+    }
+}
+
+/// Spread of an element-wise layer's input positions: at most 15; the first finest input gives way.
+fn shift_read(q: &mut QuantGraph, id: NodeId) {
+    let Op::Add(_) = q.graph.node(id).op else { return };
+    let Some(inputs) = input_positions(q, id) else { return };
+    let positions = || inputs.iter().map(|(_, p)| *p);
+    let (Some(low), Some(high)) = (positions().min(), positions().max()) else { return };
+    if high - low > 15
+        && let Some((owner, _)) = inputs.iter().find(|(_, p)| *p == high)
+    {
+        set_result(q, *owner, low + 15);
+    }
+}
+
+/// min(inputs) − output of an element-wise layer: −15..=15; the output gives way.
+///
+/// The vendor's tool stores the limit itself as the position when it is exceeded; this stores the position at the limit.
+fn shift_write(q: &mut QuantGraph, id: NodeId) {
+    let Op::Add(_) = q.graph.node(id).op else { return };
+    let Some(low) = input_positions(q, id).and_then(|i| i.iter().map(|(_, p)| *p).min()) else { return };
+    let Some((owner, out)) = output_owner(q, id).and_then(|o| Some((o, result_pos(q, o)?))) else { return };
+    let shift = low - out;
+    if !(-15..=15).contains(&shift) {
+        set_result(q, owner, low - shift.clamp(-15, 15));
+    }
+}
+
+/// shift_cut: 0..=16; the kernel gives way.
+fn shift_cut(q: &mut QuantGraph, id: NodeId) {
+    let Some(p) = conv_positions(q, id) else { return };
+    let shift = p.shift_cut();
+    if !(0..=16).contains(&shift) {
+        set_weight(q, id, 0, shift.clamp(0, 16) + p.o - p.i);
+    }
+}
+
+/// shift_bias = kernel + input − bias: from min(0, shift_cut − 16) to 16; the bias gives way.
+fn shift_bias(q: &mut QuantGraph, id: NodeId) {
+    let Some(p) = conv_positions(q, id) else { return };
+    let Some(b) = p.b else { return };
+    let (low, high) = ((p.shift_cut() - 16).min(0), 16);
+    let shift = p.w + p.i - b;
+    if shift < low || shift > high {
+        set_weight(q, id, 1, p.w + p.i - shift.clamp(low, high));
+    }
+}
+
+/// A pooling's input and output share the coarser of their positions; global pooling excepted.
+fn align_pool(q: &mut QuantGraph, id: NodeId) {
+    let (Op::MaxPooling2D(_) | Op::AveragePooling2D(_)) = q.graph.node(id).op else { return };
+    let Some((input, i)) = input_positions(q, id).and_then(|p| p.first().copied()) else { return };
+    let Some((output, o)) = output_owner(q, id).and_then(|o| Some((o, result_pos(q, o)?))) else { return };
+    if o > i {
+        set_result(q, output, i);
+    } else if o < i {
+        set_result(q, input, o);
+    }
+}

@@ -1,0 +1,128 @@
+//! Which layers get which quantizers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+use crate::ir::{Graph, NodeId};
+use crate::ops::{ActivationFn, Op, Quantize};
+use crate::quant::{ActivationQuant, LayerQuant, QuantGraph, Quantizer};
+use crate::strategy::{self, Strategy};
+
+/// What fuses with what before layers are wrapped.
+#[derive(Debug, Default)]
+struct Fusions {
+    /// Activation layers that carry a quantizer for the layer before them.
+    quantizable: BTreeSet<NodeId>,
+    /// Convolutions and dense layers whose output is quantized by the activation behind them.
+    deferred: BTreeSet<NodeId>,
+    /// Adds whose output is quantized by the activation behind them.
+    bare: BTreeSet<NodeId>,
+}
+
+/// Whether a layer with this op clips negatives, so that it may be unsigned.
+fn relu_like(op: &Op) -> bool {
+    matches!(op, Op::Relu(_)) || matches!(op.layer().activation(), ActivationFn::Relu | ActivationFn::Relu6)
+}
+
+fn is_activation(op: &Op) -> bool {
+    matches!(op, Op::Relu(_) | Op::Activation(_))
+}
+
+/// Finds every activation that directly follows a layer which nothing else reads, and says who carries the quantizer.
+fn fusions(graph: &Graph) -> Fusions {
+    let uses = graph.uses();
+    let mut found = Fusions::default();
+    for id in graph.ids() {
+        let [producer] = graph.node(id).inputs[..] else { continue };
+        if !is_activation(&graph.node(id).op) || uses[producer.0] != 1 {
+            continue;
+        }
+        match &graph.node(producer).op {
+            op if op.weighted().is_some_and(|w| w.activation == ActivationFn::Linear) => {
+                found.deferred.insert(producer);
+            }
+            Op::Add(_) => {
+                found.bare.insert(producer);
+            }
+            // A pooling keeps its own quantizer too.
+            Op::MaxPooling2D(_) => {}
+            Op::AveragePooling2D(p) if p.dpu => {}
+            Op::GlobalAveragePooling2D(p) if p.dpu => {}
+            _ => continue,
+        }
+        found.quantizable.insert(id);
+    }
+    found
+}
+
+/// Quantizers by the names in a strategy entry's list.
+fn quantizers(entry: &Map<String, Value>, names: &str, list: &str) -> Result<Vec<(Value, Quantizer)>, Error> {
+    let array = |key: &str| entry.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let (names, list) = (array(names), array(list));
+    names.into_iter().zip(&list).map(|(n, q)| Ok((n, Quantizer::new(strategy::params(q)?)))).collect()
+}
+
+/// The quantizers of a layer from its strategy entry.
+fn layer_quant(op: &Op, entry: Map<String, Value>, deferred: bool) -> Result<LayerQuant, Error> {
+    let named = [
+        quantizers(&entry, "quantizable_weights", "weight_quantizers")?,
+        quantizers(&entry, "quantizable_biases", "bias_quantizers")?,
+    ]
+    .concat();
+    let weights = op.layer().weights();
+    let weights =
+        weights.iter().map(|(name, _)| named.iter().find(|(n, _)| n == name).map(|(_, q)| q.clone())).collect();
+    let activation = quantizers(&entry, "quantizable_activations", "activation_quantizers")?.into_iter().next();
+    let activation = match activation {
+        None => ActivationQuant::Absent,
+        Some(_) if deferred => ActivationQuant::Deferred,
+        Some((_, q)) if op.layer().activation().quantized_before() => ActivationQuant::Before(q),
+        Some((_, q)) => ActivationQuant::After(q),
+    };
+    let output = quantizers(&entry, "quantizable_outputs", "output_quantizers")?.into_iter().next().map(|(_, q)| q);
+    Ok(LayerQuant { config: Some(entry), weights, activation, output })
+}
+
+/// A [`QuantGraph`] with uncalibrated quantizers.
+///
+/// Order as the vendor's tool: a quantizer behind every model input; then every registered layer is wrapped, except an
+/// activation that doesn't directly follow a layer it fuses with; then a float tensor that enters a wrapped layer of
+/// one input, and nothing else, gets a quantizer in between.
+pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
+    let fused = fusions(&graph);
+    let mut layers = BTreeMap::new();
+    for id in graph.ids() {
+        let op = &graph.node(id).op;
+        if matches!(op, Op::Input(_) | Op::Quantize(_)) || (is_activation(op) && !fused.quantizable.contains(&id)) {
+            continue;
+        }
+        if fused.bare.contains(&id) {
+            layers.insert(id, LayerQuant::transparent());
+        } else if let Some(entry) = strategy.layer_entry(op.class(), relu_like(op)) {
+            layers.insert(id, layer_quant(op, entry, fused.deferred.contains(&id))?);
+        }
+    }
+    let uses = graph.uses();
+    let float_inputs: Vec<NodeId> = graph
+        .ids()
+        .filter_map(|id| {
+            let [producer] = graph.node(id).inputs[..] else { return None };
+            let is_float = !layers.contains_key(&producer) && !matches!(graph.node(producer).op, Op::Input(_));
+            (layers.contains_key(&id) && uses[producer.0] == 1 && is_float).then_some(producer)
+        })
+        .collect();
+    let input = strategy.input_quantizer()?;
+    for producer in graph.inputs.clone().into_iter().chain(float_inputs) {
+        let (name, origin) = (format!("quant_{}", graph.node(producer).name), graph.node(producer).origin.clone());
+        let quantize = graph.add(name, Op::Quantize(Quantize), vec![producer], origin)?;
+        graph.redirect(producer, quantize);
+        layers
+            .insert(quantize, LayerQuant { output: Some(Quantizer::new(input.clone())), ..LayerQuant::transparent() });
+    }
+    let renumbered = graph.normalize();
+    graph.verify()?;
+    let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
+    Ok(QuantGraph { graph, layers })
+}

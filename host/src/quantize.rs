@@ -1,0 +1,53 @@
+//! Post-training quantization from a float graph to a quantized one.
+
+use crate::calibrate::calibrate_graph;
+use crate::error::Error;
+use crate::eval::Samples;
+use crate::ir::Graph;
+use crate::passes::{self, adjust_pos, annotate};
+use crate::quant::QuantGraph;
+use crate::strategy::Strategy;
+
+/// How to quantize.
+#[derive(Clone, Debug)]
+pub struct PtqOptions {
+    /// Passes and quantizers.
+    pub strategy: Strategy,
+    /// Samples in a calibration batch; each batch has one vote.
+    pub batch_size: usize,
+    /// Batches at most.
+    pub steps: Option<usize>,
+}
+
+impl PtqOptions {
+    /// A strategy with the vendor's default batch of 32.
+    pub fn new(strategy: Strategy) -> Self {
+        Self { strategy, batch_size: 32, steps: None }
+    }
+}
+
+/// A quantized graph and what happened on the way.
+#[derive(Clone, Debug)]
+pub struct Ptq {
+    /// The result.
+    pub quantized: QuantGraph,
+    /// Positions that refinement changed.
+    pub changes: Vec<adjust_pos::Change>,
+}
+
+/// Optimize, annotate, calibrate, refine: the vendor's `quantize_model`.
+///
+/// `progress(done, total)` is called after every calibration batch.
+pub fn ptq(
+    mut graph: Graph,
+    samples: &dyn Samples,
+    options: &PtqOptions,
+    progress: impl FnMut(usize, usize),
+) -> Result<Ptq, Error> {
+    passes::run(passes::OPTIMIZE, &mut graph, &options.strategy)?;
+    passes::run(passes::DPU_VERSION, &mut graph, &options.strategy)?;
+    let mut quantized = annotate::annotate(graph, &options.strategy)?;
+    calibrate_graph(&mut quantized, samples, options.batch_size, options.steps, progress)?;
+    let changes = adjust_pos::refine(&mut quantized, &options.strategy);
+    Ok(Ptq { quantized, changes })
+}

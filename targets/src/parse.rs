@@ -1,0 +1,177 @@
+//! TOML to [`Target`] and [`Board`], and the checks that a description is consistent.
+
+use serde::{Deserialize, Serialize};
+use shiftwise_core::target::{BankKind, Target};
+
+use crate::Error;
+
+/// A board: what runs the firmware, and the DPU beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Board {
+    /// Name on the command line.
+    pub name: String,
+    /// Name for people.
+    pub title: String,
+    /// Processor, such as `cortex-m4f`.
+    pub cpu: String,
+    /// QEMU machine that stands for it, if any.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// Target of its DPU; none if everything runs on the CPU.
+    #[serde(default)]
+    pub dpu: Option<String>,
+    /// DPU cores.
+    #[serde(default)]
+    pub cores: u32,
+    /// Clock of the DPU's general logic, MHz.
+    #[serde(default)]
+    pub clock_mhz: u32,
+    /// Memory for a bare-metal image.
+    #[serde(default)]
+    pub memory: Vec<MemoryRange>,
+}
+
+/// A range of a board's memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryRange {
+    /// Name in the linker script: `FLASH`, `RAM`.
+    pub name: String,
+    /// First address.
+    pub start: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+fn toml<'a, T: Deserialize<'a>>(file: &str, text: &'a str) -> Result<T, Error> {
+    toml::from_str(text).map_err(|source| Error::Toml { file: file.into(), source: Box::new(source) })
+}
+
+/// A target from its description. `file` is for messages.
+///
+/// Errors: [`Error::Toml`], [`Error::Invalid`].
+pub fn target(file: &str, text: &str) -> Result<Target, Error> {
+    let target: Target = toml(file, text)?;
+    match target_fault(&target) {
+        Some(fault) => Err(Error::Invalid { file: file.into(), fault }),
+        None => Ok(target),
+    }
+}
+
+/// A board from its description. `file` is for messages.
+///
+/// Errors: [`Error::Toml`], [`Error::Invalid`].
+pub fn board(file: &str, text: &str) -> Result<Board, Error> {
+    let board: Board = toml(file, text)?;
+    let fault = match &board.dpu {
+        Some(name) if !crate::targets().iter().any(|t| t.name == name.as_str()) => {
+            Some(format!("its DPU `{name}` is unknown"))
+        }
+        Some(_) if board.cores == 0 || board.clock_mhz == 0 => Some("a DPU needs `cores` and `clock_mhz`".into()),
+        None if board.cores != 0 || board.clock_mhz != 0 => Some("`cores` and `clock_mhz` without a `dpu`".into()),
+        _ => memory_fault(&board.memory),
+    };
+    match fault {
+        Some(fault) => Err(Error::Invalid { file: file.into(), fault }),
+        None => Ok(board),
+    }
+}
+
+fn memory_fault(memory: &[MemoryRange]) -> Option<String> {
+    let end = |m: &MemoryRange| m.start.checked_add(m.bytes);
+    for (i, a) in memory.iter().enumerate() {
+        if a.bytes == 0 || end(a).is_none() {
+            return Some(format!("memory `{}` is empty or wraps", a.name));
+        }
+        if let Some(b) = memory[..i].iter().find(|b| end(b) > Some(a.start) && end(a) > Some(b.start)) {
+            return Some(format!("memory `{}` and `{}` overlap", b.name, a.name));
+        }
+    }
+    None
+}
+
+/// The first contradiction in a target, if any.
+fn target_fault(t: &Target) -> Option<String> {
+    let (pp, icp, ocp) = (t.pixel_parallel, t.input_channel_parallel, t.output_channel_parallel);
+    if [pp, icp, ocp, t.alu_pixel_parallel, t.elew_pixel_parallel].contains(&0) || t.clock_mhz == 0 {
+        return Some("parallelism and clock must not be 0".into());
+    }
+    if t.alu_pixel_parallel > pp || t.elew_pixel_parallel > pp {
+        return Some("the ALU and element-wise engines cannot have more rows than `pixel_parallel`".into());
+    }
+    if (t.fingerprint >> 48 & 0xFF) != 1 || (t.fingerprint >> 56) != 1 {
+        return Some(format!("fingerprint {:#018x} is not of type DPUCZDX8G, ISA 1", t.fingerprint));
+    }
+    let mut next = 0;
+    for g in &t.banks {
+        if g.first != next || g.count == 0 || g.depth == 0 || g.width != icp {
+            return Some(format!(
+                "bank group {}: expected first = {next}, width = {icp}, and no empty dimension",
+                g.name
+            ));
+        }
+        next += g.count;
+        let want = match g.kind {
+            BankKind::Feature => pp,
+            BankKind::ConvWeights => ocp,
+            BankKind::DepthwiseWeights | BankKind::Bias => 1,
+        };
+        if g.count != want {
+            return Some(format!("bank group {} must have {want} banks", g.name));
+        }
+    }
+    for kind in [BankKind::Feature, BankKind::ConvWeights, BankKind::DepthwiseWeights, BankKind::Bias] {
+        let groups = t.banks.iter().filter(|g| g.kind == kind).count();
+        if groups == 0 || (groups > 1 && kind != BankKind::Feature) {
+            return Some(format!("there must be one bank group of kind {kind:?} (or more, for features)"));
+        }
+    }
+    let l = &t.limits;
+    let limits = [
+        ("conv_kernel", l.conv_kernel),
+        ("conv_stride", l.conv_stride),
+        ("conv_stride_out", l.conv_stride_out),
+        ("channels", l.channels),
+        ("conv_weight_depth", l.conv_weight_depth),
+        ("alu_kernel", l.alu_kernel),
+        ("alu_stride", l.alu_stride),
+        ("alu_stride_out", l.alu_stride_out),
+        ("alu_pad_before", l.alu_pad_before),
+        ("alu_pad_after", l.alu_pad_after),
+        ("elew_operands", l.elew_operands),
+        ("shift_cut", l.shift_cut),
+    ];
+    limits.iter().find(|(_, l)| l.min > l.max).map(|(name, l)| format!("limit {name} is empty: {l}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: (&str, &str), want: &str) {
+        let good = include_str!("../dpu/DPUCZDX8G_ISA1_B512.toml");
+        assert!(good.contains(change.0));
+        let message = match target("t", &good.replacen(change.0, change.1, 1)) {
+            Err(Error::Invalid { fault, .. }) => fault,
+            other => panic!("{other:?}"),
+        };
+        assert!(message.contains(want), "{message}");
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        check(("first = 4", "first = 5"), "VB1");
+        check(("count = 8", "count = 7"), "CONVW must have 8");
+        check(("alu_pixel_parallel = 2", "alu_pixel_parallel = 5"), "more rows");
+        check(("[1, 16]", "[16, 1]"), "conv_kernel");
+        check(("0x0101", "0x0201"), "fingerprint");
+    }
+
+    #[test]
+    fn unknown_keys_and_dangling_references_are_errors() {
+        assert!(matches!(target("t", "nmae = 1"), Err(Error::Toml { .. })));
+        let board_text = "name = 'x'\ntitle = 'X'\ncpu = 'c'\ndpu = 'B9999'\ncores = 1\nclock_mhz = 1\n";
+        assert!(board("b", board_text).unwrap_err().to_string().contains("B9999"));
+    }
+}

@@ -1,0 +1,115 @@
+//! Float models from Keras files.
+
+use std::path::Path;
+
+use shiftwise::Error;
+use shiftwise::format::{LoadOptions, load, load_bytes};
+use shiftwise_tests::shared::golden_cases;
+
+fn config(case: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(case.join("config.json")).unwrap()).unwrap()
+}
+
+/// Models with open dimensions are given the shape of their calibration data's pixels.
+fn options(case: &Path) -> LoadOptions {
+    let open = ["dyn_shape", "s_input_shape", "s_add_shape"].iter().any(|n| case.to_string_lossy().contains(n));
+    LoadOptions { input_shapes: if open { vec![(None, vec![1, 12, 12, 3])] } else { Vec::new() } }
+}
+
+#[test]
+fn every_golden_model_of_known_layers_loads_in_keras_order() {
+    let (mut loaded, cases) = (0, golden_cases());
+    for case in cases.iter().filter(|c| c.join("model.h5").is_file()) {
+        match load(&case.join("model.h5"), &options(case)) {
+            Ok(graph) => {
+                loaded += 1;
+                let config = config(case);
+                let Some(want) = config["float_graph"].as_array() else { continue };
+                let names: Vec<&str> = graph.nodes.iter().map(|n| n.name.as_str()).collect();
+                let want: Vec<&str> = want.iter().filter_map(|l| l["name"].as_str()).collect();
+                // The reference doesn't list the input layer of a sequential model.
+                let from = names.len() - want.len();
+                assert!(from <= 1, "{case:?}");
+                assert_eq!(names[from..], want, "{case:?}");
+            }
+            Err(Error::UnsupportedLayer { .. }) => {}
+            Err(e) => {
+                let text = e.to_string();
+                let known = ["it is a model inside the model", "it is applied 2 times"];
+                assert!(known.iter().any(|k| text.contains(k)), "{case:?}: {e}");
+            }
+        }
+    }
+    assert!(cases.is_empty() || loaded >= 140, "{loaded}");
+}
+
+#[test]
+fn input_shapes_are_checked() {
+    let Some(case) = golden_cases().into_iter().find(|c| c.ends_with("pof2s_dyn_shape_v0")) else { return };
+    let file = case.join("model.h5");
+    let open = load(&file, &LoadOptions::default()).unwrap_err();
+    assert!(matches!(open, Error::InputShape(_)) && open.to_string().contains("input_1"), "{open}");
+    let load_with = |name: Option<&str>, shape: &[usize]| {
+        load(&file, &LoadOptions { input_shapes: vec![(name.map(str::to_owned), shape.to_vec())] })
+    };
+    let graph = load_with(Some("input_1"), &[1, 9, 7, 3]).unwrap();
+    assert_eq!(graph.node(graph.inputs[0]).shape, [9, 7, 3]);
+    for (name, shape) in [(None, &[1, 8, 8][..]), (Some("image"), &[1, 8, 8, 3]), (None, &[1, 0, 8, 3])] {
+        assert!(matches!(load_with(name, shape), Err(Error::InputShape(_))), "{name:?} {shape:?}");
+    }
+    let channels = load_with(None, &[1, 8, 8, 4]).unwrap_err().to_string();
+    assert!(channels.contains("conv2d") && channels.contains("[3, 3, 4, "), "{channels}");
+}
+
+#[test]
+fn foreign_files_are_named() {
+    let path = Path::new("model.h5");
+    for (bytes, says) in [
+        (&b""[..], "is empty"),
+        (b"PK\x03\x04rest", "zip"),
+        (b"\x1f\x8b\x08\0", "gzip"),
+        (b"hello, world", "not an HDF5"),
+    ] {
+        let error = load_bytes(path, bytes.to_vec(), &LoadOptions::default()).unwrap_err();
+        assert!(matches!(error, Error::Format { .. }) && error.to_string().contains(says), "{error}");
+    }
+}
+
+/// A xorshift generator: the same numbers everywhere.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n.max(1) as u64) as usize
+    }
+}
+
+/// `count` damaged copies of a file go through `read`, which must come back.
+pub(crate) fn mutate(bytes: &[u8], count: usize, mut read: impl FnMut(Vec<u8>) -> bool) {
+    let mut random = Random(0x5eed_1234_abcd_ef01);
+    let mut refused = 0;
+    for i in 0..count {
+        let mut copy = bytes.to_vec();
+        if i % 8 == 0 {
+            copy.truncate(random.below(copy.len()));
+        } else {
+            for _ in 0..=random.below(6) {
+                let at = random.below(copy.len());
+                copy[at] = [0, 0xff, 0x80, copy[at] ^ (1 << random.below(8)), random.below(256) as u8][random.below(5)];
+            }
+        }
+        refused += usize::from(!read(copy));
+    }
+    assert!(refused > count / 10, "{refused} of {count} were refused");
+}
+
+#[test]
+fn damaged_files_are_refused_without_a_panic() {
+    let Some(case) = golden_cases().into_iter().find(|c| c.ends_with("pof2s_conv_bn_relu_v0")) else { return };
+    let bytes = std::fs::read(case.join("model.h5")).unwrap();
+    let path = Path::new("damaged.h5");
+    mutate(&bytes, 3000, |copy| load_bytes(path, copy, &LoadOptions::default()).is_ok());
+}
