@@ -3,6 +3,8 @@
 
 pub mod calibrate;
 pub mod compile;
+pub mod dataset;
+pub mod dump;
 pub mod emit;
 pub mod error;
 pub mod eval;
