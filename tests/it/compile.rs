@@ -9,8 +9,9 @@ use shiftwise_core::model::{Deployable, Region, TensorDesc, TensorId};
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
 use shiftwise_core::shape::Window;
 use shiftwise_core::target::Target;
-use shiftwise_tests::graphs::{Builder, Limits, random_graph, random_inputs};
+use shiftwise_tests::graphs::{Builder, Limits, Rng, random_graph, random_inputs};
 use shiftwise_tests::reference::evaluate;
+use shiftwise_tests::shuffle::Shuffled;
 
 #[derive(Default)]
 struct Seen(BTreeMap<u16, Vec<u8>>);
@@ -114,7 +115,13 @@ fn check_dpu(what: &str, graph: &IntGraph, target: &Target, options: &DpuOptions
     let program = compile::dpu(graph, target, options).unwrap_or_else(|e| panic!("{what}: {e}"));
     let mut banks = vec![0x77; target.bank_bytes()];
     let mut machine = Machine::new(target, &mut banks).unwrap();
-    let values = check(&format!("{what} on {}", target.name), graph, &program, &mut machine);
+    let what = format!("{what} on {}", target.name);
+    let values = check(&what, graph, &program, &mut machine);
+    for (turn, weights) in [[1, 1, 1, 1], [1000, 1, 1, 1], [1, 1000, 1, 1], [1, 1, 1000, 1000]].into_iter().enumerate()
+    {
+        let mut shuffled = Shuffled { machine: &mut machine, rng: Rng(turn as u64), weights };
+        check(&format!("{what}, shuffled {turn}"), graph, &program, &mut shuffled);
+    }
     (values, program.layers.iter().map(|l| l.instructions).sum())
 }
 
@@ -134,5 +141,6 @@ fn dpu_programs_compute_the_integer_form() {
             }
         }
     }
+    println!("{on_dpu:?}");
     assert!(on_dpu[1] > 5 * on_dpu[0], "{on_dpu:?} on CPU and DPU");
 }
