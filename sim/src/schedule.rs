@@ -82,7 +82,7 @@ pub(crate) fn run(
                     let (index, offset) = (index as u32, entry.offset);
                     SimError::Exec(ExecError { index, offset, inst: kind.mnemonic(), fault })
                 })?;
-                let end = ports.finish(costs, &work, now).max(done[engine as usize]);
+                let end = ports.finish(costs, &work, index as u64, now).max(done[engine as usize]);
                 done[engine as usize] = end;
                 events[index] = Some(Event {
                     index: index as u32,

@@ -1,3 +1,4 @@
+mod blob;
 mod schedule;
 mod vendor;
 mod xmodel;

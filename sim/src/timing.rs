@@ -29,6 +29,16 @@ pub struct Costs {
     pub port_bytes: f64,
     /// Cycles to fetch one instruction word through the 32-bit instruction port.
     pub fetch_word: f64,
+    /// If not 0: every instruction takes a pseudo-random time instead, drawn with this seed. For tests: the result of a
+    /// program that forgot a token changes with the seed.
+    pub shuffle: u64,
+}
+
+impl Costs {
+    /// A table that gives every instruction a random time.
+    pub fn shuffled(seed: u64) -> Self {
+        Self { fetch_word: 0.0, shuffle: seed | 1 << 63, ..Self::default() }
+    }
 }
 
 impl Default for Costs {
@@ -42,6 +52,7 @@ impl Default for Costs {
             segment: 0.25,
             port_bytes: 12.0,
             fetch_word: 1.0,
+            shuffle: 0,
         }
     }
 }
@@ -55,7 +66,10 @@ pub(crate) struct Ports {
 
 impl Ports {
     /// The cycle at which an instruction that starts at `now` is done.
-    pub(crate) fn finish(&mut self, costs: &Costs, work: &Work, now: u64) -> u64 {
+    pub(crate) fn finish(&mut self, costs: &Costs, work: &Work, index: u64, now: u64) -> u64 {
+        if costs.shuffle != 0 {
+            return now + random(costs.shuffle ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        }
         let data = |bytes: u64| {
             let pieces = costs.segment * f64::from(work.segments.saturating_sub(1));
             (bytes as f64 / costs.port_bytes.max(1e-3) + pieces).ceil() as u64
@@ -78,4 +92,13 @@ impl Ports {
             Kind::ConvInit | Kind::AluInit | Kind::ElewInit | Kind::PoolInit | Kind::DwInit => now + costs.init,
         }
     }
+}
+
+/// A time whose magnitude is random too, so that both long stalls and near ties occur.
+fn random(seed: u64) -> u64 {
+    // The finaliser of SplitMix64.
+    let x = (seed ^ seed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let x = (x ^ x >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    let x = x ^ x >> 31;
+    x >> 32 & ((1 << (x & 15)) - 1)
 }

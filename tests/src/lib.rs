@@ -4,3 +4,4 @@ pub mod graphs;
 pub mod reference;
 pub mod shared;
 pub mod shuffle;
+pub mod small;
