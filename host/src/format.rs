@@ -3,13 +3,22 @@
 //! A file's kind is told by its content, never by its name. Readers take hostile input: every count is checked against
 //! the file's size before memory is taken, and everything that can be wrong is an [`Error`] that says what.
 
+use std::io::Write;
 use std::path::Path;
 
 use crate::error::Error;
 use crate::ir::Graph;
+use crate::quant::QuantGraph;
 
+mod config;
 mod h5;
 mod keras;
+mod provenance;
+pub(crate) mod python;
+mod quantized;
+
+pub use provenance::provenance;
+pub use quantized::quantize_info;
 
 /// What a reader may be told.
 #[derive(Clone, Debug, Default)]
@@ -18,19 +27,67 @@ pub struct LoadOptions {
     pub input_shapes: Vec<(Option<String>, Vec<usize>)>,
 }
 
-/// Reads a float model.
-pub fn load(path: &Path, options: &LoadOptions) -> Result<Graph, Error> {
-    load_bytes(path, std::fs::read(path).map_err(Error::io(path))?, options)
+/// A model of either kind.
+#[derive(Clone, Debug)]
+pub enum Model {
+    /// Before quantization.
+    Float(Graph),
+    /// After it.
+    Quantized(QuantGraph),
 }
 
-/// [`load`] of a file that is in memory already; `path` only appears in messages.
-pub fn load_bytes(path: &Path, bytes: Vec<u8>, options: &LoadOptions) -> Result<Graph, Error> {
+/// Reads a model of either kind.
+pub fn open(path: &Path, options: &LoadOptions) -> Result<Model, Error> {
+    open_bytes(path, std::fs::read(path).map_err(Error::io(path))?, options)
+}
+
+/// [`open`] of a file that is in memory already; `path` only appears in messages.
+pub fn open_bytes(path: &Path, bytes: Vec<u8>, options: &LoadOptions) -> Result<Model, Error> {
     let file = open_h5(path, bytes)?;
     let config = keras::ModelConfig::read(&file)?;
     if config.is_quantized() {
-        return Err(Error::format(path, "is a quantized model, and a float model is expected"));
+        quantized::read(config, &file, options).map(Model::Quantized)
+    } else {
+        config.float_graph(&file, options).map(Model::Float)
     }
-    config.float_graph(&file, options)
+}
+
+/// Reads a float model.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Graph, Error> {
+    match open(path, options)? {
+        Model::Float(graph) => Ok(graph),
+        Model::Quantized(_) => Err(Error::format(path, "is a quantized model, and a float model is expected")),
+    }
+}
+
+/// Reads a quantized model, ours or the vendor's.
+pub fn load_quantized(path: &Path) -> Result<QuantGraph, Error> {
+    match open(path, &LoadOptions::default())? {
+        Model::Quantized(quantized) => Ok(quantized),
+        Model::Float(_) => Err(Error::format(path, "is a float model, and a quantized model is expected")),
+    }
+}
+
+/// The bytes of a quantized model's `.h5` file; `path` only appears in messages.
+pub fn quantized_bytes(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Error> {
+    quantized::write(quantized, path)
+}
+
+/// Writes a quantized model as the vendor's tool would save it.
+pub fn save_quantized(quantized: &QuantGraph, path: &Path) -> Result<(), Error> {
+    write_file(path, &quantized_bytes(quantized, path)?)
+}
+
+/// Writes a file under a temporary name and renames it, so that nobody sees half of it.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let name = path.file_name().ok_or_else(|| Error::format(path, "is not the name of a file"))?;
+    let temporary = path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
+    let written = std::fs::File::create(&temporary).and_then(|mut file| file.write_all(bytes));
+    written.and_then(|()| std::fs::rename(&temporary, path)).map_err(|source| {
+        // The first error is the one to report; a leftover is not worth another.
+        let _ = std::fs::remove_file(&temporary);
+        Error::io(path)(source)
+    })
 }
 
 fn open_h5(path: &Path, bytes: Vec<u8>) -> Result<h5::H5, Error> {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use shiftwise::compile::{self, CpuOptions, Program};
+use shiftwise::compile::{self, CpuOptions, DpuOptions, Program};
 use shiftwise::integer::{IntAct, IntGraph};
+use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{Deployable, Region, TensorDesc, TensorId};
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
 use shiftwise_core::shape::Window;
+use shiftwise_core::target::Target;
 use shiftwise_tests::graphs::{Builder, Limits, random_graph, random_inputs};
 use shiftwise_tests::reference::evaluate;
 
@@ -105,4 +107,32 @@ fn memory_is_shared_after_the_last_reader() {
     assert_eq!(program.memory.workspace_bytes, 3 * 32 * 32 * 16);
     assert_eq!(program.memory.workspace_lower_bound, 3 * 32 * 32 * 16);
     check("residual", &b.graph, &program, &mut NoDpu);
+}
+
+/// Compiles for a DPU and runs on its machine. Returns values compared and instructions.
+fn check_dpu(what: &str, graph: &IntGraph, target: &Target, options: &DpuOptions) -> (usize, u32) {
+    let program = compile::dpu(graph, target, options).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let mut banks = vec![0x77; target.bank_bytes()];
+    let mut machine = Machine::new(target, &mut banks).unwrap();
+    let values = check(&format!("{what} on {}", target.name), graph, &program, &mut machine);
+    (values, program.layers.iter().map(|l| l.instructions).sum())
+}
+
+#[test]
+fn dpu_programs_compute_the_integer_form() {
+    let mut on_dpu = [0; 2];
+    for (name, seeds) in [("B512", 0..120), ("B1152", 120..200), ("B4096", 200..320)] {
+        let target = shiftwise_targets::find(name).unwrap();
+        for seed in seeds {
+            let side = [8, 20, 40][seed as usize % 3];
+            let channels = [70, 40, 20][seed as usize % 3];
+            let limits = Limits { ops: 8, side, channels, cpu_only: seed % 5 == 0 };
+            let graph = random_graph(seed, limits);
+            check_dpu(&format!("seed {seed}"), &graph, &target, &DpuOptions::default());
+            for reason in compile::placement(&graph, &target).unwrap() {
+                on_dpu[usize::from(reason.is_none())] += 1;
+            }
+        }
+    }
+    assert!(on_dpu[1] > 5 * on_dpu[0], "{on_dpu:?} on CPU and DPU");
 }

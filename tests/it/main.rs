@@ -1,4 +1,6 @@
 //! Integration tests, one binary.
 
 mod compile;
+mod deployable;
 mod format;
+mod qemu;

@@ -3,3 +3,4 @@
 pub mod graphs;
 pub mod reference;
 pub mod shared;
+pub mod small;

@@ -187,6 +187,17 @@ impl<'a> Engine<'a> {
                 }
                 Value::Float(y)
             }
+            (IntOpKind::Float { op, .. }, _) => {
+                let batched = |(v, kind, shape): &(&Value, Kind, &[usize])| {
+                    Tensor::new([&[1], *shape].concat(), v.to_floats(*kind)).unwrap_or_else(|| Tensor::zeros(&[0]))
+                };
+                let inputs: Vec<Tensor> = x.iter().map(batched).collect();
+                let layer = op.layer();
+                let weights: Vec<&Tensor> = layer.weights().into_iter().map(|(_, w)| w).collect();
+                let mut y = layer.eval(&inputs.iter().collect::<Vec<_>>(), &weights);
+                layer.activation().apply(&mut y);
+                Value::Float(y.into_data())
+            }
             (IntOpKind::Quantize, _) => {
                 let pos = if let Kind::Fixed(pos) = out.kind { pos.0 } else { 0 };
                 let x = x[0].0.to_floats(x[0].1);

@@ -1,8 +1,9 @@
 //! HDF5, as much of it as Keras uses. The only file that knows the crate behind it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use hdf5_pure::{DType, Datatype, File, Group};
+use hdf5_pure::{AttrValue, DType, Datatype, File, FileBuilder, FinishedGroup, Group};
 
 use crate::error::Error;
 use crate::tensor::Tensor;
@@ -88,6 +89,95 @@ impl H5 {
         };
         let dims = shape.iter().map(|d| *d as usize).collect();
         Tensor::new(dims, values).ok_or_else(|| format!("weight `{path}` is cut short"))
+    }
+}
+
+/// A dataset to be written.
+pub(super) enum Data {
+    Floats(Tensor),
+    /// A scalar.
+    Int(i32),
+}
+
+/// A group to be written, with everything below it.
+#[derive(Default)]
+pub(super) struct Tree {
+    attrs: Vec<(String, AttrValue)>,
+    groups: BTreeMap<String, Tree>,
+    data: BTreeMap<String, Data>,
+}
+
+impl Tree {
+    /// A string that h5py reads as `str`.
+    pub(super) fn text(&mut self, name: &str, value: &str) {
+        self.attrs.push((name.into(), AttrValue::VarLenString(value.into())));
+    }
+
+    /// A string that h5py reads as `bytes` or `str`, by version.
+    pub(super) fn ascii(&mut self, name: &str, value: &str) {
+        self.attrs.push((name.into(), AttrValue::VarLenAsciiString(value.into())));
+    }
+
+    /// A list of strings; an empty one is a list of no floats, as h5py makes of it.
+    pub(super) fn list(&mut self, name: &str, values: Vec<String>) {
+        let value = match values.is_empty() {
+            true => AttrValue::F64Array(Vec::new()),
+            false => AttrValue::VarLenAsciiStringArray(values),
+        };
+        self.attrs.push((name.into(), value));
+    }
+
+    /// The group of a path below this one, made where missing.
+    pub(super) fn group(&mut self, path: &str) -> &mut Self {
+        path.split('/').filter(|p| !p.is_empty()).fold(self, |tree, part| tree.groups.entry(part.into()).or_default())
+    }
+
+    /// Adds a dataset at a path below this group.
+    pub(super) fn dataset(&mut self, path: &str, data: Data) {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        self.group(folder).data.insert(name.into(), data);
+    }
+
+    /// The bytes of a file with this root.
+    pub(super) fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        let mut file = FileBuilder::new();
+        for (name, value) in &self.attrs {
+            file.set_attr(name, value.clone());
+        }
+        for (name, data) in &self.data {
+            put(file.create_dataset(name), data);
+        }
+        for (name, tree) in &self.groups {
+            let builder = file.create_group(name);
+            file.add_group(tree.finish(builder));
+        }
+        file.finish().map_err(|e| Error::format(path, format!("can't be written: {e}")))
+    }
+
+    fn finish(&self, mut group: hdf5_pure::GroupBuilder) -> FinishedGroup {
+        for (name, value) in &self.attrs {
+            group.set_attr(name, value.clone());
+        }
+        for (name, data) in &self.data {
+            put(group.create_dataset(name), data);
+        }
+        for (name, tree) in &self.groups {
+            let builder = group.create_group(name);
+            group.add_group(tree.finish(builder));
+        }
+        group.finish()
+    }
+}
+
+fn put(to: &mut hdf5_pure::DatasetBuilder, data: &Data) {
+    match data {
+        Data::Floats(t) => {
+            let shape: Vec<u64> = t.shape().iter().map(|d| *d as u64).collect();
+            to.with_f32_data(t.data()).with_shape(&shape);
+        }
+        Data::Int(v) => {
+            to.with_i32_data(&[*v]).with_shape(&[]);
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use crate::tensor::Tensor;
 
 const MAX_INPUT_ELEMENTS: usize = 1 << 28;
 
+/// Key of a fixed batch size in the extras of an input.
+pub(super) const BATCH_SIZE: &str = "batch_size";
+
 /// One layer as the config has it.
 pub(super) struct LayerConfig {
     pub(super) name: String,
@@ -142,13 +145,13 @@ impl ModelConfig {
             let op = builder.op(&layer.name, &layer.class, &layer.config, &layer.inputs, &mut source)?;
             let id = builder.add(&layer.name, &layer.name, op, &layer.inputs)?;
             builder.graph.node_mut(id).origin = vec![layer.name.clone()];
-            builder.graph.node_mut(id).extras = extras(&builder.graph, id, &layer.config);
+            builder.graph.node_mut(id).extras = extras(&builder.graph.node(id).op, &layer.config);
         }
         builder.finish(&self.inputs, &self.outputs)
     }
 
     /// Puts the shapes that the user gave into the input layers, and checks that all shapes are known.
-    fn override_shapes(&mut self, options: &LoadOptions) -> Result<(), Error> {
+    pub(super) fn override_shapes(&mut self, options: &LoadOptions) -> Result<(), Error> {
         let names = self.inputs.clone();
         for (name, shape) in &options.input_shapes {
             let target = match (name, names.as_slice()) {
@@ -172,9 +175,7 @@ impl ModelConfig {
                         layer.name
                     )));
                 }
-                let dims = std::iter::once(Value::Null).chain(shape[1..].iter().map(|d| json!(d)));
-                let value = Value::Array(dims.collect());
-                layer.config.insert(key.to_owned(), value);
+                layer.config.insert(key.to_owned(), json!(shape));
             }
         }
         for layer in self.layers.iter().filter(|l| l.class == "InputLayer") {
@@ -343,11 +344,34 @@ impl Builder {
     }
 }
 
-/// What the op of a node would not write of a config by itself: settings that it doesn't model, in their order.
-pub(super) fn extras(graph: &Graph, id: NodeId, config: &Map<String, Value>) -> Map<String, Value> {
-    let own = graph.node(id).op.layer().to_keras();
+/// The settings of an op as they go into a file. An f32 is written as its shortest decimal, 0.001 and not
+/// 0.0010000000474974513; except those of ReLU, which Keras itself has turned into f32.
+pub(super) fn own_settings(op: &Op) -> Map<String, Value> {
+    let mut own = op.layer().to_keras();
+    if matches!(op, Op::Relu(_)) {
+        return own;
+    }
+    for value in own.values_mut().filter(|v| v.is_f64()) {
+        let single = value.as_f64().map(|v| v as f32);
+        if let Some(shortest) = single.and_then(|v| v.to_string().parse::<f64>().ok()) {
+            *value = json!(shortest);
+        }
+    }
+    own
+}
+
+/// Settings of a config that its op doesn't model, in their order. The fixed batch size of an input goes by the name
+/// [`BATCH_SIZE`].
+pub(super) fn extras(op: &Op, config: &Map<String, Value>) -> Map<String, Value> {
+    let own = own_settings(op);
     let unmodelled = |key: &str| key != "name" && !own.contains_key(key);
-    config.iter().filter(|(key, _)| unmodelled(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    let mut extras: Map<String, Value> =
+        config.iter().filter(|(key, _)| unmodelled(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    if matches!(op, Op::Input(_)) {
+        let (_, shape) = input_shape(config);
+        extras.extend(shape.get(0).filter(|v| v.is_u64()).map(|v| (BATCH_SIZE.to_owned(), v.clone())));
+    }
+    extras
 }
 
 /// The weights of one layer in the file.

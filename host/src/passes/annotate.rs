@@ -65,7 +65,7 @@ fn quantizers(entry: &Map<String, Value>, names: &str, list: &str) -> Result<Vec
 }
 
 /// The quantizers of a layer from its strategy entry.
-fn layer_quant(op: &Op, entry: Map<String, Value>, deferred: bool) -> Result<LayerQuant, Error> {
+pub(crate) fn layer_quant(op: &Op, entry: Map<String, Value>, deferred: bool) -> Result<LayerQuant, Error> {
     let named = [
         quantizers(&entry, "quantizable_weights", "weight_quantizers")?,
         quantizers(&entry, "quantizable_biases", "bias_quantizers")?,

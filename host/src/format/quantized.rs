@@ -1,0 +1,342 @@
+//! Quantized models in the vendor's form: `quantized.h5`.
+//!
+//! Every wrapped layer is a `QuantizeWrapper` with the layer's own config and the strategy's entry inside; positions
+//! and ranges are scalar variables beside the unquantized float weights. Key order, names and types are the vendor's,
+//! so that its tools read what we write.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::h5::{Data, H5, Tree};
+use super::keras::{Builder, LayerConfig, LayerWeights, ModelConfig, extras};
+use super::{LoadOptions, config, python};
+use crate::error::Error;
+use crate::ir::{Graph, NodeId};
+use crate::ops::{Op, WeightSource};
+use crate::passes::annotate;
+use crate::quant::{ActivationQuant, LayerQuant, QuantGraph, Quantizer};
+use crate::strategy;
+use crate::tensor::Tensor;
+use shiftwise_core::fix::FixPos;
+
+/// Keys of a layer's quantize config, in the vendor's order.
+const CONFIG_KEYS: [&str; 10] = [
+    "quantizable_inputs",
+    "input_quantizers",
+    "quantizable_weights",
+    "weight_quantizers",
+    "quantizable_biases",
+    "bias_quantizers",
+    "quantizable_activations",
+    "activation_quantizers",
+    "quantizable_outputs",
+    "output_quantizers",
+];
+
+/// The calibrated state of the vendor's layers.
+const MODE: &str = "QCBEV";
+
+/// The Keras version whose files these are.
+const KERAS_VERSION: &str = "2.12.0";
+
+/// The name that the vendor registered a class under.
+fn registered(class: &str) -> &str {
+    match class {
+        "VitisAveragePooling2D" => "Vitis>AveragePooling2D",
+        "VitisGlobalAveragePooling2D" => "Vitis>VitisGlobalAveragePooling2D",
+        other => other,
+    }
+}
+
+/// The class of a registered name.
+fn unregistered(class: &str) -> &str {
+    match class {
+        "Vitis>AveragePooling2D" => "VitisAveragePooling2D",
+        other => other.strip_prefix("Vitis>").unwrap_or(other),
+    }
+}
+
+/// Quantizers of a layer with the prefix of their variables, in the vendor's order.
+fn variables<'a>(graph: &'a Graph, id: NodeId, quant: &'a LayerQuant) -> Vec<(String, &'a Quantizer)> {
+    let node = graph.node(id);
+    let names = node.op.layer().weights();
+    let weights = names.iter().zip(&quant.weights).filter_map(|((n, _), q)| Some(((*n).to_owned(), q.as_ref()?)));
+    let activation = match &quant.activation {
+        ActivationQuant::Before(q) => Some(("pre_activation".to_owned(), q)),
+        ActivationQuant::After(q) => Some(("post_activation".to_owned(), q)),
+        ActivationQuant::Absent | ActivationQuant::Deferred => None,
+    };
+    let output = quant.output.as_ref().map(|q| {
+        let name = if matches!(node.op, Op::Quantize(_)) { node.name.clone() } else { "output_0".to_owned() };
+        (name, q)
+    });
+    weights.chain(activation).chain(output).collect()
+}
+
+// Writing.
+
+/// The bytes of a quantized model's file.
+pub(super) fn write(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Error> {
+    let mut root = Tree::default();
+    root.text("backend", "tensorflow");
+    root.text("keras_version", KERAS_VERSION);
+    root.ascii("model_config", &python::dumps(&model_config(quantized)));
+    let weights = root.group("model_weights");
+    weights.ascii("backend", "tensorflow");
+    weights.ascii("keras_version", KERAS_VERSION);
+    weights.list("layer_names", quantized.graph.ids().map(|id| quantized.quant_name(id)).collect());
+    weights.group("top_level_model_weights").list("weight_names", Vec::new());
+    for id in quantized.graph.ids() {
+        let name = quantized.quant_name(id);
+        let group = weights.group(&name);
+        let data = layer_data(quantized, id);
+        let paths: Vec<String> = data.iter().map(|(short, _)| format!("{name}/{short}:0")).collect();
+        group.list("weight_names", paths.clone());
+        for (path, (_, data)) in paths.iter().zip(data) {
+            group.dataset(path, data);
+        }
+    }
+    root.to_bytes(path)
+}
+
+/// Variables of a layer in the vendor's order.
+fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
+    let node = quantized.graph.node(id);
+    let weights = node.op.layer().weights();
+    let mut data: Vec<(String, Data)> =
+        weights.into_iter().map(|(name, t)| (name.to_owned(), Data::Floats(t.clone()))).collect();
+    let Some(quant) = quantized.layers.get(&id) else { return data };
+    let step = ("optimizer_step".to_owned(), Data::Int(-1));
+    let quantizers = variables(&quantized.graph, id, quant).into_iter().flat_map(|(prefix, q)| {
+        [("min", q.min), ("max", q.max), ("pos", f32::from(q.pos.0))]
+            .map(|(part, v)| (format!("{prefix}_{part}"), Data::Floats(scalar(v))))
+    });
+    if matches!(node.op, Op::Quantize(_)) {
+        data.extend(quantizers);
+        data.push(step);
+    } else {
+        data.push(step);
+        data.extend(quantizers);
+    }
+    data
+}
+
+fn scalar(v: f32) -> Tensor {
+    Tensor::new(Vec::new(), vec![v]).unwrap_or_else(|| Tensor::zeros(&[]))
+}
+
+fn model_config(quantized: &QuantGraph) -> Value {
+    let graph = &quantized.graph;
+    let ends =
+        |ids: &[NodeId]| -> Vec<Value> { ids.iter().map(|id| json!([quantized.quant_name(*id), 0, 0])).collect() };
+    let layers: Vec<Value> = graph.ids().map(|id| layer_config(quantized, id)).collect();
+    json!({
+        "class_name": "Functional",
+        "config": {
+            "name": graph.name,
+            "trainable": true,
+            "layers": layers,
+            "input_layers": ends(&graph.inputs),
+            "output_layers": ends(&graph.outputs),
+        }
+    })
+}
+
+fn layer_config(quantized: &QuantGraph, id: NodeId) -> Value {
+    let node = quantized.graph.node(id);
+    let name = quantized.quant_name(id);
+    let inbound: Vec<Value> = node.inputs.iter().map(|i| json!([quantized.quant_name(*i), 0, 0, {}])).collect();
+    let nodes = if inbound.is_empty() { json!([]) } else { json!([inbound]) };
+    let (class, config) = match (quantized.layers.get(&id), &node.op) {
+        (quant, Op::Quantize(_)) => {
+            let params = quant.and_then(|q| q.output.as_ref()).map(|q| &q.params);
+            let quantizer = json!({ "class_name": "Vitis>Pof2SQuantizer", "config": params });
+            let config = json!({
+                "name": name, "trainable": true, "dtype": "float32", "quantizer": quantizer, "mode": MODE,
+            });
+            ("Vitis>VitisQuantize", config)
+        }
+        (Some(quant), _) => {
+            let mut inner = config::keras(node);
+            if let Some(activation) = inner.get_mut("activation") {
+                wrap_activation(activation, &quant.activation);
+            }
+            let layer = json!({ "class_name": registered(node.op.class()), "config": inner });
+            let config = json!({
+                "name": name, "trainable": true, "dtype": "float32", "layer": layer,
+                "quantize_config": quantize_config(quant), "mode": MODE,
+            });
+            ("Vitis>QuantizeWrapper", config)
+        }
+        (None, _) => (registered(node.op.class()), Value::Object(config::keras(node))),
+    };
+    json!({ "class_name": class, "config": config, "name": name, "inbound_nodes": nodes })
+}
+
+fn wrap_activation(activation: &mut Value, quant: &ActivationQuant) {
+    let inner = match quant {
+        ActivationQuant::Absent => return,
+        ActivationQuant::Deferred => json!({ "class_name": "Vitis>NoQuantizeActivation", "config": {} }),
+        ActivationQuant::Before(_) | ActivationQuant::After(_) => activation.take(),
+    };
+    *activation = json!({ "class_name": "Vitis>QuantizeAwareActivation", "config": { "activation": inner } });
+}
+
+fn quantize_config(quant: &LayerQuant) -> Value {
+    let Some(entry) = &quant.config else { return json!({ "class_name": "Vitis>NoQuantizeConfig", "config": {} }) };
+    let ordered = CONFIG_KEYS.iter().map(|k| ((*k).to_owned(), entry.get(*k).cloned().unwrap_or_else(|| json!([]))));
+    json!({ "class_name": "Vitis>VitisQuantizeConfig", "config": Value::Object(ordered.collect()) })
+}
+
+// Reading.
+
+/// The layer inside a wrapper.
+struct Wrapped<'a> {
+    name: &'a str,
+    class: &'a str,
+    config: &'a Map<String, Value>,
+}
+
+impl<'a> Wrapped<'a> {
+    fn of(layer: &'a LayerConfig) -> Result<Self, String> {
+        let inner = layer.config.get("layer").ok_or("its wrapper has no layer")?;
+        let class = inner.get("class_name").and_then(Value::as_str).ok_or("its wrapped layer has no class")?;
+        let config = inner.get("config").and_then(Value::as_object).ok_or("its wrapped layer has no config")?;
+        let name = config.get("name").and_then(Value::as_str).ok_or("its wrapped layer has no name")?;
+        if format!("quant_{name}") != layer.name {
+            return Err(format!("it wraps `{name}`, and its name is not quant_{name}"));
+        }
+        Ok(Self { name, class: unregistered(class), config })
+    }
+}
+
+/// A quantized model from its file.
+pub(super) fn read(mut config: ModelConfig, file: &H5, options: &LoadOptions) -> Result<QuantGraph, Error> {
+    config.override_shapes(options)?;
+    let mut builder = Builder::new(&config.name);
+    let mut layers = Vec::new();
+    for layer in config.sorted()? {
+        let fail = |message: String| Error::layer(&layer.name, &layer.class, message);
+        let mut weights = LayerWeights::new(file, "model_weights", &layer.name);
+        let (id, config, quant) = match layer.class.as_str() {
+            "Vitis>QuantizeWrapper" => {
+                let inner = Wrapped::of(layer).map_err(fail)?;
+                let op = builder.op(inner.name, inner.class, inner.config, &layer.inputs, &mut weights)?;
+                let quant = wrapped_quant(&op, layer, inner.config, &mut weights).map_err(fail)?;
+                let id = builder.add(&layer.name, inner.name, op, &layer.inputs)?;
+                (id, inner.config, Some(quant))
+            }
+            "Vitis>VitisQuantize" => {
+                let op = builder.op(&layer.name, "VitisQuantize", &layer.config, &layer.inputs, &mut weights)?;
+                let id = builder.add(&layer.name, &layer.name, op, &layer.inputs)?;
+                let quantizer = standalone(layer, &mut weights).map_err(fail)?;
+                (id, &layer.config, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::transparent() }))
+            }
+            class => {
+                let class = if registered(unregistered(class)) == class { unregistered(class) } else { class };
+                let op = builder.op(&layer.name, class, &layer.config, &layer.inputs, &mut weights)?;
+                (builder.add(&layer.name, &layer.name, op, &layer.inputs)?, &layer.config, None)
+            }
+        };
+        let graph = &mut builder.graph;
+        graph.node_mut(id).origin = vec![graph.node(id).name.clone()];
+        graph.node_mut(id).extras = extras(&graph.node(id).op, config);
+        layers.extend(quant.map(|q| (id, q)));
+    }
+    builder.set_ends(&config.inputs, &config.outputs)?;
+    let mut graph = builder.graph;
+    let renumbered = graph.normalize();
+    graph.verify()?;
+    let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
+    Ok(QuantGraph { graph, layers })
+}
+
+/// Quantizers of a wrapper, with their calibrated state.
+fn wrapped_quant(
+    op: &Op,
+    layer: &LayerConfig,
+    inner: &Map<String, Value>,
+    weights: &mut LayerWeights<'_>,
+) -> Result<LayerQuant, String> {
+    let config = layer.config.get("quantize_config").ok_or("its wrapper has no quantize_config")?;
+    let entry = match config.get("class_name").and_then(Value::as_str) {
+        Some("Vitis>NoQuantizeConfig") => return Ok(LayerQuant::transparent()),
+        Some("Vitis>VitisQuantizeConfig") => config.get("config").and_then(Value::as_object).cloned(),
+        _ => None,
+    };
+    let entry = entry.ok_or_else(|| format!("its quantize_config {config} is not understood"))?;
+    let activation = inner.get("activation");
+    let class = |v: Option<&Value>| v.and_then(|v| v.get("class_name")).and_then(Value::as_str).map(str::to_owned);
+    let innermost = activation.and_then(|a| a.get("config")).and_then(|c| c.get("activation"));
+    let deferred = class(innermost).as_deref() == Some("Vitis>NoQuantizeActivation");
+    let mut quant = annotate::layer_quant(op, entry, deferred).map_err(|e| e.to_string())?;
+    if class(activation).is_none() && op.layer().to_keras().contains_key("activation") {
+        quant.activation = ActivationQuant::Absent;
+    }
+    let names: Vec<&str> = op.layer().weights().into_iter().map(|(name, _)| name).collect();
+    for (name, q) in names.iter().zip(&mut quant.weights) {
+        if let Some(q) = q {
+            restore(q, name, weights)?;
+        }
+    }
+    match &mut quant.activation {
+        ActivationQuant::Before(q) => restore(q, "pre_activation", weights)?,
+        ActivationQuant::After(q) => restore(q, "post_activation", weights)?,
+        ActivationQuant::Absent | ActivationQuant::Deferred => {}
+    }
+    if let Some(q) = &mut quant.output {
+        restore(q, "output_0", weights)?;
+    }
+    Ok(quant)
+}
+
+/// The quantizer of a VitisQuantize layer.
+fn standalone(layer: &LayerConfig, weights: &mut LayerWeights<'_>) -> Result<Quantizer, String> {
+    let value = layer.config.get("quantizer").ok_or("it has no quantizer")?;
+    let class = value.get("class_name").and_then(Value::as_str).unwrap_or_default();
+    let entry = json!({ "quantizer_type": unregistered(class), "quantizer_params": value.get("config") });
+    let mut quantizer = Quantizer::new(strategy::params(&entry).map_err(|e| e.to_string())?);
+    restore(&mut quantizer, &layer.name, weights)?;
+    Ok(quantizer)
+}
+
+/// Reads position and range of a quantizer.
+fn restore(quantizer: &mut Quantizer, prefix: &str, weights: &mut LayerWeights<'_>) -> Result<(), String> {
+    // Only the last part of a variable's path tells it, and a layer's name may have several.
+    let prefix = prefix.rsplit('/').next().unwrap_or(prefix);
+    let mut take =
+        |part: &str| weights.take(&format!("{prefix}_{part}"), &[]).map(|t| t.data().first().copied().unwrap_or(0.0));
+    let pos = take("pos")?;
+    if pos.fract() != 0.0 || !(f32::from(i8::MIN)..=f32::from(i8::MAX)).contains(&pos) {
+        return Err(format!("its `{prefix}_pos` is {pos}, a whole number from -128 to 127 is expected"));
+    }
+    quantizer.pos = FixPos(pos as i8);
+    quantizer.calibrated = quantizer.pos;
+    (quantizer.min, quantizer.max) = (take("min")?, take("max")?);
+    Ok(())
+}
+
+// The list of quantized tensors.
+
+/// `quantize_info.json`: an entry for each quantized tensor, in the order of the quantized model.
+pub fn quantize_info(quantized: &QuantGraph) -> Value {
+    let mut entries = Vec::new();
+    for (id, quant) in &quantized.layers {
+        let node = quantized.graph.node(*id);
+        let standalone = matches!(node.op, Op::Quantize(_));
+        for (prefix, q) in variables(&quantized.graph, *id, quant) {
+            let role = match prefix.as_str() {
+                _ if standalone => "input",
+                "post_activation" => "activation",
+                "output_0" => "output",
+                other => other,
+            };
+            entries.push(json!({
+                "layer": quantized.quant_name(*id), "wrapped": node.name, "role": role, "bit_width": q.params.bit_width,
+                "signed": !q.params.unsigned, "round_mode": q.params.round_mode, "position": q.pos.0,
+            }));
+        }
+    }
+    Value::Array(entries)
+}
