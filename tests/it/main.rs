@@ -1,5 +1,7 @@
 //! Integration tests, one binary.
 
 mod compile;
+mod dataset;
+mod dump;
 mod format;
 mod quantized;

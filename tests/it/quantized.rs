@@ -21,7 +21,7 @@ fn json(path: &Path) -> Value {
 }
 
 /// The vendor's file of a case.
-fn vendor_file(case: &Path) -> Option<Vec<u8>> {
+pub(crate) fn vendor_file(case: &Path) -> Option<Vec<u8>> {
     let packed = std::fs::read(case.join("quantized.h5.gz")).ok()?;
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut bytes).ok()?;
