@@ -53,14 +53,16 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             tensor(p.output, DType::I8, volume([p.out_dims[0], p.out_dims[1], p.in_dims[2]]))?;
             fits(&p.window, p.in_dims, p.out_dims)?;
             // A window that lies wholly in the padding has no largest value.
-            (0..2).try_for_each(|a| {
+            let meets_input = |a: usize| {
                 let w = &p.window;
                 let last = (u32::from(p.out_dims[a]) - 1) * u32::from(w.stride[a]);
                 (u32::from(w.pad_before[a]) < w.extent(a)
                     && last < u32::from(p.in_dims[a]) + u32::from(w.pad_before[a])
                     && w.dilation[a] == 1)
                     .then_some(())
-            })?;
+            };
+            meets_input(0)?;
+            meets_input(1)?;
             let taps = u64::from(p.window.kernel[0]) * u64::from(p.window.kernel[1]);
             let factor = if let PoolKind::Average(m) = p.kind { u64::from(m) } else { 1 };
             (taps * factor <= 1 << 23).then_some(())?;
@@ -121,17 +123,17 @@ pub(crate) fn execute(model: &Deployable<'_>, op: &CpuOp<'_>, memory: &mut Memor
         CpuOp::Softmax(s) => {
             let from = model.tensor(s.input)?;
             let (input, output) = memory.pair(&from, &model.tensor(s.output)?)?;
-            let axis = s.axis as usize;
-            match from.dtype {
-                DType::I8 => {
-                    for (x, y) in input.chunks_exact(axis).zip(output.chunks_exact_mut(4 * axis)) {
-                        softmax(axis, |i| dequantize((x[i] as i8).into(), from.pos), |i, v| put_f32(y, i, v));
+            let axis = (s.axis as usize).max(1);
+            let mut rows = output.chunks_exact_mut(axis.saturating_mul(4));
+            let bytes = axis.saturating_mul(from.dtype.bytes() as usize);
+            for x in input.chunks_exact(bytes.max(1)) {
+                let y = rows.next()?;
+                match from.dtype {
+                    DType::I8 => {
+                        let value = |i| dequantize((x.get(i).copied().unwrap_or(0) as i8).into(), from.pos);
+                        softmax(axis, value, |i, v| put_f32(y, i, v));
                     }
-                }
-                DType::F32 => {
-                    for (x, y) in input.chunks_exact(4 * axis).zip(output.chunks_exact_mut(4 * axis)) {
-                        softmax(axis, |i| get_f32(x, i), |i, v| put_f32(y, i, v));
-                    }
+                    DType::F32 => softmax(axis, |i| get_f32(x, i), |i, v| put_f32(y, i, v)),
                 }
             }
         }
@@ -194,7 +196,7 @@ pub fn activate(acc: i32, act: Act) -> i32 {
 /// The taps of one window position along one axis that fall on the input: (first tap, end tap, first input index).
 #[inline(always)]
 fn taps(window: &Window, axis: usize, output: usize, input: usize) -> (usize, usize, usize) {
-    let (stride, dilation) = (usize::from(window.stride[axis]), usize::from(window.dilation[axis]));
+    let (stride, dilation) = (usize::from(window.stride[axis]), usize::from(window.dilation[axis]).max(1));
     let (kernel, pad) = (usize::from(window.kernel[axis]), usize::from(window.pad_before[axis]));
     let origin = output * stride;
     let first = pad.saturating_sub(origin).div_ceil(dilation);
@@ -207,7 +209,8 @@ fn taps(window: &Window, axis: usize, output: usize, input: usize) -> (usize, us
 /// Shapes: input `[h, w, ic]`, kernel `[oc][kh][kw][ic]`, bias i32 `[oc]`, output `[oh, ow, oc]`; padding is zero.
 pub fn conv(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
     let [h, w, ic] = op.in_dims.map(usize::from);
-    let [_, ow, oc] = op.out_dims.map(usize::from);
+    // A checked op has no zero here. Saying so once keeps every division and split below from panicking.
+    let [_, ow, oc] = op.out_dims.map(|d| usize::from(d).max(1));
     let [kh, kw] = op.window.kernel.map(usize::from);
     let [dy, dx] = op.window.dilation.map(usize::from);
     let kernel = constants.get(op.kernel as usize..).unwrap_or(&[]);
@@ -237,8 +240,8 @@ pub fn conv(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
 
 /// Depthwise convolution with one output per input channel; kernel `[kh][kw][c]`.
 pub fn depthwise(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
-    let [h, w, c] = op.in_dims.map(usize::from);
-    let ow = usize::from(op.out_dims[1]);
+    let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
+    let ow = usize::from(op.out_dims[1]).max(1);
     let kw = usize::from(op.window.kernel[1]);
     let [dy, dx] = op.window.dilation.map(usize::from);
     let kernel = constants.get(op.kernel as usize..).unwrap_or(&[]);
@@ -262,8 +265,8 @@ pub fn depthwise(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8])
 
 /// Pooling; input `[h, w, c]`, output `[oh, ow, c]`. Averages sum with zeros for padding.
 pub fn pool(op: &PoolOp, input: &[u8], output: &mut [u8]) {
-    let [h, w, c] = op.in_dims.map(usize::from);
-    let ow = usize::from(op.out_dims[1]);
+    let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
+    let ow = usize::from(op.out_dims[1]).max(1);
     for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
         let (ky0, ky1, iy0) = taps(&op.window, 0, pixel / ow, h);
         let (kx0, kx1, ix0) = taps(&op.window, 1, pixel % ow, w);

@@ -14,6 +14,7 @@
 //! - [`arith`], [`fix`], [`shape`] — scalar arithmetic and geometry
 //! - [`target`] — what a DPU is: parallelism, banks, limits
 //! - [`isa`] — the DPU's instructions, their encoding and listing
+//! - [`listing`] — a deployable's code as text
 //! - [`exec`] — what instructions do to memory
 //! - [`model`] — the deployable: a checked view into bytes
 //! - [`link`] — messages between a host and a board
@@ -31,6 +32,7 @@ pub mod exec;
 pub mod fix;
 pub mod isa;
 pub mod link;
+pub mod listing;
 pub mod model;
 pub mod run;
 pub mod shape;

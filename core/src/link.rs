@@ -50,7 +50,8 @@ pub enum Request<'a> {
     Commit {
         /// Length of the file.
         bytes: u32,
-        /// CRC-32 of the whole file.
+        /// The file's last four bytes, which are its own checksum. (A CRC-32 over the whole file would not tell one
+        /// file from another: with its own checksum at the end every file has the same.)
         crc: u32,
     },
     /// Bytes of a network input. Answered by [`Response::Ready`].
@@ -159,7 +160,7 @@ pub enum Fault {
     Loaded,
     /// An offset, length or index lies outside what it refers to.
     Range,
-    /// The file's checksum differs: chunks are missing.
+    /// The bytes are not the file that was meant, or chunks of it are missing.
     Crc,
     /// The file is not a deployable.
     Parse(ParseError),

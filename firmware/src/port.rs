@@ -3,6 +3,9 @@
 use embedded_io::{Read, Write};
 use shiftwise_core::link::{Deframer, FRAME, FrameError, Request, Response, decode, encode};
 
+/// A request with its sequence number, or what is wrong with its frame.
+pub type Received<'a> = Result<(u8, Request<'a>), FrameError>;
+
 /// Finds requests in a byte stream.
 #[derive(Debug)]
 pub struct Inbox<R> {
@@ -17,7 +20,7 @@ impl<R: Read> Inbox<R> {
     }
 
     /// Waits for the end of a frame. `None` at the end of the stream.
-    pub fn receive(&mut self) -> Result<Option<Result<(u8, Request<'_>), FrameError>>, R::Error> {
+    pub fn receive(&mut self) -> Result<Option<Received<'_>>, R::Error> {
         let mut byte = [0];
         let end = loop {
             if self.reader.read(&mut byte)? == 0 {

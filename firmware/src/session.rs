@@ -5,7 +5,7 @@ use core::fmt::Write as _;
 use embedded_io::{Read, Write};
 use heapless::String;
 use shiftwise_core::link::{CHUNK, Fault, Report, Request, Response, VERSION};
-use shiftwise_core::model::{Deployable, Region, Role, Step, TensorDesc, TensorId, crc32};
+use shiftwise_core::model::{Deployable, ParseError, Region, Role, Step, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Dpu, Memory, Observer, RunError, run};
 
 use crate::port::{Inbox, Outbox};
@@ -145,11 +145,14 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
             match request {
                 Request::Hello => out.hello(sequence)?,
                 Request::Load { offset, bytes } => out.settle(sequence, place(self.store, offset, bytes))?,
-                Request::Commit { bytes, crc } => match self.store.get(..bytes as usize).map(crc32) {
-                    None => out.refuse(sequence, Fault::Range, "")?,
-                    Some(own) if own != crc => out.refuse(sequence, Fault::Crc, "")?,
-                    Some(_) => return Ok(Some((sequence, bytes))),
-                },
+                Request::Commit { bytes, crc } => {
+                    let file = self.store.get(..bytes as usize);
+                    match file.map(|file| file.last_chunk().map(|last| u32::from_le_bytes(*last))) {
+                        None => out.refuse(sequence, Fault::Range, "")?,
+                        Some(own) if own != Some(crc) => out.refuse(sequence, Fault::Crc, "")?,
+                        Some(_) => return Ok(Some((sequence, bytes))),
+                    }
+                }
                 Request::Input { .. } | Request::Run { .. } | Request::Read { .. } => {
                     out.refuse(sequence, Fault::NotLoaded, "")?;
                 }
@@ -177,7 +180,10 @@ fn region_sizes(deployable: &Deployable<'_>) -> [u64; 3] {
 
 /// Checks the file against the board.
 fn accept<'a>(file: &'a [u8], arena: usize, board: &impl Board) -> Result<Deployable<'a>, Fault> {
-    let deployable = Deployable::parse(file).map_err(Fault::Parse)?;
+    let deployable = Deployable::parse(file).map_err(|error| match error {
+        ParseError::Crc => Fault::Crc,
+        other => Fault::Parse(other),
+    })?;
     let fingerprint = deployable.fingerprint();
     if !board.accepts(fingerprint) {
         return Err(Fault::Target { fingerprint });

@@ -4,6 +4,7 @@
 //! [`IntOp`] with shifts instead of scales. Evaluation, both compilers and the report of what stays float read this
 //! form; none of them looks at float weights again. The numbers are exact: see [`shiftwise_core::arith`].
 
+use crate::ops::Op;
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
 
@@ -114,6 +115,13 @@ pub enum IntOpKind {
     },
     /// Softmax over the last axis, integers or floats in, floats out; computed by [`shiftwise_core::cpu::softmax`].
     Softmax,
+    /// A layer without an integer form, in floats: its activation attribute included, its quantizers not.
+    Float {
+        /// The layer, its weights fake-quantized.
+        op: Box<Op>,
+        /// Why it has no integer form.
+        why: String,
+    },
     /// Floats to integers.
     Quantize,
     /// Integers to floats: a quantized tensor that is read as float.

@@ -12,6 +12,7 @@ pub mod format;
 pub mod integer;
 pub mod ir;
 pub mod kernel;
+#[cfg(feature = "board")]
 pub mod link;
 pub mod lower;
 pub mod ops;

@@ -6,9 +6,10 @@ use crate::error::Error;
 use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use crate::ir::{Node, NodeId};
 use crate::ops::pool::average_factor;
-use crate::ops::{ActivationFn, Op};
+use crate::ops::{Activate, ActivationFn, Op};
 use crate::passes::adjust_pos::output_owner;
 use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
+use crate::quantizer;
 use shiftwise_core::arith::limits;
 use shiftwise_core::fix::{FixPos, quantize};
 use shiftwise_core::shape::Window;
@@ -22,8 +23,9 @@ struct Lowering<'a> {
 
 /// Lowers a quantized graph.
 ///
-/// Errors: a layer whose result has no exact integer form, naming the layer and why: a width other than signed 8 bits,
-/// an activation other than ReLU and ReLU6 (softmax excepted), a layer that the strategy left float.
+/// A layer that has no integer form — left float by the strategy, an activation other than ReLU and ReLU6, a float
+/// input — becomes a float op with the reason. Errors: a result quantized to anything but signed 8 bits, rounded half
+/// up over the full range, naming the layer.
 pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
     let out = IntGraph {
         name: q.graph.name.clone(),
@@ -37,8 +39,10 @@ pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
         l.input(*id)?;
     }
     for id in q.graph.ids() {
-        if !l.value.contains_key(&id) {
-            l.node(id)?;
+        if !l.value.contains_key(&id)
+            && let Err(why) = l.integer(id)
+        {
+            l.float_layer(id, why)?;
         }
     }
     let outputs =
@@ -55,12 +59,13 @@ struct Tail {
     act: IntAct,
     /// Position of the result.
     pos: FixPos,
-    /// The owner continues in floats from the integers (a softmax quantized before).
-    softmax: bool,
+    /// The owner continues in floats from the integers: a function that is quantized before.
+    function: Option<ActivationFn>,
 }
 
 impl Lowering<'_> {
-    fn node(&mut self, id: NodeId) -> Result<(), Error> {
+    /// Lowers a layer to integers; leaves nothing behind when it fails.
+    fn integer(&mut self, id: NodeId) -> Result<(), Error> {
         let node = self.q.graph.node(id);
         match &node.op {
             Op::Input(_) => Err(self.fail(id, "is not an input of the model")),
@@ -120,7 +125,7 @@ impl Lowering<'_> {
             }
             Op::Softmax(_) => self.softmax(id, self.operand(id, 0)?),
             Op::Activation(a) if a.function == ActivationFn::Softmax => self.softmax(id, self.operand(id, 0)?),
-            _ => Err(self.fail(id, "has no integer form: it stays float in the quantized model")),
+            _ => Err(self.fail(id, "the strategy leaves it float")),
         }
     }
 
@@ -176,7 +181,7 @@ impl Lowering<'_> {
             Kind::Fixed(pos) => Ok((tensor, pos.0.into())),
             Kind::Float => {
                 let name = &self.q.graph.node(self.q.graph.node(id).inputs[k]).name;
-                Err(self.fail(id, &format!("has no integer form: its input `{name}` is float")))
+                Err(self.fail(id, &format!("its input `{name}` is float")))
             }
         }
     }
@@ -195,7 +200,7 @@ impl Lowering<'_> {
 
     /// The position of a signed 8-bit quantizer.
     fn int8(&self, id: NodeId, quantizer: Option<&Quantizer>) -> Result<FixPos, Error> {
-        let q = quantizer.ok_or_else(|| self.fail(id, "has no integer form: its result is not quantized"))?;
+        let q = quantizer.ok_or_else(|| self.fail(id, "its result is not quantized"))?;
         let spec = q.spec();
         if spec.bits != 8 || !spec.signed || q.params.narrow_range || q.params.round_mode != 1 {
             let sign = if spec.signed { "signed" } else { "unsigned" };
@@ -212,11 +217,10 @@ impl Lowering<'_> {
 
     /// What follows a layer up to its quantizer.
     fn tail(&self, id: NodeId) -> Result<Tail, Error> {
-        let owner = output_owner(self.q, id)
-            .ok_or_else(|| self.fail(id, "has no integer form: its result is not quantized"))?;
+        let owner = output_owner(self.q, id).ok_or_else(|| self.fail(id, "its result is not quantized"))?;
         let layer = self.q.layers.get(&owner);
         let pos = self.int8(owner, layer.and_then(|l| l.result()))?;
-        let mut tail = Tail { owner, act: IntAct::None, pos, softmax: false };
+        let mut tail = Tail { owner, act: IntAct::None, pos, function: None };
         let before = matches!(layer.map(|l| &l.activation), Some(ActivationQuant::Before(_)));
         let op = &self.q.graph.node(owner).op;
         let relu = |max: Option<f32>| match max {
@@ -231,17 +235,16 @@ impl Lowering<'_> {
                 ActivationFn::Linear => Some(IntAct::None),
                 ActivationFn::Relu => relu(None),
                 ActivationFn::Relu6 => relu(Some(6.0)),
-                ActivationFn::Softmax if before => {
-                    tail.softmax = true;
+                function if before => {
+                    tail.function = Some(function);
                     Some(IntAct::None)
                 }
                 _ => None,
             },
         };
-        tail.act =
-            act.ok_or_else(|| self.fail(owner, "has no integer form: only ReLU, ReLU6 and softmax have one here"))?;
+        tail.act = act.ok_or_else(|| self.fail(owner, "its activation is not ReLU, ReLU6 or linear"))?;
         if tail.act == IntAct::Relu6 && pos.0 < 0 {
-            return Err(self.fail(owner, "has no integer form: the bound 6 is not on its grid"));
+            return Err(self.fail(owner, "the bound 6 is not on its grid"));
         }
         Ok(tail)
     }
@@ -254,22 +257,81 @@ impl Lowering<'_> {
         kind: impl Fn(&Tail) -> Result<IntOpKind, Error>,
     ) -> Result<(), Error> {
         let tail = self.tail(id)?;
-        let node = self.q.graph.node(tail.owner);
+        let kind = kind(&tail)?;
         let mut name = self.q.quant_name(tail.owner);
-        if tail.softmax {
+        if tail.function.is_some() {
             name += "_input";
         }
-        let tensor = self.tensor(name, node, Kind::Fixed(tail.pos));
-        let kind = kind(&tail)?;
+        let tensor = self.tensor(name, self.q.graph.node(tail.owner), Kind::Fixed(tail.pos));
         let from: &[NodeId] = if tail.owner == id { &[id] } else { &[id, tail.owner] };
         self.push(kind, inputs, tensor, from);
         self.value.insert(id, tensor);
-        if tail.softmax {
-            self.softmax(tail.owner, tensor)
-        } else {
-            self.value.insert(tail.owner, tensor);
-            Ok(())
+        match tail.function {
+            Some(ActivationFn::Softmax) => self.softmax(tail.owner, tensor),
+            Some(function) => {
+                let why = format!("its activation {} is computed in floats", function.name());
+                self.float_op(tail.owner, Op::Activation(Activate { function }), vec![tensor], why);
+                Ok(())
+            }
+            None => {
+                self.value.insert(tail.owner, tensor);
+                Ok(())
+            }
         }
+    }
+
+    /// A layer in floats, from its operands to its result, quantized where the graph says so.
+    fn float_layer(&mut self, id: NodeId, why: Error) -> Result<(), Error> {
+        let why = match why {
+            Error::Layer { message, .. } => message,
+            other => other.to_string(),
+        };
+        let node = self.q.graph.node(id);
+        let layer = self.q.layers.get(&id);
+        let inputs = (0..node.inputs.len()).map(|k| self.operand(id, k)).collect::<Result<Vec<_>, _>>()?;
+        let mut op = node.op.clone();
+        if let Some(w) = op.weighted_mut() {
+            let quantizers = layer.map_or(&[][..], |l| &l.weights);
+            for (w, q) in [Some(&mut w.kernel), w.bias.as_mut()].into_iter().flatten().zip(quantizers) {
+                if let Some(q) = q {
+                    quantizer::fake_quantize(w.data_mut(), q.pos, &q.params);
+                }
+            }
+        }
+        if let Some(ActivationQuant::Before(q)) = layer.map(|l| &l.activation) {
+            // The sum is quantized, then the function follows in floats.
+            let pos = self.int8(id, Some(q))?;
+            let function = op.weighted_mut().map(|w| std::mem::replace(&mut w.activation, ActivationFn::Linear));
+            let mut sum = inputs;
+            if function.is_some() {
+                sum = vec![self.float_op(id, op, sum, why.clone())];
+            }
+            let function = function.unwrap_or(node.op.layer().activation());
+            let name = self.q.quant_name(id) + "_input";
+            let tensor = self.tensor(name, node, Kind::Fixed(pos));
+            let sum = self.float(sum[0]);
+            self.push(IntOpKind::Quantize, vec![sum], tensor, &[id]);
+            self.float_op(id, Op::Activation(Activate { function }), vec![tensor], why);
+            return Ok(());
+        }
+        let result = self.float_op(id, op, inputs, why);
+        if let Some(q) = layer.and_then(|l| l.result()) {
+            let pos = self.int8(id, Some(q))?;
+            let tensor = self.tensor(self.q.quant_name(id), node, Kind::Fixed(pos));
+            self.out.tensors[result.0].name += "_float";
+            self.push(IntOpKind::Quantize, vec![result], tensor, &[id]);
+            self.value.insert(id, tensor);
+        }
+        Ok(())
+    }
+
+    /// Emits a float op that computes (part of) a layer's result.
+    fn float_op(&mut self, id: NodeId, op: Op, inputs: Vec<TensorIx>, why: String) -> TensorIx {
+        let inputs = inputs.into_iter().map(|x| self.float(x)).collect();
+        let tensor = self.tensor(self.q.quant_name(id), self.q.graph.node(id), Kind::Float);
+        self.push(IntOpKind::Float { op: Box::new(op), why }, inputs, tensor, &[id]);
+        self.value.insert(id, tensor);
+        tensor
     }
 
     fn softmax(&mut self, id: NodeId, input: TensorIx) -> Result<(), Error> {
@@ -297,12 +359,12 @@ impl Lowering<'_> {
     fn conv(&mut self, id: NodeId) -> Result<(), Error> {
         let node = self.q.graph.node(id);
         let (input, i) = self.fixed_operand(id, 0)?;
-        let layer = self.q.layers.get(&id).ok_or_else(|| self.fail(id, "has no integer form: it is not quantized"))?;
+        let layer = self.q.layers.get(&id).ok_or_else(|| self.fail(id, "it is not quantized"))?;
         let weights = node.op.layer().weights();
         let mut integers = Vec::new();
         for (k, (name, tensor)) in weights.iter().enumerate() {
             let own = layer.weights.get(k).and_then(Option::as_ref);
-            let own = own.ok_or_else(|| self.fail(id, &format!("has no integer form: its {name} is not quantized")))?;
+            let own = own.ok_or_else(|| self.fail(id, &format!("its {name} is not quantized")))?;
             let (low, high) = limits(own.params.bit_width, !own.params.unsigned);
             if low < -128 || high > 127 {
                 return Err(self.fail(id, &format!("has a {name} of {low}..={high}; the DPU has signed 8 bits")));

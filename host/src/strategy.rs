@@ -17,6 +17,27 @@ const BUILT_IN: &[(&str, &str)] = &[("pof2s", POF2S), ("8bit", POF2S)];
 const PIPELINES: [&str; 4] =
     ["optimize_pipeline_config", "quantize_pipeline_config", "refine_pipeline_config", "finalize_pipeline_config"];
 
+/// Keys of the vendor's tool whose effect this version doesn't have; setting one to anything but its default is refused.
+const NOT_YET: &[&str] = &[
+    "convert_datatype",
+    "convert_layernorm_to_dpu_version",
+    "convert_softmax_to_dpu_version",
+    "convert_to_fs_quantize_strategy",
+    "data_format",
+    "fast_ft_epochs",
+    "freeze_bn_delay",
+    "ignore_layers",
+    "include_fast_ft",
+    "input_layers",
+    "layer_config",
+    "onnx_opset_version",
+    "output_dir",
+    "output_format",
+    "output_layers",
+    "train_with_bn",
+    "use_framework_quant",
+];
+
 /// Old key names and what they are called now.
 const RENAMED: &[(&str, &str)] = &[
     ("fold_bn", "convert_bn_to_dwconv"),
@@ -102,6 +123,10 @@ impl Strategy {
         let new = RENAMED.iter().find(|(old, _)| *old == key).map(|(_, new)| *new);
         let warning = new.map(|new| format!("`{key}` is called `{new}` now"));
         let key = new.unwrap_or(key);
+        let default = self.value(key).or_else(|| self.user()?.get(key));
+        if NOT_YET.contains(&key) && default.is_some_and(|d| *d != value) {
+            return Err(Error::Options(format!("`{key}` is not in this version; it can only keep its default")));
+        }
         let user = self
             .json
             .get_mut("quantize_registry_config")

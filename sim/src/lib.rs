@@ -1,1 +1,253 @@
-//! Simulator.
+//! A DPU with time: four engine queues and their tokens around the machine of `shiftwise-core`.
+//!
+//! The machine says *what* an instruction does, this crate says *when*: an instruction starts when it is at the head of
+//! its engine's queue, has been fetched and finds its tokens; it executes completely at its start and signals when it
+//! and everything before it on its engine is done. So bytes depend on tokens only, never on costs: a program whose
+//! result changes with the cost table has forgotten a token.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (target, bytes): (shiftwise_core::target::Target, Vec<u8>) = unimplemented!();
+//! let model = shiftwise_core::model::Deployable::parse(&bytes)?;
+//! let mut sim = shiftwise_sim::SimDpu::new(target, 300, shiftwise_sim::Costs::default())?;
+//! let outputs = shiftwise_sim::frame(&model, &mut sim, &[0; 784], &mut ())?;
+//! let cycles = sim.report(&model);
+//! std::fs::write("cycles.json", serde_json::to_string_pretty(&cycles)?)?;
+//! std::fs::write("trace.json", sim.chrome_trace(&model))?;
+//! # Ok(()) }
+//! ```
+
+pub mod report;
+mod schedule;
+#[cfg(test)]
+mod tests;
+pub mod timing;
+pub mod trace;
+
+use shiftwise_core::exec::{ExecError, Machine};
+use shiftwise_core::isa::{Engine, Kind};
+use shiftwise_core::model::{Deployable, DpuJob, Region};
+use shiftwise_core::run::{self, Dpu, Memory, Observer, RunError};
+use shiftwise_core::target::Target;
+
+pub use report::CycleReport;
+pub use timing::Costs;
+
+/// Why a simulation stopped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SimError {
+    /// An instruction cannot execute.
+    #[error("{0}")]
+    Exec(ExecError),
+    /// Every engine waits for tokens that nobody will give.
+    #[error("deadlock: {}", waiting(.heads))]
+    Deadlock {
+        /// The head of each engine that is not done.
+        heads: Vec<Waiting>,
+    },
+    /// Tokens remain after END, so the next job would start wrongly.
+    #[error("{count} tokens from {} to {} are left after END, expected {expected}", .from.name(), .to.name())]
+    Leftover {
+        /// Engine that signalled.
+        from: Engine,
+        /// Engine that should have waited.
+        to: Engine,
+        /// Tokens left.
+        count: u32,
+        /// One for an engine with itself, else none.
+        expected: u32,
+    },
+    /// END completed while an instruction had not.
+    #[error("END is done before instruction {index} {}", .kind.mnemonic())]
+    EarlyEnd {
+        /// Index of the unfinished instruction.
+        index: u32,
+        /// Its kind.
+        kind: Kind,
+    },
+}
+
+/// The head of an engine's queue that cannot start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Index of the instruction.
+    pub index: u32,
+    /// Its kind.
+    pub kind: Kind,
+    /// Engines whose tokens it misses.
+    pub missing: Vec<Engine>,
+}
+
+fn waiting(heads: &[Waiting]) -> String {
+    let one = |w: &Waiting| {
+        let engines: Vec<_> = w.missing.iter().map(|e| e.name()).collect();
+        format!("instruction {} {} waits for {}", w.index, w.kind.mnemonic(), engines.join(" and "))
+    };
+    heads.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Why a frame did not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The target is not one that the machine can be.
+    #[error("target {name} is wider than the machine handles")]
+    Target {
+        /// Its name.
+        name: String,
+    },
+    /// The deployable is for another target.
+    #[error("the deployable is for {wanted} ({wanted_fingerprint:#018x}), this is {given} ({given_fingerprint:#018x})")]
+    Fingerprint {
+        /// Name in the deployable.
+        wanted: String,
+        /// Fingerprint in the deployable.
+        wanted_fingerprint: u64,
+        /// The simulated target.
+        given: String,
+        /// Its fingerprint.
+        given_fingerprint: u64,
+    },
+    /// The input has another size than the deployable's input region.
+    #[error("the input has {given} bytes, the deployable takes {wanted}")]
+    Input {
+        /// Bytes given.
+        given: usize,
+        /// Bytes of the region.
+        wanted: usize,
+    },
+    /// A step failed.
+    #[error("{0}")]
+    Run(RunError<SimError>),
+}
+
+/// One instruction's place in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Index in the job.
+    pub index: u32,
+    /// What it is.
+    pub kind: Kind,
+    /// Cycle it starts.
+    pub start: u64,
+    /// Cycle it is done.
+    pub end: u64,
+    /// Bytes read from memory.
+    pub bytes_in: u64,
+    /// Bytes written to memory.
+    pub bytes_out: u64,
+    /// Multiply-accumulates of the array.
+    pub macs: u64,
+}
+
+/// One run of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobRun {
+    /// The job's name.
+    pub name: String,
+    /// Its code offset, which identifies it in the deployable.
+    pub offset: u32,
+    /// Cycles from start to END.
+    pub cycles: u64,
+    /// Its instructions, in program order.
+    pub events: Vec<Event>,
+}
+
+/// The simulated DPU. See the [crate documentation](crate).
+#[derive(Debug)]
+pub struct SimDpu {
+    target: Target,
+    clock_mhz: u32,
+    costs: Costs,
+    banks: Vec<u8>,
+    jobs: Vec<JobRun>,
+}
+
+impl SimDpu {
+    /// A DPU of this kind at this clock, with empty banks.
+    ///
+    /// Errors: [`Error::Target`].
+    pub fn new(target: Target, clock_mhz: u32, costs: Costs) -> Result<Self, Error> {
+        let mut banks = vec![0; target.bank_bytes()];
+        if Machine::new(&target, &mut banks).is_none() {
+            return Err(Error::Target { name: target.name.as_str().into() });
+        }
+        Ok(Self { target, clock_mhz, costs, banks, jobs: Vec::new() })
+    }
+
+    /// Its target.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Its clock in MHz.
+    pub fn clock_mhz(&self) -> u32 {
+        self.clock_mhz
+    }
+
+    /// The jobs since the start or the last [`clear`](Self::clear), in order.
+    pub fn jobs(&self) -> &[JobRun] {
+        &self.jobs
+    }
+
+    /// Forgets the recorded jobs; do so between frames.
+    pub fn clear(&mut self) {
+        self.jobs.clear();
+    }
+
+    /// Cycles in total, per engine and per layer of the recorded jobs.
+    pub fn report(&self, model: &Deployable<'_>) -> CycleReport {
+        report::report(&self.target, self.clock_mhz, &self.jobs, model)
+    }
+
+    /// The recorded jobs in the Chrome trace format (also read by Perfetto), as JSON text.
+    pub fn chrome_trace(&self, model: &Deployable<'_>) -> String {
+        trace::chrome(self.clock_mhz, &self.jobs, model)
+    }
+}
+
+impl Dpu for SimDpu {
+    type Error = SimError;
+
+    fn run(&mut self, job: &DpuJob<'_>, code: &[u8], memory: &mut Memory<'_>) -> Result<(), SimError> {
+        let mut events = Vec::new();
+        // `new` has checked the size; a `None` cannot happen, and an empty job would be no result.
+        if let Some(mut machine) = Machine::new(&self.target, &mut self.banks) {
+            events = schedule::run(&mut machine, &self.costs, code, memory)?;
+        }
+        let cycles = events.iter().map(|e| e.end).max().unwrap_or(0);
+        self.jobs.push(JobRun { name: job.name.into(), offset: job.offset, cycles, events });
+        Ok(())
+    }
+}
+
+/// Runs one frame of a deployable: inputs are the bytes of the input region, the result those of the output region.
+///
+/// Errors: [`Error::Fingerprint`] if the deployable has DPU code for another target; [`Error::Input`]; [`Error::Run`].
+pub fn frame(
+    model: &Deployable<'_>,
+    sim: &mut SimDpu,
+    input: &[u8],
+    observer: &mut impl Observer,
+) -> Result<Vec<u8>, Error> {
+    if model.fingerprint() != 0 && model.fingerprint() != sim.target.fingerprint {
+        return Err(Error::Fingerprint {
+            wanted: model.facts().target.into(),
+            wanted_fingerprint: model.fingerprint(),
+            given: sim.target.name.as_str().into(),
+            given_fingerprint: sim.target.fingerprint,
+        });
+    }
+    let wanted = model.region_bytes(Region::Inputs);
+    if input.len() != wanted {
+        return Err(Error::Input { given: input.len(), wanted });
+    }
+    let mut inputs = input.to_vec();
+    let mut workspace = vec![0; model.region_bytes(Region::Workspace)];
+    let mut outputs = vec![0; model.region_bytes(Region::Outputs)];
+    let mut memory =
+        Memory { constants: model.constants(), workspace: &mut workspace, inputs: &mut inputs, outputs: &mut outputs };
+    run::run(model, sim, &mut memory, observer).map_err(Error::Run)?;
+    Ok(outputs)
+}

@@ -2,6 +2,8 @@
 
 mod compile;
 mod dataset;
+mod deployable;
 mod dump;
 mod format;
+mod qemu;
 mod quantized;

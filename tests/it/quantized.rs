@@ -146,3 +146,24 @@ fn damaged_quantized_files_are_refused_without_a_panic() {
     let bytes = quantized_bytes(&read(&vendor_file(&case).unwrap()).unwrap(), Path::new(NAME)).unwrap();
     mutate(&bytes, 3000, |copy| read(&copy).is_ok());
 }
+
+#[test]
+fn the_repositorys_models_survive_writing_and_damage() {
+    for name in ["digits_resnet.h5", "digits_lenet.h5"] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
+        let float = std::fs::read(&file).unwrap();
+        let mut graph = load(&file, &LoadOptions::default()).unwrap();
+        let strategy = Strategy::built_in("pof2s").unwrap();
+        run(OPTIMIZE, &mut graph, &strategy).unwrap();
+        run(DPU_VERSION, &mut graph, &strategy).unwrap();
+        let quantized = annotate::annotate(graph, &strategy).unwrap();
+        let bytes = quantized_bytes(&quantized, Path::new(NAME)).unwrap();
+        let back = read(&bytes).unwrap();
+        assert_eq!(back.graph.to_text(), quantized.graph.to_text(), "{name}");
+        assert_eq!(quantize_info(&back), quantize_info(&quantized), "{name}");
+        assert!(quantized_bytes(&back, Path::new(NAME)).unwrap() == bytes, "{name}");
+        mutate(&bytes, 500, |copy| read(&copy).is_ok());
+        let options = LoadOptions::default();
+        mutate(&float, 500, |copy| open_bytes(Path::new(name), copy, &options).is_ok());
+    }
+}

@@ -1,2 +1,29 @@
-//! Repository chores.
-fn main() {}
+//! Repository chores: `cargo xtask CHORE`.
+
+mod firmware;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask CHORE
+
+  firmware build [--board NAME]     build the image of a board
+  firmware size [--board NAME]      build it and print its sizes
+  firmware run [--board NAME] FILE  run a deployable's self-test, or one sample of zeros, on the emulated board
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["firmware", rest @ ..] => firmware::main(rest),
+        _ => Err(USAGE.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -87,6 +87,14 @@ impl IsaVersion {
         }
     }
 
+    /// The version that a target's fingerprint names: type code in bits 63..56, version in 55..48. DOC
+    pub const fn of_fingerprint(fingerprint: u64) -> Option<Self> {
+        match fingerprint >> 48 {
+            0x0101 => Some(Self::Dpuczdx8gIsa1),
+            _ => None,
+        }
+    }
+
     /// Its table.
     pub const fn layout(self) -> &'static [InstLayout] {
         match self {

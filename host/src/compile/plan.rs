@@ -159,13 +159,18 @@ impl Sharing {
         }
     }
 
-    /// Every block stays to the end of the step range that holds it, so that all of them can be read at that end.
+    /// Every block stays to the end of the range of steps that it is written in, so that all of them can be read there.
     ///
     /// `end_of(step)` is the last step of the range with step `step`, counted from 1.
     pub fn extend(&mut self, end_of: impl Fn(usize) -> usize) {
         for life in &mut self.life {
-            life.1 = life.1.max(end_of(life.0)).max(end_of(life.1));
+            life.1 = life.1.max(end_of(life.0));
         }
+    }
+
+    /// Whether a tensor is still needed after the first `steps` ops.
+    pub fn outlives(&self, t: TensorIx, steps: usize) -> bool {
+        self.root.get(t.0).is_some_and(|root| self.life[*root].1 > steps)
     }
 
     /// Per tensor its region and offset, and the layout of each region.

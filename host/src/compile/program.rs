@@ -203,6 +203,7 @@ pub(super) fn op_name(kind: &IntOpKind) -> &'static str {
         IntOpKind::View => "view",
         IntOpKind::Requantize { .. } => "requantize",
         IntOpKind::Softmax => "softmax",
+        IntOpKind::Float { .. } => "float",
         IntOpKind::Quantize => "quantize",
         IntOpKind::Dequantize => "dequantize",
     }

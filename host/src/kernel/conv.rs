@@ -4,8 +4,22 @@ use core::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
-use super::plan::{LANES, Layout, Run, TILE, walk};
+use super::plan::{LANES, Layout, TILE, Tile, walk};
 use super::{ConvGeometry, Path, scalar};
+
+/// Expands to the call of `$module::$tile::<M>` for the run-time count `$count`.
+macro_rules! by_count {
+    ($count:expr, $module:ident :: $tile:ident, $($argument:expr),*) => {
+        match $count {
+            1 => $module::$tile::<1>($($argument),*),
+            2 => $module::$tile::<2>($($argument),*),
+            3 => $module::$tile::<3>($($argument),*),
+            4 => $module::$tile::<4>($($argument),*),
+            5 => $module::$tile::<5>($($argument),*),
+            _ => $module::$tile::<TILE>($($argument),*),
+        }
+    };
+}
 
 /// Weights of an f32 convolution, packed as `[group][panel][ky, kx, cin][16]`, zeros past the last output channel.
 #[derive(Clone, Debug)]
@@ -133,22 +147,33 @@ pub fn conv_f32_with(
     geometry: &ConvGeometry,
     input: &[f32],
     pixels: Range<usize>,
-    mut epilogue: impl FnMut(usize, usize, &[f32]),
+    epilogue: impl FnMut(usize, usize, &[f32]),
 ) {
     assert_eq!(weights.geometry, *geometry, "weights were packed for another geometry");
     assert_eq!(input.len(), geometry.input_len(), "input length");
     assert!(pixels.end <= geometry.pixels(), "pixels outside of the image");
     let layout = Layout { pitch: geometry.in_c, tap: geometry.group_in() };
-    let rows = geometry.kernel[0] * geometry.kernel[1] * layout.tap;
-    let (channels, panels) = (geometry.group_out(), geometry.group_out().div_ceil(LANES));
-    let mut out = [[0.0f32; LANES]; TILE];
-    walk(geometry, layout, pixels, |tile| {
-        let panel = &weights.panels[(tile.group * panels + tile.panel) * rows * LANES..][..rows * LANES];
-        tile_f32(weights.path, tile.count, tile.runs, input, panel, &mut out);
-        let first = tile.panel * LANES;
-        for (p, out) in out.iter().enumerate().take(tile.count) {
-            epilogue(tile.pixel + p, tile.group * channels + first, &out[..LANES.min(channels - first)]);
-        }
+    match weights.path {
+        // SAFETY: packed weights carry this path only after it was found on this machine.
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => unsafe { f32_avx2(weights, layout, input, pixels, epilogue) },
+        _ => tiles(geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
+            by_count!(tile.count, scalar::tile_f32, tile.runs, input, panel, out);
+        }),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn f32_avx2(
+    weights: &PackedF32,
+    layout: Layout,
+    input: &[f32],
+    pixels: Range<usize>,
+    epilogue: impl FnMut(usize, usize, &[f32]),
+) {
+    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
+        by_count!(tile.count, avx2::tile_f32, tile.runs, input, panel, out);
     });
 }
 
@@ -174,7 +199,7 @@ pub fn conv_i8_with(
     geometry: &ConvGeometry,
     input: &[i8],
     pixels: Range<usize>,
-    mut epilogue: impl FnMut(usize, usize, &[i32]),
+    epilogue: impl FnMut(usize, usize, &[i32]),
 ) {
     assert_eq!(weights.geometry, *geometry, "weights were packed for another geometry");
     assert_eq!(input.len(), geometry.input_len(), "input length");
@@ -182,15 +207,58 @@ pub fn conv_i8_with(
     let tap = geometry.group_in().next_multiple_of(2);
     let layout = Layout { pitch: geometry.groups * tap, tap };
     let image = widen(geometry, layout, input, &pixels);
+    match weights.path {
+        // SAFETY: packed weights carry this path only after it was found on this machine.
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => unsafe { i8_avx2(weights, layout, &image, pixels, epilogue) },
+        _ => tiles(geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
+            by_count!(tile.count, scalar::tile_i16, tile.runs, &image, panel, out);
+        }),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn i8_avx2(
+    weights: &PackedI8,
+    layout: Layout,
+    image: &[i16],
+    pixels: Range<usize>,
+    epilogue: impl FnMut(usize, usize, &[i32]),
+) {
+    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
+        by_count!(tile.count, avx2::tile_i16, tile.runs, image, panel, out);
+    });
+}
+
+/// Computes every tile with `compute(tile, panel, sums)` and hands its pixels to the epilogue.
+///
+/// Inlined into a function with the path's features, so that the epilogue is compiled for them too.
+#[inline(always)]
+fn tiles<W, A: Copy + Default>(
+    geometry: &ConvGeometry,
+    layout: Layout,
+    weights: &[W],
+    pixels: Range<usize>,
+    mut epilogue: impl FnMut(usize, usize, &[A]),
+    compute: impl Fn(&Tile<'_>, &[W], &mut [[A; LANES]; TILE]),
+) {
     let rows = geometry.kernel[0] * geometry.kernel[1] * layout.tap;
     let (channels, panels) = (geometry.group_out(), geometry.group_out().div_ceil(LANES));
-    let mut out = [[0i32; LANES]; TILE];
+    let mut out = [[A::default(); LANES]; TILE];
     walk(geometry, layout, pixels, |tile| {
-        let panel = &weights.panels[(tile.group * panels + tile.panel) * rows * LANES..][..rows * LANES];
-        tile_i16(weights.path, tile.count, tile.runs, &image, panel, &mut out);
+        let panel = &weights[(tile.group * panels + tile.panel) * rows * LANES..][..rows * LANES];
+        compute(&tile, panel, &mut out);
         let first = tile.panel * LANES;
+        let width = LANES.min(channels - first);
         for (p, out) in out.iter().enumerate().take(tile.count) {
-            epilogue(tile.pixel + p, tile.group * channels + first, &out[..LANES.min(channels - first)]);
+            let channel = tile.group * channels + first;
+            // The common width as a constant, so that the epilogue's loop needs no remainder.
+            if width == LANES {
+                epilogue(tile.pixel + p, channel, out);
+            } else {
+                epilogue(tile.pixel + p, channel, &out[..width]);
+            }
         }
     });
 }
@@ -215,36 +283,4 @@ fn widen(geometry: &ConvGeometry, layout: Layout, input: &[i8], pixels: &Range<u
         }
     }
     image
-}
-
-/// Expands to the call of `$module::$tile::<M>` for the run-time count `$count`.
-macro_rules! by_count {
-    ($count:expr, $module:ident :: $tile:ident, $($argument:expr),*) => {
-        match $count {
-            1 => $module::$tile::<1>($($argument),*),
-            2 => $module::$tile::<2>($($argument),*),
-            3 => $module::$tile::<3>($($argument),*),
-            4 => $module::$tile::<4>($($argument),*),
-            5 => $module::$tile::<5>($($argument),*),
-            _ => $module::$tile::<TILE>($($argument),*),
-        }
-    };
-}
-
-fn tile_f32(path: Path, count: usize, runs: &[Run], x: &[f32], w: &[f32], out: &mut [[f32; LANES]; TILE]) {
-    match path {
-        // SAFETY: packed weights carry this path only after it was found on this machine.
-        #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => unsafe { by_count!(count, avx2::tile_f32, runs, x, w, out) },
-        _ => by_count!(count, scalar::tile_f32, runs, x, w, out),
-    }
-}
-
-fn tile_i16(path: Path, count: usize, runs: &[Run], x: &[i16], w: &[i16], out: &mut [[i32; LANES]; TILE]) {
-    match path {
-        // SAFETY: as in `tile_f32`.
-        #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => unsafe { by_count!(count, avx2::tile_i16, runs, x, w, out) },
-        _ => by_count!(count, scalar::tile_i16, runs, x, w, out),
-    }
 }

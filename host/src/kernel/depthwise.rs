@@ -1,9 +1,14 @@
-//! Depthwise convolutions, vectorized over channels by the compiler: the same source is compiled once for the
-//! baseline and once with AVX2 and FMA.
+//! Depthwise convolutions, vectorized over channels: the same source is compiled once for the baseline and once with
+//! AVX2 and FMA; the inner sums of the latter are in [`super::avx2`].
 
 use core::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use super::{ConvGeometry, Path};
+
+/// Channels that are summed together.
+pub(super) const CHUNK: usize = 32;
 
 /// Depthwise convolution of one image `[in_h, in_w, in_c]` with a kernel `[kh, kw, in_c * multiplier]`; output channel
 /// `c * multiplier + m` sees input channel `c`. The chain is that of [`super::conv_f32`] without its sum over channels.
@@ -81,7 +86,10 @@ pub(super) fn f32_on(
         // SAFETY: the features were just found on this machine.
         #[cfg(target_arch = "x86_64")]
         Path::Avx2 if path.is_available() => unsafe { f32_avx2(geometry, kernel, input, pixels, epilogue) },
-        _ => body(geometry, kernel, input, pixels, step_f32, epilogue),
+        _ => {
+            let wide = |taps: &[Tap], channel| chunk(taps, kernel, input, channel, step_f32);
+            body(geometry, kernel, input, pixels, step_f32, wide, epilogue);
+        }
     }
 }
 
@@ -97,7 +105,10 @@ pub(super) fn i8_on(
         // SAFETY: the features were just found on this machine.
         #[cfg(target_arch = "x86_64")]
         Path::Avx2 if path.is_available() => unsafe { i8_avx2(geometry, kernel, input, pixels, epilogue) },
-        _ => body(geometry, kernel, input, pixels, step_i8, epilogue),
+        _ => {
+            let wide = |taps: &[Tap], channel| chunk(taps, kernel, input, channel, step_i8);
+            body(geometry, kernel, input, pixels, step_i8, wide, epilogue);
+        }
     }
 }
 
@@ -110,7 +121,8 @@ fn f32_avx2(
     pixels: Range<usize>,
     epilogue: impl FnMut(usize, usize, &[f32]),
 ) {
-    body(geometry, kernel, input, pixels, step_f32, epilogue);
+    let wide = |taps: &[Tap], channel| avx2::depthwise_f32(taps, kernel, input, channel);
+    body(geometry, kernel, input, pixels, step_f32, wide, epilogue);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -122,7 +134,8 @@ fn i8_avx2(
     pixels: Range<usize>,
     epilogue: impl FnMut(usize, usize, &[i32]),
 ) {
-    body(geometry, kernel, input, pixels, step_i8, epilogue);
+    let wide = |taps: &[Tap], channel| avx2::depthwise_i8(taps, kernel, input, channel);
+    body(geometry, kernel, input, pixels, step_i8, wide, epilogue);
 }
 
 #[inline(always)]
@@ -136,12 +149,13 @@ fn step_i8(acc: i32, x: i8, w: i8) -> i32 {
 }
 
 /// A tap that lies inside the image: where its weights and its input pixel begin.
-#[derive(Clone, Copy)]
-struct Tap {
-    weights: usize,
-    input: usize,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tap {
+    pub(super) weights: usize,
+    pub(super) input: usize,
 }
 
+/// Visits all pixels: `wide` sums [`CHUNK`] channels at a time, `step` what is left.
 #[inline(always)]
 fn body<X: Copy, A: Copy + Default>(
     geometry: &ConvGeometry,
@@ -149,6 +163,7 @@ fn body<X: Copy, A: Copy + Default>(
     input: &[X],
     pixels: Range<usize>,
     step: impl Fn(A, X, X) -> A + Copy,
+    wide: impl Fn(&[Tap], usize) -> [A; CHUNK],
     mut epilogue: impl FnMut(usize, usize, &[A]),
 ) {
     geometry.assert_valid();
@@ -163,9 +178,9 @@ fn body<X: Copy, A: Copy + Default>(
         find_taps(geometry, pixel, &mut taps);
         let mut c = 0;
         if multiplier == 1 {
-            while c + 32 <= channels {
-                epilogue(pixel, c, &chunk::<X, A, 32>(&taps, kernel, input, c, step));
-                c += 32;
+            while c + CHUNK <= channels {
+                epilogue(pixel, c, &wide(&taps, c));
+                c += CHUNK;
             }
             while c + 8 <= channels {
                 epilogue(pixel, c, &chunk::<X, A, 8>(&taps, kernel, input, c, step));

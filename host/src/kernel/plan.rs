@@ -47,6 +47,7 @@ pub(super) struct Tile<'a> {
 ///
 /// The order is block of pixels, panel, tile: a panel stays in cache over the tiles of a block, and the block's
 /// activations over all panels. The runs of a block are computed once.
+#[inline(always)]
 pub(super) fn walk(geometry: &ConvGeometry, layout: Layout, pixels: Range<usize>, mut visit: impl FnMut(Tile<'_>)) {
     let panels = geometry.group_out().div_ceil(LANES);
     let mut runs = Vec::new();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use std::vec;
 
 use shiftwise_core::link::{CHUNK, Deframer, FRAME, Fault, Report, Request, Response, VERSION, decode, encode};
-use shiftwise_core::model::{Deployable, crc32};
+use shiftwise_core::model::Deployable;
 
 use super::{Limits, LinkError, Reported, SampleResult};
 
@@ -94,9 +94,8 @@ impl<W: Write> Client<W> {
     fn commit(&mut self, file: &[u8]) -> Result<(), LinkError> {
         // A length beyond 32 bits is beyond every board's store as well.
         let bytes = u32::try_from(file.len()).unwrap_or(u32::MAX);
-        self.ask(&Request::Commit { bytes, crc: crc32(file) }, |response| {
-            matches!(response, Response::Facts { .. }).then_some(())
-        })
+        let crc = file.last_chunk().map_or(0, |last| u32::from_le_bytes(*last));
+        self.ask(&Request::Commit { bytes, crc }, |response| matches!(response, Response::Facts { .. }).then_some(()))
     }
 
     /// Runs the loaded deployable on one sample: one byte slice per network input.

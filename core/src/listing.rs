@@ -1,0 +1,32 @@
+//! A deployable's DPU code as text, with the layers it came from.
+
+use core::fmt::{self, Write};
+
+use crate::isa::codec::program;
+use crate::isa::layout::IsaVersion;
+use crate::model::{Deployable, LayerSpan, Step};
+
+/// Writes one line per instruction: index in its job, then the listing line. Comments name jobs and layers.
+///
+/// Code that does not decode ends its job with a comment that says why.
+pub fn write(model: &Deployable<'_>, isa: IsaVersion, out: &mut impl Write) -> fmt::Result {
+    for (number, step) in (0u16..).zip(model.steps()) {
+        let Step::Dpu(job) = step else { continue };
+        writeln!(out, "; step {number}: {} ({} bytes)", job.name, job.bytes)?;
+        let spans = || model.layers().filter(|l| l.step == number);
+        let mut boundary = spans().map(|l| l.first).min();
+        for (index, (offset, line)) in (0u32..).zip(program(isa, model.job_code(&job))) {
+            if boundary == Some(index) {
+                for LayerSpan { layer, count, macs, .. } in spans().filter(|l| l.first == index) {
+                    writeln!(out, "; layer {layer}: {count} instructions, {macs} MAC")?;
+                }
+                boundary = spans().map(|l| l.first).filter(|first| *first > index).min();
+            }
+            match line {
+                Ok(line) => writeln!(out, "{index:6} {line}")?,
+                Err(error) => writeln!(out, "; byte {offset}: {error}")?,
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,351 @@
+//! A session and a host on the two ends of a link in memory, with and without faults on it.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use shiftwise::emit::{Parts, write};
+use shiftwise::link::{Client, Fault, Limits, LinkError, Report, Reported};
+use shiftwise_core::link::{Deframer, FRAME, Request, Response, decode, encode};
+use shiftwise_core::model::{
+    Deployable, DpuJob, Facts, ParseError, Region, Step, TensorDesc, TensorId, TensorList, crc32,
+};
+use shiftwise_core::run::{Memory, NoDpu, Observer, run};
+use shiftwise_firmware::session::{Board, Event, Session};
+use shiftwise_tests::small;
+
+/// Fingerprint of the DPU that the board under test claims to have.
+const FINGERPRINT: u64 = 77;
+const STORE: usize = 16 << 10;
+const ARENA: usize = 4 << 10;
+
+#[derive(Default)]
+struct Fake {
+    ticks: u64,
+}
+
+impl Board for Fake {
+    fn name(&self) -> &str {
+        "fake"
+    }
+    fn hz(&self) -> u32 {
+        1000
+    }
+    fn ticks(&mut self) -> u64 {
+        self.ticks += 5;
+        self.ticks
+    }
+    fn accepts(&self, fingerprint: u64) -> bool {
+        [0, FINGERPRINT].contains(&fingerprint)
+    }
+    fn event(&mut self, event: Event) {
+        assert!(!matches!(event, Event::Step(_, ticks) if ticks != 5), "{event:?}");
+    }
+}
+
+/// One direction of the link: passes bytes on, damaging about one in `rate`.
+struct Wire {
+    sender: Sender<Vec<u8>>,
+    rate: u32,
+    state: u32,
+    /// Bytes damaged.
+    hits: Arc<AtomicU32>,
+}
+
+impl Wire {
+    fn random(&mut self, below: u32) -> u32 {
+        self.state = self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.state >> 8) % below
+    }
+
+    fn pass(&mut self, bytes: &[u8]) {
+        let mut out = Vec::new();
+        for byte in bytes {
+            if self.rate == 0 || self.random(self.rate) > 0 {
+                out.push(*byte);
+                continue;
+            }
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            match self.random(4) {
+                0 => out.push(byte ^ (1 << self.random(8))),
+                1 => {}
+                2 => out.extend([*byte, *byte]),
+                _ => out.extend([*byte, 0]),
+            }
+        }
+        // A closed end means that the other side is gone, which the reading half notices.
+        let _ = self.sender.send(out);
+    }
+}
+
+struct End {
+    receiver: Receiver<Vec<u8>>,
+    pending: VecDeque<u8>,
+}
+
+impl End {
+    fn fill(&mut self, buffer: &mut [u8]) -> usize {
+        while self.pending.is_empty() {
+            match self.receiver.recv() {
+                Ok(bytes) => self.pending.extend(bytes),
+                Err(_) => return 0,
+            }
+        }
+        let n = buffer.len().min(self.pending.len());
+        buffer.iter_mut().zip(self.pending.drain(..n)).for_each(|(to, from)| *to = from);
+        n
+    }
+}
+
+fn wire(rate: u32, seed: u32) -> (Wire, End) {
+    let (sender, receiver) = channel();
+    (Wire { sender, rate, state: seed, hits: Arc::default() }, End { receiver, pending: VecDeque::new() })
+}
+
+impl io::Read for End {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(self.fill(buffer))
+    }
+}
+
+impl io::Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.pass(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The board's halves; newtypes, because both worlds have a `Read` and a `Write`.
+struct BoardEnd(End);
+struct BoardWire(Wire);
+
+impl embedded_io::ErrorType for BoardEnd {
+    type Error = Infallible;
+}
+impl embedded_io::ErrorType for BoardWire {
+    type Error = Infallible;
+}
+impl embedded_io::Read for BoardEnd {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
+        Ok(self.0.fill(buffer))
+    }
+}
+impl embedded_io::Write for BoardWire {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        self.0.pass(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+fn serve(reader: End, writer: Wire) {
+    let (mut store, mut arena) = (vec![0; STORE], vec![0xA5; ARENA]);
+    let (reader, writer) = (BoardEnd(reader), BoardWire(writer));
+    let Ok(()) = Session::new(reader, writer, NoDpu, Fake::default(), &mut store, &mut arena).serve();
+}
+
+/// A client and the board that serves it, over wires that damage one byte in `rate` (0: none).
+///
+/// The number counts damaged bytes.
+fn connect(rate: u32, seed: u32, limits: Limits) -> (Client<Wire>, JoinHandle<()>, Arc<AtomicU32>) {
+    let (to_board, board_in) = wire(rate, seed);
+    let (mut to_host, host_in) = wire(rate, seed ^ 0x5555);
+    to_host.hits = Arc::clone(&to_board.hits);
+    let hits = Arc::clone(&to_board.hits);
+    let board = std::thread::spawn(move || serve(board_in, to_host));
+    (Client::new(to_board, host_in, limits), board, hits)
+}
+
+struct All(Vec<(TensorId, Vec<u8>)>);
+
+impl Observer for All {
+    fn tensor(&mut self, id: TensorId, _: &TensorDesc<'_>, bytes: &[u8]) {
+        self.0.push((id, bytes.to_vec()));
+    }
+}
+
+/// Every tensor of a run on the host.
+fn on_the_host(file: &[u8], input: &[u8]) -> Vec<(TensorId, Vec<u8>)> {
+    let model = Deployable::parse(file).unwrap();
+    let [mut workspace, mut outputs] = [Region::Workspace, Region::Outputs].map(|r| vec![0; model.region_bytes(r)]);
+    let mut inputs = input.to_vec();
+    let (workspace, inputs, outputs) = (&mut workspace[..], &mut inputs[..], &mut outputs[..]);
+    let mut all = All(Vec::new());
+    let mut memory = Memory { constants: model.constants(), workspace, inputs, outputs };
+    run(&model, &mut NoDpu, &mut memory, &mut all).unwrap();
+    all.0
+}
+
+fn as_bytes(tensors: Vec<(TensorId, Vec<u8>)>) -> Vec<(TensorId, Reported)> {
+    tensors.into_iter().map(|(id, bytes)| (id, Reported::Bytes(bytes))).collect()
+}
+
+fn refused(result: Result<impl std::fmt::Debug, LinkError>) -> (Fault, String) {
+    match result {
+        Err(LinkError::Refused { fault, text }) => (fault, text),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn every_tensor_comes_back_while_it_is_alive() {
+    let (mut client, board, _) = connect(0, 1, Limits::default());
+    let info = client.hello().unwrap();
+    assert_eq!((info.board.as_str(), info.store, info.arena, info.hz), ("fake", STORE as u32, ARENA as u32, 1000));
+    let file = small::deployable().unwrap();
+    for round in 0..2 {
+        client.load(&file).unwrap();
+        for n in 0..3 {
+            let input = small::sample(n + round);
+            let host = on_the_host(&file, &input);
+            let bytes = client.sample(std::slice::from_ref(&input), Report::Bytes).unwrap();
+            assert_eq!(bytes.tensors, as_bytes(host.clone()));
+            assert_eq!(bytes.steps, [5; small::STEPS as usize]);
+            let sums = client.sample(std::slice::from_ref(&input), Report::Crc).unwrap();
+            let wanted: Vec<_> = host.iter().map(|(id, bytes)| (*id, Reported::Crc(crc32(bytes)))).collect();
+            assert_eq!(sums.tensors, wanted);
+            let outputs = client.sample(std::slice::from_ref(&input), Report::Outputs).unwrap();
+            assert_eq!(outputs.tensors, as_bytes(vec![host.last().unwrap().clone()]));
+            assert!(client.sample(&[input], Report::None).unwrap().tensors.is_empty());
+        }
+    }
+    client.exit().unwrap();
+    board.join().unwrap();
+}
+
+/// One byte in 3000 damaged in both directions: about every second chunk of a file, and most runs' answers.
+#[test]
+fn a_bad_link_costs_time_and_no_bits() {
+    let limits = Limits { answer: Duration::from_millis(60), step: Duration::from_millis(60), attempts: 1000 };
+    for seed in 0..6 {
+        let (mut client, board, hits) = connect(3000, seed, limits);
+        client.hello().unwrap();
+        let file = small::deployable().unwrap();
+        client.load(&file).unwrap();
+        for n in 0..4 {
+            let input = small::sample(n);
+            let result = client.sample(std::slice::from_ref(&input), Report::Bytes).unwrap();
+            assert_eq!(result.tensors, as_bytes(on_the_host(&file, &input)), "seed {seed} sample {n}");
+            assert_eq!(result.steps.len(), usize::from(small::STEPS));
+        }
+        drop(client);
+        board.join().unwrap();
+        assert!(hits.load(Ordering::Relaxed) > 2, "seed {seed}: the link was good");
+    }
+}
+
+#[test]
+fn what_cannot_run_is_refused_with_a_reason() {
+    let (mut client, board, _) = connect(0, 2, Limits::default());
+    let sample = [small::sample(0)];
+    assert!(matches!(client.sample(&sample, Report::None), Err(LinkError::Deployable(ParseError::Truncated))));
+
+    let with = |fingerprint, workspace_bytes, constants: &[u8], steps: &[Step<'_>]| {
+        let facts = Facts {
+            name: "a name that is longer than sixty-four bytes, because one äöü must not be cut in halves",
+            target: "dpu",
+            tool: "test",
+            workspace_bytes,
+            input_bytes: 0,
+            output_bytes: 0,
+            self_test_samples: 0,
+        };
+        let (tensors, layers, self_test, code) = (&[][..], &[][..], &[][..], &[0; 8][..]);
+        write(&Parts { facts, fingerprint, tensors, steps, layers, self_test, constants, code }).unwrap()
+    };
+    let other = refused(client.load(&with(5, 0, &[], &[])));
+    assert_eq!(other.0, Fault::Target { fingerprint: 5 });
+    let (fault, _) = refused(client.load(&with(0, ARENA as u32 + 1, &[], &[])));
+    assert_eq!(fault, Fault::Memory { needed: ARENA as u32 + 16, given: ARENA as u32 });
+    assert_eq!(refused(client.load(&with(0, 0, &[1; STORE], &[]))).0, Fault::Range);
+
+    let job = Step::Dpu(DpuJob { name: "job", offset: 0, bytes: 8, outputs: TensorList(&[]) });
+    client.load(&with(FINGERPRINT, ARENA as u32, &[], &[job])).unwrap();
+    let (fault, text) = refused(client.sample(&[], Report::Bytes));
+    assert_eq!((fault, text.as_str()), (Fault::Dpu(0), "the deployable holds DPU code and there is no DPU here"));
+
+    // A refusal is no end: the next deployable runs.
+    let file = small::deployable().unwrap();
+    client.load(&file).unwrap();
+    let result = client.sample(&sample, Report::Bytes).unwrap();
+    assert_eq!(result.tensors, as_bytes(on_the_host(&file, &sample[0])));
+    client.exit().unwrap();
+    board.join().unwrap();
+}
+
+#[test]
+fn a_silent_board_is_an_error_and_no_hang() {
+    let (to_board, _board_in) = wire(0, 1);
+    let (_to_host, host_in) = wire(0, 1);
+    let limits = Limits { answer: Duration::from_millis(5), step: Duration::from_millis(5), attempts: 2 };
+    assert!(matches!(Client::new(to_board, host_in, limits).hello(), Err(LinkError::Silent(_))));
+}
+
+fn any_request() -> impl Strategy<Value = Vec<u8>> {
+    let bytes = || prop::collection::vec(any::<u8>(), 0..40);
+    let offset = || prop_oneof![0u32..300, any::<u32>()];
+    let frame = |request: &Request<'_>| encode(1, request, &mut [0; FRAME]).unwrap().to_vec();
+    prop_oneof![
+        (offset(), bytes()).prop_map(move |(offset, bytes)| frame(&Request::Load { offset, bytes: &bytes })),
+        (any::<u8>(), offset(), bytes()).prop_map(move |(index, offset, bytes)| frame(&Request::Input {
+            index: index % 3,
+            offset,
+            bytes: &bytes
+        })),
+        (0u16..20, offset(), offset()).prop_map(move |(t, offset, bytes)| frame(&Request::Read {
+            tensor: TensorId(t),
+            offset,
+            bytes
+        })),
+        (offset(), any::<u32>()).prop_map(move |(bytes, crc)| frame(&Request::Commit { bytes, crc })),
+        Just(frame(&Request::Run { report: Report::Bytes })),
+        Just(frame(&Request::Hello)),
+        bytes(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Any requests and noise, before and after a deployable is loaded: the session serves them all and ends with the
+    /// stream.
+    #[test]
+    fn no_request_stops_a_session(
+        before in prop::collection::vec(any_request(), 0..6),
+        after in prop::collection::vec(any_request(), 0..20),
+    ) {
+        let file = small::deployable().unwrap();
+        let mut stream = before.concat();
+        stream.push(0);
+        stream.extend(encode(1, &Request::Load { offset: 0, bytes: &file }, &mut [0; FRAME]).unwrap());
+        let commit = Request::Commit { bytes: file.len() as u32, crc: u32::from_le_bytes(*file.last_chunk().unwrap()) };
+        stream.extend(encode(2, &commit, &mut [0; FRAME]).unwrap());
+        stream.extend(after.concat());
+        let (to_board, board_in) = wire(0, 1);
+        let (to_host, host_in) = wire(0, 1);
+        to_board.sender.send(stream).unwrap();
+        drop(to_board);
+        serve(board_in, to_host);
+        let mut deframer = Deframer::new();
+        let mut ran = false;
+        for byte in host_in.receiver.iter().flatten() {
+            if let Some(end) = deframer.push(byte) {
+                prop_assert_eq!(end, Ok(()));
+                let (number, answer) = decode::<Response<'_>>(deframer.payload()).unwrap();
+                ran |= number == 2 && matches!(answer, Response::Facts { name: "small", .. });
+            }
+        }
+        prop_assert!(ran, "the deployable was not taken");
+    }
+}

@@ -1,0 +1,281 @@
+//! Target DPU: runs of ops that the DPU can do become jobs, the rest stays on the CPU with a reason.
+
+use std::fmt::Write as _;
+
+use shiftwise_core::isa::codec::{self, encode};
+use shiftwise_core::isa::{End, Inst, Line};
+use shiftwise_core::model::{CODE_ALIGN, CpuOp, TensorId};
+use shiftwise_core::target::Target;
+
+use super::lower::{Context, Lowered, lower};
+use super::plan::{Layout, Policy, Sharing};
+use super::program::{Engine, LayerRow, Program, ProgramStep, Span};
+use super::schedule::{Emitter, Weights};
+use super::tile::{Machine, Shape, Tiling, Unit};
+use super::{cpu, hazard};
+use crate::Error;
+use crate::integer::{IntGraph, IntOp, IntOpKind};
+
+/// Bytes that tensors and kernels in memory are aligned to: a data bus word.
+const ALIGN: u64 = 16;
+/// Bytes of a region that addresses reach (DOC: 29 bits).
+const REACH: u64 = 1 << 29;
+
+/// How [`compile`] lays a network out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DpuOptions {
+    /// Keep every tensor of a job in memory to the job's end, so that all of them can be compared. Default. Otherwise
+    /// memory is used again after the last reader, and only what later steps read can be seen.
+    pub observe: bool,
+    /// An op that the DPU can't do is an error instead of a CPU step.
+    pub strict: bool,
+}
+
+impl Default for DpuOptions {
+    fn default() -> Self {
+        Self { observe: true, strict: false }
+    }
+}
+
+/// Where an op runs.
+enum Place {
+    /// On the DPU, each layer cut like this.
+    Dpu(Vec<Tiling>),
+    /// On the CPU, because.
+    Cpu(String),
+    /// Nowhere.
+    View,
+}
+
+/// Compiles a network for a DPU, with the CPU beside it.
+///
+/// Errors: [`Error::Target`] if the target lacks a bank group, [`Error::Compile`] naming the layer if neither DPU nor CPU
+/// can do it, or if a region is beyond the DPU's addresses.
+pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Result<Program, Error> {
+    let machine = Machine::of(target).ok_or_else(|| {
+        Error::Target(format!("{}: its bank groups are not those of a DPUCZDX8G; nothing can be placed", target.name))
+    })?;
+    let mut sharing = Sharing::of(graph, Policy { separate_io: true, in_place: false })?;
+    let nowhere = vec![(0, 0); graph.tensors.len()];
+    let cx = Context { graph, target, machine, places: &nowhere };
+    let places: Vec<Place> = graph.ops.iter().map(|op| place(&cx, op)).collect();
+    if options.strict
+        && let Some((op, reason)) = graph.ops.iter().zip(&places).find_map(|(o, p)| match p {
+            Place::Cpu(reason) => Some((o, reason)),
+            _ => None,
+        })
+    {
+        return Err(Error::Compile(format!("layer `{}` does not run on {}: {reason}", op.layer, target.name)));
+    }
+    let jobs = jobs(&places);
+    if options.observe {
+        // Steps count from 1.
+        sharing.extend(|step| jobs.iter().find(|j| j.contains(&(step.wrapping_sub(1)))).map_or(step, |j| j.end));
+    }
+    let layout = sharing.lay_out(ALIGN)?;
+    let mut program = Program::new(graph, &target.name, target.fingerprint, &layout)?;
+    let addresses: Vec<(u32, u32)> = layout.places.iter().map(|(r, o)| (*r as u32, *o)).collect();
+    let cx = Context { places: &addresses, ..cx };
+    let mut at = 0;
+    while let Some(op) = graph.ops.get(at) {
+        if let Some(job) = jobs.iter().find(|j| j.start == at) {
+            emit_job(&cx, &places, job.clone(), &sharing, options, &mut program)?;
+            at = job.end;
+            continue;
+        }
+        let before = program.constants.len();
+        let step = cpu::lower(graph, op, &mut program.constants)?;
+        let reason = match &places[at] {
+            Place::Cpu(reason) => Some(reason.clone()),
+            Place::Dpu(_) | Place::View => None,
+        };
+        program.layers.push(LayerRow {
+            constant_bytes: (program.constants.len() - before) as u64,
+            reason,
+            ..LayerRow::new(graph, op, Engine::Cpu, Some(program.steps.len()))
+        });
+        program.steps.push(step);
+        at += 1;
+    }
+    check_reach(&program, &layout)?;
+    Ok(program)
+}
+
+/// Why each op that would stay on the CPU does so, in the order of the ops; `None` for ops that the DPU does and views.
+pub fn placement(graph: &IntGraph, target: &Target) -> Result<Vec<Option<String>>, Error> {
+    let machine = Machine::of(target)
+        .ok_or_else(|| Error::Target(format!("{}: its bank groups are not those of a DPUCZDX8G", target.name)))?;
+    let nowhere = vec![(0, 0); graph.tensors.len()];
+    let cx = Context { graph, target, machine, places: &nowhere };
+    let reason = |op| match place(&cx, op) {
+        Place::Cpu(reason) => Some(reason),
+        Place::Dpu(_) | Place::View => None,
+    };
+    Ok(graph.ops.iter().map(reason).collect())
+}
+
+fn place(cx: &Context<'_>, op: &IntOp) -> Place {
+    if matches!(op.kind, IntOpKind::View) {
+        return Place::View;
+    }
+    let tilings = |lowered: Lowered| {
+        let tiling = |shape: &Shape| {
+            shape.tiling(&cx.machine).ok_or_else(|| {
+                format!(
+                    "not even one output pixel of it fits the banks ({} addresses of feature maps, {} of weights)",
+                    cx.machine.depth, cx.machine.weight_depth
+                )
+            })
+        };
+        lowered.layers.iter().map(|l| tiling(&l.shape)).collect::<Result<Vec<_>, _>>()
+    };
+    match lower(cx, op).and_then(tilings) {
+        Ok(tilings) => Place::Dpu(tilings),
+        Err(reason) => Place::Cpu(reason),
+    }
+}
+
+/// Runs of ops on the DPU, with the views among them. A view before the first op of a run needs no job.
+fn jobs(places: &[Place]) -> Vec<std::ops::Range<usize>> {
+    let mut jobs: Vec<std::ops::Range<usize>> = Vec::new();
+    for (i, place) in places.iter().enumerate() {
+        let open = jobs.last_mut().filter(|j| j.end == i);
+        match (place, open) {
+            (Place::Dpu(_) | Place::View, Some(job)) => job.end = i + 1,
+            (Place::Dpu(_), None) => jobs.push(i..i + 1),
+            _ => {}
+        }
+    }
+    jobs
+}
+
+fn emit_job(
+    cx: &Context<'_>,
+    places: &[Place],
+    job: std::ops::Range<usize>,
+    sharing: &Sharing,
+    options: &DpuOptions,
+    program: &mut Program,
+) -> Result<(), Error> {
+    let lacking = || Error::Target(format!("{}: it lacks a bank group", cx.target.name));
+    let mut emitter = Emitter::new(cx.target, cx.machine).ok_or_else(lacking)?;
+    let step = program.steps.len();
+    let mut outputs = Vec::new();
+    let mut owners: Vec<(usize, String)> = Vec::new();
+    for index in job.clone() {
+        let op = &cx.graph.ops[index];
+        if options.observe || sharing.outlives(op.output, job.end) {
+            outputs.push(TensorId(op.output.0 as u16));
+        }
+        let Place::Dpu(tilings) = &places[index] else {
+            program.layers.push(LayerRow::new(cx.graph, op, Engine::View, Some(step)));
+            continue;
+        };
+        let lowered = lower(cx, op).map_err(|e| Error::Compile(format!("layer `{}`: {e}", op.layer)))?;
+        let (weights, constant_bytes) = constants(&lowered, &mut program.constants)?;
+        let first = emitter.program.len();
+        let conv = lowered.layers.first().is_some_and(|l| l.shape.unit == Unit::Conv);
+        let engine = if conv { Engine::Conv } else { Engine::Misc };
+        let mut row = LayerRow { constant_bytes, ..LayerRow::new(cx.graph, op, engine, Some(step)) };
+        for (layer, tiling) in lowered.layers.iter().zip(tilings) {
+            let amount = emitter.layer(layer, tiling, weights);
+            row.load_bytes += amount.load_bytes;
+            row.save_bytes += amount.save_bytes;
+            row.engine_macs += amount.engine_macs;
+            row.tiles += amount.tiles;
+        }
+        let count = (emitter.program.len() - first) as u32;
+        row.instructions = count;
+        program.layers.push(row);
+        program.spans.push(Span {
+            layer: op.layer.clone(),
+            step: step as u16,
+            first: first as u32,
+            count,
+            macs: op.macs(),
+            output: TensorId(op.output.0 as u16),
+        });
+        owners.push((emitter.program.len(), op.layer.clone()));
+    }
+    emitter.program.push(Inst::from(End {}));
+    program.code.resize(program.code.len().next_multiple_of(CODE_ALIGN), 0);
+    let offset = program.code.len();
+    let tokens = hazard::order(cx.target, &emitter.program);
+    for (i, (inst, tokens)) in emitter.program.into_iter().zip(tokens).enumerate() {
+        let words = encode(cx.target.isa, &Line { tokens, inst }).map_err(|e| {
+            let layer = owners.iter().find(|(end, _)| i < *end).map_or("END", |(_, l)| l.as_str());
+            Error::Compile(format!("layer `{layer}`: no encoding: {e}"))
+        })?;
+        program.code.extend(words.bytes());
+    }
+    let too_large = |_| Error::Compile("more than 4 GiB of code".into());
+    program.steps.push(ProgramStep::Dpu {
+        name: format!("{}_dpu{}", cx.graph.name, program.steps.len()),
+        offset: u32::try_from(offset).map_err(too_large)?,
+        bytes: u32::try_from(program.code.len() - offset).map_err(too_large)?,
+        outputs,
+    });
+    Ok(())
+}
+
+/// Appends a layer's kernel and bias.
+fn constants(lowered: &Lowered, blob: &mut Vec<u8>) -> Result<(Weights, u64), Error> {
+    let mut append = |values: &[i8]| {
+        if values.is_empty() {
+            return Ok(0);
+        }
+        blob.resize(blob.len().next_multiple_of(ALIGN as usize), 0);
+        let at = u32::try_from(blob.len()).ok().filter(|a| u64::from(*a) + (values.len() as u64) < REACH);
+        blob.extend(values.iter().map(|v| *v as u8));
+        at.ok_or_else(|| Error::Compile(format!("more than {REACH} bytes of constants; addresses have 29 bits")))
+    };
+    let weights = Weights { kernel: append(&lowered.kernel)?, bias: append(&lowered.bias)? };
+    Ok((weights, (lowered.kernel.len() + lowered.bias.len()) as u64))
+}
+
+fn check_reach(program: &Program, layout: &Layout) -> Result<(), Error> {
+    let regions = [
+        ("workspace", u64::from(layout.workspace)),
+        ("inputs", layout.inputs.into()),
+        ("outputs", layout.outputs.into()),
+        ("constants", program.constants.len() as u64),
+    ];
+    match regions.iter().find(|(_, bytes)| *bytes > REACH) {
+        Some((name, bytes)) => {
+            Err(Error::Compile(format!("the {name} need {bytes} bytes; a DPU's addresses reach {REACH}")))
+        }
+        None => Ok(()),
+    }
+}
+
+impl Program {
+    /// The instructions as text, one a line, under a line with the layer that they came from.
+    pub fn listing(&self, target: &Target) -> String {
+        let mut text = String::new();
+        for (index, step) in self.steps.iter().enumerate() {
+            match step {
+                ProgramStep::Dpu { name, offset, bytes, .. } => {
+                    let _ = writeln!(text, "# step {index}: {name}");
+                    let from = *offset as usize;
+                    let code = self.code.get(from..from + *bytes as usize).unwrap_or(&[]);
+                    for ((_, line), n) in codec::program(target.isa, code).zip(0u32..) {
+                        if let Some(span) = self.spans.iter().find(|s| usize::from(s.step) == index && s.first == n) {
+                            let _ = writeln!(text, "# layer {}", span.layer);
+                        }
+                        let _ = match line {
+                            Ok(line) => writeln!(text, "{line}"),
+                            Err(e) => writeln!(text, "# {e}"),
+                        };
+                    }
+                }
+                ProgramStep::Cpu(CpuOp::View { .. }) => {}
+                ProgramStep::Cpu(_) | ProgramStep::Add { .. } => {
+                    let row = self.layers.iter().find(|l| l.step == Some(index));
+                    let (layer, op) = row.map_or(("?", "?"), |r| (r.layer.as_str(), r.op));
+                    let _ = writeln!(text, "# step {index}: {op} {layer} on the CPU");
+                }
+            }
+        }
+        text
+    }
+}

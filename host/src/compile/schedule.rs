@@ -1,0 +1,617 @@
+//! A layer and its tiling as instructions: loads, computation, passes over the finished tile, saves.
+
+use shiftwise_core::isa::{Alu, AluInit, Conv, ConvInit, Elew, ElewInit, Inst, Load, Save, alu_mode, elew_type};
+use shiftwise_core::target::{BankKind, Target};
+
+use super::hazard::BANK_GRAIN;
+use super::tile::{Machine, Shape, Tiling, Unit};
+
+/// A feature map in memory: pixel (y, x) starts at `offset + y·row_pitch + x·pixel_pitch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Map {
+    /// Base register.
+    pub reg_id: u32,
+    /// Byte offset of pixel (0, 0).
+    pub offset: u32,
+    /// Bytes between rows.
+    pub row_pitch: u32,
+    /// Bytes between pixels.
+    pub pixel_pitch: u32,
+}
+
+/// What a layer computes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Compute {
+    /// CONV.
+    Conv { shift_cut: u32, shift_bias: u32, act_type: u32 },
+    /// ALU: depthwise convolution; without bias if `biased` is false.
+    Depthwise { shift_cut: u32, shift_bias: u32, act_type: u32, biased: bool },
+    /// ALU: `mode` is maximum or average.
+    Pool { mode: u32, factor: u32, shift_cut: u32, act_type: u32 },
+    /// ELEW: a sum of the operands.
+    Sum { shift_read: Vec<u32>, shift_write: i32, relu: bool },
+}
+
+/// A pass over a finished tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// ELEW with one operand: shift right, saturate.
+    Shift { shift_write: i32, relu: bool },
+    /// ALU, maximum of one tap: an activation that ELEW lacks.
+    Act { act_type: u32 },
+}
+
+/// A layer for one engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Layer {
+    /// Sizes.
+    pub shape: Shape,
+    /// Operands in memory.
+    pub inputs: Vec<Map>,
+    /// Result in memory.
+    pub output: Map,
+    /// Operation.
+    pub compute: Compute,
+    /// What follows on chip.
+    pub passes: Vec<Pass>,
+}
+
+/// Offsets of a layer's constants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Weights {
+    /// `[oc][kh][kw][ic]`, depthwise `[kh][kw][c]`.
+    pub kernel: u32,
+    /// `[oc]`.
+    pub bias: u32,
+}
+
+/// What the instructions of a layer amount to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Amount {
+    /// Bytes of LOADs.
+    pub load_bytes: u64,
+    /// Bytes of SAVEs.
+    pub save_bytes: u64,
+    /// Multiply-accumulates of the arrays, unused lanes and rows included.
+    pub engine_macs: u64,
+    /// Tiles.
+    pub tiles: u32,
+}
+
+/// Hands out addresses of a bank group, around and around.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ring {
+    next: u32,
+}
+
+impl Ring {
+    fn take(&mut self, addresses: u32, depth: u32) -> u32 {
+        let size = addresses.next_multiple_of(BANK_GRAIN);
+        if self.next + size > depth {
+            self.next = 0;
+        }
+        let at = self.next;
+        self.next += size;
+        at
+    }
+}
+
+/// A tile's place in the output and the part of the input under it.
+#[derive(Clone, Copy, Debug)]
+struct Tile {
+    /// First output row, column.
+    at: [u32; 2],
+    /// Output rows, columns.
+    size: [u32; 2],
+    /// First input row, column of the window, padding included.
+    origin: [i64; 2],
+    /// First loaded input column and number of loaded columns.
+    columns: [u32; 2],
+}
+
+/// Collects the instructions of a job.
+#[derive(Debug)]
+pub(super) struct Emitter {
+    m: Machine,
+    pp: u32,
+    bias_depth: u32,
+    first: [u32; 2],
+    first_weight_bank: u32,
+    depthwise_bank: u32,
+    bias_bank: u32,
+    /// The program, without tokens.
+    pub program: Vec<Inst>,
+    input: Ring,
+    output: Ring,
+    weights: Ring,
+    depthwise: Ring,
+    bias: Ring,
+    conv: Option<ConvInit>,
+    alu: Option<AluInit>,
+    port: u32,
+    amount: Amount,
+}
+
+impl Emitter {
+    /// `None` if the target lacks a bank group.
+    pub(super) fn new(target: &Target, m: Machine) -> Option<Self> {
+        let mut features = target.feature_groups();
+        let first = [features.next()?.first.into(), features.next()?.first.into()];
+        let group = |kind| target.group(kind).map(|(g, _)| g);
+        let bias = group(BankKind::Bias)?;
+        Some(Self {
+            m,
+            pp: m.pp,
+            bias_depth: bias.depth,
+            first,
+            first_weight_bank: group(BankKind::ConvWeights)?.first.into(),
+            depthwise_bank: group(BankKind::DepthwiseWeights)?.first.into(),
+            bias_bank: bias.first.into(),
+            program: Vec::new(),
+            input: Ring::default(),
+            output: Ring::default(),
+            weights: Ring::default(),
+            depthwise: Ring::default(),
+            bias: Ring::default(),
+            conv: None,
+            alu: None,
+            port: 0,
+            amount: Amount::default(),
+        })
+    }
+
+    /// Appends the instructions of `layer`.
+    pub(super) fn layer(&mut self, layer: &Layer, t: &Tiling, weights: Weights) -> Amount {
+        self.amount = Amount::default();
+        let s = &layer.shape;
+        let total = s.groups_out(&self.m);
+        let bias = self.load_bias(layer, weights);
+        let tiles: Vec<Tile> = tiles(s, t);
+        let sets: Vec<(u32, u32)> =
+            (0..total).step_by(t.groups as usize).map(|g| (g, t.groups.min(total - g))).collect();
+        if s.unit == Unit::Conv && !t.groups_outside && sets.len() > 1 {
+            for tile in &tiles {
+                let from = self.load_inputs(layer, t, tile, (0, s.groups_in(&self.m)));
+                for &set in &sets {
+                    let kernel = self.load_kernel(layer, weights, set);
+                    self.compute(layer, t, tile, set, &from, kernel, bias);
+                }
+            }
+        } else {
+            for &set in &sets {
+                let kernel = self.load_kernel(layer, weights, set);
+                for tile in &tiles {
+                    let channels = if s.unit == Unit::Conv { (0, s.groups_in(&self.m)) } else { set };
+                    let from = self.load_inputs(layer, t, tile, channels);
+                    self.compute(layer, t, tile, set, &from, kernel, bias);
+                }
+            }
+        }
+        self.amount
+    }
+
+    fn push(&mut self, inst: impl Into<Inst>) {
+        self.program.push(inst.into());
+    }
+
+    fn load(&mut self, load: Load) {
+        self.amount.load_bytes += u64::from(load.length) * u64::from(load.channel);
+        self.push(load);
+    }
+
+    fn load_bias(&mut self, layer: &Layer, weights: Weights) -> u32 {
+        if !matches!(layer.compute, Compute::Conv { .. } | Compute::Depthwise { biased: true, .. }) {
+            return 0;
+        }
+        let channels = layer.shape.output[2];
+        let at = self.bias.take(layer.shape.groups_out(&self.m), self.bias_depth);
+        self.load(Load {
+            bank_id: self.bias_bank,
+            bank_addr: at,
+            jump_read: channels,
+            channel: channels,
+            ddr_addr: weights.bias,
+            ..Load::default()
+        });
+        at
+    }
+
+    /// Weights of output groups `first..first + count`; their address.
+    fn load_kernel(&mut self, layer: &Layer, weights: Weights, (first, count): (u32, u32)) -> u32 {
+        let s = &layer.shape;
+        let taps = s.kernel[0] * s.kernel[1];
+        let lanes = self.m.lanes;
+        let from = first * lanes;
+        let end = ((first + count) * lanes).min(s.output[2]);
+        match layer.compute {
+            Compute::Conv { .. } => {
+                let (channels, groups) = (s.input[2], s.groups_in(&self.m));
+                let at = self.weights.take(taps * groups * count, self.m.weight_depth);
+                for channel in from..end {
+                    self.load(Load {
+                        bank_id: self.first_weight_bank + channel % lanes,
+                        bank_addr: at + (channel / lanes - first) * taps * groups,
+                        jump_write: groups,
+                        jump_read: channels,
+                        length: taps,
+                        channel: channels,
+                        ddr_addr: weights.kernel + channel * taps * channels,
+                        ..Load::default()
+                    });
+                }
+                at
+            }
+            Compute::Depthwise { .. } => {
+                let at = self.depthwise.take(taps * count, self.m.depthwise_depth);
+                self.load(Load {
+                    bank_id: self.depthwise_bank,
+                    bank_addr: at,
+                    jump_write: count,
+                    jump_read: s.output[2],
+                    length: taps,
+                    channel: end - from,
+                    ddr_addr: weights.kernel + from,
+                    ..Load::default()
+                });
+                at
+            }
+            Compute::Pool { .. } | Compute::Sum { .. } => 0,
+        }
+    }
+
+    /// Input groups `first..first + count` under a tile, for every operand; their addresses.
+    fn load_inputs(&mut self, layer: &Layer, t: &Tiling, tile: &Tile, (first, count): (u32, u32)) -> Vec<u32> {
+        let s = &layer.shape;
+        let lanes = self.m.lanes;
+        let [x0, columns] = tile.columns;
+        let row = columns * count;
+        let size = s.rows_under(tile.size[0]).div_ceil(t.pack).div_ceil(self.pp) * t.pack * row;
+        let channels = (count * lanes).min(s.input[2] - first * lanes);
+        let mut bases = Vec::with_capacity(layer.inputs.len());
+        for map in &layer.inputs {
+            let base = self.input.take(size, self.m.depth);
+            bases.push(base);
+            for i in 0..s.rows_under(tile.size[0]) {
+                // Between windows that do not touch lie rows that nobody reads.
+                let between = i % s.stride[0] >= s.kernel[0];
+                let Ok(y) = u32::try_from(tile.origin[0] + i64::from(i)) else { continue };
+                if between || y >= s.input[0] {
+                    continue;
+                }
+                let q = i / t.pack;
+                self.load(Load {
+                    bank_id: self.first[0] + q % self.pp,
+                    bank_addr: base + (q / self.pp * t.pack + i % t.pack) * row,
+                    jump_write: count,
+                    jump_read: map.pixel_pitch,
+                    length: columns,
+                    channel: channels,
+                    reg_id: map.reg_id,
+                    ddr_addr: map.offset + y * map.row_pitch + x0 * map.pixel_pitch + first * lanes,
+                    ..Load::default()
+                });
+            }
+        }
+        bases
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn compute(
+        &mut self,
+        layer: &Layer,
+        t: &Tiling,
+        tile: &Tile,
+        set: (u32, u32),
+        from: &[u32],
+        kernel: u32,
+        bias: u32,
+    ) {
+        self.amount.tiles += 1;
+        let [rows, columns] = tile.size;
+        let size = rows.div_ceil(self.pp) * columns * set.1;
+        let mut at = self.output.take(size, self.m.depth);
+        match &layer.compute {
+            Compute::Sum { shift_read, shift_write, relu } => {
+                let operands: Vec<_> = from.iter().zip(shift_read).map(|(b, s)| (self.first[0], *b, *s)).collect();
+                self.elew(&operands, at, tile.size, set.1, *shift_write, *relu);
+            }
+            Compute::Conv { .. } => self.conv(layer, t, tile, set, from, at, kernel, bias),
+            Compute::Depthwise { .. } | Compute::Pool { .. } => {
+                self.alu(layer, t, tile, set, from, at, kernel, bias);
+            }
+        }
+        for pass in &layer.passes {
+            let to = self.output.take(size, self.m.depth);
+            match *pass {
+                Pass::Shift { shift_write, relu } => {
+                    self.elew(&[(self.first[1], at, 0)], to, tile.size, set.1, shift_write, relu);
+                }
+                Pass::Act { act_type } => self.act(at, to, tile.size, set.1, act_type),
+            }
+            at = to;
+        }
+        let s = &layer.shape;
+        let map = &layer.output;
+        let channels = (set.1 * self.m.lanes).min(s.output[2] - set.0 * self.m.lanes);
+        for r in 0..rows {
+            self.amount.save_bytes += u64::from(columns) * u64::from(channels);
+            let save = Save {
+                bank_id: self.first[1] + r % self.pp,
+                bank_addr: at + r / self.pp * columns * set.1,
+                jump_write: map.pixel_pitch,
+                jump_read: set.1,
+                length: columns,
+                channel: channels,
+                reg_id: map.reg_id,
+                ddr_addr: map.offset
+                    + (tile.at[0] + r) * map.row_pitch
+                    + tile.at[1] * map.pixel_pitch
+                    + set.0 * self.m.lanes,
+                hp_id: self.port,
+                ..Save::default()
+            };
+            self.port ^= 1;
+            self.push(save);
+        }
+    }
+
+    /// Input addresses of the instruction for output row `r` of a tile, before the padding columns; then the pads.
+    fn window(&self, s: &Shape, t: &Tiling, tile: &Tile, from: u32, groups: u32, r: u32, n: u32) -> Window {
+        let row = tile.columns[1] * groups;
+        let hidden = (i64::from(tile.columns[0]) - tile.origin[1]) as u32;
+        let turn = t.pack * row;
+        let address = |turns: u32| {
+            let at = i64::from(from + (r / self.pp + turns) * turn) - i64::from(hidden * groups);
+            at.rem_euclid(self.m.depth.into()) as u32
+        };
+        let cap = if s.unit == Unit::Conv { 15 } else { 255 };
+        let after = |axis: usize, last: u32| {
+            let inside = i64::from(s.input[axis]) - 1 + i64::from(s.pad[axis]) - i64::from(last * s.stride[axis]);
+            inside.clamp(0, cap) as u32
+        };
+        Window {
+            bank: self.first[0] + r % self.pp,
+            addresses: [0, 1, 2, 3].map(address),
+            pad_top: (-(tile.origin[0] + i64::from(r * s.stride[0]))).max(0) as u32,
+            pad_left: hidden,
+            pad_bottom: after(0, tile.at[0] + r + n - 1),
+            pad_right: after(1, tile.at[1] + tile.size[1] - 1),
+            stride_h: if tile.size[0] == 1 { t.pack } else { s.stride[0] },
+            jump_row: if t.pack > 1 { row } else { 1 },
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn conv(
+        &mut self,
+        layer: &Layer,
+        t: &Tiling,
+        tile: &Tile,
+        (first, count): (u32, u32),
+        from: &[u32],
+        to: u32,
+        kernel: u32,
+        bias: u32,
+    ) {
+        let Compute::Conv { shift_cut, shift_bias, act_type } = layer.compute else { return };
+        let s = &layer.shape;
+        let [rows, columns] = tile.size;
+        let groups = s.groups_in(&self.m);
+        let taps = s.kernel[0] * s.kernel[1];
+        for r in (0..rows).step_by(self.m.rows_at_once(s.unit) as usize) {
+            let n = (rows - r).min(self.m.rows_at_once(s.unit));
+            let w = self.window(s, t, tile, from.first().copied().unwrap_or(0), groups, r, n);
+            let init = ConvInit {
+                kernel_h: s.kernel[0],
+                kernel_w: s.kernel[1],
+                stride_h: w.stride_h,
+                stride_w: s.stride[1],
+                shift_cut,
+                shift_bias,
+                act_type,
+                jump_read: groups,
+                jump_read_endl: w.jump_row,
+                jump_write: count,
+                valid_pixel_parallel: n,
+                ..ConvInit::default()
+            };
+            if self.conv != Some(init) {
+                self.conv = Some(init);
+                self.push(init);
+            }
+            for g in 0..count {
+                let [a, b, c, d] = w.addresses;
+                self.amount.engine_macs += u64::from(columns * taps * groups)
+                    * u64::from(self.pp)
+                    * u64::from(self.m.lanes)
+                    * u64::from(self.m.lanes);
+                self.push(Conv {
+                    bank_id_in: w.bank,
+                    bank_addr_in: a,
+                    bank_addr_in_1: b,
+                    bank_addr_in_2: c,
+                    bank_addr_in_3: d,
+                    pad_top: w.pad_top,
+                    pad_left: w.pad_left,
+                    pad_bottom: w.pad_bottom,
+                    pad_right: w.pad_right,
+                    channel_group: groups,
+                    channel_offset: groups * self.m.lanes - s.input[2],
+                    length: columns,
+                    bank_addr_weights: kernel + g * taps * groups,
+                    bank_addr_bias: bias + first + g,
+                    bank_id_out: self.first[1] + r % self.pp,
+                    bank_addr_out: to + r / self.pp * columns * count + g,
+                });
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn alu(
+        &mut self,
+        layer: &Layer,
+        t: &Tiling,
+        tile: &Tile,
+        (first, count): (u32, u32),
+        from: &[u32],
+        to: u32,
+        kernel: u32,
+        bias: u32,
+    ) {
+        let s = &layer.shape;
+        let [rows, columns] = tile.size;
+        let end = (first + count) * self.m.lanes;
+        let base = AluInit {
+            kernel_h: s.kernel[0],
+            kernel_w: s.kernel[1],
+            stride_w: s.stride[1],
+            length: columns,
+            channel_group: count,
+            channel_offset: end.saturating_sub(s.output[2]),
+            jump_read: count,
+            jump_write: count,
+            jump_read_weights: count,
+            ..AluInit::default()
+        };
+        let base = match layer.compute {
+            Compute::Depthwise { shift_cut, shift_bias, act_type, biased } => {
+                let exec_mode = if biased { alu_mode::DWCONV } else { alu_mode::DWCONV_NO_BIAS };
+                AluInit { exec_mode, shift_cut, shift_bias, act_type, ..base }
+            }
+            Compute::Pool { mode, factor, shift_cut, act_type } => {
+                AluInit { exec_mode: mode, multi_factor: factor, shift_cut, act_type, ..base }
+            }
+            Compute::Conv { .. } | Compute::Sum { .. } => return,
+        };
+        let steps = columns * count * s.kernel[0] * s.kernel[1];
+        for r in (0..rows).step_by(self.m.rows_at_once(s.unit) as usize) {
+            let n = (rows - r).min(self.m.rows_at_once(s.unit));
+            let w = self.window(s, t, tile, from.first().copied().unwrap_or(0), count, r, n);
+            self.alu_init(AluInit { stride_h: w.stride_h, jump_read_endl: w.jump_row, ..base });
+            self.amount.engine_macs += u64::from(steps) * u64::from(self.m.alu_rows) * u64::from(self.m.lanes);
+            let [a, b, c, d] = w.addresses;
+            self.push(Alu {
+                bank_id_in: w.bank,
+                bank_addr_in: a,
+                bank_addr_in_1: b,
+                bank_addr_in_2: c,
+                bank_addr_in_3: d,
+                valid_pixel_parallel: n,
+                pad_top: w.pad_top,
+                pad_left: w.pad_left,
+                pad_bottom: w.pad_bottom,
+                pad_right: w.pad_right,
+                bank_addr_weights: kernel,
+                bank_addr_bias: bias + first,
+                bank_id_out: self.first[1] + r % self.pp,
+                bank_addr_out: to + r / self.pp * columns * count,
+                ..Alu::default()
+            });
+        }
+    }
+
+    /// A sum over tiles that lie at (first bank, address) with a left shift each.
+    fn elew(
+        &mut self,
+        operands: &[(u32, u32, u32)],
+        to: u32,
+        [rows, columns]: [u32; 2],
+        groups: u32,
+        shift_write: i32,
+        relu: bool,
+    ) {
+        let at_once = self.m.rows_at_once(Unit::Elew);
+        for r in (0..rows).step_by(at_once as usize) {
+            let turn = r / self.pp * columns * groups;
+            for (id, &(bank, base, shift_read)) in (0..).zip(operands) {
+                self.push(ElewInit {
+                    id,
+                    bank_id_in: bank + r % self.pp,
+                    bank_addr_in: base + turn,
+                    jump_read: groups,
+                    shift_read,
+                    ..ElewInit::default()
+                });
+            }
+            let n = (rows - r).min(at_once);
+            self.amount.engine_macs +=
+                u64::from(columns * groups) * operands.len() as u64 * u64::from(at_once * self.m.lanes);
+            self.push(Elew {
+                num: operands.len() as u32,
+                elew_type: elew_type::ADD,
+                act_type: relu.into(),
+                shift_write,
+                length: columns,
+                channel_group: groups,
+                valid_pixel_parallel: n,
+                jump_write: groups,
+                bank_id_out: self.first[1] + r % self.pp,
+                bank_addr_out: to + turn,
+                ..Elew::default()
+            });
+        }
+    }
+
+    /// An activation over a tile: the maximum of one tap.
+    fn act(&mut self, from: u32, to: u32, [rows, columns]: [u32; 2], groups: u32, act_type: u32) {
+        self.alu_init(AluInit {
+            exec_mode: alu_mode::MAX_POOL,
+            act_type,
+            length: columns,
+            channel_group: groups,
+            jump_read: groups,
+            jump_write: groups,
+            ..AluInit::default()
+        });
+        let at_once = self.m.rows_at_once(Unit::Pool);
+        for r in (0..rows).step_by(at_once as usize) {
+            let turn = r / self.pp * columns * groups;
+            self.amount.engine_macs += u64::from(columns * groups) * u64::from(at_once * self.m.lanes);
+            self.push(Alu {
+                bank_id_in: self.first[1] + r % self.pp,
+                bank_addr_in: from + turn,
+                valid_pixel_parallel: (rows - r).min(at_once),
+                bank_id_out: self.first[1] + r % self.pp,
+                bank_addr_out: to + turn,
+                ..Alu::default()
+            });
+        }
+    }
+
+    fn alu_init(&mut self, init: AluInit) {
+        if self.alu != Some(init) {
+            self.alu = Some(init);
+            self.push(init);
+        }
+    }
+}
+
+/// The input side of one CONV or ALU.
+struct Window {
+    bank: u32,
+    addresses: [u32; 4],
+    pad_top: u32,
+    pad_left: u32,
+    pad_bottom: u32,
+    pad_right: u32,
+    stride_h: u32,
+    jump_row: u32,
+}
+
+/// The tiles of a layer, row by row.
+fn tiles(s: &Shape, t: &Tiling) -> Vec<Tile> {
+    let mut all = Vec::new();
+    for y in (0..s.output[0]).step_by(t.rows as usize) {
+        for x in (0..s.output[1]).step_by(t.columns as usize) {
+            let size = [t.rows.min(s.output[0] - y), t.columns.min(s.output[1] - x)];
+            let origin = |axis: usize, at: u32| i64::from(at * s.stride[axis]) - i64::from(s.pad[axis]);
+            let origin = [origin(0, y), origin(1, x)];
+            let first = origin[1].max(0);
+            let end = (origin[1] + i64::from(s.columns_under(size[1]))).min(s.input[1].into());
+            let columns = [first as u32, (end - first).max(1) as u32];
+            all.push(Tile { at: [y, x], size, origin, columns });
+        }
+    }
+    all
+}

@@ -1,0 +1,290 @@
+//! Cutting a layer into tiles that fit the banks.
+//!
+//! A tile is `rows` × `columns` output pixels of `groups` channel groups. Its input lies in the first feature-map group,
+//! its result in the second; both are rings, so that with tiles of at most half a bank the next tile loads while this
+//! one computes and the last one is saved. All sizes that fit are priced by [`Cost`], and the cheapest wins.
+
+use shiftwise_core::target::Target;
+
+use super::hazard::BANK_GRAIN;
+
+/// Sizes of a layer as the engines see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Input rows, columns, channels.
+    pub input: [u32; 3],
+    /// Output rows, columns, channels.
+    pub output: [u32; 3],
+    /// Taps.
+    pub kernel: [u32; 2],
+    /// Strides.
+    pub stride: [u32; 2],
+    /// Padding above and left.
+    pub pad: [u32; 2],
+    /// Input maps.
+    pub operands: u32,
+    /// Passes over the finished tile.
+    pub passes: u32,
+    /// Which engine, and what it may do at once.
+    pub unit: Unit,
+}
+
+/// The engine of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// CONV: reads all channels, writes one output group at a time.
+    Conv,
+    /// ALU with weights.
+    Depthwise,
+    /// ALU without weights.
+    Pool,
+    /// ELEW.
+    Elew,
+}
+
+/// How a layer is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tiling {
+    /// Output rows of a tile.
+    pub rows: u32,
+    /// Output columns of a tile.
+    pub columns: u32,
+    /// Channel groups of a tile: output groups of CONV, input and output groups otherwise.
+    pub groups: u32,
+    /// Input rows that share a bank.
+    pub pack: u32,
+    /// All tiles of one set of groups before the next set: weights are loaded once, inputs once per set.
+    pub groups_outside: bool,
+}
+
+/// The numbers of a target that tiles depend on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Machine {
+    /// Banks of a feature-map group.
+    pub pp: u32,
+    /// Bytes of a bank address.
+    pub lanes: u32,
+    /// Addresses of a feature-map bank.
+    pub depth: u32,
+    /// Addresses of a weight bank.
+    pub weight_depth: u32,
+    /// Addresses of a depthwise weight bank.
+    pub depthwise_depth: u32,
+    /// Rows of an ALU.
+    pub alu_rows: u32,
+    /// Rows of an ELEW.
+    pub elew_rows: u32,
+}
+
+impl Machine {
+    /// Rows that one instruction of a unit computes.
+    pub(super) fn rows_at_once(&self, unit: Unit) -> u32 {
+        match unit {
+            Unit::Conv => self.pp,
+            Unit::Depthwise | Unit::Pool => self.alu_rows,
+            Unit::Elew => self.elew_rows,
+        }
+        .clamp(1, self.pp)
+    }
+}
+
+/// Longest transfer of one LOAD or SAVE, and longest row of CONV (DOC: 10-bit fields).
+pub(super) const MAX_LENGTH: u32 = 1024;
+/// Largest `jump_read_endl` of CONVINIT (DOC).
+const MAX_CONV_ENDL: u32 = 1024;
+/// Largest `jump_read_endl` of ALUINIT (DOC).
+const MAX_ALU_ENDL: u32 = 8192;
+/// Most channel groups of an instruction (DOC).
+const MAX_GROUPS: u32 = 256;
+/// Address fields of an input: the rows of an instruction pass the end of the bank group at most three times (DEC).
+const ROW_TURNS: u32 = 4;
+
+/// Bytes per cycle that loads and saves get, and cycles that every instruction costs on top. Estimates for choosing
+/// tiles only (dpu.md §6: 24 bytes per cycle measured, 30 to 150 cycles assumed).
+const BYTES_PER_CYCLE: u64 = 24;
+const TRANSFER_START: u64 = 30;
+const COMPUTE_START: u64 = 40;
+
+impl Shape {
+    /// Channel groups of the input.
+    pub(super) fn groups_in(&self, m: &Machine) -> u32 {
+        self.input[2].div_ceil(m.lanes)
+    }
+
+    /// Channel groups of the output.
+    pub(super) fn groups_out(&self, m: &Machine) -> u32 {
+        self.output[2].div_ceil(m.lanes)
+    }
+
+    /// Input columns under `columns` outputs, padding included.
+    pub(super) fn columns_under(&self, columns: u32) -> u32 {
+        (columns - 1) * self.stride[1] + self.kernel[1]
+    }
+
+    /// Input rows under `rows` outputs, padding included.
+    pub(super) fn rows_under(&self, rows: u32) -> u32 {
+        (rows - 1) * self.stride[0] + self.kernel[0]
+    }
+
+    /// Addresses of a tile's input in each bank.
+    pub(super) fn input_addresses(&self, m: &Machine, t: &Tiling) -> u32 {
+        let groups = if self.unit == Unit::Conv { self.groups_in(m) } else { t.groups };
+        let columns = self.columns_under(t.columns).min(self.input[1]);
+        self.rows_under(t.rows).div_ceil(t.pack).div_ceil(m.pp) * t.pack * columns * groups
+    }
+
+    /// Addresses of a tile's result in each bank.
+    pub(super) fn output_addresses(m: &Machine, t: &Tiling) -> u32 {
+        t.rows.div_ceil(m.pp) * t.columns * t.groups
+    }
+
+    /// Addresses of a set of weights in each bank.
+    pub(super) fn weight_addresses(&self, m: &Machine, t: &Tiling) -> u32 {
+        let taps = self.kernel[0] * self.kernel[1];
+        match self.unit {
+            Unit::Conv => taps.saturating_mul(self.groups_in(m)).saturating_mul(t.groups),
+            Unit::Depthwise => taps.saturating_mul(t.groups),
+            Unit::Pool | Unit::Elew => 0,
+        }
+    }
+
+    /// Whether a tile fits `slots` times, and every field of its instructions holds its value.
+    fn fits(&self, m: &Machine, t: &Tiling, slots: u32) -> bool {
+        let room = |addresses: u32, blocks: u32, depth: u32| {
+            addresses
+                .checked_next_multiple_of(BANK_GRAIN)
+                .and_then(|a| a.checked_mul(blocks))
+                .is_some_and(|a| a <= depth)
+        };
+        // Weights that are loaded once need no second place.
+        let weight_slots = if t.groups < self.groups_out(m) { slots } else { 1 };
+        let columns = self.columns_under(t.columns).min(self.input[1]);
+        let row = columns * if self.unit == Unit::Conv { self.groups_in(m) } else { t.groups };
+        let endl = if self.unit == Unit::Conv { MAX_CONV_ENDL } else { MAX_ALU_ENDL };
+        let at_once = m.rows_at_once(self.unit).min(t.rows);
+        // The last instruction of a bank turn starts furthest into it.
+        let first_bank = if t.rows == 1 { 0 } else { (m.pp - 1) / at_once * at_once };
+        let first_bank = first_bank.min((t.rows - 1) / at_once * at_once);
+        let reach = first_bank + ((at_once - 1) * self.stride[0] + self.kernel[0] - 1) / t.pack;
+        let weight_depth = if self.unit == Unit::Conv { m.weight_depth } else { m.depthwise_depth };
+        columns <= MAX_LENGTH
+            && t.columns <= MAX_LENGTH
+            && t.groups <= MAX_GROUPS
+            && (t.pack == 1 || row <= endl)
+            && reach < ROW_TURNS * m.pp
+            && room(self.input_addresses(m, t), self.operands * slots, m.depth)
+            && room(Self::output_addresses(m, t), (1 + self.passes) * slots, m.depth)
+            && room(self.weight_addresses(m, t), weight_slots, weight_depth)
+    }
+
+    /// The cheapest tiling; `None` if no tile fits.
+    pub(super) fn tiling(&self, m: &Machine) -> Option<Tiling> {
+        let [height, width, _] = self.output;
+        let groups = self.groups_out(m);
+        let mut rows: Vec<u32> = (1..=16).map(|n| n * m.pp).filter(|r| *r < height).collect();
+        rows.extend([1, height]);
+        let columns = parts(width);
+        let sets = parts(groups);
+        let mut best: Option<(u64, Tiling)> = None;
+        for &rows in &rows {
+            let own = [self.stride[0], self.kernel[0].div_ceil(m.pp)];
+            // With one output row the stride is free, and packing brings a tall window into few banks.
+            let packs = if rows == 1 { &own[..] } else { &own[..1] };
+            for (&pack, &columns) in packs.iter().flat_map(|p| columns.iter().map(move |c| (p, c))) {
+                for &groups in &sets {
+                    for groups_outside in [false, true] {
+                        let t = Tiling { rows, columns, groups, pack, groups_outside };
+                        let slots = if self.fits(m, &t, 2) {
+                            2
+                        } else if self.fits(m, &t, 1) {
+                            1
+                        } else {
+                            continue;
+                        };
+                        let cost = self.cost(m, &t, slots);
+                        if best.is_none_or(|(c, _)| cost < c) {
+                            best = Some((cost, t));
+                        }
+                    }
+                }
+            }
+        }
+        best.map(|(_, t)| t)
+    }
+
+    /// Estimated cycles.
+    fn cost(&self, m: &Machine, t: &Tiling, slots: u32) -> u64 {
+        let wide = u64::from;
+        let [height, width, channels] = self.output;
+        let (row_tiles, column_tiles) = (wide(height.div_ceil(t.rows)), wide(width.div_ceil(t.columns)));
+        let sets = wide(self.groups_out(m).div_ceil(t.groups));
+        let tiles = row_tiles * column_tiles;
+        let conv = self.unit == Unit::Conv;
+        let taps = wide(self.kernel[0]) * wide(self.kernel[1]);
+        let rows_in = wide(self.rows_under(t.rows).min(self.input[0]));
+        let columns_in = wide(self.columns_under(t.columns).min(self.input[1]));
+        // Channels of a tile's input; tiles of other units split them, so that the sum over sets is the same.
+        let input_loads = if conv && t.groups_outside { sets } else { 1 };
+        let input_bytes = rows_in * columns_in * wide(self.input[2]) * wide(self.operands);
+        let input_count = rows_in * wide(self.operands) * if conv { input_loads } else { sets };
+        let weights = match self.unit {
+            Unit::Conv => taps * wide(self.input[2]) * wide(channels),
+            Unit::Depthwise => taps * wide(channels),
+            Unit::Pool | Unit::Elew => 0,
+        };
+        let weight_loads = if conv && sets > 1 && !t.groups_outside { tiles } else { 1 };
+        let weight_count = if conv { wide(channels) } else { sets };
+        let load = (tiles * input_bytes * input_loads + weights * weight_loads) / BYTES_PER_CYCLE
+            + (tiles * input_count + weight_count * weight_loads) * TRANSFER_START;
+        let output_bytes = wide(height) * wide(width) * wide(channels);
+        let save = output_bytes / BYTES_PER_CYCLE + wide(height) * column_tiles * sets * TRANSFER_START;
+        let at_once = m.rows_at_once(self.unit);
+        let last = height - (height.div_ceil(t.rows) - 1) * t.rows;
+        let row_groups = (row_tiles - 1) * wide(t.rows.div_ceil(at_once)) + wide(last.div_ceil(at_once));
+        let (depth, calls) = if conv {
+            (wide(self.groups_in(m)) * wide(self.groups_out(m)), wide(self.groups_out(m)))
+        } else {
+            (wide(self.groups_out(m)) * wide(self.operands + self.passes), sets)
+        };
+        let compute = row_groups * (wide(width) * taps * depth + column_tiles * calls * COMPUTE_START);
+        let ends = (input_bytes + weights / sets) / BYTES_PER_CYCLE + save / (tiles * sets);
+        if slots > 1 { load.max(compute).max(save) + ends } else { load + compute + save }
+    }
+}
+
+/// Sizes that cut `whole` into equal parts, largest first.
+fn parts(whole: u32) -> Vec<u32> {
+    let mut sizes: Vec<u32> = (1..=whole.min(32)).map(|n| whole.div_ceil(n)).collect();
+    let mut size = whole / 33;
+    while size > 0 {
+        sizes.push(size);
+        size = size * 2 / 3;
+    }
+    sizes.push(1);
+    sizes.dedup();
+    sizes
+}
+
+impl Machine {
+    /// The numbers of `target`; `None` if it lacks a bank group that tiles need.
+    pub(super) fn of(target: &Target) -> Option<Self> {
+        use shiftwise_core::target::BankKind;
+        let mut features = target.feature_groups();
+        let (first, second) = (features.next()?, features.next()?);
+        let pp = u32::from(target.pixel_parallel);
+        let lanes = u32::from(target.input_channel_parallel);
+        let usable = lanes == u32::from(target.output_channel_parallel)
+            && [first, second].iter().all(|g| u32::from(g.count) == pp && u32::from(g.width) == lanes)
+            && first.depth == second.depth
+            && pp > 0;
+        usable.then_some(Self {
+            pp,
+            lanes,
+            depth: first.depth,
+            weight_depth: target.group(BankKind::ConvWeights)?.0.depth,
+            depthwise_depth: target.group(BankKind::DepthwiseWeights)?.0.depth,
+            alu_rows: target.alu_pixel_parallel.into(),
+            elew_rows: target.elew_pixel_parallel.into(),
+        })
+    }
+}

@@ -1,0 +1,4 @@
+mod blob;
+mod schedule;
+mod vendor;
+mod xmodel;

@@ -1,0 +1,107 @@
+//! Events for a timeline viewer: the Chrome trace format, which Perfetto reads too.
+
+use serde::Serialize;
+use shiftwise_core::isa::Engine;
+use shiftwise_core::model::Deployable;
+
+use crate::JobRun;
+use crate::report::step_of;
+
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    ph: &'static str,
+    /// Microseconds.
+    ts: f64,
+    dur: f64,
+    pid: u32,
+    tid: u32,
+    args: Args<'a>,
+}
+
+#[derive(Serialize)]
+struct Args<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_cycle: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cycles: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+}
+
+const NO_ARGS: Args<'static> =
+    Args { name: None, index: None, layer: None, start_cycle: None, cycles: None, bytes: None };
+
+#[derive(Serialize)]
+struct Trace<'a> {
+    #[serde(rename = "displayTimeUnit")]
+    unit: &'static str,
+    #[serde(rename = "traceEvents")]
+    events: Vec<Row<'a>>,
+}
+
+/// The jobs one after the other; one row of the viewer per engine, and one for layers.
+pub(crate) fn chrome(clock_mhz: u32, jobs: &[JobRun], model: &Deployable<'_>) -> String {
+    let time = |cycle: u64| cycle as f64 / f64::from(clock_mhz.max(1));
+    let layer_row = Engine::ALL.len() as u32;
+    let names = Engine::ALL.iter().map(|e| e.name()).chain(["layers"]);
+    let mut events: Vec<Row<'_>> = (0u32..)
+        .zip(names)
+        .map(|(tid, name)| Row {
+            name: "thread_name",
+            ph: "M",
+            ts: 0.0,
+            dur: 0.0,
+            pid: 0,
+            tid,
+            args: Args { name: Some(name), ..NO_ARGS },
+        })
+        .collect();
+    let mut origin = 0;
+    for job in jobs {
+        let step = step_of(model, job);
+        let layers: Vec<_> = model.layers().filter(|l| Some(l.step) == step).collect();
+        for e in &job.events {
+            let layer = layers.iter().find(|l| e.index.wrapping_sub(l.first) < l.count).map(|l| l.layer);
+            events.push(Row {
+                name: e.kind.mnemonic(),
+                ph: "X",
+                ts: time(origin + e.start),
+                dur: time(e.end - e.start),
+                pid: 0,
+                tid: e.kind.engine() as u32,
+                args: Args {
+                    index: Some(e.index),
+                    layer,
+                    start_cycle: Some(origin + e.start),
+                    cycles: Some(e.end - e.start),
+                    bytes: Some(e.bytes_in + e.bytes_out).filter(|b| *b > 0),
+                    ..NO_ARGS
+                },
+            });
+        }
+        for layer in &layers {
+            let own = crate::report::span(&job.events, layer);
+            if let (Some(start), Some(end)) = (own.iter().map(|e| e.start).min(), own.iter().map(|e| e.end).max()) {
+                events.push(Row {
+                    name: layer.layer,
+                    ph: "X",
+                    ts: time(origin + start),
+                    dur: time(end - start),
+                    pid: 0,
+                    tid: layer_row,
+                    args: Args { cycles: Some(end - start), start_cycle: Some(origin + start), ..NO_ARGS },
+                });
+            }
+        }
+        origin += job.cycles;
+    }
+    // Plain data with string keys: serialising cannot fail.
+    serde_json::to_string(&Trace { unit: "ns", events }).unwrap_or_default()
+}

@@ -1,0 +1,90 @@
+//! Deployables from outside: whatever the bytes, reading and running them returns and does not panic.
+
+use proptest::prelude::*;
+use shiftwise_core::model::{Deployable, Region, TensorDesc, TensorId, crc32};
+use shiftwise_core::run::{Memory, NoDpu, Observer, run};
+use shiftwise_tests::small;
+
+#[derive(Default)]
+struct Tensors(Vec<(String, Vec<u8>)>);
+
+impl Observer for Tensors {
+    fn tensor(&mut self, _: TensorId, tensor: &TensorDesc<'_>, bytes: &[u8]) {
+        self.0.push((tensor.name.into(), bytes.to_vec()));
+    }
+}
+
+/// Runs a deployable on input bytes; `None` if it needs more memory or work than a test should spend.
+fn run_all(file: &[u8], input: &[u8]) -> Option<Tensors> {
+    let model = Deployable::parse(file).ok()?;
+    let sizes = [Region::Workspace, Region::Inputs, Region::Outputs].map(|r| model.region_bytes(r));
+    if sizes.iter().any(|n| *n > 1 << 16) {
+        return None;
+    }
+    let [mut workspace, mut inputs, mut outputs] = sizes.map(|n| vec![0; n]);
+    inputs.iter_mut().zip(input).for_each(|(to, from)| *to = *from);
+    let mut memory =
+        Memory { constants: model.constants(), workspace: &mut workspace, inputs: &mut inputs, outputs: &mut outputs };
+    let mut seen = Tensors::default();
+    run(&model, &mut NoDpu, &mut memory, &mut seen).ok()?;
+    Some(seen)
+}
+
+fn with_crc(mut file: Vec<u8>) -> Vec<u8> {
+    let body = file.len().saturating_sub(4);
+    let crc = crc32(&file[..body]);
+    file[body..].copy_from_slice(&crc.to_le_bytes());
+    file
+}
+
+#[test]
+fn the_small_network_has_values_in_every_tensor() {
+    let file = small::deployable().unwrap();
+    let seen = run_all(&file, &small::sample(0)).unwrap();
+    assert_eq!(seen.0.len(), usize::from(small::TENSORS));
+    for (name, bytes) in &seen.0 {
+        let mut values = bytes.clone();
+        values.sort();
+        values.dedup();
+        assert!(values.len() > 2, "{name} {bytes:?}");
+    }
+    let floats = seen.0.last().unwrap().1.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
+    assert!((floats.sum::<f32>() - 1.0).abs() < 1e-5);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+    /// The checksum is made good again, so that the damage reaches every check behind it, and the runner.
+    #[test]
+    fn forged_deployables_never_panic(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..4), 1..6),
+        cut in prop::option::weighted(0.1, any::<prop::sample::Index>()),
+    ) {
+        let mut file = small::deployable().unwrap();
+        // Constants may hold anything: aim at the records before them.
+        let records = file.len() - Deployable::parse(&file).unwrap().constants().len() - 4;
+        for (at, value, kind) in edits {
+            let byte = &mut file[at.index(records)];
+            *byte = match kind {
+                0 => value,
+                1 => byte.wrapping_add(1),
+                2 => byte.wrapping_sub(1),
+                _ => [0, 1, 127, 128, 255][usize::from(value) % 5],
+            };
+        }
+        if let Some(cut) = cut {
+            file.truncate(cut.index(file.len()).max(8));
+            let length = (file.len() as u32).to_le_bytes();
+            if let Some(field) = file.get_mut(16..20) {
+                field.copy_from_slice(&length);
+            }
+        }
+        let _ = run_all(&with_crc(file), &small::sample(1));
+    }
+
+    #[test]
+    fn noise_is_no_deployable(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(Deployable::parse(&bytes).is_err());
+    }
+}

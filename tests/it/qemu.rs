@@ -1,0 +1,100 @@
+//! The firmware on an emulated board: every tensor's bytes as on the host.
+//!
+//! Runs when `SHIFTWISE_QEMU=1`; needs QEMU and a compiler for the board.
+
+use std::time::Instant;
+
+use shiftwise::link::image::{board, build};
+use shiftwise::link::{Board, BoardSpec, Limits, LinkError, Report, Reported, run_on_board};
+use shiftwise_core::model::{Deployable, Region, Role, TensorDesc, TensorId, crc32};
+use shiftwise_core::run::{Memory, NoDpu, Observer, run};
+use shiftwise_tests::small;
+
+fn wanted() -> bool {
+    let on = std::env::var("SHIFTWISE_QEMU").is_ok_and(|v| v == "1");
+    if !on {
+        eprintln!("not run: set SHIFTWISE_QEMU=1");
+    }
+    on
+}
+
+struct All(Vec<(TensorId, Role, Vec<u8>)>);
+
+impl Observer for All {
+    fn tensor(&mut self, id: TensorId, tensor: &TensorDesc<'_>, bytes: &[u8]) {
+        self.0.push((id, tensor.role, bytes.to_vec()));
+    }
+}
+
+fn on_the_host(file: &[u8], input: &[u8]) -> Vec<(TensorId, Role, Vec<u8>)> {
+    let model = Deployable::parse(file).unwrap();
+    let [mut workspace, mut outputs] = [Region::Workspace, Region::Outputs].map(|r| vec![0; model.region_bytes(r)]);
+    let mut memory = Memory {
+        constants: model.constants(),
+        workspace: &mut workspace,
+        inputs: &mut input.to_vec(),
+        outputs: &mut outputs,
+    };
+    let mut all = All(Vec::new());
+    run(&model, &mut NoDpu, &mut memory, &mut all).unwrap();
+    all.0
+}
+
+#[test]
+fn every_tensor_is_equal_on_mps2_an386() {
+    if !wanted() {
+        return;
+    }
+    let spec: BoardSpec = "qemu:mps2-an386".parse().unwrap();
+    let image = build(board("mps2-an386").unwrap()).unwrap();
+    let file = small::deployable().unwrap();
+    let samples = || (0..3).map(|n| vec![small::sample(n)]);
+
+    let bytes = run_on_board(&spec, &image.elf, &file, samples(), Report::Bytes).unwrap();
+    let sums = run_on_board(&spec, &image.elf, &file, samples(), Report::Crc).unwrap();
+    let outputs = run_on_board(&spec, &image.elf, &file, samples(), Report::Outputs).unwrap();
+    assert_eq!(bytes.info.board, "mps2-an386");
+    for (n, ((bytes, sums), outputs)) in bytes.samples.iter().zip(&sums.samples).zip(&outputs.samples).enumerate() {
+        let host = on_the_host(&file, &small::sample(n as u32));
+        assert_eq!(host.len(), usize::from(small::TENSORS));
+        let all = |wrap: fn(&[u8]) -> Reported| host.iter().map(|(id, _, b)| (*id, wrap(b))).collect::<Vec<_>>();
+        assert_eq!(bytes.tensors, all(|b| Reported::Bytes(b.to_vec())));
+        assert_eq!(sums.tensors, all(|b| Reported::Crc(crc32(b))));
+        let (id, role, last) = host.last().unwrap();
+        assert!(matches!(role, Role::Output(0)));
+        assert_eq!(outputs.tensors, [(*id, Reported::Bytes(last.clone()))]);
+        assert_eq!(bytes.steps.len(), usize::from(small::STEPS));
+        assert!(bytes.steps.iter().all(|n| *n > 0), "{:?}", bytes.steps);
+        println!("sample {n}: instructions per step {:?}", bytes.steps);
+    }
+    println!("log: {:?}", bytes.log);
+    assert!(bytes.log.iter().any(|line| line.contains("shiftwise firmware")), "{:?}", bytes.log);
+    assert!(bytes.log.iter().any(|line| line.contains("the host is done")), "{:?}", bytes.log);
+}
+
+#[test]
+fn a_deployable_sent_over_the_port_runs_and_a_damaged_one_is_refused() {
+    if !wanted() {
+        return;
+    }
+    let spec: BoardSpec = "qemu:mps2-an386".parse().unwrap();
+    let image = build(board("mps2-an386").unwrap()).unwrap();
+    let file = small::deployable().unwrap();
+    // Not put into memory beforehand: every byte goes over the port.
+    let mut machine = Board::start(&spec, &image.elf, &[], Limits::default()).unwrap();
+    let start = Instant::now();
+    machine.load(&file).unwrap();
+    println!("{} bytes sent in {:?}", file.len(), start.elapsed());
+    let result = machine.sample(&[small::sample(5)], Report::Outputs).unwrap();
+    let host = on_the_host(&file, &small::sample(5));
+    let (id, _, output) = host.last().unwrap();
+    assert_eq!(result.bytes(*id), Some(&output[..]));
+    let error = machine.sample(&[vec![0; 5]], Report::None).unwrap_err();
+    assert!(matches!(error, LinkError::Inputs { .. }), "{error}");
+    machine.load(&file).unwrap();
+    let again = machine.sample(&[small::sample(5)], Report::Outputs).unwrap();
+    assert_eq!(again.tensors, result.tensors);
+    // The counter ticks once per 40 instructions, so a step's count may differ by one tick.
+    assert!(again.steps.iter().zip(&result.steps).all(|(a, b)| a.abs_diff(*b) <= 40), "{again:?} {result:?}");
+    machine.finish().unwrap();
+}

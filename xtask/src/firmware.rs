@@ -1,0 +1,90 @@
+//! Firmware images: build, measure, try.
+
+use std::error::Error;
+
+use shiftwise::link::image::{self, BoardImage, Image};
+use shiftwise::link::{BoardSpec, Report, Reported, run_on_board};
+use shiftwise_core::model::Deployable;
+
+/// `build`, `size` or `run`, then options.
+pub(crate) fn main(words: &[&str]) -> Result<(), Box<dyn Error>> {
+    let [chore, options @ ..] = words else { return Err(crate::USAGE.into()) };
+    let (board, files) = match options {
+        ["--board", name, files @ ..] => (image::board(name)?, files),
+        files => (image::board("mps2-an386")?, files),
+    };
+    match (*chore, files) {
+        ("build", []) => {
+            let built = image::build(board)?;
+            println!("{}", built.elf.display());
+            print_sizes(board, &built);
+            Ok(())
+        }
+        ("size", []) => {
+            let built = image::build(board)?;
+            print_sizes(board, &built);
+            for name in &built.panics {
+                println!("  can panic: {name}");
+            }
+            Ok(())
+        }
+        ("run", [file]) => run(board, file),
+        _ => Err(crate::USAGE.into()),
+    }
+}
+
+fn print_sizes(board: &BoardImage, image: &Image) {
+    println!("board {} ({}), built by {}", board.name, board.target, image.toolchain);
+    println!("{} bytes of code and constants, {} of data, {} zeroed", image.code, image.data, image.zeroed);
+}
+
+fn run(board: &'static BoardImage, path: &str) -> Result<(), Box<dyn Error>> {
+    let file = std::fs::read(path).map_err(|e| format!("{path}: {e}"))?;
+    let model = Deployable::parse(&file)?;
+    let sizes = |tensors: &mut dyn Iterator<Item = u32>| tensors.map(|n| n as usize).collect::<Vec<_>>();
+    let inputs = sizes(&mut model.inputs().map(|(_, t)| t.bytes()));
+    let outputs = sizes(&mut model.outputs().map(|(_, t)| t.bytes()));
+    let each = (inputs.iter().sum::<usize>() + outputs.iter().sum::<usize>()).max(1);
+    // A sample of the self-test, or zeros where there is none, and the outputs that it should give.
+    let take = |bytes: &mut &[u8], sizes: &[usize]| -> Vec<Vec<u8>> {
+        let part = |n: &usize| {
+            let (part, rest) = bytes.split_at_checked(*n)?;
+            *bytes = rest;
+            Some(part.to_vec())
+        };
+        sizes.iter().map_while(part).collect()
+    };
+    let tests: Vec<_> = model
+        .self_test()
+        .chunks_exact(each)
+        .map(|mut sample| (take(&mut sample, &inputs), take(&mut sample, &outputs)))
+        .collect();
+    let samples: Vec<_> = match tests.as_slice() {
+        [] => vec![inputs.iter().map(|n| vec![0; *n]).collect()],
+        tests => tests.iter().map(|(inputs, _)| inputs.clone()).collect(),
+    };
+    let session = run_on_board(&BoardSpec::Qemu(board), &image::find(board)?, &file, samples, Report::Outputs)?;
+    session.log.iter().for_each(|line| println!("{line}"));
+    let mut wrong = 0;
+    for (n, result) in session.samples.iter().enumerate() {
+        println!("sample {n}: {} instructions, per step {:?}", result.steps.iter().sum::<u64>(), result.steps);
+        let given = model.outputs().filter_map(|(id, _)| result.bytes(id));
+        if let Some((_, wanted)) = tests.get(n)
+            && !wanted.iter().map(Vec::as_slice).eq(given)
+        {
+            println!("sample {n}: the outputs differ from the self-test's");
+            wrong += 1;
+        }
+        for (id, reported) in &result.tensors {
+            if let (Some(tensor), Reported::Bytes(bytes)) = (model.tensor(*id), reported) {
+                println!("  {} {} bytes, CRC-32 {:08x}", tensor.name, bytes.len(), shiftwise_core::model::crc32(bytes));
+            }
+        }
+    }
+    match (wrong, tests.len()) {
+        (0, 0) => println!("the deployable holds no self-test; ran one sample of zeros"),
+        (0, n) => println!("self-test passed: {n} samples"),
+        (wrong, n) => return Err(format!("self-test failed: {wrong} of {n} samples").into()),
+    }
+    Ok(())
+}
