@@ -162,8 +162,8 @@ fn the_repositorys_models_survive_writing_and_damage() {
         assert_eq!(back.graph.to_text(), quantized.graph.to_text(), "{name}");
         assert_eq!(quantize_info(&back), quantize_info(&quantized), "{name}");
         assert!(quantized_bytes(&back, Path::new(NAME)).unwrap() == bytes, "{name}");
-        mutate(&bytes, 500, |copy| read(&copy).is_ok());
+        mutate(&bytes, 80, |copy| read(&copy).is_ok());
         let options = LoadOptions::default();
-        mutate(&float, 500, |copy| open_bytes(Path::new(name), copy, &options).is_ok());
+        mutate(&float, 80, |copy| open_bytes(Path::new(name), copy, &options).is_ok());
     }
 }
