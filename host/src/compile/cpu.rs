@@ -56,7 +56,10 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
     let (from, to) = (id(input)?, id(op.output)?);
     let step = match &op.kind {
         IntOpKind::Float { op: float, why } => {
-            return Err(refuse(layer, format!("{} is computed in floats and has no kernel here: {why}", float.class())));
+            return Err(refuse(
+                layer,
+                format!("{} is computed in floats and has no kernel here: {why}", float.class()),
+            ));
         }
         IntOpKind::Conv(c) => CpuOp::Conv(conv(layer, graph, op, c, constants, false)?),
         IntOpKind::Depthwise(c) => CpuOp::Depthwise(conv(layer, graph, op, c, constants, true)?),
