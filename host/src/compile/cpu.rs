@@ -49,7 +49,7 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
             .then_some(())
             .ok_or_else(|| refuse(layer, format!("{} operands instead of {n}", op.inputs.len())))
     };
-    if !matches!(op.kind, IntOpKind::Add { .. }) {
+    if !matches!(op.kind, IntOpKind::Add { .. } | IntOpKind::Float { .. }) {
         arity(1)?;
     }
     let input = op.inputs.first().map_or(op.output, |t| *t);
