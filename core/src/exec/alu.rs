@@ -1,11 +1,11 @@
 //! ALU: depthwise convolution, pooling and hard sigmoid, lane by lane.
 
-use super::{Fault, Finish, MAX_LANES, Machine, Output, Window, Work, at_most, shifted_bias};
+use super::{Fault, Finish, MAX_LANES, Machine, Output, Window, at_most, shifted_bias};
 use crate::isa::{Alu, AluInit, Kind, alu_mode};
 use crate::target::BankKind;
 
 impl Machine<'_> {
-    pub(super) fn alu(&mut self, i: &Alu) -> Result<Work, Fault> {
+    pub(super) fn alu(&mut self, i: &Alu) -> Result<(), Fault> {
         let init = self.alu.ok_or(Fault::Uninitialised { inst: Kind::AluInit.mnemonic() })?;
         at_most("valid_pixel_parallel", i.valid_pixel_parallel, self.target.alu_pixel_parallel.into())?;
         if i.kernel_d != 1 {
@@ -31,9 +31,7 @@ impl Machine<'_> {
                 }
             }
         }
-        let taps = u64::from(init.kernel_h) * u64::from(init.kernel_w);
-        let steps = u64::from(init.length) * u64::from(init.channel_group) * taps;
-        Ok(Work::compute(Kind::Alu, steps, steps * u64::from(i.valid_pixel_parallel) * u64::from(width)))
+        Ok(())
     }
 
     fn alu_maps(&self, i: &Alu, init: &AluInit) -> Result<(Window, Output), Fault> {

@@ -1,6 +1,6 @@
 //! CONV: dense convolution of one output group.
 
-use super::{Fault, Finish, Machine, Output, Place, Window, Work, at_most, shifted_bias};
+use super::{Fault, Finish, Machine, Output, Place, Window, at_most, shifted_bias};
 use crate::isa::{Conv, ConvInit, Kind};
 use crate::target::BankKind;
 
@@ -23,7 +23,7 @@ const COLUMNS: usize = 64;
 type Segments = heapless::Vec<Segment, SEGMENTS>;
 
 impl Machine<'_> {
-    pub(super) fn conv(&mut self, i: &Conv) -> Result<Work, Fault> {
+    pub(super) fn conv(&mut self, i: &Conv) -> Result<(), Fault> {
         let init = self.conv.ok_or(Fault::Uninitialised { inst: Kind::ConvInit.mnemonic() })?;
         let rows = init.valid_pixel_parallel;
         let lanes = u32::from(self.target.output_channel_parallel);
@@ -81,9 +81,7 @@ impl Machine<'_> {
                 column += ends.len() as u32;
             }
         }
-        let steps = u64::from(i.length) * u64::from(entries);
-        let macs = steps * u64::from(rows) * u64::from(weights.width) * u64::from(lanes);
-        Ok(Work::compute(Kind::Conv, steps, macs))
+        Ok(())
     }
 
     fn conv_maps(&self, i: &Conv, init: &ConvInit) -> Result<(Window, Output), Fault> {

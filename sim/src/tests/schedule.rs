@@ -13,7 +13,7 @@ use shiftwise_core::shape::Shape;
 use shiftwise_core::target::Target;
 
 use super::blob;
-use crate::{Costs, CycleReport, Error, JobRun, SimDpu, SimError, frame};
+use crate::{Costs, CycleReport, Error, JobRun, SimDpu, SimError, frame, time};
 
 const COLUMNS: u32 = 5;
 const CHANNELS: u32 = 16;
@@ -291,8 +291,16 @@ fn a_frame_reports_cycles_layers_and_a_trace() {
     assert!(complete.clone().all(|r| r["dur"].as_f64().unwrap() >= 0.0));
     assert_eq!(complete.filter(|r| r["tid"] == 4).map(|r| &r["name"]).collect::<Vec<_>>(), ["first", "second"]);
 
+    let executed = sim.jobs().to_vec();
     sim.clear();
-    assert!(sim.jobs().is_empty());
+    time(&model, &mut sim).unwrap();
+    assert_eq!(sim.jobs(), executed, "time without values is the same time");
+
+    let free = report.throughput(3, 0);
+    assert!((free.fps_one_core_busy * report.latency_us - 1e6).abs() < 1e-3);
+    assert_eq!(free.fps_all_cores, 3.0 * free.fps_one_core_busy);
+    let bytes = (report.bytes_in + report.bytes_out) as f64;
+    assert_eq!(report.throughput(3, 1).fps_all_cores, 1e6 / bytes);
 }
 
 #[test]
