@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use shiftwise::compile::{self, CpuOptions, DpuOptions, Program};
-use shiftwise::integer::{IntAct, IntGraph};
+use shiftwise::integer::{IntAct, IntGraph, IntOpKind, Kind, TensorIx};
 use shiftwise_core::exec::Machine;
+use shiftwise_core::fix::FixPos;
+use shiftwise_core::isa::{Engine, EngineSet, codec};
 use shiftwise_core::model::{Deployable, Region, TensorDesc, TensorId};
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
 use shiftwise_core::shape::Window;
 use shiftwise_core::target::Target;
-use shiftwise_tests::graphs::{Builder, Limits, random_graph, random_inputs};
+use shiftwise_tests::graphs::{Builder, Limits, Rng, random_graph, random_inputs};
 use shiftwise_tests::reference::evaluate;
+use shiftwise_tests::shuffle::Shuffled;
 
 #[derive(Default)]
 struct Seen(BTreeMap<u16, Vec<u8>>);
@@ -98,7 +101,7 @@ fn memory_is_shared_after_the_last_reader() {
         let y = b.conv(y, same, 16, 1, IntAct::None);
         let shape = b.shape(x);
         let kind = b.graph.tensors[x.0].kind;
-        let add = shiftwise::integer::IntOpKind::Add { shift_read: vec![0, 0], shift_write: 1, act: IntAct::Relu };
+        let add = IntOpKind::Add { shift_read: vec![0, 0], shift_write: 1, act: IntAct::Relu };
         x = b.op(add, &[x, y], &shape, kind);
     }
     b.graph.outputs = vec![x];
@@ -114,7 +117,13 @@ fn check_dpu(what: &str, graph: &IntGraph, target: &Target, options: &DpuOptions
     let program = compile::dpu(graph, target, options).unwrap_or_else(|e| panic!("{what}: {e}"));
     let mut banks = vec![0x77; target.bank_bytes()];
     let mut machine = Machine::new(target, &mut banks).unwrap();
-    let values = check(&format!("{what} on {}", target.name), graph, &program, &mut machine);
+    let what = format!("{what} on {}", target.name);
+    let values = check(&what, graph, &program, &mut machine);
+    for (turn, weights) in [[1, 1, 1, 1], [1000, 1, 1, 1], [1, 1000, 1, 1], [1, 1, 1000, 1000]].into_iter().enumerate()
+    {
+        let mut shuffled = Shuffled { machine: &mut machine, rng: Rng(turn as u64), weights };
+        check(&format!("{what}, shuffled {turn}"), graph, &program, &mut shuffled);
+    }
     (values, program.layers.iter().map(|l| l.instructions).sum())
 }
 
@@ -135,4 +144,134 @@ fn dpu_programs_compute_the_integer_form() {
         }
     }
     assert!(on_dpu[1] > 5 * on_dpu[0], "{on_dpu:?} on CPU and DPU");
+}
+
+#[test]
+fn without_its_tokens_a_program_computes_something_else() {
+    // The shuffled machine must be able to notice a missing token: take those of one pair of engines away.
+    let target = shiftwise_targets::find("B512").unwrap();
+    let mut b = Builder::new("tokens", 5);
+    let input = b.input(&[20, 20, 16]);
+    let same = Window { kernel: [3, 3], pad_before: [1, 1], pad_after: [1, 1], ..Window::POINT };
+    let x = b.conv(input, same, 24, 1, IntAct::None);
+    let y = b.conv(x, same, 24, 1, IntAct::None);
+    b.graph.outputs = vec![y];
+    let program = compile::dpu(&b.graph, &target, &DpuOptions::default()).unwrap();
+    let pairs = [
+        (Engine::Load, Engine::Conv),
+        (Engine::Conv, Engine::Load),
+        (Engine::Conv, Engine::Save),
+        (Engine::Save, Engine::Load),
+    ];
+    for (from, to) in pairs {
+        let mut broken = program.clone();
+        broken.code = codec::program(target.isa, &program.code)
+            .flat_map(|(_, line)| {
+                let mut line = line.unwrap();
+                let without =
+                    |set: EngineSet, e: Engine| EngineSet::from_bits(set.bits() & !EngineSet::of(&[e]).bits());
+                if line.inst.engine() == from {
+                    line.tokens.signals = without(line.tokens.signals, to);
+                } else if line.inst.engine() == to {
+                    line.tokens.waits = without(line.tokens.waits, from);
+                }
+                codec::encode(target.isa, &line).unwrap().bytes().collect::<Vec<_>>()
+            })
+            .collect();
+        assert_ne!(broken.code, program.code, "{from:?} never signals {to:?}");
+        let notices = (0..20).any(|seed| {
+            let mut banks = vec![0; target.bank_bytes()];
+            let mut machine = Machine::new(&target, &mut banks).unwrap();
+            let mut weights = [1; 4];
+            weights[to as usize] = 50;
+            let mut shuffled = Shuffled { machine: &mut machine, rng: Rng(seed), weights };
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check("broken", &b.graph, &broken, &mut shuffled)))
+                .is_err()
+        });
+        assert!(notices, "nobody misses the tokens from {from:?} to {to:?}");
+    }
+}
+
+/// Single layers at the edges of what the engines can do.
+#[test]
+fn layers_at_the_limits_of_the_engines() {
+    let window = |kernel: [u16; 2], stride: [u16; 2], before: [u16; 2], after: [u16; 2]| Window {
+        kernel,
+        stride,
+        pad_before: before,
+        pad_after: after,
+        ..Window::POINT
+    };
+    type Make = Box<dyn Fn(&mut Builder)>;
+    let conv = |shape: [usize; 3], w: Window, oc: usize| -> Make {
+        Box::new(move |b| {
+            let x = b.input(&shape);
+            let y = b.conv(x, w, oc, 1, IntAct::Relu);
+            b.graph.outputs = vec![y];
+        })
+    };
+    let depthwise = |shape: [usize; 3], w: Window| -> Make {
+        Box::new(move |b| {
+            let x = b.input(&shape);
+            let y = b.depthwise(x, w, IntAct::Relu6);
+            b.graph.outputs = vec![y];
+        })
+    };
+    let pool = |shape: [usize; 3], w: Window, average: bool| -> Make {
+        Box::new(move |b| {
+            let x = b.input(&shape);
+            let out = [w.outputs(0, shape[0] as u32) as usize, w.outputs(1, shape[1] as u32) as usize, shape[2]];
+            let kind = if average {
+                IntOpKind::AveragePool { window: w, m: 21, shift: 12, act: IntAct::None }
+            } else {
+                IntOpKind::MaxPool { window: w, shift: 0, act: IntAct::None }
+            };
+            let y = b.op(kind, &[x], &out, Kind::Fixed(FixPos(4)));
+            b.graph.outputs = vec![y];
+        })
+    };
+    let dense = |shape: [usize; 3], oc: usize| -> Make {
+        Box::new(move |b| {
+            let x = b.input(&shape);
+            let y = b.dense(x, oc, IntAct::None);
+            b.graph.outputs = vec![y];
+        })
+    };
+    let sum = |shape: [usize; 3], operands: usize| -> Make {
+        Box::new(move |b| {
+            let inputs: Vec<TensorIx> = (0..operands).map(|_| b.input(&shape)).collect();
+            let add = IntOpKind::Add { shift_read: vec![1; operands], shift_write: 3, act: IntAct::Relu6 };
+            let y = b.op(add, &inputs, &shape, Kind::Fixed(FixPos(3)));
+            b.graph.outputs = vec![y];
+        })
+    };
+    let cases: Vec<(&str, Make)> = vec![
+        ("kernel 16", conv([18, 17, 8], window([16, 16], [1, 1], [15, 15], [15, 15]), 9)),
+        ("kernel 16×1", conv([40, 5, 20], window([16, 1], [1, 1], [0, 0], [0, 0]), 9)),
+        ("stride 8", conv([40, 40, 3], window([3, 3], [8, 8], [1, 1], [0, 0]), 9)),
+        ("stride 2 on a wide map", conv([9, 700, 16], window([3, 3], [2, 2], [1, 1], [0, 0]), 16)),
+        ("wide map", conv([3, 2500, 3], window([3, 3], [1, 1], [1, 1], [1, 1]), 4)),
+        ("deep input", conv([6, 6, 1000], window([1, 1], [1, 1], [0, 0], [0, 0]), 40)),
+        ("deep 3×3", conv([5, 5, 512], window([3, 3], [1, 1], [1, 1], [1, 1]), 40)),
+        ("many outputs", conv([6, 6, 40], window([3, 3], [1, 1], [1, 1], [1, 1]), 1000)),
+        ("tall map", conv([600, 4, 8], window([3, 3], [1, 1], [1, 1], [1, 1]), 8)),
+        ("large depthwise", depthwise([40, 40, 30], window([16, 16], [1, 1], [7, 7], [8, 8]))),
+        ("deep depthwise", depthwise([7, 7, 1500], window([3, 3], [1, 1], [1, 1], [1, 1]))),
+        ("global average", pool([14, 14, 300], window([14, 14], [1, 1], [0, 0], [0, 0]), true)),
+        ("huge maximum", pool([120, 100, 9], window([100, 90], [7, 5], [0, 0], [0, 0]), false)),
+        ("flat dense", dense([1, 1, 2000], 100)),
+        ("dense over a map", dense([28, 28, 3], 12)),
+        ("wide dense", dense([7, 7, 200], 30)),
+        ("sum of four", sum([9, 33, 70], 4)),
+        ("sum of vectors", sum([1, 1, 900], 2)),
+    ];
+    for name in ["B512", "B1152", "B4096"] {
+        let target = shiftwise_targets::find(name).unwrap();
+        for (what, make) in &cases {
+            let mut b = Builder::new(what, 3);
+            make(&mut b);
+            assert_eq!(compile::placement(&b.graph, &target).unwrap(), [None], "{what} on {name}");
+            check_dpu(what, &b.graph, &target, &DpuOptions::default());
+        }
+    }
 }

@@ -3,4 +3,5 @@
 pub mod graphs;
 pub mod reference;
 pub mod shared;
+pub mod shuffle;
 pub mod small;

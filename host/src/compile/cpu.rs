@@ -49,14 +49,17 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
             .then_some(())
             .ok_or_else(|| refuse(layer, format!("{} operands instead of {n}", op.inputs.len())))
     };
-    if !matches!(op.kind, IntOpKind::Add { .. }) {
+    if !matches!(op.kind, IntOpKind::Add { .. } | IntOpKind::Float { .. }) {
         arity(1)?;
     }
     let input = op.inputs.first().map_or(op.output, |t| *t);
     let (from, to) = (id(input)?, id(op.output)?);
     let step = match &op.kind {
         IntOpKind::Float { op: float, why } => {
-            return Err(refuse(layer, format!("{} is computed in floats and has no kernel here: {why}", float.class())));
+            return Err(refuse(
+                layer,
+                format!("{} is computed in floats and has no kernel here: {why}", float.class()),
+            ));
         }
         IntOpKind::Conv(c) => CpuOp::Conv(conv(layer, graph, op, c, constants, false)?),
         IntOpKind::Depthwise(c) => CpuOp::Depthwise(conv(layer, graph, op, c, constants, true)?),
