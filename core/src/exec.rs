@@ -175,6 +175,23 @@ pub struct Machine<'a> {
     conv: Option<ConvInit>,
     alu: Option<AluInit>,
     elew: [Option<ElewInit>; 4],
+    probe: Option<usize>,
+    probed: Option<Probed>,
+}
+
+/// What an instruction wrote to a probed byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probed {
+    /// A byte from memory, or a zero.
+    Loaded,
+    /// A computed lane: the accumulator before activation, and the right shift that follows. CONV and depthwise
+    /// accumulators have one extra fraction bit, which the shift includes.
+    Computed {
+        /// The exact accumulator.
+        accumulator: i64,
+        /// Right shift to the output.
+        shift: i32,
+    },
 }
 
 impl<'a> Machine<'a> {
@@ -184,7 +201,7 @@ impl<'a> Machine<'a> {
     pub fn new(target: &'a Target, banks: &'a mut [u8]) -> Option<Self> {
         let fits = banks.len() >= target.bank_bytes()
             && target.banks.iter().all(|g| (1..=MAX_LANES).contains(&g.width.into()) && g.depth > 0 && g.count > 0);
-        fits.then_some(Self { target, banks, conv: None, alu: None, elew: [None; 4] })
+        fits.then_some(Self { target, banks, conv: None, alu: None, elew: [None; 4], probe: None, probed: None })
     }
 
     /// Its target.
@@ -195,6 +212,30 @@ impl<'a> Machine<'a> {
     /// All banks, in order of ids.
     pub fn banks(&self) -> &[u8] {
         self.banks
+    }
+
+    /// Watches one byte of the banks, for explaining a result; `None` stops.
+    pub fn probe(&mut self, byte: Option<usize>) {
+        (self.probe, self.probed) = (byte, None);
+    }
+
+    /// What the instructions since the last call wrote to the probed byte, if anything.
+    pub fn probed(&mut self) -> Option<Probed> {
+        self.probed.take()
+    }
+
+    /// The byte of the banks that a SAVE copies to byte `to` of its region; the last, if several.
+    pub fn source_of(&self, save: &Save, to: u32) -> Option<usize> {
+        let bank = self.feature_bank(save.bank_id).ok()?;
+        let covers = |pixel: &u32| {
+            let first = u64::from(save.ddr_addr) + u64::from(*pixel) * u64::from(save.jump_write);
+            u64::from(to).checked_sub(first).is_some_and(|byte| byte < save.channel.into())
+        };
+        let pixel = (0..save.length).rev().find(covers)?;
+        let byte = (u64::from(to) - u64::from(save.ddr_addr) - u64::from(pixel) * u64::from(save.jump_write)) as u32;
+        let address = u64::from(save.bank_addr) + u64::from(pixel) * u64::from(save.jump_read);
+        let address = bank.wrapped(address + u64::from(byte / bank.width), 1).ok()?;
+        Some(bank.offset + (address * bank.width + byte % bank.width) as usize)
     }
 
     /// Forgets what CONVINIT, ALUINIT and ELEWINIT set; a job starts like this.
@@ -299,6 +340,9 @@ impl<'a> Machine<'a> {
             };
             let mut rest = source;
             for (at, len) in bank.pieces(start, entries) {
+                if self.probe.is_some_and(|p| (at..at + len).contains(&p)) {
+                    self.probed = Some(Probed::Loaded);
+                }
                 let to = self.banks.get_mut(at..at + len).ok_or(Fault::Bank { bank: i.bank_id })?;
                 let (now, later) = rest.split_at_checked(len).unwrap_or((rest, &[]));
                 let (filled, zeros) = to.split_at_mut(now.len());
@@ -336,6 +380,14 @@ impl<'a> Machine<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Remembers a computed lane if its byte is probed.
+    #[inline]
+    fn note(&mut self, at: usize, accumulator: i64, shift: i32) {
+        if self.probe == Some(at) {
+            self.probed = Some(Probed::Computed { accumulator, shift });
+        }
     }
 
     fn bank(&self, id: u32) -> Result<Place, Fault> {

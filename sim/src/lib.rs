@@ -17,6 +17,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod explain;
 pub mod report;
 mod schedule;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use shiftwise_core::model::{Deployable, DpuJob, Region, Step};
 use shiftwise_core::run::{self, Dpu, Memory, Observer, RunError};
 use shiftwise_core::target::Target;
 
+pub use explain::{Explanation, explain};
 pub use report::CycleReport;
 pub use timing::Costs;
 
@@ -240,6 +242,15 @@ pub fn time(model: &Deployable<'_>, sim: &mut SimDpu) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// A machine's error as the simulator's.
+fn in_simulation(error: RunError<ExecError>) -> RunError<SimError> {
+    match error {
+        RunError::Dpu { step, error } => RunError::Dpu { step, error: SimError::Exec(error) },
+        RunError::Region { region, needed, given } => RunError::Region { region, needed, given },
+        RunError::Layout { step } => RunError::Layout { step },
+    }
 }
 
 fn check_target(model: &Deployable<'_>, sim: &SimDpu) -> Result<(), Error> {

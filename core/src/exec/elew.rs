@@ -37,12 +37,12 @@ impl Machine<'_> {
                         }
                     }
                     let at = entry(&output, r, i.bank_addr_out, i.jump_write_endl, x * i.jump_write + g);
-                    let to = self.banks.get_mut(at..at + width as usize);
-                    let to = to.ok_or(Fault::Bank { bank: i.bank_id_out })?;
-                    for (to, acc) in to.iter_mut().zip(acc) {
-                        let acc = i32::try_from(acc).map_err(|_| Fault::Accumulator { value: acc })?;
+                    for (at, exact) in (at..at + width as usize).zip(acc) {
+                        let acc = i32::try_from(exact).map_err(|_| Fault::Accumulator { value: exact })?;
                         let acc = if i.act_type == 1 { acc.max(0) } else { acc };
+                        let to = self.banks.get_mut(at).ok_or(Fault::Bank { bank: i.bank_id_out })?;
                         *to = requantize_i8(acc, i.shift_write) as u8;
+                        self.note(at, exact, i.shift_write);
                     }
                 }
             }
