@@ -157,12 +157,7 @@ fn without_its_tokens_a_program_computes_something_else() {
     let y = b.conv(x, same, 24, 1, IntAct::None);
     b.graph.outputs = vec![y];
     let program = compile::dpu(&b.graph, &target, &DpuOptions::default()).unwrap();
-    let pairs = [
-        (Engine::Load, Engine::Conv),
-        (Engine::Conv, Engine::Load),
-        (Engine::Conv, Engine::Save),
-        (Engine::Save, Engine::Load),
-    ];
+    let pairs = [(Engine::Load, Engine::Conv), (Engine::Conv, Engine::Save), (Engine::Save, Engine::Load)];
     for (from, to) in pairs {
         let mut broken = program.clone();
         broken.code = codec::program(target.isa, &program.code)
@@ -178,7 +173,7 @@ fn without_its_tokens_a_program_computes_something_else() {
                 codec::encode(target.isa, &line).unwrap().bytes().collect::<Vec<_>>()
             })
             .collect();
-        assert_ne!(broken.code, program.code, "{from:?} never signals {to:?}");
+        assert!(broken.code != program.code, "{from:?} never signals {to:?}");
         let notices = (0..20).any(|seed| {
             let mut banks = vec![0; target.bank_bytes()];
             let mut machine = Machine::new(&target, &mut banks).unwrap();
@@ -258,7 +253,7 @@ fn layers_at_the_limits_of_the_engines() {
         ("large depthwise", depthwise([40, 40, 30], window([16, 16], [1, 1], [7, 7], [8, 8]))),
         ("deep depthwise", depthwise([7, 7, 1500], window([3, 3], [1, 1], [1, 1], [1, 1]))),
         ("global average", pool([14, 14, 300], window([14, 14], [1, 1], [0, 0], [0, 0]), true)),
-        ("huge maximum", pool([120, 100, 9], window([100, 90], [7, 5], [0, 0], [0, 0]), false)),
+        ("huge maximum", pool([80, 100, 9], window([60, 60], [7, 5], [0, 0], [0, 0]), false)),
         ("flat dense", dense([1, 1, 2000], 100)),
         ("dense over a map", dense([28, 28, 3], 12)),
         ("wide dense", dense([7, 7, 200], 30)),
