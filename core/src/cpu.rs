@@ -124,18 +124,16 @@ pub(crate) fn execute(model: &Deployable<'_>, op: &CpuOp<'_>, memory: &mut Memor
             let from = model.tensor(s.input)?;
             let (input, output) = memory.pair(&from, &model.tensor(s.output)?)?;
             let axis = (s.axis as usize).max(1);
-            let floats = axis.saturating_mul(4);
-            match from.dtype {
-                DType::I8 => {
-                    for (x, y) in input.chunks_exact(axis).zip(output.chunks_exact_mut(floats)) {
+            let mut rows = output.chunks_exact_mut(axis.saturating_mul(4));
+            let bytes = axis.saturating_mul(from.dtype.bytes() as usize);
+            for x in input.chunks_exact(bytes.max(1)) {
+                let y = rows.next()?;
+                match from.dtype {
+                    DType::I8 => {
                         let value = |i| dequantize((x.get(i).copied().unwrap_or(0) as i8).into(), from.pos);
                         softmax(axis, value, |i, v| put_f32(y, i, v));
                     }
-                }
-                DType::F32 => {
-                    for (x, y) in input.chunks_exact(floats).zip(output.chunks_exact_mut(floats)) {
-                        softmax(axis, |i| get_f32(x, i), |i, v| put_f32(y, i, v));
-                    }
+                    DType::F32 => softmax(axis, |i| get_f32(x, i), |i, v| put_f32(y, i, v)),
                 }
             }
         }

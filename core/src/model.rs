@@ -5,6 +5,9 @@
 //! everything once and borrows from the bytes; afterwards no accessor fails or panics. Records stay encoded and are
 //! decoded one at a time, so a reader needs no memory beyond the file itself.
 
+#[cfg(test)]
+mod format_page;
+
 use serde::{Deserialize, Serialize};
 
 use crate::fix::FixPos;

@@ -11,6 +11,7 @@ use crate::quant::{ActivationQuant, LayerQuant, QuantGraph, Quantizer};
 use crate::quantizer;
 use crate::tensor::Tensor;
 
+pub mod golden;
 pub mod integer;
 
 /// Batches of samples for all inputs of a model.

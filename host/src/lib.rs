@@ -3,6 +3,8 @@
 
 pub mod calibrate;
 pub mod compile;
+pub mod dataset;
+pub mod dump;
 pub mod emit;
 pub mod error;
 pub mod eval;
@@ -10,6 +12,7 @@ pub mod format;
 pub mod integer;
 pub mod ir;
 pub mod kernel;
+#[cfg(feature = "board")]
 pub mod link;
 pub mod lower;
 pub mod ops;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use shiftwise::Error;
-use shiftwise::format::{LoadOptions, load, load_bytes};
+use shiftwise::format::{LoadOptions, load, open_bytes};
 use shiftwise_tests::shared::golden_cases;
 
 fn config(case: &Path) -> serde_json::Value {
@@ -70,7 +70,7 @@ fn foreign_files_are_named() {
         (b"\x1f\x8b\x08\0", "gzip"),
         (b"hello, world", "not an HDF5"),
     ] {
-        let error = load_bytes(path, bytes.to_vec(), &LoadOptions::default()).unwrap_err();
+        let error = open_bytes(path, bytes.to_vec(), &LoadOptions::default()).unwrap_err();
         assert!(matches!(error, Error::Format { .. }) && error.to_string().contains(says), "{error}");
     }
 }
@@ -111,5 +111,5 @@ fn damaged_files_are_refused_without_a_panic() {
     let Some(case) = golden_cases().into_iter().find(|c| c.ends_with("pof2s_conv_bn_relu_v0")) else { return };
     let bytes = std::fs::read(case.join("model.h5")).unwrap();
     let path = Path::new("damaged.h5");
-    mutate(&bytes, 3000, |copy| load_bytes(path, copy, &LoadOptions::default()).is_ok());
+    mutate(&bytes, 3000, |copy| open_bytes(path, copy, &LoadOptions::default()).is_ok());
 }

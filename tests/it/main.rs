@@ -4,3 +4,4 @@ mod compile;
 mod deployable;
 mod format;
 mod qemu;
+mod quantized;

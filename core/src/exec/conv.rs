@@ -136,7 +136,7 @@ impl Machine<'_> {
 
 #[inline]
 fn dot(x: &[u8], w: &[u8]) -> i32 {
-    let product = |(x, w): (&u8, &u8)| i32::from(*x as i8) * i32::from(*w as i8);
+    let product = |(x, w): (&u8, &u8)| i32::from(*x as i8).wrapping_mul(i32::from(*w as i8));
     x.iter().zip(w).fold(0i32, |sum, pair| sum.wrapping_add(product(pair)))
 }
 

@@ -21,6 +21,8 @@ const HZ: u32 = 25_000_000;
 /// Start of the PSRAM, where the deployable goes; the network's memory is the other half.
 const PSRAM: usize = 0x2100_0000;
 const HALF: usize = 8 << 20;
+/// Looks for the next byte before the core sleeps: an emulator wakes up slowly.
+const SPINS: u32 = 20_000;
 /// SysTick counts down 24 bits.
 const RELOAD: u32 = 0x00FF_FFFF;
 
@@ -101,6 +103,11 @@ impl ErrorType for Output {
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
         let Some(slot) = buffer.first_mut() else { return Ok(0) };
+        for _ in 0..SPINS {
+            if LINK.read(STATE) & STATE_RX_FULL != 0 {
+                break;
+            }
+        }
         while LINK.read(STATE) & STATE_RX_FULL == 0 {
             // Masked, a byte that arrives after the look still ends the sleep; its handler runs after the unmasking.
             cortex_m::interrupt::disable();

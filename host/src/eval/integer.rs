@@ -91,6 +91,16 @@ impl<'a> Engine<'a> {
         self.graph.inputs.iter().zip(inputs).map(quantize).collect()
     }
 
+    /// Sample `index` of a batch per model input, as the integers (or floats) that the graph reads.
+    pub fn sample(&self, inputs: &[Tensor], index: usize) -> Result<Vec<Value>, Error> {
+        let part = |t: &Tensor| {
+            let per = t.data().len() / t.shape().first().copied().unwrap_or(1).max(1);
+            index * per..(index + 1) * per
+        };
+        let parts: Vec<&[f32]> = inputs.iter().map(|t| t.data().get(part(t)).unwrap_or(&[])).collect();
+        self.quantize_inputs(&parts)
+    }
+
     /// Computes one sample; `keep` says which tensors to return (the others are dropped after their last reader).
     pub fn run(&self, inputs: Vec<Value>, keep: impl Fn(TensorIx) -> bool) -> Vec<Option<Value>> {
         let graph = self.graph;
@@ -131,14 +141,7 @@ impl<'a> Engine<'a> {
         let samples: Vec<Vec<Vec<f32>>> = (0..n)
             .into_par_iter()
             .map(|s| {
-                let parts: Vec<&[f32]> = inputs
-                    .iter()
-                    .map(|t| {
-                        let per = t.data().len() / n;
-                        &t.data()[s * per..(s + 1) * per]
-                    })
-                    .collect();
-                let values = self.run(self.quantize_inputs(&parts)?, |_| false);
+                let values = self.run(self.sample(inputs, s)?, |_| false);
                 let floats = |ix: &TensorIx| values[ix.0].as_ref().map(|v| v.to_floats(self.graph.tensors[ix.0].kind));
                 Ok(self.graph.outputs.iter().map(|ix| floats(ix).unwrap_or_default()).collect())
             })

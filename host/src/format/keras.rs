@@ -348,14 +348,10 @@ impl Builder {
 /// 0.0010000000474974513; except those of ReLU, which Keras itself has turned into f32.
 pub(super) fn own_settings(op: &Op) -> Map<String, Value> {
     let mut own = op.layer().to_keras();
-    if matches!(op, Op::Relu(_)) {
-        return own;
-    }
     for value in own.values_mut().filter(|v| v.is_f64()) {
-        let single = value.as_f64().map(|v| v as f32);
-        if let Some(shortest) = single.and_then(|v| v.to_string().parse::<f64>().ok()) {
-            *value = json!(shortest);
-        }
+        let Some(single) = value.as_f64().map(|v| v as f32) else { continue };
+        let shortest = single.to_string().parse::<f64>().unwrap_or(single.into());
+        *value = if matches!(op, Op::Relu(_)) { json!(f64::from(single)) } else { json!(shortest) };
     }
     own
 }

@@ -66,6 +66,13 @@ impl Formatter for Dumps {
     fn write_f64<W: ?Sized + Write>(&mut self, w: &mut W, value: f64) -> io::Result<()> {
         w.write_all(repr64(value).as_bytes())
     }
+    fn write_number_str<W: ?Sized + Write>(&mut self, w: &mut W, text: &str) -> io::Result<()> {
+        // How numbers arrive when a dependency has switched serde_json to keeping their text.
+        match text.parse() {
+            Ok(v) if text.contains(['.', 'e', 'E']) => self.write_f64(w, v),
+            _ => w.write_all(text.as_bytes()),
+        }
+    }
     fn write_string_fragment<W: ?Sized + Write>(&mut self, w: &mut W, text: &str) -> io::Result<()> {
         let mut units = [0u16; 2];
         for c in text.chars() {

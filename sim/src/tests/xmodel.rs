@@ -52,6 +52,14 @@ impl Subgraph {
             _ => None,
         }
     }
+
+    /// Multiply-accumulates of its convolutions, from the vendor's count of operations.
+    pub(crate) fn macs(&self) -> usize {
+        match self.attrs.get("workload") {
+            Some(Attr::Int(operations)) => *operations as usize / 2,
+            _ => 0,
+        }
+    }
 }
 
 #[derive(Debug, Default)]

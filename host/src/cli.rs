@@ -1,0 +1,118 @@
+//! The command line: arguments in, library calls, tables and JSON out.
+//!
+//! Exit codes: 0 done; 1 the command ran and the answer is no; 2 bad usage or bad input.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+use shiftwise::Error;
+
+mod boards;
+mod compile;
+mod data;
+mod dump;
+mod evaluate;
+mod machine_code;
+mod proof;
+mod quantize;
+mod screen;
+mod simulate;
+mod targets;
+
+use screen::Screen;
+
+/// From a float network to numbers you can trust on a DPU, with proof.
+#[derive(Debug, Parser)]
+#[command(name = "shiftwise", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    screen: screen::Options,
+    /// Threads to use [default: all cores]; never changes a byte of any output
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Quantize a float model with calibration data
+    Quantize(quantize::Args),
+    /// Accuracy of a float or quantized model on labelled data
+    Evaluate(evaluate::Args),
+    /// Write every tensor of a quantized model as integers, in the vendor's folder layout
+    Dump(dump::Args),
+    /// Compare two dump folders
+    Compare(dump::CompareArgs),
+    /// Compile a quantized model for a DPU or a board
+    Compile(compile::Args),
+    /// Run a compiled model instruction by instruction, with cycles
+    Simulate(simulate::Args),
+    /// Prove that quantizer, simulator and firmware compute the same bits
+    Verify(proof::Args),
+    /// Run a compiled model on a board
+    Run(boards::Args),
+    /// List DPU targets and boards, or show one
+    Targets(targets::Args),
+    /// List the instructions of a compiled model
+    Disasm(machine_code::Args),
+}
+
+/// What a command that ran has to say.
+struct Outcome {
+    /// For `--json`.
+    json: Value,
+    /// Whether the answer is yes: exit code 0 or 1.
+    yes: bool,
+}
+
+impl Outcome {
+    fn done(json: Value) -> Result<Self, Error> {
+        Ok(Self { json, yes: true })
+    }
+}
+
+/// Parses the arguments and runs the command.
+pub(super) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version are answers; everything else is bad usage.
+            let code = if e.use_stderr() { 2 } else { 0 };
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    let screen = Screen::new(&cli.screen);
+    if let Some(threads) = cli.threads
+        && let Err(e) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()
+    {
+        return fail(&screen, &Error::Options(format!("--threads {threads}: {e}")));
+    }
+    let result = match &cli.command {
+        Command::Quantize(args) => quantize::run(args, &screen),
+        Command::Evaluate(args) => evaluate::run(args, &screen),
+        Command::Dump(args) => dump::run(args, &screen),
+        Command::Compare(args) => dump::compare(args, &screen),
+        Command::Compile(args) => compile::run(args, &screen),
+        Command::Simulate(args) => simulate::run(args, &screen),
+        Command::Verify(args) => proof::run(args, &screen),
+        Command::Run(args) => boards::run(args, &screen),
+        Command::Targets(args) => targets::run(args, &screen),
+        Command::Disasm(args) => machine_code::run(args, &screen),
+    };
+    match result {
+        Ok(outcome) => {
+            screen.json(&outcome.json);
+            ExitCode::from(u8::from(!outcome.yes))
+        }
+        Err(e) => fail(&screen, &e),
+    }
+}
+
+fn fail(screen: &Screen, error: &Error) -> ExitCode {
+    screen.error(error);
+    screen.json(&json!({ "error": { "code": error.code(), "message": error.to_string(), "hint": error.hint() } }));
+    ExitCode::from(2)
+}

@@ -1,0 +1,121 @@
+//! Data and model arguments that several commands share.
+
+use std::path::PathBuf;
+
+use shiftwise::dataset::{ChannelOrder, DataSpec, Inputs};
+use shiftwise::eval::Samples;
+use shiftwise::format::{self, LoadOptions, Model};
+use shiftwise::ir::Graph;
+use shiftwise::{Error, tensor::Tensor};
+
+/// How data is brought to the model's input.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Preprocess {
+    /// Subtracted from every value, one number or one per channel
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true, value_name = "A,B,C")]
+    mean: Vec<f32>,
+    /// Multiplied after the mean is subtracted
+    #[arg(long, value_name = "S")]
+    scale: Option<f32>,
+    /// Scale images to this size
+    #[arg(long, value_name = "HxW", value_parser = size)]
+    resize: Option<Size>,
+    /// Order of an image's colours in the model's channels
+    #[arg(long, default_value = "rgb", value_name = "rgb|bgr", value_parser = order)]
+    channel_order: ChannelOrder,
+}
+
+/// Height and width.
+#[derive(Clone, Copy, Debug)]
+struct Size([usize; 2]);
+
+fn size(text: &str) -> Result<Size, String> {
+    let parsed = text.split_once('x').and_then(|(h, w)| Some([h.parse().ok()?, w.parse().ok()?]));
+    parsed.filter(|[h, w]| *h > 0 && *w > 0).map(Size).ok_or_else(|| "HEIGHTxWIDTH is expected, such as 224x224".into())
+}
+
+fn order(text: &str) -> Result<ChannelOrder, String> {
+    match text {
+        "rgb" => Ok(ChannelOrder::Rgb),
+        "bgr" => Ok(ChannelOrder::Bgr),
+        _ => Err("rgb or bgr is expected".into()),
+    }
+}
+
+impl Preprocess {
+    /// A data argument, without its `NAME=`.
+    pub(super) fn spec(&self, text: &str) -> DataSpec {
+        DataSpec {
+            resize: self.resize.map(|s| s.0),
+            order: self.channel_order,
+            mean: self.mean.clone(),
+            scale: self.scale,
+            ..DataSpec::parse(text)
+        }
+    }
+
+    /// Data for all inputs of a model, given as `DATA` or `NAME=DATA` in any order. `inputs` are names and shapes.
+    pub(super) fn open(&self, data: &[String], inputs: &[(&str, &[usize])]) -> Result<Inputs, Error> {
+        let named = |text: &String| match text.split_once('=') {
+            Some((name, data)) if !name.contains('/') => (Some(name.to_owned()), self.spec(data)),
+            _ => (None, self.spec(text)),
+        };
+        Inputs::open(&data.iter().map(named).collect::<Vec<_>>(), inputs)
+    }
+
+    /// Data for a graph's inputs.
+    pub(super) fn for_graph(&self, data: &[String], graph: &Graph) -> Result<Inputs, Error> {
+        let inputs: Vec<(&str, &[usize])> =
+            graph.inputs.iter().map(|id| (graph.node(*id).name.as_str(), graph.node(*id).shape.as_slice())).collect();
+        self.open(data, &inputs)
+    }
+}
+
+/// The files that data arguments name, for provenance.
+pub(super) fn files(data: &[String]) -> Vec<PathBuf> {
+    let path = |text: &String| {
+        let text = match text.split_once('=') {
+            Some((name, data)) if !name.contains('/') => data,
+            _ => text,
+        };
+        DataSpec::parse(text).path
+    };
+    data.iter().map(path).collect()
+}
+
+/// A model argument and its input shapes.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ModelArgs {
+    /// Model file: Keras .h5, float or quantized
+    #[arg(value_name = "MODEL")]
+    pub(super) path: PathBuf,
+    /// Shape of an input, batch first, where the model leaves it open; [NAME=]1,224,224,3
+    #[arg(long, value_name = "[NAME=]SHAPE")]
+    input_shape: Vec<String>,
+}
+
+impl ModelArgs {
+    /// Reads the model.
+    pub(super) fn open(&self) -> Result<Model, Error> {
+        let shape = |text: &String| {
+            let (name, dims) = match text.split_once('=') {
+                Some((name, dims)) => (Some(name.to_owned()), dims),
+                None => (None, text.as_str()),
+            };
+            let dims: Result<Vec<usize>, _> = dims.split(',').map(|d| d.trim().parse()).collect();
+            dims.map(|d| (name, d)).map_err(|_| {
+                Error::InputShape(format!("--input-shape {text}: whole numbers separated by commas are expected"))
+            })
+        };
+        let options = LoadOptions { input_shapes: self.input_shape.iter().map(shape).collect::<Result<_, _>>()? };
+        format::open(&self.path, &options)
+    }
+}
+
+/// The first `count` samples (all if `None`), as one batch per input.
+pub(super) fn take(samples: &dyn Samples, count: Option<usize>) -> Result<Vec<Tensor>, Error> {
+    if samples.is_empty() {
+        return Err(Error::Dataset("the data has no samples".into()));
+    }
+    samples.batch(0, count.unwrap_or(usize::MAX).clamp(1, samples.len()))
+}

@@ -1,0 +1,168 @@
+//! `shiftwise evaluate`.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use shiftwise::eval::integer::Engine;
+use shiftwise::eval::{self, Samples};
+use shiftwise::format::{self, LoadOptions, Model};
+use shiftwise::tensor::Tensor;
+use shiftwise::{Error, dataset, lower};
+
+use super::data::{ModelArgs, Preprocess};
+use super::screen::Screen;
+use super::Outcome;
+
+/// Samples that are computed at once: bounds memory.
+const BATCH: usize = 64;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Data: .npy, .npz[:key], a folder of .npy or of images; [NAME=]DATA, once per input
+    #[arg(long, required = true, value_name = "DATA")]
+    data: Vec<String>,
+    /// Class numbers, one per sample
+    #[arg(long, value_name = "DATA")]
+    labels: Option<String>,
+    /// Also count a label among the k largest outputs
+    #[arg(long, value_name = "K")]
+    top: Option<usize>,
+    /// A model to compare with: prints both and the drop
+    #[arg(long, value_name = "MODEL")]
+    baseline: Option<PathBuf>,
+    /// Exit with 1 if top-1 drops by more, such as 0.5%
+    #[arg(long, value_name = "PERCENT", value_parser = percent, requires = "baseline")]
+    max_drop: Option<f64>,
+    /// Arithmetic of a quantized model: dpu (exact integers) or vendor (TensorFlow's f32)
+    #[arg(long, default_value = "dpu", value_parser = super::dump::numerics)]
+    numerics: eval::golden::Numerics,
+    #[command(flatten)]
+    preprocess: Preprocess,
+}
+
+/// `0.5%` as 0.005.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim();
+    number.parse::<f64>().map(|p| p / 100.0).map_err(|_| "a percentage is expected, such as 0.5%".into())
+}
+
+/// Correct answers of one model.
+#[derive(Default)]
+struct Score {
+    samples: usize,
+    top1: usize,
+    topk: usize,
+}
+
+impl Score {
+    fn add(&mut self, output: &Tensor, labels: &[i64], k: usize) {
+        let classes = output.data().len() / labels.len().max(1);
+        for (scores, label) in output.data().chunks_exact(classes.max(1)).zip(labels) {
+            let own = usize::try_from(*label).ok().and_then(|l| scores.get(l).map(|s| (l, *s)));
+            // Rank of the label's score; of equal scores the first class counts as larger, as argmax takes it.
+            let rank = own.map_or(usize::MAX, |(l, s)| {
+                scores.iter().enumerate().filter(|(i, x)| **x > s || (**x == s && *i < l)).count()
+            });
+            self.samples += 1;
+            self.top1 += usize::from(rank == 0);
+            self.topk += usize::from(rank < k);
+        }
+    }
+
+    fn share(&self, correct: usize) -> f64 {
+        correct as f64 / self.samples.max(1) as f64
+    }
+}
+
+/// Calls `each(first sample, outputs)` with the model's outputs, batch by batch.
+fn outputs(
+    model: &Model,
+    numerics: eval::golden::Numerics,
+    samples: &dyn Samples,
+    screen: &Screen,
+    mut each: impl FnMut(usize, Vec<Tensor>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let graph = match (model, numerics) {
+        (Model::Quantized(q), eval::golden::Numerics::Dpu) => Some(lower::lower(q)?),
+        _ => None,
+    };
+    let engine = graph.as_ref().map(Engine::new);
+    let mut progress = screen.progress("evaluating", "samples", samples.len());
+    for start in (0..samples.len()).step_by(BATCH) {
+        let batch = samples.batch(start, BATCH.min(samples.len() - start))?;
+        let out = match (model, &engine) {
+            (_, Some(engine)) => engine.run_batch(&batch)?,
+            (Model::Float(g), None) => eval::run_float(g, batch)?,
+            (Model::Quantized(q), None) => eval::run_vendor(q, batch, &mut eval::Stored)?,
+        };
+        each(start, out)?;
+        progress.set((start + BATCH).min(samples.len()));
+    }
+    Ok(())
+}
+
+pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let mut models = vec![(args.model.path.clone(), args.model.open()?)];
+    if let Some(path) = &args.baseline {
+        models.push((path.clone(), format::open(path, &LoadOptions::default())?));
+    }
+    let Some(labels) = &args.labels else {
+        return Err(Error::Options("evaluate needs --labels DATA".into()));
+    };
+    let labels = dataset::labels(&args.preprocess.spec(labels))?;
+    let k = args.top.unwrap_or(1);
+    let mut scores = Vec::new();
+    for (path, model) in &models {
+        let graph = match model {
+            Model::Float(g) => g,
+            Model::Quantized(q) => &q.graph,
+        };
+        let samples = args.preprocess.for_graph(&args.data, graph)?;
+        if samples.len() != labels.len() {
+            let text = format!("{} samples and {} labels; one label per sample is expected", samples.len(), labels.len());
+            return Err(Error::Dataset(text));
+        }
+        let mut score = Score::default();
+        outputs(model, args.numerics, &samples, screen, |start, out| {
+            let Some(out) = out.first() else { return Ok(()) };
+            score.add(out, &labels[start..start + out.shape()[0]], k);
+            Ok(())
+        })?;
+        scores.push((path, score));
+    }
+    let name = |p: &PathBuf| p.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let mut header = vec!["model", "samples", "top-1"];
+    let topk = format!("top-{k}");
+    if args.top.is_some() {
+        header.push(&topk);
+    }
+    let rows: Vec<Vec<String>> = scores
+        .iter()
+        .map(|(path, s)| {
+            let mut row = vec![name(path), s.samples.to_string(), format!("{:.2} %", 100.0 * s.share(s.top1))];
+            row.extend(args.top.map(|_| format!("{:.2} %", 100.0 * s.share(s.topk))));
+            row
+        })
+        .collect();
+    screen.table(&header, 1, &rows);
+    let to_json = |(path, s): &(&PathBuf, Score)| {
+        json!({ "model": path, "samples": s.samples, "top1": s.share(s.top1), "top_k": k, "topk": s.share(s.topk) })
+    };
+    let mut json = json!({ "model": to_json(&scores[0]) });
+    let mut yes = true;
+    if let [(_, own), (_, base)] = &scores[..] {
+        let drop = base.share(base.top1) - own.share(own.top1);
+        screen.say(format!("drop {:.2} points", 100.0 * drop));
+        json["baseline"] = to_json(&scores[1]);
+        json["drop"] = Value::from(drop);
+        if let Some(limit) = args.max_drop {
+            // Counts decide, so that a drop of exactly the limit passes whatever the floats say.
+            let lost = base.top1 as f64 - own.top1 as f64;
+            yes = lost <= limit * base.samples as f64 + 1e-9;
+            screen.say(format!("limit {:.2} points: {}", 100.0 * limit, if yes { "kept" } else { "exceeded" }));
+        }
+    }
+    Ok(Outcome { json, yes })
+}

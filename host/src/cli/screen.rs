@@ -1,0 +1,165 @@
+//! What the user sees: answers on stdout, progress and errors on stderr.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+use shiftwise::Error;
+
+/// Options of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Options {
+    /// Print one JSON document on stdout and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress and no notes
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Explain more; twice for most
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+/// Where a command writes to.
+#[derive(Debug)]
+pub(super) struct Screen {
+    options: Options,
+    terminal: bool,
+    colour: bool,
+}
+
+impl Screen {
+    pub(super) fn new(options: &Options) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+        Self { options: options.clone(), terminal, colour }
+    }
+
+    /// One line of the answer.
+    pub(super) fn say(&self, line: impl AsRef<str>) {
+        if !self.options.json {
+            // A closed pipe ends the output, not the command.
+            let _ = writeln!(std::io::stdout(), "{}", line.as_ref());
+        }
+    }
+
+    /// A remark beside the answer.
+    pub(super) fn note(&self, line: impl AsRef<str>) {
+        if !self.options.quiet {
+            eprintln!("{}", line.as_ref());
+        }
+    }
+
+    /// A remark for `-v`.
+    pub(super) fn detail(&self, line: impl AsRef<str>) {
+        if self.options.verbose > 0 {
+            eprintln!("{}", line.as_ref());
+        }
+    }
+
+    /// The answer as JSON, if asked for.
+    pub(super) fn json(&self, value: &Value) {
+        if self.options.json {
+            let _ = writeln!(std::io::stdout(), "{value:#}");
+        }
+    }
+
+    /// An error: the sentence with its code, then what to do.
+    pub(super) fn error(&self, error: &Error) {
+        let (on, off) = if self.colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        eprintln!("{on}error[{}]{off}: {error}", error.code());
+        if let Some(hint) = error.hint() {
+            eprintln!("hint: {hint}");
+        }
+    }
+
+    /// A table of the answer; columns after the first `left` are aligned right.
+    pub(super) fn table(&self, header: &[&str], left: usize, rows: &[Vec<String>]) {
+        if self.options.json {
+            return;
+        }
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING).set_header(header).add_rows(rows);
+        for column in table.column_iter_mut().skip(left) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        self.say(table.trim_fmt());
+    }
+
+    /// Progress of `total` units called `unit`: a bar on a terminal, else a line every few seconds.
+    pub(super) fn progress(&self, what: &str, unit: &str, total: usize) -> Progress {
+        let mode = if self.options.quiet {
+            Mode::Silent
+        } else if self.terminal {
+            let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
+            let style = format!("{what} {{bar:30}} {{pos}}/{{len}} {unit} {{per_sec}} {{eta}} left");
+            // A malformed template is a bug of this line; the default style then still shows progress.
+            bar.set_style(ProgressStyle::with_template(&style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            Mode::Bar(bar)
+        } else {
+            Mode::Lines { start: Instant::now(), last: Instant::now() }
+        };
+        Progress { what: what.into(), unit: unit.into(), total, mode }
+    }
+}
+
+enum Mode {
+    Silent,
+    Bar(ProgressBar),
+    Lines { start: Instant, last: Instant },
+}
+
+/// A running count.
+pub(super) struct Progress {
+    what: String,
+    unit: String,
+    total: usize,
+    mode: Mode,
+}
+
+impl Progress {
+    /// `done` of the total are done.
+    pub(super) fn set(&mut self, done: usize) {
+        match &mut self.mode {
+            Mode::Silent => {}
+            Mode::Bar(bar) => {
+                bar.set_position(done as u64);
+                if done >= self.total {
+                    bar.finish_and_clear();
+                }
+            }
+            Mode::Lines { start, last } => {
+                if last.elapsed() > Duration::from_secs(3) {
+                    *last = Instant::now();
+                    let rate = done as f64 / start.elapsed().as_secs_f64();
+                    let left = self.total.saturating_sub(done) as f64 / rate.max(1e-9);
+                    eprintln!("{} {done}/{} {} {rate:.1}/s {left:.0} s left", self.what, self.total, self.unit);
+                }
+            }
+        }
+    }
+}
+
+/// A count of bytes for people.
+pub(super) fn bytes(n: u64) -> String {
+    match n {
+        0..10_000 => format!("{n} B"),
+        10_000..10_000_000 => format!("{:.1} kB", n as f64 / 1e3),
+        _ => format!("{:.1} MB", n as f64 / 1e6),
+    }
+}
+
+/// A count with thin separators: 1 234 567.
+pub(super) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, d) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(' ');
+        }
+        out.push(d);
+    }
+    out
+}
