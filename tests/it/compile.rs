@@ -268,6 +268,9 @@ fn layers_at_the_limits_of_the_engines() {
         })
     };
     let cases: Vec<(&str, Make)> = vec![
+        ("few channels", conv([64, 100, 3], window([7, 7], [2, 2], [3, 3], [3, 3]), 20)),
+        ("few channels, padded on the left", conv([64, 90, 2], window([5, 5], [1, 1], [4, 4], [0, 0]), 20)),
+        ("one channel", conv([40, 40, 1], window([5, 5], [1, 1], [0, 0], [0, 0]), 6)),
         ("kernel 16", conv([18, 17, 8], window([16, 16], [1, 1], [15, 15], [15, 15]), 9)),
         ("kernel 16×1", conv([40, 5, 20], window([16, 1], [1, 1], [0, 0], [0, 0]), 9)),
         ("stride 8", conv([40, 40, 3], window([3, 3], [8, 8], [1, 1], [0, 0]), 9)),

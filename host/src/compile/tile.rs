@@ -177,8 +177,8 @@ impl Shape {
             && room(self.weight_addresses(m, t), weight_slots, weight_depth)
     }
 
-    /// The cheapest tiling; `None` if no tile fits.
-    pub(super) fn tiling(&self, m: &Machine) -> Option<Tiling> {
+    /// The cheapest tiling and its estimated cycles; `None` if no tile fits.
+    pub(super) fn tiling(&self, m: &Machine) -> Option<(u64, Tiling)> {
         let [height, width, _] = self.output;
         let groups = self.groups_out(m);
         let mut rows: Vec<u32> = (1..=16).map(|n| n * m.pp).filter(|r| *r < height).collect();
@@ -209,7 +209,7 @@ impl Shape {
                 }
             }
         }
-        best.map(|(_, t)| t)
+        best
     }
 
     /// Estimated cycles.
