@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use shiftwise::Error;
 
+mod backend;
 mod boards;
 mod compile;
 mod data;

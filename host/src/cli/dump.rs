@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use serde_json::json;
+use shiftwise::Error;
 use shiftwise::dump;
 use shiftwise::eval::golden::{DumpOptions, Numerics, golden};
 use shiftwise::format::Model;
-use shiftwise::Error;
 
+use super::Outcome;
 use super::data::{ModelArgs, Preprocess, take};
 use super::screen::{Screen, count};
-use super::Outcome;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

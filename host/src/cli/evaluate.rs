@@ -9,9 +9,9 @@ use shiftwise::format::{self, LoadOptions, Model};
 use shiftwise::tensor::Tensor;
 use shiftwise::{Error, dataset, lower};
 
+use super::Outcome;
 use super::data::{ModelArgs, Preprocess};
 use super::screen::Screen;
-use super::Outcome;
 
 /// Samples that are computed at once: bounds memory.
 const BATCH: usize = 64;
@@ -121,7 +121,8 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         };
         let samples = args.preprocess.for_graph(&args.data, graph)?;
         if samples.len() != labels.len() {
-            let text = format!("{} samples and {} labels; one label per sample is expected", samples.len(), labels.len());
+            let text =
+                format!("{} samples and {} labels; one label per sample is expected", samples.len(), labels.len());
             return Err(Error::Dataset(text));
         }
         let mut score = Score::default();
@@ -147,9 +148,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         })
         .collect();
     screen.table(&header, 1, &rows);
-    let to_json = |(path, s): &(&PathBuf, Score)| {
-        json!({ "model": path, "samples": s.samples, "top1": s.share(s.top1), "top_k": k, "topk": s.share(s.topk) })
-    };
+    let to_json = |(path, s): &(&PathBuf, Score)| json!({ "model": path, "samples": s.samples, "top1": s.share(s.top1), "top_k": k, "topk": s.share(s.topk) });
     let mut json = json!({ "model": to_json(&scores[0]) });
     let mut yes = true;
     if let [(_, own), (_, base)] = &scores[..] {

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use shiftwise::Error;
 use shiftwise::format::{self, Model};
 use shiftwise::quant::QuantGraph;
 use shiftwise::quantize::{PtqOptions, ptq};
 use shiftwise::strategy::Strategy;
-use shiftwise::Error;
 
+use super::Outcome;
 use super::data::{self, ModelArgs, Preprocess};
 use super::screen::Screen;
-use super::Outcome;
 
 /// What decides the numbers of a quantized model; shared with `verify`.
 #[derive(Clone, Debug, clap::Args)]

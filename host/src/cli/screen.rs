@@ -81,7 +81,7 @@ impl Screen {
             return;
         }
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_header(header).add_rows(rows);
+        table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
         for column in table.column_iter_mut().skip(left) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -3,8 +3,8 @@
 use serde_json::json;
 use shiftwise::Error;
 
-use super::screen::{Screen, bytes};
 use super::Outcome;
+use super::screen::{Screen, bytes};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -24,11 +24,21 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
                 screen.say(format!("{}  fingerprint {:#018x}", t.name, t.fingerprint));
                 screen.say(format!(
                     "  pixel × input channel × output channel parallelism {} × {} × {}: {} operations a cycle",
-                    t.pixel_parallel, t.input_channel_parallel, t.output_channel_parallel, t.peak_ops_per_cycle()
+                    t.pixel_parallel,
+                    t.input_channel_parallel,
+                    t.output_channel_parallel,
+                    t.peak_ops_per_cycle()
                 ));
                 for g in &t.banks {
                     let size = g.bank_bytes() * usize::try_from(g.count).unwrap_or(0);
-                    screen.say(format!("  {:?}: {} banks of {} × {} bytes, {}", g.kind, g.count, g.depth, g.width, bytes(size as u64)));
+                    screen.say(format!(
+                        "  {:?}: {} banks of {} × {} bytes, {}",
+                        g.kind,
+                        g.count,
+                        g.depth,
+                        g.width,
+                        bytes(size as u64)
+                    ));
                 }
                 Outcome::done(json!({ "target": to_json(&t)? }))
             }
@@ -50,13 +60,16 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             let boards = shiftwise_targets::boards();
             let rows: Vec<Vec<String>> = targets
                 .iter()
-                .map(|t| vec![t.name.to_string(), format!("{:#018x}", t.fingerprint), t.peak_ops_per_cycle().to_string()])
+                .map(|t| {
+                    vec![t.name.to_string(), format!("{:#018x}", t.fingerprint), t.peak_ops_per_cycle().to_string()]
+                })
                 .collect();
             screen.table(&["target", "fingerprint", "operations/cycle"], 2, &rows);
             let rows: Vec<Vec<String>> = boards
                 .iter()
                 .map(|b| {
-                    let clock = if b.clock_mhz > 0 { format!("{} × {} MHz", b.cores, b.clock_mhz) } else { String::new() };
+                    let clock =
+                        if b.clock_mhz > 0 { format!("{} × {} MHz", b.cores, b.clock_mhz) } else { String::new() };
                     vec![b.name.clone(), b.cpu.clone(), b.dpu.clone().unwrap_or_else(|| "cpu only".into()), clock]
                 })
                 .collect();

@@ -1,0 +1,114 @@
+//! Running deployables and collecting what they compute, for `simulate`, `verify` and `run`.
+
+use shiftwise::Error;
+use shiftwise::dump::{DumpTensor, Values};
+use shiftwise::eval::Samples;
+use shiftwise_core::arith::Round;
+use shiftwise_core::fix::{FixSpec, quantize};
+use shiftwise_core::model::{DType, Deployable, Region, TensorDesc, TensorId};
+use shiftwise_core::run::{self, Memory, NoDpu, Observer};
+use shiftwise_core::target::Target;
+use shiftwise_sim::SimDpu;
+
+use super::data::Preprocess;
+
+/// Every tensor of one run, in the order in which they were completed.
+#[derive(Debug, Default)]
+pub(super) struct Tensors(pub(super) Vec<(TensorId, Vec<u8>)>);
+
+impl Observer for Tensors {
+    fn tensor(&mut self, id: TensorId, _: &TensorDesc<'_>, bytes: &[u8]) {
+        self.0.push((id, bytes.to_vec()));
+    }
+}
+
+/// The checked deployable of a file's bytes.
+pub(super) fn parse<'a>(path: &std::path::Path, bytes: &'a [u8]) -> Result<Deployable<'a>, Error> {
+    Deployable::parse(bytes).map_err(|e| Error::format(path, e.to_string()))
+}
+
+/// The target that a deployable was compiled for; `None` for the CPU.
+pub(super) fn target_of(model: &Deployable<'_>) -> Result<Option<Target>, Error> {
+    if model.fingerprint() == 0 { Ok(None) } else { super::targets::find(model.facts().target).map(Some) }
+}
+
+/// Samples for a deployable's inputs. The user's input has the name of the layer that the tensor came from.
+pub(super) fn open(
+    preprocess: &Preprocess,
+    data: &[String],
+    model: &Deployable<'_>,
+) -> Result<shiftwise::dataset::Inputs, Error> {
+    let shapes: Vec<(String, Vec<usize>)> = model
+        .inputs()
+        .map(|(_, t)| {
+            let name = t.name.strip_prefix("quant_").unwrap_or(t.name).to_owned();
+            (name, t.shape.dims().iter().map(|d| *d as usize).collect())
+        })
+        .collect();
+    let inputs: Vec<(&str, &[usize])> = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
+    preprocess.open(data, &inputs)
+}
+
+/// Sample `index` as the bytes of every input tensor.
+pub(super) fn input_bytes(model: &Deployable<'_>, samples: &dyn Samples, index: usize) -> Result<Vec<Vec<u8>>, Error> {
+    let batch = samples.batch(index, 1)?;
+    let bytes = |((_, t), x): ((TensorId, TensorDesc<'_>), &shiftwise::tensor::Tensor)| match t.dtype {
+        DType::I8 => {
+            let spec = FixSpec::int8(t.pos.0);
+            x.data().iter().map(|x| quantize(*x, spec, Round::HalfUp) as u8).collect()
+        }
+        DType::F32 => x.data().iter().flat_map(|x| x.to_le_bytes()).collect(),
+    };
+    Ok(model.inputs().zip(&batch).map(bytes).collect())
+}
+
+/// Runs one frame on the simulator, or on the CPU kernels when the deployable has no DPU code.
+pub(super) fn frame(model: &Deployable<'_>, sim: Option<&mut SimDpu>, inputs: &[Vec<u8>]) -> Result<Tensors, Error> {
+    let region = |r| vec![0u8; model.region_bytes(r)];
+    let (mut workspace, mut input, mut output) =
+        (region(Region::Workspace), region(Region::Inputs), region(Region::Outputs));
+    let mut memory =
+        Memory { constants: model.constants(), workspace: &mut workspace, inputs: &mut input, outputs: &mut output };
+    for ((_, t), bytes) in model.inputs().zip(inputs) {
+        let place = memory.tensor_mut(&t).filter(|p| p.len() == bytes.len());
+        let place = place.ok_or_else(|| Error::Run(format!("input `{}` takes {} bytes", t.name, t.bytes())))?;
+        place.copy_from_slice(bytes);
+    }
+    let mut tensors = Tensors::default();
+    match sim {
+        Some(sim) => run::run(model, sim, &mut memory, &mut tensors).map_err(|e| Error::Run(e.to_string()))?,
+        None => run::run(model, &mut NoDpu, &mut memory, &mut tensors).map_err(|e| Error::Run(e.to_string()))?,
+    }
+    Ok(tensors)
+}
+
+/// A tensor's bytes as dump values.
+pub(super) fn values(t: &TensorDesc<'_>, bytes: &[u8]) -> Values {
+    match t.dtype {
+        DType::I8 => Values::Int8(bytes.iter().map(|b| *b as i8).collect()),
+        DType::F32 => Values::Float(floats(bytes)),
+    }
+}
+
+/// Little-endian floats.
+pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// Tensors of several samples as a dump: each tensor's samples one after the other.
+pub(super) fn to_dump(model: &Deployable<'_>, samples: &[Tensors]) -> Vec<DumpTensor> {
+    let mut all: Vec<DumpTensor> = Vec::new();
+    for sample in samples {
+        for (id, bytes) in &sample.0 {
+            let Some(t) = model.tensor(*id) else { continue };
+            match (all.iter_mut().find(|d| d.name == t.name).map(|d| &mut d.values), values(&t, bytes)) {
+                (Some(Values::Int8(all)), Values::Int8(new)) => all.extend(new),
+                (Some(Values::Float(all)), Values::Float(new)) => all.extend(new),
+                (None, values) => all.push(DumpTensor { name: t.name.into(), values }),
+                // One tensor has one type.
+                (Some(_), _) => {}
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,151 @@
+//! `shiftwise simulate`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use shiftwise::dump::{self, Dump, DumpTensor, Values};
+use shiftwise::eval::Samples;
+use shiftwise::{Error, format};
+use shiftwise_core::model::{DType, Deployable};
+
+use super::backend::{self, Tensors};
+use super::compile::{Device, simulator};
+use super::data::Preprocess;
+use super::screen::{Screen, count};
+use super::{Outcome, quantize};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Compiled model
+    #[arg(value_name = "MODEL.swm")]
+    model: PathBuf,
+    /// Data: .npy, .npz[:key], a folder of .npy or of images; [NAME=]DATA, once per input
+    #[arg(long, required = true, value_name = "DATA")]
+    data: Vec<String>,
+    /// Folder for outputs, dump and cycles.json
+    #[arg(long, default_value = "sim_results", value_name = "DIR")]
+    output_dir: PathBuf,
+    /// Compare every tensor with this dump; exit with 1 at any difference
+    #[arg(long, value_name = "DUMP_DIR")]
+    golden: Option<PathBuf>,
+    /// Timeline for Perfetto or chrome://tracing, of the first sample
+    #[arg(long, value_name = "trace.json")]
+    trace: Option<PathBuf>,
+    /// Clock of the DPU's general logic in MHz [default: the target's]
+    #[arg(long, value_name = "MHZ")]
+    clock: Option<u32>,
+    /// Samples to run, from the first
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    samples: usize,
+    #[command(flatten)]
+    preprocess: Preprocess,
+}
+
+pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let file = std::fs::read(&args.model).map_err(Error::io(&args.model))?;
+    let model = backend::parse(&args.model, &file)?;
+    let target = backend::target_of(&model)?;
+    let clock = |t: &shiftwise_core::target::Target| args.clock.unwrap_or(t.clock_mhz);
+    let device = target.map(|target| Device { clock_mhz: clock(&target), target });
+    let mut sim = device.as_ref().map(simulator).transpose()?;
+    let samples = backend::open(&args.preprocess, &args.data, &model)?;
+    let n = args.samples.clamp(1, samples.len().max(1));
+
+    let mut progress = screen.progress("simulating", "samples", n);
+    let mut all: Vec<Tensors> = Vec::with_capacity(n);
+    let mut report = None;
+    for index in 0..n {
+        let inputs = backend::input_bytes(&model, &samples, index)?;
+        all.push(backend::frame(&model, sim.as_mut(), &inputs)?);
+        if let Some(sim) = &mut sim {
+            if index == 0 {
+                report = Some(sim.report(&model));
+                if let Some(path) = &args.trace {
+                    format::write_file(path, sim.chrome_trace(&model).as_bytes())?;
+                }
+            }
+            sim.clear();
+        }
+        progress.set(index + 1);
+    }
+    let dump = Dump { weights: Vec::new(), activations: backend::to_dump(&model, &all) };
+    dump::write(&args.output_dir, &dump, true)?;
+    write_outputs(&args.output_dir, &model, &all)?;
+    if let Some(report) = &report {
+        let json = serde_json::to_value(report).map_err(|e| Error::Run(e.to_string()))?;
+        format::write_file(&args.output_dir.join("cycles.json"), quantize::pretty(&json).as_bytes())?;
+        let e = &report.engines;
+        let rows: Vec<Vec<String>> = report
+            .layers
+            .iter()
+            .map(|l| {
+                let numbers = [l.cycles, l.engines.load, l.engines.save, l.engines.conv, l.engines.misc];
+                let mut row = vec![l.layer.clone()];
+                row.extend(numbers.map(count));
+                row.push(format!("{:.0} %", 100.0 * l.utilisation));
+                row
+            })
+            .collect();
+        screen.table(&["layer", "cycles", "load", "save", "conv", "misc", "peak"], 1, &rows);
+        screen.say("");
+        screen.say(format!(
+            "{} cycles, {:.1} µs at {} MHz; busy: load {}, save {}, conv {}, misc {}",
+            count(report.cycles),
+            report.latency_us,
+            report.clock_mhz,
+            count(e.load),
+            count(e.save),
+            count(e.conv),
+            count(e.misc)
+        ));
+    }
+    let mut yes = true;
+    let mut json = json!({ "output_dir": args.output_dir, "samples": n, "cycles": report });
+    if let Some(dir) = &args.golden {
+        let golden = dump::read(dir)?;
+        let golden = Dump { weights: Vec::new(), activations: golden.activations };
+        let compared = dump::compare(&golden, &dump);
+        yes = compared.is_equal();
+        if let Some(d) = compared.differences.first() {
+            match (&d.first, layer_of(&model, &d.name)) {
+                (Some((index, expected, actual)), layer) => screen.say(format!(
+                    "first difference: layer {layer}, {} at {index}: expected {expected}, computed {actual}",
+                    d.name
+                )),
+                (None, layer) => screen.say(format!("layer {layer}: {} values, expected {}", d.len.1, d.len.0)),
+            }
+        }
+        screen.say(compared.to_string());
+        json["golden"] = json!({
+            "tensors": compared.tensors, "values": compared.values, "differing_tensors": compared.differences.len(),
+        });
+    }
+    Ok(Outcome { json, yes })
+}
+
+/// The user's layer behind a dump file's name.
+fn layer_of(model: &Deployable<'_>, file: &str) -> String {
+    let named = |t: &shiftwise_core::model::TensorDesc<'_>| {
+        let values = if t.dtype == DType::F32 { Values::Float(Vec::new()) } else { Values::Int8(Vec::new()) };
+        file.ends_with(&DumpTensor { name: t.name.into(), values }.file_name())
+    };
+    model.tensors().find(|(_, t)| named(t)).map_or_else(|| file.to_owned(), |(_, t)| t.origin.to_owned())
+}
+
+/// `output_K.npy`: outputs of all samples as floats.
+pub(super) fn write_outputs(dir: &Path, model: &Deployable<'_>, samples: &[Tensors]) -> Result<(), Error> {
+    for (k, (id, t)) in model.outputs().enumerate() {
+        let of = |s: &Tensors| s.0.iter().rev().find(|(i, _)| *i == id).map(|(_, bytes)| bytes.clone());
+        let floats = samples.iter().filter_map(of).flat_map(|bytes| match backend::values(&t, &bytes) {
+            Values::Int8(q) => q.iter().map(|q| f32::from(*q) * t.pos.step()).collect(),
+            Values::Float(x) => x,
+        });
+        let mut shape = vec![samples.len()];
+        shape.extend(t.shape.dims().iter().map(|d| *d as usize));
+        let array = ndarray::ArrayD::from_shape_vec(shape, floats.collect()).map_err(|e| Error::Run(e.to_string()))?;
+        let mut bytes = Vec::new();
+        ndarray_npy::WriteNpyExt::write_npy(&array, &mut bytes).map_err(|e| Error::Run(e.to_string()))?;
+        format::write_file(&dir.join(format!("output_{k}.npy")), &bytes)?;
+    }
+    Ok(())
+}
