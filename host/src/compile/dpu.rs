@@ -10,8 +10,8 @@ use shiftwise_core::target::Target;
 use super::lower::{Context, Lowered, lower};
 use super::plan::{Layout, Policy, Sharing};
 use super::program::{Engine, LayerRow, Program, ProgramStep, Span};
-use super::schedule::{Emitter, Weights};
-use super::tile::{Machine, Shape, Tiling, Unit};
+use super::schedule::{Emitter, Layer, Weights};
+use super::tile::{Machine, Tiling, Unit};
 use super::{cpu, hazard};
 use crate::Error;
 use crate::integer::{IntGraph, IntOp, IntOpKind};
@@ -40,7 +40,12 @@ impl Default for DpuOptions {
 /// Where an op runs.
 enum Place {
     /// On the DPU, each layer cut like this.
-    Dpu(Vec<Tiling>),
+    Dpu {
+        /// With channel augmentation.
+        augmented: bool,
+        /// Per layer.
+        tilings: Vec<Tiling>,
+    },
     /// On the CPU, because.
     Cpu(String),
     /// Nowhere.
@@ -87,7 +92,7 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
         let step = cpu::lower(graph, op, &mut program.constants)?;
         let reason = match &places[at] {
             Place::Cpu(reason) => Some(reason.clone()),
-            Place::Dpu(_) | Place::View => None,
+            Place::Dpu { .. } | Place::View => None,
         };
         program.layers.push(LayerRow {
             constant_bytes: (program.constants.len() - before) as u64,
@@ -109,7 +114,7 @@ pub fn placement(graph: &IntGraph, target: &Target) -> Result<Vec<Option<String>
     let cx = Context { graph, target, machine, places: &nowhere };
     let reason = |op| match place(&cx, op) {
         Place::Cpu(reason) => Some(reason),
-        Place::Dpu(_) | Place::View => None,
+        Place::Dpu { .. } | Place::View => None,
     };
     Ok(graph.ops.iter().map(reason).collect())
 }
@@ -118,20 +123,24 @@ fn place(cx: &Context<'_>, op: &IntOp) -> Place {
     if matches!(op.kind, IntOpKind::View) {
         return Place::View;
     }
-    let tilings = |lowered: Lowered| {
-        let tiling = |shape: &Shape| {
-            shape.tiling(&cx.machine).ok_or_else(|| {
-                format!(
-                    "not even one output pixel of it fits the banks ({} addresses of feature maps, {} of weights)",
-                    cx.machine.depth, cx.machine.weight_depth
-                )
-            })
-        };
-        lowered.layers.iter().map(|l| tiling(&l.shape)).collect::<Result<Vec<_>, _>>()
+    let cut = |layers: &[Layer]| -> Option<(u64, Vec<Tiling>)> {
+        let cuts = layers.iter().map(|l| l.shape.tiling(&cx.machine)).collect::<Option<Vec<_>>>()?;
+        Some((cuts.iter().map(|(cost, _)| cost).sum(), cuts.into_iter().map(|(_, t)| t).collect()))
     };
-    match lower(cx, op).and_then(tilings) {
-        Ok(tilings) => Place::Dpu(tilings),
-        Err(reason) => Place::Cpu(reason),
+    let lowered = match lower(cx, op) {
+        Ok(lowered) => lowered,
+        Err(reason) => return Place::Cpu(reason),
+    };
+    let augmented = if lowered.augmented.is_empty() { None } else { cut(&lowered.augmented) };
+    match (cut(&lowered.layers), augmented) {
+        (plain, Some((cost, tilings))) if plain.as_ref().is_none_or(|(c, _)| cost < *c) => {
+            Place::Dpu { augmented: true, tilings }
+        }
+        (Some((_, tilings)), _) => Place::Dpu { augmented: false, tilings },
+        (None, _) => Place::Cpu(format!(
+            "not even one output pixel of it fits the banks ({} addresses of feature maps, {} of weights)",
+            cx.machine.depth, cx.machine.weight_depth
+        )),
     }
 }
 
@@ -141,8 +150,8 @@ fn jobs(places: &[Place]) -> Vec<std::ops::Range<usize>> {
     for (i, place) in places.iter().enumerate() {
         let open = jobs.last_mut().filter(|j| j.end == i);
         match (place, open) {
-            (Place::Dpu(_) | Place::View, Some(job)) => job.end = i + 1,
-            (Place::Dpu(_), None) => jobs.push(i..i + 1),
+            (Place::Dpu { .. } | Place::View, Some(job)) => job.end = i + 1,
+            (Place::Dpu { .. }, None) => jobs.push(i..i + 1),
             _ => {}
         }
     }
@@ -167,7 +176,7 @@ fn emit_job(
         if options.observe || sharing.outlives(op.output, job.end) {
             outputs.push(TensorId(op.output.0 as u16));
         }
-        let Place::Dpu(tilings) = &places[index] else {
+        let Place::Dpu { augmented, tilings } = &places[index] else {
             program.layers.push(LayerRow::new(cx.graph, op, Engine::View, Some(step)));
             continue;
         };
@@ -177,7 +186,8 @@ fn emit_job(
         let conv = lowered.layers.first().is_some_and(|l| l.shape.unit == Unit::Conv);
         let engine = if conv { Engine::Conv } else { Engine::Misc };
         let mut row = LayerRow { constant_bytes, ..LayerRow::new(cx.graph, op, engine, Some(step)) };
-        for (layer, tiling) in lowered.layers.iter().zip(tilings) {
+        let layers = if *augmented { &lowered.augmented } else { &lowered.layers };
+        for (layer, tiling) in layers.iter().zip(tilings) {
             let amount = emitter.layer(layer, tiling, weights);
             row.load_bytes += amount.load_bytes;
             row.save_bytes += amount.save_bytes;

@@ -18,6 +18,8 @@ use shiftwise_core::shape::Window;
 pub(super) struct Lowered {
     /// Layers, in order; several for a dilated convolution.
     pub layers: Vec<Layer>,
+    /// The same with channel augmentation, where the target and the layer allow it; empty otherwise.
+    pub augmented: Vec<Layer>,
     /// `[oc][kh][kw][ic]`, depthwise `[kh][kw][c]`; empty without weights.
     pub kernel: Vec<i8>,
     /// `[oc]`; empty without.
@@ -61,7 +63,6 @@ pub(super) fn lower(cx: &Context<'_>, op: &IntOp) -> Result<Lowered, String> {
         }
         IntOpKind::Add { shift_read, shift_write, act } => cx.sum(op, shift_read.clone(), *shift_write, *act, pos),
         IntOpKind::Requantize { shift, act } => cx.sum(op, vec![0], *shift, *act, pos),
-        IntOpKind::Float { why, .. } => Err(why.clone()),
         IntOpKind::Softmax => Err("softmax is computed in floats".into()),
         IntOpKind::Quantize | IntOpKind::Dequantize => Err("the DPU has no floats".into()),
         IntOpKind::View => Err("a view needs no engine".into()),
@@ -105,7 +106,49 @@ impl Context<'_> {
         };
         // CONV always adds a bias.
         let bias = bias.unwrap_or_else(|| vec![0; c.output[2]]);
-        Ok(Lowered { layers: phases(&whole, window.dilation.map(u32::from))?, kernel, bias })
+        let augmented = if window.dilation == [1, 1] { self.augment(&whole) } else { Vec::new() };
+        Ok(Lowered { layers: phases(&whole, window.dilation.map(u32::from))?, augmented, kernel, bias })
+    }
+
+    /// Channel augmentation: a LOAD gathers the kernel_w pixels under each output as channels of one pixel, and the kernel
+    /// becomes one column wide (DEC). Weights keep their order. It saves lanes where the input has few channels.
+    ///
+    /// A gathered pixel can't reach past its row, so the output columns whose window does are layers of their own.
+    fn augment(&self, whole: &Layer) -> Vec<Layer> {
+        let s = &whole.shape;
+        let ([_, width, channels], [kernel_h, kernel_w], step) = (s.input, s.kernel, s.stride[1]);
+        let Some((map, inside)) = whole.inputs.first().zip((width + s.pad[1]).checked_sub(kernel_w)) else {
+            return Vec::new();
+        };
+        let first = s.pad[1].div_ceil(step);
+        let end = (inside / step + 1).min(s.output[1]);
+        if kernel_w == 1 || kernel_w * channels > self.target.channel_augmentation.into() || end <= first {
+            return Vec::new();
+        }
+        let columns = |from: u32, end: u32, shape: Shape, pixels: u32, x: u32| Layer {
+            shape: Shape { output: [s.output[0], end - from, s.output[2]], ..shape },
+            inputs: vec![Map { offset: map.offset + x * channels, pixel_pitch: pixels * channels, ..*map }],
+            output: Map { offset: whole.output.offset + from * whole.output.pixel_pitch, ..whole.output },
+            ..whole.clone()
+        };
+        let gathered = Shape {
+            input: [s.input[0], end - first, kernel_w * channels],
+            kernel: [kernel_h, 1],
+            stride: [s.stride[0], 1],
+            pad: [s.pad[0], 0],
+            ..*s
+        };
+        let mut layers = vec![columns(first, end, gathered, step, first * step - s.pad[1])];
+        if first > 0 {
+            let under = ((first - 1) * step + kernel_w - s.pad[1]).min(width);
+            layers.push(columns(0, first, Shape { input: [s.input[0], under, channels], ..*s }, 1, 0));
+        }
+        if end < s.output[1] {
+            let x = end * step - s.pad[1];
+            let rest = Shape { input: [s.input[0], width - x, channels], pad: [s.pad[0], 0], ..*s };
+            layers.push(columns(end, s.output[1], rest, 1, x));
+        }
+        layers
     }
 
     /// Geometry of a convolution. A kernel that covers its whole input is a sum over a vector, which may be read under
@@ -157,7 +200,7 @@ impl Context<'_> {
             passes: Vec::new(),
         };
         let layers = phases(&whole, c.window.dilation.map(u32::from))?;
-        Ok(Lowered { layers, kernel: c.kernel.clone(), bias: bias.unwrap_or_default() })
+        Ok(Lowered { layers, augmented: Vec::new(), kernel: c.kernel.clone(), bias: bias.unwrap_or_default() })
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -177,8 +177,8 @@ impl Shape {
             && room(self.weight_addresses(m, t), weight_slots, weight_depth)
     }
 
-    /// The cheapest tiling; `None` if no tile fits.
-    pub(super) fn tiling(&self, m: &Machine) -> Option<Tiling> {
+    /// The cheapest tiling and its estimated cycles; `None` if no tile fits.
+    pub(super) fn tiling(&self, m: &Machine) -> Option<(u64, Tiling)> {
         let [height, width, _] = self.output;
         let groups = self.groups_out(m);
         let mut rows: Vec<u32> = (1..=16).map(|n| n * m.pp).filter(|r| *r < height).collect();
@@ -209,7 +209,7 @@ impl Shape {
                 }
             }
         }
-        best.map(|(_, t)| t)
+        best
     }
 
     /// Estimated cycles.
@@ -248,7 +248,11 @@ impl Shape {
         };
         let compute = row_groups * (wide(width) * taps * depth + column_tiles * calls * COMPUTE_START);
         let ends = (input_bytes + weights / sets) / BYTES_PER_CYCLE + save / (tiles * sets);
-        if slots > 1 { load.max(compute).max(save) + ends } else { load + compute + save }
+        if slots == 1 {
+            return load + compute + save;
+        }
+        // Transfers that hide behind computation still take memory from others, so they are not free.
+        load.max(compute).max(save) + ends + (load + save) / 4
     }
 }
 
