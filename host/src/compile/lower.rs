@@ -64,6 +64,7 @@ pub(super) fn lower(cx: &Context<'_>, op: &IntOp) -> Result<Lowered, String> {
         IntOpKind::Add { shift_read, shift_write, act } => cx.sum(op, shift_read.clone(), *shift_write, *act, pos),
         IntOpKind::Requantize { shift, act } => cx.sum(op, vec![0], *shift, *act, pos),
         IntOpKind::Softmax => Err("softmax is computed in floats".into()),
+        IntOpKind::Float { why, .. } => Err(why.clone()),
         IntOpKind::Quantize | IntOpKind::Dequantize => Err("the DPU has no floats".into()),
         IntOpKind::View => Err("a view needs no engine".into()),
     }
