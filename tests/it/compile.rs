@@ -165,7 +165,8 @@ fn dpu_programs_compute_the_integer_form() {
             let channels = [70, 40, 20][seed as usize % 3];
             let limits = Limits { ops: 8, side, channels, cpu_only: seed % 5 == 0 };
             let graph = random_graph(seed, limits);
-            check_dpu(&format!("seed {seed}"), &graph, &target, &DpuOptions::default());
+            let options = DpuOptions { gather_weights: seed % 2 == 0, ..DpuOptions::default() };
+            check_dpu(&format!("seed {seed}"), &graph, &target, &options);
             for reason in compile::placement(&graph, &target).unwrap() {
                 on_dpu[usize::from(reason.is_none())] += 1;
             }
@@ -296,7 +297,9 @@ fn layers_at_the_limits_of_the_engines() {
             let mut b = Builder::new(what, 3);
             make(&mut b);
             assert_eq!(compile::placement(&b.graph, &target).unwrap(), [None], "{what} on {name}");
-            check_dpu(what, &b.graph, &target, &DpuOptions::default());
+            for gather_weights in [false, true] {
+                check_dpu(what, &b.graph, &target, &DpuOptions { gather_weights, ..DpuOptions::default() });
+            }
         }
     }
 }

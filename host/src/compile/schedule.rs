@@ -6,7 +6,7 @@ use shiftwise_core::isa::{AluInit, ConvInit, Inst, Load, Save};
 use shiftwise_core::target::{BankKind, Target};
 
 use super::hazard::BANK_GRAIN;
-use super::tile::{Machine, Shape, Tiling, Unit};
+use super::tile::{MAX_LENGTH, Machine, Shape, Tiling, Unit};
 
 /// A feature map in memory: pixel (y, x) starts at `offset + y·row_pitch + x·pixel_pitch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,11 @@ pub(super) struct Amount {
     pub tiles: u32,
 }
 
+/// Largest `channel` of a LOAD (DOC: 14 bits).
+const MAX_CHANNEL: u32 = 1 << 14;
+/// Largest `jump_read` of a LOAD (DOC: 16 bits).
+const MAX_PITCH: u32 = 1 << 16;
+
 /// Hands out addresses of a bank group, around and around.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ring {
@@ -132,6 +137,7 @@ struct Piece<'a> {
 pub(super) struct Emitter {
     m: Machine,
     pp: u32,
+    gather_weights: bool,
     bias_depth: u32,
     first: [u32; 2],
     first_weight_bank: u32,
@@ -152,7 +158,7 @@ pub(super) struct Emitter {
 
 impl Emitter {
     /// `None` if the target lacks a bank group.
-    pub(super) fn new(target: &Target, m: Machine) -> Option<Self> {
+    pub(super) fn new(target: &Target, m: Machine, gather_weights: bool) -> Option<Self> {
         let mut features = target.feature_groups();
         let first = [features.next()?.first.into(), features.next()?.first.into()];
         let group = |kind| target.group(kind).map(|(g, _)| g);
@@ -160,6 +166,7 @@ impl Emitter {
         Some(Self {
             m,
             pp: m.pp,
+            gather_weights,
             bias_depth: bias.depth,
             first,
             first_weight_bank: group(BankKind::ConvWeights)?.first.into(),
@@ -245,18 +252,39 @@ impl Emitter {
             Compute::Conv { .. } => {
                 let (channels, groups) = (s.input[2], s.groups_in(&self.m));
                 let at = self.weights.take(taps * groups * count, self.m.weight_depth);
-                for channel in from..end {
-                    self.load(Load {
-                        bank_id: self.first_weight_bank + channel % lanes,
-                        bank_addr: at + (channel / lanes - first) * taps * groups,
+                let size = taps * channels;
+                let place = |channel: u32| Load {
+                    bank_id: self.first_weight_bank + channel % lanes,
+                    bank_addr: at + (channel / lanes - first) * taps * groups,
+                    ddr_addr: weights.kernel + channel * size,
+                    ..Load::default()
+                };
+                // Whole addresses: the taps of an output channel follow each other in memory and in the bank alike.
+                let gather = self.gather_weights
+                    && (taps == 1 || channels.is_multiple_of(lanes))
+                    && size <= MAX_CHANNEL
+                    && size * lanes <= MAX_PITCH
+                    && taps * groups <= MAX_LENGTH;
+                let loads: Vec<Load> = if gather {
+                    let lane = |channel: u32| Load {
+                        jump_write: taps * groups,
+                        jump_read: size * lanes,
+                        length: (end - channel).div_ceil(lanes),
+                        channel: size,
+                        ..place(channel)
+                    };
+                    (from..end.min(from + lanes)).map(lane).collect()
+                } else {
+                    let one = |channel: u32| Load {
                         jump_write: groups,
                         jump_read: channels,
                         length: taps,
                         channel: channels,
-                        ddr_addr: weights.kernel + channel * taps * channels,
-                        ..Load::default()
-                    });
-                }
+                        ..place(channel)
+                    };
+                    (from..end).map(one).collect()
+                };
+                loads.into_iter().for_each(|l| self.load(l));
                 at
             }
             Compute::Depthwise { .. } => {
