@@ -1,7 +1,9 @@
 //! Integration tests, one binary.
 
 mod compile;
+mod dataset;
 mod deployable;
+mod dump;
 mod format;
 mod qemu;
 mod quantized;
