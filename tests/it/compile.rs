@@ -165,7 +165,8 @@ fn dpu_programs_compute_the_integer_form() {
             let channels = [70, 40, 20][seed as usize % 3];
             let limits = Limits { ops: 8, side, channels, cpu_only: seed % 5 == 0 };
             let graph = random_graph(seed, limits);
-            check_dpu(&format!("seed {seed}"), &graph, &target, &DpuOptions::default());
+            let options = DpuOptions { gather_weights: seed % 2 == 0, ..DpuOptions::default() };
+            check_dpu(&format!("seed {seed}"), &graph, &target, &options);
             for reason in compile::placement(&graph, &target).unwrap() {
                 on_dpu[usize::from(reason.is_none())] += 1;
             }
@@ -296,7 +297,81 @@ fn layers_at_the_limits_of_the_engines() {
             let mut b = Builder::new(what, 3);
             make(&mut b);
             assert_eq!(compile::placement(&b.graph, &target).unwrap(), [None], "{what} on {name}");
-            check_dpu(what, &b.graph, &target, &DpuOptions::default());
+            for gather_weights in [false, true] {
+                check_dpu(what, &b.graph, &target, &DpuOptions { gather_weights, ..DpuOptions::default() });
+            }
         }
     }
+}
+
+/// The reason that a network of one layer gives on a target.
+fn reason(target: &str, make: impl FnOnce(&mut Builder)) -> String {
+    let mut b = Builder::new("refused", 3);
+    make(&mut b);
+    let target = shiftwise_targets::find(target).unwrap();
+    let options = DpuOptions { strict: true, ..DpuOptions::default() };
+    let error = compile::dpu(&b.graph, &target, &options).unwrap_err();
+    // On the CPU the same network computes the same values.
+    check_dpu("refused", &b.graph, &target, &DpuOptions::default());
+    error.to_string()
+}
+
+#[test]
+fn what_a_dpu_cannot_do_is_named_and_goes_to_the_cpu() {
+    let kernel = |k: u16, stride: u16| Window { kernel: [k, k], stride: [stride, stride], ..Window::POINT };
+    let conv = |shape: [usize; 3], w: Window| {
+        move |b: &mut Builder| {
+            let x = b.input(&shape);
+            let y = b.conv(x, w, 4, 1, IntAct::None);
+            b.graph.outputs = vec![y];
+        }
+    };
+    assert_eq!(
+        reason("B512", conv([20, 20, 2], kernel(17, 1))),
+        "layer `layer0` does not run on DPUCZDX8G_ISA1_B512: kernel height 17 is outside 1..=16; use a smaller kernel, or two layers"
+    );
+    assert!(reason("B512", conv([20, 20, 2], kernel(3, 9))).contains("vertical stride 9 is outside 1..=8;"));
+    assert!(reason("B4096", conv([16, 16, 200], kernel(13, 1))).contains("channel groups 2197 is outside 1..=2048;"));
+    let dilated = Window { dilation: [2, 1], ..kernel(2, 2) };
+    assert!(reason("B512", conv([9, 9, 2], dilated)).contains("stride of a dilated kernel 2 is outside 1..=1;"));
+    let add = |b: &mut Builder| {
+        let x = b.input(&[3, 3, 3]);
+        let kind = b.graph.tensors[x.0].kind;
+        let add = IntOpKind::Add { shift_read: vec![0; 5], shift_write: 0, act: IntAct::None };
+        let y = b.op(add, &[x; 5], &[3, 3, 3], kind);
+        b.graph.outputs = vec![y];
+    };
+    assert!(reason("B512", add).contains("number of operands 5 is outside 1..=4;"));
+}
+
+#[test]
+fn unobserved_programs_reuse_memory_within_a_job() {
+    let target = shiftwise_targets::find("B1152").unwrap();
+    let same = Window { kernel: [3, 3], pad_before: [1, 1], pad_after: [1, 1], ..Window::POINT };
+    let mut b = Builder::new("chain", 9);
+    let mut x = b.input(&[24, 24, 8]);
+    for _ in 0..6 {
+        x = b.conv(x, same, 24, 1, IntAct::Relu);
+    }
+    b.graph.outputs = vec![x];
+    let small = DpuOptions { observe: false, ..DpuOptions::default() };
+    let [all, some] = [DpuOptions::default(), small].map(|o| compile::dpu(&b.graph, &target, &o).unwrap());
+    let map = 24 * 24 * 24;
+    assert_eq!([all.memory.workspace_bytes, some.memory.workspace_bytes], [5 * map, 2 * map]);
+    let inputs = random_inputs(&b.graph, 7);
+    let want = &evaluate(&b.graph, &inputs)[x.0];
+    let bytes = some.to_bytes(&[]).unwrap();
+    let model = Deployable::parse(&bytes).unwrap();
+    for seed in 0..4 {
+        let mut sim = SimDpu::new(target.clone(), 300, Costs::shuffled(seed)).unwrap();
+        assert_eq!(&shiftwise_sim::frame(&model, &mut sim, &inputs[0], &mut ()).unwrap(), want);
+    }
+    // The listing assembles to the same code.
+    let listing = some.listing(&target);
+    let lines = listing.lines().filter(|l| !l.starts_with('#'));
+    let code: Vec<u8> = lines
+        .flat_map(|l| codec::encode(target.isa, &l.parse().unwrap()).unwrap().bytes().collect::<Vec<_>>())
+        .collect();
+    assert!(code == some.code, "the listing is not the code");
+    assert_eq!(listing.lines().filter(|l| l.starts_with("# layer ")).count(), 6);
 }

@@ -29,11 +29,14 @@ pub struct DpuOptions {
     pub observe: bool,
     /// An op that the DPU can't do is an error instead of a CPU step.
     pub strict: bool,
+    /// One LOAD for all output channels of a lane, where rows of weights fill whole bank addresses. Default off: vendor
+    /// programs have one LOAD per output channel (DEC), and no sample shows that the hardware takes more (INF).
+    pub gather_weights: bool,
 }
 
 impl Default for DpuOptions {
     fn default() -> Self {
-        Self { observe: true, strict: false }
+        Self { observe: true, strict: false, gather_weights: false }
     }
 }
 
@@ -167,7 +170,7 @@ fn emit_job(
     program: &mut Program,
 ) -> Result<(), Error> {
     let lacking = || Error::Target(format!("{}: it lacks a bank group", cx.target.name));
-    let mut emitter = Emitter::new(cx.target, cx.machine).ok_or_else(lacking)?;
+    let mut emitter = Emitter::new(cx.target, cx.machine, options.gather_weights).ok_or_else(lacking)?;
     let step = program.steps.len();
     let mut outputs = Vec::new();
     let mut owners: Vec<(usize, String)> = Vec::new();

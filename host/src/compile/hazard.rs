@@ -65,11 +65,8 @@ pub(super) fn order(target: &Target, program: &[Inst]) -> Vec<Tokens> {
         let mut needed = [0u32; 4];
         for access in &accesses {
             for cell in cells.range(access) {
-                for e in 0..4 {
-                    needed[e] = needed[e].max(cell.write[e]);
-                    if access.write {
-                        needed[e] = needed[e].max(cell.read[e]);
-                    }
+                for ((needed, written), read) in needed.iter_mut().zip(cell.write).zip(cell.read) {
+                    *needed = (*needed).max(written).max(if access.write { read } else { 0 });
                 }
             }
         }

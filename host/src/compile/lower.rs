@@ -10,7 +10,7 @@ use super::cpu::{image, position, shape};
 use super::pack;
 use super::schedule::{Compute, Layer, Map, Pass};
 use super::tile::{Machine, Shape, Unit};
-use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, TensorIx};
+use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx};
 use shiftwise_core::shape::Window;
 
 /// An op as layers, with the constants they share.
@@ -41,6 +41,12 @@ pub(super) struct Context<'a> {
 /// The layers of `op`, or why the DPU can't do it.
 pub(super) fn lower(cx: &Context<'_>, op: &IntOp) -> Result<Lowered, String> {
     let Some(&input) = op.inputs.first() else { return Err("it has no operands".into()) };
+    let fixed = |t: &TensorIx| cx.graph.tensors.get(t.0).is_some_and(|t| matches!(t.kind, Kind::Fixed(_)));
+    if !matches!(op.kind, IntOpKind::Float { .. } | IntOpKind::Softmax)
+        && !op.inputs.iter().chain([&op.output]).all(fixed)
+    {
+        return Err("the DPU has no floats".into());
+    }
     let pos = position(cx.graph, op.output);
     match &op.kind {
         IntOpKind::Conv(c) => cx.conv(op, c, input, pos),
@@ -48,7 +54,8 @@ pub(super) fn lower(cx: &Context<'_>, op: &IntOp) -> Result<Lowered, String> {
         IntOpKind::MaxPool { window, shift, act } if *shift < 0 => {
             // The ALU shifts right only; ELEW shifts left. Saturation is monotone and the maximum has 8 bits, so the
             // order of activation and shift does not matter to ReLU; ReLU6 clamps the result.
-            let mut lowered = cx.pool(op, window, alu_mode::MAX_POOL, 0, 0, IntAct::None, pos)?;
+            let mut lowered =
+                cx.pool(op, window, &Pooling { mode: alu_mode::MAX_POOL, factor: 0, shift: 0, act: IntAct::None })?;
             cx.check(Unit::Elew, &Facts { shift_write: *shift, relu6_pos: relu6(*act, pos), ..one_operand() })?;
             let passes = finish(*act, pos, *shift)?;
             for layer in &mut lowered.layers {
@@ -57,9 +64,11 @@ pub(super) fn lower(cx: &Context<'_>, op: &IntOp) -> Result<Lowered, String> {
             }
             Ok(lowered)
         }
-        IntOpKind::MaxPool { window, shift, act } => cx.pool(op, window, alu_mode::MAX_POOL, 0, *shift, *act, pos),
+        IntOpKind::MaxPool { window, shift, act } => {
+            cx.pool(op, window, &Pooling { mode: alu_mode::MAX_POOL, factor: 0, shift: *shift, act: *act })
+        }
         IntOpKind::AveragePool { window, m, shift, act } => {
-            cx.pool(op, window, alu_mode::AVG_POOL, (*m).into(), *shift, *act, pos)
+            cx.pool(op, window, &Pooling { mode: alu_mode::AVG_POOL, factor: (*m).into(), shift: *shift, act: *act })
         }
         IntOpKind::Add { shift_read, shift_write, act } => cx.sum(op, shift_read.clone(), *shift_write, *act, pos),
         IntOpKind::Requantize { shift, act } => cx.sum(op, vec![0], *shift, *act, pos),
@@ -68,6 +77,14 @@ pub(super) fn lower(cx: &Context<'_>, op: &IntOp) -> Result<Lowered, String> {
         IntOpKind::Quantize | IntOpKind::Dequantize => Err("the DPU has no floats".into()),
         IntOpKind::View => Err("a view needs no engine".into()),
     }
+}
+
+/// What a pooling layer takes of its windows.
+struct Pooling {
+    mode: u32,
+    factor: u32,
+    shift: i32,
+    act: IntAct,
 }
 
 impl Context<'_> {
@@ -176,6 +193,7 @@ impl Context<'_> {
     }
 
     fn depthwise(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Lowered, String> {
+        pack::check(&op.layer, c, true).map_err(|e| e.to_string())?;
         let (dims, output) = (narrow(c.input)?, narrow(c.output)?);
         self.check(Unit::Depthwise, &weight_facts(&c.window, output[2], c, pos))?;
         let (bias, shift_bias) = encode_bias(c, &pack::reach(&c.kernel, c.output[2], true))?;
@@ -204,23 +222,16 @@ impl Context<'_> {
         Ok(Lowered { layers, augmented: Vec::new(), kernel: c.kernel.clone(), bias: bias.unwrap_or_default() })
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn pool(
-        &self,
-        op: &IntOp,
-        window: &Window,
-        mode: u32,
-        factor: u32,
-        shift: i32,
-        act: IntAct,
-        pos: FixPos,
-    ) -> Result<Lowered, String> {
-        if window.dilation != [1, 1] {
-            return Err("pooling windows have no dilation".into());
+    fn pool(&self, op: &IntOp, window: &Window, pooling: &Pooling) -> Result<Lowered, String> {
+        let Pooling { mode, factor, shift, act } = *pooling;
+        let pos = position(self.graph, op.output);
+        if window.dilation != [1, 1] || !window.is_valid() {
+            return Err("its window is dilated, or has no taps or strides".into());
         }
         let input = op.inputs[0];
         let dims = narrow(image(shape(self.graph, input)))?;
         let output = [window.outputs(0, dims[0]), window.outputs(1, dims[1]), dims[2]];
+        narrow(output.map(|d| d as usize))?;
         let facts = Facts {
             operands: 1,
             shift_cut: shift,
@@ -265,6 +276,10 @@ impl Context<'_> {
         };
         self.check(Unit::Elew, &facts)?;
         let dims = narrow(image(shape(self.graph, op.output)))?;
+        let elements = |t: TensorIx| shape(self.graph, t).iter().product::<usize>();
+        if op.inputs.len() != shift_read.len() || op.inputs.iter().any(|t| elements(*t) != elements(op.output)) {
+            return Err("its operands are not of one shape".into());
+        }
         let passes: Vec<Pass> = relu6_pass(act, pos)?.into_iter().collect();
         let layer = Layer {
             shape: Shape {
