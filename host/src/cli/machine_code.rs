@@ -18,29 +18,18 @@ pub(super) struct Args {
     file: PathBuf,
 }
 
-/// The instructions of a deployable, one a line, under the layer that they came from.
+/// The instructions of a deployable, one a line, under the layer that they came from; CPU steps as remarks.
 pub(super) fn listing(model: &Deployable<'_>) -> Result<String, Error> {
-    let target = backend::target_of(model)?;
+    let isa = backend::target_of(model)?.map_or(IsaVersion::Dpuczdx8gIsa1, |t| t.isa);
     let mut text = String::new();
-    for (index, step) in (0u16..).zip(model.steps()) {
-        // Writing to a String cannot fail.
-        match &step {
-            Step::Dpu(job) => {
-                let _ = writeln!(text, "# step {index}: {}", job.name);
-                let isa = target.as_ref().map_or(IsaVersion::Dpuczdx8gIsa1, |t| t.isa);
-                let layers: Vec<_> = model.layers().filter(|l| l.step == index).collect();
-                for (n, line) in (0u32..).zip(code_lines(isa, model.job_code(job))) {
-                    for l in layers.iter().filter(|l| l.first == n) {
-                        let _ = writeln!(text, "# layer {}", l.layer);
-                    }
-                    let _ = writeln!(text, "{line}");
-                }
-            }
-            Step::Cpu(CpuOp::View { .. }) => {}
-            Step::Cpu(op) => {
-                let name = model.tensor(op.output()).map_or("?", |t| t.name);
-                let _ = writeln!(text, "# step {index}: {name} on the CPU");
-            }
+    // Writing to a String cannot fail.
+    let _ = shiftwise_core::listing::write(model, isa, &mut text);
+    for (index, step) in model.steps().enumerate() {
+        if let Step::Cpu(op) = step
+            && !matches!(op, CpuOp::View { .. })
+        {
+            let name = model.tensor(op.output()).map_or("?", |t| t.name);
+            let _ = writeln!(text, "; step {index}: {name} on the CPU");
         }
     }
     Ok(text)
@@ -50,7 +39,7 @@ pub(super) fn listing(model: &Deployable<'_>) -> Result<String, Error> {
 fn code_lines(isa: IsaVersion, code: &[u8]) -> impl Iterator<Item = String> {
     codec::program(isa, code).map(|(offset, line)| match line {
         Ok(line) => line.to_string(),
-        Err(e) => format!("# byte {offset}: {e}"),
+        Err(e) => format!("; byte {offset}: {e}"),
     })
 }
 

@@ -197,7 +197,7 @@ pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
         Toolchain::Installed => "installed",
         Toolchain::Debian => "debian",
     });
-    command.args(["build", "--package", "shiftwise-firmware", "--bin", "shiftwise-firmware"]);
+    command.args(["build", "--quiet", "--package", "shiftwise-firmware", "--bin", "shiftwise-firmware"]);
     command.args(["--profile", "firmware", "--target", board.target, "--target-dir"]).arg(&directory);
     if toolchain == Toolchain::Debian {
         command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
