@@ -5,5 +5,6 @@ mod dataset;
 mod deployable;
 mod dump;
 mod format;
+mod golden;
 mod qemu;
 mod quantized;
