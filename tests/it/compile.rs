@@ -345,6 +345,25 @@ fn what_a_dpu_cannot_do_is_named_and_goes_to_the_cpu() {
 }
 
 #[test]
+fn huge_maps_are_placed_or_refused_without_overflow() {
+    let target = shiftwise_targets::find("B512").unwrap();
+    let place = |shape: [usize; 3], kernel: [u16; 2]| {
+        let mut b = Builder::new("huge", 3);
+        let x = b.input(&shape);
+        let window = Window { kernel, stride: [200, 200], ..Window::POINT };
+        let out = [window.outputs(0, shape[0] as u32) as usize, window.outputs(1, shape[1] as u32) as usize, shape[2]];
+        let pool = IntOpKind::MaxPool { window, shift: 0, act: IntAct::None };
+        let y = b.op(pool, &[x], &out, Kind::Fixed(FixPos(4)));
+        b.graph.outputs = vec![y];
+        compile::placement(&b.graph, &target).unwrap().remove(0)
+    };
+    assert_eq!(place([60000, 3, 2000], [1, 1]), None);
+    assert_eq!(place([3, 8000, 20000], [2, 2]), None);
+    assert!(place([300, 300, 5000], [256, 256]).unwrap().contains("not even one output pixel"));
+    assert!(place([60000, 60000, 10], [1, 1]).unwrap().contains("beyond the DPU's addresses"));
+}
+
+#[test]
 fn unobserved_programs_reuse_memory_within_a_job() {
     let target = shiftwise_targets::find("B1152").unwrap();
     let same = Window { kernel: [3, 3], pad_before: [1, 1], pad_after: [1, 1], ..Window::POINT };

@@ -81,6 +81,7 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
         sharing.extend(|step| jobs.iter().find(|j| j.contains(&(step.wrapping_sub(1)))).map_or(step, |j| j.end));
     }
     let layout = sharing.lay_out(ALIGN)?;
+    check_reach(&layout)?;
     let mut program = Program::new(graph, &target.name, target.fingerprint, &layout)?;
     let addresses: Vec<(u32, u32)> = layout.places.iter().map(|(r, o)| (*r as u32, *o)).collect();
     let cx = Context { places: &addresses, ..cx };
@@ -105,7 +106,6 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
         program.steps.push(step);
         at += 1;
     }
-    check_reach(&program, &layout)?;
     Ok(program)
 }
 
@@ -246,12 +246,11 @@ fn constants(lowered: &Lowered, blob: &mut Vec<u8>) -> Result<(Weights, u64), Er
     Ok((weights, (lowered.kernel.len() + lowered.bias.len()) as u64))
 }
 
-fn check_reach(program: &Program, layout: &Layout) -> Result<(), Error> {
+fn check_reach(layout: &Layout) -> Result<(), Error> {
     let regions = [
         ("workspace", u64::from(layout.workspace)),
         ("inputs", layout.inputs.into()),
         ("outputs", layout.outputs.into()),
-        ("constants", program.constants.len() as u64),
     ];
     match regions.iter().find(|(_, bytes)| *bytes > REACH) {
         Some((name, bytes)) => {
