@@ -1,11 +1,11 @@
-//! `shiftwise disasm`.
+//! `shiftwise disasm` and `shiftwise asm`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde_json::json;
-use shiftwise::Error;
-use shiftwise_core::isa::codec;
+use shiftwise::{Error, format};
+use shiftwise_core::isa::{Line, codec};
 use shiftwise_core::model::{CpuOp, Deployable, MAGIC, Step};
 use shiftwise_core::target::IsaVersion;
 
@@ -57,4 +57,33 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     };
     screen.say(text.trim_end());
     Outcome::done(json!({ "listing": text.lines().collect::<Vec<_>>() }))
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct AsmArgs {
+    /// A listing; text behind `;` is ignored
+    file: PathBuf,
+    /// File of raw DPUCZDX8G ISA1 code to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+pub(super) fn assemble(args: &AsmArgs, screen: &Screen) -> Result<Outcome, Error> {
+    let text = std::fs::read_to_string(&args.file).map_err(Error::io(&args.file))?;
+    let mut code = Vec::new();
+    let mut instructions = 0usize;
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split(';').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        let bad = |why: String| Error::format(&args.file, format!("line {}: {why}", number + 1));
+        let parsed: Line = line.parse().map_err(|e: codec::ListingError| bad(e.to_string()))?;
+        let words = codec::encode(IsaVersion::Dpuczdx8gIsa1, &parsed).map_err(|e| bad(e.to_string()))?;
+        code.extend(words.bytes());
+        instructions += 1;
+    }
+    format::write_file(&args.output, &code)?;
+    screen.say(format!("{instructions} instructions, {} bytes in {}", code.len(), args.output.display()));
+    Outcome::done(json!({ "instructions": instructions, "bytes": code.len(), "output": args.output }))
 }
