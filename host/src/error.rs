@@ -122,16 +122,22 @@ impl Error {
             Self::UnsupportedLayer { .. } => {
                 "replace the layer by supported ones, or keep it outside the quantized model"
             }
-            Self::Model(_) => "functional and sequential Keras models are read as `model.save(\"FILE.h5\")` writes them",
+            Self::Model(_) => {
+                "functional and sequential Keras models are read as `model.save(\"FILE.h5\")` writes them"
+            }
             Self::Format { .. } => "check the file with the tool that wrote it; a copy may have been cut short",
-            Self::WrongKind { .. } => "`shiftwise quantize` makes a quantized model of a float one, `shiftwise compile` a .swm of that",
+            Self::WrongKind { .. } => {
+                "`shiftwise quantize` makes a quantized model of a float one, `shiftwise compile` a .swm of that"
+            }
             Self::Io { .. } => "check that the path is right, and that you may read or write there",
             Self::Dataset(_) => "data is float32 [n, h, w, c] as the model's input expects it, in a .npy or .npz file",
             Self::Target(_) => "`shiftwise targets` lists all known targets",
             Self::InputShape(_) => "pass --input-shape with the model's own rank, such as 1,224,224,3",
             Self::Options(_) => "`shiftwise help COMMAND` explains the options of a command",
             Self::Compile(_) => "try another target, or let the CPU take what the DPU can't: leave out --strict",
-            Self::Run(_) => "see that the board is connected and runs the firmware, and that the model was compiled by this version",
+            Self::Run(_) => {
+                "see that the board is connected and runs the firmware, and that the model was compiled by this version"
+            }
         }
     }
 }

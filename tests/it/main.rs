@@ -3,5 +3,6 @@
 mod compile;
 mod deployable;
 mod format;
+mod props;
 mod qemu;
 mod quantized;
