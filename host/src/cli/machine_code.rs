@@ -49,9 +49,11 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         listing(&backend::parse(&args.file, &bytes)?)?
     } else {
         let isa = IsaVersion::Dpuczdx8gIsa1;
-        let first = codec::program(isa, &bytes).next();
-        if !matches!(first, Some((_, Ok(_)))) {
-            return Err(Error::format(&args.file, "is neither a deployable nor DPU code"));
+        // Noise may well begin with a word that decodes: code is what decodes to its end.
+        let wrong = codec::program(isa, &bytes).find_map(|(at, line)| Some((at, line.err()?)));
+        if bytes.is_empty() || wrong.is_some() {
+            let at = wrong.map_or_else(String::new, |(at, e)| format!(": byte {at}: {e}"));
+            return Err(Error::format(&args.file, format!("is neither a deployable nor DPU code{at}")));
         }
         code_lines(isa, &bytes).map(|l| l + "\n").collect()
     };
