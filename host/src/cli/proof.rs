@@ -174,7 +174,8 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let graph = lower::lower(&quantized)?;
     let golden = golden_values(&graph, &inputs)?;
     let n = golden.len();
-    screen.say(format!("{}: {n} of {total} samples (--samples for more)", graph.name));
+    let file = args.model.path.file_name().map_or_else(|| graph.name.clone(), |n| n.to_string_lossy().into_owned());
+    screen.say(format!("{file}: {n} of {total} samples (--samples for more)"));
 
     let mut checks = Vec::new();
     let compiled = program(&graph, Some(&dpu), false)?;

@@ -202,3 +202,84 @@ fn align_pool(q: &mut QuantGraph, id: NodeId) {
         set_result(q, input, o);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::ir::Graph;
+    use crate::ops::{ActivationFn, Add, Dense, Input, Quantize, Weighted};
+    use crate::quant::{LayerQuant, Pof2Params, Quantizer};
+    use crate::tensor::Tensor;
+
+    fn quantizer(pos: i8) -> Quantizer {
+        let params: Pof2Params =
+            serde_json::from_value(serde_json::json!({ "bit_width": 8, "method": 1, "round_mode": 1 })).unwrap();
+        Quantizer { pos: FixPos(pos), ..Quantizer::new(params) }
+    }
+
+    fn result(pos: i8) -> LayerQuant {
+        let config = Some(serde_json::Map::new());
+        LayerQuant { config, output: Some(quantizer(pos)), ..LayerQuant::transparent() }
+    }
+
+    /// An Add of quantized inputs at these positions, with its own.
+    fn sum(inputs: &[i8], output: i8) -> QuantGraph {
+        let mut graph = Graph::default();
+        let mut layers = BTreeMap::new();
+        let mut operands = Vec::new();
+        for (k, pos) in inputs.iter().enumerate() {
+            let input = graph.add(format!("x{k}"), Op::Input(Input { shape: vec![4] }), vec![], vec![]).unwrap();
+            let q = graph.add(format!("quant_x{k}"), Op::Quantize(Quantize), vec![input], vec![]).unwrap();
+            layers.insert(q, result(*pos));
+            operands.push(q);
+        }
+        let add = graph.add("add", Op::Add(Add), operands, vec![]).unwrap();
+        layers.insert(add, result(output));
+        graph.outputs = vec![add];
+        QuantGraph { graph, layers }
+    }
+
+    fn dense(w: i8, i: i8, b: i8, o: i8) -> QuantGraph {
+        let mut graph = Graph::default();
+        let input = graph.add("x", Op::Input(Input { shape: vec![2] }), vec![], vec![]).unwrap();
+        let q = graph.add("quant_x", Op::Quantize(Quantize), vec![input], vec![]).unwrap();
+        let own = Weighted {
+            kernel: Tensor::zeros(&[2, 3]),
+            bias: Some(Tensor::zeros(&[3])),
+            activation: ActivationFn::Linear,
+        };
+        let dense = graph.add("dense", Op::Dense(Dense { w: own }), vec![q], vec![]).unwrap();
+        graph.outputs = vec![dense];
+        let weights = vec![Some(quantizer(w)), Some(quantizer(b))];
+        let layers = BTreeMap::from([(q, result(i)), (dense, LayerQuant { weights, ..result(o) })]);
+        QuantGraph { graph, layers }
+    }
+
+    fn refined(mut q: QuantGraph) -> Vec<i8> {
+        refine(&mut q, &Strategy::built_in("pof2s").unwrap());
+        positions(&q).iter().map(|p| p.0).collect()
+    }
+
+    #[test]
+    fn one_operand_of_a_sum_gives_way_when_positions_spread_too_far() {
+        assert_eq!(refined(sum(&[20, 2, 19], 2)), [17, 2, 19, 2]);
+        assert_eq!(refined(sum(&[8, 7], 7)), [8, 7, 7]);
+    }
+
+    /// The vendor's tool stores ∓15 itself here.
+    #[test]
+    fn the_output_of_a_sum_stops_at_the_limit_of_its_shift() {
+        assert_eq!(refined(sum(&[3, 3], 20)), [3, 3, 18]);
+        assert_eq!(refined(sum(&[10, 10], -8)), [10, 10, -5]);
+    }
+
+    #[test]
+    fn kernel_and_bias_give_way_to_the_shifter() {
+        // Positions of input, kernel, bias, output; values observed from the vendor's tool.
+        assert_eq!(refined(dense(9, 3, 8, 14)), [3, 11, 8, 14]);
+        assert_eq!(refined(dense(14, 8, 8, 5)), [8, 13, 8, 5]);
+        assert_eq!(refined(dense(7, 8, 51, 9)), [8, 7, 25, 9]);
+    }
+}
