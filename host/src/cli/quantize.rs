@@ -124,10 +124,10 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     }
     let quantized = args.recipe.quantize(model, &args.preprocess, screen)?;
     let info = format::quantize_info(&quantized);
+    let provenance = args.recipe.provenance(&args.model.path)?;
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     format::save_quantized(&quantized, &file)?;
     format::write_file(&info_file, pretty(&info).as_bytes())?;
-    let provenance = args.recipe.provenance(&args.model.path)?;
     format::write_file(&provenance_file, pretty(&provenance).as_bytes())?;
 
     let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
