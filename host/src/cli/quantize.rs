@@ -112,16 +112,16 @@ impl Recipe {
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let model = args.model.open()?;
+    if let Model::Quantized(_) = model {
+        return Err(Error::wrong_kind(&args.model.path, "is a quantized model already, a float one is expected"));
+    }
     let dir = &args.output_dir;
     let file = dir.join("quantized.h5");
     let (info_file, provenance_file) = (dir.join("quantize_info.json"), dir.join("provenance.json"));
     let calib = args.recipe.calib_files();
     let inputs = std::iter::once(&args.model.path).chain(&calib).map(PathBuf::as_path);
     data::keep(inputs, &[&file, &info_file, &provenance_file])?;
-    let model = args.model.open()?;
-    if let Model::Quantized(_) = model {
-        return Err(Error::wrong_kind(&args.model.path, "is a quantized model already, a float one is expected"));
-    }
     let quantized = args.recipe.quantize(model, &args.preprocess, screen)?;
     let info = format::quantize_info(&quantized);
     let provenance = args.recipe.provenance(&args.model.path)?;
