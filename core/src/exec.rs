@@ -175,6 +175,23 @@ pub struct Machine<'a> {
     conv: Option<ConvInit>,
     alu: Option<AluInit>,
     elew: [Option<ElewInit>; 4],
+    probe: Option<usize>,
+    probed: Option<Probed>,
+}
+
+/// What an instruction wrote to a probed byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probed {
+    /// A byte from memory, or a zero.
+    Loaded,
+    /// A computed lane: the accumulator before activation, and the right shift that follows. CONV and depthwise
+    /// accumulators have one extra fraction bit, which the shift includes.
+    Computed {
+        /// The exact accumulator.
+        accumulator: i64,
+        /// Right shift to the output.
+        shift: i32,
+    },
 }
 
 impl<'a> Machine<'a> {
@@ -184,7 +201,7 @@ impl<'a> Machine<'a> {
     pub fn new(target: &'a Target, banks: &'a mut [u8]) -> Option<Self> {
         let fits = banks.len() >= target.bank_bytes()
             && target.banks.iter().all(|g| (1..=MAX_LANES).contains(&g.width.into()) && g.depth > 0 && g.count > 0);
-        fits.then_some(Self { target, banks, conv: None, alu: None, elew: [None; 4] })
+        fits.then_some(Self { target, banks, conv: None, alu: None, elew: [None; 4], probe: None, probed: None })
     }
 
     /// Its target.
@@ -195,6 +212,30 @@ impl<'a> Machine<'a> {
     /// All banks, in order of ids.
     pub fn banks(&self) -> &[u8] {
         self.banks
+    }
+
+    /// Watches one byte of the banks, for explaining a result; `None` stops.
+    pub fn probe(&mut self, byte: Option<usize>) {
+        (self.probe, self.probed) = (byte, None);
+    }
+
+    /// What the instructions since the last call wrote to the probed byte, if anything.
+    pub fn probed(&mut self) -> Option<Probed> {
+        self.probed.take()
+    }
+
+    /// The byte of the banks that a SAVE copies to byte `to` of its region; the last, if several.
+    pub fn source_of(&self, save: &Save, to: u32) -> Option<usize> {
+        let bank = self.feature_bank(save.bank_id).ok()?;
+        let covers = |pixel: &u32| {
+            let first = u64::from(save.ddr_addr) + u64::from(*pixel) * u64::from(save.jump_write);
+            u64::from(to).checked_sub(first).is_some_and(|byte| byte < save.channel.into())
+        };
+        let pixel = (0..save.length).rev().find(covers)?;
+        let byte = (u64::from(to) - u64::from(save.ddr_addr) - u64::from(pixel) * u64::from(save.jump_write)) as u32;
+        let address = u64::from(save.bank_addr) + u64::from(pixel) * u64::from(save.jump_read);
+        let address = bank.wrapped(address + u64::from(byte / bank.width), 1).ok()?;
+        Some(bank.offset + (address * bank.width + byte % bank.width) as usize)
     }
 
     /// Forgets what CONVINIT, ALUINIT and ELEWINIT set; a job starts like this.
@@ -208,30 +249,74 @@ impl<'a> Machine<'a> {
     ///
     /// Errors: any [`Fault`] but `NoEnd` and `Decode`; the banks and memory may then be partly written.
     pub fn execute(&mut self, inst: &Inst, memory: &mut Memory<'_>) -> Result<Work, Fault> {
+        let work = self.cost(inst)?;
+        match inst {
+            Inst::Load(i) => self.load(i, memory)?,
+            Inst::Save(i) => self.save(i, memory)?,
+            Inst::Conv(i) => self.conv(i)?,
+            Inst::Alu(i) => self.alu(i)?,
+            Inst::Elew(i) => self.elew(i)?,
+            _ => {}
+        }
+        Ok(work)
+    }
+
+    /// What [`execute`](Self::execute) would cost, without moving or computing values: initialisations take effect,
+    /// banks and memory stay as they are.
+    ///
+    /// Errors: values that do not encode, instructions that are not modelled, a missing initialisation.
+    pub fn cost(&mut self, inst: &Inst) -> Result<Work, Fault> {
         // The arithmetic below relies on field ranges: sizes and strides are at least 1, nothing is wide.
         codec::check(self.target.isa, inst).map_err(Fault::Encode)?;
         let kind = inst.kind();
-        match inst {
-            Inst::Load(i) => return self.load(i, memory),
-            Inst::Save(i) => return self.save(i, memory),
-            Inst::Conv(i) => return self.conv(i),
-            Inst::Alu(i) => return self.alu(i),
-            Inst::Elew(i) => return self.elew(i),
-            Inst::ConvInit(i) => self.conv = Some(*i),
-            Inst::AluInit(i) => self.alu = Some(*i),
-            Inst::ElewInit(i) => match self.elew.get_mut(i.id as usize) {
-                Some(slot) => *slot = Some(*i),
-                None => return Err(Fault::Value { field: "id", value: i.id, max: 3 }),
+        let lanes = u64::from(self.target.input_channel_parallel);
+        let missing = |kind: Kind| Fault::Uninitialised { inst: kind.mnemonic() };
+        let product = |factors: [u32; 4]| factors.into_iter().map(u64::from).product::<u64>();
+        let compute = |steps: u64, rows: u32, lanes: u64| Work::compute(kind, steps, steps * u64::from(rows) * lanes);
+        Ok(match inst {
+            Inst::Load(i) => Work {
+                bytes_in: u64::from(i.length) * u64::from(i.channel),
+                segments: if i.jump_read == i.channel { 1 } else { i.length },
+                ..Work::compute(kind, 0, 0)
             },
-            Inst::End(_) => {}
+            Inst::Save(i) => Work {
+                bytes_out: u64::from(i.length) * u64::from(i.channel),
+                segments: if i.jump_write == i.channel { 1 } else { i.length },
+                port: i.hp_id as u8,
+                ..Work::compute(kind, 0, 0)
+            },
+            Inst::Conv(i) => {
+                let init = self.conv.ok_or(missing(Kind::ConvInit))?;
+                let steps = product([i.length, init.kernel_h, init.kernel_w, i.channel_group]);
+                compute(steps, init.valid_pixel_parallel, lanes * u64::from(self.target.output_channel_parallel))
+            }
+            Inst::Alu(i) => {
+                let init = self.alu.ok_or(missing(Kind::AluInit))?;
+                let steps = product([init.length, init.kernel_h, init.kernel_w, init.channel_group]);
+                compute(steps, i.valid_pixel_parallel, lanes)
+            }
+            Inst::Elew(i) => compute(product([i.length, i.channel_group, i.num, 1]), i.valid_pixel_parallel, lanes),
+            Inst::ConvInit(i) => {
+                self.conv = Some(*i);
+                Work::compute(kind, 0, 0)
+            }
+            Inst::AluInit(i) => {
+                self.alu = Some(*i);
+                Work::compute(kind, 0, 0)
+            }
+            Inst::ElewInit(i) => {
+                let slot = self.elew.get_mut(i.id as usize);
+                *slot.ok_or(Fault::Value { field: "id", value: i.id, max: 3 })? = Some(*i);
+                Work::compute(kind, 0, 0)
+            }
+            Inst::End(_) => Work::compute(kind, 0, 0),
             Inst::PoolInit(_) | Inst::Pool(_) | Inst::DwInit(_) | Inst::DptWise(_) => {
                 return Err(Fault::Unsupported { field: kind.mnemonic(), value: u32::from(kind.opcode()) });
             }
-        }
-        Ok(Work::compute(kind, 0, 0))
+        })
     }
 
-    fn load(&mut self, i: &Load, memory: &Memory<'_>) -> Result<Work, Fault> {
+    fn load(&mut self, i: &Load, memory: &Memory<'_>) -> Result<(), Fault> {
         for (field, value) in [("mode_avg", i.mode_avg), ("broadcast", i.broadcast)] {
             if value != 0 {
                 return Err(Fault::Unsupported { field, value });
@@ -255,6 +340,9 @@ impl<'a> Machine<'a> {
             };
             let mut rest = source;
             for (at, len) in bank.pieces(start, entries) {
+                if self.probe.is_some_and(|p| (at..at + len).contains(&p)) {
+                    self.probed = Some(Probed::Loaded);
+                }
                 let to = self.banks.get_mut(at..at + len).ok_or(Fault::Bank { bank: i.bank_id })?;
                 let (now, later) = rest.split_at_checked(len).unwrap_or((rest, &[]));
                 let (filled, zeros) = to.split_at_mut(now.len());
@@ -263,14 +351,10 @@ impl<'a> Machine<'a> {
                 rest = later;
             }
         }
-        Ok(Work {
-            bytes_in: u64::from(i.length) * u64::from(i.channel),
-            segments: if i.jump_read == i.channel { 1 } else { i.length },
-            ..Work::compute(Kind::Load, 0, 0)
-        })
+        Ok(())
     }
 
-    fn save(&mut self, i: &Save, memory: &mut Memory<'_>) -> Result<Work, Fault> {
+    fn save(&mut self, i: &Save, memory: &mut Memory<'_>) -> Result<(), Fault> {
         let region = region(i.reg_id)?;
         if region == Region::Constants {
             return Err(Fault::Register { reg_id: i.reg_id });
@@ -295,12 +379,15 @@ impl<'a> Machine<'a> {
                 rest = later;
             }
         }
-        Ok(Work {
-            bytes_out: u64::from(i.length) * u64::from(i.channel),
-            segments: if i.jump_write == i.channel { 1 } else { i.length },
-            port: i.hp_id as u8,
-            ..Work::compute(Kind::Save, 0, 0)
-        })
+        Ok(())
+    }
+
+    /// Remembers a computed lane if its byte is probed.
+    #[inline]
+    fn note(&mut self, at: usize, accumulator: i64, shift: i32) {
+        if self.probe == Some(at) {
+            self.probed = Some(Probed::Computed { accumulator, shift });
+        }
     }
 
     fn bank(&self, id: u32) -> Result<Place, Fault> {

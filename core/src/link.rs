@@ -46,6 +46,11 @@ pub enum Request<'a> {
         /// At most [`CHUNK`].
         bytes: &'a [u8],
     },
+    /// Be this DPU, in software, for the next deployable. Answered by [`Response::Ready`].
+    Device {
+        /// A [`crate::target::Target`] as postcard encodes it.
+        target: &'a [u8],
+    },
     /// The deployable is complete. Answered by [`Response::Facts`].
     Commit {
         /// Length of the file.
@@ -77,7 +82,7 @@ pub enum Request<'a> {
         /// How many, at most [`CHUNK`].
         bytes: u32,
     },
-    /// Forget the deployable. Answered by [`Response::Ready`].
+    /// Forget the deployable and the device. Answered by [`Response::Ready`].
     Reset,
     /// Stop serving. Answered by [`Response::Ready`].
     Exit,
@@ -176,6 +181,8 @@ pub enum Fault {
         /// The deployable's fingerprint.
         fingerprint: u64,
     },
+    /// The record of a device does not decode, or its banks do not fit the memory set aside for them.
+    Device,
     /// A region is too small.
     Region(Region),
     /// The DPU failed in this step.
@@ -199,6 +206,7 @@ impl core::fmt::Display for Fault {
             Self::Target { fingerprint } => {
                 write!(f, "compiled for the DPU with fingerprint {fingerprint:#018x}, which this board does not have")
             }
+            Self::Device => write!(f, "the board cannot be this DPU in software"),
             Self::Region(region) => write!(f, "region {region:?} is too small"),
             Self::Dpu(step) => write!(f, "step {step}: the DPU failed"),
             Self::Layout(step) => write!(f, "step {step}: its tensors overlap"),
@@ -429,8 +437,8 @@ mod tests {
 
     #[test]
     fn known_bytes() {
-        // One block of seven: sequence number 5, variant 6, CRC-32 of both (as zip computes it), zero.
-        assert_eq!(frame(5, &Request::Reset), [7, 5, 6, 0x8F, 0x43, 0xCD, 0xD5, 0]);
+        // One block of seven: sequence number 5, variant 7, CRC-32 of both (as zip computes it), zero.
+        assert_eq!(frame(5, &Request::Reset), [7, 5, 7, 0x19, 0x73, 0xCA, 0xA2, 0]);
     }
 
     #[test]

@@ -12,8 +12,7 @@ fn main() -> ! {
 
     let Some(parts) = board::mps2_an386::take() else { board::mps2_an386::exit(false) };
     defmt::info!("shiftwise firmware {=str} on {=str}", env!("CARGO_PKG_VERSION"), board::mps2_an386::NAME);
-    let (input, output) = parts.link;
-    let mut session = Session::new(input, output, NoDpu, parts.board, parts.store, parts.arena);
+    let mut session = Session::new(parts.link, NoDpu, parts.board, parts.memory);
     // The link's error type has no values and its stream no end: this returns when the host says so.
     let Ok(()) = session.serve();
     defmt::info!("the host is done");

@@ -4,14 +4,18 @@ use core::fmt::Write as _;
 
 use embedded_io::{Read, Write};
 use heapless::String;
+use shiftwise_core::exec::{MAX_LANES, Machine};
 use shiftwise_core::link::{CHUNK, Fault, Report, Request, Response, VERSION};
 use shiftwise_core::model::{Deployable, ParseError, Region, Role, Step, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Dpu, Memory, Observer, RunError, run};
+use shiftwise_core::target::Target;
 
 use crate::port::{Inbox, Outbox};
 
 /// Alignment of the regions inside the arena.
 const REGION_ALIGN: usize = 16;
+/// Most bytes of a device's own words about a failure.
+const TEXT: usize = 96;
 
 /// What a session wants to know about, and tell, the board it runs on.
 pub trait Board {
@@ -21,7 +25,7 @@ pub trait Board {
     fn hz(&self) -> u32;
     /// A counter that never wraps.
     fn ticks(&mut self) -> u64;
-    /// Whether the board's DPU runs code with this fingerprint. Deployables without DPU code carry 0.
+    /// Whether the board's own DPU runs code with this fingerprint. Deployables without DPU code carry 0.
     fn accepts(&self, fingerprint: u64) -> bool {
         fingerprint == 0
     }
@@ -45,14 +49,34 @@ pub enum Event {
     Refused(Fault),
 }
 
+/// The memory that a session works in, aligned to 16 bytes.
+#[derive(Debug)]
+pub struct Space<'m> {
+    /// Keeps the deployable. Aligned to the 4096 of DPU code if a DPU reads that in place.
+    pub store: &'m mut [u8],
+    /// Is cut into workspace, inputs and outputs.
+    pub arena: &'m mut [u8],
+    /// On-chip banks of a DPU in software; empty on a board that shall not offer one.
+    pub banks: &'m mut [u8],
+}
+
 /// Everything that serves one host. `R` and `W` are the two halves of the link.
 #[derive(Debug)]
 pub struct Session<'m, R, W, D, B> {
     inbox: Inbox<R>,
     out: Answers<W, B>,
     dpu: D,
+    /// The DPU that the host wants in software.
+    soft: Option<Target>,
     store: &'m mut [u8],
     arena: &'m mut [u8],
+    banks: &'m mut [u8],
+}
+
+/// The DPU of one deployable.
+enum Device<'s, 't, D> {
+    Own(&'s mut D),
+    Soft(&'s mut Machine<'t>),
 }
 
 /// Responses and the board that sends them.
@@ -97,12 +121,12 @@ enum Next {
 }
 
 impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>, B: Board> Session<'m, R, W, D, B> {
-    /// `store` keeps the deployable; `arena` is cut into workspace, inputs and outputs. Both should be aligned to 16
-    /// bytes, `store` to the 4096 of DPU code if a DPU reads it in place.
-    pub fn new(reader: R, writer: W, dpu: D, board: B, store: &'m mut [u8], arena: &'m mut [u8]) -> Self {
+    /// The link is its reading and its writing half.
+    pub fn new((reader, writer): (R, W), dpu: D, board: B, memory: Space<'m>) -> Self {
+        let Space { store, arena, banks } = memory;
         let bytes = |slice: &[u8]| u32::try_from(slice.len()).unwrap_or(u32::MAX);
         let out = Answers { outbox: Outbox::new(writer), board, store: bytes(store), arena: bytes(arena) };
-        Self { inbox: Inbox::new(reader), out, dpu, store, arena }
+        Self { inbox: Inbox::new(reader), out, dpu, soft: None, store, arena, banks }
     }
 
     /// Serves until the host says [`Request::Exit`] or the stream ends. Errors: the link's own.
@@ -112,7 +136,8 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
                 return Ok(());
             };
             let file = self.store.get(..bytes as usize).unwrap_or(&[]);
-            let deployable = match accept(file, self.arena.len(), &self.out.board) {
+            let soft = self.soft.as_ref();
+            let deployable = match accept(file, self.arena.len(), &self.out.board, soft) {
                 Ok(deployable) => deployable,
                 Err(fault) => {
                     self.out.refuse(sequence, fault, "")?;
@@ -123,9 +148,15 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
             let Some(memory) = split(self.arena, &deployable) else {
                 continue;
             };
-            let mut ready = Ready { deployable, memory, out: &mut self.out, dpu: &mut self.dpu };
+            let wanted = soft.filter(|target| target.fingerprint == deployable.fingerprint());
+            let mut machine = wanted.and_then(|target| Machine::new(target, self.banks));
+            let device = match machine.as_mut() {
+                Some(machine) => Device::Soft(machine),
+                None => Device::Own(&mut self.dpu),
+            };
+            let mut ready = Ready { deployable, memory, out: &mut self.out, device };
             match ready.serve(&mut self.inbox, sequence)? {
-                Next::Load => {}
+                Next::Load => self.soft = None,
                 Next::Stop => return Ok(()),
             }
         }
@@ -144,6 +175,13 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
             };
             match request {
                 Request::Hello => out.hello(sequence)?,
+                Request::Device { target } => {
+                    self.soft = postcard::from_bytes(target).ok().filter(|target| is_sound(target, self.banks.len()));
+                    match self.soft {
+                        Some(_) => out.ready(sequence)?,
+                        None => out.refuse(sequence, Fault::Device, "")?,
+                    }
+                }
                 Request::Load { offset, bytes } => out.settle(sequence, place(self.store, offset, bytes))?,
                 Request::Commit { bytes, crc } => {
                     let file = self.store.get(..bytes as usize);
@@ -156,7 +194,10 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
                 Request::Input { .. } | Request::Run { .. } | Request::Read { .. } => {
                     out.refuse(sequence, Fault::NotLoaded, "")?;
                 }
-                Request::Reset => out.ready(sequence)?,
+                Request::Reset => {
+                    self.soft = None;
+                    out.ready(sequence)?;
+                }
                 Request::Exit => {
                     out.ready(sequence)?;
                     return Ok(None);
@@ -178,14 +219,30 @@ fn region_sizes(deployable: &Deployable<'_>) -> [u64; 3] {
     [Region::Workspace, Region::Inputs, Region::Outputs].map(|region| deployable.region_bytes(region) as u64)
 }
 
+/// Whether a device from outside is one that the machine can be.
+fn is_sound(target: &Target, banks: usize) -> bool {
+    let bytes = target.banks.iter().map(|g| {
+        let entries = u64::from(g.count).saturating_mul(g.depth.into());
+        entries.saturating_mul(g.width.into())
+    });
+    let lanes = [target.pixel_parallel, target.input_channel_parallel, target.output_channel_parallel];
+    lanes.iter().all(|n| (1..=MAX_LANES).contains(&usize::from(*n)))
+        && bytes.fold(0, u64::saturating_add) <= banks as u64
+}
+
 /// Checks the file against the board.
-fn accept<'a>(file: &'a [u8], arena: usize, board: &impl Board) -> Result<Deployable<'a>, Fault> {
+fn accept<'a>(
+    file: &'a [u8],
+    arena: usize,
+    board: &impl Board,
+    soft: Option<&Target>,
+) -> Result<Deployable<'a>, Fault> {
     let deployable = Deployable::parse(file).map_err(|error| match error {
         ParseError::Crc => Fault::Crc,
         other => Fault::Parse(other),
     })?;
     let fingerprint = deployable.fingerprint();
-    if !board.accepts(fingerprint) {
+    if !board.accepts(fingerprint) && soft.is_none_or(|target| target.fingerprint != fingerprint) {
         return Err(Fault::Target { fingerprint });
     }
     let needed = region_sizes(&deployable).map(|n| n.next_multiple_of(REGION_ALIGN as u64)).iter().sum::<u64>();
@@ -211,14 +268,14 @@ fn cut(bytes: &mut [u8], len: usize) -> Option<(&mut [u8], &mut [u8])> {
 }
 
 /// A deployable in service.
-struct Ready<'a, 's, W, D, B> {
+struct Ready<'a, 's, 't, W, D, B> {
     deployable: Deployable<'a>,
     memory: Memory<'a>,
     out: &'s mut Answers<W, B>,
-    dpu: &'s mut D,
+    device: Device<'s, 't, D>,
 }
 
-impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, W, D, B> {
+impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W, D, B> {
     fn serve<R: Read<Error = W::Error>>(&mut self, inbox: &mut Inbox<R>, sequence: u8) -> Result<Next, W::Error> {
         self.facts(sequence)?;
         while let Some(request) = inbox.receive()? {
@@ -231,7 +288,7 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, W, D, 
             };
             match request {
                 Request::Hello => self.out.hello(sequence)?,
-                Request::Load { .. } => self.out.refuse(sequence, Fault::Loaded, "")?,
+                Request::Load { .. } | Request::Device { .. } => self.out.refuse(sequence, Fault::Loaded, "")?,
                 // The answer to the commit that brought us here may have been lost.
                 Request::Commit { .. } => self.facts(sequence)?,
                 Request::Input { index, offset, bytes } => {
@@ -280,22 +337,32 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, W, D, 
 
     fn run(&mut self, sequence: u8, report: Report) -> Result<(), W::Error> {
         let mut reporter = Reporter { out: self.out, sequence, report, sent: 0, open: None, broken: Ok(()) };
-        let result = run(&self.deployable, self.dpu, &mut self.memory, &mut reporter);
+        let (model, memory) = (&self.deployable, &mut self.memory);
+        let mut text = String::new();
+        let result = match &mut self.device {
+            Device::Own(dpu) => run(model, *dpu, memory, &mut reporter).map_err(|e| fault_of(e, &mut text)),
+            Device::Soft(machine) => run(model, *machine, memory, &mut reporter).map_err(|e| fault_of(e, &mut text)),
+        };
         reporter.close();
         let Reporter { sent: messages, broken, .. } = reporter;
         broken?;
-        let mut text = String::<96>::new();
-        let fault = match result {
-            Ok(()) => return self.out.outbox.send(sequence, &Response::Done { messages }),
-            Err(RunError::Region { region, .. }) => Fault::Region(region),
-            Err(RunError::Layout { step }) => Fault::Layout(step),
-            Err(RunError::Dpu { step, error }) => {
-                // Longer words are cut: the step number says the most.
-                let _ = write!(text, "{error}");
-                Fault::Dpu(step)
-            }
-        };
-        self.out.refuse(sequence, fault, &text)
+        match result {
+            Ok(()) => self.out.outbox.send(sequence, &Response::Done { messages }),
+            Err(fault) => self.out.refuse(sequence, fault, &text),
+        }
+    }
+}
+
+/// The fault that a failed run is to the host; the device's own words go to `text`, cut if they are long.
+fn fault_of<E: core::fmt::Display>(error: RunError<E>, text: &mut String<TEXT>) -> Fault {
+    match error {
+        RunError::Region { region, .. } => Fault::Region(region),
+        RunError::Layout { step } => Fault::Layout(step),
+        RunError::Dpu { step, error } => {
+            // A writer that is full has what fits; the step number says the most.
+            let _ = write!(text, "{error}");
+            Fault::Dpu(step)
+        }
     }
 }
 

@@ -10,20 +10,24 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use shiftwise::compile::{self, DpuOptions};
 use shiftwise::emit::{Parts, write};
 use shiftwise::link::{Client, Fault, Limits, LinkError, Report, Reported};
+use shiftwise_core::exec::Machine;
 use shiftwise_core::link::{Deframer, FRAME, Request, Response, decode, encode};
 use shiftwise_core::model::{
     Deployable, DpuJob, Facts, ParseError, Region, Step, TensorDesc, TensorId, TensorList, crc32,
 };
-use shiftwise_core::run::{Memory, NoDpu, Observer, run};
-use shiftwise_firmware::session::{Board, Event, Session};
+use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
+use shiftwise_firmware::session::{Board, Event, Session, Space};
+use shiftwise_tests::graphs::{self, random_graph, random_inputs};
 use shiftwise_tests::small;
 
 /// Fingerprint of the DPU that the board under test claims to have.
 const FINGERPRINT: u64 = 77;
-const STORE: usize = 16 << 10;
-const ARENA: usize = 4 << 10;
+const STORE: usize = 256 << 10;
+const ARENA: usize = 256 << 10;
+const BANKS: usize = 1 << 20;
 
 #[derive(Default)]
 struct Fake {
@@ -150,9 +154,9 @@ impl embedded_io::Write for BoardWire {
 }
 
 fn serve(reader: End, writer: Wire) {
-    let (mut store, mut arena) = (vec![0; STORE], vec![0xA5; ARENA]);
-    let (reader, writer) = (BoardEnd(reader), BoardWire(writer));
-    let Ok(()) = Session::new(reader, writer, NoDpu, Fake::default(), &mut store, &mut arena).serve();
+    let (mut store, mut arena, mut banks) = (vec![0; STORE], vec![0xA5; ARENA], vec![0; BANKS]);
+    let memory = Space { store: &mut store, arena: &mut arena, banks: &mut banks };
+    let Ok(()) = Session::new((BoardEnd(reader), BoardWire(writer)), NoDpu, Fake::default(), memory).serve();
 }
 
 /// A client and the board that serves it, over wires that damage one byte in `rate` (0: none).
@@ -177,13 +181,17 @@ impl Observer for All {
 
 /// Every tensor of a run on the host.
 fn on_the_host(file: &[u8], input: &[u8]) -> Vec<(TensorId, Vec<u8>)> {
+    on_the_host_with(file, input, &mut NoDpu)
+}
+
+fn on_the_host_with(file: &[u8], input: &[u8], dpu: &mut impl Dpu<Error: std::fmt::Debug>) -> Vec<(TensorId, Vec<u8>)> {
     let model = Deployable::parse(file).unwrap();
     let [mut workspace, mut outputs] = [Region::Workspace, Region::Outputs].map(|r| vec![0; model.region_bytes(r)]);
     let mut inputs = input.to_vec();
     let (workspace, inputs, outputs) = (&mut workspace[..], &mut inputs[..], &mut outputs[..]);
     let mut all = All(Vec::new());
     let mut memory = Memory { constants: model.constants(), workspace, inputs, outputs };
-    run(&model, &mut NoDpu, &mut memory, &mut all).unwrap();
+    run(&model, dpu, &mut memory, &mut all).unwrap();
     all.0
 }
 
@@ -284,6 +292,28 @@ fn what_cannot_run_is_refused_with_a_reason() {
     board.join().unwrap();
 }
 
+/// The board has no such DPU: it becomes one in software, and is none again after the next load.
+#[test]
+fn dpu_code_runs_in_software() {
+    let target = shiftwise_targets::find("B512").unwrap();
+    assert!(target.bank_bytes() <= BANKS);
+    let (mut client, board, _) = connect(0, 3, Limits::default());
+    for seed in 1..6 {
+        let graph = random_graph(seed, graphs::Limits { ops: 6, side: 12, channels: 20, cpu_only: false });
+        let file = compile::dpu(&graph, &target, &DpuOptions::default()).unwrap().to_bytes(&[]).unwrap();
+        let inputs = random_inputs(&graph, seed);
+        client.load(&file).unwrap();
+        let result = client.sample(&inputs, Report::Bytes).unwrap();
+        let mut banks = vec![0; target.bank_bytes()];
+        let mut machine = Machine::new(&target, &mut banks).unwrap();
+        let host = on_the_host_with(&file, &inputs.concat(), &mut machine);
+        assert!(!host.is_empty());
+        assert_eq!(result.tensors, as_bytes(host), "seed {seed}");
+    }
+    client.exit().unwrap();
+    board.join().unwrap();
+}
+
 #[test]
 fn a_silent_board_is_an_error_and_no_hang() {
     let (to_board, _board_in) = wire(0, 1);
@@ -308,6 +338,7 @@ fn any_request() -> impl Strategy<Value = Vec<u8>> {
             offset,
             bytes
         })),
+        bytes().prop_map(move |target| frame(&Request::Device { target: &target })),
         (offset(), any::<u32>()).prop_map(move |(bytes, crc)| frame(&Request::Commit { bytes, crc })),
         Just(frame(&Request::Run { report: Report::Bytes })),
         Just(frame(&Request::Hello)),

@@ -60,6 +60,8 @@ enum Command {
     Targets(targets::Args),
     /// List the instructions of a compiled model
     Disasm(machine_code::Args),
+    /// Turn a listing back into code
+    Asm(machine_code::AsmArgs),
 }
 
 /// What a command that ran has to say.
@@ -129,6 +131,7 @@ pub(super) fn main() -> ExitCode {
         Command::Run(args) => boards::run(args, &screen),
         Command::Targets(args) => targets::run(args, &screen),
         Command::Disasm(args) => machine_code::run(args, &screen),
+        Command::Asm(args) => machine_code::assemble(args, &screen),
     };
     match result {
         Ok(outcome) => {

@@ -87,7 +87,7 @@ impl Values {
     }
 
     /// Indices at which two tensors of one kind differ. NaNs are equal to each other; 0.0 and -0.0 are not.
-    fn differences(&self, other: &Self) -> Vec<usize> {
+    pub fn differences(&self, other: &Self) -> Vec<usize> {
         fn indices<T: Copy>(a: &[T], b: &[T], same: impl Fn(T, T) -> bool) -> Vec<usize> {
             a.iter().zip(b).enumerate().filter(|(_, (a, b))| !same(**a, **b)).map(|(i, _)| i).collect()
         }

@@ -34,10 +34,13 @@ pub const OPTIMIZE: &[Pass] = &[
 ];
 
 /// Layers replaced by what a DPU computes instead.
-pub const DPU_VERSION: &[Pass] = &[Pass {
-    name: "convert_average_pooling2d_to_dpu_version",
-    apply: dpu_version::convert_average_pooling2d_to_dpu_version,
-}];
+pub const DPU_VERSION: &[Pass] = &[
+    Pass { name: "convert_sigmoid_to_hard_sigmoid", apply: dpu_version::convert_sigmoid_to_hard_sigmoid },
+    Pass {
+        name: "convert_average_pooling2d_to_dpu_version",
+        apply: dpu_version::convert_average_pooling2d_to_dpu_version,
+    },
+];
 
 /// Runs the passes of a table that the strategy enables, in order.
 pub fn run(table: &[Pass], graph: &mut Graph, strategy: &Strategy) -> Result<(), Error> {

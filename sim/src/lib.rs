@@ -17,6 +17,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod explain;
 pub mod report;
 mod schedule;
 #[cfg(test)]
@@ -26,10 +27,11 @@ pub mod trace;
 
 use shiftwise_core::exec::{ExecError, Machine};
 use shiftwise_core::isa::{Engine, Kind};
-use shiftwise_core::model::{Deployable, DpuJob, Region};
+use shiftwise_core::model::{Deployable, DpuJob, Region, Step};
 use shiftwise_core::run::{self, Dpu, Memory, Observer, RunError};
 use shiftwise_core::target::Target;
 
+pub use explain::{Explanation, explain};
 pub use report::CycleReport;
 pub use timing::Costs;
 
@@ -207,10 +209,8 @@ impl SimDpu {
     }
 }
 
-impl Dpu for SimDpu {
-    type Error = SimError;
-
-    fn run(&mut self, job: &DpuJob<'_>, code: &[u8], memory: &mut Memory<'_>) -> Result<(), SimError> {
+impl SimDpu {
+    fn job(&mut self, job: &DpuJob<'_>, code: &[u8], memory: Option<&mut Memory<'_>>) -> Result<(), SimError> {
         let mut events = Vec::new();
         // `new` has checked the size; a `None` cannot happen, and an empty job would be no result.
         if let Some(mut machine) = Machine::new(&self.target, &mut self.banks) {
@@ -222,6 +222,49 @@ impl Dpu for SimDpu {
     }
 }
 
+impl Dpu for SimDpu {
+    type Error = SimError;
+
+    fn run(&mut self, job: &DpuJob<'_>, code: &[u8], memory: &mut Memory<'_>) -> Result<(), SimError> {
+        self.job(job, code, Some(memory))
+    }
+}
+
+/// Times every DPU job of a deployable without values: fast, and weights may be anything. Steps on the CPU take no time.
+///
+/// Errors: as a run, except for faults that only values or addresses show.
+pub fn time(model: &Deployable<'_>, sim: &mut SimDpu) -> Result<(), Error> {
+    check_target(model, sim)?;
+    for (step, job) in (0u16..).zip(model.steps()) {
+        if let Step::Dpu(job) = job {
+            let code = model.job_code(&job);
+            sim.job(&job, code, None).map_err(|error| Error::Run(RunError::Dpu { step, error }))?;
+        }
+    }
+    Ok(())
+}
+
+/// A machine's error as the simulator's.
+fn in_simulation(error: RunError<ExecError>) -> RunError<SimError> {
+    match error {
+        RunError::Dpu { step, error } => RunError::Dpu { step, error: SimError::Exec(error) },
+        RunError::Region { region, needed, given } => RunError::Region { region, needed, given },
+        RunError::Layout { step } => RunError::Layout { step },
+    }
+}
+
+fn check_target(model: &Deployable<'_>, sim: &SimDpu) -> Result<(), Error> {
+    if model.fingerprint() == 0 || model.fingerprint() == sim.target.fingerprint {
+        return Ok(());
+    }
+    Err(Error::Fingerprint {
+        wanted: model.facts().target.into(),
+        wanted_fingerprint: model.fingerprint(),
+        given: sim.target.name.as_str().into(),
+        given_fingerprint: sim.target.fingerprint,
+    })
+}
+
 /// Runs one frame of a deployable: inputs are the bytes of the input region, the result those of the output region.
 ///
 /// Errors: [`Error::Fingerprint`] if the deployable has DPU code for another target; [`Error::Input`]; [`Error::Run`].
@@ -231,14 +274,7 @@ pub fn frame(
     input: &[u8],
     observer: &mut impl Observer,
 ) -> Result<Vec<u8>, Error> {
-    if model.fingerprint() != 0 && model.fingerprint() != sim.target.fingerprint {
-        return Err(Error::Fingerprint {
-            wanted: model.facts().target.into(),
-            wanted_fingerprint: model.fingerprint(),
-            given: sim.target.name.as_str().into(),
-            given_fingerprint: sim.target.fingerprint,
-        });
-    }
+    check_target(model, sim)?;
     let wanted = model.region_bytes(Region::Inputs);
     if input.len() != wanted {
         return Err(Error::Input { given: input.len(), wanted });

@@ -37,12 +37,12 @@ fn fetch(machine: &Machine<'_>, costs: &Costs, code: &[u8]) -> Result<Vec<Entry>
     }
 }
 
-/// Runs one job; the events come in program order.
+/// Runs one job; the events come in program order. Without memory only time passes: no values are moved or computed.
 pub(crate) fn run(
     machine: &mut Machine<'_>,
     costs: &Costs,
     code: &[u8],
-    memory: &mut Memory<'_>,
+    mut memory: Option<&mut Memory<'_>>,
 ) -> Result<Vec<Event>, SimError> {
     machine.reset();
     let entries = fetch(machine, costs, code)?;
@@ -78,7 +78,11 @@ pub(crate) fn run(
                 queues[engine as usize].pop_front();
                 waits.iter().for_each(|from| tokens[from as usize][engine as usize] -= 1);
                 let kind = entry.line.inst.kind();
-                let work = machine.execute(&entry.line.inst, memory).map_err(|fault| {
+                let work = match &mut memory {
+                    Some(memory) => machine.execute(&entry.line.inst, memory),
+                    None => machine.cost(&entry.line.inst),
+                };
+                let work = work.map_err(|fault| {
                     let (index, offset) = (index as u32, entry.offset);
                     SimError::Exec(ExecError { index, offset, inst: kind.mnemonic(), fault })
                 })?;

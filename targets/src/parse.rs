@@ -27,6 +27,9 @@ pub struct Board {
     /// Clock of the DPU's general logic, MHz.
     #[serde(default)]
     pub clock_mhz: u32,
+    /// Bandwidth that all cores share, 10^6 bytes per second; 0 if unknown.
+    #[serde(default)]
+    pub ddr_mb_per_s: u32,
     /// Memory for a bare-metal image.
     #[serde(default)]
     pub memory: Vec<MemoryRange>,

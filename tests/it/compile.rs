@@ -11,6 +11,7 @@ use shiftwise_core::model::{Deployable, Region, TensorDesc, TensorId};
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
 use shiftwise_core::shape::Window;
 use shiftwise_core::target::Target;
+use shiftwise_sim::{Costs, SimDpu};
 use shiftwise_tests::graphs::{Builder, Limits, Rng, random_graph, random_inputs};
 use shiftwise_tests::reference::evaluate;
 use shiftwise_tests::shuffle::Shuffled;
@@ -25,51 +26,74 @@ impl Observer for Seen {
     }
 }
 
-/// Runs `program` and compares every tensor with the oracle. Returns the number of values compared.
-fn check<D: Dpu>(what: &str, graph: &IntGraph, program: &Program, dpu: &mut D) -> usize
-where
-    D::Error: std::fmt::Debug,
-{
-    let inputs = random_inputs(graph, 7);
-    let want = evaluate(graph, &inputs);
-    let self_test = [&inputs[..], &graph.outputs.iter().map(|t| want[t.0].clone()).collect::<Vec<_>>()].concat();
-    let bytes = program.to_bytes(&[self_test.concat()]).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let model = Deployable::parse(&bytes).unwrap();
-    let mut workspace = vec![0xA5; model.region_bytes(Region::Workspace)];
-    let mut input_bytes = vec![0; model.region_bytes(Region::Inputs)];
-    let mut output_bytes = vec![0x5A; model.region_bytes(Region::Outputs)];
-    let mut memory = Memory {
-        constants: model.constants(),
-        workspace: &mut workspace,
-        inputs: &mut input_bytes,
-        outputs: &mut output_bytes,
-    };
-    for ((_, t), bytes) in model.inputs().zip(&inputs) {
-        memory.tensor_mut(&t).unwrap().copy_from_slice(bytes);
+/// A network, its inputs, and what the oracle says of every tensor.
+struct Case<'a> {
+    what: String,
+    graph: &'a IntGraph,
+    inputs: Vec<Vec<u8>>,
+    want: Vec<Vec<u8>>,
+}
+
+impl<'a> Case<'a> {
+    fn new(what: String, graph: &'a IntGraph) -> Self {
+        let inputs = random_inputs(graph, 7);
+        let want = evaluate(graph, &inputs);
+        Self { what, graph, inputs, want }
     }
-    let mut seen = Seen::default();
-    run(&model, dpu, &mut memory, &mut seen).unwrap_or_else(|e| panic!("{what}: {e:?}"));
-    let mut values = 0;
-    for (i, want) in want.iter().enumerate() {
-        let name = &graph.tensors[i].name;
-        let got = seen.0.get(&(i as u16)).unwrap_or_else(|| panic!("{what}: {name} is never shown"));
-        values += want.len();
-        if let Some(at) = (0..want.len()).find(|&k| got.get(k) != want.get(k)) {
-            let op = graph.ops.iter().find(|o| o.output.0 == i);
-            let (got, want) = (got[at] as i8, want[at] as i8);
-            panic!(
-                "{what}: {name}[{at}] is {got}, not {want}; made by {:?}",
-                op.map(|o| short(&format!("{:?}", o.kind)))
-            );
+
+    /// Runs `program` and compares every tensor with the oracle. Returns the number of values compared.
+    fn run<D: Dpu>(&self, program: &Program, dpu: &mut D) -> Result<usize, String>
+    where
+        D::Error: std::fmt::Debug,
+    {
+        let Self { what, graph, inputs, want } = self;
+        let outputs: Vec<Vec<u8>> = graph.outputs.iter().map(|t| want[t.0].clone()).collect();
+        let self_test = [inputs.concat(), outputs.concat()].concat();
+        let bytes = program.to_bytes(std::slice::from_ref(&self_test)).map_err(|e| format!("{what}: {e}"))?;
+        let model = Deployable::parse(&bytes).map_err(|e| format!("{what}: {e}"))?;
+        let mut workspace = vec![0xA5; model.region_bytes(Region::Workspace)];
+        let mut input_bytes = vec![0; model.region_bytes(Region::Inputs)];
+        let mut output_bytes = vec![0x5A; model.region_bytes(Region::Outputs)];
+        let mut memory = Memory {
+            constants: model.constants(),
+            workspace: &mut workspace,
+            inputs: &mut input_bytes,
+            outputs: &mut output_bytes,
+        };
+        for ((_, t), bytes) in model.inputs().zip(inputs) {
+            memory.tensor_mut(&t).unwrap().copy_from_slice(bytes);
         }
+        let mut seen = Seen::default();
+        run(&model, dpu, &mut memory, &mut seen).map_err(|e| format!("{what}: {e:?}"))?;
+        let mut values = 0;
+        for (i, want) in want.iter().enumerate() {
+            let name = &graph.tensors[i].name;
+            let got = seen.0.get(&(i as u16)).ok_or_else(|| format!("{what}: {name} is never shown"))?;
+            values += want.len();
+            if let Some(at) = (0..want.len()).find(|&k| got.get(k) != want.get(k)) {
+                let op = graph.ops.iter().find(|o| o.output.0 == i).map(|o| short(&format!("{:?}", o.kind)));
+                let (got, want) = (got[at] as i8, want[at] as i8);
+                return Err(format!("{what}: {name}[{at}] is {got}, not {want}; made by {op:?}"));
+            }
+        }
+        // What the user reads at the end are the outputs, wherever they lie.
+        for ((_, t), ix) in model.outputs().zip(&graph.outputs) {
+            if memory.tensor(&t) != Some(want[ix.0].as_slice()) {
+                return Err(format!("{what}: output {} is overwritten", t.name));
+            }
+        }
+        assert_eq!(model.outputs().count(), graph.outputs.len(), "{what}");
+        assert_eq!(model.self_test(), self_test);
+        Ok(values)
     }
-    // What the user reads at the end are the outputs, wherever they lie.
-    for ((_, t), ix) in model.outputs().zip(&graph.outputs) {
-        assert_eq!(memory.tensor(&t), Some(want[ix.0].as_slice()), "{what}: output {}", t.name);
+
+    /// [`Case::run`], which must succeed.
+    fn check<D: Dpu>(&self, how: &str, program: &Program, dpu: &mut D) -> usize
+    where
+        D::Error: std::fmt::Debug,
+    {
+        self.run(program, dpu).unwrap_or_else(|e| panic!("{how}: {e}"))
     }
-    assert_eq!(model.outputs().count(), graph.outputs.len(), "{what}");
-    assert_eq!(model.self_test().len(), self_test.iter().map(Vec::len).sum::<usize>());
-    values
 }
 
 fn short(text: &str) -> String {
@@ -82,9 +106,10 @@ fn cpu_programs_compute_the_integer_form() {
     let mut values = 0;
     for seed in 0..300 {
         let graph = random_graph(seed, limits);
+        let case = Case::new(format!("seed {seed}"), &graph);
         for separate_io in [false, true] {
             let program = compile::cpu(&graph, &CpuOptions { separate_io }).unwrap_or_else(|e| panic!("{seed}: {e}"));
-            values += check(&format!("seed {seed}"), &graph, &program, &mut NoDpu);
+            values += case.check("cpu", &program, &mut NoDpu);
         }
     }
     assert!(values > 1_000_000, "{values}");
@@ -109,22 +134,25 @@ fn memory_is_shared_after_the_last_reader() {
     // x, y and the convolution's result are alive at once; the sum overwrites an operand.
     assert_eq!(program.memory.workspace_bytes, 3 * 32 * 32 * 16);
     assert_eq!(program.memory.workspace_lower_bound, 3 * 32 * 32 * 16);
-    check("residual", &b.graph, &program, &mut NoDpu);
+    Case::new("residual".into(), &b.graph).check("cpu", &program, &mut NoDpu);
 }
 
-/// Compiles for a DPU and runs on its machine. Returns values compared and instructions.
-fn check_dpu(what: &str, graph: &IntGraph, target: &Target, options: &DpuOptions) -> (usize, u32) {
+/// Compiles for a DPU and runs: in program order, with engines taking turns at random, with time.
+fn check_dpu(what: &str, graph: &IntGraph, target: &Target, options: &DpuOptions) {
     let program = compile::dpu(graph, target, options).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let case = Case::new(format!("{what} on {}", target.name), graph);
     let mut banks = vec![0x77; target.bank_bytes()];
     let mut machine = Machine::new(target, &mut banks).unwrap();
-    let what = format!("{what} on {}", target.name);
-    let values = check(&what, graph, &program, &mut machine);
+    case.check("program order", &program, &mut machine);
     for (turn, weights) in [[1, 1, 1, 1], [1000, 1, 1, 1], [1, 1000, 1, 1], [1, 1, 1000, 1000]].into_iter().enumerate()
     {
         let mut shuffled = Shuffled { machine: &mut machine, rng: Rng(turn as u64), weights };
-        check(&format!("{what}, shuffled {turn}"), graph, &program, &mut shuffled);
+        case.check("shuffled", &program, &mut shuffled);
     }
-    (values, program.layers.iter().map(|l| l.instructions).sum())
+    for costs in [Costs::default(), Costs::shuffled(11)] {
+        let mut sim = SimDpu::new(target.clone(), 300, costs).unwrap();
+        case.check("simulated", &program, &mut sim);
+    }
 }
 
 #[test]
@@ -137,7 +165,8 @@ fn dpu_programs_compute_the_integer_form() {
             let channels = [70, 40, 20][seed as usize % 3];
             let limits = Limits { ops: 8, side, channels, cpu_only: seed % 5 == 0 };
             let graph = random_graph(seed, limits);
-            check_dpu(&format!("seed {seed}"), &graph, &target, &DpuOptions::default());
+            let options = DpuOptions { gather_weights: seed % 2 == 0, ..DpuOptions::default() };
+            check_dpu(&format!("seed {seed}"), &graph, &target, &options);
             for reason in compile::placement(&graph, &target).unwrap() {
                 on_dpu[usize::from(reason.is_none())] += 1;
             }
@@ -157,12 +186,8 @@ fn without_its_tokens_a_program_computes_something_else() {
     let y = b.conv(x, same, 24, 1, IntAct::None);
     b.graph.outputs = vec![y];
     let program = compile::dpu(&b.graph, &target, &DpuOptions::default()).unwrap();
-    let pairs = [
-        (Engine::Load, Engine::Conv),
-        (Engine::Conv, Engine::Load),
-        (Engine::Conv, Engine::Save),
-        (Engine::Save, Engine::Load),
-    ];
+    let case = Case::new("broken".into(), &b.graph);
+    let pairs = [(Engine::Load, Engine::Conv), (Engine::Conv, Engine::Save), (Engine::Save, Engine::Load)];
     for (from, to) in pairs {
         let mut broken = program.clone();
         broken.code = codec::program(target.isa, &program.code)
@@ -178,15 +203,13 @@ fn without_its_tokens_a_program_computes_something_else() {
                 codec::encode(target.isa, &line).unwrap().bytes().collect::<Vec<_>>()
             })
             .collect();
-        assert_ne!(broken.code, program.code, "{from:?} never signals {to:?}");
+        assert!(broken.code != program.code, "{from:?} never signals {to:?}");
         let notices = (0..20).any(|seed| {
             let mut banks = vec![0; target.bank_bytes()];
             let mut machine = Machine::new(&target, &mut banks).unwrap();
             let mut weights = [1; 4];
             weights[to as usize] = 50;
-            let mut shuffled = Shuffled { machine: &mut machine, rng: Rng(seed), weights };
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check("broken", &b.graph, &broken, &mut shuffled)))
-                .is_err()
+            case.run(&broken, &mut Shuffled { machine: &mut machine, rng: Rng(seed), weights }).is_err()
         });
         assert!(notices, "nobody misses the tokens from {from:?} to {to:?}");
     }
@@ -246,6 +269,9 @@ fn layers_at_the_limits_of_the_engines() {
         })
     };
     let cases: Vec<(&str, Make)> = vec![
+        ("few channels", conv([64, 100, 3], window([7, 7], [2, 2], [3, 3], [3, 3]), 20)),
+        ("few channels, padded on the left", conv([64, 90, 2], window([5, 5], [1, 1], [4, 4], [0, 0]), 20)),
+        ("one channel", conv([40, 40, 1], window([5, 5], [1, 1], [0, 0], [0, 0]), 6)),
         ("kernel 16", conv([18, 17, 8], window([16, 16], [1, 1], [15, 15], [15, 15]), 9)),
         ("kernel 16×1", conv([40, 5, 20], window([16, 1], [1, 1], [0, 0], [0, 0]), 9)),
         ("stride 8", conv([40, 40, 3], window([3, 3], [8, 8], [1, 1], [0, 0]), 9)),
@@ -258,7 +284,7 @@ fn layers_at_the_limits_of_the_engines() {
         ("large depthwise", depthwise([40, 40, 30], window([16, 16], [1, 1], [7, 7], [8, 8]))),
         ("deep depthwise", depthwise([7, 7, 1500], window([3, 3], [1, 1], [1, 1], [1, 1]))),
         ("global average", pool([14, 14, 300], window([14, 14], [1, 1], [0, 0], [0, 0]), true)),
-        ("huge maximum", pool([120, 100, 9], window([100, 90], [7, 5], [0, 0], [0, 0]), false)),
+        ("huge maximum", pool([80, 100, 9], window([60, 60], [7, 5], [0, 0], [0, 0]), false)),
         ("flat dense", dense([1, 1, 2000], 100)),
         ("dense over a map", dense([28, 28, 3], 12)),
         ("wide dense", dense([7, 7, 200], 30)),
@@ -271,7 +297,101 @@ fn layers_at_the_limits_of_the_engines() {
             let mut b = Builder::new(what, 3);
             make(&mut b);
             assert_eq!(compile::placement(&b.graph, &target).unwrap(), [None], "{what} on {name}");
-            check_dpu(what, &b.graph, &target, &DpuOptions::default());
+            for gather_weights in [false, true] {
+                check_dpu(what, &b.graph, &target, &DpuOptions { gather_weights, ..DpuOptions::default() });
+            }
         }
     }
+}
+
+/// The reason that a network of one layer gives on a target.
+fn reason(target: &str, make: impl FnOnce(&mut Builder)) -> String {
+    let mut b = Builder::new("refused", 3);
+    make(&mut b);
+    let target = shiftwise_targets::find(target).unwrap();
+    let options = DpuOptions { strict: true, ..DpuOptions::default() };
+    let error = compile::dpu(&b.graph, &target, &options).unwrap_err();
+    // On the CPU the same network computes the same values.
+    check_dpu("refused", &b.graph, &target, &DpuOptions::default());
+    error.to_string()
+}
+
+#[test]
+fn what_a_dpu_cannot_do_is_named_and_goes_to_the_cpu() {
+    let kernel = |k: u16, stride: u16| Window { kernel: [k, k], stride: [stride, stride], ..Window::POINT };
+    let conv = |shape: [usize; 3], w: Window| {
+        move |b: &mut Builder| {
+            let x = b.input(&shape);
+            let y = b.conv(x, w, 4, 1, IntAct::None);
+            b.graph.outputs = vec![y];
+        }
+    };
+    assert_eq!(
+        reason("B512", conv([20, 20, 2], kernel(17, 1))),
+        "layer `layer0` does not run on DPUCZDX8G_ISA1_B512: kernel height 17 is outside 1..=16; use a smaller kernel, or two layers"
+    );
+    assert!(reason("B512", conv([20, 20, 2], kernel(3, 9))).contains("vertical stride 9 is outside 1..=8;"));
+    assert!(reason("B4096", conv([16, 16, 200], kernel(13, 1))).contains("channel groups 2197 is outside 1..=2048;"));
+    let dilated = Window { dilation: [2, 1], ..kernel(2, 2) };
+    assert!(reason("B512", conv([9, 9, 2], dilated)).contains("stride of a dilated kernel 2 is outside 1..=1;"));
+    let add = |b: &mut Builder| {
+        let x = b.input(&[3, 3, 3]);
+        let kind = b.graph.tensors[x.0].kind;
+        let add = IntOpKind::Add { shift_read: vec![0; 5], shift_write: 0, act: IntAct::None };
+        let y = b.op(add, &[x; 5], &[3, 3, 3], kind);
+        b.graph.outputs = vec![y];
+    };
+    assert!(reason("B512", add).contains("number of operands 5 is outside 1..=4;"));
+}
+
+#[test]
+fn huge_maps_are_placed_or_refused_without_overflow() {
+    let target = shiftwise_targets::find("B512").unwrap();
+    let place = |shape: [usize; 3], kernel: [u16; 2]| {
+        let mut b = Builder::new("huge", 3);
+        let x = b.input(&shape);
+        let window = Window { kernel, stride: [200, 200], ..Window::POINT };
+        let out = [window.outputs(0, shape[0] as u32) as usize, window.outputs(1, shape[1] as u32) as usize, shape[2]];
+        let pool = IntOpKind::MaxPool { window, shift: 0, act: IntAct::None };
+        let y = b.op(pool, &[x], &out, Kind::Fixed(FixPos(4)));
+        b.graph.outputs = vec![y];
+        compile::placement(&b.graph, &target).unwrap().remove(0)
+    };
+    assert_eq!(place([60000, 3, 2000], [1, 1]), None);
+    assert_eq!(place([3, 8000, 20000], [2, 2]), None);
+    assert!(place([300, 300, 5000], [256, 256]).unwrap().contains("not even one output pixel"));
+    assert!(place([60000, 60000, 10], [1, 1]).unwrap().contains("beyond the DPU's addresses"));
+}
+
+#[test]
+fn unobserved_programs_reuse_memory_within_a_job() {
+    let target = shiftwise_targets::find("B1152").unwrap();
+    let same = Window { kernel: [3, 3], pad_before: [1, 1], pad_after: [1, 1], ..Window::POINT };
+    let mut b = Builder::new("chain", 9);
+    let mut x = b.input(&[24, 24, 8]);
+    for _ in 0..6 {
+        x = b.conv(x, same, 24, 1, IntAct::Relu);
+    }
+    b.graph.outputs = vec![x];
+    let small = DpuOptions { observe: false, ..DpuOptions::default() };
+    let [all, some] = [DpuOptions::default(), small].map(|o| compile::dpu(&b.graph, &target, &o).unwrap());
+    let map = 24 * 24 * 24;
+    assert_eq!([all.memory.workspace_bytes, some.memory.workspace_bytes], [5 * map, 2 * map]);
+    let inputs = random_inputs(&b.graph, 7);
+    let want = &evaluate(&b.graph, &inputs)[x.0];
+    let bytes = some.to_bytes(&[]).unwrap();
+    let model = Deployable::parse(&bytes).unwrap();
+    for seed in 0..4 {
+        let mut sim = SimDpu::new(target.clone(), 300, Costs::shuffled(seed)).unwrap();
+        assert_eq!(&shiftwise_sim::frame(&model, &mut sim, &inputs[0], &mut ()).unwrap(), want);
+    }
+    // The listing assembles to the same code.
+    let mut listing = String::new();
+    shiftwise_core::listing::write(&model, target.isa, &mut listing).unwrap();
+    let lines = listing.lines().filter(|l| !l.starts_with(';'));
+    let code: Vec<u8> = lines
+        .flat_map(|l| codec::encode(target.isa, &l.parse().unwrap()).unwrap().bytes().collect::<Vec<_>>())
+        .collect();
+    assert!(code == some.code, "the listing is not the code");
+    assert_eq!(listing.lines().filter(|l| l.starts_with("; layer ")).count(), 6);
 }

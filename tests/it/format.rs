@@ -103,7 +103,8 @@ pub(crate) fn mutate(bytes: &[u8], count: usize, mut read: impl FnMut(Vec<u8>) -
         }
         refused += usize::from(!read(copy));
     }
-    assert!(refused > count / 10, "{refused} of {count} were refused");
+    // Truncated copies at least.
+    assert!(refused >= count / 10, "{refused} of {count} were refused");
 }
 
 #[test]

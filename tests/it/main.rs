@@ -3,8 +3,11 @@
 mod cli;
 mod compile;
 mod damage;
+mod dataset;
 mod deployable;
+mod dump;
 mod format;
+mod golden;
 mod props;
 mod qemu;
 mod quantized;

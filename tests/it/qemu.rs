@@ -4,10 +4,13 @@
 
 use std::time::Instant;
 
+use shiftwise::compile::{self, DpuOptions};
 use shiftwise::link::image::{board, build};
 use shiftwise::link::{Board, BoardSpec, Limits, LinkError, Report, Reported, run_on_board};
+use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{Deployable, Region, Role, TensorDesc, TensorId, crc32};
-use shiftwise_core::run::{Memory, NoDpu, Observer, run};
+use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
+use shiftwise_tests::graphs::{self, random_graph, random_inputs};
 use shiftwise_tests::small;
 
 fn wanted() -> bool {
@@ -27,6 +30,14 @@ impl Observer for All {
 }
 
 fn on_the_host(file: &[u8], input: &[u8]) -> Vec<(TensorId, Role, Vec<u8>)> {
+    on_the_host_with(file, input, &mut NoDpu)
+}
+
+fn on_the_host_with(
+    file: &[u8],
+    input: &[u8],
+    dpu: &mut impl Dpu<Error: std::fmt::Debug>,
+) -> Vec<(TensorId, Role, Vec<u8>)> {
     let model = Deployable::parse(file).unwrap();
     let [mut workspace, mut outputs] = [Region::Workspace, Region::Outputs].map(|r| vec![0; model.region_bytes(r)]);
     let mut memory = Memory {
@@ -36,7 +47,7 @@ fn on_the_host(file: &[u8], input: &[u8]) -> Vec<(TensorId, Role, Vec<u8>)> {
         outputs: &mut outputs,
     };
     let mut all = All(Vec::new());
-    run(&model, &mut NoDpu, &mut memory, &mut all).unwrap();
+    run(&model, dpu, &mut memory, &mut all).unwrap();
     all.0
 }
 
@@ -97,4 +108,29 @@ fn a_deployable_sent_over_the_port_runs_and_a_damaged_one_is_refused() {
     // The counter ticks once per 40 instructions, so a step's count may differ by one tick.
     assert!(again.steps.iter().zip(&result.steps).all(|(a, b)| a.abs_diff(*b) <= 40), "{again:?} {result:?}");
     machine.finish().unwrap();
+}
+
+/// The board has no DPU and is one in software: the same code as for the hardware, on another processor.
+#[test]
+fn dpu_code_runs_on_mps2_an386() {
+    if !wanted() {
+        return;
+    }
+    let spec: BoardSpec = "qemu:mps2-an386".parse().unwrap();
+    let image = build(board("mps2-an386").unwrap()).unwrap();
+    for (name, seed) in [("B512", 3), ("B1152", 4), ("B4096", 5)] {
+        let target = shiftwise_targets::find(name).unwrap();
+        let graph = random_graph(seed, graphs::Limits { ops: 6, side: 12, channels: 20, cpu_only: false });
+        let file = compile::dpu(&graph, &target, &DpuOptions::default()).unwrap().to_bytes(&[]).unwrap();
+        let inputs = random_inputs(&graph, seed);
+        let session = run_on_board(&spec, &image.elf, &file, [inputs.clone()], Report::Bytes).unwrap();
+        let mut banks = vec![0; target.bank_bytes()];
+        let mut machine = Machine::new(&target, &mut banks).unwrap();
+        let host = on_the_host_with(&file, &inputs.concat(), &mut machine);
+        let wanted: Vec<_> = host.into_iter().map(|(id, _, bytes)| (id, Reported::Bytes(bytes))).collect();
+        assert!(!wanted.is_empty());
+        let [result] = &session.samples[..] else { panic!("one sample, one result") };
+        assert_eq!(result.tensors, wanted, "{name}");
+        println!("{name}: {} bytes, instructions per step {:?}", file.len(), result.steps);
+    }
 }

@@ -21,7 +21,7 @@ fn json(path: &Path) -> Value {
 }
 
 /// The vendor's file of a case.
-fn vendor_file(case: &Path) -> Option<Vec<u8>> {
+pub(crate) fn vendor_file(case: &Path) -> Option<Vec<u8>> {
     let packed = std::fs::read(case.join("quantized.h5.gz")).ok()?;
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut bytes).ok()?;
@@ -145,4 +145,25 @@ fn damaged_quantized_files_are_refused_without_a_panic() {
     let Some(case) = golden_cases().into_iter().find(|c| c.ends_with("pof2s_conv_bn_relu_v0")) else { return };
     let bytes = quantized_bytes(&read(&vendor_file(&case).unwrap()).unwrap(), Path::new(NAME)).unwrap();
     mutate(&bytes, 3000, |copy| read(&copy).is_ok());
+}
+
+#[test]
+fn the_repositorys_models_survive_writing_and_damage() {
+    for name in ["digits_resnet.h5", "digits_lenet.h5"] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
+        let float = std::fs::read(&file).unwrap();
+        let mut graph = load(&file, &LoadOptions::default()).unwrap();
+        let strategy = Strategy::built_in("pof2s").unwrap();
+        run(OPTIMIZE, &mut graph, &strategy).unwrap();
+        run(DPU_VERSION, &mut graph, &strategy).unwrap();
+        let quantized = annotate::annotate(graph, &strategy).unwrap();
+        let bytes = quantized_bytes(&quantized, Path::new(NAME)).unwrap();
+        let back = read(&bytes).unwrap();
+        assert_eq!(back.graph.to_text(), quantized.graph.to_text(), "{name}");
+        assert_eq!(quantize_info(&back), quantize_info(&quantized), "{name}");
+        assert!(quantized_bytes(&back, Path::new(NAME)).unwrap() == bytes, "{name}");
+        mutate(&bytes, 80, |copy| read(&copy).is_ok());
+        let options = LoadOptions::default();
+        mutate(&float, 80, |copy| open_bytes(Path::new(name), copy, &options).is_ok());
+    }
 }

@@ -1,6 +1,7 @@
 //! Cases, backends and oracles shared by the integration tests.
 
 pub mod command;
+pub mod golden;
 pub mod graphs;
 pub mod networks;
 pub mod reference;

@@ -1,12 +1,18 @@
 //! Repository chores: `cargo xtask CHORE`.
 
+mod ci;
+mod demo;
 mod firmware;
+mod setup;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask CHORE
 
+  setup                             install what is missing: an emulator, a compiler for the boards
+  demo                              set up, build, and verify the digits network on an emulated board
+  ci                                set up and run every check
   firmware build [--board NAME]     build the image of a board
   firmware size [--board NAME]      build it and print its sizes
   firmware run [--board NAME] FILE  run a deployable's self-test, or one sample of zeros, on the emulated board
@@ -16,6 +22,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
+        ["setup"] => setup::main(),
+        ["demo"] => demo::main(),
+        ["ci"] => ci::main(),
         ["firmware", rest @ ..] => firmware::main(rest),
         _ => Err(USAGE.into()),
     };

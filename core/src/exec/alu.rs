@@ -1,11 +1,11 @@
 //! ALU: depthwise convolution, pooling and hard sigmoid, lane by lane.
 
-use super::{Fault, Finish, MAX_LANES, Machine, Output, Window, Work, at_most, shifted_bias};
+use super::{Fault, Finish, MAX_LANES, Machine, Output, Window, at_most, shifted_bias};
 use crate::isa::{Alu, AluInit, Kind, alu_mode};
 use crate::target::BankKind;
 
 impl Machine<'_> {
-    pub(super) fn alu(&mut self, i: &Alu) -> Result<Work, Fault> {
+    pub(super) fn alu(&mut self, i: &Alu) -> Result<(), Fault> {
         let init = self.alu.ok_or(Fault::Uninitialised { inst: Kind::AluInit.mnemonic() })?;
         at_most("valid_pixel_parallel", i.valid_pixel_parallel, self.target.alu_pixel_parallel.into())?;
         if i.kernel_d != 1 {
@@ -15,25 +15,26 @@ impl Machine<'_> {
         let width = window.rows.place.width;
         at_most("channel_offset", init.channel_offset, width - 1)?;
         let kernel = Lanes::new(self, i, &init)?;
+        let finish = Finish::new(init.act_type, init.shift_cut, kernel.extra())?;
         for r in 0..i.valid_pixel_parallel {
             let (out, out_address) = output.row(r)?;
             for x in 0..init.length {
                 for g in 0..init.channel_group {
-                    let mut lanes = [0u8; MAX_LANES];
+                    let mut sums = [0i64; MAX_LANES];
                     let last = g + 1 == init.channel_group;
                     let used = if last { width - init.channel_offset } else { width };
-                    kernel.compute(self, &window, [r, x, g], &mut lanes, used as usize)?;
+                    kernel.sums(self, &window, [r, x, g], &mut sums, used as usize)?;
                     let address = (out_address + x * output.jump + g) % out.depth;
                     let at = out.offset + (address * width) as usize;
-                    let to = self.banks.get_mut(at..at + width as usize);
-                    let to = to.ok_or(Fault::Bank { bank: i.bank_id_out })?;
-                    to.iter_mut().zip(lanes).for_each(|(to, lane)| *to = lane);
+                    for (lane, sum) in (0..width as usize).zip(sums) {
+                        let to = self.banks.get_mut(at + lane).ok_or(Fault::Bank { bank: i.bank_id_out })?;
+                        *to = if lane < used as usize { finish.apply(sum)? } else { 0 };
+                        self.note(at + lane, sum, finish.shift as i32);
+                    }
                 }
             }
         }
-        let taps = u64::from(init.kernel_h) * u64::from(init.kernel_w);
-        let steps = u64::from(init.length) * u64::from(init.channel_group) * taps;
-        Ok(Work::compute(Kind::Alu, steps, steps * u64::from(i.valid_pixel_parallel) * u64::from(width)))
+        Ok(())
     }
 
     fn alu_maps(&self, i: &Alu, init: &AluInit) -> Result<(Window, Output), Fault> {
@@ -66,16 +67,15 @@ impl Machine<'_> {
 
 /// The operation, resolved and checked once per instruction.
 enum Lanes {
-    Depthwise { weights: usize, jump: u32, bias: Option<usize>, shift_bias: u32, finish: Finish },
-    Max { finish: Finish },
-    Average { factor: i32, finish: Finish },
-    HardSigmoid { input_pos: u32, finish: Finish },
+    Depthwise { weights: usize, jump: u32, bias: Option<usize>, shift_bias: u32 },
+    Max,
+    Average { factor: i64 },
+    HardSigmoid { input_pos: u32 },
 }
 
 impl Lanes {
     fn new(machine: &Machine<'_>, i: &Alu, init: &AluInit) -> Result<Self, Fault> {
         let taps = init.kernel_h * init.kernel_w;
-        let plain = || Finish::new(init.act_type, init.shift_cut, 0);
         Ok(match init.exec_mode {
             mode @ (alu_mode::DWCONV | alu_mode::DWCONV_NO_BIAS) => {
                 let entries = (taps - 1).saturating_mul(init.jump_read_weights).saturating_add(init.channel_group);
@@ -91,31 +91,35 @@ impl Lanes {
                     jump: init.jump_read_weights,
                     bias,
                     shift_bias: init.shift_bias,
-                    finish: Finish::new(init.act_type, init.shift_cut, 1)?,
                 }
             }
-            alu_mode::MAX_POOL => Self::Max { finish: plain()? },
-            alu_mode::AVG_POOL => Self::Average { factor: init.multi_factor as i32, finish: plain()? },
+            alu_mode::MAX_POOL => Self::Max,
+            alu_mode::AVG_POOL => Self::Average { factor: init.multi_factor.into() },
             alu_mode::HSIGMOID => {
                 at_most("kernel_h", init.kernel_h, 1)?;
                 at_most("kernel_w", init.kernel_w, 1)?;
                 at_most("shift_bias", init.shift_bias, 15)?;
-                Self::HardSigmoid { input_pos: init.shift_bias, finish: plain()? }
+                Self::HardSigmoid { input_pos: init.shift_bias }
             }
             mode => return Err(Fault::Unsupported { field: "exec_mode", value: mode }),
         })
     }
 
-    /// The first `used` lanes of output row, column, group `[r, x, g]`.
-    fn compute(
+    /// Fraction bits of the accumulator beyond `shift_cut`.
+    fn extra(&self) -> u32 {
+        matches!(self, Self::Depthwise { .. }).into()
+    }
+
+    /// The accumulators of the first `used` lanes of output row, column, group `[r, x, g]`.
+    fn sums(
         &self,
         machine: &Machine<'_>,
         window: &Window,
         [r, x, g]: [u32; 3],
-        lanes: &mut [u8; MAX_LANES],
+        sums: &mut [i64; MAX_LANES],
         used: usize,
     ) -> Result<(), Fault> {
-        let start = if let Self::Max { .. } = self { i32::MIN } else { 0 };
+        let start = if let Self::Max = self { i32::MIN } else { 0 };
         let mut acc = [start; MAX_LANES];
         let (acc, _) = acc.split_at_mut(used);
         let width = window.rows.place.width;
@@ -126,16 +130,17 @@ impl Lanes {
                 let address = u64::from(address) + u64::from(pixel) * u64::from(window.jump) + u64::from(g);
                 let at = place.offset + (place.wrapped(address, 1)? * width) as usize;
                 let input = machine.banks.get(at..at + used).unwrap_or(&[]);
+                // Sums cannot leave 32 bits: at most 2^16 taps of products up to 2^14.
                 match self {
                     Self::Depthwise { weights, jump, .. } => {
                         let tap = (ky * window.kernel[1] + kx) * jump + g;
                         let at = weights + (tap * width) as usize;
                         let weights = machine.banks.get(at..at + used).unwrap_or(&[]);
                         for ((acc, x), w) in acc.iter_mut().zip(input).zip(weights) {
-                            *acc = acc.wrapping_add(i32::from(*x as i8) * i32::from(*w as i8));
+                            *acc = acc.wrapping_add(i32::from(*x as i8).wrapping_mul(i32::from(*w as i8)));
                         }
                     }
-                    Self::Max { .. } => {
+                    Self::Max => {
                         acc.iter_mut().zip(input).for_each(|(acc, x)| *acc = (*acc).max((*x as i8).into()));
                     }
                     Self::Average { .. } | Self::HardSigmoid { .. } => {
@@ -144,11 +149,10 @@ impl Lanes {
                 }
             }
         }
-        // Sums cannot leave 32 bits: at most 2^16 taps of products up to 2^14.
-        for (lane, (out, acc)) in lanes.iter_mut().zip(acc.iter()).enumerate() {
+        for (lane, (out, acc)) in sums.iter_mut().zip(acc.iter()).enumerate() {
             let sum = i64::from(*acc);
             *out = match self {
-                Self::Depthwise { bias, shift_bias, finish, .. } => {
+                Self::Depthwise { bias, shift_bias, .. } => {
                     let bias = match bias {
                         Some(at) => {
                             let at = at + (g * width) as usize + lane;
@@ -156,16 +160,18 @@ impl Lanes {
                         }
                         None => 0,
                     };
-                    finish.apply(2 * sum + bias)?
+                    2 * sum + bias
                 }
-                Self::Max { finish } => finish.apply(if *acc == i32::MIN { 0 } else { sum })?,
-                Self::Average { factor, finish } => finish.apply(sum * i64::from(*factor))?,
-                Self::HardSigmoid { input_pos, finish } => {
-                    // (x + 3) / 6 with 1/6 ≈ 2731 / 2^14; 2^32 is beyond 127 for every shift the rule allows, and the
-                    // sum stays below it, so 32 bits suffice.
-                    let exact = sum * 2731 + ((3 * 2731) << input_pos);
-                    finish.apply(exact.clamp(0, 1 << 32))?
+                Self::Max => {
+                    if *acc == i32::MIN {
+                        0
+                    } else {
+                        sum
+                    }
                 }
+                Self::Average { factor } => sum * factor,
+                // (x + 3) / 6 with 1/6 ≈ 2731 / 2^14. The upper clamp at 2^32 is never reached.
+                Self::HardSigmoid { input_pos } => (sum * 2731 + ((3 * 2731) << input_pos)).max(0),
             };
         }
         Ok(())

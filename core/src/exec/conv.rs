@@ -1,6 +1,6 @@
 //! CONV: dense convolution of one output group.
 
-use super::{Fault, Finish, Machine, Output, Place, Window, Work, at_most, shifted_bias};
+use super::{Fault, Finish, Machine, Output, Place, Window, at_most, shifted_bias};
 use crate::isa::{Conv, ConvInit, Kind};
 use crate::target::BankKind;
 
@@ -23,7 +23,7 @@ const COLUMNS: usize = 64;
 type Segments = heapless::Vec<Segment, SEGMENTS>;
 
 impl Machine<'_> {
-    pub(super) fn conv(&mut self, i: &Conv) -> Result<Work, Fault> {
+    pub(super) fn conv(&mut self, i: &Conv) -> Result<(), Fault> {
         let init = self.conv.ok_or(Fault::Uninitialised { inst: Kind::ConvInit.mnemonic() })?;
         let rows = init.valid_pixel_parallel;
         let lanes = u32::from(self.target.output_channel_parallel);
@@ -60,18 +60,19 @@ impl Machine<'_> {
                     let first = self.lane_weights(&weights, lane, i.bank_addr_weights);
                     let own = self.banks.get(first..first + (entries * weights.width) as usize);
                     let own = own.ok_or(Fault::Bank { bank: lane })?;
-                    let mut results = [0u8; COLUMNS];
+                    let mut sums = [0i64; COLUMNS];
                     let mut start = 0;
-                    for (result, end) in results.iter_mut().zip(&ends) {
+                    for (total, end) in sums.iter_mut().zip(&ends) {
                         let list = segments.get(start..usize::from(*end)).unwrap_or(&[]);
                         start = usize::from(*end);
                         let sum = list.iter().fold(0i32, |sum, s| sum.wrapping_add(self.product(s, own)));
-                        *result = finish.apply(2 * i64::from(sum) + bias)?;
+                        *total = 2 * i64::from(sum) + bias;
                     }
-                    for (x, result) in (column..).zip(results.iter().take(ends.len())) {
+                    for (x, sum) in (column..).zip(sums.iter().take(ends.len())) {
                         let address = (out_address + x * output.jump) % out.depth;
                         let at = out.offset + (address * out.width + lane) as usize;
-                        *self.banks.get_mut(at).ok_or(Fault::Bank { bank: i.bank_id_out })? = *result;
+                        *self.banks.get_mut(at).ok_or(Fault::Bank { bank: i.bank_id_out })? = finish.apply(*sum)?;
+                        self.note(at, *sum, finish.shift as i32);
                     }
                 }
                 if ends.is_empty() {
@@ -81,9 +82,7 @@ impl Machine<'_> {
                 column += ends.len() as u32;
             }
         }
-        let steps = u64::from(i.length) * u64::from(entries);
-        let macs = steps * u64::from(rows) * u64::from(weights.width) * u64::from(lanes);
-        Ok(Work::compute(Kind::Conv, steps, macs))
+        Ok(())
     }
 
     fn conv_maps(&self, i: &Conv, init: &ConvInit) -> Result<(Window, Output), Fault> {

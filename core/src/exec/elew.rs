@@ -1,11 +1,11 @@
 //! ELEW: sums and products of up to four feature maps.
 
-use super::{Fault, MAX_LANES, Machine, Rows, Work, at_most};
+use super::{Fault, MAX_LANES, Machine, Rows, at_most};
 use crate::arith::requantize_i8;
 use crate::isa::{Elew, ElewInit, Kind, elew_type};
 
 impl Machine<'_> {
-    pub(super) fn elew(&mut self, i: &Elew) -> Result<Work, Fault> {
+    pub(super) fn elew(&mut self, i: &Elew) -> Result<(), Fault> {
         at_most("valid_pixel_parallel", i.valid_pixel_parallel, self.target.elew_pixel_parallel.into())?;
         at_most("act_type", i.act_type, 1)?;
         let multiply = match i.elew_type {
@@ -37,18 +37,17 @@ impl Machine<'_> {
                         }
                     }
                     let at = entry(&output, r, i.bank_addr_out, i.jump_write_endl, x * i.jump_write + g);
-                    let to = self.banks.get_mut(at..at + width as usize);
-                    let to = to.ok_or(Fault::Bank { bank: i.bank_id_out })?;
-                    for (to, acc) in to.iter_mut().zip(acc) {
-                        let acc = i32::try_from(acc).map_err(|_| Fault::Accumulator { value: acc })?;
+                    for (at, exact) in (at..at + width as usize).zip(acc) {
+                        let acc = i32::try_from(exact).map_err(|_| Fault::Accumulator { value: exact })?;
                         let acc = if i.act_type == 1 { acc.max(0) } else { acc };
+                        let to = self.banks.get_mut(at).ok_or(Fault::Bank { bank: i.bank_id_out })?;
                         *to = requantize_i8(acc, i.shift_write) as u8;
+                        self.note(at, exact, i.shift_write);
                     }
                 }
             }
         }
-        let steps = u64::from(i.length) * u64::from(i.channel_group) * u64::from(i.num);
-        Ok(Work::compute(Kind::Elew, steps, steps * u64::from(i.valid_pixel_parallel) * u64::from(width)))
+        Ok(())
     }
 }
 

@@ -12,15 +12,17 @@ use cortex_m::peripheral::{NVIC, SCB, SYST};
 use cortex_m_rt::{ExceptionFrame, exception};
 use cortex_m_semihosting::debug;
 use embedded_io::{ErrorType, Read, Write};
-use shiftwise_firmware::session::{Board, Event};
+use shiftwise_firmware::session::{Board, Event, Space};
 
 /// The board's name, as hosts ask for it.
 pub(crate) const NAME: &str = "mps2-an386";
 /// Core and SysTick clock.
 const HZ: u32 = 25_000_000;
-/// Start of the PSRAM, where the deployable goes; the network's memory is the other half.
+/// Start of the PSRAM, and how its 16 MB are shared out: the deployable first.
 const PSRAM: usize = 0x2100_0000;
-const HALF: usize = 8 << 20;
+const STORE: usize = 8 << 20;
+const ARENA: usize = 6 << 20;
+const BANKS: usize = 2 << 20;
 /// Looks for the next byte before the core sleeps: an emulator wakes up slowly.
 const SPINS: u32 = 20_000;
 /// SysTick counts down 24 bits.
@@ -209,8 +211,7 @@ impl Board for Mps2 {
 pub(crate) struct Parts {
     pub(crate) link: (Input, Output),
     pub(crate) board: Mps2,
-    pub(crate) store: &'static mut [u8],
-    pub(crate) arena: &'static mut [u8],
+    pub(crate) memory: Space<'static>,
 }
 
 /// Starts the board; `None` if that has happened before.
@@ -225,8 +226,11 @@ pub(crate) fn take() -> Option<Parts> {
     core.SYST.enable_counter();
     // SAFETY: the handler above shares nothing with the rest of the program.
     unsafe { NVIC::unmask(LinkRx) };
-    // SAFETY: the linker places nothing in the PSRAM, and `Peripherals::take` gives its value once, so these are the
-    // only references; any bytes are valid `u8`s.
-    let (store, arena) = unsafe { (from_raw_parts_mut(at(PSRAM), HALF), from_raw_parts_mut(at(PSRAM + HALF), HALF)) };
-    Some(Parts { link: (Input(()), Output(())), board: Mps2(()), store, arena })
+    let region = |start: usize, len: usize| {
+        // SAFETY: the linker places nothing in the PSRAM, the three regions are disjoint, and `Peripherals::take` gives
+        // its value once, so these are the only references; any bytes are valid `u8`s.
+        unsafe { from_raw_parts_mut(at::<u8>(PSRAM + start), len) }
+    };
+    let memory = Space { store: region(0, STORE), arena: region(STORE, ARENA), banks: region(STORE + ARENA, BANKS) };
+    Some(Parts { link: (Input(()), Output(())), board: Mps2(()), memory })
 }

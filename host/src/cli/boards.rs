@@ -49,7 +49,10 @@ pub(super) fn session(
     let fail = |e: link::LinkError| Error::Run(e.to_string());
     let firmware = match spec {
         BoardSpec::Qemu(board) => {
-            screen.detail(format!("building the firmware of {}", board.name));
+            screen.note(format!(
+                "firmware of {}: bringing the image up to date (a first build takes minutes)",
+                board.name
+            ));
             image::find(board).map_err(|e| Error::Run(e.to_string()))?
         }
         BoardSpec::Serial(_) => PathBuf::new(),

@@ -105,8 +105,7 @@ pub(super) fn simulator(device: &Device) -> Result<SimDpu, Error> {
 /// Cycles of one frame; they don't depend on the data.
 fn cycles(model: &Deployable<'_>, device: &Device) -> Result<CycleReport, Error> {
     let mut sim = simulator(device)?;
-    let zeros: Vec<Vec<u8>> = model.inputs().map(|(_, t)| vec![0; t.bytes() as usize]).collect();
-    backend::frame(model, Some(&mut sim), &zeros)?;
+    shiftwise_sim::time(model, &mut sim).map_err(|e| Error::Compile(e.to_string()))?;
     Ok(sim.report(model))
 }
 

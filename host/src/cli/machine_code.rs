@@ -1,11 +1,11 @@
-//! `shiftwise disasm`.
+//! `shiftwise disasm` and `shiftwise asm`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde_json::json;
-use shiftwise::Error;
-use shiftwise_core::isa::codec;
+use shiftwise::{Error, format};
+use shiftwise_core::isa::{Line, codec};
 use shiftwise_core::model::{CpuOp, Deployable, MAGIC, Step};
 use shiftwise_core::target::IsaVersion;
 
@@ -18,29 +18,18 @@ pub(super) struct Args {
     file: PathBuf,
 }
 
-/// The instructions of a deployable, one a line, under the layer that they came from.
+/// The instructions of a deployable, one a line, under the layer that they came from; CPU steps as remarks.
 pub(super) fn listing(model: &Deployable<'_>) -> Result<String, Error> {
-    let target = backend::target_of(model)?;
+    let isa = backend::target_of(model)?.map_or(IsaVersion::Dpuczdx8gIsa1, |t| t.isa);
     let mut text = String::new();
-    for (index, step) in (0u16..).zip(model.steps()) {
-        // Writing to a String cannot fail.
-        match &step {
-            Step::Dpu(job) => {
-                let _ = writeln!(text, "# step {index}: {}", job.name);
-                let isa = target.as_ref().map_or(IsaVersion::Dpuczdx8gIsa1, |t| t.isa);
-                let layers: Vec<_> = model.layers().filter(|l| l.step == index).collect();
-                for (n, line) in (0u32..).zip(code_lines(isa, model.job_code(job))) {
-                    for l in layers.iter().filter(|l| l.first == n) {
-                        let _ = writeln!(text, "# layer {}", l.layer);
-                    }
-                    let _ = writeln!(text, "{line}");
-                }
-            }
-            Step::Cpu(CpuOp::View { .. }) => {}
-            Step::Cpu(op) => {
-                let name = model.tensor(op.output()).map_or("?", |t| t.name);
-                let _ = writeln!(text, "# step {index}: {name} on the CPU");
-            }
+    // Writing to a String cannot fail.
+    let _ = shiftwise_core::listing::write(model, isa, &mut text);
+    for (index, step) in model.steps().enumerate() {
+        if let Step::Cpu(op) = step
+            && !matches!(op, CpuOp::View { .. })
+        {
+            let name = model.tensor(op.output()).map_or("?", |t| t.name);
+            let _ = writeln!(text, "; step {index}: {name} on the CPU");
         }
     }
     Ok(text)
@@ -50,7 +39,7 @@ pub(super) fn listing(model: &Deployable<'_>) -> Result<String, Error> {
 fn code_lines(isa: IsaVersion, code: &[u8]) -> impl Iterator<Item = String> {
     codec::program(isa, code).map(|(offset, line)| match line {
         Ok(line) => line.to_string(),
-        Err(e) => format!("# byte {offset}: {e}"),
+        Err(e) => format!("; byte {offset}: {e}"),
     })
 }
 
@@ -70,4 +59,33 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     };
     screen.say(text.trim_end());
     Outcome::done(json!({ "listing": text.lines().collect::<Vec<_>>() }))
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct AsmArgs {
+    /// A listing; text behind `;` is ignored
+    file: PathBuf,
+    /// File of raw DPUCZDX8G ISA1 code to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+pub(super) fn assemble(args: &AsmArgs, screen: &Screen) -> Result<Outcome, Error> {
+    let text = std::fs::read_to_string(&args.file).map_err(Error::io(&args.file))?;
+    let mut code = Vec::new();
+    let mut instructions = 0usize;
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split(';').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        let bad = |why: String| Error::format(&args.file, format!("line {}: {why}", number + 1));
+        let parsed: Line = line.parse().map_err(|e: codec::ListingError| bad(e.to_string()))?;
+        let words = codec::encode(IsaVersion::Dpuczdx8gIsa1, &parsed).map_err(|e| bad(e.to_string()))?;
+        code.extend(words.bytes());
+        instructions += 1;
+    }
+    format::write_file(&args.output, &code)?;
+    screen.say(format!("{instructions} instructions, {} bytes in {}", code.len(), args.output.display()));
+    Outcome::done(json!({ "instructions": instructions, "bytes": code.len(), "output": args.output }))
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use shiftwise::dump::{self, Dump, DumpTensor, Values};
 use shiftwise::eval::Samples;
 use shiftwise::{Error, format};
-use shiftwise_core::model::{DType, Deployable};
+use shiftwise_core::model::{DType, Deployable, Region, TensorDesc, TensorId};
 
 use super::backend::{self, Tensors};
 use super::compile::{Device, simulator};
@@ -110,12 +110,24 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         let compared = dump::compare(&golden, &dump);
         yes = compared.is_equal();
         if let Some(d) = compared.differences.first() {
-            match (&d.first, layer_of(&model, &d.name)) {
-                (Some((index, expected, actual)), layer) => screen.say(format!(
-                    "first difference: layer {layer}, {} at {index}: expected {expected}, computed {actual}",
-                    d.name
-                )),
-                (None, layer) => screen.say(format!("layer {layer}: {} values, expected {}", d.len.1, d.len.0)),
+            let tensor = tensor_of(&model, &d.name);
+            let layer = tensor.as_ref().map_or_else(|| d.name.clone(), |(_, t)| t.origin.to_owned());
+            match &d.first {
+                Some((index, expected, actual)) => {
+                    screen.say(format!(
+                        "first difference: layer {layer}, {} at {index}: expected {expected}, computed {actual}",
+                        d.name
+                    ));
+                    if let (Some((id, t)), Some(device)) = (tensor, &device) {
+                        // A dump holds samples one after the other.
+                        let elements = (t.bytes() / t.dtype.bytes()).max(1) as usize;
+                        let inputs = backend::input_bytes(&model, &samples, index / elements)?;
+                        if let Some(why) = explain(&model, device, &inputs, id, index % elements)? {
+                            screen.say(why);
+                        }
+                    }
+                }
+                None => screen.say(format!("layer {layer}: {} values, expected {}", d.len.1, d.len.0)),
             }
         }
         screen.say(compared.to_string());
@@ -126,13 +138,32 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     Ok(Outcome { json, yes })
 }
 
-/// The user's layer behind a dump file's name.
-fn layer_of(model: &Deployable<'_>, file: &str) -> String {
-    let named = |t: &shiftwise_core::model::TensorDesc<'_>| {
+/// The tensor behind a dump file's name.
+fn tensor_of<'a>(model: &Deployable<'a>, file: &str) -> Option<(TensorId, TensorDesc<'a>)> {
+    let named = |t: &TensorDesc<'_>| {
         let values = if t.dtype == DType::F32 { Values::Float(Vec::new()) } else { Values::Int8(Vec::new()) };
         file.ends_with(&DumpTensor { name: t.name.into(), values }.file_name())
     };
-    model.tensors().find(|(_, t)| named(t)).map_or_else(|| file.to_owned(), |(_, t)| t.origin.to_owned())
+    model.tensors().find(|(_, t)| named(t))
+}
+
+/// The instructions, accumulator and shift that made one element; `None` if the CPU did.
+fn explain(
+    model: &Deployable<'_>,
+    device: &Device,
+    inputs: &[Vec<u8>],
+    id: TensorId,
+    index: usize,
+) -> Result<Option<String>, Error> {
+    let mut region = vec![0u8; model.region_bytes(Region::Inputs)];
+    for ((_, t), bytes) in model.inputs().zip(inputs) {
+        let at = t.place.offset as usize;
+        if let Some(place) = region.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+    let explained = shiftwise_sim::explain(model, &device.target, &region, id, index as u32);
+    explained.map(|e| e.map(|e| e.to_string())).map_err(|e| Error::Run(e.to_string()))
 }
 
 /// `output_K.npy`: outputs of all samples as floats.

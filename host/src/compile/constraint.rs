@@ -120,6 +120,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { what: "padding on the left", units: WINDOWS, value: |f, _| f.pad_before[1].into(), limit: |f, _| window_pad(f, 1), remedy: PADDING },
     Rule { what: "padding below", units: WINDOWS, value: |f, _| f.pad_after[0].into(), limit: |f, _| window_pad(f, 0), remedy: PADDING },
     Rule { what: "padding on the right", units: WINDOWS, value: |f, _| f.pad_after[1].into(), limit: |f, _| window_pad(f, 1), remedy: PADDING },
+    Rule { what: "dilation times channels", units: WEIGHTS, value: |f, _| i64::from(f.dilation[1]) * i64::from(f.channels_in.max(f.channels_out)), limit: |_, _| (1, 1 << 16), remedy: NARROWER },
     Rule { what: "vertical stride of a dilated kernel", units: WEIGHTS, value: |f, _| if f.dilation[0] > 1 { f.stride[0].into() } else { 1 }, limit: |_, _| (1, 1), remedy: "use stride or dilation, not both" },
     Rule { what: "horizontal stride of a dilated kernel", units: WEIGHTS, value: |f, _| if f.dilation[1] > 1 { f.stride[1].into() } else { 1 }, limit: |_, _| (1, 1), remedy: "use stride or dilation, not both" },
     Rule { what: "shift_cut", units: WEIGHTS, value: |f, _| f.shift_cut.into(), limit: |_, t| of(t.limits.shift_cut), remedy: POSITIONS },

@@ -55,7 +55,7 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
     let input = op.inputs.first().map_or(op.output, |t| *t);
     let (from, to) = (id(input)?, id(op.output)?);
     let step = match &op.kind {
-        IntOpKind::Float { op: float, why } => {
+        IntOpKind::Float { op: float, why, .. } => {
             return Err(refuse(
                 layer,
                 format!("{} is computed in floats and has no kernel here: {why}", float.class()),
@@ -115,6 +115,7 @@ fn conv(
     constants: &mut Vec<u8>,
     depthwise: bool,
 ) -> Result<ConvOp, Error> {
+    pack::check(layer, c, depthwise)?;
     let packed = if depthwise { c.kernel.clone() } else { pack::by_output(layer, c)? };
     let per_output = packed.len() / c.output[2].max(1);
     if per_output > 1 << 16 {
@@ -145,6 +146,9 @@ fn pool(graph: &IntGraph, op: &IntOp, window: &Window, kind: PoolKind, shift: i3
     let layer = op.layer.as_str();
     let input = op.inputs[0];
     let in_dims = dims(layer, image(shape(graph, input)))?;
+    if !window.is_valid() {
+        return Err(refuse(layer, "a pooling window without taps or strides".into()));
+    }
     let outputs = [0, 1].map(|axis| window.outputs(axis, in_dims[axis].into()) as usize);
     let [h, w, _] = dims(layer, [outputs[0], outputs[1], 1])?;
     for axis in [0, 1] {

@@ -1,17 +1,15 @@
 //! Target DPU: runs of ops that the DPU can do become jobs, the rest stays on the CPU with a reason.
 
-use std::fmt::Write as _;
-
-use shiftwise_core::isa::codec::{self, encode};
+use shiftwise_core::isa::codec::encode;
 use shiftwise_core::isa::{End, Inst, Line};
-use shiftwise_core::model::{CODE_ALIGN, CpuOp, TensorId};
+use shiftwise_core::model::{CODE_ALIGN, TensorId};
 use shiftwise_core::target::Target;
 
 use super::lower::{Context, Lowered, lower};
 use super::plan::{Layout, Policy, Sharing};
 use super::program::{Engine, LayerRow, Program, ProgramStep, Span};
-use super::schedule::{Emitter, Weights};
-use super::tile::{Machine, Shape, Tiling, Unit};
+use super::schedule::{Emitter, Layer, Weights};
+use super::tile::{Machine, Tiling, Unit};
 use super::{cpu, hazard};
 use crate::Error;
 use crate::integer::{IntGraph, IntOp, IntOpKind};
@@ -29,18 +27,26 @@ pub struct DpuOptions {
     pub observe: bool,
     /// An op that the DPU can't do is an error instead of a CPU step.
     pub strict: bool,
+    /// One LOAD for all output channels of a lane, where rows of weights fill whole bank addresses. Default off: vendor
+    /// programs have one LOAD per output channel (DEC), and no sample shows that the hardware takes more (INF).
+    pub gather_weights: bool,
 }
 
 impl Default for DpuOptions {
     fn default() -> Self {
-        Self { observe: true, strict: false }
+        Self { observe: true, strict: false, gather_weights: false }
     }
 }
 
 /// Where an op runs.
 enum Place {
     /// On the DPU, each layer cut like this.
-    Dpu(Vec<Tiling>),
+    Dpu {
+        /// With channel augmentation.
+        augmented: bool,
+        /// Per layer.
+        tilings: Vec<Tiling>,
+    },
     /// On the CPU, because.
     Cpu(String),
     /// Nowhere.
@@ -73,6 +79,7 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
         sharing.extend(|step| jobs.iter().find(|j| j.contains(&(step.wrapping_sub(1)))).map_or(step, |j| j.end));
     }
     let layout = sharing.lay_out(ALIGN)?;
+    check_reach(&layout)?;
     let mut program = Program::new(graph, &target.name, target.fingerprint, &layout)?;
     let addresses: Vec<(u32, u32)> = layout.places.iter().map(|(r, o)| (*r as u32, *o)).collect();
     let cx = Context { places: &addresses, ..cx };
@@ -87,7 +94,7 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
         let step = cpu::lower(graph, op, &mut program.constants)?;
         let reason = match &places[at] {
             Place::Cpu(reason) => Some(reason.clone()),
-            Place::Dpu(_) | Place::View => None,
+            Place::Dpu { .. } | Place::View => None,
         };
         program.layers.push(LayerRow {
             constant_bytes: (program.constants.len() - before) as u64,
@@ -97,7 +104,6 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
         program.steps.push(step);
         at += 1;
     }
-    check_reach(&program, &layout)?;
     Ok(program)
 }
 
@@ -109,7 +115,7 @@ pub fn placement(graph: &IntGraph, target: &Target) -> Result<Vec<Option<String>
     let cx = Context { graph, target, machine, places: &nowhere };
     let reason = |op| match place(&cx, op) {
         Place::Cpu(reason) => Some(reason),
-        Place::Dpu(_) | Place::View => None,
+        Place::Dpu { .. } | Place::View => None,
     };
     Ok(graph.ops.iter().map(reason).collect())
 }
@@ -118,20 +124,24 @@ fn place(cx: &Context<'_>, op: &IntOp) -> Place {
     if matches!(op.kind, IntOpKind::View) {
         return Place::View;
     }
-    let tilings = |lowered: Lowered| {
-        let tiling = |shape: &Shape| {
-            shape.tiling(&cx.machine).ok_or_else(|| {
-                format!(
-                    "not even one output pixel of it fits the banks ({} addresses of feature maps, {} of weights)",
-                    cx.machine.depth, cx.machine.weight_depth
-                )
-            })
-        };
-        lowered.layers.iter().map(|l| tiling(&l.shape)).collect::<Result<Vec<_>, _>>()
+    let cut = |layers: &[Layer]| -> Option<(u64, Vec<Tiling>)> {
+        let cuts = layers.iter().map(|l| l.shape.tiling(&cx.machine)).collect::<Option<Vec<_>>>()?;
+        Some((cuts.iter().map(|(cost, _)| cost).sum(), cuts.into_iter().map(|(_, t)| t).collect()))
     };
-    match lower(cx, op).and_then(tilings) {
-        Ok(tilings) => Place::Dpu(tilings),
-        Err(reason) => Place::Cpu(reason),
+    let lowered = match lower(cx, op) {
+        Ok(lowered) => lowered,
+        Err(reason) => return Place::Cpu(reason),
+    };
+    let augmented = if lowered.augmented.is_empty() { None } else { cut(&lowered.augmented) };
+    match (cut(&lowered.layers), augmented) {
+        (plain, Some((cost, tilings))) if plain.as_ref().is_none_or(|(c, _)| cost < *c) => {
+            Place::Dpu { augmented: true, tilings }
+        }
+        (Some((_, tilings)), _) => Place::Dpu { augmented: false, tilings },
+        (None, _) => Place::Cpu(format!(
+            "not even one output pixel of it fits the banks ({} addresses of feature maps, {} of weights)",
+            cx.machine.depth, cx.machine.weight_depth
+        )),
     }
 }
 
@@ -141,8 +151,8 @@ fn jobs(places: &[Place]) -> Vec<std::ops::Range<usize>> {
     for (i, place) in places.iter().enumerate() {
         let open = jobs.last_mut().filter(|j| j.end == i);
         match (place, open) {
-            (Place::Dpu(_) | Place::View, Some(job)) => job.end = i + 1,
-            (Place::Dpu(_), None) => jobs.push(i..i + 1),
+            (Place::Dpu { .. } | Place::View, Some(job)) => job.end = i + 1,
+            (Place::Dpu { .. }, None) => jobs.push(i..i + 1),
             _ => {}
         }
     }
@@ -158,7 +168,7 @@ fn emit_job(
     program: &mut Program,
 ) -> Result<(), Error> {
     let lacking = || Error::Target(format!("{}: it lacks a bank group", cx.target.name));
-    let mut emitter = Emitter::new(cx.target, cx.machine).ok_or_else(lacking)?;
+    let mut emitter = Emitter::new(cx.target, cx.machine, options.gather_weights).ok_or_else(lacking)?;
     let step = program.steps.len();
     let mut outputs = Vec::new();
     let mut owners: Vec<(usize, String)> = Vec::new();
@@ -167,7 +177,7 @@ fn emit_job(
         if options.observe || sharing.outlives(op.output, job.end) {
             outputs.push(TensorId(op.output.0 as u16));
         }
-        let Place::Dpu(tilings) = &places[index] else {
+        let Place::Dpu { augmented, tilings } = &places[index] else {
             program.layers.push(LayerRow::new(cx.graph, op, Engine::View, Some(step)));
             continue;
         };
@@ -177,7 +187,8 @@ fn emit_job(
         let conv = lowered.layers.first().is_some_and(|l| l.shape.unit == Unit::Conv);
         let engine = if conv { Engine::Conv } else { Engine::Misc };
         let mut row = LayerRow { constant_bytes, ..LayerRow::new(cx.graph, op, engine, Some(step)) };
-        for (layer, tiling) in lowered.layers.iter().zip(tilings) {
+        let layers = if *augmented { &lowered.augmented } else { &lowered.layers };
+        for (layer, tiling) in layers.iter().zip(tilings) {
             let amount = emitter.layer(layer, tiling, weights);
             row.load_bytes += amount.load_bytes;
             row.save_bytes += amount.save_bytes;
@@ -233,49 +244,16 @@ fn constants(lowered: &Lowered, blob: &mut Vec<u8>) -> Result<(Weights, u64), Er
     Ok((weights, (lowered.kernel.len() + lowered.bias.len()) as u64))
 }
 
-fn check_reach(program: &Program, layout: &Layout) -> Result<(), Error> {
+fn check_reach(layout: &Layout) -> Result<(), Error> {
     let regions = [
         ("workspace", u64::from(layout.workspace)),
         ("inputs", layout.inputs.into()),
         ("outputs", layout.outputs.into()),
-        ("constants", program.constants.len() as u64),
     ];
     match regions.iter().find(|(_, bytes)| *bytes > REACH) {
         Some((name, bytes)) => {
             Err(Error::Compile(format!("the {name} need {bytes} bytes; a DPU's addresses reach {REACH}")))
         }
         None => Ok(()),
-    }
-}
-
-impl Program {
-    /// The instructions as text, one a line, under a line with the layer that they came from.
-    pub fn listing(&self, target: &Target) -> String {
-        let mut text = String::new();
-        for (index, step) in self.steps.iter().enumerate() {
-            match step {
-                ProgramStep::Dpu { name, offset, bytes, .. } => {
-                    let _ = writeln!(text, "# step {index}: {name}");
-                    let from = *offset as usize;
-                    let code = self.code.get(from..from + *bytes as usize).unwrap_or(&[]);
-                    for ((_, line), n) in codec::program(target.isa, code).zip(0u32..) {
-                        if let Some(span) = self.spans.iter().find(|s| usize::from(s.step) == index && s.first == n) {
-                            let _ = writeln!(text, "# layer {}", span.layer);
-                        }
-                        let _ = match line {
-                            Ok(line) => writeln!(text, "{line}"),
-                            Err(e) => writeln!(text, "# {e}"),
-                        };
-                    }
-                }
-                ProgramStep::Cpu(CpuOp::View { .. }) => {}
-                ProgramStep::Cpu(_) | ProgramStep::Add { .. } => {
-                    let row = self.layers.iter().find(|l| l.step == Some(index));
-                    let (layer, op) = row.map_or(("?", "?"), |r| (r.layer.as_str(), r.op));
-                    let _ = writeln!(text, "# step {index}: {op} {layer} on the CPU");
-                }
-            }
-        }
-        text
     }
 }

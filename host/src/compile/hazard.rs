@@ -11,9 +11,11 @@
 //! - Per pair of engines the signals stand in the order of their waits, one for one: each wait consumes the token it was
 //!   made for, and at END every counter is where it began.
 //!
-//! Instructions of one engine wait for their predecessor by the engine's token with itself (DEC), END included.
+//! Instructions of one engine wait for their predecessor by the engine's token with itself (DEC), END included. Two
+//! SAVEs on different ports share that token as vendor programs do (DEC): the first takes it, the second gives it back,
+//! so both ports run at once. Signals come in program order of an engine, so what waits for the second waits for both.
 
-use shiftwise_core::isa::{Alu, AluInit, Conv, ConvInit, Elew, ElewInit, Engine, Inst, Tokens, alu_mode};
+use shiftwise_core::isa::{Alu, AluInit, Conv, ConvInit, Elew, ElewInit, Engine, EngineSet, Inst, Tokens, alu_mode};
 use shiftwise_core::target::{BankKind, Target};
 
 /// Bank addresses that are told apart only together. Buffers start at multiples of it.
@@ -52,6 +54,8 @@ pub(super) fn order(target: &Target, program: &[Inst]) -> Vec<Tokens> {
     let mut cells = Cells::new(target);
     let mut state = Effects::new(target);
     let mut accesses = Vec::new();
+    // The first SAVE of a pair that is still open.
+    let mut open: Option<(usize, u32, Option<Access>)> = None;
     for (index, inst) in program.iter().enumerate() {
         let engine = inst.engine();
         let me = engine as usize;
@@ -61,15 +65,28 @@ pub(super) fn order(target: &Target, program: &[Inst]) -> Vec<Tokens> {
         let mut needed = [0u32; 4];
         for access in &accesses {
             for cell in cells.range(access) {
-                for e in 0..4 {
-                    needed[e] = needed[e].max(cell.write[e]);
-                    if access.write {
-                        needed[e] = needed[e].max(cell.read[e]);
-                    }
+                for ((needed, written), read) in needed.iter_mut().zip(cell.write).zip(cell.read) {
+                    *needed = (*needed).max(written).max(if access.write { read } else { 0 });
                 }
             }
         }
         let mut clock = last_of[me].map_or([0; 4], |i| done[i]);
+        let mut second = false;
+        if let Inst::Save(save) = inst {
+            let written = accesses.iter().find(|a| a.write).copied();
+            if let Some((first, port, other)) = open
+                && port != save.hp_id
+                && !overlap(other, written)
+            {
+                // It may start before the first is done, but not before what the first waited for.
+                second = true;
+                clock[me] = clock[me].min(first as u32);
+                tokens[first].signals = without(tokens[first].signals, engine);
+            }
+            open = if second { None } else { Some((index, save.hp_id, written)) };
+        } else if engine == Engine::Save {
+            open = None;
+        }
         // Latest first: its completion often covers the others.
         let mut others: Vec<usize> = (0..4).filter(|e| *e != me).collect();
         others.sort_by_key(|e| std::cmp::Reverse(needed[*e]));
@@ -87,7 +104,9 @@ pub(super) fn order(target: &Target, program: &[Inst]) -> Vec<Tokens> {
         clock[me] = number;
         done.push(clock);
         last_of[me] = Some(index);
-        tokens[index].waits = tokens[index].waits.with(engine);
+        if !second {
+            tokens[index].waits = tokens[index].waits.with(engine);
+        }
         tokens[index].signals = tokens[index].signals.with(engine);
         for access in &accesses {
             for cell in cells.range(access) {
@@ -97,6 +116,14 @@ pub(super) fn order(target: &Target, program: &[Inst]) -> Vec<Tokens> {
         }
     }
     tokens
+}
+
+fn overlap(a: Option<Access>, b: Option<Access>) -> bool {
+    a.zip(b).is_none_or(|(a, b)| a.space == b.space && a.start < b.end && b.start < a.end)
+}
+
+fn without(set: EngineSet, engine: Engine) -> EngineSet {
+    EngineSet::from_bits(set.bits() & !EngineSet::of(&[engine]).bits())
 }
 
 /// The cells of all banks and regions.
@@ -316,7 +343,21 @@ fn memory(reg_id: u32, start: u32, length: u32, jump: u32, channel: u32, write: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shiftwise_core::isa::{End, EngineSet, Load, Save};
+    use shiftwise_core::isa::{End, Load, Save};
+
+    #[test]
+    fn saves_on_two_ports_share_a_token() {
+        let target = shiftwise_targets::find("B512").unwrap();
+        let save = |port, ddr| Inst::from(Save { reg_id: 3, ddr_addr: ddr, hp_id: port, ..Save::default() });
+        let check = |program: &[Inst], want: &[(u8, u8)]| {
+            let tokens = order(&target, program);
+            assert_eq!(tokens.iter().map(|t| (t.waits.bits(), t.signals.bits())).collect::<Vec<_>>(), want);
+        };
+        check(&[save(0, 0), save(1, 4096), save(0, 8192), End {}.into()], &[(2, 0), (0, 2), (2, 2), (2, 2)]);
+        // The same port, or the same memory: one after the other.
+        check(&[save(0, 0), save(0, 4096), End {}.into()], &[(2, 2), (2, 2), (2, 2)]);
+        check(&[save(0, 0), save(1, 0), End {}.into()], &[(2, 2), (2, 2), (2, 2)]);
+    }
 
     #[test]
     fn a_save_waits_for_the_load_of_its_bank_and_a_second_load_for_the_save() {

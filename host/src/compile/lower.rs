@@ -10,7 +10,7 @@ use super::cpu::{image, position, shape};
 use super::pack;
 use super::schedule::{Compute, Layer, Map, Pass};
 use super::tile::{Machine, Shape, Unit};
-use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, TensorIx};
+use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx};
 use shiftwise_core::shape::Window;
 
 /// An op as layers, with the constants they share.
@@ -18,6 +18,8 @@ use shiftwise_core::shape::Window;
 pub(super) struct Lowered {
     /// Layers, in order; several for a dilated convolution.
     pub layers: Vec<Layer>,
+    /// The same with channel augmentation, where the target and the layer allow it; empty otherwise.
+    pub augmented: Vec<Layer>,
     /// `[oc][kh][kw][ic]`, depthwise `[kh][kw][c]`; empty without weights.
     pub kernel: Vec<i8>,
     /// `[oc]`; empty without.
@@ -39,6 +41,12 @@ pub(super) struct Context<'a> {
 /// The layers of `op`, or why the DPU can't do it.
 pub(super) fn lower(cx: &Context<'_>, op: &IntOp) -> Result<Lowered, String> {
     let Some(&input) = op.inputs.first() else { return Err("it has no operands".into()) };
+    let fixed = |t: &TensorIx| cx.graph.tensors.get(t.0).is_some_and(|t| matches!(t.kind, Kind::Fixed(_)));
+    if !matches!(op.kind, IntOpKind::Float { .. } | IntOpKind::Softmax)
+        && !op.inputs.iter().chain([&op.output]).all(fixed)
+    {
+        return Err("the DPU has no floats".into());
+    }
     let pos = position(cx.graph, op.output);
     match &op.kind {
         IntOpKind::Conv(c) => cx.conv(op, c, input, pos),
@@ -46,7 +54,8 @@ pub(super) fn lower(cx: &Context<'_>, op: &IntOp) -> Result<Lowered, String> {
         IntOpKind::MaxPool { window, shift, act } if *shift < 0 => {
             // The ALU shifts right only; ELEW shifts left. Saturation is monotone and the maximum has 8 bits, so the
             // order of activation and shift does not matter to ReLU; ReLU6 clamps the result.
-            let mut lowered = cx.pool(op, window, alu_mode::MAX_POOL, 0, 0, IntAct::None, pos)?;
+            let mut lowered =
+                cx.pool(op, window, &Pooling { mode: alu_mode::MAX_POOL, factor: 0, shift: 0, act: IntAct::None })?;
             cx.check(Unit::Elew, &Facts { shift_write: *shift, relu6_pos: relu6(*act, pos), ..one_operand() })?;
             let passes = finish(*act, pos, *shift)?;
             for layer in &mut lowered.layers {
@@ -55,17 +64,27 @@ pub(super) fn lower(cx: &Context<'_>, op: &IntOp) -> Result<Lowered, String> {
             }
             Ok(lowered)
         }
-        IntOpKind::MaxPool { window, shift, act } => cx.pool(op, window, alu_mode::MAX_POOL, 0, *shift, *act, pos),
+        IntOpKind::MaxPool { window, shift, act } => {
+            cx.pool(op, window, &Pooling { mode: alu_mode::MAX_POOL, factor: 0, shift: *shift, act: *act })
+        }
         IntOpKind::AveragePool { window, m, shift, act } => {
-            cx.pool(op, window, alu_mode::AVG_POOL, (*m).into(), *shift, *act, pos)
+            cx.pool(op, window, &Pooling { mode: alu_mode::AVG_POOL, factor: (*m).into(), shift: *shift, act: *act })
         }
         IntOpKind::Add { shift_read, shift_write, act } => cx.sum(op, shift_read.clone(), *shift_write, *act, pos),
         IntOpKind::Requantize { shift, act } => cx.sum(op, vec![0], *shift, *act, pos),
-        IntOpKind::Float { why, .. } => Err(why.clone()),
         IntOpKind::Softmax => Err("softmax is computed in floats".into()),
+        IntOpKind::Float { why, .. } => Err(why.clone()),
         IntOpKind::Quantize | IntOpKind::Dequantize => Err("the DPU has no floats".into()),
         IntOpKind::View => Err("a view needs no engine".into()),
     }
+}
+
+/// What a pooling layer takes of its windows.
+struct Pooling {
+    mode: u32,
+    factor: u32,
+    shift: i32,
+    act: IntAct,
 }
 
 impl Context<'_> {
@@ -105,7 +124,49 @@ impl Context<'_> {
         };
         // CONV always adds a bias.
         let bias = bias.unwrap_or_else(|| vec![0; c.output[2]]);
-        Ok(Lowered { layers: phases(&whole, window.dilation.map(u32::from))?, kernel, bias })
+        let augmented = if window.dilation == [1, 1] { self.augment(&whole) } else { Vec::new() };
+        Ok(Lowered { layers: phases(&whole, window.dilation.map(u32::from))?, augmented, kernel, bias })
+    }
+
+    /// Channel augmentation: a LOAD gathers the kernel_w pixels under each output as channels of one pixel, and the kernel
+    /// becomes one column wide (DEC). Weights keep their order. It saves lanes where the input has few channels.
+    ///
+    /// A gathered pixel can't reach past its row, so the output columns whose window does are layers of their own.
+    fn augment(&self, whole: &Layer) -> Vec<Layer> {
+        let s = &whole.shape;
+        let ([_, width, channels], [kernel_h, kernel_w], step) = (s.input, s.kernel, s.stride[1]);
+        let Some((map, inside)) = whole.inputs.first().zip((width + s.pad[1]).checked_sub(kernel_w)) else {
+            return Vec::new();
+        };
+        let first = s.pad[1].div_ceil(step);
+        let end = (inside / step + 1).min(s.output[1]);
+        if kernel_w == 1 || kernel_w * channels > self.target.channel_augmentation.into() || end <= first {
+            return Vec::new();
+        }
+        let columns = |from: u32, end: u32, shape: Shape, pixels: u32, x: u32| Layer {
+            shape: Shape { output: [s.output[0], end - from, s.output[2]], ..shape },
+            inputs: vec![Map { offset: map.offset + x * channels, pixel_pitch: pixels * channels, ..*map }],
+            output: Map { offset: whole.output.offset + from * whole.output.pixel_pitch, ..whole.output },
+            ..whole.clone()
+        };
+        let gathered = Shape {
+            input: [s.input[0], end - first, kernel_w * channels],
+            kernel: [kernel_h, 1],
+            stride: [s.stride[0], 1],
+            pad: [s.pad[0], 0],
+            ..*s
+        };
+        let mut layers = vec![columns(first, end, gathered, step, first * step - s.pad[1])];
+        if first > 0 {
+            let under = ((first - 1) * step + kernel_w - s.pad[1]).min(width);
+            layers.push(columns(0, first, Shape { input: [s.input[0], under, channels], ..*s }, 1, 0));
+        }
+        if end < s.output[1] {
+            let x = end * step - s.pad[1];
+            let rest = Shape { input: [s.input[0], width - x, channels], pad: [s.pad[0], 0], ..*s };
+            layers.push(columns(end, s.output[1], rest, 1, x));
+        }
+        layers
     }
 
     /// Geometry of a convolution. A kernel that covers its whole input is a sum over a vector, which may be read under
@@ -132,6 +193,7 @@ impl Context<'_> {
     }
 
     fn depthwise(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Lowered, String> {
+        pack::check(&op.layer, c, true).map_err(|e| e.to_string())?;
         let (dims, output) = (narrow(c.input)?, narrow(c.output)?);
         self.check(Unit::Depthwise, &weight_facts(&c.window, output[2], c, pos))?;
         let (bias, shift_bias) = encode_bias(c, &pack::reach(&c.kernel, c.output[2], true))?;
@@ -157,26 +219,19 @@ impl Context<'_> {
             passes: Vec::new(),
         };
         let layers = phases(&whole, c.window.dilation.map(u32::from))?;
-        Ok(Lowered { layers, kernel: c.kernel.clone(), bias: bias.unwrap_or_default() })
+        Ok(Lowered { layers, augmented: Vec::new(), kernel: c.kernel.clone(), bias: bias.unwrap_or_default() })
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn pool(
-        &self,
-        op: &IntOp,
-        window: &Window,
-        mode: u32,
-        factor: u32,
-        shift: i32,
-        act: IntAct,
-        pos: FixPos,
-    ) -> Result<Lowered, String> {
-        if window.dilation != [1, 1] {
-            return Err("pooling windows have no dilation".into());
+    fn pool(&self, op: &IntOp, window: &Window, pooling: &Pooling) -> Result<Lowered, String> {
+        let Pooling { mode, factor, shift, act } = *pooling;
+        let pos = position(self.graph, op.output);
+        if window.dilation != [1, 1] || !window.is_valid() {
+            return Err("its window is dilated, or has no taps or strides".into());
         }
         let input = op.inputs[0];
         let dims = narrow(image(shape(self.graph, input)))?;
         let output = [window.outputs(0, dims[0]), window.outputs(1, dims[1]), dims[2]];
+        narrow(output.map(|d| d as usize))?;
         let facts = Facts {
             operands: 1,
             shift_cut: shift,
@@ -221,6 +276,10 @@ impl Context<'_> {
         };
         self.check(Unit::Elew, &facts)?;
         let dims = narrow(image(shape(self.graph, op.output)))?;
+        let elements = |t: TensorIx| shape(self.graph, t).iter().product::<usize>();
+        if op.inputs.len() != shift_read.len() || op.inputs.iter().any(|t| elements(*t) != elements(op.output)) {
+            return Err("its operands are not of one shape".into());
+        }
         let passes: Vec<Pass> = relu6_pass(act, pos)?.into_iter().collect();
         let layer = Layer {
             shape: Shape {

@@ -7,23 +7,42 @@ use shiftwise_core::model::Act;
 use crate::Error;
 use crate::integer::{IntAct, IntConv};
 
+/// Checks that a convolution's numbers fit each other: window, dimensions, lengths of kernel and bias.
+pub fn check(layer: &str, conv: &IntConv, depthwise: bool) -> Result<(), Error> {
+    let [kh, kw] = conv.window.kernel.map(usize::from);
+    let ([h, w, ic], [oh, ow, oc], groups) = (conv.input, conv.output, conv.groups);
+    let bad = |text: String| Err(Error::Compile(format!("layer `{layer}`: {text}")));
+    if !conv.window.is_valid() || [h, w, ic, oh, ow, oc, groups].contains(&0) {
+        return bad("a window, map or number of groups is empty".into());
+    }
+    let outputs = [h, w].map(|d| u32::try_from(d).ok());
+    let outputs = [0, 1].map(|axis| outputs[axis].map(|d| conv.window.outputs(axis, d) as usize));
+    if outputs != [Some(oh), Some(ow)] {
+        return bad(format!("its window makes {outputs:?} of {h} × {w}, not {oh} × {ow}"));
+    }
+    if depthwise && (ic != oc || groups != 1) || ic % groups != 0 || oc % groups != 0 {
+        return bad(format!("{ic} input channels do not make {oc} outputs in {groups} groups"));
+    }
+    let per_output = if depthwise { 1 } else { ic / groups };
+    if conv.kernel.len() != kh * kw * per_output * oc {
+        let length = conv.kernel.len();
+        return bad(format!("a kernel of {length} integers is not [{kh}, {kw}, {per_output}, {oc}]"));
+    }
+    match &conv.bias {
+        Some(bias) if bias.len() != oc => bad(format!("{} biases for {oc} output channels", bias.len())),
+        _ => Ok(()),
+    }
+}
+
 /// A kernel `[kh][kw][ic / groups][oc]` as `[oc][kh][kw][ic]`, with zeros where an input channel belongs to another
 /// group.
 ///
-/// Error: the kernel's length does not fit its geometry.
+/// Error: [`check`].
 pub fn by_output(layer: &str, conv: &IntConv) -> Result<Vec<i8>, Error> {
+    check(layer, conv, false)?;
     let [kh, kw] = conv.window.kernel.map(usize::from);
-    let (ic, oc, groups) = (conv.input[2], conv.output[2], conv.groups.max(1));
-    let bad = || {
-        Error::Compile(format!(
-            "layer `{layer}`: a kernel of {} integers is not [{kh}, {kw}, {ic} / {groups}, {oc}]",
-            conv.kernel.len()
-        ))
-    };
+    let (ic, oc, groups) = (conv.input[2], conv.output[2], conv.groups);
     let share = ic / groups;
-    if ic % groups != 0 || oc % groups != 0 || conv.kernel.len() != kh * kw * share * oc {
-        return Err(bad());
-    }
     let mut packed = vec![0; oc * kh * kw * ic];
     for (at, source) in conv.kernel.chunks_exact(oc).enumerate() {
         let (tap, c) = (at / share, at % share);
@@ -55,13 +74,6 @@ pub fn bias_i32(layer: &str, conv: &IntConv, reach: &[i64]) -> Result<Option<Vec
     let limit = 1i64 << 30;
     let zero = vec![0; conv.output[2]];
     let bias = conv.bias.as_deref().unwrap_or(&zero);
-    if bias.len() != conv.output[2] || reach.len() != bias.len() {
-        return Err(Error::Compile(format!(
-            "layer `{layer}`: {} biases for {} output channels",
-            bias.len(),
-            conv.output[2]
-        )));
-    }
     let aligned = bias.iter().zip(reach).map(|(&b, &reach)| {
         // 2^8 · 2^54 is the largest product that i64 holds.
         let exact = align_bias(b.into(), conv.shift_bias.min(54), conv.shift_cut);

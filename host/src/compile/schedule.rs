@@ -1,10 +1,12 @@
 //! A layer and its tiling as instructions: loads, computation, passes over the finished tile, saves.
 
-use shiftwise_core::isa::{Alu, AluInit, Conv, ConvInit, Elew, ElewInit, Inst, Load, Save, alu_mode, elew_type};
+mod arrays;
+
+use shiftwise_core::isa::{AluInit, ConvInit, Inst, Load, Save};
 use shiftwise_core::target::{BankKind, Target};
 
 use super::hazard::BANK_GRAIN;
-use super::tile::{Machine, Shape, Tiling, Unit};
+use super::tile::{MAX_LENGTH, Machine, Shape, Tiling, Unit};
 
 /// A feature map in memory: pixel (y, x) starts at `offset + y·row_pitch + x·pixel_pitch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +80,11 @@ pub(super) struct Amount {
     pub tiles: u32,
 }
 
+/// Largest `channel` of a LOAD (DOC: 14 bits).
+const MAX_CHANNEL: u32 = 1 << 14;
+/// Largest `jump_read` of a LOAD (DOC: 16 bits).
+const MAX_PITCH: u32 = 1 << 16;
+
 /// Hands out addresses of a bank group, around and around.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ring {
@@ -109,11 +116,28 @@ struct Tile {
     columns: [u32; 2],
 }
 
+/// A tile of a set of groups, with everything of it in the banks.
+#[derive(Clone, Copy, Debug)]
+struct Piece<'a> {
+    layer: &'a Layer,
+    tiling: &'a Tiling,
+    tile: &'a Tile,
+    /// First group and number of groups.
+    set: (u32, u32),
+    /// Addresses of the operands.
+    from: &'a [u32],
+    /// Address of the weights.
+    kernel: u32,
+    /// Address of the layer's biases.
+    bias: u32,
+}
+
 /// Collects the instructions of a job.
 #[derive(Debug)]
 pub(super) struct Emitter {
     m: Machine,
     pp: u32,
+    gather_weights: bool,
     bias_depth: u32,
     first: [u32; 2],
     first_weight_bank: u32,
@@ -134,7 +158,7 @@ pub(super) struct Emitter {
 
 impl Emitter {
     /// `None` if the target lacks a bank group.
-    pub(super) fn new(target: &Target, m: Machine) -> Option<Self> {
+    pub(super) fn new(target: &Target, m: Machine, gather_weights: bool) -> Option<Self> {
         let mut features = target.feature_groups();
         let first = [features.next()?.first.into(), features.next()?.first.into()];
         let group = |kind| target.group(kind).map(|(g, _)| g);
@@ -142,6 +166,7 @@ impl Emitter {
         Some(Self {
             m,
             pp: m.pp,
+            gather_weights,
             bias_depth: bias.depth,
             first,
             first_weight_bank: group(BankKind::ConvWeights)?.first.into(),
@@ -174,7 +199,7 @@ impl Emitter {
                 let from = self.load_inputs(layer, t, tile, (0, s.groups_in(&self.m)));
                 for &set in &sets {
                     let kernel = self.load_kernel(layer, weights, set);
-                    self.compute(layer, t, tile, set, &from, kernel, bias);
+                    self.piece(&Piece { layer, tiling: t, tile, set, from: &from, kernel, bias });
                 }
             }
         } else {
@@ -183,7 +208,7 @@ impl Emitter {
                 for tile in &tiles {
                     let channels = if s.unit == Unit::Conv { (0, s.groups_in(&self.m)) } else { set };
                     let from = self.load_inputs(layer, t, tile, channels);
-                    self.compute(layer, t, tile, set, &from, kernel, bias);
+                    self.piece(&Piece { layer, tiling: t, tile, set, from: &from, kernel, bias });
                 }
             }
         }
@@ -227,18 +252,39 @@ impl Emitter {
             Compute::Conv { .. } => {
                 let (channels, groups) = (s.input[2], s.groups_in(&self.m));
                 let at = self.weights.take(taps * groups * count, self.m.weight_depth);
-                for channel in from..end {
-                    self.load(Load {
-                        bank_id: self.first_weight_bank + channel % lanes,
-                        bank_addr: at + (channel / lanes - first) * taps * groups,
+                let size = taps * channels;
+                let place = |channel: u32| Load {
+                    bank_id: self.first_weight_bank + channel % lanes,
+                    bank_addr: at + (channel / lanes - first) * taps * groups,
+                    ddr_addr: weights.kernel + channel * size,
+                    ..Load::default()
+                };
+                // Whole addresses: the taps of an output channel follow each other in memory and in the bank alike.
+                let gather = self.gather_weights
+                    && (taps == 1 || channels.is_multiple_of(lanes))
+                    && size <= MAX_CHANNEL
+                    && size * lanes <= MAX_PITCH
+                    && taps * groups <= MAX_LENGTH;
+                let loads: Vec<Load> = if gather {
+                    let lane = |channel: u32| Load {
+                        jump_write: taps * groups,
+                        jump_read: size * lanes,
+                        length: (end - channel).div_ceil(lanes),
+                        channel: size,
+                        ..place(channel)
+                    };
+                    (from..end.min(from + lanes)).map(lane).collect()
+                } else {
+                    let one = |channel: u32| Load {
                         jump_write: groups,
                         jump_read: channels,
                         length: taps,
                         channel: channels,
-                        ddr_addr: weights.kernel + channel * taps * channels,
-                        ..Load::default()
-                    });
-                }
+                        ..place(channel)
+                    };
+                    (from..end).map(one).collect()
+                };
+                loads.into_iter().for_each(|l| self.load(l));
                 at
             }
             Compute::Depthwise { .. } => {
@@ -295,30 +341,20 @@ impl Emitter {
         bases
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn compute(
-        &mut self,
-        layer: &Layer,
-        t: &Tiling,
-        tile: &Tile,
-        set: (u32, u32),
-        from: &[u32],
-        kernel: u32,
-        bias: u32,
-    ) {
+    /// Computes and saves.
+    fn piece(&mut self, p: &Piece<'_>) {
+        let Piece { layer, tile, set, .. } = *p;
         self.amount.tiles += 1;
         let [rows, columns] = tile.size;
         let size = rows.div_ceil(self.pp) * columns * set.1;
         let mut at = self.output.take(size, self.m.depth);
         match &layer.compute {
             Compute::Sum { shift_read, shift_write, relu } => {
-                let operands: Vec<_> = from.iter().zip(shift_read).map(|(b, s)| (self.first[0], *b, *s)).collect();
+                let operands: Vec<_> = p.from.iter().zip(shift_read).map(|(b, s)| (self.first[0], *b, *s)).collect();
                 self.elew(&operands, at, tile.size, set.1, *shift_write, *relu);
             }
-            Compute::Conv { .. } => self.conv(layer, t, tile, set, from, at, kernel, bias),
-            Compute::Depthwise { .. } | Compute::Pool { .. } => {
-                self.alu(layer, t, tile, set, from, at, kernel, bias);
-            }
+            Compute::Conv { .. } => self.conv(p, at),
+            Compute::Depthwise { .. } | Compute::Pool { .. } => self.alu(p, at),
         }
         for pass in &layer.passes {
             let to = self.output.take(size, self.m.depth);
@@ -354,249 +390,6 @@ impl Emitter {
             self.push(save);
         }
     }
-
-    /// Input addresses of the instruction for output row `r` of a tile, before the padding columns; then the pads.
-    fn window(&self, s: &Shape, t: &Tiling, tile: &Tile, from: u32, groups: u32, r: u32, n: u32) -> Window {
-        let row = tile.columns[1] * groups;
-        let hidden = (i64::from(tile.columns[0]) - tile.origin[1]) as u32;
-        let turn = t.pack * row;
-        let address = |turns: u32| {
-            let at = i64::from(from + (r / self.pp + turns) * turn) - i64::from(hidden * groups);
-            at.rem_euclid(self.m.depth.into()) as u32
-        };
-        let cap = if s.unit == Unit::Conv { 15 } else { 255 };
-        let after = |axis: usize, last: u32| {
-            let inside = i64::from(s.input[axis]) - 1 + i64::from(s.pad[axis]) - i64::from(last * s.stride[axis]);
-            inside.clamp(0, cap) as u32
-        };
-        Window {
-            bank: self.first[0] + r % self.pp,
-            addresses: [0, 1, 2, 3].map(address),
-            pad_top: (-(tile.origin[0] + i64::from(r * s.stride[0]))).max(0) as u32,
-            pad_left: hidden,
-            pad_bottom: after(0, tile.at[0] + r + n - 1),
-            pad_right: after(1, tile.at[1] + tile.size[1] - 1),
-            stride_h: if tile.size[0] == 1 { t.pack } else { s.stride[0] },
-            jump_row: if t.pack > 1 { row } else { 1 },
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn conv(
-        &mut self,
-        layer: &Layer,
-        t: &Tiling,
-        tile: &Tile,
-        (first, count): (u32, u32),
-        from: &[u32],
-        to: u32,
-        kernel: u32,
-        bias: u32,
-    ) {
-        let Compute::Conv { shift_cut, shift_bias, act_type } = layer.compute else { return };
-        let s = &layer.shape;
-        let [rows, columns] = tile.size;
-        let groups = s.groups_in(&self.m);
-        let taps = s.kernel[0] * s.kernel[1];
-        for r in (0..rows).step_by(self.m.rows_at_once(s.unit) as usize) {
-            let n = (rows - r).min(self.m.rows_at_once(s.unit));
-            let w = self.window(s, t, tile, from.first().copied().unwrap_or(0), groups, r, n);
-            let init = ConvInit {
-                kernel_h: s.kernel[0],
-                kernel_w: s.kernel[1],
-                stride_h: w.stride_h,
-                stride_w: s.stride[1],
-                shift_cut,
-                shift_bias,
-                act_type,
-                jump_read: groups,
-                jump_read_endl: w.jump_row,
-                jump_write: count,
-                valid_pixel_parallel: n,
-                ..ConvInit::default()
-            };
-            if self.conv != Some(init) {
-                self.conv = Some(init);
-                self.push(init);
-            }
-            for g in 0..count {
-                let [a, b, c, d] = w.addresses;
-                self.amount.engine_macs += u64::from(columns * taps * groups)
-                    * u64::from(self.pp)
-                    * u64::from(self.m.lanes)
-                    * u64::from(self.m.lanes);
-                self.push(Conv {
-                    bank_id_in: w.bank,
-                    bank_addr_in: a,
-                    bank_addr_in_1: b,
-                    bank_addr_in_2: c,
-                    bank_addr_in_3: d,
-                    pad_top: w.pad_top,
-                    pad_left: w.pad_left,
-                    pad_bottom: w.pad_bottom,
-                    pad_right: w.pad_right,
-                    channel_group: groups,
-                    channel_offset: groups * self.m.lanes - s.input[2],
-                    length: columns,
-                    bank_addr_weights: kernel + g * taps * groups,
-                    bank_addr_bias: bias + first + g,
-                    bank_id_out: self.first[1] + r % self.pp,
-                    bank_addr_out: to + r / self.pp * columns * count + g,
-                });
-            }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn alu(
-        &mut self,
-        layer: &Layer,
-        t: &Tiling,
-        tile: &Tile,
-        (first, count): (u32, u32),
-        from: &[u32],
-        to: u32,
-        kernel: u32,
-        bias: u32,
-    ) {
-        let s = &layer.shape;
-        let [rows, columns] = tile.size;
-        let end = (first + count) * self.m.lanes;
-        let base = AluInit {
-            kernel_h: s.kernel[0],
-            kernel_w: s.kernel[1],
-            stride_w: s.stride[1],
-            length: columns,
-            channel_group: count,
-            channel_offset: end.saturating_sub(s.output[2]),
-            jump_read: count,
-            jump_write: count,
-            jump_read_weights: count,
-            ..AluInit::default()
-        };
-        let base = match layer.compute {
-            Compute::Depthwise { shift_cut, shift_bias, act_type, biased } => {
-                let exec_mode = if biased { alu_mode::DWCONV } else { alu_mode::DWCONV_NO_BIAS };
-                AluInit { exec_mode, shift_cut, shift_bias, act_type, ..base }
-            }
-            Compute::Pool { mode, factor, shift_cut, act_type } => {
-                AluInit { exec_mode: mode, multi_factor: factor, shift_cut, act_type, ..base }
-            }
-            Compute::Conv { .. } | Compute::Sum { .. } => return,
-        };
-        let steps = columns * count * s.kernel[0] * s.kernel[1];
-        for r in (0..rows).step_by(self.m.rows_at_once(s.unit) as usize) {
-            let n = (rows - r).min(self.m.rows_at_once(s.unit));
-            let w = self.window(s, t, tile, from.first().copied().unwrap_or(0), count, r, n);
-            self.alu_init(AluInit { stride_h: w.stride_h, jump_read_endl: w.jump_row, ..base });
-            self.amount.engine_macs += u64::from(steps) * u64::from(self.m.alu_rows) * u64::from(self.m.lanes);
-            let [a, b, c, d] = w.addresses;
-            self.push(Alu {
-                bank_id_in: w.bank,
-                bank_addr_in: a,
-                bank_addr_in_1: b,
-                bank_addr_in_2: c,
-                bank_addr_in_3: d,
-                valid_pixel_parallel: n,
-                pad_top: w.pad_top,
-                pad_left: w.pad_left,
-                pad_bottom: w.pad_bottom,
-                pad_right: w.pad_right,
-                bank_addr_weights: kernel,
-                bank_addr_bias: bias + first,
-                bank_id_out: self.first[1] + r % self.pp,
-                bank_addr_out: to + r / self.pp * columns * count,
-                ..Alu::default()
-            });
-        }
-    }
-
-    /// A sum over tiles that lie at (first bank, address) with a left shift each.
-    fn elew(
-        &mut self,
-        operands: &[(u32, u32, u32)],
-        to: u32,
-        [rows, columns]: [u32; 2],
-        groups: u32,
-        shift_write: i32,
-        relu: bool,
-    ) {
-        let at_once = self.m.rows_at_once(Unit::Elew);
-        for r in (0..rows).step_by(at_once as usize) {
-            let turn = r / self.pp * columns * groups;
-            for (id, &(bank, base, shift_read)) in (0..).zip(operands) {
-                self.push(ElewInit {
-                    id,
-                    bank_id_in: bank + r % self.pp,
-                    bank_addr_in: base + turn,
-                    jump_read: groups,
-                    shift_read,
-                    ..ElewInit::default()
-                });
-            }
-            let n = (rows - r).min(at_once);
-            self.amount.engine_macs +=
-                u64::from(columns * groups) * operands.len() as u64 * u64::from(at_once * self.m.lanes);
-            self.push(Elew {
-                num: operands.len() as u32,
-                elew_type: elew_type::ADD,
-                act_type: relu.into(),
-                shift_write,
-                length: columns,
-                channel_group: groups,
-                valid_pixel_parallel: n,
-                jump_write: groups,
-                bank_id_out: self.first[1] + r % self.pp,
-                bank_addr_out: to + turn,
-                ..Elew::default()
-            });
-        }
-    }
-
-    /// An activation over a tile: the maximum of one tap.
-    fn act(&mut self, from: u32, to: u32, [rows, columns]: [u32; 2], groups: u32, act_type: u32) {
-        self.alu_init(AluInit {
-            exec_mode: alu_mode::MAX_POOL,
-            act_type,
-            length: columns,
-            channel_group: groups,
-            jump_read: groups,
-            jump_write: groups,
-            ..AluInit::default()
-        });
-        let at_once = self.m.rows_at_once(Unit::Pool);
-        for r in (0..rows).step_by(at_once as usize) {
-            let turn = r / self.pp * columns * groups;
-            self.amount.engine_macs += u64::from(columns * groups) * u64::from(at_once * self.m.lanes);
-            self.push(Alu {
-                bank_id_in: self.first[1] + r % self.pp,
-                bank_addr_in: from + turn,
-                valid_pixel_parallel: (rows - r).min(at_once),
-                bank_id_out: self.first[1] + r % self.pp,
-                bank_addr_out: to + turn,
-                ..Alu::default()
-            });
-        }
-    }
-
-    fn alu_init(&mut self, init: AluInit) {
-        if self.alu != Some(init) {
-            self.alu = Some(init);
-            self.push(init);
-        }
-    }
-}
-
-/// The input side of one CONV or ALU.
-struct Window {
-    bank: u32,
-    addresses: [u32; 4],
-    pad_top: u32,
-    pad_left: u32,
-    pad_bottom: u32,
-    pad_right: u32,
-    stride_h: u32,
-    jump_row: u32,
 }
 
 /// The tiles of a layer, row by row.

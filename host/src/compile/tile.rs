@@ -130,12 +130,12 @@ impl Shape {
     pub(super) fn input_addresses(&self, m: &Machine, t: &Tiling) -> u32 {
         let groups = if self.unit == Unit::Conv { self.groups_in(m) } else { t.groups };
         let columns = self.columns_under(t.columns).min(self.input[1]);
-        self.rows_under(t.rows).div_ceil(t.pack).div_ceil(m.pp) * t.pack * columns * groups
+        product([self.rows_under(t.rows).div_ceil(t.pack).div_ceil(m.pp), t.pack, columns, groups])
     }
 
     /// Addresses of a tile's result in each bank.
     pub(super) fn output_addresses(m: &Machine, t: &Tiling) -> u32 {
-        t.rows.div_ceil(m.pp) * t.columns * t.groups
+        product([t.rows.div_ceil(m.pp), t.columns, t.groups, 1])
     }
 
     /// Addresses of a set of weights in each bank.
@@ -177,8 +177,8 @@ impl Shape {
             && room(self.weight_addresses(m, t), weight_slots, weight_depth)
     }
 
-    /// The cheapest tiling; `None` if no tile fits.
-    pub(super) fn tiling(&self, m: &Machine) -> Option<Tiling> {
+    /// The cheapest tiling and its estimated cycles; `None` if no tile fits.
+    pub(super) fn tiling(&self, m: &Machine) -> Option<(u64, Tiling)> {
         let [height, width, _] = self.output;
         let groups = self.groups_out(m);
         let mut rows: Vec<u32> = (1..=16).map(|n| n * m.pp).filter(|r| *r < height).collect();
@@ -209,7 +209,7 @@ impl Shape {
                 }
             }
         }
-        best.map(|(_, t)| t)
+        best
     }
 
     /// Estimated cycles.
@@ -248,8 +248,17 @@ impl Shape {
         };
         let compute = row_groups * (wide(width) * taps * depth + column_tiles * calls * COMPUTE_START);
         let ends = (input_bytes + weights / sets) / BYTES_PER_CYCLE + save / (tiles * sets);
-        if slots > 1 { load.max(compute).max(save) + ends } else { load + compute + save }
+        if slots == 1 {
+            return load + compute + save;
+        }
+        // Transfers that hide behind computation still take memory from others, so they are not free.
+        load.max(compute).max(save) + ends + (load + save) / 4
     }
+}
+
+/// A product that stays at the largest number instead of overflowing: sizes of tiles that are tried and don't fit.
+fn product(factors: [u32; 4]) -> u32 {
+    factors.into_iter().fold(1, u32::saturating_mul)
 }
 
 /// Sizes that cut `whole` into equal parts, largest first.

@@ -30,19 +30,26 @@ fn respell(scientific: &str, plain: bool) -> String {
     }
 }
 
+/// Rust's shortest spelling with the last digit chosen as Python does: where two decimals are equally near, the even one.
+fn shortest(v: f64, rust: String, reads_back: impl Fn(&str) -> bool) -> String {
+    let digits = rust.split('e').next().unwrap_or_default().chars().filter(char::is_ascii_digit).count();
+    let even = format!("{v:.*e}", digits.saturating_sub(1));
+    if reads_back(&even) { even } else { rust }
+}
+
 /// The shortest decimal that reads back as the same f32, as NumPy prints it.
 pub(crate) fn repr32(v: f32) -> String {
     match v {
         _ if v.is_nan() => "nan".into(),
         _ if v.is_infinite() => if v > 0.0 { "inf" } else { "-inf" }.into(),
         // NumPy compares as f64, so 0.0001 (a little less in f32) is written 1e-04.
-        _ => respell(&format!("{v:e}"), plain(v.into())),
+        _ => respell(&shortest(v.into(), format!("{v:e}"), |s| s.parse() == Ok(v)), plain(v.into())),
     }
 }
 
 /// The shortest decimal that reads back as the same f64, as Python prints it. JSON has no infinities.
 fn repr64(v: f64) -> String {
-    respell(&format!("{v:e}"), plain(v))
+    respell(&shortest(v, format!("{v:e}"), |s| s.parse() == Ok(v)), plain(v))
 }
 
 /// Whether Python writes a number without exponent.
@@ -117,6 +124,9 @@ mod tests {
             (1.0, "1.0"),
             (-0.281_311_5, "-0.2813115"),
             (16_777_216.0, "16777216.0"),
+            (1.628_906_3, "1.6289062"),
+            (-2.566_406_3, "-2.5664062"),
+            (7.472_656_3, "7.4726562"),
             (1.234_568e15, "1234568000000000.0"),
             (1e16, "1e+16"),
             (3.402_823_5e38, "3.4028235e+38"),

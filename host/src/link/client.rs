@@ -75,9 +75,19 @@ impl<W: Write> Client<W> {
     }
 
     /// Makes the board run this deployable from now on, sending it unless the board holds it already.
+    ///
+    /// DPU code for a known target is run by the board's own DPU if it has that one, else in software.
     pub fn load(&mut self, deployable: &[u8]) -> Result<(), LinkError> {
-        let file = deployable.get(..Deployable::parse(deployable)?.file_bytes()).unwrap_or(deployable);
+        let model = Deployable::parse(deployable)?;
+        let file = deployable.get(..model.file_bytes()).unwrap_or(deployable);
         self.ready(&Request::Reset)?;
+        if let Some(target) = soft_device(&model) {
+            match self.ready(&Request::Device { target: &target }) {
+                // The board may have the real one; the commit tells.
+                Ok(()) | Err(LinkError::Refused { fault: Fault::Device, .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
         match self.commit(file) {
             Err(LinkError::Refused { fault: Fault::Crc, .. }) => {
                 for (offset, bytes) in chunks(file) {
@@ -245,6 +255,12 @@ impl<W: Write> Client<W> {
             }
         }
     }
+}
+
+/// The record of the DPU that a deployable was compiled for, if it holds DPU code and the DPU is known here.
+fn soft_device(model: &Deployable<'_>) -> Option<Vec<u8>> {
+    let target = shiftwise_targets::find(model.facts().target).ok()?;
+    (target.fingerprint == model.fingerprint()).then(|| postcard::to_stdvec(&target).ok()).flatten()
 }
 
 fn chunks(bytes: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {

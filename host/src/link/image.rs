@@ -112,8 +112,27 @@ enum Toolchain {
     Debian,
 }
 
+impl Toolchain {
+    /// For people.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Installed => "the installed toolchain",
+            Self::Debian => "Debian's rustc-web, core from source",
+        }
+    }
+}
+
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+
+/// The name of the compiler that [`build`] would use for this board; an error if it or its linker is missing.
+pub fn compiler(board: &BoardImage) -> Result<&'static str, ImageError> {
+    let toolchain = toolchain(board.target)?;
+    if toolchain == Toolchain::Debian {
+        linker(board.target)?;
+    }
+    Ok(toolchain.name())
+}
 
 fn toolchain(target: &'static str) -> Result<Toolchain, ImageError> {
     let library = output("rustc", &["--print", "target-libdir", "--target", target]);
@@ -178,7 +197,7 @@ pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
         Toolchain::Installed => "installed",
         Toolchain::Debian => "debian",
     });
-    command.args(["build", "--package", "shiftwise-firmware", "--bin", "shiftwise-firmware"]);
+    command.args(["build", "--quiet", "--package", "shiftwise-firmware", "--bin", "shiftwise-firmware"]);
     command.args(["--profile", "firmware", "--target", board.target, "--target-dir"]).arg(&directory);
     if toolchain == Toolchain::Debian {
         command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
@@ -190,13 +209,7 @@ pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
         return Err(ImageError::Build(status.to_string()));
     }
     let elf = directory.join(board.target).join("firmware/shiftwise-firmware");
-    measure(
-        elf,
-        match toolchain {
-            Toolchain::Installed => "the installed toolchain",
-            Toolchain::Debian => "Debian's rustc-web, core from source",
-        },
-    )
+    measure(elf, toolchain.name())
 }
 
 fn measure(elf: PathBuf, toolchain: &'static str) -> Result<Image, ImageError> {

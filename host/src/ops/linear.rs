@@ -43,10 +43,10 @@ impl Padding {
         let short = |p: [usize; 2]| p.map(|v| v as u16);
         let mut window =
             Window { kernel: short(kernel), stride: short(stride), dilation: short(dilation), ..Window::POINT };
-        for axis in 0..2 {
+        for (axis, &pixels) in size.iter().enumerate() {
             if self == Self::Same {
                 let (before, after) = Window::same_padding(
-                    size[axis] as u32,
+                    pixels as u32,
                     window.kernel[axis],
                     window.stride[axis],
                     window.dilation[axis],
@@ -54,8 +54,8 @@ impl Padding {
                 window.pad_before[axis] = before;
                 window.pad_after[axis] = after;
             }
-            if window.outputs(axis, size[axis] as u32) == 0 {
-                return Err(format!("its window of {} pixels does not fit into {}", window.extent(axis), size[axis]));
+            if window.outputs(axis, pixels as u32) == 0 {
+                return Err(format!("its window of {} pixels does not fit into {pixels}", window.extent(axis)));
             }
         }
         Ok(window)

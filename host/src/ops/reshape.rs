@@ -183,7 +183,7 @@ impl Layer for Reshape {
         let fail = || format!("{input:?} can't be reshaped to {:?}", self.target);
         match open {
             0 if known == total => Ok(self.target.iter().map(|d| *d as usize).collect()),
-            1 if known > 0 && total % known == 0 => {
+            1 if known > 0 && total.is_multiple_of(known) => {
                 Ok(self.target.iter().map(|d| if *d < 0 { total / known } else { *d as usize }).collect())
             }
             _ => Err(fail()),

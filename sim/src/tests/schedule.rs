@@ -13,7 +13,7 @@ use shiftwise_core::shape::Shape;
 use shiftwise_core::target::Target;
 
 use super::blob;
-use crate::{Costs, CycleReport, Error, JobRun, SimDpu, SimError, frame};
+use crate::{Costs, CycleReport, Error, JobRun, SimDpu, SimError, explain, frame, time};
 
 const COLUMNS: u32 = 5;
 const CHANNELS: u32 = 16;
@@ -291,8 +291,16 @@ fn a_frame_reports_cycles_layers_and_a_trace() {
     assert!(complete.clone().all(|r| r["dur"].as_f64().unwrap() >= 0.0));
     assert_eq!(complete.filter(|r| r["tid"] == 4).map(|r| &r["name"]).collect::<Vec<_>>(), ["first", "second"]);
 
+    let executed = sim.jobs().to_vec();
     sim.clear();
-    assert!(sim.jobs().is_empty());
+    time(&model, &mut sim).unwrap();
+    assert_eq!(sim.jobs(), executed, "time without values is the same time");
+
+    let free = report.throughput(3, 0);
+    assert!((free.fps_one_core_busy * report.latency_us - 1e6).abs() < 1e-3);
+    assert_eq!(free.fps_all_cores, 3.0 * free.fps_one_core_busy);
+    let bytes = (report.bytes_in + report.bytes_out) as f64;
+    assert_eq!(report.throughput(3, 1).fps_all_cores, 1e6 / bytes);
 }
 
 #[test]
@@ -319,4 +327,29 @@ fn the_listing_names_layers_and_parses_back() {
     let lines = text.lines().filter(|l| !l.starts_with(';'));
     let parsed: Vec<Line> = lines.map(|l| l.trim().split_once(' ').unwrap().1.parse().unwrap()).collect();
     assert_eq!(parsed, program(1));
+}
+
+#[test]
+fn a_value_is_explained_by_its_instructions_and_accumulator() {
+    let bytes = deployable(2);
+    let model = Deployable::parse(&bytes).unwrap();
+    let input = noise(16 * ROW, 7);
+    let constants = noise(CHANNELS * CHANNELS + CHANNELS, 1);
+    let outputs = in_order(&program(2), 2);
+    for index in [0, 17, 8 * ROW + 5, 16 * ROW - 1] {
+        let why = explain(&model, &target(), &input, TensorId(1), index).unwrap().unwrap();
+        let (pixel, channel) = ((index / CHANNELS * CHANNELS) as usize, index % CHANNELS);
+        let lanes = 0..CHANNELS as usize;
+        let byte = |bytes: &[u8], at: usize| i64::from(bytes[at] as i8);
+        let weight = |c: usize| byte(&constants, (channel * CHANNELS) as usize + c);
+        let sum: i64 = lanes.map(|c| byte(&input, pixel + c) * weight(c)).sum();
+        let bias = byte(&constants, (CHANNELS * CHANNELS + channel) as usize);
+        assert_eq!(why.accumulator, Some((2 * sum + (bias << 3), 8)), "{index}");
+        assert_eq!(why.value, outputs[index as usize] as i8);
+        let (_, writer) = why.writer.unwrap();
+        assert_eq!((writer.inst.kind(), why.save.1.inst.kind()), (Kind::Conv, Kind::Save));
+        assert_eq!(program(2)[why.save.0 as usize], why.save.1);
+    }
+    assert_eq!(explain(&model, &target(), &input, TensorId(0), 0).unwrap(), None, "an input has no history");
+    assert_eq!(explain(&model, &target(), &input, TensorId(1), 1 << 20).unwrap(), None);
 }

@@ -101,7 +101,7 @@ impl Regions {
         let (constants, mut workspace, mut inputs, mut outputs) = (take(0), take(1), take(2), take(3));
         let mut memory =
             Memory { constants: &constants, workspace: &mut workspace, inputs: &mut inputs, outputs: &mut outputs };
-        let result = schedule::run(machine, costs, code, &mut memory);
+        let result = schedule::run(machine, costs, code, Some(&mut memory));
         let events = result.unwrap_or_else(|e| panic!("{e}"));
         self.bytes.extend([(0, constants), (1, workspace), (2, inputs), (3, outputs)]);
         events.iter().map(|e| e.end).max().unwrap_or(0)
@@ -213,7 +213,7 @@ fn evaluate(graph: &Graph, op: &Op, value: &mut dyn FnMut(&Op) -> Vec<i8>) -> Ve
         }
         "hard-sigmoid-fix" => {
             let (f_i, f_o) = (pos(input), pos(op));
-            x.iter().map(|x| round((i64::from(*x) * 2731 + (3 * 2731 << f_i)).max(0), 14 + f_i - f_o)).collect()
+            x.iter().map(|x| round((i64::from(*x) * 2731 + ((3 * 2731) << f_i)).max(0), 14 + f_i - f_o)).collect()
         }
         other => panic!("operation {other} of {}", op.name),
     }

@@ -1,0 +1,235 @@
+//! Computation of a tile: CONV, ALU and ELEW instructions.
+
+use shiftwise_core::isa::{Alu, AluInit, Conv, ConvInit, Elew, ElewInit, alu_mode, elew_type};
+
+use super::{Compute, Emitter, Layer, Piece};
+use crate::compile::tile::Unit;
+
+impl Emitter {
+    /// Input addresses of the instruction for output row `r` of a tile, before the padding columns; then the pads.
+    fn window(&self, p: &Piece<'_>, groups: u32, r: u32, n: u32) -> Window {
+        let Piece { layer: Layer { shape: s, .. }, tiling: t, tile, .. } = *p;
+        let from = p.from.first().copied().unwrap_or(0);
+        let row = tile.columns[1] * groups;
+        let hidden = (i64::from(tile.columns[0]) - tile.origin[1]) as u32;
+        let turn = t.pack * row;
+        let address = |turns: u32| {
+            let at = i64::from(from + (r / self.pp + turns) * turn) - i64::from(hidden * groups);
+            at.rem_euclid(self.m.depth.into()) as u32
+        };
+        let cap = if s.unit == Unit::Conv { 15 } else { 255 };
+        let after = |axis: usize, last: u32| {
+            let inside = i64::from(s.input[axis]) - 1 + i64::from(s.pad[axis]) - i64::from(last * s.stride[axis]);
+            inside.clamp(0, cap) as u32
+        };
+        Window {
+            bank: self.first[0] + r % self.pp,
+            addresses: [0, 1, 2, 3].map(address),
+            pad_top: (-(tile.origin[0] + i64::from(r * s.stride[0]))).max(0) as u32,
+            pad_left: hidden,
+            pad_bottom: after(0, tile.at[0] + r + n - 1),
+            pad_right: after(1, tile.at[1] + tile.size[1] - 1),
+            stride_h: if tile.size[0] == 1 { t.pack } else { s.stride[0] },
+            jump_row: if t.pack > 1 { row } else { 1 },
+        }
+    }
+
+    /// CONV: one output group after the other of each row group.
+    pub(super) fn conv(&mut self, p: &Piece<'_>, to: u32) {
+        let Piece { layer, tile, set: (first, count), kernel, bias, .. } = *p;
+        let Compute::Conv { shift_cut, shift_bias, act_type } = layer.compute else { return };
+        let s = &layer.shape;
+        let [rows, columns] = tile.size;
+        let groups = s.groups_in(&self.m);
+        let taps = s.kernel[0] * s.kernel[1];
+        for r in (0..rows).step_by(self.m.rows_at_once(s.unit) as usize) {
+            let n = (rows - r).min(self.m.rows_at_once(s.unit));
+            let w = self.window(p, groups, r, n);
+            let init = ConvInit {
+                kernel_h: s.kernel[0],
+                kernel_w: s.kernel[1],
+                stride_h: w.stride_h,
+                stride_w: s.stride[1],
+                shift_cut,
+                shift_bias,
+                act_type,
+                jump_read: groups,
+                jump_read_endl: w.jump_row,
+                jump_write: count,
+                valid_pixel_parallel: n,
+                ..ConvInit::default()
+            };
+            if self.conv != Some(init) {
+                self.conv = Some(init);
+                self.push(init);
+            }
+            for g in 0..count {
+                let [a, b, c, d] = w.addresses;
+                self.amount.engine_macs += u64::from(columns * taps * groups)
+                    * u64::from(self.pp)
+                    * u64::from(self.m.lanes)
+                    * u64::from(self.m.lanes);
+                self.push(Conv {
+                    bank_id_in: w.bank,
+                    bank_addr_in: a,
+                    bank_addr_in_1: b,
+                    bank_addr_in_2: c,
+                    bank_addr_in_3: d,
+                    pad_top: w.pad_top,
+                    pad_left: w.pad_left,
+                    pad_bottom: w.pad_bottom,
+                    pad_right: w.pad_right,
+                    channel_group: groups,
+                    channel_offset: groups * self.m.lanes - s.input[2],
+                    length: columns,
+                    bank_addr_weights: kernel + g * taps * groups,
+                    bank_addr_bias: bias + first + g,
+                    bank_id_out: self.first[1] + r % self.pp,
+                    bank_addr_out: to + r / self.pp * columns * count + g,
+                });
+            }
+        }
+    }
+
+    /// ALU: all groups of each row group.
+    pub(super) fn alu(&mut self, p: &Piece<'_>, to: u32) {
+        let Piece { layer, tile, set: (first, count), kernel, bias, .. } = *p;
+        let s = &layer.shape;
+        let [rows, columns] = tile.size;
+        let end = (first + count) * self.m.lanes;
+        let base = AluInit {
+            kernel_h: s.kernel[0],
+            kernel_w: s.kernel[1],
+            stride_w: s.stride[1],
+            length: columns,
+            channel_group: count,
+            channel_offset: end.saturating_sub(s.output[2]),
+            jump_read: count,
+            jump_write: count,
+            jump_read_weights: count,
+            ..AluInit::default()
+        };
+        let base = match layer.compute {
+            Compute::Depthwise { shift_cut, shift_bias, act_type, biased } => {
+                let exec_mode = if biased { alu_mode::DWCONV } else { alu_mode::DWCONV_NO_BIAS };
+                AluInit { exec_mode, shift_cut, shift_bias, act_type, ..base }
+            }
+            Compute::Pool { mode, factor, shift_cut, act_type } => {
+                AluInit { exec_mode: mode, multi_factor: factor, shift_cut, act_type, ..base }
+            }
+            Compute::Conv { .. } | Compute::Sum { .. } => return,
+        };
+        let steps = columns * count * s.kernel[0] * s.kernel[1];
+        for r in (0..rows).step_by(self.m.rows_at_once(s.unit) as usize) {
+            let n = (rows - r).min(self.m.rows_at_once(s.unit));
+            let w = self.window(p, count, r, n);
+            self.alu_init(AluInit { stride_h: w.stride_h, jump_read_endl: w.jump_row, ..base });
+            self.amount.engine_macs += u64::from(steps) * u64::from(self.m.alu_rows) * u64::from(self.m.lanes);
+            let [a, b, c, d] = w.addresses;
+            self.push(Alu {
+                bank_id_in: w.bank,
+                bank_addr_in: a,
+                bank_addr_in_1: b,
+                bank_addr_in_2: c,
+                bank_addr_in_3: d,
+                valid_pixel_parallel: n,
+                pad_top: w.pad_top,
+                pad_left: w.pad_left,
+                pad_bottom: w.pad_bottom,
+                pad_right: w.pad_right,
+                bank_addr_weights: kernel,
+                bank_addr_bias: bias + first,
+                bank_id_out: self.first[1] + r % self.pp,
+                bank_addr_out: to + r / self.pp * columns * count,
+                ..Alu::default()
+            });
+        }
+    }
+
+    /// A sum over tiles that lie at (first bank, address) with a left shift each.
+    pub(super) fn elew(
+        &mut self,
+        operands: &[(u32, u32, u32)],
+        to: u32,
+        [rows, columns]: [u32; 2],
+        groups: u32,
+        shift_write: i32,
+        relu: bool,
+    ) {
+        let at_once = self.m.rows_at_once(Unit::Elew);
+        for r in (0..rows).step_by(at_once as usize) {
+            let turn = r / self.pp * columns * groups;
+            for (id, &(bank, base, shift_read)) in (0..).zip(operands) {
+                self.push(ElewInit {
+                    id,
+                    bank_id_in: bank + r % self.pp,
+                    bank_addr_in: base + turn,
+                    jump_read: groups,
+                    shift_read,
+                    ..ElewInit::default()
+                });
+            }
+            let n = (rows - r).min(at_once);
+            self.amount.engine_macs +=
+                u64::from(columns * groups) * operands.len() as u64 * u64::from(at_once * self.m.lanes);
+            self.push(Elew {
+                num: operands.len() as u32,
+                elew_type: elew_type::ADD,
+                act_type: relu.into(),
+                shift_write,
+                length: columns,
+                channel_group: groups,
+                valid_pixel_parallel: n,
+                jump_write: groups,
+                bank_id_out: self.first[1] + r % self.pp,
+                bank_addr_out: to + turn,
+                ..Elew::default()
+            });
+        }
+    }
+
+    /// An activation over a tile: the maximum of one tap.
+    pub(super) fn act(&mut self, from: u32, to: u32, [rows, columns]: [u32; 2], groups: u32, act_type: u32) {
+        self.alu_init(AluInit {
+            exec_mode: alu_mode::MAX_POOL,
+            act_type,
+            length: columns,
+            channel_group: groups,
+            jump_read: groups,
+            jump_write: groups,
+            ..AluInit::default()
+        });
+        let at_once = self.m.rows_at_once(Unit::Pool);
+        for r in (0..rows).step_by(at_once as usize) {
+            let turn = r / self.pp * columns * groups;
+            self.amount.engine_macs += u64::from(columns * groups) * u64::from(at_once * self.m.lanes);
+            self.push(Alu {
+                bank_id_in: self.first[1] + r % self.pp,
+                bank_addr_in: from + turn,
+                valid_pixel_parallel: (rows - r).min(at_once),
+                bank_id_out: self.first[1] + r % self.pp,
+                bank_addr_out: to + turn,
+                ..Alu::default()
+            });
+        }
+    }
+
+    fn alu_init(&mut self, init: AluInit) {
+        if self.alu != Some(init) {
+            self.alu = Some(init);
+            self.push(init);
+        }
+    }
+}
+
+/// The input side of one CONV or ALU.
+struct Window {
+    bank: u32,
+    addresses: [u32; 4],
+    pad_top: u32,
+    pad_left: u32,
+    pad_bottom: u32,
+    pad_right: u32,
+    stride_h: u32,
+    jump_row: u32,
+}

@@ -1,0 +1,43 @@
+//! The vendor's results, case by case.
+
+use shiftwise_tests::golden::{EXPLAINED, Outcome, check};
+use shiftwise_tests::shared::golden_cases;
+
+/// Cases that must be quantized here; what a version refuses may shrink, never grow.
+const SUPPORTED: usize = 95;
+
+#[test]
+fn every_supported_reference_case_gives_the_vendors_numbers() {
+    let cases = golden_cases();
+    let (mut same, mut wrong) = (0, Vec::new());
+    for case in &cases {
+        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+        let explained = EXPLAINED.iter().any(|(case, _)| *case == name);
+        match check(case) {
+            Some(Outcome::Same { .. }) if explained => {
+                wrong.push(format!("{name} is the same now: take it off the list"))
+            }
+            Some(Outcome::Same { .. }) => same += 1,
+            Some(Outcome::Differs(all)) if !explained => {
+                wrong.push(format!("{name}: {}", all[..all.len().min(3)].join("; ")))
+            }
+            _ => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(cases.is_empty() || same >= SUPPORTED, "only {same} cases are the same");
+}
+
+/// The case that the issue of this project names: the vendor's tool on a real trained network.
+#[test]
+fn the_real_resnet8_is_the_same_in_every_value() {
+    let Some(case) = golden_cases().into_iter().find(|c| c.ends_with("real_resnet8_fashion")) else { return };
+    match check(&case) {
+        Some(Outcome::Same { positions, values, exact_differs }) => {
+            assert_eq!(positions, 35);
+            assert!(values > 100_000);
+            assert_eq!(exact_differs, Some(0));
+        }
+        other => panic!("{other:?}"),
+    }
+}

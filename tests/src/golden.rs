@@ -1,0 +1,220 @@
+//! The vendor's own results: quantizing each reference case again and comparing everything that can be compared.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use shiftwise::dump::{self, Dump, Values};
+use shiftwise::eval::golden::{DumpOptions, Numerics, golden};
+use shiftwise::eval::{self, Stored};
+use shiftwise::format::{self, LoadOptions};
+use shiftwise::quant::{ActivationQuant, QuantGraph, Quantizer};
+use shiftwise::quantize::{PtqOptions, ptq};
+use shiftwise::strategy::Strategy;
+use shiftwise::tensor::Tensor;
+
+/// What became of one case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Positions, ranges, integer weights, dump and outputs are the vendor's.
+    Same {
+        /// Quantized tensors compared.
+        positions: usize,
+        /// Dumped values compared.
+        values: u64,
+        /// Of them, values that the exact integers (`dpu` numerics) give differently; `None` if the network has no
+        /// integer form.
+        exact_differs: Option<usize>,
+    },
+    /// Something that this version doesn't do; the error it gives.
+    Refused(String),
+    /// Differences, the first few of them.
+    Differs(Vec<String>),
+}
+
+/// Differences that are known and right; every entry stands in `DIVERGENCES.md`.
+pub const EXPLAINED: &[(&str, &str)] = &[
+    (
+        "o_bn_keep",
+        "a normalization kept as a layer: TensorFlow's fused kernel rounds in another order (last digit of a range)",
+    ),
+    ("o_no_hsig_swish", "swish in floats: another exp (last digit of a range)"),
+    ("pof2s_tanh_act_v0", "tanh in floats: another tanh (last digit of a range)"),
+    (
+        "real_mlperf_streaming_wakeword",
+        "the vendor drops gamma where a normalization's `scale` is written as 1 instead of true",
+    ),
+];
+
+fn array(path: &Path) -> Option<Tensor> {
+    let a: ndarray::ArrayD<f32> = ndarray_npy::read_npy(path).ok()?;
+    Tensor::new(a.shape().to_vec(), a.iter().copied().collect())
+}
+
+/// `stem.npy`, or `stem_0.npy`, `stem_1.npy`, ….
+fn arrays(case: &Path, stem: &str) -> Vec<Tensor> {
+    match array(&case.join(format!("{stem}.npy"))) {
+        Some(one) => vec![one],
+        None => (0..).map_while(|k| array(&case.join(format!("{stem}_{k}.npy")))).collect(),
+    }
+}
+
+/// The settings of a case; `None` unless it is a post-training case of the default strategy that the vendor's tool
+/// survived.
+fn config(case: &Path) -> Option<Value> {
+    let config: Value = serde_json::from_str(&std::fs::read_to_string(case.join("config.json")).ok()?).ok()?;
+    let wanted = config["strategy"] == "pof2s" && config["mode"] == "ptq" && config["status"] == "ok";
+    wanted.then_some(config)
+}
+
+/// The quantizer that a row of `positions.json` names.
+fn quantizer<'a>(q: &'a QuantGraph, row: &Value) -> Option<&'a Quantizer> {
+    let layer = row["layer"].as_str()?;
+    let (id, own) = q.layers.iter().find(|(id, _)| q.quant_name(**id) == layer)?;
+    match row["role"].as_str()? {
+        role @ ("kernel" | "depthwise_kernel" | "bias" | "gamma" | "beta" | "alpha") => {
+            let index = q.graph.node(*id).op.layer().weights().iter().position(|(name, _)| *name == role)?;
+            own.weights.get(index)?.as_ref()
+        }
+        "activation" | "pre_activation" => match &own.activation {
+            ActivationQuant::Before(q) | ActivationQuant::After(q) => Some(q),
+            _ => None,
+        },
+        _ => own.output.as_ref(),
+    }
+}
+
+fn positions(q: &QuantGraph, case: &Path, differences: &mut Vec<String>) -> usize {
+    let text = std::fs::read_to_string(case.join("positions.json")).unwrap_or_default();
+    let rows: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
+    let rows: Vec<&Value> = rows.iter().filter(|r| r["role"] != "none").collect();
+    for row in &rows {
+        let place = format!("{} {}", row["layer"].as_str().unwrap_or("?"), row["role"].as_str().unwrap_or("?"));
+        let Some(own) = quantizer(q, row) else {
+            differences.push(format!("{place}: not quantized"));
+            continue;
+        };
+        let pairs = [
+            ("position", f64::from(own.pos.0)),
+            ("position_before_adjust", f64::from(own.calibrated.0)),
+            ("min", own.min.into()),
+            ("max", own.max.into()),
+        ];
+        for (key, ours) in pairs {
+            // Ranges are f32 in both; the real models' files leave the calibrated position out.
+            let same = row[key].as_f64().is_none_or(|v| v as f32 == ours as f32);
+            if !same {
+                differences.push(format!("{place}: {key} {} and not {}", ours, row[key]));
+            }
+        }
+    }
+    rows.len()
+}
+
+/// Values that differ; floats behind an exponential may differ in the last digits.
+fn differing(a: &Values, b: &Values) -> usize {
+    match (a, b) {
+        (Values::Float(x), Values::Float(y)) if x.len() == y.len() => {
+            x.iter().zip(y).filter(|(x, y)| (*x - *y).abs() > 1e-6).count()
+        }
+        _ => a.differences(b).len() + a.len().abs_diff(b.len()),
+    }
+}
+
+fn dumps(vendor: &Dump, own: &Dump, differences: &mut Vec<String>) -> u64 {
+    let mut values = 0;
+    for (theirs, ours) in [(&vendor.weights, &own.weights), (&vendor.activations, &own.activations)] {
+        for t in theirs {
+            values += t.values.len() as u64;
+            match ours.iter().find(|o| o.file_name() == t.file_name()) {
+                Some(o) => match differing(&t.values, &o.values) {
+                    0 => {}
+                    n => differences.push(format!("dump {}: {n} of {} values", t.file_name(), t.values.len())),
+                },
+                None => differences.push(format!("dump {}: not written", t.file_name())),
+            }
+        }
+        for o in ours.iter().filter(|o| !theirs.iter().any(|t| t.file_name() == o.file_name())) {
+            differences.push(format!("dump {}: the vendor's has no such file", o.file_name()));
+        }
+    }
+    values
+}
+
+/// Quantizes, evaluates and dumps one case again. `None` for a case of another kind (see [`config`]).
+pub fn check(case: &Path) -> Option<Outcome> {
+    let config = config(case)?;
+    Some(compare(case, &config).unwrap_or_else(|e| Outcome::Refused(e.to_string())))
+}
+
+fn compare(case: &Path, config: &Value) -> Result<Outcome, shiftwise::Error> {
+    let model = config["model"].as_str().map_or_else(|| case.join("model.h5"), |m| case.join(m));
+    let (calib, input) = (arrays(case, "calib"), arrays(case, "input"));
+    let mut strategy = Strategy::built_in("pof2s")?;
+    let mut steps = None;
+    // A network of open size takes the size of the data, as the vendor's does.
+    let mut load = LoadOptions { input_shapes: Vec::new() };
+    if let Some([first, ..]) = calib.first().map(|_| &calib[..])
+        && calib.len() == 1
+    {
+        load.input_shapes.push((None, first.shape().to_vec()));
+    }
+    for (key, value) in config["quantize_kwargs"].as_object().into_iter().flatten() {
+        match key.as_str() {
+            "calib_steps" => steps = value.as_u64().map(|s| s as usize),
+            "input_shape" | "add_shape_info" => {}
+            key => drop(strategy.set(key, value.clone())?),
+        }
+    }
+    let batch_size = config["calib_batch_size"].as_u64().map_or(32, |b| b as usize);
+    let options = PtqOptions { strategy, batch_size, steps };
+    let q = ptq(format::load(&model, &load)?, &calib, &options, |_, _| {})?.quantized;
+
+    let mut differences = Vec::new();
+    let positions = positions(&q, case, &mut differences);
+    let flag = |key: &str| config["dump_kwargs"][key].as_bool().unwrap_or(false);
+    let dump_options = DumpOptions { float: flag("dump_float"), weights_only: flag("weights_only"), vendor_gaps: true };
+    let own = golden(&q, Some(input.clone()), Numerics::Vendor, &dump_options)?;
+    let mut values = 0;
+    if let Ok(vendor) = dump::read(&case.join("dump")) {
+        values = dumps(&vendor, &own, &mut differences);
+    }
+    let outputs = eval::run_vendor(&q, input.clone(), &mut Stored)?;
+    for (k, (ours, theirs)) in outputs.iter().zip(arrays(case, "output")).enumerate() {
+        let (a, b) = (Values::Float(ours.data().to_vec()), Values::Float(theirs.into_data()));
+        if differing(&a, &b) > 0 {
+            differences.push(format!("output {k}: {} of {} values", differing(&a, &b), b.len()));
+        }
+    }
+    if !differences.is_empty() {
+        return Ok(Outcome::Differs(differences));
+    }
+    let exact = golden(&q, Some(input), Numerics::Dpu, &dump_options).ok();
+    let exact_differs = exact.map(|exact| {
+        let of = |o: &dump::DumpTensor| own.activations.iter().find(|a| a.file_name() == o.file_name());
+        exact.activations.iter().filter_map(|e| Some(differing(&e.values, &of(e)?.values))).sum()
+    });
+    Ok(Outcome::Same { positions, values, exact_differs })
+}
+
+/// One line per case, as Markdown.
+pub fn table(cases: &[PathBuf]) -> String {
+    let mut text =
+        String::from("| case | result | positions | values | differ in exact integers |\n|---|---|---|---|---|\n");
+    for case in cases {
+        let name = case.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let explained = EXPLAINED.iter().find(|(case, _)| *case == name).map(|(_, why)| *why);
+        let row = match check(case) {
+            None => continue,
+            Some(Outcome::Same { positions, values, exact_differs }) => {
+                let exact = exact_differs.map_or_else(|| "no integer form".into(), |n| n.to_string());
+                format!("same | {positions} | {values} | {exact}")
+            }
+            Some(Outcome::Refused(why)) => format!("not in this version: {why} | | | "),
+            Some(Outcome::Differs(all)) => {
+                format!("{}: {} | | | ", explained.map_or("DIFFERS", |_| "explained"), explained.unwrap_or(&all[0]))
+            }
+        };
+        text += &format!("| {name} | {row} |\n");
+    }
+    text
+}
