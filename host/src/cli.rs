@@ -93,11 +93,13 @@ fn usage(e: &clap::Error) -> ExitCode {
     const CODE: &str = "Shiftwise_Invalid_Option";
     const HINT: &str = "`--help` behind the command explains its options";
     let problem = problem.replace("\nFor more information, try '--help'.\n", "");
-    let problem = problem.trim_end();
-    screen::complain(format!("error[{CODE}]: {problem}\nhint: {HINT}"));
+    // The first paragraph is the sentence, at times with a list below it; tips and the usage follow.
+    let (sentence, rest) = problem.trim_end().split_once("\n\n").unwrap_or((problem.trim_end(), ""));
+    let message = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
+    let rest = if rest.is_empty() { String::new() } else { format!("{rest}\n") };
+    screen::complain(format!("error[{CODE}]: {message}\n{rest}hint: {HINT}"));
     // The arguments that would say so were not understood.
     if std::env::args_os().any(|a| a == "--json") {
-        let message = problem.lines().next().unwrap_or_default();
         let json = json!({ "error": { "code": CODE, "message": message, "hint": HINT } });
         let _ = writeln!(std::io::stdout(), "{json:#}");
     }

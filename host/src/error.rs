@@ -130,7 +130,9 @@ impl Error {
                 "`shiftwise quantize` makes a quantized model of a float one, `shiftwise compile` a .swm of that"
             }
             Self::Io { .. } => "check that the path is right, and that you may read or write there",
-            Self::Dataset(_) => "data is float32 [n, h, w, c] as the model's input expects it, in a .npy or .npz file",
+            Self::Dataset(_) => {
+                "data is float32 [n, h, w, c] as the model's input expects it, in a .npy or .npz file or a folder of images"
+            }
             Self::Target(_) => "`shiftwise targets` lists all known targets",
             Self::InputShape(_) => "pass --input-shape with the model's own rank, such as 1,224,224,3",
             Self::Options(_) => "`shiftwise help COMMAND` explains the options of a command",

@@ -1,6 +1,8 @@
 //! Integration tests, one binary.
 
+mod cli;
 mod compile;
+mod damage;
 mod dataset;
 mod deployable;
 mod dump;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use proptest::prelude::*;
+use shiftwise::Error;
 use shiftwise::compile::{self, CpuOptions, DpuOptions, Program};
 use shiftwise::dump::Values;
 use shiftwise::eval::golden::{DumpOptions, Numerics, golden};
@@ -196,7 +197,11 @@ proptest! {
                 assert!(seen.get(&(i as u16)) == Some(want), "{what}: {} differs\n{}", t.name, graph.to_text());
             }
         };
-        let program = compile::cpu(&integers, &CpuOptions::default()).unwrap();
+        let program = match compile::cpu(&integers, &CpuOptions::default()) {
+            // ReLU6 whose output is finer than its sum: about one of these networks in 3000, refused with this reason.
+            Err(Error::Compile(why)) if why.contains("ReLU6 at output position") => return Err(TestCaseError::reject(why)),
+            program => program.unwrap(),
+        };
         check("cpu", &tensors(&program, &inputs, &mut NoDpu));
         for name in ["B512", "B1152", "B4096"] {
             let target = shiftwise_targets::find(name).unwrap();

@@ -112,22 +112,22 @@ impl Recipe {
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let model = args.model.open()?;
+    if let Model::Quantized(_) = model {
+        return Err(Error::wrong_kind(&args.model.path, "is a quantized model already, a float one is expected"));
+    }
     let dir = &args.output_dir;
     let file = dir.join("quantized.h5");
     let (info_file, provenance_file) = (dir.join("quantize_info.json"), dir.join("provenance.json"));
     let calib = args.recipe.calib_files();
     let inputs = std::iter::once(&args.model.path).chain(&calib).map(PathBuf::as_path);
     data::keep(inputs, &[&file, &info_file, &provenance_file])?;
-    let model = args.model.open()?;
-    if let Model::Quantized(_) = model {
-        return Err(Error::wrong_kind(&args.model.path, "is a quantized model already, a float one is expected"));
-    }
     let quantized = args.recipe.quantize(model, &args.preprocess, screen)?;
     let info = format::quantize_info(&quantized);
+    let provenance = args.recipe.provenance(&args.model.path)?;
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     format::save_quantized(&quantized, &file)?;
     format::write_file(&info_file, pretty(&info).as_bytes())?;
-    let provenance = args.recipe.provenance(&args.model.path)?;
     format::write_file(&provenance_file, pretty(&provenance).as_bytes())?;
 
     let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -164,6 +164,14 @@ impl Array {
         if let Some(key) = key {
             return Err(Error::Dataset(format!("{name}: it is not a .npz, so it has no array `{key}`")));
         }
+        let known: [(&[u8], &str); 3] = [
+            (b"\x89PNG", "it is an image; give the folder that holds it"),
+            (b"\xff\xd8\xff", "it is an image; give the folder that holds it"),
+            (b"\x89HDF", "it is an HDF5 file, an array is expected"),
+        ];
+        if let Some((_, what)) = known.iter().find(|(start, _)| magic.starts_with(start)) {
+            return Err(Error::Dataset(format!("{name}: {what}")));
+        }
         let size = file.metadata().map_err(Error::io(path))?.len();
         Self::checked(Header::parse(&magic), Storage::File(Mutex::new(file)), size, name)
     }

@@ -16,6 +16,21 @@ pub(super) fn is_hdf5(bytes: &[u8]) -> bool {
     hdf5_pure::is_hdf5_bytes(bytes)
 }
 
+/// The size that a file's superblock claims; `None` for superblocks that don't begin the file or have short offsets.
+///
+/// Source: HDF5 File Format Specification, "Disk Format: Level 0A". Base addresses other than 0 are not looked at.
+fn stored_size(bytes: &[u8]) -> Option<u64> {
+    let rest = bytes.strip_prefix(b"\x89HDF\r\n\x1a\n")?;
+    let (offset_size, at) = match *rest.first()? {
+        0 => (*rest.get(5)?, 40),
+        1 => (*rest.get(5)?, 44),
+        2 | 3 => (*rest.get(1)?, 28),
+        _ => return None,
+    };
+    let end = bytes.get(at..at + 8)?.first_chunk()?;
+    (offset_size == 8).then_some(u64::from_le_bytes(*end))
+}
+
 /// An open file.
 pub(super) struct H5 {
     file: File,
@@ -27,6 +42,9 @@ pub(super) struct H5 {
 impl H5 {
     pub(super) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, Error> {
         let size = bytes.len() as u64;
+        if let Some(whole) = stored_size(&bytes).filter(|whole| *whole > size) {
+            return Err(Error::format(path, format!("is cut short: it has {size} of {whole} bytes")));
+        }
         let file =
             File::from_bytes(bytes).map_err(|e| Error::format(path, format!("the HDF5 file is damaged: {e}")))?;
         Ok(Self { file, size, path: path.to_owned() })

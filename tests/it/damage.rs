@@ -1,0 +1,188 @@
+//! Damaged copies of everything that is read: reading them returns, with values or with an error, in bounded time.
+//!
+//! Models and deployables have theirs beside their other tests, on reference data; here are the readers of arrays, dump
+//! folders and raw code, and models of the repository's own.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ndarray::Array4;
+use ndarray_npy::{NpzWriter, WriteNpyExt};
+use shiftwise::dataset::{self, DataSpec, Dataset};
+use shiftwise::eval::Samples;
+use shiftwise::format::{LoadOptions, Model, load, open_bytes, quantized_bytes};
+use shiftwise::lower::lower;
+use shiftwise::quantize::{PtqOptions, ptq};
+use shiftwise::strategy::Strategy;
+use shiftwise::{compile, dump};
+use shiftwise_core::isa::codec;
+use shiftwise_core::target::IsaVersion;
+use shiftwise_tests::command::data;
+use shiftwise_tests::networks::{random_network, random_samples};
+
+use crate::format::mutate;
+
+/// No single read may take longer, whatever a file claims.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// [`mutate`] with a limit on the time of each read.
+fn damage(bytes: &[u8], count: usize, mut read: impl FnMut(Vec<u8>) -> bool) {
+    mutate(bytes, count, |copy| {
+        let start = Instant::now();
+        let fine = read(copy);
+        assert!(start.elapsed() < PATIENCE, "a read took {:?}", start.elapsed());
+        fine
+    });
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("shiftwise-damage-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Opens a file of samples `[4, 3, 1]` and reads all of them.
+fn reads(spec: &DataSpec) -> bool {
+    let Ok(data) = Dataset::open(spec, &[4, 3, 1]) else { return false };
+    // A damaged header may claim fewer samples or another type; what it claims must then be there.
+    data.batch(0, data.len()).is_ok_and(|t| t.data().len() == data.len() * 12)
+}
+
+fn samples() -> Array4<f32> {
+    Array4::from_shape_fn((5, 4, 3, 1), |(n, y, x, _)| (n * 12 + y * 3 + x) as f32)
+}
+
+#[test]
+fn arrays() {
+    let folder = scratch("npy");
+    let file = folder.join("x.npy");
+    let mut bytes = Vec::new();
+    samples().write_npy(&mut bytes).unwrap();
+    std::fs::write(&file, &bytes).unwrap();
+    let spec = DataSpec::parse(file.to_str().unwrap());
+    assert!(reads(&spec));
+    // The header is half of the file, so that half of the damage is there.
+    damage(&bytes, 4000, |copy| {
+        std::fs::write(&file, copy).unwrap();
+        let labels = dataset::labels(&spec);
+        assert!(labels.is_err() || labels.is_ok_and(|l| l.len() <= bytes.len()));
+        reads(&spec)
+    });
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn archives() {
+    let folder = scratch("npz");
+    for compressed in [false, true] {
+        let file = folder.join("x.npz");
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let mut npz = if compressed { NpzWriter::new_compressed(&mut bytes) } else { NpzWriter::new(&mut bytes) };
+        npz.add_array("x", &samples()).unwrap();
+        npz.add_array("more", &samples()).unwrap();
+        npz.finish().unwrap();
+        std::fs::write(&file, bytes.get_ref()).unwrap();
+        let spec =
+            |key: Option<&str>| DataSpec { key: key.map(str::to_owned), ..DataSpec::parse(file.to_str().unwrap()) };
+        assert!(reads(&spec(Some("x"))) && reads(&spec(Some("more"))) && reads(&spec(None)));
+        damage(bytes.get_ref(), 3000, |copy| {
+            std::fs::write(&file, copy).unwrap();
+            [None, Some("x"), Some("more")].map(|key| reads(&spec(key))).iter().all(|fine| *fine)
+        });
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn dump_folders() {
+    let folder = scratch("dump");
+    let files = folder.join(dump::ACTIVATIONS);
+    std::fs::create_dir_all(&files).unwrap();
+    let (integers, floats) = (files.join("quant_a.bin"), files.join("quant_b_float.bin"));
+    std::fs::write(&integers, [1, 2, 3]).unwrap();
+    let bytes: Vec<u8> = (0..40u8).collect();
+    std::fs::write(&floats, &bytes).unwrap();
+    let whole = dump::read(&folder).unwrap();
+    damage(&bytes, 500, |copy| {
+        std::fs::write(&floats, &copy).unwrap();
+        match dump::read(&folder) {
+            // Any whole number of floats is a tensor, and the comparison says what is different about it.
+            Ok(read) => {
+                let same = dump::compare(&whole, &read);
+                assert_eq!(same.is_equal(), copy == bytes, "{same}");
+                same.is_equal()
+            }
+            Err(_) => copy.len() % 4 == 0,
+        }
+    });
+    // Folders where files are expected, files without a name, foreign files.
+    std::fs::create_dir(files.join("folder.bin")).unwrap();
+    std::fs::write(files.join("notes.txt"), "notes").unwrap();
+    std::fs::write(files.join("_float.bin"), []).unwrap();
+    std::fs::write(&floats, &bytes).unwrap();
+    let read = dump::read(&folder).unwrap();
+    assert_eq!(read.activations.len(), 3);
+    assert!(dump::compare(&whole, &read).is_equal());
+    std::fs::remove_file(&integers).unwrap();
+    std::fs::remove_file(&floats).unwrap();
+    assert!(!dump::compare(&whole, &dump::read(&folder).unwrap()).is_equal(), "nothing in common is not equal");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn raw_code() {
+    let graph = random_network(11, 6);
+    let options = PtqOptions::new(Strategy::built_in("pof2s").unwrap());
+    let q = ptq(graph.clone(), &random_samples(&graph, 1, 4), &options, |_, _| {}).unwrap().quantized;
+    let target = shiftwise_targets::find("B1152").unwrap();
+    let code = compile::dpu(&lower(&q).unwrap(), &target, &Default::default()).unwrap().code;
+    assert!(code.len() > 1000);
+    let listing = |code: &[u8]| {
+        let mut end = 0;
+        for (at, line) in codec::program(IsaVersion::Dpuczdx8gIsa1, code) {
+            assert!(at >= end && at <= code.len(), "offset {at} after {end} of {}", code.len());
+            end = at;
+            // What decodes is printed and encodes to the bytes that it came from.
+            let Ok(line) = line else { return false };
+            assert!(!line.to_string().is_empty());
+            let again: Vec<u8> = codec::encode(IsaVersion::Dpuczdx8gIsa1, &line).unwrap().bytes().collect();
+            assert!(code[at..].starts_with(&again), "byte {at}: {line}");
+        }
+        true
+    };
+    assert!(listing(&code));
+    damage(&code, 3000, |copy| listing(&copy));
+}
+
+/// The repository's own model: read, and if it is still a network, run through the whole quantizer.
+#[test]
+fn float_models() {
+    for name in ["digits_resnet.h5", "digits_lenet.h5"] {
+        let bytes = std::fs::read(data().join(name)).unwrap();
+        damage(&bytes, 400, |copy| open_bytes(Path::new(name), copy, &LoadOptions::default()).is_ok());
+    }
+}
+
+#[test]
+fn quantized_models() {
+    let graph = load(&data().join("digits_lenet.h5"), &LoadOptions::default()).unwrap();
+    let options = PtqOptions::new(Strategy::built_in("pof2s").unwrap());
+    let samples = random_samples(&graph, 2, 8);
+    let q = ptq(graph.clone(), &samples, &options, |_, _| {}).unwrap().quantized;
+    let name = Path::new("quantized.h5");
+    let bytes = quantized_bytes(&q, name).unwrap();
+    let input = samples.batch(0, 1).unwrap();
+    damage(&bytes, 400, |copy| match open_bytes(name, copy, &LoadOptions::default()) {
+        Ok(Model::Quantized(q)) => {
+            // What is read is also used: lowered, run and written, or refused by name.
+            if let Ok(integers) = lower(&q) {
+                let engine = shiftwise::eval::integer::Engine::new(&integers);
+                let _ = engine.run_batch(&input);
+                let _ = compile::dpu(&integers, &shiftwise_targets::find("B512").unwrap(), &Default::default());
+            }
+            let _ = quantized_bytes(&q, name);
+            true
+        }
+        Ok(Model::Float(_)) | Err(_) => false,
+    });
+}
