@@ -6,7 +6,7 @@ use crate::isa::codec::program;
 use crate::isa::layout::IsaVersion;
 use crate::model::{Deployable, LayerSpan, Step};
 
-/// Writes one line per instruction: index in its job, then the listing line. Comments name jobs and layers.
+/// Writes one line per instruction, as the assembler reads it. Comments (`;`) name jobs and layers.
 ///
 /// Code that does not decode ends its job with a comment that says why.
 pub fn write(model: &Deployable<'_>, isa: IsaVersion, out: &mut impl Write) -> fmt::Result {
@@ -18,12 +18,12 @@ pub fn write(model: &Deployable<'_>, isa: IsaVersion, out: &mut impl Write) -> f
         for (index, (offset, line)) in (0u32..).zip(program(isa, model.job_code(&job))) {
             if boundary == Some(index) {
                 for LayerSpan { layer, count, macs, .. } in spans().filter(|l| l.first == index) {
-                    writeln!(out, "; layer {layer}: {count} instructions, {macs} MAC")?;
+                    writeln!(out, "; layer {layer}: {count} instructions from {index}, {macs} MAC")?;
                 }
                 boundary = spans().map(|l| l.first).filter(|first| *first > index).min();
             }
             match line {
-                Ok(line) => writeln!(out, "{index:6} {line}")?,
+                Ok(line) => writeln!(out, "{line}")?,
                 Err(error) => writeln!(out, "; byte {offset}: {error}")?,
             }
         }

@@ -2,8 +2,10 @@
 //!
 //! Exit codes: 0 done; 1 the command ran and the answer is no; 2 bad usage or bad input.
 
+use std::io::Write;
 use std::process::ExitCode;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use shiftwise::Error;
@@ -30,7 +32,7 @@ struct Cli {
     #[command(flatten)]
     screen: screen::Options,
     /// Threads to use [default: all cores]; never changes a byte of any output
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = positive())]
     threads: Option<usize>,
     #[command(subcommand)]
     command: Command,
@@ -58,6 +60,8 @@ enum Command {
     Targets(targets::Args),
     /// List the instructions of a compiled model
     Disasm(machine_code::Args),
+    /// Turn a listing back into code
+    Asm(machine_code::AsmArgs),
 }
 
 /// What a command that ran has to say.
@@ -74,15 +78,38 @@ impl Outcome {
     }
 }
 
+/// A number of things, of which there must be one.
+fn positive() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+/// What the argument parser has to say: help and version are answers, everything else is bad usage.
+fn usage(e: &clap::Error) -> ExitCode {
+    let text = e.render().to_string();
+    let (true, Some(problem)) = (e.use_stderr(), text.strip_prefix("error: ")) else {
+        let _ = e.print();
+        return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+    };
+    const CODE: &str = "Shiftwise_Invalid_Option";
+    const HINT: &str = "`--help` behind the command explains its options";
+    let problem = problem.replace("\nFor more information, try '--help'.\n", "");
+    let problem = problem.trim_end();
+    screen::complain(format!("error[{CODE}]: {problem}\nhint: {HINT}"));
+    // The arguments that would say so were not understood.
+    if std::env::args_os().any(|a| a == "--json") {
+        let message = problem.lines().next().unwrap_or_default();
+        let json = json!({ "error": { "code": CODE, "message": message, "hint": HINT } });
+        let _ = writeln!(std::io::stdout(), "{json:#}");
+    }
+    ExitCode::from(2)
+}
+
 /// Parses the arguments and runs the command.
 pub(super) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            // Help and version are answers; everything else is bad usage.
-            let code = if e.use_stderr() { 2 } else { 0 };
-            let _ = e.print();
-            return ExitCode::from(code);
+            return usage(&e);
         }
     };
     let screen = Screen::new(&cli.screen);
@@ -102,6 +129,7 @@ pub(super) fn main() -> ExitCode {
         Command::Run(args) => boards::run(args, &screen),
         Command::Targets(args) => targets::run(args, &screen),
         Command::Disasm(args) => machine_code::run(args, &screen),
+        Command::Asm(args) => machine_code::assemble(args, &screen),
     };
     match result {
         Ok(outcome) => {

@@ -35,6 +35,14 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// The file is fine, and of another kind than the command takes.
+    #[error("{path}: {message}")]
+    WrongKind {
+        /// File.
+        path: PathBuf,
+        /// What it is, and what is expected.
+        message: String,
+    },
     /// The file system refused.
     #[error("{path}: {source}")]
     Io {
@@ -79,6 +87,11 @@ impl Error {
         Self::Format { path: path.into(), message: message.into() }
     }
 
+    /// [`Error::WrongKind`].
+    pub fn wrong_kind(path: &Path, message: impl Into<String>) -> Self {
+        Self::WrongKind { path: path.into(), message: message.into() }
+    }
+
     /// [`Error::Io`], for `map_err`.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.into(), source }
@@ -94,6 +107,7 @@ impl Error {
             Self::Target(_) => "Quantizer_TF2_Invalid_Target",
             Self::Layer { .. } => "Shiftwise_Invalid_Layer",
             Self::Format { .. } => "Shiftwise_Invalid_File",
+            Self::WrongKind { .. } => "Shiftwise_Wrong_Kind_Of_File",
             Self::Io { .. } => "Shiftwise_Io",
             Self::Options(_) => "Shiftwise_Invalid_Option",
             Self::Compile(_) => "Shiftwise_Cannot_Compile",
@@ -102,16 +116,28 @@ impl Error {
     }
 
     /// What the user can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        Some(match self {
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Layer { .. } => "change the layer in the model and save it again",
             Self::UnsupportedLayer { .. } => {
                 "replace the layer by supported ones, or keep it outside the quantized model"
             }
+            Self::Model(_) => {
+                "functional and sequential Keras models are read as `model.save(\"FILE.h5\")` writes them"
+            }
             Self::Format { .. } => "check the file with the tool that wrote it; a copy may have been cut short",
+            Self::WrongKind { .. } => {
+                "`shiftwise quantize` makes a quantized model of a float one, `shiftwise compile` a .swm of that"
+            }
+            Self::Io { .. } => "check that the path is right, and that you may read or write there",
             Self::Dataset(_) => "data is float32 [n, h, w, c] as the model's input expects it, in a .npy or .npz file",
             Self::Target(_) => "`shiftwise targets` lists all known targets",
             Self::InputShape(_) => "pass --input-shape with the model's own rank, such as 1,224,224,3",
-            _ => return None,
-        })
+            Self::Options(_) => "`shiftwise help COMMAND` explains the options of a command",
+            Self::Compile(_) => "try another target, or let the CPU take what the DPU can't: leave out --strict",
+            Self::Run(_) => {
+                "see that the board is connected and runs the firmware, and that the model was compiled by this version"
+            }
+        }
     }
 }

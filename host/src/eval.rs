@@ -72,23 +72,23 @@ impl Hooks for Stored {
     }
 }
 
-/// Every node's weights, fake-quantized where its entry says so.
-pub fn quantized_weights(q: &QuantGraph) -> Vec<Vec<Tensor>> {
-    let of = |id: NodeId| {
-        let quantizers = q.layers.get(&id).map_or(&[][..], |l| &l.weights);
-        let weights = q.graph.node(id).op.layer().weights().into_iter();
-        weights
-            .enumerate()
-            .map(|(k, (_, w))| {
-                let mut w = w.clone();
-                if let Some(Some(q)) = quantizers.get(k) {
-                    quantizer::fake_quantize(w.data_mut(), q.pos, &q.params);
-                }
-                w
-            })
-            .collect()
+/// A layer's weights, fake-quantized where its entry says so.
+pub fn layer_weights(q: &QuantGraph, id: NodeId) -> Vec<Tensor> {
+    let quantizers = q.layers.get(&id).map_or(&[][..], |l| &l.weights);
+    let weights = q.graph.node(id).op.layer().weights().into_iter().enumerate();
+    let quantized = |(k, (_, w)): (usize, (&str, &Tensor))| {
+        let mut w = w.clone();
+        if let Some(Some(q)) = quantizers.get(k) {
+            quantizer::fake_quantize(w.data_mut(), q.pos, &q.params);
+        }
+        w
     };
-    q.graph.ids().map(of).collect()
+    weights.map(quantized).collect()
+}
+
+/// [`layer_weights`] of every layer.
+pub fn quantized_weights(q: &QuantGraph) -> Vec<Vec<Tensor>> {
+    q.graph.ids().map(|id| layer_weights(q, id)).collect()
 }
 
 /// Runs one batch through a graph in f32 and returns its outputs.

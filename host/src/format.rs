@@ -56,7 +56,7 @@ pub fn open_bytes(path: &Path, bytes: Vec<u8>, options: &LoadOptions) -> Result<
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Graph, Error> {
     match open(path, options)? {
         Model::Float(graph) => Ok(graph),
-        Model::Quantized(_) => Err(Error::format(path, "is a quantized model, and a float model is expected")),
+        Model::Quantized(_) => Err(Error::wrong_kind(path, "is a quantized model, and a float model is expected")),
     }
 }
 
@@ -64,7 +64,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Graph, Error> {
 pub fn load_quantized(path: &Path) -> Result<QuantGraph, Error> {
     match open(path, &LoadOptions::default())? {
         Model::Quantized(quantized) => Ok(quantized),
-        Model::Float(_) => Err(Error::format(path, "is a float model, and a quantized model is expected")),
+        Model::Float(_) => Err(Error::wrong_kind(path, "is a float model, and a quantized model is expected")),
     }
 }
 

@@ -5,6 +5,7 @@
 //! form; none of them looks at float weights again. The numbers are exact: see [`shiftwise_core::arith`].
 
 use crate::ops::Op;
+use crate::tensor::Tensor;
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
 
@@ -117,8 +118,10 @@ pub enum IntOpKind {
     Softmax,
     /// A layer without an integer form, in floats: its activation attribute included, its quantizers not.
     Float {
-        /// The layer, its weights fake-quantized.
+        /// The layer.
         op: Box<Op>,
+        /// Its weights, fake-quantized where the graph says so; the op's own are not looked at.
+        weights: Vec<Tensor>,
         /// Why it has no integer form.
         why: String,
     },

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::error::Error;
+use crate::eval;
 use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use crate::ir::{Node, NodeId};
 use crate::ops::pool::average_factor;
 use crate::ops::{Activate, ActivationFn, Op};
 use crate::passes::adjust_pos::output_owner;
 use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
-use crate::quantizer;
 use shiftwise_core::arith::limits;
 use shiftwise_core::fix::{FixPos, quantize};
 use shiftwise_core::shape::Window;
@@ -290,14 +290,6 @@ impl Lowering<'_> {
         let layer = self.q.layers.get(&id);
         let inputs = (0..node.inputs.len()).map(|k| self.operand(id, k)).collect::<Result<Vec<_>, _>>()?;
         let mut op = node.op.clone();
-        if let Some(w) = op.weighted_mut() {
-            let quantizers = layer.map_or(&[][..], |l| &l.weights);
-            for (w, q) in [Some(&mut w.kernel), w.bias.as_mut()].into_iter().flatten().zip(quantizers) {
-                if let Some(q) = q {
-                    quantizer::fake_quantize(w.data_mut(), q.pos, &q.params);
-                }
-            }
-        }
         if let Some(ActivationQuant::Before(q)) = layer.map(|l| &l.activation) {
             // The sum is quantized, then the function follows in floats.
             let pos = self.int8(id, Some(q))?;
@@ -329,7 +321,8 @@ impl Lowering<'_> {
     fn float_op(&mut self, id: NodeId, op: Op, inputs: Vec<TensorIx>, why: String) -> TensorIx {
         let inputs = inputs.into_iter().map(|x| self.float(x)).collect();
         let tensor = self.tensor(self.q.quant_name(id), self.q.graph.node(id), Kind::Float);
-        self.push(IntOpKind::Float { op: Box::new(op), why }, inputs, tensor, &[id]);
+        let weights = if op.layer().weights().is_empty() { Vec::new() } else { eval::layer_weights(self.q, id) };
+        self.push(IntOpKind::Float { op: Box::new(op), weights, why }, inputs, tensor, &[id]);
         self.value.insert(id, tensor);
         tensor
     }

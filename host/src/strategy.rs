@@ -133,6 +133,9 @@ impl Strategy {
             .and_then(|r| r.get_mut("user_quantize_config"))
             .and_then(Value::as_object_mut);
         if let Some(slot) = user.and_then(|u| u.get_mut(key)) {
+            if let Some(expected) = expected(key, &value) {
+                return Err(Error::Options(format!("`{key}` is set to {value}, {expected} is expected")));
+            }
             *slot = value;
             return Ok(warning);
         }
@@ -255,7 +258,42 @@ pub fn params(entry: &Value) -> Result<Pof2Params, Error> {
 fn near(known: &str, typed: &str) -> bool {
     let words = |s: &str| s.split('_').map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
     let (a, b) = (words(known), words(typed));
-    known.contains(typed) || typed.contains(known) || 2 * a.intersection(&b).count() > a.len().max(b.len())
+    known.contains(typed)
+        || typed.contains(known)
+        || 2 * a.intersection(&b).count() > a.len().max(b.len())
+        || edits(known, typed) <= 2
+}
+
+/// Characters to insert, delete or replace to make one word of the other.
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        row[0] = left;
+        for (y, cell) in b.bytes().zip(&mut row[1..]) {
+            let above = *cell;
+            left = (diagonal + usize::from(x != y)).min(above + 1).min(left + 1);
+            diagonal = above;
+            *cell = left;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// The JSON type that a user setting such as `weight_bit` takes; `None` if any.
+fn expected(key: &str, value: &Value) -> Option<&'static str> {
+    let ends = |with: &[&str]| with.iter().any(|w| key.ends_with(w));
+    let targets = ["input_", "weight_", "bias_", "activation_"];
+    if value.is_null() || !targets.iter().any(|t| key.starts_with(t)) {
+        None
+    } else if ends(&["_bit", "_method", "_round_mode"]) {
+        (!value.is_u64()).then_some("a whole number")
+    } else if ends(&["_symmetry", "_per_channel", "_unsigned", "_narrow_range"]) {
+        (!value.is_boolean()).then_some("true or false")
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -278,6 +316,10 @@ mod tests {
         let mut s = Strategy::built_in("pof2s").unwrap();
         let error = s.set("fold_bn_conv", json!(true)).unwrap_err().to_string();
         assert!(error.contains("fold_conv_bn"), "{error}");
+        let error = s.set("incude_cle", json!(true)).unwrap_err().to_string();
+        assert!(error.contains("include_cle"), "{error}");
+        assert!(s.set("weight_bit", json!("zebra")).is_err() && s.set("weight_bit", Value::Null).is_ok());
+        assert!(s.set("weight_symmetry", json!(1)).is_err());
         assert!(s.set("forced_cle", json!(true)).unwrap().unwrap().contains("cle_to_relu6"));
         assert!(s.enabled("cle_to_relu6"));
         assert!(s.set("include_cle", json!("no")).is_err());

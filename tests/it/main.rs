@@ -6,5 +6,6 @@ mod deployable;
 mod dump;
 mod format;
 mod golden;
+mod props;
 mod qemu;
 mod quantized;

@@ -2,6 +2,7 @@
 
 pub mod golden;
 pub mod graphs;
+pub mod networks;
 pub mod reference;
 pub mod shared;
 pub mod shuffle;

@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(long, required = true, value_name = "DATA")]
     data: Vec<String>,
     /// Samples to run, from the first
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::positive())]
     samples: usize,
     /// Folder for the outputs as .npy
     #[arg(long, value_name = "DIR")]

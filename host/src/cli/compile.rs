@@ -15,7 +15,7 @@ use shiftwise_sim::{Costs, CycleReport, SimDpu};
 use super::backend;
 use super::data::{ModelArgs, Preprocess};
 use super::screen::{Screen, bytes, count};
-use super::{Outcome, targets};
+use super::{Outcome, data, targets};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DATA")]
     self_test: Vec<String>,
     /// Samples to store of --self-test
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::positive())]
     self_test_samples: usize,
     #[command(flatten)]
     preprocess: Preprocess,
@@ -110,8 +110,17 @@ fn cycles(model: &Deployable<'_>, device: &Device) -> Result<CycleReport, Error>
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let tests = data::files(&args.self_test);
+    let inputs = || std::iter::once(&args.model.path).chain(&tests).map(PathBuf::as_path);
+    data::keep(inputs(), &[&args.output])?;
+    if let Some(listing) = &args.listing {
+        data::keep(inputs(), &[listing])?;
+        if *listing == args.output {
+            return Err(Error::Options(format!("--listing and --output are both {}", listing.display())));
+        }
+    }
     let Model::Quantized(quantized) = args.model.open()? else {
-        return Err(Error::format(&args.model.path, "is a float model; quantize it first"));
+        return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));
     };
     let device = args.place.device()?;
     let graph = lower::lower(&quantized)?;

@@ -1,6 +1,6 @@
 //! Data and model arguments that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use shiftwise::dataset::{ChannelOrder, DataSpec, Inputs};
 use shiftwise::eval::Samples;
@@ -81,6 +81,18 @@ pub(super) fn files(data: &[String]) -> Vec<PathBuf> {
         DataSpec::parse(text).path
     };
     data.iter().map(path).collect()
+}
+
+/// Refuses an output that is one of the inputs: inputs are never changed.
+pub(super) fn keep<'a>(inputs: impl IntoIterator<Item = &'a Path>, outputs: &[&Path]) -> Result<(), Error> {
+    // What doesn't exist has no canonical form, and is neither overwritten nor read.
+    let inputs: Vec<PathBuf> = inputs.into_iter().filter_map(|p| p.canonicalize().ok()).collect();
+    for output in outputs {
+        if output.canonicalize().is_ok_and(|o| inputs.contains(&o)) {
+            return Err(Error::Options(format!("{} is an input and would be overwritten", output.display())));
+        }
+    }
+    Ok(())
 }
 
 /// A model argument and its input shapes.

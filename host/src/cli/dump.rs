@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(long)]
     weights_only: bool,
     /// Samples to dump, as one batch [default: the first]
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::positive())]
     samples: usize,
     /// Arithmetic: dpu (exact integers) or vendor (TensorFlow's f32, the vendor's own bytes)
     #[arg(long, default_value = "dpu", value_parser = numerics)]
@@ -48,7 +48,7 @@ pub(super) fn numerics(text: &str) -> Result<Numerics, String> {
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let Model::Quantized(quantized) = args.model.open()? else {
-        return Err(Error::format(&args.model.path, "is a float model; quantize it first"));
+        return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));
     };
     let inputs = match args.weights_only {
         true => None,

@@ -27,7 +27,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DATA")]
     labels: Option<String>,
     /// Also count a label among the k largest outputs
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = super::positive())]
     top: Option<usize>,
     /// A model to compare with: prints both and the drop
     #[arg(long, value_name = "MODEL")]
@@ -104,13 +104,13 @@ fn outputs(
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let Some(labels) = &args.labels else {
+        return Err(Error::Options("evaluate needs --labels DATA".into()));
+    };
     let mut models = vec![(args.model.path.clone(), args.model.open()?)];
     if let Some(path) = &args.baseline {
         models.push((path.clone(), format::open(path, &LoadOptions::default())?));
     }
-    let Some(labels) = &args.labels else {
-        return Err(Error::Options("evaluate needs --labels DATA".into()));
-    };
     let labels = dataset::labels(&args.preprocess.spec(labels))?;
     let k = args.top.unwrap_or(1);
     let mut scores = Vec::new();
@@ -123,6 +123,12 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         if samples.len() != labels.len() {
             let text =
                 format!("{} samples and {} labels; one label per sample is expected", samples.len(), labels.len());
+            return Err(Error::Dataset(text));
+        }
+        let classes = graph.outputs.first().map_or(0, |id| graph.node(*id).shape.iter().product());
+        let outside = |l: &&i64| usize::try_from(**l).map_or(true, |l| l >= classes);
+        if let Some(label) = labels.iter().find(outside) {
+            let text = format!("a label is {label}, and {} has {classes} classes from 0 on", path.display());
             return Err(Error::Dataset(text));
         }
         let mut score = Score::default();

@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "BOARD")]
     board: Option<String>,
     /// Samples to run, from the first
-    #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = super::positive())]
     samples: usize,
     /// Proof to write
     #[arg(short, long, default_value = "proof.json", value_name = "FILE")]
@@ -161,6 +161,9 @@ fn simulated(model: &Deployable<'_>, device: &Device, inputs: &[Vec<Vec<u8>>]) -
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let (calib, run) = (args.recipe.calib_files(), data::files(&args.data));
+    let inputs = std::iter::once(&args.model.path).chain(&calib).chain(&run).map(PathBuf::as_path);
+    data::keep(inputs, &[&args.output])?;
     // Bad names fail before the work, not after it.
     let dpu = device(&args.target)?;
     let board = args.board.as_deref().map(|b| Ok::<_, Error>((boards::spec(b)?, b))).transpose()?;

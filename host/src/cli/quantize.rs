@@ -26,10 +26,10 @@ pub(super) struct Recipe {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Samples in a calibration batch; every batch votes for positions
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = super::positive())]
     calib_batch_size: usize,
     /// Calibrate with at most this many batches
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::positive())]
     calib_steps: Option<usize>,
 }
 
@@ -75,9 +75,6 @@ impl Recipe {
         if self.calib.is_empty() {
             return Err(Error::Dataset("calibration needs data: pass --calib DATA".into()));
         }
-        if self.calib_batch_size == 0 || self.calib_steps == Some(0) {
-            return Err(Error::Options("--calib-batch-size and --calib-steps are at least 1".into()));
-        }
         let samples = preprocess.for_graph(&self.calib, &graph)?;
         let options = PtqOptions { strategy, batch_size: self.calib_batch_size, steps: self.calib_steps };
         let total = shiftwise::eval::Samples::len(&samples).div_ceil(options.batch_size);
@@ -100,9 +97,14 @@ impl Recipe {
         pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
     }
 
+    /// Files of calibration data.
+    pub(super) fn calib_files(&self) -> Vec<PathBuf> {
+        data::files(&self.calib)
+    }
+
     /// Options and input files' digests.
     pub(super) fn provenance(&self, model: &Path) -> Result<Value, Error> {
-        let calib = data::files(&self.calib);
+        let calib = self.calib_files();
         let inputs: Vec<(&str, &Path)> =
             std::iter::once(("model", model)).chain(calib.iter().map(|p| ("calib", p.as_path()))).collect();
         format::provenance(&self.options(), &inputs)
@@ -110,19 +112,23 @@ impl Recipe {
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let dir = &args.output_dir;
+    let file = dir.join("quantized.h5");
+    let (info_file, provenance_file) = (dir.join("quantize_info.json"), dir.join("provenance.json"));
+    let calib = args.recipe.calib_files();
+    let inputs = std::iter::once(&args.model.path).chain(&calib).map(PathBuf::as_path);
+    data::keep(inputs, &[&file, &info_file, &provenance_file])?;
     let model = args.model.open()?;
     if let Model::Quantized(_) = model {
-        return Err(Error::format(&args.model.path, "is a quantized model already"));
+        return Err(Error::wrong_kind(&args.model.path, "is a quantized model already, a float one is expected"));
     }
     let quantized = args.recipe.quantize(model, &args.preprocess, screen)?;
     let info = format::quantize_info(&quantized);
-    let dir = &args.output_dir;
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    let file = dir.join("quantized.h5");
     format::save_quantized(&quantized, &file)?;
-    format::write_file(&dir.join("quantize_info.json"), pretty(&info).as_bytes())?;
+    format::write_file(&info_file, pretty(&info).as_bytes())?;
     let provenance = args.recipe.provenance(&args.model.path)?;
-    format::write_file(&dir.join("provenance.json"), pretty(&provenance).as_bytes())?;
+    format::write_file(&provenance_file, pretty(&provenance).as_bytes())?;
 
     let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let entries = info.as_array().map_or(&[][..], Vec::as_slice);

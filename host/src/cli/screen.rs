@@ -22,6 +22,11 @@ pub(super) struct Options {
     verbose: u8,
 }
 
+/// A line on stderr. Unlike `eprintln!`, a closed pipe doesn't panic.
+pub(super) fn complain(line: impl AsRef<str>) {
+    let _ = writeln!(std::io::stderr(), "{}", line.as_ref());
+}
+
 /// Where a command writes to.
 #[derive(Debug)]
 pub(super) struct Screen {
@@ -48,14 +53,14 @@ impl Screen {
     /// A remark beside the answer.
     pub(super) fn note(&self, line: impl AsRef<str>) {
         if !self.options.quiet {
-            eprintln!("{}", line.as_ref());
+            complain(line);
         }
     }
 
     /// A remark for `-v`.
     pub(super) fn detail(&self, line: impl AsRef<str>) {
         if self.options.verbose > 0 {
-            eprintln!("{}", line.as_ref());
+            complain(line);
         }
     }
 
@@ -69,10 +74,8 @@ impl Screen {
     /// An error: the sentence with its code, then what to do.
     pub(super) fn error(&self, error: &Error) {
         let (on, off) = if self.colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-        eprintln!("{on}error[{}]{off}: {error}", error.code());
-        if let Some(hint) = error.hint() {
-            eprintln!("hint: {hint}");
-        }
+        complain(format!("{on}error[{}]{off}: {error}", error.code()));
+        complain(format!("hint: {}", error.hint()));
     }
 
     /// A table of the answer; columns after the first `left` are aligned right.
@@ -135,7 +138,7 @@ impl Progress {
                     *last = Instant::now();
                     let rate = done as f64 / start.elapsed().as_secs_f64();
                     let left = self.total.saturating_sub(done) as f64 / rate.max(1e-9);
-                    eprintln!("{} {done}/{} {} {rate:.1}/s {left:.0} s left", self.what, self.total, self.unit);
+                    complain(format!("{} {done}/{} {} {rate:.1}/s {left:.0} s left", self.what, self.total, self.unit));
                 }
             }
         }

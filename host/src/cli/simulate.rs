@@ -12,7 +12,7 @@ use super::backend::{self, Tensors};
 use super::compile::{Device, simulator};
 use super::data::Preprocess;
 use super::screen::{Screen, count};
-use super::{Outcome, quantize};
+use super::{Outcome, data, quantize};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -32,10 +32,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "trace.json")]
     trace: Option<PathBuf>,
     /// Clock of the DPU's general logic in MHz [default: the target's]
-    #[arg(long, value_name = "MHZ")]
+    #[arg(long, value_name = "MHZ", value_parser = clap::value_parser!(u32).range(1..))]
     clock: Option<u32>,
     /// Samples to run, from the first
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::positive())]
     samples: usize,
     #[command(flatten)]
     preprocess: Preprocess,
@@ -44,6 +44,10 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let file = std::fs::read(&args.model).map_err(Error::io(&args.model))?;
     let model = backend::parse(&args.model, &file)?;
+    let inputs = [&args.model].into_iter().chain(&args.golden).map(PathBuf::as_path);
+    data::keep(inputs, &args.trace.iter().chain([&args.output_dir]).map(PathBuf::as_path).collect::<Vec<_>>())?;
+    // Read before the work, so that a wrong name doesn't cost it.
+    let golden = args.golden.as_deref().map(dump::read).transpose()?;
     let target = backend::target_of(&model)?;
     let clock = |t: &shiftwise_core::target::Target| args.clock.unwrap_or(t.clock_mhz);
     let device = target.map(|target| Device { clock_mhz: clock(&target), target });
@@ -101,8 +105,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     }
     let mut yes = true;
     let mut json = json!({ "output_dir": args.output_dir, "samples": n, "cycles": report });
-    if let Some(dir) = &args.golden {
-        let golden = dump::read(dir)?;
+    if let Some(golden) = golden {
         let golden = Dump { weights: Vec::new(), activations: golden.activations };
         let compared = dump::compare(&golden, &dump);
         yes = compared.is_equal();

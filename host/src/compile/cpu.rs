@@ -55,7 +55,7 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
     let input = op.inputs.first().map_or(op.output, |t| *t);
     let (from, to) = (id(input)?, id(op.output)?);
     let step = match &op.kind {
-        IntOpKind::Float { op: float, why } => {
+        IntOpKind::Float { op: float, why, .. } => {
             return Err(refuse(
                 layer,
                 format!("{} is computed in floats and has no kernel here: {why}", float.class()),

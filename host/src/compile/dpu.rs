@@ -1,10 +1,8 @@
 //! Target DPU: runs of ops that the DPU can do become jobs, the rest stays on the CPU with a reason.
 
-use std::fmt::Write as _;
-
-use shiftwise_core::isa::codec::{self, encode};
+use shiftwise_core::isa::codec::encode;
 use shiftwise_core::isa::{End, Inst, Line};
-use shiftwise_core::model::{CODE_ALIGN, CpuOp, TensorId};
+use shiftwise_core::model::{CODE_ALIGN, TensorId};
 use shiftwise_core::target::Target;
 
 use super::lower::{Context, Lowered, lower};
@@ -257,37 +255,5 @@ fn check_reach(layout: &Layout) -> Result<(), Error> {
             Err(Error::Compile(format!("the {name} need {bytes} bytes; a DPU's addresses reach {REACH}")))
         }
         None => Ok(()),
-    }
-}
-
-impl Program {
-    /// The instructions as text, one a line, under a line with the layer that they came from.
-    pub fn listing(&self, target: &Target) -> String {
-        let mut text = String::new();
-        for (index, step) in self.steps.iter().enumerate() {
-            match step {
-                ProgramStep::Dpu { name, offset, bytes, .. } => {
-                    let _ = writeln!(text, "# step {index}: {name}");
-                    let from = *offset as usize;
-                    let code = self.code.get(from..from + *bytes as usize).unwrap_or(&[]);
-                    for ((_, line), n) in codec::program(target.isa, code).zip(0u32..) {
-                        if let Some(span) = self.spans.iter().find(|s| usize::from(s.step) == index && s.first == n) {
-                            let _ = writeln!(text, "# layer {}", span.layer);
-                        }
-                        let _ = match line {
-                            Ok(line) => writeln!(text, "{line}"),
-                            Err(e) => writeln!(text, "# {e}"),
-                        };
-                    }
-                }
-                ProgramStep::Cpu(CpuOp::View { .. }) => {}
-                ProgramStep::Cpu(_) | ProgramStep::Add { .. } => {
-                    let row = self.layers.iter().find(|l| l.step == Some(index));
-                    let (layer, op) = row.map_or(("?", "?"), |r| (r.layer.as_str(), r.op));
-                    let _ = writeln!(text, "# step {index}: {op} {layer} on the CPU");
-                }
-            }
-        }
-        text
     }
 }

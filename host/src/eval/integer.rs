@@ -190,13 +190,13 @@ impl<'a> Engine<'a> {
                 }
                 Value::Float(y)
             }
-            (IntOpKind::Float { op, .. }, _) => {
+            (IntOpKind::Float { op, weights, .. }, _) => {
                 let batched = |(v, kind, shape): &(&Value, Kind, &[usize])| {
                     Tensor::new([&[1], *shape].concat(), v.to_floats(*kind)).unwrap_or_else(|| Tensor::zeros(&[0]))
                 };
                 let inputs: Vec<Tensor> = x.iter().map(batched).collect();
                 let layer = op.layer();
-                let weights: Vec<&Tensor> = layer.weights().into_iter().map(|(_, w)| w).collect();
+                let weights: Vec<&Tensor> = weights.iter().collect();
                 let mut y = layer.eval(&inputs.iter().collect::<Vec<_>>(), &weights);
                 layer.activation().apply(&mut y);
                 Value::Float(y.into_data())

@@ -1,0 +1,198 @@
+//! Random float networks as Keras would describe them, and data for them.
+
+use shiftwise::ir::{Graph, NodeId};
+use shiftwise::ops::{
+    ActivationFn, Add, AveragePooling2D, BatchNormalization, Conv2D, Dense, DepthwiseConv2D, Dropout, Flatten,
+    GlobalAveragePooling2D, Input, MaxPooling2D, Op, Padding, Relu, Softmax, Weighted, pool::PoolWindow,
+};
+use shiftwise::tensor::Tensor;
+
+use crate::graphs::Rng;
+
+/// A float network under construction.
+#[derive(Debug)]
+struct Builder {
+    graph: Graph,
+    rng: Rng,
+}
+
+impl Builder {
+    fn add(&mut self, op: Op, inputs: &[NodeId]) -> NodeId {
+        let name = format!("layer{}", self.graph.nodes.len());
+        self.graph.add(&name, op, inputs.to_vec(), vec![name.clone()]).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn shape(&self, id: NodeId) -> Vec<usize> {
+        self.graph.node(id).shape.clone()
+    }
+
+    /// From -1 to 1.
+    fn unit(&mut self) -> f32 {
+        self.rng.range(-1000, 1000) as f32 / 1000.0
+    }
+
+    fn tensor(&mut self, shape: &[usize], scale: f32) -> Tensor {
+        let data = (0..shape.iter().product()).map(|_| self.unit() * scale).collect();
+        Tensor::new(shape.to_vec(), data).expect("as many values as the shape has")
+    }
+
+    /// Mostly what training gives; once in a while magnitudes that only the refinement of positions makes representable.
+    fn magnitude(&mut self) -> f32 {
+        let exponent = if self.rng.one_in(12) { self.rng.range(-9, 7) } else { self.rng.range(-1, 1) };
+        (exponent as f32).exp2()
+    }
+
+    fn weighted(&mut self, kernel: &[usize], fan_in: usize, outputs: usize, activation: ActivationFn) -> Weighted {
+        let scale = (3.0 / fan_in as f32).sqrt() * self.magnitude();
+        let kernel = self.tensor(kernel, scale);
+        let bias = (!self.rng.one_in(4)).then(|| {
+            let scale = 0.5 * self.magnitude();
+            self.tensor(&[outputs], scale)
+        });
+        Weighted { kernel, bias, activation }
+    }
+
+    fn activation(&mut self) -> ActivationFn {
+        [ActivationFn::Linear, ActivationFn::Relu, ActivationFn::Relu6][self.rng.size(0, 2)]
+    }
+
+    fn padding(&mut self) -> Padding {
+        if self.rng.one_in(2) { Padding::Same } else { Padding::Valid }
+    }
+
+    /// A convolution, plain or depthwise, with what usually stands behind it.
+    fn conv_block(&mut self, from: NodeId, channels: usize) -> NodeId {
+        let [h, w, c] = self.image(from);
+        let k = [self.rng.size(1, h.min(3)), self.rng.size(1, w.min(3))];
+        let strides = [self.rng.size(1, 2), self.rng.size(1, 2)];
+        let (padding, normalized) = (self.padding(), self.rng.one_in(2));
+        // An activation between the two keeps a normalization from being folded: rare, and legal.
+        let own = if normalized && !self.rng.one_in(6) { ActivationFn::Linear } else { self.activation() };
+        let dilation = [1, 1];
+        let conv = if self.rng.one_in(3) {
+            let w = self.weighted(&[k[0], k[1], c, 1], k[0] * k[1], c, own);
+            Op::DepthwiseConv2D(DepthwiseConv2D { w, strides, dilation, padding })
+        } else {
+            let oc = self.rng.size(1, channels);
+            let w = self.weighted(&[k[0], k[1], c, oc], k[0] * k[1] * c, oc, own);
+            Op::Conv2D(Conv2D { w, strides, dilation, padding, groups: 1 })
+        };
+        let mut at = self.add(conv, &[from]);
+        if normalized {
+            at = self.normalization(at);
+        }
+        if self.rng.one_in(2) && own == ActivationFn::Linear { self.relu(at) } else { at }
+    }
+
+    fn relu(&mut self, from: NodeId) -> NodeId {
+        let max_value = self.rng.one_in(3).then_some(6.0);
+        self.add(Op::Relu(Relu { max_value, ..Relu::PLAIN }), &[from])
+    }
+
+    fn normalization(&mut self, from: NodeId) -> NodeId {
+        let c = self.image(from)[2];
+        let away = |t: Tensor, from: f32| Tensor::vector(t.data().iter().map(|v| v + from).collect());
+        let (gamma, variance) = (self.tensor(&[c], 0.7), self.tensor(&[c], 0.8));
+        let bn = BatchNormalization {
+            gamma: Some(away(gamma, 1.0)),
+            beta: (!self.rng.one_in(4)).then(|| self.tensor(&[c], 0.3)),
+            mean: self.tensor(&[c], 0.3),
+            variance: away(variance, 1.0),
+            epsilon: 1e-3,
+        };
+        self.add(Op::BatchNormalization(bn), &[from])
+    }
+
+    fn image(&self, id: NodeId) -> [usize; 3] {
+        self.shape(id).try_into().expect("a map")
+    }
+
+    /// Squares without padding: where both engines average the same cells.
+    fn average(&mut self, from: NodeId) -> NodeId {
+        let [h, w, _] = self.image(from);
+        let size = self.rng.size(1, h.min(w).min(3));
+        let pool = PoolWindow { size: [size; 2], strides: [self.rng.size(1, 2); 2], padding: Padding::Valid };
+        self.add(Op::AveragePooling2D(AveragePooling2D { pool, dpu: false }), &[from])
+    }
+
+    fn maximum(&mut self, from: NodeId) -> NodeId {
+        let [h, w, _] = self.image(from);
+        let size = [self.rng.size(1, h.min(3)), self.rng.size(1, w.min(3))];
+        let pool = PoolWindow { size, strides: [self.rng.size(1, 2), self.rng.size(1, 2)], padding: self.padding() };
+        self.add(Op::MaxPooling2D(MaxPooling2D { pool }), &[from])
+    }
+
+    /// A classifier behind the last map.
+    fn head(&mut self, from: NodeId) -> NodeId {
+        let [h, w, c] = self.image(from);
+        let flat = match h == w && self.rng.one_in(2) {
+            true => {
+                let gap = GlobalAveragePooling2D { keepdims: false, dpu: false };
+                self.add(Op::GlobalAveragePooling2D(gap), &[from])
+            }
+            false => self.add(Op::Flatten(Flatten), &[from]),
+        };
+        let inputs = self.shape(flat)[0];
+        debug_assert!(inputs == c || inputs == h * w * c);
+        let units = self.rng.size(2, 10);
+        let softmax = self.rng.one_in(2);
+        let own = if softmax && self.rng.one_in(2) { ActivationFn::Softmax } else { ActivationFn::Linear };
+        let w = self.weighted(&[inputs, units], inputs, units, own);
+        let dense = self.add(Op::Dense(Dense { w }), &[flat]);
+        if softmax && own == ActivationFn::Linear {
+            self.add(Op::Softmax(Softmax { axis: -1 }), &[dense])
+        } else {
+            dense
+        }
+    }
+}
+
+/// The network of a seed: `blocks` blocks in a chain with skips, and at times a classifier.
+///
+/// Average pooling is over unpadded squares.
+pub fn random_network(seed: u64, blocks: usize) -> Graph {
+    let mut b = Builder { graph: Graph { name: format!("network{seed}"), ..Graph::default() }, rng: Rng(seed) };
+    let shape = vec![b.rng.size(2, 9), b.rng.size(2, 9), b.rng.size(1, 5)];
+    let input = b.add(Op::Input(Input { shape }), &[]);
+    b.graph.inputs = vec![input];
+    let mut live = vec![input];
+    for _ in 0..blocks {
+        let from = if b.rng.one_in(4) { live[b.rng.size(0, live.len() - 1)] } else { live[live.len() - 1] };
+        let mut made = match b.rng.range(0, 11) {
+            0..=5 => b.conv_block(from, 12),
+            6..=7 => {
+                let shape = b.shape(from);
+                let mates: Vec<NodeId> = live.iter().copied().filter(|t| b.shape(*t) == shape).collect();
+                let mate = mates[b.rng.size(0, mates.len() - 1)];
+                let sum = b.add(Op::Add(Add), &[from, mate]);
+                if b.rng.one_in(2) { b.relu(sum) } else { sum }
+            }
+            8 => b.maximum(from),
+            9 => b.average(from),
+            10 => b.normalization(from),
+            _ => b.add(Op::Dropout(Dropout { rate: 0.3 }), &[from]),
+        };
+        if made == input {
+            made = b.conv_block(input, 4);
+        }
+        live.push(made);
+    }
+    let last = live[live.len() - 1];
+    let last = if b.rng.one_in(3) { last } else { b.head(last) };
+    b.graph.outputs = vec![last];
+    if b.rng.one_in(4) {
+        let extra = live[b.rng.size(0, live.len() - 1)];
+        if extra != last && extra != input {
+            b.graph.outputs.push(extra);
+        }
+    }
+    b.graph.normalize();
+    b.graph.verify().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+    b.graph
+}
+
+/// `count` samples for every input of a graph.
+pub fn random_samples(graph: &Graph, seed: u64, count: usize) -> Vec<Tensor> {
+    let mut b = Builder { graph: Graph::default(), rng: Rng(seed ^ 0x5A5A) };
+    graph.inputs.iter().map(|id| b.tensor(&[&[count], graph.node(*id).shape.as_slice()].concat(), 2.0)).collect()
+}
