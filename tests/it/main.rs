@@ -9,3 +9,4 @@ mod golden;
 mod props;
 mod qemu;
 mod quantized;
+mod tidy;
