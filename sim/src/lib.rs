@@ -6,9 +6,8 @@
 //! result changes with the cost table has forgotten a token.
 //!
 //! ```no_run
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let (target, bytes): (shiftwise_core::target::Target, Vec<u8>) = unimplemented!();
-//! let model = shiftwise_core::model::Deployable::parse(&bytes)?;
+//! # fn run(target: shiftwise_core::target::Target, bytes: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+//! let model = shiftwise_core::model::Deployable::parse(bytes)?;
 //! let mut sim = shiftwise_sim::SimDpu::new(target, 300, shiftwise_sim::Costs::default())?;
 //! let outputs = shiftwise_sim::frame(&model, &mut sim, &[0; 784], &mut ())?;
 //! let cycles = sim.report(&model);

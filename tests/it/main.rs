@@ -11,3 +11,4 @@ mod golden;
 mod props;
 mod qemu;
 mod quantized;
+mod tidy;
