@@ -30,7 +30,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
                     t.peak_ops_per_cycle()
                 ));
                 for g in &t.banks {
-                    let size = g.bank_bytes() * usize::try_from(g.count).unwrap_or(0);
+                    let size = g.bank_bytes() * usize::from(g.count);
                     screen.say(format!(
                         "  {:?}: {} banks of {} × {} bytes, {}",
                         g.kind,
