@@ -112,6 +112,17 @@ fn without_json_the_answers_are_text() {
 }
 
 #[test]
+fn a_listing_becomes_the_code_that_it_was_made_of() {
+    let folder = Folder::new("asm");
+    [WAY[0], WAY[5], "asm model.txt -o code.bin"].iter().for_each(|c| drop(done(&folder, c)));
+    let code = folder.read("code.bin");
+    assert!(code.len() > 1000);
+    folder.write("again.txt", done(&folder, "disasm code.bin").out.as_bytes());
+    done(&folder, "asm again.txt -o again.bin");
+    assert!(folder.read("again.bin") == code);
+}
+
+#[test]
 fn answers_that_are_no_exit_with_one() {
     let folder = Folder::new("no");
     for command in &WAY[..6] {
@@ -310,6 +321,8 @@ fn bad_input_to_the_later_commands_is_refused() {
         bad("compare dump missing", FILE, &["missing"]),
         bad("run model.swm --board arduino --data digits.npz:x_eval", TARGET, &["arduino", "qemu:"]),
         bad("targets B4095", TARGET, &["`B4095`", "B4096"]),
+        bad("asm words.txt -o code.bin", FILE, &["words.txt", "line 1"]),
+        bad("asm model.txt -o model.txt", OPTION, &["model.txt", "overwritten"]),
         bad("disasm words.txt", FILE, &["words.txt", "byte "]),
         bad("disasm nothing", FILE, &["nothing"]),
         bad("disasm missing.swm", IO, &["missing.swm"]),

@@ -10,7 +10,7 @@ use shiftwise_core::model::{CpuOp, Deployable, MAGIC, Step};
 use shiftwise_core::target::IsaVersion;
 
 use super::screen::Screen;
-use super::{Outcome, backend};
+use super::{Outcome, backend, data};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -71,6 +71,7 @@ pub(super) struct AsmArgs {
 }
 
 pub(super) fn assemble(args: &AsmArgs, screen: &Screen) -> Result<Outcome, Error> {
+    data::keep([args.file.as_path()], &[&args.output])?;
     let text = std::fs::read_to_string(&args.file).map_err(Error::io(&args.file))?;
     let mut code = Vec::new();
     let mut instructions = 0usize;
