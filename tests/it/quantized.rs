@@ -110,7 +110,8 @@ fn annotated(case: &Path) -> Option<QuantGraph> {
     let mut graph = load(&case.join("model.h5"), &LoadOptions::default()).ok()?;
     let strategy = Strategy::built_in("pof2s").unwrap();
     run(OPTIMIZE, &mut graph, &strategy).unwrap();
-    run(DPU_VERSION, &mut graph, &strategy).unwrap();
+    // Refused where a layer's DPU form is not there yet.
+    run(DPU_VERSION, &mut graph, &strategy).ok()?;
     annotate::annotate(graph, &strategy).ok()
 }
 

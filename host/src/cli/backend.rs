@@ -12,6 +12,9 @@ use shiftwise_sim::SimDpu;
 
 use super::data::Preprocess;
 
+/// Memory that one frame may take: far beyond any network for these targets, and less than what a forged file could ask.
+const MOST_MEMORY: u64 = 4 << 30;
+
 /// Every tensor of one run, in the order in which they were completed.
 #[derive(Debug, Default)]
 pub(super) struct Tensors(pub(super) Vec<(TensorId, Vec<u8>)>);
@@ -64,6 +67,14 @@ pub(super) fn input_bytes(model: &Deployable<'_>, samples: &dyn Samples, index: 
 
 /// Runs one frame on the simulator, or on the CPU kernels when the deployable has no DPU code.
 pub(super) fn frame(model: &Deployable<'_>, sim: Option<&mut SimDpu>, inputs: &[Vec<u8>]) -> Result<Tensors, Error> {
+    let all = [Region::Workspace, Region::Inputs, Region::Outputs].map(|r| model.region_bytes(r) as u64);
+    if all.iter().sum::<u64>() > MOST_MEMORY {
+        let text = format!(
+            "the deployable asks for {} bytes of memory; at most {MOST_MEMORY} are given",
+            all.iter().sum::<u64>()
+        );
+        return Err(Error::Run(text));
+    }
     let region = |r| vec![0u8; model.region_bytes(r)];
     let (mut workspace, mut input, mut output) =
         (region(Region::Workspace), region(Region::Inputs), region(Region::Outputs));
