@@ -325,7 +325,7 @@ fn the_listing_names_layers_and_parses_back() {
     assert!(text.starts_with("; step 0: job ("), "{text}");
     assert!(text.contains("\n; layer second: "));
     let lines = text.lines().filter(|l| !l.starts_with(';'));
-    let parsed: Vec<Line> = lines.map(|l| l.trim().split_once(' ').unwrap().1.parse().unwrap()).collect();
+    let parsed: Vec<Line> = lines.map(|l| l.parse().unwrap()).collect();
     assert_eq!(parsed, program(1));
 }
 
