@@ -1,6 +1,6 @@
 //! The layers.
 //!
-//! [`layers!`] is the one table: a row names the Keras class, the variant of [`Op`] and the struct that implements
+//! `layers!` is the one table: a row names the Keras class, the variant of [`Op`] and the struct that implements
 //! [`Layer`]. Reading, shapes, evaluation, weights and writing all go through it, so adding a layer is one struct
 //! with its `impl Layer` in the file of its family, and one row here.
 

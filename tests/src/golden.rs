@@ -140,7 +140,7 @@ fn dumps(vendor: &Dump, own: &Dump, differences: &mut Vec<String>) -> u64 {
     values
 }
 
-/// Quantizes, evaluates and dumps one case again. `None` for a case of another kind (see [`config`]).
+/// Quantizes, evaluates and dumps one case again. `None` unless it is a post-training case of `pof2s`.
 pub fn check(case: &Path) -> Option<Outcome> {
     let config = config(case)?;
     Some(compare(case, &config).unwrap_or_else(|e| Outcome::Refused(e.to_string())))
