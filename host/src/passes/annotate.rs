@@ -36,7 +36,8 @@ fn fusions(graph: &Graph) -> Fusions {
     let mut found = Fusions::default();
     for id in graph.ids() {
         let [producer] = graph.node(id).inputs[..] else { continue };
-        if !is_activation(&graph.node(id).op) || uses[producer.0] != 1 {
+        let shared = [id, producer].iter().any(|id| graph.node(*id).shared.is_some());
+        if !is_activation(&graph.node(id).op) || uses[producer.0] != 1 || shared {
             continue;
         }
         match &graph.node(producer).op {
@@ -95,6 +96,10 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
     let mut layers = BTreeMap::new();
     for id in graph.ids() {
         let op = &graph.node(id).op;
+        // The vendor's tool leaves a layer that is applied several times alone.
+        if graph.node(id).shared.is_some() {
+            continue;
+        }
         if matches!(op, Op::Input(_) | Op::Quantize(_)) || (is_activation(op) && !fused.quantizable.contains(&id)) {
             continue;
         }
@@ -109,7 +114,9 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
         .ids()
         .filter_map(|id| {
             let [producer] = graph.node(id).inputs[..] else { return None };
-            let is_float = !layers.contains_key(&producer) && !matches!(graph.node(producer).op, Op::Input(_));
+            let is_float = !layers.contains_key(&producer)
+                && !matches!(graph.node(producer).op, Op::Input(_))
+                && graph.node(producer).shared.is_none();
             (layers.contains_key(&id) && uses[producer.0] == 1 && is_float).then_some(producer)
         })
         .collect();

@@ -36,6 +36,7 @@ pub(super) fn separate_conv_act(graph: &mut Graph, _: &Strategy) -> Result<(), E
             shape: shape.clone(),
             origin: origin.clone(),
             extras: Map::new(),
+            shared: None,
         };
         graph.nodes.push(node);
         let act = crate::ir::NodeId(graph.nodes.len() - 1);
