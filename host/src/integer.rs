@@ -5,6 +5,7 @@
 //! form; none of them looks at float weights again. The numbers are exact: see [`shiftwise_core::arith`].
 
 use crate::ops::Op;
+use crate::quant::Quantizer;
 use crate::tensor::Tensor;
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
@@ -185,6 +186,9 @@ pub enum IntOpKind {
         /// Why it has no integer form.
         why: String,
     },
+    /// Floats to floats on a grid that is not the integers of a DPU's tensor: other widths, signs and rounding, a position
+    /// for each channel, a zero that isn't zero.
+    FakeQuantize(Box<Quantizer>),
     /// Floats to integers.
     Quantize,
     /// Integers to floats: a quantized tensor that is read as float.
@@ -231,5 +235,14 @@ impl IntOp {
             IntOpKind::ConvTranspose(c) => (c.input[0] * c.input[1] * c.kernel.len()) as u64,
             _ => 0,
         }
+    }
+}
+
+/// A shape read as `[h, w, c]`: missing leading dimensions are 1, surplus ones are rows.
+pub fn image(shape: &[usize]) -> [usize; 3] {
+    match shape {
+        [rows @ .., w, c] => [rows.iter().product(), *w, *c],
+        [c] => [1, 1, *c],
+        [] => [1, 1, 1],
     }
 }

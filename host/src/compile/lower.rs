@@ -6,12 +6,12 @@ use shiftwise_core::isa::{Activation, alu_mode};
 use shiftwise_core::target::Target;
 
 use super::constraint::{self, Facts};
-use super::cpu::{image, position, shape};
+use super::cpu::{position, shape};
 use super::pack;
 use super::program::op_name;
 use super::schedule::{Compute, Layer, Map, Pass};
 use super::tile::{Machine, Shape, Unit};
-use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx};
+use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx, image};
 use shiftwise_core::shape::Window;
 
 /// An op as layers, with the constants they share.
@@ -83,7 +83,7 @@ pub(super) fn lower(cx: &Context<'_>, op: &IntOp) -> Result<Lowered, String> {
         | IntOpKind::Permute { .. } => Err(format!("{} is not placed yet", op_name(&op.kind))),
         IntOpKind::Softmax => Err("softmax is computed in floats".into()),
         IntOpKind::Float { why, .. } => Err(why.clone()),
-        IntOpKind::Quantize | IntOpKind::Dequantize => Err("the DPU has no floats".into()),
+        IntOpKind::FakeQuantize(_) | IntOpKind::Quantize | IntOpKind::Dequantize => Err("the DPU has no floats".into()),
         IntOpKind::View => Err("a view needs no engine".into()),
     }
 }

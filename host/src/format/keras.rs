@@ -98,6 +98,8 @@ impl<'a> Builder<'a> {
         let name = if call.number == 0 { layer.to_owned() } else { format!("{layer}:{}", call.number) };
         let id = self.graph.add(name, op, self.input_ids(call), vec![layer.to_owned()])?;
         let node = self.graph.node_mut(id);
+        // The vendor's tool leaves a layer that is applied several times alone.
+        node.excluded = shared;
         node.shared = shared.then(|| SharedCall { layer: layer.to_owned(), number: call.number });
         node.extras = extras(&node.op, config);
         node.extras.extend(arguments(call.call).map(|value| (CALL.to_owned(), value)));
