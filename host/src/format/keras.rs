@@ -4,17 +4,15 @@ use serde_json::{Map, Value, json};
 
 use super::LoadOptions;
 use super::flatten::{Flat, FlatCall};
-use super::model::{Call, ModelConfig, TENSOR, input_shape};
+use super::model::{Call, ModelConfig, input_shape};
 use super::weights::ModelWeights;
 use crate::error::Error;
 use crate::ir::{Graph, NodeId, SharedCall};
+use crate::ops::tfop::{CALL, TENSOR, TfOp};
 use crate::ops::{Config, Op, WeightSource};
 
 /// Key of a fixed batch size in the extras of an input.
 pub(super) const BATCH_SIZE: &str = "batch_size";
-
-/// Key of a call's arguments, where they are more than the tensors in their order.
-pub(super) const CALL: &str = "call";
 
 /// The float graph of a model.
 pub(super) fn float_graph(
@@ -63,9 +61,11 @@ impl<'a> Builder<'a> {
         call.inputs.iter().map(|i| self.ids[*i]).collect()
     }
 
-    /// The op of an earlier call of the same layer.
+    /// The op of an earlier call of the same layer, if it is the same for every call.
     pub(super) fn earlier(&self, call: &FlatCall<'_>) -> Option<Op> {
-        self.first[call.layer].map(|id| self.graph.node(id).op.clone())
+        let op = self.first[call.layer].map(|id| &self.graph.node(id).op);
+        // A function is what its arguments make of it.
+        op.filter(|op| !matches!(op, Op::TfOp(_))).cloned()
     }
 
     /// The op of a Keras class and settings.
@@ -77,6 +77,18 @@ impl<'a> Builder<'a> {
         call: &FlatCall<'_>,
         weights: &mut dyn WeightSource,
     ) -> Result<Op, Error> {
+        if let (true, Some(function)) = (class.ends_with("OpLambda"), config.get("function").and_then(Value::as_str)) {
+            if !TfOp::supports(function) {
+                return Err(Error::UnsupportedLayer { layer: name.into(), class: format!("{class} tf.{function}") });
+            }
+        }
+        // Only these read their arguments from the config.
+        let with_call = class.ends_with("OpLambda").then(|| {
+            let mut config = config.clone();
+            config.insert(CALL.to_owned(), json!({ "args": call.call.args, "kwargs": call.call.kwargs }));
+            config
+        });
+        let config = with_call.as_ref().unwrap_or(config);
         let ids = self.input_ids(call);
         let shapes: Vec<&[usize]> = ids.iter().map(|id| self.graph.node(*id).shape.as_slice()).collect();
         match Op::from_keras(class, Config(config), &shapes, weights) {
@@ -116,7 +128,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The arguments of a call, unless they are nothing but its tensors.
+/// The arguments of a call for its file, unless they are nothing but its tensors.
 fn arguments(call: &Call) -> Option<Value> {
     let is_tensor = |value: &Value| value.get(TENSOR).is_some();
     let plain = call.kwargs.is_empty()

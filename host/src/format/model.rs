@@ -7,11 +7,9 @@ use serde_json::{Map, Value, json};
 use super::LoadOptions;
 use super::operation;
 use crate::error::Error;
+use crate::ops::tfop::TENSOR;
 
 const MAX_INPUT_ELEMENTS: usize = 1 << 28;
-
-/// Marks a tensor inside the JSON of a call's arguments: `{"tensor": k}` is the k-th of [`Call::tensors`].
-pub(crate) const TENSOR: &str = "tensor";
 
 /// A tensor as a config names it.
 #[derive(Clone, Debug)]
@@ -30,9 +28,9 @@ pub(super) struct TensorRef {
 pub(super) struct Call {
     /// Every tensor among the arguments, in their order.
     pub(super) tensors: Vec<TensorRef>,
-    /// Positional arguments.
+    /// Positional arguments, in which `{"tensor": k}` stands for the k-th of the tensors.
     pub(super) args: Vec<Value>,
-    /// Arguments by name.
+    /// Arguments by name, likewise.
     pub(super) kwargs: Map<String, Value>,
 }
 

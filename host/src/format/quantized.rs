@@ -12,12 +12,13 @@ use serde_json::{Map, Value, json};
 
 use super::flatten::{Flat, FlatLayer};
 use super::h5::{Data, H5, Tree};
-use super::keras::{Builder, CALL};
-use super::model::{LayerConfig, ModelConfig, TENSOR};
+use super::keras::Builder;
+use super::model::{LayerConfig, ModelConfig};
 use super::stored::LayerWeights;
 use super::{LoadOptions, config, python};
 use crate::error::Error;
 use crate::ir::{Graph, Node, NodeId};
+use crate::ops::tfop::{CALL, TENSOR};
 use crate::ops::{Op, WeightSource};
 use crate::passes::annotate;
 use crate::quant::{ActivationQuant, Fit, LayerQuant, QuantGraph, Quantizer};
@@ -217,8 +218,11 @@ fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Value {
 /// The inbound node of a call: its tensors, each with the keyword arguments.
 fn inbound(node: &Node, names: &[(String, usize)]) -> Value {
     let tensor = |k: usize| node.inputs.get(k).map(|id| json!([names[id.0].0, names[id.0].1, 0]));
+    let function = matches!(node.op, Op::TfOp(_));
     let Some(call) = node.extras.get(CALL) else {
-        return (0..node.inputs.len()).filter_map(tensor).map(|t| with(t, &json!({}))).collect();
+        let mut tensors: Vec<Value> = (0..node.inputs.len()).filter_map(tensor).map(|t| with(t, &json!({}))).collect();
+        // The arguments of a function are no list, unlike those of a layer.
+        return if function && tensors.len() == 1 { tensors.remove(0) } else { Value::Array(tensors) };
     };
     // Tensors among the keyword arguments are written like the positional ones, without arguments of their own.
     fn resolve(value: &Value, tensor: &dyn Fn(usize) -> Option<Value>) -> Value {
@@ -239,8 +243,7 @@ fn inbound(node: &Node, names: &[(String, usize)]) -> Value {
     let args = call.get("args").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     match args {
         [Value::Array(list)] => list.iter().map(argument).collect(),
-        // The arguments of a function are not a list, unlike those of a layer.
-        [one] if node.op.class().ends_with("OpLambda") => argument(one),
+        [one] if function => argument(one),
         args => args.iter().map(argument).collect(),
     }
 }
