@@ -11,7 +11,7 @@ use super::pack;
 use super::program::op_name;
 use super::schedule::{Compute, Layer, Map, Pass};
 use super::tile::{Machine, Shape, Unit};
-use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx, image};
+use crate::integer::{ConvKind, IntAct, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx, image};
 use shiftwise_core::shape::Window;
 
 /// An op as layers, with the constants they share.
@@ -108,7 +108,8 @@ impl Context<'_> {
     }
 
     fn conv(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Lowered, String> {
-        let kernel = pack::by_output(&op.layer, c).map_err(|e| e.to_string())?;
+        pack::check(&op.layer, c, ConvKind::Dense).map_err(|e| e.to_string())?;
+        let kernel = pack::without_groups(pack::by_output(c), c);
         let (dims, window) = self.reshaped(c)?;
         let output = narrow(c.output)?;
         let facts = Facts { channels_in: dims[2], ..weight_facts(&window, output[2], c, pos) };
@@ -202,7 +203,7 @@ impl Context<'_> {
     }
 
     fn depthwise(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Lowered, String> {
-        pack::check(&op.layer, c, true).map_err(|e| e.to_string())?;
+        pack::check(&op.layer, c, ConvKind::Depthwise).map_err(|e| e.to_string())?;
         let (dims, output) = (narrow(c.input)?, narrow(c.output)?);
         self.check(Unit::Depthwise, &weight_facts(&c.window, output[2], c, pos))?;
         let (bias, shift_bias) = encode_bias(c, &pack::reach(&c.kernel, c.output[2], true))?;

@@ -93,7 +93,7 @@ pub struct Sharing {
 pub struct Policy {
     /// Network inputs and outputs lie in regions of their own instead of the workspace.
     pub separate_io: bool,
-    /// An element-wise sum may overwrite an operand that nobody reads afterwards.
+    /// An element-wise layer may overwrite an operand that nobody reads afterwards.
     pub in_place: bool,
 }
 
@@ -143,7 +143,15 @@ impl Sharing {
 
     fn overwrite(&mut self, graph: &IntGraph) {
         for (step, op) in (1..).zip(&graph.ops) {
-            if !matches!(op.kind, IntOpKind::Add { .. }) {
+            let element_wise = matches!(
+                op.kind,
+                IntOpKind::Add { .. }
+                    | IntOpKind::Multiply { .. }
+                    | IntOpKind::Requantize { .. }
+                    | IntOpKind::HardSigmoid { .. }
+                    | IntOpKind::PRelu { .. }
+            );
+            if !element_wise {
                 continue;
             }
             let out = op.output.0;
