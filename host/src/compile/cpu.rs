@@ -67,6 +67,9 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
                 format!("{} is computed in floats and has no kernel here: {why}", float.class()),
             ));
         }
+        IntOpKind::FakeQuantize(_) => {
+            return Err(refuse(layer, "is quantized to a grid that has no kernel here".into()));
+        }
         IntOpKind::Conv(c) if c.groups > 1 && c.groups == c.input[2] => {
             // Every output sees one input channel.
             CpuOp::Depthwise(conv(layer, graph, op, c, constants, ConvKind::Dense)?)

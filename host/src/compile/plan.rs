@@ -176,6 +176,20 @@ impl Sharing {
         }
     }
 
+    /// Lets `part` be written into `whole`, from its first step on; it has no block of its own if it lies `inside`.
+    ///
+    /// To be called in the order of the ops that make the parts.
+    pub fn join(&mut self, part: TensorIx, whole: TensorIx, inside: bool) {
+        let (part, whole) = (self.root[part.0], self.root[whole.0]);
+        self.life[whole].0 = self.life[whole].0.min(self.life[part].0);
+        if inside {
+            self.life[whole].1 = self.life[whole].1.max(self.life[part].1);
+            for root in self.root.iter_mut().filter(|r| **r == part) {
+                *root = whole;
+            }
+        }
+    }
+
     /// Whether a tensor is still needed after the first `steps` ops.
     pub fn outlives(&self, t: TensorIx, steps: usize) -> bool {
         self.root.get(t.0).is_some_and(|root| self.life[*root].1 > steps)

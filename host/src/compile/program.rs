@@ -146,7 +146,7 @@ pub enum Engine {
     Misc,
     /// The CPU.
     Cpu,
-    /// Nobody: the same bytes under another shape.
+    /// Nobody: the same bytes under another shape, or put in place by other layers.
     View,
 }
 
@@ -223,6 +223,7 @@ pub(super) fn op_name(kind: &IntOpKind) -> &'static str {
         IntOpKind::Requantize { .. } => "requantize",
         IntOpKind::Softmax => "softmax",
         IntOpKind::Float { .. } => "float",
+        IntOpKind::FakeQuantize(_) => "fake quantize",
         IntOpKind::Quantize => "quantize",
         IntOpKind::Dequantize => "dequantize",
     }
