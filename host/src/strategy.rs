@@ -33,8 +33,9 @@ const NOT_YET: &[(&str, &[&str])] = &[
     ("use_framework_quant", &["null", "true"]),
 ];
 
-/// Keys that the vendor's tool takes and never looks at.
-const IDLE: &[&str] = &["include_bias_corr", "quantize_with_xcompiler"];
+/// Keys that change nothing: the vendor's tool never looks at the first, needs its closed compiler for the second, and
+/// means by the third an operation of TensorFlow 1 that no Keras model of today holds.
+const IDLE: &[&str] = &["include_bias_corr", "quantize_with_xcompiler", "convert_tf_op_to_keras"];
 
 /// Old key names and what they are called now.
 const RENAMED: &[(&str, &str)] = &[
