@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use crate::error::Error;
 use crate::quant::Pof2Params;
 
+mod json;
+
 const POF2S: &str = include_str!("../strategies/pof2s.json");
 
 /// Names of the built-in strategies and the vendor's aliases.
@@ -107,6 +109,11 @@ impl Strategy {
     /// A pipeline key's value.
     pub fn value(&self, key: &str) -> Option<&Value> {
         PIPELINES.iter().find_map(|s| self.section(s)?.get(key))
+    }
+
+    /// A user setting's value.
+    fn user_value(&self, key: &str) -> Option<&Value> {
+        self.user()?.get(key)
     }
 
     /// Every key that [`Strategy::set`] accepts.
