@@ -135,7 +135,8 @@ impl Error {
         match self {
             Self::Layer { .. } => "change the layer in the model and save it again",
             Self::UnsupportedLayer { .. } => {
-                "replace the layer by supported ones, or keep it outside the quantized model"
+                "say what it computes, such as `--custom-layer 'Mylayer=maximum(x, 0) + alpha * minimum(x, 0)'`, \
+                 or replace it by supported layers"
             }
             Self::LayerConfig { .. } => {
                 "`shiftwise strategy dump pof2s --verbose 2` shows how entries and quantizers are written"

@@ -6,6 +6,7 @@ use shiftwise::dataset::{ChannelOrder, DataSpec, Inputs};
 use shiftwise::eval::Samples;
 use shiftwise::format::{self, LoadOptions, Model};
 use shiftwise::ir::Graph;
+use shiftwise::ops::CustomLayers;
 use shiftwise::{Error, tensor::Tensor};
 
 /// How data is brought to the model's input.
@@ -120,6 +121,9 @@ pub(super) struct ModelArgs {
     /// Draw the weights of an architecture (model.to_json()) from this seed
     #[arg(long, value_name = "SEED")]
     random_weights: Option<u64>,
+    /// What layers of a class of your own compute: inputs x (or x0, x1, …), weights and settings by their names
+    #[arg(long, value_name = "CLASS=FORMULA")]
+    custom_layer: Vec<String>,
 }
 
 impl ModelArgs {
@@ -136,7 +140,11 @@ impl ModelArgs {
             })
         };
         let input_shapes = self.input_shape.iter().map(shape).collect::<Result<_, _>>()?;
-        format::open(&self.path, &LoadOptions { input_shapes, random_weights: self.random_weights })
+        let mut custom = CustomLayers::default();
+        for formula in &self.custom_layer {
+            custom.add_formula(formula).map_err(|e| Error::Options(format!("--custom-layer {e}")))?;
+        }
+        format::open(&self.path, &LoadOptions { input_shapes, random_weights: self.random_weights, custom })
     }
 }
 
