@@ -9,12 +9,14 @@ use serde_json::{Map, Value, json};
 use crate::tensor::Tensor;
 
 pub mod act;
+pub(crate) mod array;
 pub mod dpu;
 pub mod linear;
 pub mod merge;
 pub mod norm;
 pub mod pool;
 pub mod reshape;
+pub mod tfop;
 pub mod transposed;
 
 pub use act::{Activate, ActivationFn, LeakyRelu, PRelu, Relu, Softmax};
@@ -26,6 +28,7 @@ pub use pool::{AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, Max
 pub use reshape::{
     Cropping2D, Dropout, Flatten, Input, Interpolation, Permute, Quantize, Reshape, UpSampling2D, ZeroPadding2D,
 };
+pub use tfop::{Operand, TfOp};
 pub use transposed::{Conv2DTranspose, SeparableConv2D};
 
 /// What every layer can say and do. Shapes exclude the batch; tensors include it as their first dimension.
@@ -208,6 +211,7 @@ layers! {
     Dropout(Dropout) = "Dropout" | "SpatialDropout2D" | "AlphaDropout" | "GaussianDropout" | "GaussianNoise"
         | "ActivityRegularization" | "RandomFlip" | "RandomRotation" | "RandomTranslation" | "RandomZoom"
         | "RandomContrast" | "RandomBrightness";
+    TfOp(TfOp) = "TFOpLambda" | "SlicingOpLambda";
     Quantize(Quantize) = "VitisQuantize";
 }
 

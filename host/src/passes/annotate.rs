@@ -114,8 +114,11 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
         }
     }
     let uses = graph.uses();
-    let is_float =
-        |id: NodeId| !layers.contains_key(&id) && !matches!(graph.node(id).op, Op::Input(_) | Op::Quantize(_));
+    // A shared layer matches no pattern, this one neither.
+    let is_float = |id: NodeId| {
+        let node = graph.node(id);
+        !layers.contains_key(&id) && node.shared.is_none() && !matches!(node.op, Op::Input(_) | Op::Quantize(_))
+    };
     // Behind the model's inputs, or where the user's part of the model begins: behind a layer that stays float itself,
     // and before one that is quantized.
     let chosen: Vec<NodeId> = strategy.layer_list("input_layers").iter().filter_map(|n| graph.find(n)).collect();
