@@ -17,6 +17,7 @@
 //! and `s = stride_h`. Pixel `j` and channel group `g` of it: `+ j · jump_read + g`. DEC.
 
 pub mod codec;
+pub mod described;
 pub mod layout;
 mod table;
 

@@ -16,6 +16,7 @@ mod keras;
 mod provenance;
 pub(crate) mod python;
 mod quantized;
+pub mod xmodel;
 
 pub use provenance::provenance;
 pub use quantized::quantize_info;
