@@ -166,6 +166,11 @@ impl InstructionSet {
         all().iter().find(|s| s.name.eq_ignore_ascii_case(name))
     }
 
+    /// The names of all sets.
+    pub fn all_names() -> impl Iterator<Item = &'static str> {
+        all().iter().map(|s| s.name)
+    }
+
     /// The set of a target's fingerprint. DOC
     pub fn of_fingerprint(fingerprint: u64) -> Option<&'static Self> {
         let code = |s: &&Self| u64::from(s.type_code) << 8 | u64::from(s.version) == fingerprint >> 48;

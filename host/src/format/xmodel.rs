@@ -17,6 +17,7 @@ use crate::error::Error;
 pub mod graph;
 pub mod host;
 mod message;
+pub mod spans;
 pub mod value;
 
 /// Elements that one tensor may have: far beyond any network, and less than what a forged file could ask for.
