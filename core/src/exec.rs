@@ -8,6 +8,7 @@
 mod alu;
 mod conv;
 mod elew;
+mod older;
 #[cfg(test)]
 mod tests;
 
@@ -15,13 +16,18 @@ use core::fmt;
 
 use crate::arith::{Round, requantize, requantize_i8};
 use crate::isa::codec::{self, DecodeError, EncodeError, program};
-use crate::isa::{Activation, AluInit, ConvInit, ElewInit, Engine, Inst, Kind, Load, Save};
+use crate::isa::{Activation, AluInit, ConvInit, DwInit, ElewInit, Engine, Inst, Kind, Load, PoolInit, Save};
 use crate::model::{DpuJob, Region};
 use crate::run::{Dpu, Memory};
 use crate::target::{BankKind, Target};
 
+pub use older::pool_factor;
+
 /// Widest bank address, in bytes, that a machine handles.
 pub const MAX_LANES: usize = 64;
+
+/// Products of int8 below which a sum stays within 32 bits: 2^31 / 2^14.
+const MOST_PRODUCTS: usize = 1 << 17;
 
 /// Why an instruction cannot execute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +181,8 @@ pub struct Machine<'a> {
     conv: Option<ConvInit>,
     alu: Option<AluInit>,
     elew: [Option<ElewInit>; 4],
+    pool: Option<PoolInit>,
+    dw: Option<DwInit>,
     probe: Option<usize>,
     probed: Option<Probed>,
 }
@@ -197,11 +205,14 @@ pub enum Probed {
 impl<'a> Machine<'a> {
     /// A machine with the target's banks in `banks`: at least [`Target::bank_bytes`] bytes, kept as they are.
     ///
-    /// `None` if there are too few bytes or the target is wider than [`MAX_LANES`].
+    /// `None` if there are too few bytes, the target is wider than [`MAX_LANES`], or its weight banks are so deep that a
+    /// sum of products could leave 32 bits: the inner loops rely on it.
     pub fn new(target: &'a Target, banks: &'a mut [u8]) -> Option<Self> {
         let fits = banks.len() >= target.bank_bytes()
+            && target.banks.iter().all(|g| g.kind == BankKind::Feature || g.bank_bytes() < MOST_PRODUCTS)
             && target.banks.iter().all(|g| (1..=MAX_LANES).contains(&g.width.into()) && g.depth > 0 && g.count > 0);
-        fits.then_some(Self { target, banks, conv: None, alu: None, elew: [None; 4], probe: None, probed: None })
+        let (conv, alu, pool, dw) = (None, None, None, None);
+        fits.then_some(Self { target, banks, conv, alu, elew: [None; 4], pool, dw, probe: None, probed: None })
     }
 
     /// Its target.
@@ -238,11 +249,13 @@ impl<'a> Machine<'a> {
         Some(bank.offset + (address * bank.width + byte % bank.width) as usize)
     }
 
-    /// Forgets what CONVINIT, ALUINIT and ELEWINIT set; a job starts like this.
+    /// Forgets what initialisations set; a job starts like this.
     pub fn reset(&mut self) {
         self.conv = None;
         self.alu = None;
         self.elew = [None; 4];
+        self.pool = None;
+        self.dw = None;
     }
 
     /// Executes one instruction completely.
@@ -256,6 +269,8 @@ impl<'a> Machine<'a> {
             Inst::Conv(i) => self.conv(i)?,
             Inst::Alu(i) => self.alu(i)?,
             Inst::Elew(i) => self.elew(i)?,
+            Inst::Pool(i) => self.pool(i)?,
+            Inst::DptWise(i) => self.dpt_wise(i)?,
             _ => {}
         }
         Ok(work)
@@ -310,8 +325,23 @@ impl<'a> Machine<'a> {
                 Work::compute(kind, 0, 0)
             }
             Inst::End(_) => Work::compute(kind, 0, 0),
-            Inst::PoolInit(_) | Inst::Pool(_) | Inst::DwInit(_) | Inst::DptWise(_) => {
-                return Err(Fault::Unsupported { field: kind.mnemonic(), value: u32::from(kind.opcode()) });
+            Inst::PoolInit(i) => {
+                self.pool = Some(*i);
+                Work::compute(kind, 0, 0)
+            }
+            Inst::DwInit(i) => {
+                self.dw = Some(*i);
+                Work::compute(kind, 0, 0)
+            }
+            Inst::Pool(i) => {
+                let init = self.pool.ok_or(missing(Kind::PoolInit))?;
+                let steps = product([i.length, init.kernel_h, init.kernel_w, i.channel_group]);
+                compute(steps, init.valid_pixel_parallel, lanes)
+            }
+            Inst::DptWise(i) => {
+                let init = self.dw.ok_or(missing(Kind::DwInit))?;
+                let steps = product([i.length, init.kernel_h, init.kernel_w, i.channel_group]);
+                compute(steps, init.valid_pixel_parallel, lanes)
             }
         })
     }
@@ -326,6 +356,7 @@ impl<'a> Machine<'a> {
         let bank = self.bank(i.bank_id)?;
         let entries = i.channel.div_ceil(bank.width);
         let pixels = i.pad_start + i.length + i.pad_end;
+        bank.holds((pixels - 1) * i.jump_write + entries)?;
         for pixel in 0..pixels {
             let address = u64::from(i.bank_addr) + u64::from(pixel) * u64::from(i.jump_write);
             let start = bank.wrapped(address, entries)?;
@@ -471,6 +502,11 @@ impl Place {
             return Err(Fault::Address { address, depth: self.depth });
         }
         Ok((address % depth) as u32)
+    }
+
+    /// An error if `entries` addresses in a row are more than the bank has, so that the last would overwrite the first.
+    fn holds(&self, entries: u32) -> Result<(), Fault> {
+        if entries > self.depth { Err(Fault::Address { address: entries, depth: self.depth }) } else { Ok(()) }
     }
 
     /// The bytes of `entries` consecutive addresses: one piece, or two around the end of the bank.

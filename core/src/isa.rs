@@ -193,6 +193,14 @@ pub mod elew_type {
     pub const MUL: u32 = 1;
 }
 
+/// Values of `pool_type` in POOLINIT, in the order of the vendor's list. INF
+pub mod pool_type {
+    /// Largest value.
+    pub const MAX: u32 = 0;
+    /// Average.
+    pub const AVERAGE: u32 = 1;
+}
+
 /// Upper bound of the number of fields of an instruction.
 pub const MAX_FIELDS: usize = 24;
 
