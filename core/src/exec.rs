@@ -21,7 +21,7 @@ use crate::model::{DpuJob, Region};
 use crate::run::{Dpu, Memory};
 use crate::target::{BankKind, Target};
 
-pub use older::pool_factor;
+pub use older::{dpt_wise_as_alu, pool_as_alu, pool_factor};
 
 /// Widest bank address, in bytes, that a machine handles.
 pub const MAX_LANES: usize = 64;

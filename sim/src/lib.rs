@@ -18,6 +18,7 @@
 
 mod code;
 pub mod explain;
+pub mod order;
 pub mod report;
 mod schedule;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use shiftwise_core::run::{self, Dpu, Memory, Observer, RunError};
 use shiftwise_core::target::Target;
 
 pub use explain::{Explanation, explain, explain_code};
+pub use order::{Race, check_order};
 pub use report::CycleReport;
 pub use timing::Costs;
 

@@ -6,7 +6,8 @@ use shiftwise::eval::Samples;
 use shiftwise_core::arith::Round;
 use shiftwise_core::exec::{ExecError, Machine};
 use shiftwise_core::fix::{FixSpec, quantize};
-use shiftwise_core::model::{DType, Deployable, Region, TensorDesc, TensorId};
+use shiftwise_core::isa::{Line, codec};
+use shiftwise_core::model::{DType, Deployable, Region, Step, TensorDesc, TensorId};
 use shiftwise_core::run::{self, Dpu, Memory, NoDpu, Observer, RunError};
 use shiftwise_core::target::Target;
 use shiftwise_sim::{SimDpu, SimError};
@@ -120,6 +121,27 @@ where
         Error::Run(layer.map_or_else(|| e.to_string(), |layer| format!("layer {layer}: {e}")))
     })?;
     Ok(tensors)
+}
+
+/// Whether the tokens of every job order all that touches the same memory.
+///
+/// Errors: the first race, with its layers.
+pub(super) fn check_order(model: &Deployable<'_>, target: &Target) -> Result<(), Error> {
+    let sizes = [Region::Constants, Region::Workspace, Region::Inputs, Region::Outputs].map(|r| match r {
+        Region::Constants => 0,
+        other => model.region_bytes(other),
+    });
+    for (step, job) in (0u16..).zip(model.steps()) {
+        let Step::Dpu(job) = job else { continue };
+        let lines: Vec<Line> = codec::program(target.isa, model.job_code(&job)).map_while(|(_, l)| l.ok()).collect();
+        shiftwise_sim::check_order(target, &lines, &sizes).map_err(|race| {
+            let layer = |index: u32| layer_of(model, step, index).unwrap_or("?");
+            let (first, second) = (layer(race.first.0), layer(race.second.0));
+            let layers = if first == second { first.to_owned() } else { format!("{first} and {second}") };
+            Error::Run(format!("layer {layers}: step {step}: {race}"))
+        })?;
+    }
+    Ok(())
 }
 
 /// The layer of an instruction.

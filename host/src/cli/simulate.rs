@@ -68,6 +68,9 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let target = backend::target_of(&model)?;
     let clock = |t: &shiftwise_core::target::Target| args.clock.unwrap_or(t.clock_mhz);
     let device = target.map(|target| Device { clock_mhz: clock(&target), target });
+    if let Some(device) = device.as_ref().filter(|_| !args.functional) {
+        backend::check_order(&model, &device.target)?;
+    }
     let mut sim = device.as_ref().filter(|_| !args.functional).map(simulator).transpose()?;
     let samples = backend::open(&args.preprocess, &args.data, &model)?;
     let n = args.samples.clamp(1, samples.len().max(1));

@@ -87,7 +87,17 @@ impl<'a> Job<'a> {
             lines.push((at as u32, line));
         }
         let plain: Vec<Line> = lines.iter().map(|(_, line)| *line).collect();
-        Ok(Self { run, code, spans: spans::spans(model, run, &plain), lines, target: target.clone() })
+        let job = Self { run, code, spans: spans::spans(model, run, &plain), lines, target: target.clone() };
+        let mut sizes = [0; 4];
+        for register in run.registers().map_err(fail)? {
+            sizes.iter_mut().skip(register.id as usize).take(1).for_each(|s| *s = register.bytes);
+        }
+        shiftwise_sim::check_order(target, &plain, &sizes).map_err(|race| {
+            let (first, second) = (job.layer(race.first.0), job.layer(race.second.0));
+            let layers = if first == second { first.to_owned() } else { format!("{first} and {second}") };
+            Error::Run(format!("{}: layer {layers}: {race}", run.name))
+        })?;
+        Ok(job)
     }
 
     /// The layer of an instruction.
