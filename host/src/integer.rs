@@ -5,6 +5,7 @@
 //! form; none of them looks at float weights again. The numbers are exact: see [`shiftwise_core::arith`].
 
 use crate::ops::Op;
+use crate::quant::Quantizer;
 use crate::tensor::Tensor;
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
@@ -70,6 +71,17 @@ pub struct IntConv {
     pub shift_bias: i32,
     /// Activation.
     pub act: IntAct,
+}
+
+/// What a convolution's window means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConvKind {
+    /// All input channels of the group.
+    Dense,
+    /// One input channel for each output.
+    Depthwise,
+    /// Outputs spread over the window.
+    Transposed,
 }
 
 /// What an op computes. All shifts round half up and saturate to 8 bits, after the activation.
@@ -185,6 +197,9 @@ pub enum IntOpKind {
         /// Why it has no integer form.
         why: String,
     },
+    /// Floats to floats on a grid that is not the integers of a DPU's tensor: other widths, signs and rounding, a position
+    /// for each channel, a zero that isn't zero.
+    FakeQuantize(Box<Quantizer>),
     /// Floats to integers.
     Quantize,
     /// Integers to floats: a quantized tensor that is read as float.
@@ -219,6 +234,18 @@ pub struct IntGraph {
     pub outputs: Vec<TensorIx>,
 }
 
+impl IntOpKind {
+    /// The convolution, if it is one.
+    pub fn conv(&self) -> Option<(&IntConv, ConvKind)> {
+        match self {
+            Self::Conv(c) => Some((c, ConvKind::Dense)),
+            Self::Depthwise(c) => Some((c, ConvKind::Depthwise)),
+            Self::ConvTranspose(c) => Some((c, ConvKind::Transposed)),
+            _ => None,
+        }
+    }
+}
+
 impl IntOp {
     /// Multiply-accumulates as the user counts them.
     pub fn macs(&self) -> u64 {
@@ -231,5 +258,14 @@ impl IntOp {
             IntOpKind::ConvTranspose(c) => (c.input[0] * c.input[1] * c.kernel.len()) as u64,
             _ => 0,
         }
+    }
+}
+
+/// A shape read as `[h, w, c]`: missing leading dimensions are 1, surplus ones are rows.
+pub fn image(shape: &[usize]) -> [usize; 3] {
+    match shape {
+        [rows @ .., w, c] => [rows.iter().product(), *w, *c],
+        [c] => [1, 1, *c],
+        [] => [1, 1, 1],
     }
 }

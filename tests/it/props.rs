@@ -257,7 +257,7 @@ fn scattered(q: &mut QuantGraph, rng: &mut Rng) {
 /// here. The shifts of convolutions only move kernels and biases, which nobody shares: they hold until `align_pool`.
 #[test]
 fn refinement_lands_inside_the_limits() {
-    let (mut changed, mut undone) = ([0; 5], 0);
+    let (mut changed, mut undone) = (vec![0; RULES.len()], 0);
     for seed in 0..400u64 {
         let graph = random_network(seed, 1 + seed as usize % 10);
         let mut start = quantized_with(&graph, seed, with_rules(0));

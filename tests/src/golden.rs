@@ -39,6 +39,8 @@ pub const EXPLAINED: &[(&str, &str)] = &[
     ),
     ("o_no_hsig_swish", "swish in floats: another exp (last digit of a range)"),
     ("pof2s_tanh_act_v0", "tanh in floats: another tanh (last digit of a range)"),
+    ("x_mul_write_hi", "the vendor stores the limit of shift_write, 15, as the position"),
+    ("x_mul_write_lo", "the vendor stores the limit of shift_write, -15, as the position"),
     (
         "real_mlperf_streaming_wakeword",
         "the vendor drops gamma where a normalization's `scale` is written as 1 instead of true",
@@ -152,7 +154,7 @@ fn compare(case: &Path, config: &Value) -> Result<Outcome, shiftwise::Error> {
     let mut strategy = Strategy::built_in("pof2s")?;
     let mut steps = None;
     // A network of open size takes the size of the data, as the vendor's does.
-    let mut load = LoadOptions { input_shapes: Vec::new() };
+    let mut load = LoadOptions::default();
     if let Some([first, ..]) = calib.first().map(|_| &calib[..])
         && calib.len() == 1
     {

@@ -4,18 +4,25 @@
 //! and ranges are scalar variables beside the unquantized float weights. Key order, names and types are the vendor's,
 //! so that its tools read what we write.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::flatten::{Flat, FlatLayer};
 use super::h5::{Data, H5, Tree};
-use super::keras::{Builder, LayerConfig, LayerWeights, ModelConfig, extras};
+use super::keras::Builder;
+use super::model::{LayerConfig, ModelConfig};
+use super::stored::LayerWeights;
 use super::{LoadOptions, config, python};
 use crate::error::Error;
-use crate::ir::{Graph, NodeId};
+use crate::ir::{Graph, Node, NodeId};
+use crate::ops::tfop::{CALL, TENSOR};
 use crate::ops::{Op, WeightSource};
 use crate::passes::annotate;
-use crate::quant::{ActivationQuant, LayerQuant, QuantGraph, Quantizer};
+use crate::quant::{ActivationQuant, Fit, LayerQuant, QuantGraph, Quantizer};
+use crate::quantizer::Channels;
 use crate::strategy;
 use crate::tensor::Tensor;
 use shiftwise_core::fix::FixPos;
@@ -45,6 +52,9 @@ fn registered(class: &str) -> &str {
     match class {
         "VitisAveragePooling2D" => "Vitis>AveragePooling2D",
         "VitisGlobalAveragePooling2D" => "Vitis>VitisGlobalAveragePooling2D",
+        "VitisSigmoid" => "Vitis>VitisSigmoid",
+        "VitisSoftmax" => "Vitis>VitisSoftmax",
+        "VitisLayernorm" => "Vitis>VitisLayernorm",
         other => other,
     }
 }
@@ -76,21 +86,63 @@ fn variables<'a>(graph: &'a Graph, id: NodeId, quant: &'a LayerQuant) -> Vec<(St
 
 // Writing.
 
+/// Layers of the file with the nodes that are their calls. A shared layer stands where its first call does.
+fn file_layers(graph: &Graph) -> Vec<Vec<NodeId>> {
+    let mut layers: Vec<Vec<NodeId>> = Vec::new();
+    let mut shared: HashMap<&str, usize> = HashMap::new();
+    for id in graph.ids() {
+        match &graph.node(id).shared {
+            Some(call) => match shared.entry(&call.layer) {
+                Entry::Occupied(at) => layers[*at.get()].push(id),
+                Entry::Vacant(at) => {
+                    at.insert(layers.len());
+                    layers.push(vec![id]);
+                }
+            },
+            None => layers.push(vec![id]),
+        }
+    }
+    for calls in &mut layers {
+        calls.sort_by_key(|id| graph.node(*id).shared.as_ref().map(|call| call.number));
+    }
+    layers
+}
+
+/// What the file calls each node: layer and number of the call.
+fn references(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Vec<(String, usize)> {
+    let mut names = vec![(String::new(), 0); quantized.graph.nodes.len()];
+    for calls in layers {
+        for (number, id) in calls.iter().enumerate() {
+            names[id.0] = (layer_name(quantized, calls[0]), number);
+        }
+    }
+    names
+}
+
+/// The name of a node's layer in the file.
+fn layer_name(quantized: &QuantGraph, id: NodeId) -> String {
+    match &quantized.graph.node(id).shared {
+        Some(call) => call.layer.clone(),
+        None => quantized.quant_name(id),
+    }
+}
+
 /// The bytes of a quantized model's file.
 pub(super) fn write(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Error> {
+    let layers = file_layers(&quantized.graph);
     let mut root = Tree::default();
     root.text("backend", "tensorflow");
     root.text("keras_version", KERAS_VERSION);
-    root.ascii("model_config", &python::dumps(&model_config(quantized)));
+    root.ascii("model_config", &python::dumps(&model_config(quantized, &layers)));
     let weights = root.group("model_weights");
     weights.ascii("backend", "tensorflow");
     weights.ascii("keras_version", KERAS_VERSION);
-    weights.list("layer_names", quantized.graph.ids().map(|id| quantized.quant_name(id)).collect());
+    weights.list("layer_names", layers.iter().map(|calls| layer_name(quantized, calls[0])).collect());
     weights.group("top_level_model_weights").list("weight_names", Vec::new());
-    for id in quantized.graph.ids() {
-        let name = quantized.quant_name(id);
+    for calls in &layers {
+        let name = layer_name(quantized, calls[0]);
         let group = weights.group(&name);
-        let data = layer_data(quantized, id);
+        let data = layer_data(quantized, calls[0]);
         let paths: Vec<String> = data.iter().map(|(short, _)| format!("{name}/{short}:0")).collect();
         group.list("weight_names", paths.clone());
         for (path, (_, data)) in paths.iter().zip(data) {
@@ -106,11 +158,20 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     let weights = node.op.layer().weights();
     let mut data: Vec<(String, Data)> =
         weights.into_iter().map(|(name, t)| (name.to_owned(), Data::Floats(t.clone()))).collect();
-    let Some(quant) = quantized.layers.get(&id) else { return data };
+    let Some(quant) = quantized.layers.get(&id) else {
+        data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
+        return data;
+    };
     let step = ("optimizer_step".to_owned(), Data::Int(-1));
+    data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
     let quantizers = variables(&quantized.graph, id, quant).into_iter().flat_map(|(prefix, q)| {
-        [("min", q.min), ("max", q.max), ("pos", f32::from(q.pos.0))]
-            .map(|(part, v)| (format!("{prefix}_{part}"), Data::Floats(scalar(v))))
+        let shape = state_shape(node, &prefix, q);
+        let parts: [(&str, fn(&Fit) -> f32); 3] =
+            [("min", |f| f.min), ("max", |f| f.max), ("pos", |f| f32::from(f.pos.0))];
+        parts.map(|(part, value)| {
+            let values = Tensor::new(shape.clone(), q.fits().iter().map(value).collect());
+            (format!("{prefix}_{part}"), Data::Floats(values.unwrap_or_else(|| Tensor::zeros(&[0]))))
+        })
     });
     if matches!(node.op, Op::Quantize(_)) {
         data.extend(quantizers);
@@ -122,15 +183,26 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     data
 }
 
-fn scalar(v: f32) -> Tensor {
-    Tensor::new(Vec::new(), vec![v]).unwrap_or_else(|| Tensor::zeros(&[]))
+/// The shape of a quantizer's variables: a scalar, or one value for each channel of the weight or the result that it
+/// belongs to.
+fn state_shape(node: &Node, prefix: &str, q: &Quantizer) -> Vec<usize> {
+    if !q.params.per_channel {
+        return Vec::new();
+    }
+    let weight = node.op.layer().weights().into_iter().find(|(name, _)| *name == prefix);
+    let shape = match weight {
+        Some((_, tensor)) => tensor.shape().to_vec(),
+        None => [&[1], node.shape.as_slice()].concat(),
+    };
+    Channels::variable_shape(&shape, q.params.channel_axis)
 }
 
-fn model_config(quantized: &QuantGraph) -> Value {
+fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Value {
     let graph = &quantized.graph;
+    let names = references(quantized, layers);
     let ends =
-        |ids: &[NodeId]| -> Vec<Value> { ids.iter().map(|id| json!([quantized.quant_name(*id), 0, 0])).collect() };
-    let layers: Vec<Value> = graph.ids().map(|id| layer_config(quantized, id)).collect();
+        |ids: &[NodeId]| -> Vec<Value> { ids.iter().map(|id| json!([names[id.0].0, names[id.0].1, 0])).collect() };
+    let layers: Vec<Value> = layers.iter().map(|calls| layer_config(quantized, calls, &names)).collect();
     json!({
         "class_name": "Functional",
         "config": {
@@ -143,11 +215,57 @@ fn model_config(quantized: &QuantGraph) -> Value {
     })
 }
 
-fn layer_config(quantized: &QuantGraph, id: NodeId) -> Value {
+/// The inbound node of a call: its tensors, each with the keyword arguments.
+fn inbound(node: &Node, names: &[(String, usize)]) -> Value {
+    let tensor = |k: usize| node.inputs.get(k).map(|id| json!([names[id.0].0, names[id.0].1, 0]));
+    let function = matches!(node.op, Op::TfOp(_));
+    let Some(call) = node.extras.get(CALL) else {
+        let mut tensors: Vec<Value> = (0..node.inputs.len()).filter_map(tensor).map(|t| with(t, &json!({}))).collect();
+        // The arguments of a function are no list, unlike those of a layer.
+        return if function && tensors.len() == 1 { tensors.remove(0) } else { Value::Array(tensors) };
+    };
+    // Tensors among the keyword arguments are written like the positional ones, without arguments of their own.
+    fn resolve(value: &Value, tensor: &dyn Fn(usize) -> Option<Value>) -> Value {
+        match value {
+            Value::Array(items) => items.iter().map(|v| resolve(v, tensor)).collect(),
+            Value::Object(o) => match o.get(TENSOR).and_then(Value::as_u64).and_then(|k| tensor(k as usize)) {
+                Some(found) => found,
+                None => Value::Object(o.iter().map(|(k, v)| (k.clone(), resolve(v, tensor))).collect()),
+            },
+            other => other.clone(),
+        }
+    }
+    let kwargs = resolve(call.get("kwargs").unwrap_or(&json!({})), &tensor);
+    let argument = |value: &Value| match resolve(value, &tensor) {
+        found if value.get(TENSOR).is_some() => with(found, &kwargs),
+        constant => json!(["_CONSTANT_VALUE", -1, constant, kwargs]),
+    };
+    let args = call.get("args").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    match args {
+        [Value::Array(list)] => list.iter().map(argument).collect(),
+        [one] if function => argument(one),
+        args => args.iter().map(argument).collect(),
+    }
+}
+
+/// A tensor's reference with the keyword arguments behind it.
+fn with(mut reference: Value, kwargs: &Value) -> Value {
+    if let Some(parts) = reference.as_array_mut() {
+        parts.push(kwargs.clone());
+    }
+    reference
+}
+
+fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usize)]) -> Value {
+    let id = calls[0];
     let node = quantized.graph.node(id);
-    let name = quantized.quant_name(id);
-    let inbound: Vec<Value> = node.inputs.iter().map(|i| json!([quantized.quant_name(*i), 0, 0, {}])).collect();
-    let nodes = if inbound.is_empty() { json!([]) } else { json!([inbound]) };
+    let name = layer_name(quantized, id);
+    let nodes: Vec<Value> = calls
+        .iter()
+        .map(|id| quantized.graph.node(*id))
+        .filter(|n| !n.inputs.is_empty())
+        .map(|n| inbound(n, names))
+        .collect();
     let (class, config) = match (quantized.layers.get(&id), &node.op) {
         (quant, Op::Quantize(_)) => {
             let params = quant.and_then(|q| q.output.as_ref()).map(|q| &q.params);
@@ -169,7 +287,11 @@ fn layer_config(quantized: &QuantGraph, id: NodeId) -> Value {
             });
             ("Vitis>QuantizeWrapper", config)
         }
-        (None, _) => (registered(node.op.class()), Value::Object(config::keras(node))),
+        (None, _) => {
+            let mut config = config::keras(node);
+            config.insert("name".into(), json!(name));
+            (registered(node.op.class()), Value::Object(config))
+        }
     };
     json!({ "class_name": class, "config": config, "name": name, "inbound_nodes": nodes })
 }
@@ -212,40 +334,46 @@ impl<'a> Wrapped<'a> {
 }
 
 /// A quantized model from its file.
-pub(super) fn read(mut config: ModelConfig, file: &H5, options: &LoadOptions) -> Result<QuantGraph, Error> {
-    config.override_shapes(options)?;
-    let mut builder = Builder::new(&config.name);
+pub(super) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> Result<QuantGraph, Error> {
+    model.override_shapes(options)?;
+    let flat = Flat::new(&model)?;
+    let mut builder = Builder::new(&model.name, &flat);
     let mut layers = Vec::new();
-    for layer in config.sorted()? {
+    for call in &flat.calls {
+        let FlatLayer { path, config: layer, calls, .. } = &flat.layers[call.layer];
         let fail = |message: String| Error::layer(&layer.name, &layer.class, message);
-        let mut weights = LayerWeights::new(file, "model_weights", &layer.name);
-        let (id, config, quant) = match layer.class.as_str() {
+        let mut weights = LayerWeights::new(file, "model_weights", path);
+        let wrapped = matches!(layer.class.as_str(), "Vitis>QuantizeWrapper" | "Vitis>VitisQuantize");
+        if wrapped && (*calls > 1 || path.len() > 1) {
+            return Err(fail("a quantized layer is applied once, in the outermost model".into()));
+        }
+        let (id, quant) = match layer.class.as_str() {
             "Vitis>QuantizeWrapper" => {
                 let inner = Wrapped::of(layer).map_err(fail)?;
-                let op = builder.op(inner.name, inner.class, inner.config, &layer.inputs, &mut weights)?;
-                let quant = wrapped_quant(&op, layer, inner.config, &mut weights).map_err(fail)?;
-                let id = builder.add(&layer.name, inner.name, op, &layer.inputs)?;
-                (id, inner.config, Some(quant))
+                let op = builder.op(inner.name, inner.class, inner.config, call, &mut weights)?;
+                let id = builder.add(inner.name, op, inner.config, call)?;
+                let quant = wrapped_quant(builder.graph.node(id), layer, inner.config, &mut weights).map_err(fail)?;
+                (id, Some(quant))
             }
             "Vitis>VitisQuantize" => {
-                let op = builder.op(&layer.name, "VitisQuantize", &layer.config, &layer.inputs, &mut weights)?;
-                let id = builder.add(&layer.name, &layer.name, op, &layer.inputs)?;
-                let quantizer = standalone(layer, &mut weights).map_err(fail)?;
-                (id, &layer.config, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::transparent() }))
+                let op = builder.op(&layer.name, "VitisQuantize", &layer.config, call, &mut weights)?;
+                let id = builder.add(&layer.name, op, &layer.config, call)?;
+                let quantizer = standalone(layer, &builder.graph.node(id).shape, &mut weights).map_err(fail)?;
+                (id, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::transparent() }))
             }
             class => {
                 let class = if registered(unregistered(class)) == class { unregistered(class) } else { class };
-                let op = builder.op(&layer.name, class, &layer.config, &layer.inputs, &mut weights)?;
-                (builder.add(&layer.name, &layer.name, op, &layer.inputs)?, &layer.config, None)
+                let name = &flat.layers[call.layer].name;
+                let op = match builder.earlier(call) {
+                    Some(op) => op,
+                    None => builder.op(name, class, &layer.config, call, &mut weights)?,
+                };
+                (builder.add(name, op, &layer.config, call)?, None)
             }
         };
-        let graph = &mut builder.graph;
-        graph.node_mut(id).origin = vec![graph.node(id).name.clone()];
-        graph.node_mut(id).extras = extras(&graph.node(id).op, config);
         layers.extend(quant.map(|q| (id, q)));
     }
-    builder.set_ends(&config.inputs, &config.outputs)?;
-    let mut graph = builder.graph;
+    let mut graph = builder.finish();
     let renumbered = graph.normalize();
     graph.verify()?;
     let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
@@ -254,11 +382,12 @@ pub(super) fn read(mut config: ModelConfig, file: &H5, options: &LoadOptions) ->
 
 /// Quantizers of a wrapper, with their calibrated state.
 fn wrapped_quant(
-    op: &Op,
+    node: &Node,
     layer: &LayerConfig,
     inner: &Map<String, Value>,
     weights: &mut LayerWeights<'_>,
 ) -> Result<LayerQuant, String> {
+    let op = &node.op;
     let config = layer.config.get("quantize_config").ok_or("its wrapper has no quantize_config")?;
     let entry = match config.get("class_name").and_then(Value::as_str) {
         Some("Vitis>NoQuantizeConfig") => return Ok(LayerQuant::transparent()),
@@ -274,46 +403,60 @@ fn wrapped_quant(
     if class(activation).is_none() && op.layer().to_keras().contains_key("activation") {
         quant.activation = ActivationQuant::Absent;
     }
-    let names: Vec<&str> = op.layer().weights().into_iter().map(|(name, _)| name).collect();
-    for (name, q) in names.iter().zip(&mut quant.weights) {
+    for ((name, tensor), q) in op.layer().weights().into_iter().zip(&mut quant.weights) {
         if let Some(q) = q {
-            restore(q, name, weights)?;
+            restore(q, name, tensor.shape(), weights)?;
         }
     }
+    let result = [&[1], node.shape.as_slice()].concat();
     match &mut quant.activation {
-        ActivationQuant::Before(q) => restore(q, "pre_activation", weights)?,
-        ActivationQuant::After(q) => restore(q, "post_activation", weights)?,
+        ActivationQuant::Before(q) => restore(q, "pre_activation", &result, weights)?,
+        ActivationQuant::After(q) => restore(q, "post_activation", &result, weights)?,
         ActivationQuant::Absent | ActivationQuant::Deferred => {}
     }
     if let Some(q) = &mut quant.output {
-        restore(q, "output_0", weights)?;
+        restore(q, "output_0", &result, weights)?;
     }
     Ok(quant)
 }
 
 /// The quantizer of a VitisQuantize layer.
-fn standalone(layer: &LayerConfig, weights: &mut LayerWeights<'_>) -> Result<Quantizer, String> {
+fn standalone(layer: &LayerConfig, shape: &[usize], weights: &mut LayerWeights<'_>) -> Result<Quantizer, String> {
     let value = layer.config.get("quantizer").ok_or("it has no quantizer")?;
     let class = value.get("class_name").and_then(Value::as_str).unwrap_or_default();
     let entry = json!({ "quantizer_type": unregistered(class), "quantizer_params": value.get("config") });
     let mut quantizer = Quantizer::new(strategy::params(&entry).map_err(|e| e.to_string())?);
-    restore(&mut quantizer, &layer.name, weights)?;
+    restore(&mut quantizer, &layer.name, &[&[1], shape].concat(), weights)?;
     Ok(quantizer)
 }
 
-/// Reads position and range of a quantizer.
-fn restore(quantizer: &mut Quantizer, prefix: &str, weights: &mut LayerWeights<'_>) -> Result<(), String> {
+/// Reads positions and ranges of a quantizer of a tensor of this shape.
+fn restore(
+    quantizer: &mut Quantizer,
+    prefix: &str,
+    shape: &[usize],
+    weights: &mut LayerWeights<'_>,
+) -> Result<(), String> {
     // Only the last part of a variable's path tells it, and a layer's name may have several.
     let prefix = prefix.rsplit('/').next().unwrap_or(prefix);
-    let mut take =
-        |part: &str| weights.take(&format!("{prefix}_{part}"), &[]).map(|t| t.data().first().copied().unwrap_or(0.0));
-    let pos = take("pos")?;
-    if pos.fract() != 0.0 || !(f32::from(i8::MIN)..=f32::from(i8::MAX)).contains(&pos) {
-        return Err(format!("its `{prefix}_pos` is {pos}, a whole number from -128 to 127 is expected"));
+    let shape = match quantizer.params.per_channel {
+        true => Channels::variable_shape(shape, quantizer.params.channel_axis),
+        false => Vec::new(),
+    };
+    let mut take = |part: &str| weights.take(&format!("{prefix}_{part}"), &shape).map(Tensor::into_data);
+    let (pos, min, max) = (take("pos")?, take("min")?, take("max")?);
+    let fits = pos.iter().zip(min).zip(max).map(|((pos, min), max)| {
+        if pos.fract() != 0.0 || !(f32::from(i8::MIN)..=f32::from(i8::MAX)).contains(pos) {
+            return Err(format!("its `{prefix}_pos` is {pos}, a whole number from -128 to 127 is expected"));
+        }
+        Ok(Fit { pos: FixPos(*pos as i8), min, max })
+    });
+    let fits: Vec<Fit> = fits.collect::<Result<_, _>>()?;
+    if quantizer.params.per_channel {
+        quantizer.channels = fits;
+    } else if let [fit] = fits[..] {
+        (quantizer.pos, quantizer.calibrated, quantizer.min, quantizer.max) = (fit.pos, fit.pos, fit.min, fit.max);
     }
-    quantizer.pos = FixPos(pos as i8);
-    quantizer.calibrated = quantizer.pos;
-    (quantizer.min, quantizer.max) = (take("min")?, take("max")?);
     Ok(())
 }
 
@@ -332,9 +475,13 @@ pub fn quantize_info(quantized: &QuantGraph) -> Value {
                 "output_0" => "output",
                 other => other,
             };
+            let position = match q.scalar_pos() {
+                Some(pos) => json!(pos.0),
+                None => json!(q.channels.iter().map(|fit| fit.pos.0).collect::<Vec<_>>()),
+            };
             entries.push(json!({
                 "layer": quantized.quant_name(*id), "wrapped": node.name, "role": role, "bit_width": q.params.bit_width,
-                "signed": !q.params.unsigned, "round_mode": q.params.round_mode, "position": q.pos.0,
+                "signed": !q.params.unsigned, "round_mode": q.params.round_mode, "position": position,
             }));
         }
     }
