@@ -13,3 +13,4 @@ mod props;
 mod qemu;
 mod quantized;
 mod tidy;
+mod xmodel;

@@ -3,7 +3,7 @@
 use shiftwise_core::shape::Window;
 
 use super::{Form, Plan};
-use crate::format::xmodel::{XOp, host};
+use crate::format::xmodel::{MOST_ELEMENTS, XOp, host};
 use crate::integer::{IntAct, IntConv, IntOpKind};
 use crate::ops::pool::average_factor;
 
@@ -60,6 +60,11 @@ pub(super) fn open(plan: &Plan<'_>, op: usize) -> Result<Option<Open>, String> {
         Some(_) => xop.args.iter().filter(|(n, _)| n == "input").flat_map(|(_, ops)| ops.clone()).collect(),
         None => xop.inputs().collect(),
     };
+    let data = match xop.kind.as_str() {
+        // Its second operand is the weights.
+        "matmul" | "inner-product" => data.into_iter().take(1).collect(),
+        _ => data,
+    };
     let integers = |i: &usize| matches!(plan.forms[*i], Form::Fixed(_) | Form::Open(_));
     if data.is_empty() || !data.iter().all(integers) {
         return Ok(None);
@@ -67,9 +72,20 @@ pub(super) fn open(plan: &Plan<'_>, op: usize) -> Result<Option<Open>, String> {
     let first = data[0];
     let act = activation(xop)?;
     let shape = |op: usize| plan.model.ops[op].tensor.shape.as_slice();
+    // First, so that no product of dimensions below can overflow.
+    for s in data.iter().map(|i| shape(*i)).chain([xop.tensor.shape.as_slice()]) {
+        if s.first() != Some(&1) {
+            return Err(format!("shape {s:?}; a batch of 1 is expected"));
+        }
+        let elements = s.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        if elements.is_none_or(|n| n > MOST_ELEMENTS || n == 0) {
+            return Err(format!("shape {s:?} is empty or too large"));
+        }
+    }
     let kind = xop.kind.strip_suffix("-fix").unwrap_or(&xop.kind);
     let base = match kind {
         "conv2d" | "depthwise-conv2d" | "transposed-conv2d" => conv(plan, xop, kind, first)?,
+        "matmul" | "inner-product" => dense(plan, xop, first)?,
         "relu" | "relu6" | "leaky-relu" => {
             let act = match kind {
                 "relu" => IntAct::Relu,
@@ -158,15 +174,6 @@ fn check(base: &Base, xop: &XOp, data: &[usize], plan: &Plan<'_>) -> Result<(), 
     let shape = |op: usize| plan.model.ops[op].tensor.shape.as_slice();
     let out = xop.tensor.shape.as_slice();
     let all = || data.iter().map(|i| shape(*i));
-    for s in all().chain([out]) {
-        if s.first() != Some(&1) {
-            return Err(format!("shape {s:?}; a batch of 1 is expected"));
-        }
-        if s.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).is_none_or(|n| n > super::super::MOST_ELEMENTS || n == 0)
-        {
-            return Err(format!("shape {s:?} is empty or too large"));
-        }
-    }
     let first = shape(data[0]);
     let ok = match base {
         Base::Add => all().all(|s| s == out),
@@ -353,16 +360,7 @@ fn conv(plan: &Plan<'_>, xop: &XOp, kind: &str, input: usize) -> Result<Base, St
         }
         kernel
     };
-    let bias = match xop.arg("bias") {
-        Some(bias) => Some(plan.constant(bias)?.ok_or("its bias is no constant")?),
-        None => None,
-    };
-    if let Some((b, _)) = &bias
-        && b.len() != oc
-    {
-        return Err(format!("{} biases for {oc} channels", b.len()));
-    }
-    let (bias, bpos) = bias.map_or((None, wpos), |(b, pos)| (Some(b), pos));
+    let (bias, bpos) = bias(plan, xop, oc)?.map_or((None, wpos), |(b, pos)| (Some(b), pos));
     let conv = IntConv {
         window,
         input: [ih, iw, ic],
@@ -375,6 +373,51 @@ fn conv(plan: &Plan<'_>, xop: &XOp, kind: &str, input: usize) -> Result<Base, St
         act: IntAct::None,
     };
     Ok(Base::Conv { flavour, conv: Box::new(conv), weights: wpos, bias: bpos })
+}
+
+/// A product with a matrix of constants as a convolution of one pixel.
+fn dense(plan: &Plan<'_>, xop: &XOp, input: usize) -> Result<Base, String> {
+    let (&[1, n], &[1, oc]) = (&plan.model.ops[input].tensor.shape[..], &xop.tensor.shape[..]) else {
+        return Err("a product [1, n] × [n, m] is expected".into());
+    };
+    let transposed = |name: &str| xop.attrs.int(name).unwrap_or(0) != 0;
+    if transposed("transpose_a") || n == 0 || oc == 0 {
+        return Err("its first operand is transposed or empty".into());
+    }
+    let weights = xop.arg("weights").or_else(|| xop.inputs().nth(1)).ok_or("it has no weights")?;
+    let (q, wpos) = plan.constant(weights)?.ok_or("its weights are no constant")?;
+    // By rows of outputs, or by rows of inputs.
+    let by_outputs = xop.kind == "inner-product" || transposed("transpose_b");
+    let shape = plan.model.ops[weights].tensor.shape.as_slice();
+    let rows = shape.first().copied();
+    if Some(q.len()) != n.checked_mul(oc) || rows != Some(if by_outputs { oc } else { n }) {
+        return Err(format!("weights of shape {shape:?} for {n} inputs and {oc} outputs"));
+    }
+    let at = |i: usize, o: usize| if by_outputs { o * n + i } else { i * oc + o };
+    let kernel = (0..n).flat_map(|i| (0..oc).map(move |o| (i, o))).map(|(i, o)| q[at(i, o)]).collect();
+    let (bias, bpos) = bias(plan, xop, oc)?.map_or((None, wpos), |(b, pos)| (Some(b), pos));
+    let conv = IntConv {
+        window: Window::POINT,
+        input: [1, 1, n],
+        output: [1, 1, oc],
+        kernel,
+        bias,
+        groups: 1,
+        shift_cut: 0,
+        shift_bias: 0,
+        act: IntAct::None,
+    };
+    Ok(Base::Conv { flavour: Flavour::Dense, conv: Box::new(conv), weights: wpos, bias: bpos })
+}
+
+/// The biases of an operation with `oc` channels, and their position.
+fn bias(plan: &Plan<'_>, xop: &XOp, oc: usize) -> Result<Option<(Vec<i8>, i8)>, String> {
+    let Some(op) = xop.arg("bias") else { return Ok(None) };
+    let (b, pos) = plan.constant(op)?.ok_or("its bias is no constant")?;
+    if b.len() != oc {
+        return Err(format!("{} biases for {oc} channels", b.len()));
+    }
+    Ok(Some((b, pos)))
 }
 
 fn pool(xop: &XOp, kind: &str, input: &[usize]) -> Result<Base, String> {
