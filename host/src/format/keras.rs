@@ -1,5 +1,7 @@
 //! Graphs from Keras models.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::LoadOptions;
@@ -37,8 +39,33 @@ pub(super) fn float_graph(
     }
     let mut graph = builder.finish();
     graph.normalize();
+    renumber_calls(&mut graph);
     graph.verify()?;
     Ok(graph)
+}
+
+/// The name of a call's node.
+fn call_name(layer: &str, number: usize) -> String {
+    if number == 0 { layer.to_owned() } else { format!("{layer}:{number}") }
+}
+
+/// Counts the calls of shared layers anew: an inner model may compute what its outer one doesn't use.
+fn renumber_calls(graph: &mut Graph) {
+    let mut layers: BTreeMap<String, Vec<(usize, NodeId)>> = BTreeMap::new();
+    for id in graph.ids() {
+        if let Some(SharedCall { layer, number }) = graph.node(id).shared.clone() {
+            layers.entry(layer).or_default().push((number, id));
+        }
+    }
+    for (layer, mut calls) in layers {
+        calls.sort();
+        for (number, (_, id)) in calls.iter().enumerate() {
+            let node = graph.node_mut(*id);
+            node.name = call_name(&layer, number);
+            node.excluded = calls.len() > 1;
+            node.shared = node.excluded.then(|| SharedCall { layer: layer.clone(), number });
+        }
+    }
 }
 
 /// A graph in the making: one node for each call, in the order of the flat model.
@@ -119,8 +146,7 @@ impl<'a> Builder<'a> {
         call: &FlatCall<'_>,
     ) -> Result<NodeId, Error> {
         let shared = self.flat.layers[call.layer].calls > 1;
-        let name = if call.number == 0 { layer.to_owned() } else { format!("{layer}:{}", call.number) };
-        let id = self.graph.add(name, op, self.input_ids(call), vec![layer.to_owned()])?;
+        let id = self.graph.add(call_name(layer, call.number), op, self.input_ids(call), vec![layer.to_owned()])?;
         let node = self.graph.node_mut(id);
         // The vendor's tool leaves a layer that is applied several times alone.
         node.excluded = shared;
