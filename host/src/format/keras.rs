@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::LoadOptions;
 use super::flatten::{Flat, FlatCall};
 use super::model::{Call, ModelConfig, input_shape};
 use super::weights::ModelWeights;
+use super::{LoadOptions, config};
 use crate::error::Error;
 use crate::ir::{Graph, NodeId, SharedCall};
 use crate::ops::tfop::{CALL, TENSOR, TfOp};
@@ -192,13 +192,16 @@ pub(super) fn own_settings(op: &Op) -> Map<String, Value> {
     own
 }
 
-/// Settings of a config that its op doesn't model, in their order. The fixed batch size of an input goes by the name
+/// Settings of a config that its op doesn't model, in their order, and numbers that it holds as f32. The fixed batch size of an input goes by the name
 /// [`BATCH_SIZE`].
 pub(super) fn extras(op: &Op, config: &Map<String, Value>) -> Map<String, Value> {
     let own = own_settings(op);
-    let unmodelled = |key: &str| key != "name" && !own.contains_key(key);
+    let keep = |key: &str, value: &Value| match own.get(key) {
+        Some(own) => own != value && config::same(own, value),
+        None => key != "name",
+    };
     let mut extras: Map<String, Value> =
-        config.iter().filter(|(key, _)| unmodelled(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        config.iter().filter(|(key, value)| keep(key, value)).map(|(k, v)| (k.clone(), v.clone())).collect();
     if matches!(op, Op::Input(_)) {
         let (_, shape) = input_shape(config);
         extras.extend(shape.get(0).filter(|v| v.is_u64()).map(|v| (BATCH_SIZE.to_owned(), v.clone())));
