@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::keras::{BATCH_SIZE, own_settings};
 use crate::ir::Node;
+use crate::ops::Op;
+use crate::ops::tfop::CALL;
 
 /// Keras' config of a node: what the op says, then what its file said, then Keras' defaults.
 pub(super) fn keras(node: &Node) -> Map<String, Value> {
@@ -17,7 +19,12 @@ pub(super) fn keras(node: &Node) -> Map<String, Value> {
     }
     let Value::Object(template) = template(node) else { return config };
     for (key, default) in template {
-        let value = own.get(&key).cloned().or_else(|| extra(node, &key)).unwrap_or(default);
+        let value = match (own.get(&key), extra(node, &key)) {
+            // Modelled as f32; the file may have more digits, or none behind the point.
+            (Some(own), Some(file)) if same(own, &file) => file,
+            (Some(own), _) => own.clone(),
+            (None, file) => file.unwrap_or(default),
+        };
         config.insert(key, value);
     }
     if input {
@@ -28,6 +35,15 @@ pub(super) fn keras(node: &Node) -> Map<String, Value> {
         config.insert("name".into(), json!(node.name));
     }
     config
+}
+
+/// Whether two values are the same up to the precision of f32.
+pub(super) fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64().map(|v| v as f32) == b.as_f64().map(|v| v as f32),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (a, b) => a == b,
+    }
 }
 
 /// A setting from the file, in Keras 2's form: Keras 3 says more about objects.
@@ -54,6 +70,20 @@ fn template(node: &Node) -> Value {
             "bias_initializer": class("Zeros"), "kernel_regularizer": null, "bias_regularizer": null,
             "activity_regularizer": null, "kernel_constraint": null, "bias_constraint": null,
         }),
+        "Conv2DTranspose" => json!({
+            "filters": null, "kernel_size": null, "strides": null, "padding": null, "data_format": null,
+            "dilation_rate": null, "groups": 1, "activation": null, "use_bias": null, "kernel_initializer": glorot,
+            "bias_initializer": class("Zeros"), "kernel_regularizer": null, "bias_regularizer": null,
+            "activity_regularizer": null, "kernel_constraint": null, "bias_constraint": null, "output_padding": null,
+        }),
+        "SeparableConv2D" => json!({
+            "filters": null, "kernel_size": null, "strides": null, "padding": null, "data_format": null,
+            "dilation_rate": null, "groups": 1, "activation": null, "use_bias": null, "kernel_initializer": glorot,
+            "bias_initializer": class("Zeros"), "kernel_regularizer": null, "bias_regularizer": null,
+            "activity_regularizer": null, "kernel_constraint": null, "bias_constraint": null, "depth_multiplier": null,
+            "depthwise_initializer": glorot, "pointwise_initializer": glorot, "depthwise_regularizer": null,
+            "pointwise_regularizer": null, "depthwise_constraint": null, "pointwise_constraint": null,
+        }),
         "DepthwiseConv2D" => json!({
             "kernel_size": null, "strides": null, "padding": null, "data_format": null, "dilation_rate": null,
             "groups": 1, "activation": null, "use_bias": null, "bias_initializer": class("Zeros"),
@@ -73,32 +103,20 @@ fn template(node: &Node) -> Value {
         }),
         "LayerNormalization" | "VitisLayernorm" => json!({
             "axis": [node.shape.len()], "epsilon": null, "center": null, "scale": null,
-            "beta_initializer": class("Zeros"), "gamma_initializer": class("Ones"),
-            "beta_regularizer": null, "gamma_regularizer": null, "beta_constraint": null, "gamma_constraint": null,
-        }),
-        "Conv2DTranspose" => json!({
-            "filters": null, "kernel_size": null, "strides": null, "padding": null, "data_format": null,
-            "dilation_rate": null, "groups": 1, "activation": null, "use_bias": null, "kernel_initializer": glorot,
-            "bias_initializer": class("Zeros"), "kernel_regularizer": null, "bias_regularizer": null,
-            "activity_regularizer": null, "kernel_constraint": null, "bias_constraint": null, "output_padding": null,
-        }),
-        "SeparableConv2D" => json!({
-            "filters": null, "kernel_size": null, "strides": null, "padding": null, "data_format": null,
-            "dilation_rate": null, "groups": 1, "activation": null, "use_bias": null, "kernel_initializer": glorot,
-            "bias_initializer": class("Zeros"), "kernel_regularizer": null, "bias_regularizer": null,
-            "activity_regularizer": null, "kernel_constraint": null, "bias_constraint": null, "depth_multiplier": null,
-            "depthwise_initializer": glorot, "pointwise_initializer": glorot, "depthwise_regularizer": null,
-            "pointwise_regularizer": null, "depthwise_constraint": null, "pointwise_constraint": null,
+            "beta_initializer": class("Zeros"), "gamma_initializer": class("Ones"), "beta_regularizer": null,
+            "gamma_regularizer": null, "beta_constraint": null, "gamma_constraint": null,
         }),
         "PReLU" => json!({
-            "alpha_initializer": class("Zeros"), "alpha_regularizer": null, "alpha_constraint": null, "shared_axes": null,
+            "alpha_initializer": class("Zeros"), "alpha_regularizer": null, "alpha_constraint": null,
+            "shared_axes": null,
         }),
         "Dropout" | "SpatialDropout2D" => json!({ "rate": null, "noise_shape": null, "seed": null }),
         // The rest consists of modelled settings in Keras' order, and of what else the file says.
         _ => {
             let mut all = node.op.layer().to_keras();
-            let others = node.extras.iter().filter(|(k, _)| !matches!(k.as_str(), "trainable" | "dtype" | BATCH_SIZE));
-            all.extend(others.map(|(k, _)| (k.clone(), Value::Null)));
+            let known = ["trainable", "dtype", BATCH_SIZE, CALL];
+            let others = node.extras.iter().filter(|(key, _)| !known.contains(&key.as_str()));
+            all.extend(others.map(|(key, value)| (key.clone(), value.clone())));
             Value::Object(all)
         }
     }
