@@ -219,8 +219,7 @@ fn a_layer_can_be_implemented() {
 /// The reference's own cases with custom layers: float outputs by formulas, and its quantized files read and written.
 #[test]
 fn the_vendors_custom_layers() {
-    let list = ["MyScaleShift=x * s + t", "MyDouble=x * 2", "MyBlend=ratio * x0 + (1 - ratio) * x1"];
-    let options = formulas(&list);
+    let options = formulas(&shiftwise_tests::golden::FORMULAS);
     for case in golden_cases().into_iter().filter(|c| c.ends_with("cust_wrapped") || c.ends_with("cust_strategy")) {
         let array = |name: &str| {
             let a: ndarray::ArrayD<f32> = ndarray_npy::read_npy(case.join(name)).unwrap();
