@@ -54,6 +54,7 @@ impl<'a> Program<'a> {
             let xop = &model.ops[op];
             plan.place(op).map_err(|why| Error::layer(&xop.name, &xop.kind, why))?;
         }
+        plan.finish()?;
         let inputs = (0..model.ops.len()).filter(|i| is_input(&model.ops[*i])).collect();
         Ok(Self { model, steps: plan.steps(), inputs })
     }
@@ -195,6 +196,20 @@ impl<'a> Plan<'a> {
     fn place(&mut self, op: usize) -> Result<(), String> {
         let form = self.form(op)?;
         self.forms.push(form);
+        Ok(())
+    }
+
+    /// Gives results that nothing quantizes the position that they have by themselves.
+    fn finish(&mut self) -> Result<(), Error> {
+        let mut read = vec![false; self.forms.len()];
+        self.model.ops.iter().flat_map(XOp::inputs).for_each(|i| read[i] = true);
+        for op in self.model.results().into_iter().chain((0..self.forms.len()).filter(|i| !read[*i])) {
+            let Form::Open(open) = self.forms[op].clone() else { continue };
+            let xop = &self.model.ops[op];
+            let fail = |why: String| Error::layer(&xop.name, &xop.kind, why);
+            let pos = open.natural.ok_or_else(|| fail("its result isn't quantized".into()))?;
+            self.forms[op] = self.close(&open, op, pos, 0).map_err(fail)?;
+        }
         Ok(())
     }
 
