@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::ir::Graph;
+use crate::ops::CustomLayers;
 use crate::quant::QuantGraph;
 use model::ModelConfig;
 
@@ -37,6 +38,8 @@ pub struct LoadOptions {
     pub input_shapes: Vec<(Option<String>, Vec<usize>)>,
     /// Seed of the weights of a model that has none.
     pub random_weights: Option<u64>,
+    /// What computes layers that are none of Keras' own.
+    pub custom: CustomLayers,
 }
 
 /// A model of either kind.

@@ -10,7 +10,9 @@ use crate::tensor::Tensor;
 
 pub mod act;
 pub(crate) mod array;
+pub mod custom;
 pub mod dpu;
+pub mod formula;
 pub mod linear;
 pub mod merge;
 pub mod norm;
@@ -20,6 +22,7 @@ pub mod tfop;
 pub mod transposed;
 
 pub use act::{Activate, ActivationFn, LeakyRelu, PRelu, Relu, Softmax};
+pub use custom::{Custom, CustomLayer, CustomLayers};
 pub use dpu::{DpuLayerNorm, DpuSoftmax, HardSigmoid};
 pub use linear::{Conv2D, Dense, DepthwiseConv2D, Padding, Weighted};
 pub use merge::{Add, Concatenate, Merge, Multiply};
@@ -36,7 +39,7 @@ pub trait Layer {
     /// Output shape of one sample; errors say which dimension doesn't fit.
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String>;
     /// Keras' name and the value of each weight, in Keras' order.
-    fn weights(&self) -> Vec<(&'static str, &Tensor)> {
+    fn weights(&self) -> Vec<(&str, &Tensor)> {
         Vec::new()
     }
     /// Whole-number variables that Keras keeps beside the weights, with the value to be written.
@@ -75,6 +78,10 @@ pub trait Layer {
 pub trait WeightSource {
     /// The weight of a Keras name (`kernel`, `bias`, …) and shape.
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, String>;
+    /// Every weight that is there for the layer, with its path below the layer, in order.
+    fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
+        Ok(Vec::new())
+    }
 }
 
 /// Settings of one layer in a Keras config.
@@ -143,17 +150,19 @@ macro_rules! layers {
         #[derive(Clone, Debug)]
         pub enum Op {
             $(#[doc = concat!("Keras class ", $($class, " "),+)] $variant($layer),)*
+            /// A class that is none of Keras' own.
+            Custom(Custom),
         }
 
         impl Op {
             /// The layer behind it.
             pub fn layer(&self) -> &dyn Layer {
-                match self { $(Self::$variant(layer) => layer,)* }
+                match self { $(Self::$variant(layer) => layer,)* Self::Custom(layer) => layer }
             }
 
             /// The Keras class, as the vendor's quantizer names it too.
-            pub fn class(&self) -> &'static str {
-                match self { $(Self::$variant(layer) => layer.class(),)* }
+            pub fn class(&self) -> &str {
+                match self { $(Self::$variant(layer) => layer.class(),)* Self::Custom(layer) => layer.class() }
             }
 
             /// A layer from its Keras class and settings; `None` for a class that isn't in the table.

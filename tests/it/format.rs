@@ -160,17 +160,6 @@ fn input(graph: &Graph) -> Tensor {
     Tensor::new(shape, data).unwrap()
 }
 
-/// Largest difference of a float model's outputs from recorded ones.
-fn difference(graph: &Graph, inputs: Vec<Tensor>, want: &[Tensor]) -> f32 {
-    let got = run_float(graph, inputs).unwrap();
-    assert_eq!(got.len(), want.len());
-    let pairs = got.iter().zip(want).map(|(a, b)| {
-        assert_eq!(a.shape(), b.shape());
-        a.data().iter().zip(b.data()).fold(0.0f32, |m, (a, b)| m.max((a - b).abs() / (1.0 + b.abs())))
-    });
-    pairs.fold(0.0, f32::max)
-}
-
 #[test]
 fn an_archive_of_keras_3_holds_the_same_network_as_its_h5() {
     let Some(models) = shared().map(|s| s.join("models")) else { return };

@@ -8,6 +8,7 @@ mod deployable;
 mod dump;
 mod format;
 mod golden;
+mod keras;
 mod own;
 mod props;
 mod qemu;

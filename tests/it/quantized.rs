@@ -36,7 +36,7 @@ fn read(bytes: &[u8]) -> Result<QuantGraph, Error> {
 }
 
 /// Every attribute and dataset of a file by path: type, shape and bytes.
-fn listing(bytes: &[u8]) -> BTreeMap<String, String> {
+pub(crate) fn listing(bytes: &[u8]) -> BTreeMap<String, String> {
     fn walk(group: &hdf5_pure::Group, path: &str, into: &mut BTreeMap<String, String>) {
         for (name, value) in group.attrs().unwrap() {
             into.insert(format!("{path}@{name}"), format!("{value:?}"));

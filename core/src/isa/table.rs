@@ -14,6 +14,9 @@ macro_rules! for_each_inst {
             /// row of a feature map, the weights of one output channel (`length` = KH·KW taps, bank 2·PP + lane), the
             /// depthwise weights (`length` = taps, all channels) or the biases (`length` 1). DEC
             ///
+            /// Depthwise weights may be a vector of the workspace: a convolution of one tap then scales each channel of a map
+            /// by a factor that an earlier layer computed (OURS; vendor programs load weights from the constants only).
+            ///
             /// Channel augmentation is no mode: with `channel` = kw·C, `jump_read` = C and `length` = output columns the
             /// bytes of kw neighbouring pixels become channels.
             Load, "LOAD", 0x0, Load {

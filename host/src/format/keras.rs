@@ -9,7 +9,7 @@ use super::weights::ModelWeights;
 use crate::error::Error;
 use crate::ir::{Graph, NodeId, SharedCall};
 use crate::ops::tfop::{CALL, TENSOR, TfOp};
-use crate::ops::{Config, Op, WeightSource};
+use crate::ops::{Config, Custom, CustomLayers, Op, WeightSource};
 
 /// Key of a fixed batch size in the extras of an input.
 pub(super) const BATCH_SIZE: &str = "batch_size";
@@ -22,7 +22,7 @@ pub(super) fn float_graph(
 ) -> Result<Graph, Error> {
     model.override_shapes(options)?;
     let flat = Flat::new(&model)?;
-    let mut builder = Builder::new(&model.name, &flat);
+    let mut builder = Builder::new(&model.name, &flat, options);
     for call in &flat.calls {
         let layer = &flat.layers[call.layer];
         let config = layer.config;
@@ -45,6 +45,7 @@ pub(super) fn float_graph(
 pub(super) struct Builder<'a> {
     pub(super) graph: Graph,
     flat: &'a Flat<'a>,
+    custom: &'a CustomLayers,
     /// The first node of each layer.
     first: Vec<Option<NodeId>>,
     /// The node of each call so far.
@@ -52,9 +53,15 @@ pub(super) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(name: &str, flat: &'a Flat<'a>) -> Self {
+    pub(super) fn new(name: &str, flat: &'a Flat<'a>, options: &'a LoadOptions) -> Self {
         let graph = Graph { name: name.to_owned(), ..Graph::default() };
-        Self { graph, flat, first: vec![None; flat.layers.len()], ids: Vec::with_capacity(flat.calls.len()) }
+        Self {
+            graph,
+            flat,
+            custom: &options.custom,
+            first: vec![None; flat.layers.len()],
+            ids: Vec::with_capacity(flat.calls.len()),
+        }
     }
 
     fn input_ids(&self, call: &FlatCall<'_>) -> Vec<NodeId> {
@@ -92,7 +99,12 @@ impl<'a> Builder<'a> {
         let ids = self.input_ids(call);
         let shapes: Vec<&[usize]> = ids.iter().map(|id| self.graph.node(*id).shape.as_slice()).collect();
         match Op::from_keras(class, Config(config), &shapes, weights) {
-            None => Err(Error::UnsupportedLayer { layer: name.into(), class: class.into() }),
+            None => {
+                let unknown = || Error::UnsupportedLayer { layer: name.into(), class: class.into() };
+                let implementation = self.custom.get(class).ok_or_else(unknown)?;
+                let custom = Custom::from_keras(class, Config(config), &shapes, weights, implementation);
+                custom.map(Op::Custom).map_err(|message| Error::layer(name, class, message))
+            }
             Some(Err(message)) => Err(Error::layer(name, class, message)),
             Some(Ok(op)) => Ok(op),
         }
@@ -143,7 +155,7 @@ fn arguments(call: &Call) -> Option<Value> {
 /// 0.0010000000474974513; except those of ReLU and LeakyReLU, which Keras itself has turned into f32, and what an op keeps as f64.
 pub(super) fn own_settings(op: &Op) -> Map<String, Value> {
     let mut own = op.layer().to_keras();
-    if let Op::Rescaling(_) = op {
+    if matches!(op, Op::Rescaling(_) | Op::Custom(_)) {
         return own;
     }
     for value in own.values_mut().filter(|v| v.is_f64()) {

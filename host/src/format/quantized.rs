@@ -44,6 +44,9 @@ const CONFIG_KEYS: [&str; 10] = [
 /// The calibrated state of the vendor's layers.
 const MODE: &str = "QCBEV";
 
+/// The state of custom layers: the vendor's tool forgets to switch them.
+const CUSTOM_MODE: &str = "QCB";
+
 /// The Keras version whose files these are.
 const KERAS_VERSION: &str = "2.12.0";
 
@@ -266,7 +269,8 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
         .filter(|n| !n.inputs.is_empty())
         .map(|n| inbound(n, names))
         .collect();
-    let (class, config) = match (quantized.layers.get(&id), &node.op) {
+    let custom = matches!(node.op, Op::Custom(_));
+    let (mut class, mut config) = match (quantized.layers.get(&id), &node.op) {
         (quant, Op::Quantize(_)) => {
             let params = quant.and_then(|q| q.output.as_ref()).map(|q| &q.params);
             let quantizer = json!({ "class_name": "Vitis>Pof2SQuantizer", "config": params });
@@ -283,7 +287,7 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
             let layer = json!({ "class_name": registered(node.op.class()), "config": inner });
             let config = json!({
                 "name": name, "trainable": true, "dtype": "float32", "layer": layer,
-                "quantize_config": quantize_config(quant), "mode": MODE,
+                "quantize_config": quantize_config(quant), "mode": if custom { CUSTOM_MODE } else { MODE },
             });
             ("Vitis>QuantizeWrapper", config)
         }
@@ -293,6 +297,11 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
             (registered(node.op.class()), Value::Object(config))
         }
     };
+    if custom {
+        let layer = json!({ "class_name": class, "config": config });
+        config = json!({ "name": name, "trainable": true, "dtype": "float32", "layer": layer });
+        class = "Vitis>CustomOpWrapper";
+    }
     json!({ "class_name": class, "config": config, "name": name, "inbound_nodes": nodes })
 }
 
@@ -321,15 +330,21 @@ struct Wrapped<'a> {
 }
 
 impl<'a> Wrapped<'a> {
-    fn of(layer: &'a LayerConfig) -> Result<Self, String> {
-        let inner = layer.config.get("layer").ok_or("its wrapper has no layer")?;
+    /// The layer inside the wrapper of this name and config.
+    fn of(wrapper: &str, config: &'a Map<String, Value>) -> Result<Self, String> {
+        let inner = Self::any(config)?;
+        if format!("quant_{}", inner.name) != wrapper {
+            return Err(format!("it wraps `{0}`, and its name is not quant_{0}", inner.name));
+        }
+        Ok(inner)
+    }
+
+    fn any(config: &'a Map<String, Value>) -> Result<Self, String> {
+        let inner = config.get("layer").ok_or("its wrapper has no layer")?;
         let class = inner.get("class_name").and_then(Value::as_str).ok_or("its wrapped layer has no class")?;
         let config = inner.get("config").and_then(Value::as_object).ok_or("its wrapped layer has no config")?;
         let name = config.get("name").and_then(Value::as_str).ok_or("its wrapped layer has no name")?;
-        if format!("quant_{name}") != layer.name {
-            return Err(format!("it wraps `{name}`, and its name is not quant_{name}"));
-        }
-        Ok(Self { name, class: unregistered(class), config })
+        Ok(Self { name, class, config })
     }
 }
 
@@ -337,27 +352,35 @@ impl<'a> Wrapped<'a> {
 pub(super) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> Result<QuantGraph, Error> {
     model.override_shapes(options)?;
     let flat = Flat::new(&model)?;
-    let mut builder = Builder::new(&model.name, &flat);
+    let mut builder = Builder::new(&model.name, &flat, options);
     let mut layers = Vec::new();
     for call in &flat.calls {
         let FlatLayer { path, config: layer, calls, .. } = &flat.layers[call.layer];
         let fail = |message: String| Error::layer(&layer.name, &layer.class, message);
         let mut weights = LayerWeights::new(file, "model_weights", path);
-        let wrapped = matches!(layer.class.as_str(), "Vitis>QuantizeWrapper" | "Vitis>VitisQuantize");
+        // A custom layer has a wrapper of its own, around the quantizing one if it is quantized.
+        let (class, config) = match layer.class.as_str() {
+            "Vitis>CustomOpWrapper" => {
+                let inner = Wrapped::any(&layer.config).map_err(fail)?;
+                (inner.class, inner.config)
+            }
+            class => (class, &layer.config),
+        };
+        let wrapped = matches!(class, "Vitis>QuantizeWrapper" | "Vitis>VitisQuantize");
         if wrapped && (*calls > 1 || path.len() > 1) {
             return Err(fail("a quantized layer is applied once, in the outermost model".into()));
         }
-        let (id, quant) = match layer.class.as_str() {
+        let (id, quant) = match class {
             "Vitis>QuantizeWrapper" => {
-                let inner = Wrapped::of(layer).map_err(fail)?;
-                let op = builder.op(inner.name, inner.class, inner.config, call, &mut weights)?;
+                let inner = Wrapped::of(&layer.name, config).map_err(fail)?;
+                let op = builder.op(inner.name, unregistered(inner.class), inner.config, call, &mut weights)?;
                 let id = builder.add(inner.name, op, inner.config, call)?;
-                let quant = wrapped_quant(builder.graph.node(id), layer, inner.config, &mut weights).map_err(fail)?;
+                let quant = wrapped_quant(builder.graph.node(id), config, inner.config, &mut weights).map_err(fail)?;
                 (id, Some(quant))
             }
             "Vitis>VitisQuantize" => {
-                let op = builder.op(&layer.name, "VitisQuantize", &layer.config, call, &mut weights)?;
-                let id = builder.add(&layer.name, op, &layer.config, call)?;
+                let op = builder.op(&layer.name, "VitisQuantize", config, call, &mut weights)?;
+                let id = builder.add(&layer.name, op, config, call)?;
                 let quantizer = standalone(layer, &builder.graph.node(id).shape, &mut weights).map_err(fail)?;
                 (id, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::transparent() }))
             }
@@ -366,9 +389,9 @@ pub(super) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
                 let name = &flat.layers[call.layer].name;
                 let op = match builder.earlier(call) {
                     Some(op) => op,
-                    None => builder.op(name, class, &layer.config, call, &mut weights)?,
+                    None => builder.op(name, class, config, call, &mut weights)?,
                 };
-                (builder.add(name, op, &layer.config, call)?, None)
+                (builder.add(name, op, config, call)?, None)
             }
         };
         layers.extend(quant.map(|q| (id, q)));
@@ -383,12 +406,12 @@ pub(super) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
 /// Quantizers of a wrapper, with their calibrated state.
 fn wrapped_quant(
     node: &Node,
-    layer: &LayerConfig,
+    wrapper: &Map<String, Value>,
     inner: &Map<String, Value>,
     weights: &mut LayerWeights<'_>,
 ) -> Result<LayerQuant, String> {
     let op = &node.op;
-    let config = layer.config.get("quantize_config").ok_or("its wrapper has no quantize_config")?;
+    let config = wrapper.get("quantize_config").ok_or("its wrapper has no quantize_config")?;
     let entry = match config.get("class_name").and_then(Value::as_str) {
         Some("Vitis>NoQuantizeConfig") => return Ok(LayerQuant::transparent()),
         Some("Vitis>VitisQuantizeConfig") => config.get("config").and_then(Value::as_object).cloned(),

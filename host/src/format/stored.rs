@@ -71,6 +71,21 @@ impl WeightSource for LayerWeights<'_> {
         }
         checked(self.file.floats(&format!("{}/{path}", self.group))?, name, shape)
     }
+
+    fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
+        // The state of quantizers follows the first of their variables.
+        let names = self.names()?.iter().take_while(|n| short_name(n) != "optimizer_step").cloned().collect::<Vec<_>>();
+        let layer = self.inner.last().map_or_else(|| self.group.rsplit('/').next().unwrap_or_default(), String::as_str);
+        let read = |path: &String| {
+            let below =
+                path.split_once('/').filter(|(first, _)| *first == layer).map_or(path.as_str(), |(_, rest)| rest);
+            let name = below.strip_suffix(":0").unwrap_or(below);
+            let tensor = self.file.floats(&format!("{}/{path}", self.group))?;
+            let shape = tensor.shape().to_vec();
+            Ok((name.to_owned(), checked(tensor, name, &shape)?))
+        };
+        names.iter().map(read).collect()
+    }
 }
 
 /// The weight, if it has the shape and only finite values.
@@ -184,6 +199,17 @@ impl WeightSource for StoredLayer<'_> {
         let path = format!("{group}/vars/{}", self.next);
         self.next += 1;
         checked(self.file.floats(&path)?, name, shape)
+    }
+
+    fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
+        let Some(group) = self.group else { return Ok(Vec::new()) };
+        let count = self.file.datasets(&format!("{group}/vars"))?.len();
+        let read = |i: usize| {
+            let tensor = self.file.floats(&format!("{group}/vars/{i}"))?;
+            let (name, shape) = (format!("w{i}"), tensor.shape().to_vec());
+            checked(tensor, &name, &shape).map(|tensor| (name, tensor))
+        };
+        (0..count).map(read).collect()
     }
 }
 

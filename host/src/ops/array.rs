@@ -16,6 +16,22 @@ pub(crate) fn count(shape: &[usize]) -> Result<usize, String> {
     total.ok_or_else(|| format!("a tensor of shape {shape:?} is too large"))
 }
 
+/// The shape of one sample of a result, from its shape for a batch of n.
+///
+/// Two batch sizes are tried: what differs in more than the first dimension mixes samples.
+pub(crate) fn per_sample(
+    what: &str,
+    shape: impl Fn(usize) -> Result<Vec<usize>, String>,
+) -> Result<Vec<usize>, String> {
+    let rest = |n: usize| {
+        let shape = shape(n)?;
+        count(&shape)?;
+        Ok::<_, String>(shape.split_first().filter(|(first, _)| **first == n).map(|(_, rest)| rest.to_vec()))
+    };
+    let (one, two) = (rest(1)?, rest(2)?);
+    one.filter(|shape| two.as_ref() == Some(shape)).ok_or_else(|| format!("{what} does not keep samples apart"))
+}
+
 /// `f` of each element.
 pub(crate) fn map(x: &Tensor, f: impl Fn(f32) -> f32) -> Tensor {
     let mut out = x.clone();

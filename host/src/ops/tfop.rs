@@ -166,7 +166,7 @@ fn operand(value: &Value) -> Result<Operand, String> {
 }
 
 /// A number or nested lists of numbers as an array.
-fn constant(value: &Value) -> Option<Tensor> {
+pub(super) fn constant(value: &Value) -> Option<Tensor> {
     match value {
         Value::Array(items) => {
             let parts = items.iter().map(constant).collect::<Option<Vec<Tensor>>>()?;
@@ -613,26 +613,14 @@ impl Kind {
 
 impl Layer for TfOp {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
-        // With two batch sizes: what differs in more than the first dimension mixes samples.
-        let with_batch = |n: usize| {
+        array::per_sample(&format!("`{}`", self.function), |n| {
             let shape = |operand: &Operand| match operand {
                 Operand::Tensor(k) => Ok([&[n], *inputs.get(*k).ok_or("an input is missing")?].concat()),
                 Operand::Constant(t) => Ok(t.shape().to_vec()),
             };
             let shapes = self.operands.iter().map(shape).collect::<Result<Vec<_>, String>>()?;
-            let out = self.kind.shape(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-            array::count(&out)?;
-            match out.split_first() {
-                Some((first, rest)) if *first == n => Ok(rest.to_vec()),
-                _ => Err(format!("`{}` does not keep samples apart", self.function)),
-            }
-        };
-        let shape = with_batch(1)?;
-        if with_batch(2)? == shape {
-            Ok(shape)
-        } else {
-            Err(format!("`{}` does not keep samples apart", self.function))
-        }
+            self.kind.shape(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        })
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         let operands = self.operands.iter().map(|operand| match operand {
