@@ -12,6 +12,7 @@ use shiftwise::format::xmodel::{self, Device, graph, spans, value::Held};
 use shiftwise::format::{LoadOptions, load};
 use shiftwise::integer::{IntGraph, IntOpKind, Kind, TensorIx};
 use shiftwise::lower::lower;
+use shiftwise::ops::CustomLayers;
 use shiftwise::quantize::{PtqOptions, ptq};
 use shiftwise::strategy::Strategy;
 use shiftwise_core::isa::described::{self, InstructionSet};
@@ -73,7 +74,8 @@ fn lenet() -> IntGraph {
 /// Every tensor of a network that its file has too, compared.
 fn check(graph: &IntGraph, bytes: &[u8], inputs: &[Vec<f32>]) -> usize {
     let model = xmodel::read(Path::new(NAME), bytes).unwrap();
-    let program = graph::Program::new(&model).unwrap_or_else(|e| panic!("{}: {e}", graph.name));
+    let program =
+        graph::Program::new(&model, &CustomLayers::default()).unwrap_or_else(|e| panic!("{}: {e}", graph.name));
     let held = program.inputs().iter().zip(inputs);
     let held = held.map(|(op, x)| Held::float(&model.ops[*op].tensor.shape, x.clone())).collect();
     let results = program.run(held).unwrap_or_else(|e| panic!("{}: {e}", graph.name));
@@ -110,7 +112,7 @@ fn a_graph_with_one_integer_part_is_an_integer_graph() {
     let own = lenet();
     let model = xmodel::read(Path::new(NAME), &quantized(&own).unwrap()).unwrap();
     assert!(!model.is_compiled() && model.streams().is_empty());
-    let error = graph::Program::new(&model).unwrap();
+    let error = graph::Program::new(&model, &CustomLayers::default()).unwrap();
     assert!(matches!(error.steps()[0], graph::Step::Host(_)), "the input's fix");
     let imported = error.into_integer().unwrap();
     let kinds = |g: &IntGraph| g.outputs.iter().map(|t| g.tensors[t.0].kind).collect::<Vec<Kind>>();
@@ -225,7 +227,7 @@ fn use_it(copy: &[u8]) -> bool {
         assert!(stream.layer.is_some() || count == lines.len() as u32, "layers cover the program");
         let _ = stream.run.registers();
     }
-    let Ok(program) = graph::Program::new(&model) else { return false };
+    let Ok(program) = graph::Program::new(&model, &CustomLayers::default()) else { return false };
     let size = |op: &xmodel::XOp| op.tensor.elements().unwrap_or(usize::MAX);
     if model.ops.iter().any(|op| size(op) > 1 << 16) {
         return false;
@@ -292,6 +294,16 @@ fn the_vendors_small_program_computes_its_graph() {
     let json = ran.json();
     assert!(json["graph"]["tensors"].as_u64().unwrap() >= 9, "{json}");
     assert!(json["cycles"]["layers_alone"].as_array().unwrap().len() >= 5, "{json}");
+    // The quantizer's own file: layers on the CPU included.
+    let quantized = file.with_file_name("tf2_custom_op.quantized.h5");
+    let ran = folder.run(&format!(
+        "simulate {} --data x.npy --samples 3 --graph {} --json",
+        file.display(),
+        quantized.display()
+    ));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.json()["graph"]["tensors"].as_u64().unwrap() >= 7, "{}", ran.json()["graph"]);
+    assert_eq!(ran.json()["graph"]["differing_tensors"], 0);
     // Two convolutions feed a pool on the chip and are never stored.
     assert_eq!(json["on_chip"].as_array().unwrap().len(), 2, "{json}");
     assert_eq!(json["given"], serde_json::json!([]));
