@@ -4,7 +4,6 @@ use serde_json::{Map, Value, json};
 
 use super::keras::{BATCH_SIZE, own_settings};
 use crate::ir::Node;
-use crate::ops::Op;
 use crate::ops::tfop::CALL;
 
 /// Keras' config of a node: what the op says, then what its file said, then Keras' defaults.
