@@ -265,7 +265,7 @@ fn scattered(q: &mut QuantGraph, rng: &mut Rng) {
 
 /// Rules are checked one after the other as they are added. A rule visits each layer once, so what it promises at a layer
 /// may be undone when it moves, at another layer, a tensor that both touch; and the rules behind it move tensors again:
-/// `adjust_dpu_shift_write` those that an addition reads, `align_pool` any. That is the vendor's behaviour, and counted
+/// `adjust_dpu_shift_write` those that an addition reads, `align_concat` and `align_pool` any. That is the vendor's behaviour, and counted
 /// here. The shifts of convolutions only move kernels and biases, which nobody shares: they hold until `align_pool`.
 #[test]
 fn refinement_lands_inside_the_limits() {
@@ -292,7 +292,8 @@ fn refinement_lands_inside_the_limits() {
                 if rule.name == "align_pool" {
                     let broken = RULES.iter().filter(|r| within(r.name, &q, id) == Some(false)).count();
                     undone += broken;
-                    assert!(broken == 0 || own > 0 || changes.len() > 1, "seed {seed}: {:?}", changes);
+                    let aligned = changes.iter().any(|c| c.rule == "align_concat");
+                    assert!(broken == 0 || own > 0 || changes.len() > 1 || aligned, "seed {seed}: {:?}", changes);
                 }
             }
         }
