@@ -26,6 +26,7 @@ pub(crate) mod python;
 mod quantized;
 mod stored;
 mod weights;
+pub mod xmodel;
 
 pub use provenance::provenance;
 pub use quantized::quantize_info;

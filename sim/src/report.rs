@@ -132,15 +132,27 @@ pub(crate) fn span<'e>(events: &'e [Event], layer: &LayerSpan<'_>) -> &'e [Event
     &events[first..end]
 }
 
-pub(crate) fn report(target: &Target, clock_mhz: u32, jobs: &[JobRun], model: &Deployable<'_>) -> CycleReport {
+/// The layers of a job of a deployable, and the job's step.
+pub(crate) fn layers_of<'m>(model: &Deployable<'m>, job: &JobRun) -> Vec<LayerSpan<'m>> {
+    let step = step_of(model, job);
+    model.layers().filter(|l| Some(l.step) == step).collect()
+}
+
+/// The report of jobs whose layers `spans` gives, by the job's place in the list.
+pub(crate) fn report<'m>(
+    target: &Target,
+    clock_mhz: u32,
+    jobs: &[JobRun],
+    name: &str,
+    spans: impl Fn(usize, &JobRun) -> Vec<LayerSpan<'m>>,
+) -> CycleReport {
     let peak = f64::from(target.peak_ops_per_cycle()) / 2.0;
     let share = |macs: u64, cycles: u64| if cycles == 0 { 0.0 } else { macs as f64 / (peak * cycles as f64) };
     let mut engines = EngineCycles::default();
     let mut layers = Vec::new();
-    for job in jobs {
+    for (number, job) in jobs.iter().enumerate() {
         engines.add(&EngineCycles::of(job.events.iter()));
-        let Some(step) = step_of(model, job) else { continue };
-        let mut spans: Vec<LayerSpan<'_>> = model.layers().filter(|l| l.step == step).collect();
+        let mut spans = spans(number, job);
         spans.sort_by_key(|l| l.first);
         let mut reached = 0;
         for (position, layer) in spans.iter().enumerate() {
@@ -152,7 +164,7 @@ pub(crate) fn report(target: &Target, clock_mhz: u32, jobs: &[JobRun], model: &D
             reached = until;
             layers.push(LayerCycles {
                 layer: layer.layer.into(),
-                step,
+                step: layer.step,
                 start: events.iter().map(|e| e.start).min().unwrap_or(reached),
                 end,
                 cycles,
@@ -168,7 +180,7 @@ pub(crate) fn report(target: &Target, clock_mhz: u32, jobs: &[JobRun], model: &D
     let all = || jobs.iter().flat_map(|j| &j.events);
     let cycles = jobs.iter().map(|j| j.cycles).sum();
     CycleReport {
-        model: model.facts().name.into(),
+        model: name.into(),
         target: target.name.as_str().into(),
         clock_mhz,
         cycles,

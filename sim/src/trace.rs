@@ -2,10 +2,9 @@
 
 use serde::Serialize;
 use shiftwise_core::isa::Engine;
-use shiftwise_core::model::Deployable;
+use shiftwise_core::model::LayerSpan;
 
 use crate::JobRun;
-use crate::report::step_of;
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -47,7 +46,12 @@ struct Trace<'a> {
 }
 
 /// The jobs one after the other; one row of the viewer per engine, and one for layers.
-pub(crate) fn chrome(clock_mhz: u32, jobs: &[JobRun], model: &Deployable<'_>) -> String {
+pub(crate) fn chrome<'m>(
+    clock_mhz: u32,
+    jobs: &[JobRun],
+    spans: impl Fn(usize, &JobRun) -> Vec<LayerSpan<'m>>,
+) -> String {
+    let layers: Vec<Vec<LayerSpan<'m>>> = jobs.iter().enumerate().map(|(number, job)| spans(number, job)).collect();
     let time = |cycle: u64| cycle as f64 / f64::from(clock_mhz.max(1));
     let layer_row = Engine::ALL.len() as u32;
     let names = Engine::ALL.iter().map(|e| e.name()).chain(["layers"]);
@@ -64,9 +68,7 @@ pub(crate) fn chrome(clock_mhz: u32, jobs: &[JobRun], model: &Deployable<'_>) ->
         })
         .collect();
     let mut origin = 0;
-    for job in jobs {
-        let step = step_of(model, job);
-        let layers: Vec<_> = model.layers().filter(|l| Some(l.step) == step).collect();
+    for (job, layers) in jobs.iter().zip(&layers) {
         for e in &job.events {
             let layer = layers.iter().find(|l| e.index.wrapping_sub(l.first) < l.count).map(|l| l.layer);
             events.push(Row {
@@ -86,7 +88,7 @@ pub(crate) fn chrome(clock_mhz: u32, jobs: &[JobRun], model: &Deployable<'_>) ->
                 },
             });
         }
-        for layer in &layers {
+        for layer in layers {
             let own = crate::report::span(&job.events, layer);
             if let (Some(start), Some(end)) = (own.iter().map(|e| e.start).min(), own.iter().map(|e| e.end).max()) {
                 events.push(Row {

@@ -14,3 +14,4 @@ mod props;
 mod qemu;
 mod quantized;
 mod tidy;
+mod xmodel;

@@ -64,6 +64,19 @@ impl Preprocess {
         Inputs::open(&data.iter().map(named).collect::<Vec<_>>(), inputs)
     }
 
+    /// The shapes of the data's samples in the form of `--input-shape`, as far as they can be told without a model.
+    pub(super) fn shapes(&self, data: &[String]) -> Vec<String> {
+        let shape = |text: &String| {
+            let (name, data) = match text.split_once('=') {
+                Some((name, data)) if !name.contains('/') => (format!("{name}="), data),
+                _ => (String::new(), text.as_str()),
+            };
+            let dims = shiftwise::dataset::sample_shape(&self.spec(data))?;
+            Some(format!("{name}1,{}", dims.iter().map(usize::to_string).collect::<Vec<_>>().join(",")))
+        };
+        data.iter().filter_map(shape).collect()
+    }
+
     /// Data for a graph's inputs.
     pub(super) fn for_graph(&self, data: &[String], graph: &Graph) -> Result<Inputs, Error> {
         let inputs: Vec<(&str, &[usize])> =
@@ -104,7 +117,7 @@ pub(super) struct ModelArgs {
     pub(super) path: PathBuf,
     /// Shape of an input, batch first, where the model leaves it open; [NAME=]1,224,224,3
     #[arg(long, value_name = "[NAME=]SHAPE")]
-    input_shape: Vec<String>,
+    pub(super) input_shape: Vec<String>,
     /// Draw the weights of an architecture (model.to_json()) from this seed
     #[arg(long, value_name = "SEED")]
     random_weights: Option<u64>,

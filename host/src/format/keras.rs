@@ -178,16 +178,16 @@ fn arguments(call: &Call) -> Option<Value> {
 }
 
 /// The settings of an op as they go into a file. An f32 is written as its shortest decimal, 0.001 and not
-/// 0.0010000000474974513; except those of ReLU, which Keras itself has turned into f32.
+/// 0.0010000000474974513; except those of ReLU and LeakyReLU, which Keras itself has turned into f32, and what an op keeps as f64.
 pub(super) fn own_settings(op: &Op) -> Map<String, Value> {
     let mut own = op.layer().to_keras();
-    if matches!(op, Op::Custom(_)) {
+    if matches!(op, Op::Rescaling(_) | Op::Custom(_)) {
         return own;
     }
     for value in own.values_mut().filter(|v| v.is_f64()) {
         let Some(single) = value.as_f64().map(|v| v as f32) else { continue };
         let shortest = single.to_string().parse::<f64>().unwrap_or(single.into());
-        *value = if matches!(op, Op::Relu(_)) { json!(f64::from(single)) } else { json!(shortest) };
+        *value = if matches!(op, Op::Relu(_) | Op::LeakyRelu(_)) { json!(f64::from(single)) } else { json!(shortest) };
     }
     own
 }

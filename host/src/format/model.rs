@@ -125,11 +125,13 @@ impl ModelConfig {
     /// Puts the shapes that the user gave into the input layers, and checks that all shapes are known.
     pub(super) fn override_shapes(&mut self, options: &LoadOptions) -> Result<(), Error> {
         let names: Vec<String> = self.inputs.iter().map(|i| i.layer.clone()).collect();
-        for (name, shape) in &options.input_shapes {
+        // A shape for each input, none with a name, stand in the model's order.
+        let in_order = options.input_shapes.len() == names.len();
+        for (k, (name, shape)) in options.input_shapes.iter().enumerate() {
             let target = match (name, names.as_slice()) {
                 (Some(name), _) => names.iter().find(|n| *n == name),
                 (None, [only]) => Some(only),
-                (None, _) => None,
+                (None, all) => all.get(k).filter(|_| in_order),
             };
             let Some(target) = target else {
                 let listed = names.join(", ");
