@@ -111,13 +111,14 @@ impl<'a> Builder<'a> {
         call: &FlatCall<'_>,
         weights: &mut dyn WeightSource,
     ) -> Result<Op, Error> {
-        if let (true, Some(function)) = (class.ends_with("OpLambda"), config.get("function").and_then(Value::as_str)) {
-            if !TfOp::supports(function) {
-                return Err(Error::UnsupportedLayer { layer: name.into(), class: format!("{class} tf.{function}") });
-            }
+        let is_function = class.ends_with("OpLambda");
+        if let Some(function) = config.get("function").and_then(Value::as_str).filter(|_| is_function)
+            && !TfOp::supports(function)
+        {
+            return Err(Error::UnsupportedLayer { layer: name.into(), class: format!("{class} tf.{function}") });
         }
         // Only these read their arguments from the config.
-        let with_call = class.ends_with("OpLambda").then(|| {
+        let with_call = is_function.then(|| {
             let mut config = config.clone();
             config.insert(CALL.to_owned(), json!({ "args": call.call.args, "kwargs": call.call.kwargs }));
             config
