@@ -43,6 +43,12 @@ pub enum Error {
         /// What it is, and what is expected.
         message: String,
     },
+    /// An architecture without weights, where a model with weights is expected.
+    #[error("{path}: holds an architecture without weights")]
+    NoWeights {
+        /// File.
+        path: PathBuf,
+    },
     /// The file system refused.
     #[error("{path}: {source}")]
     Io {
@@ -108,6 +114,7 @@ impl Error {
             Self::Layer { .. } => "Shiftwise_Invalid_Layer",
             Self::Format { .. } => "Shiftwise_Invalid_File",
             Self::WrongKind { .. } => "Shiftwise_Wrong_Kind_Of_File",
+            Self::NoWeights { .. } => "Shiftwise_No_Weights",
             Self::Io { .. } => "Shiftwise_Io",
             Self::Options(_) => "Shiftwise_Invalid_Option",
             Self::Compile(_) => "Shiftwise_Cannot_Compile",
@@ -128,6 +135,9 @@ impl Error {
             Self::Format { .. } => "check the file with the tool that wrote it; a copy may have been cut short",
             Self::WrongKind { .. } => {
                 "`shiftwise quantize` makes a quantized model of a float one, `shiftwise compile` a .swm of that"
+            }
+            Self::NoWeights { .. } => {
+                "`--random-weights SEED` draws weights, which is enough for inspecting, compiling and timing"
             }
             Self::Io { .. } => "check that the path is right, and that you may read or write there",
             Self::Dataset(_) => {

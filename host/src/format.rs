@@ -6,6 +6,8 @@
 use std::io::Write;
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::error::Error;
 use crate::ir::Graph;
 use crate::quant::QuantGraph;
@@ -16,6 +18,7 @@ mod keras;
 mod provenance;
 pub(crate) mod python;
 mod quantized;
+mod weights;
 
 pub use provenance::provenance;
 pub use quantized::quantize_info;
@@ -25,6 +28,8 @@ pub use quantized::quantize_info;
 pub struct LoadOptions {
     /// Shapes that replace those of the model's inputs, batch first; without a name for a model with one input.
     pub input_shapes: Vec<(Option<String>, Vec<usize>)>,
+    /// Seed of the weights of a model that has none.
+    pub random_weights: Option<u64>,
 }
 
 /// A model of either kind.
@@ -43,7 +48,15 @@ pub fn open(path: &Path, options: &LoadOptions) -> Result<Model, Error> {
 
 /// [`open`] of a file that is in memory already; `path` only appears in messages.
 pub fn open_bytes(path: &Path, bytes: Vec<u8>, options: &LoadOptions) -> Result<Model, Error> {
+    if let Some(value) = architecture(path, &bytes)? {
+        let seed = options.random_weights.ok_or_else(|| Error::NoWeights { path: path.to_owned() })?;
+        let config = keras::ModelConfig::parse(&value)?;
+        return config.float_graph(&weights::RandomWeights::new(seed), options).map(Model::Float);
+    }
     let file = open_h5(path, bytes)?;
+    if options.random_weights.is_some() {
+        return Err(Error::Options(format!("{} has weights of its own, so random ones have no use", path.display())));
+    }
     let config = keras::ModelConfig::read(&file)?;
     if config.is_quantized() {
         quantized::read(config, &file, options).map(Model::Quantized)
@@ -90,6 +103,22 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     })
 }
 
+/// The value of a JSON file as `model.to_json()` writes it, perhaps as a JSON string once more; `None` for other files.
+fn architecture(path: &Path, bytes: &[u8]) -> Result<Option<Value>, Error> {
+    if !matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'"')) {
+        return Ok(None);
+    }
+    let damaged = |e: serde_json::Error| Error::format(path, format!("is not whole JSON: {e}"));
+    let value = match serde_json::from_slice(bytes).map_err(damaged)? {
+        Value::String(text) => serde_json::from_str(&text).map_err(damaged)?,
+        value => value,
+    };
+    match value.get("class_name") {
+        Some(_) => Ok(Some(value)),
+        None => Err(Error::format(path, "is JSON, but not a model as `model.to_json()` writes it")),
+    }
+}
+
 fn open_h5(path: &Path, bytes: Vec<u8>) -> Result<h5::H5, Error> {
     if h5::is_hdf5(&bytes) {
         return h5::H5::from_bytes(path, bytes);
@@ -100,5 +129,6 @@ fn open_h5(path: &Path, bytes: Vec<u8>) -> Result<h5::H5, Error> {
         Some([0x1f, 0x8b, ..]) => "is gzip-compressed; unpack it first",
         _ => "is not an HDF5 file",
     };
-    Err(Error::format(path, format!("{kind}; a Keras model in an .h5 file is expected")))
+    let expected = "a Keras model in an .h5 file, or its architecture as .json, is expected";
+    Err(Error::format(path, format!("{kind}; {expected}")))
 }

@@ -43,9 +43,11 @@ pub enum IntAct {
     Relu,
     /// min(max(x, 0), 6) — exact in steps of the output position, and applied there: clamp(y, 0, 6·2^opos).
     Relu6,
+    /// x < 0 becomes x · 26/256 exactly, rounded once together with the shift: round(26·x / 2^(8 + shift)).
+    LeakyRelu,
 }
 
-/// Geometry, weights and shifts of a convolution.
+/// Geometry, weights and shifts of a convolution, see [`IntOpKind`] for what the window means.
 #[derive(Clone, Debug)]
 pub struct IntConv {
     /// Taps, strides, padding, dilation.
@@ -59,7 +61,8 @@ pub struct IntConv {
     pub kernel: Vec<i8>,
     /// Integers of the bias, `[oc]`.
     pub bias: Option<Vec<i8>>,
-    /// Channel groups (1 for depthwise, which has its own kind).
+    /// Channel groups (1 for depthwise, which has its own kind, and transposed). A depthwise convolution with m outputs
+    /// per channel is a convolution with a group per input channel.
     pub groups: usize,
     /// wpos + ipos − opos.
     pub shift_cut: i32,
@@ -76,6 +79,12 @@ pub enum IntOpKind {
     Conv(IntConv),
     /// Depthwise convolution with one output per channel.
     Depthwise(IntConv),
+    /// Transposed convolution: out\[oy, ox, oc\] sums x\[iy, ix, ic\] · w\[ky, kx, ic, oc\] over all taps with
+    /// oy + pad_before = iy·stride + ky·dilation, and the same along the width.
+    ///
+    /// `pad_before` and `pad_after` are what is cropped from the full (i − 1)·stride + extent outputs. The output's size
+    /// is `IntConv::output`; where it is larger than the cropped one, an output has the taps that exist, maybe none.
+    ConvTranspose(IntConv),
     /// Largest of each window; padding never wins; then right shift by `shift`.
     MaxPool {
         /// Geometry.
@@ -104,6 +113,57 @@ pub enum IntOpKind {
         shift_write: i32,
         /// Activation.
         act: IntAct,
+    },
+    /// Product of two operands, right shift by `shift`. Shapes broadcast as in numpy: aligned at the last dimension, and
+    /// dimensions of size 1 repeat.
+    Multiply {
+        /// ipos_0 + ipos_1 − opos.
+        shift: i32,
+        /// Activation.
+        act: IntAct,
+    },
+    /// Operands behind each other along one axis of the sample's shape.
+    Concat {
+        /// Axis, counted from 0 without the batch.
+        axis: usize,
+        /// Right shift of each operand: ipos_i − opos.
+        shifts: Vec<i32>,
+    },
+    /// Nearest-neighbour upsampling of `[h, w, c]`: each pixel `factor[0]` × `factor[1]` times.
+    UpSample {
+        /// Repetitions, vertical and horizontal.
+        factor: [usize; 2],
+        /// ipos − opos.
+        shift: i32,
+    },
+    /// The DPU's hard sigmoid: clamp(x + 3·2^ipos, 0, 6·2^ipos) · 2731, right shift by `shift`. The operand's position
+    /// is 0..=15.
+    HardSigmoid {
+        /// 14 + ipos − opos.
+        shift: i32,
+    },
+    /// Zeros around the rows and columns of `[h, w, c]`.
+    Pad {
+        /// Rows above, columns left.
+        before: [usize; 2],
+        /// Rows below, columns right.
+        after: [usize; 2],
+    },
+    /// x for x ≥ 0, else x · alpha; one shift for each case.
+    PRelu {
+        /// Integers of the slopes.
+        alpha: Vec<i8>,
+        /// Their shape; broadcasts against the sample's shape as in numpy.
+        alpha_shape: Vec<usize>,
+        /// ipos − opos.
+        shift_positive: i32,
+        /// ipos + apos − opos.
+        shift_negative: i32,
+    },
+    /// Axis i of the result is axis `dims[i]` of the operand.
+    Permute {
+        /// Axes, counted from 0 without the batch.
+        dims: Vec<usize>,
     },
     /// The same integers under another shape: no work, no memory.
     View,
@@ -167,6 +227,8 @@ impl IntOp {
                 let per_output = c.kernel.len() / c.output[2].max(1);
                 (c.output.iter().product::<usize>() * per_output) as u64
             }
+            // Every input meets every tap; what is cropped counts too.
+            IntOpKind::ConvTranspose(c) => (c.input[0] * c.input[1] * c.kernel.len()) as u64,
             _ => 0,
         }
     }

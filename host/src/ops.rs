@@ -9,18 +9,24 @@ use serde_json::{Map, Value, json};
 use crate::tensor::Tensor;
 
 pub mod act;
+pub mod dpu;
 pub mod linear;
 pub mod merge;
 pub mod norm;
 pub mod pool;
 pub mod reshape;
+pub mod transposed;
 
-pub use act::{Activate, ActivationFn, Relu, Softmax};
+pub use act::{Activate, ActivationFn, LeakyRelu, PRelu, Relu, Softmax};
+pub use dpu::{DpuLayerNorm, DpuSoftmax, HardSigmoid};
 pub use linear::{Conv2D, Dense, DepthwiseConv2D, Padding, Weighted};
-pub use merge::Add;
-pub use norm::BatchNormalization;
-pub use pool::{AveragePooling2D, GlobalAveragePooling2D, MaxPooling2D};
-pub use reshape::{Dropout, Flatten, Input, Quantize, Reshape, ZeroPadding2D};
+pub use merge::{Add, Concatenate, Merge, Multiply};
+pub use norm::{BatchNormalization, LayerNormalization, Normalization, Rescaling};
+pub use pool::{AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D};
+pub use reshape::{
+    Cropping2D, Dropout, Flatten, Input, Interpolation, Permute, Quantize, Reshape, UpSampling2D, ZeroPadding2D,
+};
+pub use transposed::{Conv2DTranspose, SeparableConv2D};
 
 /// What every layer can say and do. Shapes exclude the batch; tensors include it as their first dimension.
 pub trait Layer {
@@ -28,6 +34,10 @@ pub trait Layer {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String>;
     /// Keras' name and the value of each weight, in Keras' order.
     fn weights(&self) -> Vec<(&'static str, &Tensor)> {
+        Vec::new()
+    }
+    /// Whole-number variables that Keras keeps beside the weights, with the value to be written.
+    fn integers(&self) -> Vec<(&'static str, i32)> {
         Vec::new()
     }
     /// The activation attribute, which runs after [`Layer::eval`].
@@ -166,19 +176,38 @@ layers! {
     Input(Input) = "InputLayer";
     Conv2D(Conv2D) = "Conv2D";
     DepthwiseConv2D(DepthwiseConv2D) = "DepthwiseConv2D";
+    Conv2DTranspose(Conv2DTranspose) = "Conv2DTranspose";
+    SeparableConv2D(SeparableConv2D) = "SeparableConv2D";
     Dense(Dense) = "Dense";
     BatchNormalization(BatchNormalization) = "BatchNormalization";
+    LayerNormalization(LayerNormalization) = "LayerNormalization";
+    DpuLayerNorm(DpuLayerNorm) = "VitisLayernorm";
+    Normalization(Normalization) = "Normalization";
+    Rescaling(Rescaling) = "Rescaling";
     Relu(Relu) = "ReLU";
+    LeakyRelu(LeakyRelu) = "LeakyReLU";
+    PRelu(PRelu) = "PReLU";
+    HardSigmoid(HardSigmoid) = "VitisSigmoid";
     Activation(Activate) = "Activation";
     Softmax(Softmax) = "Softmax";
+    DpuSoftmax(DpuSoftmax) = "VitisSoftmax";
     Add(Add) = "Add";
+    Multiply(Multiply) = "Multiply";
+    Merge(Merge) = "Subtract" | "Maximum" | "Minimum" | "Average";
+    Concatenate(Concatenate) = "Concatenate";
     MaxPooling2D(MaxPooling2D) = "MaxPooling2D";
     AveragePooling2D(AveragePooling2D) = "AveragePooling2D" | "VitisAveragePooling2D";
     GlobalAveragePooling2D(GlobalAveragePooling2D) = "GlobalAveragePooling2D" | "VitisGlobalAveragePooling2D";
+    GlobalMaxPooling2D(GlobalMaxPooling2D) = "GlobalMaxPooling2D";
     Flatten(Flatten) = "Flatten";
     Reshape(Reshape) = "Reshape";
     ZeroPadding2D(ZeroPadding2D) = "ZeroPadding2D";
-    Dropout(Dropout) = "Dropout";
+    Cropping2D(Cropping2D) = "Cropping2D";
+    UpSampling2D(UpSampling2D) = "UpSampling2D";
+    Permute(Permute) = "Permute";
+    Dropout(Dropout) = "Dropout" | "SpatialDropout2D" | "AlphaDropout" | "GaussianDropout" | "GaussianNoise"
+        | "ActivityRegularization" | "RandomFlip" | "RandomRotation" | "RandomTranslation" | "RandomZoom"
+        | "RandomContrast" | "RandomBrightness";
     Quantize(Quantize) = "VitisQuantize";
 }
 
@@ -188,6 +217,7 @@ impl Op {
         match self {
             Self::Conv2D(l) => Some(&l.w),
             Self::DepthwiseConv2D(l) => Some(&l.w),
+            Self::Conv2DTranspose(l) => Some(&l.w),
             Self::Dense(l) => Some(&l.w),
             _ => None,
         }
@@ -198,6 +228,7 @@ impl Op {
         match self {
             Self::Conv2D(l) => Some(&mut l.w),
             Self::DepthwiseConv2D(l) => Some(&mut l.w),
+            Self::Conv2DTranspose(l) => Some(&mut l.w),
             Self::Dense(l) => Some(&mut l.w),
             _ => None,
         }

@@ -1,10 +1,14 @@
 //! Float models from Keras files.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use shiftwise::Error;
+use shiftwise::eval::run_float;
 use shiftwise::format::{LoadOptions, load, open_bytes};
-use shiftwise_tests::shared::golden_cases;
+use shiftwise::ir::Graph;
+use shiftwise::tensor::Tensor;
+use shiftwise_tests::shared::{golden_cases, shared};
 
 fn config(case: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(case.join("config.json")).unwrap()).unwrap()
@@ -13,7 +17,8 @@ fn config(case: &Path) -> serde_json::Value {
 /// Models with open dimensions are given the shape of their calibration data's pixels.
 fn options(case: &Path) -> LoadOptions {
     let open = ["dyn_shape", "s_input_shape", "s_add_shape"].iter().any(|n| case.to_string_lossy().contains(n));
-    LoadOptions { input_shapes: if open { vec![(None, vec![1, 12, 12, 3])] } else { Vec::new() } }
+    let input_shapes = if open { vec![(None, vec![1, 12, 12, 3])] } else { Vec::new() };
+    LoadOptions { input_shapes, ..LoadOptions::default() }
 }
 
 #[test]
@@ -50,7 +55,10 @@ fn input_shapes_are_checked() {
     let open = load(&file, &LoadOptions::default()).unwrap_err();
     assert!(matches!(open, Error::InputShape(_)) && open.to_string().contains("input_1"), "{open}");
     let load_with = |name: Option<&str>, shape: &[usize]| {
-        load(&file, &LoadOptions { input_shapes: vec![(name.map(str::to_owned), shape.to_vec())] })
+        load(
+            &file,
+            &LoadOptions { input_shapes: vec![(name.map(str::to_owned), shape.to_vec())], ..LoadOptions::default() },
+        )
     };
     let graph = load_with(Some("input_1"), &[1, 9, 7, 3]).unwrap();
     assert_eq!(graph.node(graph.inputs[0]).shape, [9, 7, 3]);
@@ -113,4 +121,43 @@ fn damaged_files_are_refused_without_a_panic() {
     let bytes = std::fs::read(case.join("model.h5")).unwrap();
     let path = Path::new("damaged.h5");
     mutate(&bytes, 3000, |copy| open_bytes(path, copy, &LoadOptions::default()).is_ok());
+}
+
+fn random(seed: u64) -> LoadOptions {
+    LoadOptions { random_weights: Some(seed), ..LoadOptions::default() }
+}
+
+#[test]
+fn architectures_load_with_random_weights() {
+    let Some(folder) = shared().map(|s| s.join("zoo")) else { return };
+    let mut loaded = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "json") {
+            continue;
+        }
+        assert!(matches!(load(&path, &LoadOptions::default()), Err(Error::NoWeights { .. })));
+        let start = Instant::now();
+        let graph = match load(&path, &random(7)) {
+            Ok(graph) => graph,
+            Err(Error::UnsupportedLayer { .. }) => continue,
+            Err(e) => panic!("{}: {e}", path.display()),
+        };
+        assert!(start.elapsed() < Duration::from_secs(2), "{} took {:?}", path.display(), start.elapsed());
+        loaded += 1;
+        // Neither all the same nor beyond what a quantizer can represent.
+        if path.ends_with("mobilenet_0_5_160.json") {
+            let classes = run_float(&graph, vec![input(&graph)]).unwrap();
+            let largest = classes[0].data().iter().fold(0.0f32, |m, v| m.max(*v));
+            assert!((0.001..0.9).contains(&largest), "{largest}");
+        }
+    }
+    assert!(loaded >= 5, "{loaded}");
+}
+
+/// A made-up sample for a model with one input.
+fn input(graph: &Graph) -> Tensor {
+    let shape = [&[1], graph.node(graph.inputs[0]).shape.as_slice()].concat();
+    let data = (0..shape.iter().product::<usize>()).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+    Tensor::new(shape, data).unwrap()
 }

@@ -152,7 +152,7 @@ fn compare(case: &Path, config: &Value) -> Result<Outcome, shiftwise::Error> {
     let mut strategy = Strategy::built_in("pof2s")?;
     let mut steps = None;
     // A network of open size takes the size of the data, as the vendor's does.
-    let mut load = LoadOptions { input_shapes: Vec::new() };
+    let mut load = LoadOptions::default();
     if let Some([first, ..]) = calib.first().map(|_| &calib[..])
         && calib.len() == 1
     {

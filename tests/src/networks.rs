@@ -170,7 +170,7 @@ pub fn random_network(seed: u64, blocks: usize) -> Graph {
             8 => b.maximum(from),
             9 => b.average(from),
             10 => b.normalization(from),
-            _ => b.add(Op::Dropout(Dropout { rate: 0.3 }), &[from]),
+            _ => b.add(Op::Dropout(Dropout::PLAIN), &[from]),
         };
         if made == input {
             made = b.conv_block(input, 4);

@@ -98,12 +98,15 @@ pub(super) fn keep<'a>(inputs: impl IntoIterator<Item = &'a Path>, outputs: &[&P
 /// A model argument and its input shapes.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ModelArgs {
-    /// Model file: Keras .h5, float or quantized
+    /// Model file: Keras .h5, float or quantized, or an architecture as .json
     #[arg(value_name = "MODEL")]
     pub(super) path: PathBuf,
     /// Shape of an input, batch first, where the model leaves it open; [NAME=]1,224,224,3
     #[arg(long, value_name = "[NAME=]SHAPE")]
     input_shape: Vec<String>,
+    /// Draw the weights of an architecture (model.to_json()) from this seed
+    #[arg(long, value_name = "SEED")]
+    random_weights: Option<u64>,
 }
 
 impl ModelArgs {
@@ -119,8 +122,8 @@ impl ModelArgs {
                 Error::InputShape(format!("--input-shape {text}: whole numbers separated by commas are expected"))
             })
         };
-        let options = LoadOptions { input_shapes: self.input_shape.iter().map(shape).collect::<Result<_, _>>()? };
-        format::open(&self.path, &options)
+        let input_shapes = self.input_shape.iter().map(shape).collect::<Result<_, _>>()?;
+        format::open(&self.path, &LoadOptions { input_shapes, random_weights: self.random_weights })
     }
 }
 

@@ -7,7 +7,7 @@ use shiftwise_core::shape::Window;
 
 use super::pack;
 use super::plan::{Policy, Sharing};
-use super::program::{Engine, LayerRow, Program, ProgramStep};
+use super::program::{Engine, LayerRow, Program, ProgramStep, op_name};
 use crate::Error;
 use crate::integer::{IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx};
 
@@ -49,7 +49,10 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
             .then_some(())
             .ok_or_else(|| refuse(layer, format!("{} operands instead of {n}", op.inputs.len())))
     };
-    if !matches!(op.kind, IntOpKind::Add { .. } | IntOpKind::Float { .. }) {
+    if !matches!(
+        op.kind,
+        IntOpKind::Add { .. } | IntOpKind::Multiply { .. } | IntOpKind::Concat { .. } | IntOpKind::Float { .. }
+    ) {
         arity(1)?;
     }
     let input = op.inputs.first().map_or(op.output, |t| *t);
@@ -89,6 +92,16 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
                 act: pack::act(layer, *act, position(graph, op.output), *shift_write)?,
                 shift_write: narrow(layer, "shift", *shift_write)?,
             });
+        }
+        IntOpKind::ConvTranspose(_)
+        | IntOpKind::Multiply { .. }
+        | IntOpKind::Concat { .. }
+        | IntOpKind::UpSample { .. }
+        | IntOpKind::HardSigmoid { .. }
+        | IntOpKind::Pad { .. }
+        | IntOpKind::PRelu { .. }
+        | IntOpKind::Permute { .. } => {
+            return Err(refuse(layer, format!("{} has no kernel here yet", op_name(&op.kind))));
         }
         IntOpKind::View => CpuOp::View { input: from, output: to },
         IntOpKind::Requantize { shift, act } => CpuOp::Requantize {

@@ -8,6 +8,7 @@ use shiftwise_core::target::Target;
 use super::constraint::{self, Facts};
 use super::cpu::{image, position, shape};
 use super::pack;
+use super::program::op_name;
 use super::schedule::{Compute, Layer, Map, Pass};
 use super::tile::{Machine, Shape, Unit};
 use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx};
@@ -72,6 +73,14 @@ pub(super) fn lower(cx: &Context<'_>, op: &IntOp) -> Result<Lowered, String> {
         }
         IntOpKind::Add { shift_read, shift_write, act } => cx.sum(op, shift_read.clone(), *shift_write, *act, pos),
         IntOpKind::Requantize { shift, act } => cx.sum(op, vec![0], *shift, *act, pos),
+        IntOpKind::ConvTranspose(_)
+        | IntOpKind::Multiply { .. }
+        | IntOpKind::Concat { .. }
+        | IntOpKind::UpSample { .. }
+        | IntOpKind::HardSigmoid { .. }
+        | IntOpKind::Pad { .. }
+        | IntOpKind::PRelu { .. }
+        | IntOpKind::Permute { .. } => Err(format!("{} is not placed yet", op_name(&op.kind))),
         IntOpKind::Softmax => Err("softmax is computed in floats".into()),
         IntOpKind::Float { why, .. } => Err(why.clone()),
         IntOpKind::Quantize | IntOpKind::Dequantize => Err("the DPU has no floats".into()),
@@ -346,6 +355,7 @@ fn act_code(act: IntAct, pos: FixPos) -> Result<u32, String> {
         IntAct::None => Activation::None,
         IntAct::Relu => Activation::Relu,
         IntAct::Relu6 => Activation::relu6(pos.0),
+        IntAct::LeakyRelu => return Err("LeakyReLU is not placed yet".into()),
     };
     activation.code().ok_or_else(|| format!("there is no ReLU6 at output position {pos}"))
 }

@@ -107,6 +107,7 @@ pub fn act(layer: &str, act: IntAct, pos: FixPos, shift: i32) -> Result<Act, Err
     match act {
         IntAct::None => Ok(Act::None),
         IntAct::Relu => Ok(Act::Relu),
+        IntAct::LeakyRelu => Err(Error::Compile(format!("layer `{layer}`: LeakyReLU has no kernel here yet"))),
         IntAct::Relu6 => {
             let limit = relu6_limit(pos);
             if limit == 127 {

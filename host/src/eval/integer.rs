@@ -5,14 +5,19 @@
 
 use rayon::prelude::*;
 
+mod conv;
+mod elementwise;
+mod moves;
+mod pool;
+
+use self::conv::{Flavour, Prepared};
+use self::pool::pool;
 use crate::error::Error;
-use crate::integer::{IntAct, IntConv, IntGraph, IntOpKind, Kind, TensorIx};
-use crate::kernel::{self, ConvGeometry, PackedI8};
+use crate::integer::{IntAct, IntGraph, IntOpKind, Kind, TensorIx};
 use crate::tensor::Tensor;
-use shiftwise_core::arith::{Round, align_bias, requantize_i8};
+use shiftwise_core::arith::{Round, requantize, requantize_i8};
 use shiftwise_core::cpu;
 use shiftwise_core::fix::{self, FixSpec};
-use shiftwise_core::shape::Window;
 
 /// One sample's tensor.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,19 +54,13 @@ pub struct Engine<'a> {
     convs: Vec<Option<Prepared>>,
 }
 
-#[derive(Debug)]
-struct Prepared {
-    geometry: ConvGeometry,
-    packed: Option<PackedI8>,
-    bias: Vec<i32>,
-}
-
 impl<'a> Engine<'a> {
     /// Packs the weights.
     pub fn new(graph: &'a IntGraph) -> Self {
         let prepare = |kind: &IntOpKind| match kind {
-            IntOpKind::Conv(c) => Some(prepare(c, false)),
-            IntOpKind::Depthwise(c) => Some(prepare(c, true)),
+            IntOpKind::Conv(c) => Some(Prepared::new(c, Flavour::Dense)),
+            IntOpKind::Depthwise(c) => Some(Prepared::new(c, Flavour::Depthwise)),
+            IntOpKind::ConvTranspose(c) => Some(Prepared::new(c, Flavour::Transposed)),
             _ => None,
         };
         Self { graph, convs: graph.ops.iter().map(|op| prepare(&op.kind)).collect() }
@@ -160,27 +159,52 @@ impl<'a> Engine<'a> {
             Some((Value::Fixed(q), ..)) => q.as_slice(),
             _ => &[],
         };
+        let shape = |k: usize| x.get(k).map_or(&[][..], |(_, _, shape)| shape);
         let out = &self.graph.tensors[self.graph.ops[op].output.0];
-        match (kind, &self.convs[op]) {
-            (IntOpKind::Conv(c) | IntOpKind::Depthwise(c), Some(p)) => Value::Fixed(conv(c, p, fixed(0), out.kind)),
+        Value::Fixed(match (kind, &self.convs[op]) {
+            (IntOpKind::Conv(c), Some(p)) => p.run(c, Flavour::Dense, fixed(0), out.kind),
+            (IntOpKind::Depthwise(c), Some(p)) => p.run(c, Flavour::Depthwise, fixed(0), out.kind),
+            (IntOpKind::ConvTranspose(c), Some(p)) => p.run(c, Flavour::Transposed, fixed(0), out.kind),
             (IntOpKind::MaxPool { window, shift, act }, _) => {
                 let finish = |acc: i32| finish(acc, *shift, *act, out.kind);
-                Value::Fixed(pool(fixed(0), x[0].2, window, |v| finish(v.max().unwrap_or(0))))
+                pool(fixed(0), shape(0), window, i32::MIN, i32::max, finish)
             }
             (IntOpKind::AveragePool { window, m, shift, act }, _) => {
-                let finish = |acc: i32| finish(acc, *shift, *act, out.kind);
-                Value::Fixed(pool(fixed(0), x[0].2, window, |v| finish(v.sum::<i32>() * i32::from(*m))))
+                let finish = |acc: i32| finish_wide(i64::from(acc) * i64::from(*m), *shift, *act, out.kind);
+                pool(fixed(0), shape(0), window, 0, |acc, x| acc + x, finish)
             }
             (IntOpKind::Add { shift_read, shift_write, act }, _) => {
-                let mut sum = vec![0i32; fixed(0).len()];
+                let mut sum = vec![0i64; fixed(0).len()];
                 for (k, shift) in shift_read.iter().enumerate() {
-                    sum.iter_mut().zip(fixed(k)).for_each(|(s, q)| *s += i32::from(*q) << shift);
+                    sum.iter_mut().zip(fixed(k)).for_each(|(s, q)| *s += i64::from(*q) << (*shift).min(48));
                 }
-                Value::Fixed(sum.into_iter().map(|s| finish(s, *shift_write, *act, out.kind)).collect())
+                sum.into_iter().map(|s| finish_wide(s, *shift_write, *act, out.kind)).collect()
+            }
+            (IntOpKind::Multiply { shift, act }, _) => {
+                let product = |a: i8, b: i8| finish(i32::from(a) * i32::from(b), *shift, *act, out.kind);
+                elementwise::zip((fixed(0), shape(0)), (fixed(1), shape(1)), &out.shape, product)
             }
             (IntOpKind::Requantize { shift, act }, _) => {
-                Value::Fixed(fixed(0).iter().map(|q| finish((*q).into(), *shift, *act, out.kind)).collect())
+                fixed(0).iter().map(|q| finish((*q).into(), *shift, *act, out.kind)).collect()
             }
+            (IntOpKind::HardSigmoid { shift }, _) => {
+                let pos = if let Some((_, Kind::Fixed(pos), _)) = x.first() { pos.0 } else { 0 };
+                elementwise::hard_sigmoid(fixed(0), pos, *shift)
+            }
+            (IntOpKind::PRelu { alpha, alpha_shape, shift_positive, shift_negative }, _) => {
+                let sloped = |x: i8, alpha: i8| match x {
+                    0.. => requantize_i8(x.into(), *shift_positive),
+                    _ => requantize_i8(i32::from(x) * i32::from(alpha), *shift_negative),
+                };
+                elementwise::zip((fixed(0), shape(0)), (alpha, alpha_shape), &out.shape, sloped)
+            }
+            (IntOpKind::Concat { axis, shifts }, _) => {
+                let operands: Vec<_> = shifts.iter().enumerate().map(|(k, s)| (fixed(k), shape(k), *s)).collect();
+                moves::concat(&operands, *axis, &out.shape)
+            }
+            (IntOpKind::UpSample { factor, shift }, _) => moves::upsample(fixed(0), shape(0), *factor, *shift),
+            (IntOpKind::Pad { before, .. }, _) => moves::pad(fixed(0), shape(0), *before, &out.shape),
+            (IntOpKind::Permute { dims }, _) => moves::permute(fixed(0), shape(0), dims),
             (IntOpKind::Softmax, _) => {
                 let x = x[0].0.to_floats(x[0].1);
                 let n = out.shape.last().copied().unwrap_or(1).max(1);
@@ -188,7 +212,7 @@ impl<'a> Engine<'a> {
                 for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
                     cpu::softmax(n, |i| x[i], |i, v| y[i] = v);
                 }
-                Value::Float(y)
+                return Value::Float(y);
             }
             (IntOpKind::Float { op, weights, .. }, _) => {
                 let batched = |(v, kind, shape): &(&Value, Kind, &[usize])| {
@@ -199,91 +223,54 @@ impl<'a> Engine<'a> {
                 let weights: Vec<&Tensor> = weights.iter().collect();
                 let mut y = layer.eval(&inputs.iter().collect::<Vec<_>>(), &weights);
                 layer.activation().apply(&mut y);
-                Value::Float(y.into_data())
+                return Value::Float(y.into_data());
             }
             (IntOpKind::Quantize, _) => {
                 let pos = if let Kind::Fixed(pos) = out.kind { pos.0 } else { 0 };
                 let x = x[0].0.to_floats(x[0].1);
-                Value::Fixed(x.iter().map(|x| fix::quantize(*x, FixSpec::int8(pos), Round::HalfUp) as i8).collect())
+                x.iter().map(|x| fix::quantize(*x, FixSpec::int8(pos), Round::HalfUp) as i8).collect()
             }
-            (IntOpKind::Dequantize, _) => Value::Float(x[0].0.to_floats(x[0].1)),
-            (IntOpKind::View | IntOpKind::Conv(_) | IntOpKind::Depthwise(_), _) => x[0].0.clone(),
-        }
+            (IntOpKind::Dequantize, _) => return Value::Float(x[0].0.to_floats(x[0].1)),
+            (IntOpKind::View | IntOpKind::Conv(_) | IntOpKind::Depthwise(_) | IntOpKind::ConvTranspose(_), _) => {
+                return x[0].0.clone();
+            }
+        })
     }
 }
 
+/// 256 times the slope of LeakyReLU for negative values.
+const LEAKY: i32 = 26;
+
 /// Activation, shift, rounding half up, saturation. ReLU6's bound lies on the output grid.
+#[inline]
 fn finish(acc: i32, shift: i32, act: IntAct, out: Kind) -> i8 {
     match act {
         IntAct::None => requantize_i8(acc, shift),
         IntAct::Relu => requantize_i8(acc.max(0), shift),
-        IntAct::Relu6 => {
-            let pos = if let Kind::Fixed(pos) = out { u32::from(pos.0.max(0).unsigned_abs()) } else { 0 };
-            let six = 6i32.checked_shl(pos).map_or(127, |six| six.clamp(0, 127)) as i8;
-            // From 5 fraction bits on, 6 is past the largest integer; a large shift would lose it, so saturate.
-            requantize_i8(acc.max(0), shift).min(if pos >= 5 { 127 } else { six })
-        }
+        IntAct::Relu6 => requantize_i8(acc.max(0), shift).min(relu6_limit(out)),
+        IntAct::LeakyRelu if acc < 0 => finish_wide(acc.into(), shift, act, out),
+        IntAct::LeakyRelu => requantize_i8(acc, shift),
     }
 }
 
-fn prepare(c: &IntConv, depthwise: bool) -> Prepared {
-    let long = |p: [u16; 2]| p.map(usize::from);
-    let geometry = ConvGeometry {
-        in_h: c.input[0],
-        in_w: c.input[1],
-        in_c: c.input[2],
-        out_h: c.output[0],
-        out_w: c.output[1],
-        out_c: c.output[2],
-        kernel: long(c.window.kernel),
-        stride: long(c.window.stride),
-        dilation: long(c.window.dilation),
-        pad_before: long(c.window.pad_before),
-        groups: if depthwise { c.input[2] } else { c.groups },
-    };
-    let bias = match &c.bias {
-        Some(bias) => bias.iter().map(|b| align_bias((*b).into(), c.shift_bias, c.shift_cut) as i32).collect(),
-        None => vec![0; c.output[2]],
-    };
-    let packed = (!depthwise).then(|| PackedI8::new(&c.kernel, &geometry));
-    Prepared { geometry, packed, bias }
+/// [`finish`] of accumulators beyond 32 bits.
+fn finish_wide(acc: i64, shift: i32, act: IntAct, out: Kind) -> i8 {
+    let i8 = |acc: i64, shift: i32| requantize(acc, shift, Round::HalfUp, 8, true) as i8;
+    match act {
+        IntAct::None => i8(acc, shift),
+        IntAct::Relu => i8(acc.max(0), shift),
+        IntAct::Relu6 => i8(acc.max(0), shift).min(relu6_limit(out)),
+        IntAct::LeakyRelu if acc < 0 => i8(acc * i64::from(LEAKY), shift + 8),
+        IntAct::LeakyRelu => i8(acc, shift),
+    }
 }
 
-fn conv(c: &IntConv, p: &Prepared, input: &[i8], out: Kind) -> Vec<i8> {
-    let channels = c.output[2];
-    let mut y = vec![0i8; p.geometry.output_len()];
-    let store = |pixel: usize, first: usize, sums: &[i32]| {
-        let to = &mut y[pixel * channels + first..][..sums.len()];
-        for ((to, sum), bias) in to.iter_mut().zip(sums).zip(&p.bias[first..]) {
-            *to = finish(sum + bias, c.shift_cut, c.act, out);
-        }
-    };
-    let all = 0..p.geometry.pixels();
-    match &p.packed {
-        Some(packed) => kernel::conv_i8_with(packed, &p.geometry, input, all, store),
-        None => kernel::depthwise_i8_with(&p.geometry, &c.kernel, input, all, store),
+/// 6 in steps of the output, at most 127.
+fn relu6_limit(out: Kind) -> i8 {
+    // From 5 fraction bits on, 6 is past the largest integer; a large shift would lose it, so saturate.
+    match out {
+        Kind::Fixed(pos) if pos.0 >= 5 => 127,
+        Kind::Fixed(pos) => requantize(6, -i32::from(pos.0), Round::HalfUp, 8, true) as i8,
+        Kind::Float => 6,
     }
-    y
-}
-
-/// Applies `reduce` to the integers of each window and channel; padding is left out.
-fn pool(x: &[i8], shape: &[usize], window: &Window, reduce: impl Fn(&mut dyn Iterator<Item = i32>) -> i8) -> Vec<i8> {
-    let &[h, w, c] = shape else { return Vec::new() };
-    let (oh, ow) = (window.outputs(0, h as u32) as usize, window.outputs(1, w as u32) as usize);
-    let range = |axis: usize, o: usize, size: usize| {
-        let start = o * usize::from(window.stride[axis]);
-        let pad = usize::from(window.pad_before[axis]);
-        start.saturating_sub(pad)..(start + usize::from(window.kernel[axis])).saturating_sub(pad).min(size)
-    };
-    let mut y = Vec::with_capacity(oh * ow * c);
-    for oy in 0..oh {
-        for ox in 0..ow {
-            let (rows, columns) = (range(0, oy, h), range(1, ox, w));
-            for ch in 0..c {
-                let cells = rows.clone().flat_map(|yy| columns.clone().map(move |xx| (yy * w + xx) * c + ch));
-                y.push(reduce(&mut cells.map(|i| i32::from(x[i]))));
-            }
-        }
-    }
-    y
 }

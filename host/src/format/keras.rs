@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::LoadOptions;
 use super::h5::H5;
+use super::weights::ModelWeights;
 use crate::error::Error;
 use crate::ir::{Graph, NodeId};
 use crate::ops::{Config, Op, WeightSource};
@@ -135,14 +136,13 @@ impl ModelConfig {
         }
     }
 
-    /// The graph, with weights from the file.
-    pub(super) fn float_graph(mut self, file: &H5, options: &LoadOptions) -> Result<Graph, Error> {
+    /// The float graph.
+    pub(super) fn float_graph(mut self, weights: &dyn ModelWeights, options: &LoadOptions) -> Result<Graph, Error> {
         self.override_shapes(options)?;
-        let weights = if file.has_group("model_weights") { "model_weights" } else { "/" };
         let mut builder = Builder::new(&self.name);
         for layer in self.sorted()? {
-            let mut source = LayerWeights::new(file, weights, &layer.name);
-            let op = builder.op(&layer.name, &layer.class, &layer.config, &layer.inputs, &mut source)?;
+            let mut source = weights.layer(&layer.name, &layer.class);
+            let op = builder.op(&layer.name, &layer.class, &layer.config, &layer.inputs, &mut *source)?;
             let id = builder.add(&layer.name, &layer.name, op, &layer.inputs)?;
             builder.graph.node_mut(id).origin = vec![layer.name.clone()];
             builder.graph.node_mut(id).extras = extras(&builder.graph.node(id).op, &layer.config);
@@ -368,6 +368,13 @@ pub(super) fn extras(op: &Op, config: &Map<String, Value>) -> Map<String, Value>
         extras.extend(shape.get(0).filter(|v| v.is_u64()).map(|v| (BATCH_SIZE.to_owned(), v.clone())));
     }
     extras
+}
+
+impl ModelWeights for H5 {
+    fn layer(&self, name: &str, _: &str) -> Box<dyn WeightSource + '_> {
+        let root = if self.has_group("model_weights") { "model_weights" } else { "/" };
+        Box::new(LayerWeights::new(self, root, name))
+    }
 }
 
 /// The weights of one layer in the file.

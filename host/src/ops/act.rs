@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::merge::offsets;
 use super::{Config, Layer, WeightSource, one, settings};
 use crate::tensor::Tensor;
 
@@ -281,5 +282,112 @@ impl Layer for Softmax {
     }
     fn to_keras(&self) -> Map<String, Value> {
         settings(json!({ "axis": self.axis }))
+    }
+}
+
+/// x for x ≥ 0, else alpha·x.
+#[derive(Clone, Debug)]
+pub struct LeakyRelu {
+    /// Slope of negative values.
+    pub alpha: f32,
+}
+
+impl LeakyRelu {
+    /// The slope that the DPU has instead of 0.1.
+    pub const DPU_ALPHA: f32 = 26.0 / 256.0;
+
+    pub(crate) fn class(&self) -> &'static str {
+        "LeakyReLU"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        _: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        // Keras 3 calls the slope as it is called in ReLU.
+        let key = if config.get("negative_slope").is_some() { "negative_slope" } else { "alpha" };
+        Ok(Self { alpha: config.f32_or(key, 0.3)? })
+    }
+    fn apply(&self, data: &mut [f32]) {
+        data.iter_mut().for_each(|x| *x = if *x > 0.0 { *x } else { self.alpha * *x });
+    }
+}
+
+impl Layer for LeakyRelu {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        one(inputs).map(<[usize]>::to_vec)
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let mut out = inputs[0].clone();
+        self.apply(out.data_mut());
+        out
+    }
+    fn reuse(&self, mut input: Tensor) -> Result<Tensor, Tensor> {
+        self.apply(input.data_mut());
+        Ok(input)
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "alpha": self.alpha }))
+    }
+}
+
+/// max(x, 0) + alpha·min(x, 0) with a learned slope for every element, or for all elements that share axes.
+#[derive(Clone, Debug)]
+pub struct PRelu {
+    /// Slopes; the sample's shape with 1 at the shared axes.
+    pub alpha: Tensor,
+    /// Axes of the batched tensor along which one slope is shared, from 1.
+    pub shared_axes: Vec<usize>,
+}
+
+impl PRelu {
+    pub(crate) fn class(&self) -> &'static str {
+        "PReLU"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        weights: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let mut shape = one(inputs)?.to_vec();
+        let shared_axes: Vec<usize> = match config.get("shared_axes") {
+            None => Vec::new(),
+            Some(value) => {
+                let list = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+                let axis = |v: &Value| v.as_u64().map(|v| v as usize).filter(|v| (1..=shape.len()).contains(v));
+                list.iter().map(axis).collect::<Option<_>>().ok_or_else(|| format!("its shared_axes are {value}"))?
+            }
+        };
+        shared_axes.iter().for_each(|axis| shape[axis - 1] = 1);
+        Ok(Self { alpha: weights.take("alpha", &shape)?, shared_axes })
+    }
+}
+
+impl Layer for PRelu {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let input = one(inputs)?;
+        let fits = |(a, d): (&usize, &usize)| *a == 1 || a == d;
+        if self.alpha.shape().len() != input.len() || !self.alpha.shape().iter().zip(input).all(fits) {
+            return Err(format!("its slopes have shape {:?} and its input {input:?}", self.alpha.shape()));
+        }
+        Ok(input.to_vec())
+    }
+    fn weights(&self) -> Vec<(&'static str, &Tensor)> {
+        vec![("alpha", &self.alpha)]
+    }
+    fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
+        let mut out = inputs[0].clone();
+        let sample = &inputs[0].shape()[1..];
+        let slopes = offsets(weights[0].shape(), sample);
+        for x in out.data_mut().chunks_exact_mut(slopes.len().max(1)) {
+            x.iter_mut().zip(&slopes).for_each(|(x, a)| *x = x.max(0.0) + weights[0].data()[*a] * x.min(0.0));
+        }
+        out
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        let shared = if self.shared_axes.is_empty() { Value::Null } else { json!(self.shared_axes) };
+        settings(json!({ "shared_axes": shared }))
     }
 }

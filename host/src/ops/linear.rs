@@ -74,12 +74,12 @@ pub struct Weighted {
 }
 
 impl Weighted {
-    fn list(&self, kernel: &'static str) -> Vec<(&'static str, &Tensor)> {
+    pub(super) fn list(&self, kernel: &'static str) -> Vec<(&'static str, &Tensor)> {
         let bias = self.bias.as_ref().map(|b| ("bias", b));
         [Some((kernel, &self.kernel)), bias].into_iter().flatten().collect()
     }
 
-    fn read(
+    pub(super) fn read(
         config: Config<'_>,
         weights: &mut dyn WeightSource,
         kernel: (&str, &[usize]),
@@ -91,7 +91,7 @@ impl Weighted {
         Ok(Self { kernel: value, bias, activation })
     }
 
-    fn settings(&self, own: Value) -> Map<String, Value> {
+    pub(super) fn settings(&self, own: Value) -> Map<String, Value> {
         let mut map = settings(own);
         map.insert("activation".into(), json!(self.activation.name()));
         map.insert("use_bias".into(), json!(self.bias.is_some()));
@@ -152,7 +152,7 @@ impl Conv2D {
 }
 
 /// The batched output of a convolution-like layer: `run(geometry, image, output)` for every image, on all cores.
-fn per_image(input: &Tensor, out: [usize; 3], run: impl Fn(&[f32], &mut [f32]) + Sync) -> Tensor {
+pub(super) fn per_image(input: &Tensor, out: [usize; 3], run: impl Fn(&[f32], &mut [f32]) + Sync) -> Tensor {
     use rayon::prelude::*;
     let n = input.shape()[0];
     let mut output = Tensor::zeros(&[n, out[0], out[1], out[2]]);

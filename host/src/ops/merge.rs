@@ -1,9 +1,72 @@
 //! Layers that merge several tensors.
 
-use super::{Config, Layer, WeightSource};
+use serde_json::{Map, Value, json};
+
+use super::{Config, Layer, WeightSource, settings};
 use crate::tensor::Tensor;
 
-/// Element-wise sum of tensors of one shape, from left to right.
+/// The shape that tensors of these shapes have after broadcasting: aligned at the last dimension, where each dimension
+/// is the same in all of them or 1.
+pub fn broadcast(shapes: &[&[usize]]) -> Result<Vec<usize>, String> {
+    let rank = shapes.iter().map(|s| s.len()).max().unwrap_or(0);
+    let at = |shape: &[usize], i: usize| (i + shape.len()).checked_sub(rank).map_or(1, |k| shape[k]);
+    (0..rank)
+        .map(|i| {
+            let mut sizes = shapes.iter().map(|s| at(s, i)).filter(|d| *d != 1);
+            let size = sizes.next().unwrap_or(1);
+            let alike = sizes.all(|d| d == size);
+            alike.then_some(size).ok_or_else(|| format!("its inputs have shapes {shapes:?}, which don't broadcast"))
+        })
+        .collect()
+}
+
+/// `f(a, b)` over two batched tensors whose samples broadcast against each other.
+pub(crate) fn zip_broadcast(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32) -> Tensor {
+    if a.shape() == b.shape() {
+        let mut out = a.clone();
+        out.data_mut().iter_mut().zip(b.data()).for_each(|(x, y)| *x = f(*x, *y));
+        return out;
+    }
+    let (sample_a, sample_b) = (&a.shape()[1..], &b.shape()[1..]);
+    let sample = broadcast(&[sample_a, sample_b]).unwrap_or_default();
+    let n = a.shape()[0];
+    let mut out = Tensor::zeros(&[&[n], sample.as_slice()].concat());
+    let per_sample: usize = sample.iter().product();
+    let (from_a, from_b) = (offsets(sample_a, &sample), offsets(sample_b, &sample));
+    let (size_a, size_b) = (sample_a.iter().product::<usize>(), sample_b.iter().product::<usize>());
+    for (i, y) in out.data_mut().chunks_exact_mut(per_sample.max(1)).enumerate() {
+        let (a, b) = (&a.data()[i * size_a..], &b.data()[i * size_b..]);
+        y.iter_mut().zip(&from_a).zip(&from_b).for_each(|((y, p), q)| *y = f(a[*p], b[*q]));
+    }
+    out
+}
+
+/// For every element of a tensor of shape `to`, the element of a tensor of shape `from` that broadcasts to it.
+pub(crate) fn offsets(from: &[usize], to: &[usize]) -> Vec<usize> {
+    let mut all = vec![0usize];
+    let mut stride = from.iter().product::<usize>();
+    for (i, size) in to.iter().enumerate() {
+        let own = (i + from.len()).checked_sub(to.len()).map_or(1, |k| from[k]);
+        stride /= own.max(1);
+        let step = if own == 1 { 0 } else { stride };
+        all = all.iter().flat_map(|base| (0..*size).map(move |k| base + k * step)).collect();
+    }
+    all
+}
+
+fn merged_shape(inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+    if inputs.len() < 2 {
+        return Err(format!("it has {} inputs, at least two are expected", inputs.len()));
+    }
+    broadcast(inputs)
+}
+
+fn fold(inputs: &[&Tensor], f: impl Fn(f32, f32) -> f32) -> Tensor {
+    let first = inputs[0].clone();
+    inputs[1..].iter().fold(first, |sum, other| zip_broadcast(&sum, other, &f))
+}
+
+/// Element-wise sum, from left to right; samples broadcast.
 #[derive(Clone, Debug)]
 pub struct Add;
 
@@ -18,17 +81,178 @@ impl Add {
 
 impl Layer for Add {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
-        match inputs {
-            [first, rest @ ..] if !rest.is_empty() && rest.iter().all(|s| s == first) => Ok(first.to_vec()),
-            [_, _, ..] => Err(format!("its inputs have different shapes {inputs:?}; broadcasting is not supported")),
-            _ => Err(format!("it has {} inputs, at least two are expected", inputs.len())),
-        }
+        merged_shape(inputs)
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
-        let mut out = inputs[0].clone();
-        for other in &inputs[1..] {
-            out.data_mut().iter_mut().zip(other.data()).for_each(|(a, b)| *a += b);
+        fold(inputs, |a, b| a + b)
+    }
+}
+
+/// Element-wise product, from left to right; samples broadcast.
+#[derive(Clone, Debug)]
+pub struct Multiply;
+
+impl Multiply {
+    pub(crate) fn class(&self) -> &'static str {
+        "Multiply"
+    }
+    pub(crate) fn from_keras(_: &str, _: Config<'_>, _: &[&[usize]], _: &mut dyn WeightSource) -> Result<Self, String> {
+        Ok(Self)
+    }
+}
+
+impl Layer for Multiply {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        merged_shape(inputs)
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        fold(inputs, |a, b| a * b)
+    }
+}
+
+/// Merging layers that the vendor's tool leaves float.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// First minus second.
+    Subtract,
+    /// Largest.
+    Maximum,
+    /// Smallest.
+    Minimum,
+    /// Sum divided by the number of inputs.
+    Average,
+}
+
+impl Merge {
+    pub(crate) fn class(&self) -> &'static str {
+        match self {
+            Self::Subtract => "Subtract",
+            Self::Maximum => "Maximum",
+            Self::Minimum => "Minimum",
+            Self::Average => "Average",
         }
-        out
+    }
+    pub(crate) fn from_keras(
+        class: &str,
+        _: Config<'_>,
+        inputs: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let all = [Self::Subtract, Self::Maximum, Self::Minimum, Self::Average];
+        let own = all.into_iter().find(|m| m.class() == class).ok_or("is no merging layer")?;
+        if own == Self::Subtract && inputs.len() != 2 {
+            return Err(format!("it has {} inputs, two are expected", inputs.len()));
+        }
+        Ok(own)
+    }
+}
+
+impl Layer for Merge {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        merged_shape(inputs)
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        match self {
+            Self::Subtract => fold(inputs, |a, b| a - b),
+            Self::Maximum => fold(inputs, f32::max),
+            Self::Minimum => fold(inputs, f32::min),
+            Self::Average => {
+                let mut sum = fold(inputs, |a, b| a + b);
+                sum.data_mut().iter_mut().for_each(|x| *x /= inputs.len() as f32);
+                sum
+            }
+        }
+    }
+}
+
+/// Tensors side by side along one axis.
+#[derive(Clone, Debug)]
+pub struct Concatenate {
+    /// Axis of the sample shape, from 0.
+    pub axis: usize,
+    /// As the config says it: of the batched tensor, at times negative.
+    keras_axis: i64,
+}
+
+impl Concatenate {
+    /// Along an axis of the sample shape of `rank` dimensions.
+    pub fn new(axis: usize, rank: usize) -> Self {
+        Self { axis, keras_axis: if axis + 1 == rank { -1 } else { axis as i64 + 1 } }
+    }
+    pub(crate) fn class(&self) -> &'static str {
+        "Concatenate"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let keras_axis = config.get("axis").map_or(Some(-1), Value::as_i64).ok_or("its axis is not a whole number")?;
+        let rank = inputs.first().map_or(0, |s| s.len()) as i64;
+        // Axis 0 of the batched tensor is the batch, which no layer may touch.
+        let axis = if keras_axis < 0 { keras_axis + rank } else { keras_axis - 1 };
+        let axis = usize::try_from(axis).ok().filter(|a| (*a as i64) < rank);
+        axis.map(|axis| Self { axis, keras_axis }).ok_or_else(|| {
+            format!("it concatenates along axis {keras_axis} of tensors with {rank} dimensions and the batch")
+        })
+    }
+}
+
+impl Layer for Concatenate {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let [first, rest @ ..] = inputs else { return Err("it has no inputs".into()) };
+        let mut shape = first.to_vec();
+        for other in rest {
+            let alike = other.len() == shape.len()
+                && other.iter().zip(&shape).enumerate().all(|(i, (a, b))| i == self.axis || a == b);
+            if !alike || self.axis >= shape.len() {
+                return Err(format!("its inputs have shapes {inputs:?}, which differ in more than axis {}", self.axis));
+            }
+            shape[self.axis] += other[self.axis];
+        }
+        Ok(shape)
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let shapes: Vec<&[usize]> = inputs.iter().map(|t| &t.shape()[1..]).collect();
+        let sample = self.output_shape(&shapes).unwrap_or_default();
+        let shape = [&inputs[0].shape()[..1], sample.as_slice()].concat();
+        // Everything before the axis counts rows; a row holds each input's stretch after another.
+        let rows: usize = shape[..=self.axis].iter().product();
+        let stretch = |s: &[usize]| s[self.axis..].iter().product::<usize>();
+        let mut data = Vec::with_capacity(shape.iter().product());
+        for row in 0..rows {
+            for (t, s) in inputs.iter().zip(&shapes) {
+                let len = stretch(s);
+                data.extend_from_slice(&t.data()[row * len..(row + 1) * len]);
+            }
+        }
+        Tensor::new(shape, data).unwrap_or_else(|| Tensor::zeros(&[0]))
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "axis": self.keras_axis }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_broadcast_as_numpy_does() {
+        let a = Tensor::new(vec![1, 2, 1, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
+        let b = Tensor::new(vec![1, 1, 3, 1], vec![10.0, 20.0, 30.0]).unwrap();
+        let sum = zip_broadcast(&a, &b, |a, b| a + b);
+        assert_eq!(sum.shape(), [1, 2, 3, 2]);
+        assert_eq!(sum.data(), [11.0, 12.0, 21.0, 22.0, 31.0, 32.0, 13.0, 14.0, 23.0, 24.0, 33.0, 34.0]);
+        assert!(broadcast(&[&[2, 3], &[2]]).is_err());
+    }
+
+    #[test]
+    fn concatenation_keeps_rows_apart() {
+        let a = Tensor::new(vec![2, 1, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
+        let b = Tensor::new(vec![2, 1, 1], vec![5.0, 6.0]).unwrap();
+        let out = Concatenate::new(1, 2).eval(&[&a, &b], &[]);
+        assert_eq!((out.shape(), out.data()), (&[2, 1, 3][..], &[1.0, 2.0, 5.0, 3.0, 4.0, 6.0][..]));
     }
 }

@@ -31,14 +31,7 @@ impl BatchNormalization {
         weights: &mut dyn WeightSource,
     ) -> Result<Self, String> {
         let input = one(inputs)?;
-        let axis = match config.get("axis") {
-            None => -1,
-            Some(Value::Array(a)) if a.len() == 1 => a[0].as_i64().unwrap_or(0),
-            Some(v) => v.as_i64().unwrap_or(0),
-        };
-        if axis != -1 && axis != input.len() as i64 {
-            return Err(format!("it normalizes axis {axis}, only the last one ({}) is supported", input.len()));
-        }
+        last_axis(config, input.len())?;
         let channels = [*input.last().ok_or("its input has no dimensions")?];
         let (center, scale) = (config.bool_or("center", true)?, config.bool_or("scale", true)?);
         Ok(Self {
@@ -94,5 +87,224 @@ impl Layer for BatchNormalization {
     }
     fn to_keras(&self) -> Map<String, Value> {
         settings(json!({ "epsilon": self.epsilon, "center": self.beta.is_some(), "scale": self.gamma.is_some() }))
+    }
+}
+
+/// Layer normalization over the last axis: (x − mean) · rsqrt(variance + epsilon) · gamma + beta, with mean and variance of
+/// each row.
+#[derive(Clone, Debug)]
+pub struct LayerNormalization {
+    /// Scale, unless `scale=False`.
+    pub gamma: Option<Tensor>,
+    /// Offset, unless `center=False`.
+    pub beta: Option<Tensor>,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+impl LayerNormalization {
+    pub(crate) fn class(&self) -> &'static str {
+        "LayerNormalization"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        weights: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let input = one(inputs)?;
+        last_axis(config, input.len())?;
+        let channels = [*input.last().ok_or("its input has no dimensions")?];
+        let (center, scale) = (config.bool_or("center", true)?, config.bool_or("scale", true)?);
+        Ok(Self {
+            gamma: scale.then(|| weights.take("gamma", &channels)).transpose()?,
+            beta: center.then(|| weights.take("beta", &channels)).transpose()?,
+            epsilon: config.f32_or("epsilon", 1e-3)?,
+        })
+    }
+    /// Gamma and beta out of `weights`, or ones and zeros.
+    pub(crate) fn scale_and_offset(&self, weights: &[&Tensor], channels: usize) -> (Vec<f32>, Vec<f32>) {
+        let mut next = weights.iter().map(|w| w.data().to_vec());
+        let mut of = |own: bool, value: f32| if own { next.next().unwrap_or_default() } else { vec![value; channels] };
+        let gamma = of(self.gamma.is_some(), 1.0);
+        (gamma, of(self.beta.is_some(), 0.0))
+    }
+}
+
+impl Layer for LayerNormalization {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let input = one(inputs)?;
+        let own = self.gamma.as_ref().or(self.beta.as_ref()).map(|t| t.data().len());
+        if own.is_some_and(|n| input.last() != Some(&n)) {
+            return Err(format!("it has {own:?} channels and its input has shape {input:?}"));
+        }
+        Ok(input.to_vec())
+    }
+    fn weights(&self) -> Vec<(&'static str, &Tensor)> {
+        let optional = [self.gamma.as_ref().map(|t| ("gamma", t)), self.beta.as_ref().map(|t| ("beta", t))];
+        optional.into_iter().flatten().collect()
+    }
+    fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
+        let mut out = inputs[0].clone();
+        let axis = out.shape().last().copied().unwrap_or(1).max(1);
+        let (gamma, beta) = self.scale_and_offset(weights, axis);
+        let n = axis as f32;
+        for row in out.data_mut().chunks_exact_mut(axis) {
+            let mean = row.iter().sum::<f32>() / n;
+            let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / n;
+            let r = 1.0 / (variance + self.epsilon).sqrt();
+            row.iter_mut().zip(&gamma).zip(&beta).for_each(|((x, g), b)| *x = (*x - mean) * r * g + b);
+        }
+        out
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "epsilon": self.epsilon, "center": self.beta.is_some(), "scale": self.gamma.is_some() }))
+    }
+}
+
+/// Fails unless `axis` is the last one of a tensor whose samples have `rank` dimensions.
+fn last_axis(config: Config<'_>, rank: usize) -> Result<(), String> {
+    let axis = match config.get("axis") {
+        None => -1,
+        Some(Value::Array(a)) if a.len() == 1 => a[0].as_i64().unwrap_or(0),
+        Some(v) => v.as_i64().unwrap_or(0),
+    };
+    if axis == -1 || axis == rank as i64 {
+        return Ok(());
+    }
+    Err(format!("it normalizes axis {axis}, only the last one ({rank}) is supported"))
+}
+
+/// x · scale + offset with constants of the model's config.
+#[derive(Clone, Debug)]
+pub struct Rescaling {
+    /// One factor, or one per channel.
+    pub scale: Vec<f32>,
+    /// One offset, or one per channel.
+    pub offset: Vec<f32>,
+}
+
+impl Rescaling {
+    pub(crate) fn class(&self) -> &'static str {
+        "Rescaling"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let channels = one(inputs)?.last().copied().unwrap_or(1);
+        let list = |key: &str, default: f32| -> Result<Vec<f32>, String> {
+            let values = numbers(config, key)?.unwrap_or_else(|| vec![default]);
+            match values.len() {
+                n if n == 1 || n == channels => Ok(values),
+                n => Err(format!("its {key} has {n} values for {channels} channels")),
+            }
+        };
+        Ok(Self { scale: list("scale", 1.0)?, offset: list("offset", 0.0)? })
+    }
+}
+
+/// A list of numbers of any nesting, or one number.
+fn numbers(config: Config<'_>, key: &str) -> Result<Option<Vec<f32>>, String> {
+    fn collect(value: &Value, into: &mut Vec<f32>) -> Option<()> {
+        match value {
+            Value::Array(a) => a.iter().try_for_each(|v| collect(v, into)),
+            v => Some(into.push(v.as_f64()? as f32)),
+        }
+    }
+    let Some(value) = config.get(key) else { return Ok(None) };
+    let mut all = Vec::new();
+    collect(value, &mut all).ok_or_else(|| format!("its {key} is {value}, numbers are expected"))?;
+    Ok(Some(all))
+}
+
+/// One value, or a list again.
+fn as_config(values: &[f32]) -> Value {
+    if let [only] = values { json!(only) } else { json!(values) }
+}
+
+impl Layer for Rescaling {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        one(inputs).map(<[usize]>::to_vec)
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let mut out = inputs[0].clone();
+        let (scale, offset) = (self.scale.iter().cycle(), self.offset.iter().cycle());
+        out.data_mut().iter_mut().zip(scale.zip(offset)).for_each(|(x, (s, o))| *x = *x * s + o);
+        out
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "scale": as_config(&self.scale), "offset": as_config(&self.offset) }))
+    }
+}
+
+/// (x − mean) / max(sqrt(variance), 1e-7) over the last axis, with statistics of the training data.
+#[derive(Clone, Debug)]
+pub struct Normalization {
+    /// Mean, one value or one per channel.
+    pub mean: Tensor,
+    /// Variance, likewise.
+    pub variance: Tensor,
+    /// The statistics stand in the config and not among the weights.
+    constant: bool,
+}
+
+impl Normalization {
+    pub(crate) fn class(&self) -> &'static str {
+        "Normalization"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        weights: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let input = one(inputs)?;
+        let channels = input.last().copied().unwrap_or(1);
+        if config.bool_or("invert", false)? {
+            return Err("it inverts a normalization, which is not supported".into());
+        }
+        let constant = numbers(config, "mean")?.zip(numbers(config, "variance")?);
+        let (mean, variance, constant) = match constant {
+            Some((mean, variance)) => (Tensor::vector(mean), Tensor::vector(variance), true),
+            None => {
+                let whole = config.0.contains_key("axis") && config.get("axis").is_none();
+                let shape: &[usize] = if whole { &[] } else { &[channels] };
+                if !whole {
+                    last_axis(config, input.len())?;
+                }
+                (weights.take("mean", shape)?, weights.take("variance", shape)?, false)
+            }
+        };
+        let fits = |t: &Tensor| t.data().len() == 1 || t.data().len() == channels;
+        if !fits(&mean) || !fits(&variance) {
+            return Err(format!("it has {} means for {channels} channels", mean.data().len()));
+        }
+        Ok(Self { mean, variance, constant })
+    }
+}
+
+impl Layer for Normalization {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        one(inputs).map(<[usize]>::to_vec)
+    }
+    fn weights(&self) -> Vec<(&'static str, &Tensor)> {
+        if self.constant { Vec::new() } else { vec![("mean", &self.mean), ("variance", &self.variance)] }
+    }
+    fn integers(&self) -> Vec<(&'static str, i32)> {
+        if self.constant { Vec::new() } else { vec![("count", 0)] }
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let mut out = inputs[0].clone();
+        let deviation: Vec<f32> = self.variance.data().iter().map(|v| v.sqrt().max(1e-7)).collect();
+        let (mean, deviation) = (self.mean.data().iter().cycle(), deviation.iter().cycle());
+        out.data_mut().iter_mut().zip(mean.zip(deviation)).for_each(|(x, (m, d))| *x = (*x - m) / d);
+        out
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        let constant = |t: &Tensor| if self.constant { as_config(t.data()) } else { Value::Null };
+        settings(json!({ "axis": [-1], "mean": constant(&self.mean), "variance": constant(&self.variance) }))
     }
 }

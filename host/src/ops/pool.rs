@@ -259,6 +259,51 @@ impl Layer for GlobalAveragePooling2D {
     }
 }
 
+/// Largest value of a channel over all pixels.
+#[derive(Clone, Debug)]
+pub struct GlobalMaxPooling2D {
+    /// Output `[1, 1, c]` instead of `[c]`.
+    pub keepdims: bool,
+}
+
+impl GlobalMaxPooling2D {
+    pub(crate) fn class(&self) -> &'static str {
+        "GlobalMaxPooling2D"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        _: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        config.channels_last()?;
+        Ok(Self { keepdims: config.bool_or("keepdims", false)? })
+    }
+}
+
+impl Layer for GlobalMaxPooling2D {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let [_, _, c] = image(inputs)?;
+        Ok(if self.keepdims { vec![1, 1, c] } else { vec![c] })
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let x = inputs[0];
+        let (n, c) = (x.shape()[0], x.shape()[3]);
+        let mut out = vec![f32::NEG_INFINITY; n * c];
+        let per_image = (x.data().len() / n.max(1)).max(1);
+        for (image, largest) in x.data().chunks_exact(per_image).zip(out.chunks_exact_mut(c)) {
+            for pixel in image.chunks_exact(c) {
+                largest.iter_mut().zip(pixel).for_each(|(m, p)| *m = m.max(*p));
+            }
+        }
+        let shape = if self.keepdims { vec![n, 1, 1, c] } else { vec![n, c] };
+        Tensor::new(shape, out).unwrap_or_else(|| Tensor::zeros(&[0]))
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "data_format": "channels_last", "keepdims": self.keepdims }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -75,24 +75,47 @@ impl Layer for Quantize {
     }
 }
 
+/// Layers that do something in training only, by Keras class. The first is the one that the vendor's pass removes.
+const IDENTITIES: &[&str] = &[
+    "Dropout",
+    "SpatialDropout2D",
+    "AlphaDropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "ActivityRegularization",
+    "RandomFlip",
+    "RandomRotation",
+    "RandomTranslation",
+    "RandomZoom",
+    "RandomContrast",
+    "RandomBrightness",
+];
+
 /// Identity at inference.
 #[derive(Clone, Debug)]
 pub struct Dropout {
-    /// Fraction dropped in training.
-    pub rate: f32,
+    class: &'static str,
 }
 
 impl Dropout {
+    /// Keras' Dropout itself.
+    pub const PLAIN: Self = Self { class: IDENTITIES[0] };
+
+    /// Whether it is of the class `Dropout`.
+    pub fn is_plain(&self) -> bool {
+        self.class == IDENTITIES[0]
+    }
     pub(crate) fn class(&self) -> &'static str {
-        "Dropout"
+        self.class
     }
     pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
+        class: &str,
+        _: Config<'_>,
         _: &[&[usize]],
         _: &mut dyn WeightSource,
     ) -> Result<Self, String> {
-        Ok(Self { rate: config.f32_or("rate", 0.5)? })
+        let class = IDENTITIES.iter().find(|c| **c == class).ok_or("is no identity")?;
+        Ok(Self { class })
     }
 }
 
@@ -105,9 +128,6 @@ impl Layer for Dropout {
     }
     fn reuse(&self, input: Tensor) -> Result<Tensor, Tensor> {
         Ok(input)
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "rate": self.rate }))
     }
 }
 
@@ -201,6 +221,21 @@ impl Layer for Reshape {
     }
 }
 
+/// Rows (above, below) and columns (left, right) as Keras writes them: one number, two, or two pairs.
+fn margins(config: Config<'_>, key: &str, default: usize) -> Result<([usize; 2], [usize; 2]), String> {
+    let Some(value) = config.get(key) else { return Ok(([default; 2], [default; 2])) };
+    let one = |v: &Value| v.as_u64().filter(|v| *v <= 65535).map(|v| v as usize);
+    let two = |v: &Value| match v {
+        Value::Array(a) if a.len() == 2 => one(&a[0]).zip(one(&a[1])).map(|(a, b)| [a, b]),
+        v => one(v).map(|v| [v, v]),
+    };
+    let both = match value {
+        Value::Array(a) if a.len() == 2 => two(&a[0]).zip(two(&a[1])),
+        v => two(v).map(|v| (v, v)),
+    };
+    both.ok_or_else(|| format!("its {key} is {value}"))
+}
+
 /// Rows and columns of zeros around an image.
 #[derive(Clone, Debug)]
 pub struct ZeroPadding2D {
@@ -221,17 +256,8 @@ impl ZeroPadding2D {
         _: &mut dyn WeightSource,
     ) -> Result<Self, String> {
         config.channels_last()?;
-        let value = config.get("padding").cloned().unwrap_or(json!(1));
-        let one = |v: &Value| v.as_u64().filter(|v| *v <= 65535).map(|v| v as usize);
-        let two = |v: &Value| match v {
-            Value::Array(a) if a.len() == 2 => one(&a[0]).zip(one(&a[1])).map(|(a, b)| [a, b]),
-            v => one(v).map(|v| [v, v]),
-        };
-        let both = match &value {
-            Value::Array(a) if a.len() == 2 => two(&a[0]).zip(two(&a[1])),
-            v => two(v).map(|v| (v, v)),
-        };
-        both.map(|(rows, columns)| Self { rows, columns }).ok_or_else(|| format!("its padding is {value}"))
+        let (rows, columns) = margins(config, "padding", 1)?;
+        Ok(Self { rows, columns })
     }
 }
 
@@ -254,5 +280,195 @@ impl Layer for ZeroPadding2D {
     }
     fn to_keras(&self) -> Map<String, Value> {
         settings(json!({ "padding": [self.rows, self.columns], "data_format": "channels_last" }))
+    }
+}
+
+/// Rows and columns cut off an image.
+#[derive(Clone, Debug)]
+pub struct Cropping2D {
+    /// Rows above and below.
+    pub rows: [usize; 2],
+    /// Columns left and right.
+    pub columns: [usize; 2],
+}
+
+impl Cropping2D {
+    pub(crate) fn class(&self) -> &'static str {
+        "Cropping2D"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        _: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        config.channels_last()?;
+        let (rows, columns) = margins(config, "cropping", 0)?;
+        Ok(Self { rows, columns })
+    }
+}
+
+impl Layer for Cropping2D {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let [h, w, c] = image(inputs)?;
+        let rest = |size: usize, cut: [usize; 2]| size.checked_sub(cut[0] + cut[1]).filter(|d| *d > 0);
+        let both = rest(h, self.rows).zip(rest(w, self.columns));
+        both.map(|(h, w)| vec![h, w, c]).ok_or_else(|| format!("nothing remains of its input of {h}x{w} pixels"))
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let x = inputs[0];
+        let [n, h, w, c] = [x.shape()[0], x.shape()[1], x.shape()[2], x.shape()[3]];
+        let (oh, ow) = (h - self.rows[0] - self.rows[1], w - self.columns[0] - self.columns[1]);
+        let mut data = Vec::with_capacity(n * oh * ow * c);
+        for (i, row) in x.data().chunks_exact(w * c).enumerate() {
+            if (self.rows[0]..self.rows[0] + oh).contains(&(i % h)) {
+                data.extend_from_slice(&row[self.columns[0] * c..][..ow * c]);
+            }
+        }
+        Tensor::new(vec![n, oh, ow, c], data).unwrap_or_else(|| Tensor::zeros(&[0]))
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "cropping": [self.rows, self.columns], "data_format": "channels_last" }))
+    }
+}
+
+/// How an image is enlarged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interpolation {
+    /// Every pixel repeated.
+    Nearest,
+    /// Weighted mean of the four nearest pixels, whose centres are at half-integers.
+    Bilinear,
+}
+
+/// An image enlarged by whole factors.
+#[derive(Clone, Debug)]
+pub struct UpSampling2D {
+    /// Factors, vertical and horizontal.
+    pub size: [usize; 2],
+    /// Method.
+    pub interpolation: Interpolation,
+}
+
+impl UpSampling2D {
+    pub(crate) fn class(&self) -> &'static str {
+        "UpSampling2D"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        _: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        config.channels_last()?;
+        let interpolation = match config.str_or("interpolation", "nearest")? {
+            "nearest" => Interpolation::Nearest,
+            "bilinear" => Interpolation::Bilinear,
+            other => return Err(format!("interpolation is `{other}`, `nearest` or `bilinear` is expected")),
+        };
+        Ok(Self { size: config.pair("size", [2, 2])?, interpolation })
+    }
+}
+
+/// The two neighbours of each output along an axis, and the weight of the second, as TensorFlow computes them: the
+/// centre of output `o` lies at (o + 0.5) / factor − 0.5, in f32.
+fn neighbours(input: usize, output: usize) -> Vec<(usize, usize, f32)> {
+    let scale = input as f32 / output as f32;
+    (0..output)
+        .map(|o| {
+            let at = (o as f32 + 0.5) * scale - 0.5;
+            let floor = at.floor();
+            let low = floor.max(0.0) as usize;
+            let high = (at.ceil().max(0.0) as usize).min(input - 1);
+            (low.min(input - 1), high, at - floor)
+        })
+        .collect()
+}
+
+impl Layer for UpSampling2D {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let [h, w, c] = image(inputs)?;
+        Ok(vec![h * self.size[0], w * self.size[1], c])
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let x = inputs[0];
+        let [n, h, w, c] = [x.shape()[0], x.shape()[1], x.shape()[2], x.shape()[3]];
+        let (oh, ow) = (h * self.size[0], w * self.size[1]);
+        let pixel = |image: usize, y: usize, x0: usize| &x.data()[((image * h + y) * w + x0) * c..][..c];
+        let mut data = Vec::with_capacity(n * oh * ow * c);
+        let (rows, columns) = (neighbours(h, oh), neighbours(w, ow));
+        for (image, oy, ox) in (0..n).flat_map(|i| (0..oh).flat_map(move |y| (0..ow).map(move |x| (i, y, x)))) {
+            if self.interpolation == Interpolation::Nearest {
+                data.extend_from_slice(pixel(image, oy / self.size[0], ox / self.size[1]));
+                continue;
+            }
+            let ((y0, y1, fy), (x0, x1, fx)) = (rows[oy], columns[ox]);
+            let corners = [pixel(image, y0, x0), pixel(image, y0, x1), pixel(image, y1, x0), pixel(image, y1, x1)];
+            data.extend((0..c).map(|i| {
+                let [a, b, d, e] = corners.map(|p| p[i]);
+                let (top, bottom) = (a + (b - a) * fx, d + (e - d) * fx);
+                top + (bottom - top) * fy
+            }));
+        }
+        Tensor::new(vec![n, oh, ow, c], data).unwrap_or_else(|| Tensor::zeros(&[0]))
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        let interpolation = if self.interpolation == Interpolation::Nearest { "nearest" } else { "bilinear" };
+        settings(json!({ "size": self.size, "data_format": "channels_last", "interpolation": interpolation }))
+    }
+}
+
+/// Dimensions in another order.
+#[derive(Clone, Debug)]
+pub struct Permute {
+    /// For each output dimension, the dimension of the sample that it is, from 0.
+    pub dims: Vec<usize>,
+}
+
+impl Permute {
+    pub(crate) fn class(&self) -> &'static str {
+        "Permute"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let value = config.get("dims").cloned().unwrap_or(Value::Null);
+        let dims: Option<Vec<usize>> = value
+            .as_array()
+            .and_then(|a| a.iter().map(|v| v.as_u64().and_then(|v| usize::try_from(v).ok()?.checked_sub(1))).collect());
+        let dims = dims.ok_or_else(|| format!("its dims are {value}, a list of whole numbers from 1 is expected"))?;
+        let own = Self { dims };
+        own.output_shape(inputs).map(|_| own)
+    }
+}
+
+impl Layer for Permute {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let input = one(inputs)?;
+        let mut sorted = self.dims.clone();
+        sorted.sort_unstable();
+        if !sorted.into_iter().eq(0..input.len()) {
+            return Err(format!("its dims {:?} are no order of the {} of its input", self.dims, input.len()));
+        }
+        Ok(self.dims.iter().map(|d| input[*d]).collect())
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let x = inputs[0];
+        let sample = &x.shape()[1..];
+        let size = sample.iter().product::<usize>().max(1);
+        let stride = |d: usize| sample[d + 1..].iter().product::<usize>();
+        let from = self.dims.iter().fold(vec![0usize], |all, d| {
+            let step = stride(*d);
+            all.iter().flat_map(|base| (0..sample[*d]).map(move |k| base + k * step)).collect()
+        });
+        let data = x.data().chunks_exact(size).flat_map(|image| from.iter().map(|i| image[*i])).collect();
+        let shape = x.shape()[..1].iter().copied().chain(self.dims.iter().map(|d| sample[*d])).collect();
+        Tensor::new(shape, data).unwrap_or_else(|| Tensor::zeros(&[0]))
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "dims": self.dims.iter().map(|d| d + 1).collect::<Vec<_>>() }))
     }
 }
