@@ -243,6 +243,33 @@ pub fn time(model: &Deployable<'_>, sim: &mut SimDpu) -> Result<(), Error> {
     Ok(())
 }
 
+/// Cycles from one frame's start to the next one's on each of `cores` cores that are kept busy and share a memory of
+/// `ddr_bytes` bytes per cycle (0: no limit).
+///
+/// The cores run the same network, each its own frames. Steps on the CPU take no time.
+/// Errors: as [`time`].
+pub fn busy(model: &Deployable<'_>, sim: &mut SimDpu, cores: u32, ddr_bytes: f64) -> Result<f64, Error> {
+    check_target(model, sim)?;
+    let fail = |step| move |error| Error::Run(RunError::Dpu { step, error });
+    let gap = (sim.costs.job_us * f64::from(sim.clock_mhz)) as u64;
+    let mut jobs = Vec::new();
+    for (step, job) in (0u16..).zip(model.steps()) {
+        if let Step::Dpu(job) = job
+            && let Some(mut machine) = Machine::new(&sim.target, &mut sim.banks)
+        {
+            let entries = schedule::fetch(&machine, &sim.costs, model.job_code(&job)).map_err(fail(step))?;
+            let work = schedule::work(&mut machine, &entries).map_err(fail(step))?;
+            jobs.push((entries, work, gap));
+        }
+    }
+    let run = |cores, alone| {
+        let mut ddr = timing::Ddr::new(ddr_bytes);
+        schedule::share(&jobs, &sim.costs, &mut ddr, cores, alone).map_err(fail(0))
+    };
+    let alone = run(1, 0)?;
+    if cores <= 1 { Ok(alone) } else { run(cores, alone as u64) }
+}
+
 /// A machine's error as the simulator's.
 fn in_simulation(error: RunError<ExecError>) -> RunError<SimError> {
     match error {

@@ -32,29 +32,6 @@ pub struct CycleReport {
     pub layers: Vec<LayerCycles>,
 }
 
-/// What a board makes of it when its cores are kept busy.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Throughput {
-    /// Frames per second of one core that always has a job.
-    pub fps_one_core_busy: f64,
-    /// Frames per second of all cores together, limited by the memory they share.
-    pub fps_all_cores: f64,
-}
-
-impl CycleReport {
-    /// On `cores` cores that share a memory of `ddr_mb_per_s` megabytes (10^6 bytes) per second; 0 means unlimited.
-    ///
-    /// The slower of two bounds: cores × one core, and memory rate / bytes of a frame (INF: memory is shared fairly and
-    /// loses nothing to sharing).
-    pub fn throughput(&self, cores: u32, ddr_mb_per_s: u32) -> Throughput {
-        let one = if self.latency_us > 0.0 { 1e6 / self.latency_us } else { 0.0 };
-        let bytes = (self.bytes_in + self.bytes_out) as f64;
-        let memory =
-            if ddr_mb_per_s > 0 && bytes > 0.0 { f64::from(ddr_mb_per_s) * 1e6 / bytes } else { f64::INFINITY };
-        Throughput { fps_one_core_busy: one, fps_all_cores: (one * f64::from(cores)).min(memory) }
-    }
-}
-
 /// Busy cycles of the four engines: cycles in which at least one instruction of the engine runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineCycles {
