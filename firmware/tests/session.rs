@@ -299,7 +299,8 @@ fn dpu_code_runs_in_software() {
     assert!(target.bank_bytes() <= BANKS);
     let (mut client, board, _) = connect(0, 3, Limits::default());
     for seed in 1..6 {
-        let graph = random_graph(seed, graphs::Limits { ops: 6, side: 12, channels: 20, cpu_only: false });
+        let graph =
+            random_graph(seed, graphs::Limits { ops: 6, side: 12, channels: 20, cpu_only: false, extreme: false });
         let file = compile::dpu(&graph, &target, &DpuOptions::default()).unwrap().to_bytes(&[]).unwrap();
         let inputs = random_inputs(&graph, seed);
         client.load(&file).unwrap();

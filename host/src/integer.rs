@@ -233,3 +233,12 @@ impl IntOp {
         }
     }
 }
+
+/// A shape read as `[h, w, c]`: missing leading dimensions are 1, surplus ones are rows.
+pub fn image(shape: &[usize]) -> [usize; 3] {
+    match shape {
+        [rows @ .., w, c] => [rows.iter().product(), *w, *c],
+        [c] => [1, 1, *c],
+        [] => [1, 1, 1],
+    }
+}

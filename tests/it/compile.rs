@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use shiftwise::compile::{self, CpuOptions, DpuOptions, Program};
+use shiftwise::eval::integer::{self as engine, Value};
 use shiftwise::integer::{IntAct, IntGraph, IntOpKind, Kind, TensorIx};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::fix::FixPos;
@@ -101,8 +102,35 @@ fn short(text: &str) -> String {
 }
 
 #[test]
+fn the_engine_computes_the_integer_form() {
+    let mut values = 0;
+    for seed in 0..2000 {
+        let limits = Limits { extreme: seed % 2 == 0, ..Limits::CPU };
+        let graph = random_graph(seed, limits);
+        let inputs = random_inputs(&graph, seed);
+        let of_kind = |(t, bytes): (&TensorIx, &Vec<u8>)| match graph.tensors[t.0].kind {
+            Kind::Fixed(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
+            Kind::Float => {
+                Value::Float(bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+            }
+        };
+        let got = engine::Engine::new(&graph).run(graph.inputs.iter().zip(&inputs).map(of_kind).collect(), |_| true);
+        for (i, (want, got)) in evaluate(&graph, &inputs).iter().zip(&got).enumerate() {
+            let got = got.as_ref().unwrap().to_bytes();
+            if &got != want {
+                let op = graph.ops.iter().find(|o| o.output.0 == i).map(|o| short(&format!("{:?}", o.kind)));
+                let at = (0..want.len()).find(|k| got.get(*k) != want.get(*k));
+                panic!("seed {seed}: {} differs at {at:?}; made by {op:?}", graph.tensors[i].name);
+            }
+            values += want.len();
+        }
+    }
+    assert!(values > 5_000_000, "{values}");
+}
+
+#[test]
 fn cpu_programs_compute_the_integer_form() {
-    let limits = Limits { ops: 12, side: 12, channels: 20, cpu_only: true };
+    let limits = Limits::CPU;
     let mut values = 0;
     for seed in 0..300 {
         let graph = random_graph(seed, limits);
@@ -163,7 +191,7 @@ fn dpu_programs_compute_the_integer_form() {
         for seed in seeds {
             let side = [8, 20, 40][seed as usize % 3];
             let channels = [70, 40, 20][seed as usize % 3];
-            let limits = Limits { ops: 8, side, channels, cpu_only: seed % 5 == 0 };
+            let limits = Limits { ops: 8, side, channels, cpu_only: seed % 5 == 0, extreme: false };
             let graph = random_graph(seed, limits);
             let options = DpuOptions { gather_weights: seed % 2 == 0, ..DpuOptions::default() };
             check_dpu(&format!("seed {seed}"), &graph, &target, &options);

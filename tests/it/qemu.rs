@@ -120,7 +120,8 @@ fn dpu_code_runs_on_mps2_an386() {
     let image = build(board("mps2-an386").unwrap()).unwrap();
     for (name, seed) in [("B512", 3), ("B1152", 4), ("B4096", 5)] {
         let target = shiftwise_targets::find(name).unwrap();
-        let graph = random_graph(seed, graphs::Limits { ops: 6, side: 12, channels: 20, cpu_only: false });
+        let graph =
+            random_graph(seed, graphs::Limits { ops: 6, side: 12, channels: 20, cpu_only: false, extreme: false });
         let file = compile::dpu(&graph, &target, &DpuOptions::default()).unwrap().to_bytes(&[]).unwrap();
         let inputs = random_inputs(&graph, seed);
         let session = run_on_board(&spec, &image.elf, &file, [inputs.clone()], Report::Bytes).unwrap();

@@ -9,7 +9,7 @@ use super::pack;
 use super::plan::{Policy, Sharing};
 use super::program::{Engine, LayerRow, Program, ProgramStep, op_name};
 use crate::Error;
-use crate::integer::{IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx};
+use crate::integer::{IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx, image};
 
 /// Largest left shift of an operand of a sum on the CPU.
 const MAX_READ_SHIFT: u32 = 20;
@@ -185,15 +185,6 @@ fn pool(graph: &IntGraph, op: &IntOp, window: &Window, kind: PoolKind, shift: i3
 
 fn refuse(layer: &str, text: String) -> Error {
     Error::Compile(format!("layer `{layer}`: {text}"))
-}
-
-/// A shape read as `[h, w, c]`: missing leading dimensions are 1, surplus ones are rows.
-pub(super) fn image(shape: &[usize]) -> [usize; 3] {
-    match shape {
-        [rows @ .., w, c] => [rows.iter().product(), *w, *c],
-        [c] => [1, 1, *c],
-        [] => [1, 1, 1],
-    }
 }
 
 /// A tensor's shape.

@@ -6,12 +6,12 @@ use shiftwise_core::isa::{Activation, alu_mode};
 use shiftwise_core::target::Target;
 
 use super::constraint::{self, Facts};
-use super::cpu::{image, position, shape};
+use super::cpu::{position, shape};
 use super::pack;
 use super::program::op_name;
 use super::schedule::{Compute, Layer, Map, Pass};
 use super::tile::{Machine, Shape, Unit};
-use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx};
+use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx, image};
 use shiftwise_core::shape::Window;
 
 /// An op as layers, with the constants they share.

@@ -13,7 +13,7 @@ mod pool;
 use self::conv::{Flavour, Prepared};
 use self::pool::pool;
 use crate::error::Error;
-use crate::integer::{IntAct, IntGraph, IntOpKind, Kind, TensorIx};
+use crate::integer::{IntAct, IntGraph, IntOpKind, Kind, TensorIx, image};
 use crate::tensor::Tensor;
 use shiftwise_core::arith::{Round, requantize, requantize_i8};
 use shiftwise_core::cpu;
@@ -167,11 +167,11 @@ impl<'a> Engine<'a> {
             (IntOpKind::ConvTranspose(c), Some(p)) => p.run(c, Flavour::Transposed, fixed(0), out.kind),
             (IntOpKind::MaxPool { window, shift, act }, _) => {
                 let finish = |acc: i32| finish(acc, *shift, *act, out.kind);
-                pool(fixed(0), shape(0), window, i32::MIN, i32::max, finish)
+                pool(fixed(0), image(shape(0)), window, i32::MIN, i32::max, finish)
             }
             (IntOpKind::AveragePool { window, m, shift, act }, _) => {
                 let finish = |acc: i32| finish_wide(i64::from(acc) * i64::from(*m), *shift, *act, out.kind);
-                pool(fixed(0), shape(0), window, 0, |acc, x| acc + x, finish)
+                pool(fixed(0), image(shape(0)), window, 0, |acc, x| acc + x, finish)
             }
             (IntOpKind::Add { shift_read, shift_write, act }, _) => {
                 let mut sum = vec![0i64; fixed(0).len()];
@@ -202,8 +202,8 @@ impl<'a> Engine<'a> {
                 let operands: Vec<_> = shifts.iter().enumerate().map(|(k, s)| (fixed(k), shape(k), *s)).collect();
                 moves::concat(&operands, *axis, &out.shape)
             }
-            (IntOpKind::UpSample { factor, shift }, _) => moves::upsample(fixed(0), shape(0), *factor, *shift),
-            (IntOpKind::Pad { before, .. }, _) => moves::pad(fixed(0), shape(0), *before, &out.shape),
+            (IntOpKind::UpSample { factor, shift }, _) => moves::upsample(fixed(0), image(shape(0)), *factor, *shift),
+            (IntOpKind::Pad { before, .. }, _) => moves::pad(fixed(0), image(shape(0)), *before, image(&out.shape)),
             (IntOpKind::Permute { dims }, _) => moves::permute(fixed(0), shape(0), dims),
             (IntOpKind::Softmax, _) => {
                 let x = x[0].0.to_floats(x[0].1);

@@ -21,8 +21,7 @@ pub(super) fn concat(operands: &[(&[i8], &[usize], i32)], axis: usize, out: &[us
 }
 
 /// Each pixel of `[h, w, c]` `factor[0]` × `factor[1]` times.
-pub(super) fn upsample(x: &[i8], shape: &[usize], factor: [usize; 2], shift: i32) -> Vec<i8> {
-    let &[_, w, c] = shape else { return Vec::new() };
+pub(super) fn upsample(x: &[i8], [_, w, c]: [usize; 3], factor: [usize; 2], shift: i32) -> Vec<i8> {
     let mut y = Vec::with_capacity(x.len() * factor[0] * factor[1]);
     for row in x.chunks_exact((w * c).max(1)) {
         let start = y.len();
@@ -38,8 +37,8 @@ pub(super) fn upsample(x: &[i8], shape: &[usize], factor: [usize; 2], shift: i32
 }
 
 /// `[h, w, c]` with zeros around it, as a map of shape `out`.
-pub(super) fn pad(x: &[i8], shape: &[usize], before: [usize; 2], out: &[usize]) -> Vec<i8> {
-    let (&[_, w, c], &[_, width, _]) = (shape, out) else { return Vec::new() };
+pub(super) fn pad(x: &[i8], [_, w, c]: [usize; 3], before: [usize; 2], out: [usize; 3]) -> Vec<i8> {
+    let width = out[1];
     let mut y = vec![0; out.iter().product()];
     for (row, from) in x.chunks_exact((w * c).max(1)).enumerate() {
         let at = ((row + before[0]) * width + before[1]) * c;

@@ -5,13 +5,12 @@ use shiftwise_core::shape::Window;
 /// Reduces the pixels under each window with `step`, from `start`, and finishes each channel; padding is left out.
 pub(super) fn pool(
     x: &[i8],
-    shape: &[usize],
+    [h, w, c]: [usize; 3],
     window: &Window,
     start: i32,
     step: impl Fn(i32, i32) -> i32,
     finish: impl Fn(i32) -> i8,
 ) -> Vec<i8> {
-    let &[h, w, c] = shape else { return Vec::new() };
     let (oh, ow) = (window.outputs(0, h as u32) as usize, window.outputs(1, w as u32) as usize);
     let range = |axis: usize, o: usize, size: usize| {
         let first = o * usize::from(window.stride[axis]);
