@@ -21,6 +21,7 @@ fn table(name: &str, folder: &Path) -> io::Result<String> {
 fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
-    let text = table("DPU_FILES", &root.join("dpu"))? + &table("BOARD_FILES", &root.join("boards"))?;
+    let tables = [("DPU_FILES", "dpu"), ("BOARD_FILES", "boards"), ("TIMING_FILES", "timing")];
+    let text = tables.iter().map(|(name, folder)| table(name, &root.join(folder))).collect::<io::Result<String>>()?;
     fs::write(out.join("files.rs"), text)
 }

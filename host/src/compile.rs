@@ -13,10 +13,12 @@ mod hazard;
 mod lower;
 pub mod pack;
 pub mod plan;
+mod price;
 pub mod program;
 mod schedule;
 mod tile;
 
 pub use cpu::{CpuOptions, compile as cpu};
 pub use dpu::{DpuOptions, compile as dpu, placement};
+pub use price::cpu_us;
 pub use program::{Engine, LayerRow, MemoryMap, Program};

@@ -31,7 +31,7 @@ use shiftwise_core::run::{self, Dpu, Memory, Observer, RunError};
 use shiftwise_core::target::Target;
 
 pub use explain::{Explanation, explain};
-pub use report::CycleReport;
+pub use report::{Bound, CycleReport};
 pub use timing::Costs;
 
 /// Why a simulation stopped.
@@ -140,6 +140,8 @@ pub struct Event {
     pub bytes_out: u64,
     /// Multiply-accumulates of the array.
     pub macs: u64,
+    /// Whether it loads constants: weights or biases.
+    pub constants: bool,
 }
 
 /// One run of a job.
@@ -199,7 +201,7 @@ impl SimDpu {
 
     /// Cycles in total, per engine and per layer of the recorded jobs.
     pub fn report(&self, model: &Deployable<'_>) -> CycleReport {
-        report::report(&self.target, self.clock_mhz, &self.jobs, model)
+        report::report(self, model)
     }
 
     /// The recorded jobs in the Chrome trace format (also read by Perfetto), as JSON text.

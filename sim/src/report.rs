@@ -3,9 +3,8 @@
 use serde::{Deserialize, Serialize};
 use shiftwise_core::isa::Engine;
 use shiftwise_core::model::{Deployable, LayerSpan, Step};
-use shiftwise_core::target::Target;
 
-use crate::{Event, JobRun};
+use crate::{Event, JobRun, SimDpu};
 
 /// Cycles of one frame on one core, without host and driver time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,10 +17,10 @@ pub struct CycleReport {
     pub clock_mhz: u32,
     /// Cycles of all jobs, one after the other.
     pub cycles: u64,
-    /// The same in microseconds at the clock.
+    /// The same in microseconds at the clock, with the time that starting a job takes.
     pub latency_us: f64,
     /// Share of the array's peak that the layers' own multiply-accumulates reach, 0..=1.
-    pub utilisation: f64,
+    pub utilization: f64,
     /// Bytes read from memory.
     pub bytes_in: u64,
     /// Bytes written to memory.
@@ -85,15 +84,60 @@ pub struct LayerCycles {
     /// Multiply-accumulates as the user counts them.
     pub macs: u64,
     /// Share of the array's peak in the cycles it adds, 0..=1.
-    pub utilisation: f64,
+    pub utilization: f64,
     /// Bytes read from memory.
     pub bytes_in: u64,
+    /// Of these, weights and biases.
+    pub bytes_constants: u64,
     /// Bytes written to memory.
     pub bytes_out: u64,
     /// Busy cycles per engine.
     pub engines: EngineCycles,
+    /// What it waits for most.
+    pub bound: Bound,
     /// Instructions.
     pub instructions: u32,
+}
+
+/// What limits a layer: the engine that is busiest, and for loads the larger part of the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// The convolution array.
+    Conv,
+    /// The ALU and element-wise arrays.
+    Misc,
+    /// Loading weights.
+    Weights,
+    /// Loading feature maps.
+    Maps,
+    /// Saving feature maps.
+    Save,
+    /// No engine: each is idle more than half of the time that the layer adds, waiting for others.
+    Latency,
+}
+
+impl Bound {
+    /// A word for tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Conv => "conv",
+            Self::Misc => "misc",
+            Self::Weights => "weights",
+            Self::Maps => "maps",
+            Self::Save => "save",
+            Self::Latency => "latency",
+        }
+    }
+
+    fn of(e: &EngineCycles, cycles: u64, constants: u64, bytes_in: u64) -> Self {
+        let load = if 2 * constants > bytes_in { Self::Weights } else { Self::Maps };
+        let busy = [(Self::Save, e.save), (load, e.load), (Self::Misc, e.misc), (Self::Conv, e.conv)];
+        match busy.into_iter().max_by_key(|(_, busy)| *busy) {
+            Some((bound, busy)) if 2 * busy >= cycles => bound,
+            _ => Self::Latency,
+        }
+    }
 }
 
 /// The step of a job in the deployable, by its code offset.
@@ -109,12 +153,12 @@ pub(crate) fn span<'e>(events: &'e [Event], layer: &LayerSpan<'_>) -> &'e [Event
     &events[first..end]
 }
 
-pub(crate) fn report(target: &Target, clock_mhz: u32, jobs: &[JobRun], model: &Deployable<'_>) -> CycleReport {
-    let peak = f64::from(target.peak_ops_per_cycle()) / 2.0;
+pub(crate) fn report(sim: &SimDpu, model: &Deployable<'_>) -> CycleReport {
+    let peak = f64::from(sim.target.peak_ops_per_cycle()) / 2.0;
     let share = |macs: u64, cycles: u64| if cycles == 0 { 0.0 } else { macs as f64 / (peak * cycles as f64) };
     let mut engines = EngineCycles::default();
     let mut layers = Vec::new();
-    for job in jobs {
+    for job in &sim.jobs {
         engines.add(&EngineCycles::of(job.events.iter()));
         let Some(step) = step_of(model, job) else { continue };
         let mut spans: Vec<LayerSpan<'_>> = model.layers().filter(|l| l.step == step).collect();
@@ -127,6 +171,9 @@ pub(crate) fn report(target: &Target, clock_mhz: u32, jobs: &[JobRun], model: &D
             let until = if position + 1 == spans.len() { job.cycles } else { end.max(reached) };
             let cycles = until - reached;
             reached = until;
+            let bytes_in = events.iter().map(|e| e.bytes_in).sum();
+            let bytes_constants = events.iter().filter(|e| e.constants).map(|e| e.bytes_in).sum();
+            let engines = EngineCycles::of(events.iter());
             layers.push(LayerCycles {
                 layer: layer.layer.into(),
                 step,
@@ -134,23 +181,25 @@ pub(crate) fn report(target: &Target, clock_mhz: u32, jobs: &[JobRun], model: &D
                 end,
                 cycles,
                 macs: layer.macs,
-                utilisation: share(layer.macs, cycles),
-                bytes_in: events.iter().map(|e| e.bytes_in).sum(),
+                utilization: share(layer.macs, cycles),
+                bytes_in,
+                bytes_constants,
                 bytes_out: events.iter().map(|e| e.bytes_out).sum(),
-                engines: EngineCycles::of(events.iter()),
+                engines,
+                bound: Bound::of(&engines, cycles, bytes_constants, bytes_in),
                 instructions: layer.count,
             });
         }
     }
-    let all = || jobs.iter().flat_map(|j| &j.events);
-    let cycles = jobs.iter().map(|j| j.cycles).sum();
+    let all = || sim.jobs.iter().flat_map(|j| &j.events);
+    let cycles = sim.jobs.iter().map(|j| j.cycles).sum();
     CycleReport {
         model: model.facts().name.into(),
-        target: target.name.as_str().into(),
-        clock_mhz,
+        target: sim.target.name.as_str().into(),
+        clock_mhz: sim.clock_mhz,
         cycles,
-        latency_us: cycles as f64 / f64::from(clock_mhz.max(1)),
-        utilisation: share(layers.iter().map(|l| l.macs).sum(), cycles),
+        latency_us: cycles as f64 / f64::from(sim.clock_mhz.max(1)) + sim.costs.job_us * sim.jobs.len() as f64,
+        utilization: share(layers.iter().map(|l| l.macs).sum(), cycles),
         bytes_in: all().map(|e| e.bytes_in).sum(),
         bytes_out: all().map(|e| e.bytes_out).sum(),
         engines,

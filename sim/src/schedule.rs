@@ -5,7 +5,8 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use shiftwise_core::exec::{ExecError, Fault, Machine, Work};
 use shiftwise_core::isa::codec::program;
-use shiftwise_core::isa::{Engine, Kind, Line};
+use shiftwise_core::isa::{Engine, Inst, Kind, Line};
+use shiftwise_core::model::Region;
 use shiftwise_core::run::Memory;
 
 use crate::timing::{Ddr, Ports};
@@ -142,6 +143,7 @@ impl<'e> Core<'e> {
                     bytes_in: work.bytes_in,
                     bytes_out: work.bytes_out,
                     macs: work.macs,
+                    constants: matches!(entry.line.inst, Inst::Load(l) if l.reg_id == Region::Constants as u32),
                 });
                 self.completions.push(Reverse((self.free[e], index, true)));
                 self.completions.push(Reverse((end, index, false)));

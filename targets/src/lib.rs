@@ -3,10 +3,12 @@
 //! This crate turns files into [`shiftwise_core::target::Target`] and [`Board`]; how a DPU behaves is not its business.
 
 pub mod parse;
+pub mod timing;
 
 use std::path::Path;
 
 pub use parse::{Board, MemoryRange};
+pub use timing::Timing;
 use shiftwise_core::target::Target;
 
 include!(concat!(env!("OUT_DIR"), "/files.rs"));

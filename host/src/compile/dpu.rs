@@ -30,11 +30,13 @@ pub struct DpuOptions {
     /// One LOAD for all output channels of a lane, where rows of weights fill whole bank addresses. Default off: vendor
     /// programs have one LOAD per output channel (DEC), and no sample shows that the hardware takes more (INF).
     pub gather_weights: bool,
+    /// The program is for timing alone: an op that the CPU has no kernel for gets no step instead of being an error.
+    pub timing_only: bool,
 }
 
 impl Default for DpuOptions {
     fn default() -> Self {
-        Self { observe: true, strict: false, gather_weights: false }
+        Self { observe: true, strict: false, gather_weights: false, timing_only: false }
     }
 }
 
@@ -91,7 +93,11 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
             continue;
         }
         let before = program.constants.len();
-        let step = cpu::lower(graph, op, &mut program.constants)?;
+        let step = match cpu::lower(graph, op, &mut program.constants) {
+            Ok(step) => Some(step),
+            Err(_) if options.timing_only => None,
+            Err(e) => return Err(e),
+        };
         let reason = match &places[at] {
             Place::Cpu(reason) => Some(reason.clone()),
             Place::Dpu { .. } | Place::View => None,
@@ -99,9 +105,10 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
         program.layers.push(LayerRow {
             constant_bytes: (program.constants.len() - before) as u64,
             reason,
-            ..LayerRow::new(graph, op, Engine::Cpu, Some(program.steps.len()))
+            cpu_us: Some(super::cpu_us(graph, op)),
+            ..LayerRow::new(graph, op, Engine::Cpu, step.as_ref().map(|_| program.steps.len()))
         });
-        program.steps.push(step);
+        program.steps.extend(step);
         at += 1;
     }
     Ok(program)

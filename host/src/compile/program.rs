@@ -150,6 +150,8 @@ pub struct LayerRow {
     pub engine: Engine,
     /// Why it isn't on the DPU, if it isn't.
     pub reason: Option<String>,
+    /// Microseconds on the CPU, estimated, if it runs there beside a DPU.
+    pub cpu_us: Option<f64>,
     /// Step that executes it.
     pub step: Option<usize>,
     /// Multiply-accumulates as the user counts them.
@@ -179,6 +181,7 @@ impl LayerRow {
             op: op_name(&op.kind),
             engine: if view { Engine::View } else { engine },
             reason: None,
+            cpu_us: None,
             step,
             macs: op.macs(),
             engine_macs: 0,
