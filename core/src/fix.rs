@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::arith::{Round, limits};
 
 /// A fix position: the number of fraction bits of a tensor. `value = q · 2^(-pos)`; may be negative.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct FixPos(pub i8);
 

@@ -5,36 +5,49 @@ use std::collections::BTreeMap;
 use crate::error::Error;
 use crate::eval::{self, Hooks, Point, Samples};
 use crate::ir::{Graph, NodeId};
-use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
-use crate::quantizer::{self, Calibrated};
+use crate::quant::{ActivationQuant, Fit, QuantGraph, Quantizer};
+use crate::quantizer;
 use crate::tensor::Tensor;
+use shiftwise_core::fix::FixPos;
 
-/// Positions that the batches voted for, and the last batch's range.
+/// Positions that the batches voted for, and the last batch's state.
 #[derive(Debug, Default)]
 struct Votes {
     /// (position, votes) in order of first appearance.
-    count: Vec<(i8, usize)>,
-    range: (f32, f32),
+    count: Vec<(FixPos, usize)>,
+    last: Vec<Fit>,
 }
 
 impl Votes {
-    fn add(&mut self, c: Calibrated) {
-        self.range = (c.min, c.max);
-        match self.count.iter_mut().find(|(p, _)| *p == c.pos.0) {
-            Some((_, n)) => *n += 1,
-            None => self.count.push((c.pos.0, 1)),
+    fn add(&mut self, fits: Vec<Fit>) {
+        // Channels don't vote: the last batch decides, as in the vendor's tool.
+        if let [fit] = fits[..] {
+            match self.count.iter_mut().find(|(p, _)| *p == fit.pos) {
+                Some((_, n)) => *n += 1,
+                None => self.count.push((fit.pos, 1)),
+            }
         }
+        self.last = fits;
     }
 
-    /// The most frequent position; of equally frequent ones the one that appeared first.
-    fn winner(&self) -> i8 {
-        self.count.iter().rev().max_by_key(|(_, n)| *n).map_or(0, |(p, _)| *p)
+    /// The most frequent position; of equally frequent ones the one that appeared first, or, for FixNeuron, the smallest.
+    fn winner(&self, fix_neuron: bool) -> FixPos {
+        let most = self.count.iter().map(|(_, n)| *n).max().unwrap_or(0);
+        let mut best = self.count.iter().filter(|(_, n)| *n == most).map(|(p, _)| *p);
+        let winner = if fix_neuron { best.min_by_key(|p| p.0) } else { best.next() };
+        winner.unwrap_or_default()
     }
 
-    fn write(&self, q: &mut Quantizer) {
-        (q.min, q.max) = self.range;
-        q.pos.0 = self.winner();
+    fn write(self, q: &mut Quantizer) {
+        if q.params.per_channel {
+            q.channels = self.last;
+            return;
+        }
+        q.pos = self.winner(q.params.fix_neuron());
         q.calibrated = q.pos;
+        if let Some(last) = self.last.first() {
+            (q.min, q.max) = (last.min, last.max);
+        }
     }
 }
 
@@ -46,15 +59,15 @@ struct Calibrate<'a> {
 impl Hooks for Calibrate<'_> {
     fn quantize(&mut self, point: Point, q: &Quantizer, tensor: &mut Tensor) -> Result<(), Error> {
         let (Point::Activation(id) | Point::Output(id)) = point;
-        let c = calibrate(self.graph, id, "output", tensor.data(), q)?;
-        quantizer::fake_quantize(tensor.data_mut(), c.pos, &q.params);
-        self.votes.entry(point).or_default().add(c);
+        let fits = calibrate(self.graph, id, "output", tensor, q)?;
+        quantizer::fake_quantize(tensor, &fits, &q.params);
+        self.votes.entry(point).or_default().add(fits);
         Ok(())
     }
 }
 
-fn calibrate(graph: &Graph, id: NodeId, what: &str, data: &[f32], q: &Quantizer) -> Result<Calibrated, Error> {
-    quantizer::calibrate(data, &q.params).map_err(|e| {
+fn calibrate(graph: &Graph, id: NodeId, what: &str, tensor: &Tensor, q: &Quantizer) -> Result<Vec<Fit>, Error> {
+    quantizer::calibrate(tensor, &q.params).map_err(|e| {
         let node = graph.node(id);
         Error::layer(&node.name, node.op.class(), format!("its {what} can't be quantized: {e}"))
     })
@@ -81,7 +94,7 @@ pub fn calibrate_graph(
         for ((name, w), own) in weights.into_iter().zip(&mut layer.weights) {
             if let Some(own) = own {
                 let mut votes = Votes::default();
-                votes.add(calibrate(&q.graph, *id, name, w.data(), own)?);
+                votes.add(calibrate(&q.graph, *id, name, w, own)?);
                 votes.write(own);
             }
         }
@@ -118,14 +131,13 @@ pub fn calibrate_graph(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shiftwise_core::fix::FixPos;
 
     #[test]
     fn the_most_frequent_position_wins_and_the_first_of_equals() {
         let vote = |positions: &[i8]| {
             let mut v = Votes::default();
-            positions.iter().for_each(|p| v.add(Calibrated { pos: FixPos(*p), min: 0.0, max: 0.0 }));
-            v.winner()
+            positions.iter().for_each(|p| v.add(vec![Fit { pos: FixPos(*p), ..Fit::default() }]));
+            v.winner(false).0
         };
         assert_eq!(vote(&[6, 7, 7, 6, 5]), 6);
         assert_eq!(vote(&[3, 2, 3, 2, 2, 3]), 3);

@@ -14,6 +14,7 @@ use crate::format::python::repr32;
 use crate::format::write_file;
 use crate::ops::Op;
 use crate::quant::QuantGraph;
+use crate::quantizer::Channels;
 
 /// Values of one tensor, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,9 +141,11 @@ pub fn weights(quantized: &QuantGraph, vendor_gaps: bool) -> Vec<DumpTensor> {
             if vendor_gaps && !dump_weight_is_shown(&name) {
                 continue;
             }
-            let scale = q.pos.scale();
-            let round = |v: &f32| libm::rintf(v * scale).clamp(-128.0, 127.0) as i8;
-            let values = Values::Int8(tensor.data().iter().map(round).collect());
+            let scales: Vec<f32> = q.fits().iter().map(|fit| fit.pos.scale()).collect();
+            let channels = Channels::of(tensor.shape(), q.params.channel_axis);
+            let scale = |i: usize| if q.params.per_channel { scales[channels.of_element(i)] } else { scales[0] };
+            let round = |(i, v): (usize, &f32)| libm::rintf(v * scale(i)).clamp(-128.0, 127.0) as i8;
+            let values = Values::Int8(tensor.data().iter().enumerate().map(round).collect());
             all.push(DumpTensor { name: weight_name(&name).to_owned(), values });
         }
     }

@@ -67,7 +67,7 @@ pub struct Stored;
 
 impl Hooks for Stored {
     fn quantize(&mut self, _: Point, q: &Quantizer, tensor: &mut Tensor) -> Result<(), Error> {
-        quantizer::fake_quantize(tensor.data_mut(), q.pos, &q.params);
+        quantizer::fake_quantize(tensor, &q.fits(), &q.params);
         Ok(())
     }
 }
@@ -79,7 +79,7 @@ pub fn layer_weights(q: &QuantGraph, id: NodeId) -> Vec<Tensor> {
     let quantized = |(k, (_, w)): (usize, (&str, &Tensor))| {
         let mut w = w.clone();
         if let Some(Some(q)) = quantizers.get(k) {
-            quantizer::fake_quantize(w.data_mut(), q.pos, &q.params);
+            quantizer::fake_quantize(&mut w, &q.fits(), &q.params);
         }
         w
     };

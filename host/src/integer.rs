@@ -5,6 +5,7 @@
 //! form; none of them looks at float weights again. The numbers are exact: see [`shiftwise_core::arith`].
 
 use crate::ops::Op;
+use crate::quant::Quantizer;
 use crate::tensor::Tensor;
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
@@ -185,6 +186,9 @@ pub enum IntOpKind {
         /// Why it has no integer form.
         why: String,
     },
+    /// Floats to floats on a grid that is not the integers of a DPU's tensor: other widths, signs and rounding, a position
+    /// for each channel, a zero that isn't zero.
+    FakeQuantize(Box<Quantizer>),
     /// Floats to integers.
     Quantize,
     /// Integers to floats: a quantized tensor that is read as float.

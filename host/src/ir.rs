@@ -35,6 +35,8 @@ pub struct Node {
     pub origin: Vec<String>,
     /// Keras settings that the op doesn't model (initializers, `trainable`, …), kept for writing.
     pub extras: Map<String, Value>,
+    /// Not to be rewritten or quantized: outside what the user chose, or one of several calls of a shared layer.
+    pub excluded: bool,
 }
 
 /// A network.
@@ -82,6 +84,11 @@ impl Graph {
         all
     }
 
+    /// Whether passes may rewrite or quantize a node.
+    pub fn is_candidate(&self, id: NodeId) -> bool {
+        !self.node(id).excluded
+    }
+
     /// How often each node is read: consumers plus model outputs.
     pub fn uses(&self) -> Vec<usize> {
         let mut uses: Vec<usize> = self.consumers().iter().map(Vec::len).collect();
@@ -102,8 +109,21 @@ impl Graph {
         let name = name.into();
         let shapes: Vec<&[usize]> = inputs.iter().map(|i| self.node(*i).shape.as_slice()).collect();
         let shape = op.layer().output_shape(&shapes).map_err(|message| Error::layer(&name, op.class(), message))?;
-        self.nodes.push(Node { name, op, inputs, shape, origin, extras: Map::new() });
+        self.nodes.push(Node { name, op, inputs, shape, origin, extras: Map::new(), excluded: false });
         Ok(NodeId(self.nodes.len() - 1))
+    }
+
+    /// Puts a new node between `producer` and everything that reads it.
+    pub fn insert_after(
+        &mut self,
+        producer: NodeId,
+        name: impl Into<String>,
+        op: Op,
+        origin: Vec<String>,
+    ) -> Result<NodeId, Error> {
+        let id = self.add(name, op, vec![producer], origin)?;
+        self.redirect(producer, id);
+        Ok(id)
     }
 
     /// Lets every reader of `from` (consumers and outputs) read `to` instead, except node `to` itself.

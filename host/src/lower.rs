@@ -7,9 +7,10 @@ use crate::eval;
 use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use crate::ir::{Node, NodeId};
 use crate::ops::pool::average_factor;
-use crate::ops::{Activate, ActivationFn, Op};
+use crate::ops::{Activate, ActivationFn, Interpolation, LeakyRelu, Op};
 use crate::passes::adjust_pos::output_owner;
 use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
+use crate::tensor::Tensor;
 use shiftwise_core::arith::limits;
 use shiftwise_core::fix::{FixPos, quantize};
 use shiftwise_core::shape::Window;
@@ -70,14 +71,13 @@ impl Lowering<'_> {
         match &node.op {
             Op::Input(_) => Err(self.fail(id, "is not an input of the model")),
             Op::Quantize(_) => {
-                let pos = self.int8(id, self.q.layers.get(&id).and_then(|l| l.result()))?;
-                let input = self.float(self.operand(id, 0)?);
-                let tensor = self.tensor(node.name.clone(), node, Kind::Fixed(pos));
-                self.push(IntOpKind::Quantize, vec![input], tensor, &[id]);
+                let q = self.q.layers.get(&id).and_then(|l| l.result());
+                let q = q.ok_or_else(|| self.fail(id, "its result is not quantized"))?;
+                let tensor = self.quantized(id, q, self.operand(id, 0)?, node.name.clone());
                 self.value.insert(id, tensor);
                 Ok(())
             }
-            Op::Conv2D(_) | Op::DepthwiseConv2D(_) | Op::Dense(_) => self.conv(id),
+            Op::Conv2D(_) | Op::DepthwiseConv2D(_) | Op::Conv2DTranspose(_) | Op::Dense(_) => self.conv(id),
             Op::MaxPooling2D(p) => {
                 let (input, i) = self.fixed_operand(id, 0)?;
                 let window = p.pool.window(&self.out.tensors[input.0].shape).map_err(|m| self.fail(id, &m))?;
@@ -96,8 +96,10 @@ impl Lowering<'_> {
                 self.average(id, window, p.factor_window(&[h, w]), [h, w])
             }
             Op::Add(_) => {
-                let operands: Vec<(TensorIx, i32)> =
-                    (0..node.inputs.len()).map(|k| self.fixed_operand(id, k)).collect::<Result<_, _>>()?;
+                let operands = self.fixed_operands(id)?;
+                if node.inputs.iter().any(|i| self.q.graph.node(*i).shape != node.shape) {
+                    return Err(self.fail(id, "its inputs have different shapes"));
+                }
                 let finest = operands.iter().map(|(_, p)| *p).max().unwrap_or(0);
                 let shift_read: Vec<u32> = operands.iter().map(|(_, p)| (finest - p) as u32).collect();
                 if let Some(wide) = shift_read.iter().find(|s| **s > 15) {
@@ -109,15 +111,71 @@ impl Lowering<'_> {
                     Ok(IntOpKind::Add { shift_read: shift_read.clone(), shift_write, act: tail.act })
                 })
             }
-            Op::Flatten(_) | Op::Reshape(_) | Op::Dropout(_) => {
+            Op::Multiply(_) => {
+                let operands = self.fixed_operands(id)?;
+                let [(a, i), (b, j)] = operands[..] else {
+                    return Err(self.fail(id, "multiplies more than two inputs"));
+                };
+                self.fused(id, vec![a, b], |tail| {
+                    Ok(IntOpKind::Multiply { shift: i + j - i32::from(tail.pos.0), act: tail.act })
+                })
+            }
+            Op::Concatenate(c) => {
+                let operands = self.fixed_operands(id)?;
+                self.fused(id, operands.iter().map(|(t, _)| *t).collect(), |tail| {
+                    let shifts = operands.iter().map(|(_, i)| i - i32::from(tail.pos.0)).collect();
+                    Ok(IntOpKind::Concat { axis: c.axis, shifts })
+                })
+            }
+            Op::UpSampling2D(u) if u.interpolation == Interpolation::Nearest => {
+                let (input, i) = self.fixed_operand(id, 0)?;
+                self.fused(id, vec![input], |tail| {
+                    Ok(IntOpKind::UpSample { factor: u.size, shift: i - i32::from(tail.pos.0) })
+                })
+            }
+            Op::HardSigmoid(_) => {
+                let (input, i) = self.fixed_operand(id, 0)?;
+                if !(0..=15).contains(&i) {
+                    return Err(self.fail(id, &format!("its input has position {i}; the hard sigmoid takes 0..=15")));
+                }
+                self.fused(id, vec![input], |tail| Ok(IntOpKind::HardSigmoid { shift: 14 + i - i32::from(tail.pos.0) }))
+            }
+            Op::PRelu(p) => {
+                let (input, i) = self.fixed_operand(id, 0)?;
+                let (a, alpha) = self.integers(id, 0, &p.alpha)?;
+                self.fused(id, vec![input], |tail| {
+                    let o = i32::from(tail.pos.0);
+                    Ok(IntOpKind::PRelu {
+                        alpha: alpha.clone(),
+                        alpha_shape: p.alpha.shape().to_vec(),
+                        shift_positive: i - o,
+                        shift_negative: i + a - o,
+                    })
+                })
+            }
+            Op::ZeroPadding2D(p) => {
                 let input = self.operand(id, 0)?;
-                let kind = self.out.tensors[input.0].kind;
-                let tensor = self.tensor(self.q.quant_name(id), node, kind);
-                self.push(IntOpKind::View, vec![input], tensor, &[id]);
-                self.value.insert(id, tensor);
+                let Kind::Fixed(_) = self.out.tensors[input.0].kind else {
+                    return Err(self.fail(id, "its input is float"));
+                };
+                let kind = IntOpKind::Pad { before: [p.rows[0], p.columns[0]], after: [p.rows[1], p.columns[1]] };
+                self.moved(id, input, kind);
                 Ok(())
             }
-            Op::Relu(_) | Op::Activation(_) if self.q.layers.contains_key(&id) => {
+            Op::Permute(p) => {
+                let input = self.operand(id, 0)?;
+                let Kind::Fixed(_) = self.out.tensors[input.0].kind else {
+                    return Err(self.fail(id, "its input is float"));
+                };
+                self.moved(id, input, IntOpKind::Permute { dims: p.dims.clone() });
+                Ok(())
+            }
+            Op::Flatten(_) | Op::Reshape(_) | Op::Dropout(_) => {
+                let input = self.operand(id, 0)?;
+                self.moved(id, input, IntOpKind::View);
+                Ok(())
+            }
+            Op::Relu(_) | Op::LeakyRelu(_) | Op::Activation(_) if self.q.layers.contains_key(&id) => {
                 let (input, i) = self.fixed_operand(id, 0)?;
                 self.fused(id, vec![input], |tail| {
                     Ok(IntOpKind::Requantize { shift: i - i32::from(tail.pos.0), act: tail.act })
@@ -127,6 +185,38 @@ impl Lowering<'_> {
             Op::Activation(a) if a.function == ActivationFn::Softmax => self.softmax(id, self.operand(id, 0)?),
             _ => Err(self.fail(id, "the strategy leaves it float")),
         }
+    }
+
+    /// A layer that only moves values: its result has its operand's kind.
+    fn moved(&mut self, id: NodeId, input: TensorIx, op: IntOpKind) {
+        let kind = self.out.tensors[input.0].kind;
+        let tensor = self.tensor(self.q.quant_name(id), self.q.graph.node(id), kind);
+        self.push(op, vec![input], tensor, &[id]);
+        self.value.insert(id, tensor);
+    }
+
+    fn fixed_operands(&self, id: NodeId) -> Result<Vec<(TensorIx, i32)>, Error> {
+        (0..self.q.graph.node(id).inputs.len()).map(|k| self.fixed_operand(id, k)).collect()
+    }
+
+    /// Position and 8-bit integers of a layer's weight of index `k`.
+    fn integers(&self, id: NodeId, k: usize, tensor: &Tensor) -> Result<(i32, Vec<i8>), Error> {
+        let layer = self.q.layers.get(&id).ok_or_else(|| self.fail(id, "it is not quantized"))?;
+        let name = self.q.graph.node(id).op.layer().weights().get(k).map_or("weight", |(name, _)| *name);
+        let own = layer.weights.get(k).and_then(Option::as_ref);
+        let own = own.ok_or_else(|| self.fail(id, &format!("its {name} is not quantized")))?;
+        let p = &own.params;
+        let (low, high) = limits(p.bit_width, !p.unsigned);
+        if low < -128 || high > 127 {
+            return Err(self.fail(id, &format!("has a {name} of {low}..={high}; the DPU has signed 8 bits")));
+        }
+        if p.per_channel || !p.symmetry || p.fix_neuron() {
+            return Err(self
+                .fail(id, &format!("has a {name} with positions per channel, a zero point or FixNeuron arithmetic")));
+        }
+        let narrow = i32::from(p.narrow_range && low < 0);
+        let q = |x: &f32| quantize(*x, own.spec(), p.round()).max(low as i32 + narrow) as i8;
+        Ok((i32::from(own.pos.0), tensor.data().iter().map(q).collect()))
     }
 
     fn fail(&self, id: NodeId, why: &str) -> Error {
@@ -155,11 +245,13 @@ impl Lowering<'_> {
             }
             _ => None,
         };
-        let node = self.q.graph.node(only_quantizer.unwrap_or(id));
-        let kind = match only_quantizer {
-            Some(q) => Kind::Fixed(self.int8(q, self.q.layers.get(&q).and_then(|l| l.result()))?),
-            None => Kind::Float,
+        let pos = |q: NodeId| self.int8(q, self.q.layers.get(&q).and_then(|l| l.result())).ok();
+        let fixed = only_quantizer.and_then(|q| Some((q, pos(q)?)));
+        let (only_quantizer, kind) = match fixed {
+            Some((q, pos)) => (Some(q), Kind::Fixed(pos)),
+            None => (None, Kind::Float),
         };
+        let node = self.q.graph.node(only_quantizer.unwrap_or(id));
         let tensor = self.tensor(node.name.clone(), node, kind);
         self.value.insert(id, tensor);
         self.value.extend(only_quantizer.map(|q| (q, tensor)));
@@ -198,21 +290,27 @@ impl Lowering<'_> {
         output
     }
 
-    /// The position of a signed 8-bit quantizer.
+    /// The position of a quantizer whose integers are those of a DPU's tensor.
     fn int8(&self, id: NodeId, quantizer: Option<&Quantizer>) -> Result<FixPos, Error> {
         let q = quantizer.ok_or_else(|| self.fail(id, "its result is not quantized"))?;
-        let spec = q.spec();
-        if spec.bits != 8 || !spec.signed || q.params.narrow_range || q.params.round_mode != 1 {
-            let sign = if spec.signed { "signed" } else { "unsigned" };
-            let seen = format!(
-                "{sign} {} bits, round mode {}, narrow range {}",
-                spec.bits, q.params.round_mode, q.params.narrow_range
-            );
+        let p = &q.params;
+        if p.per_channel || !p.symmetry || p.fix_neuron() {
+            let seen = match p {
+                _ if p.per_channel => "a position for each channel",
+                _ if !p.symmetry => "an asymmetric range",
+                _ => "FixNeuron arithmetic",
+            };
+            return Err(self.fail(id, &format!("is quantized with {seen}, which the DPU doesn't have")));
+        }
+        if p.bit_width != 8 || p.unsigned || p.narrow_range || p.round_mode != 1 {
+            let sign = if p.unsigned { "unsigned" } else { "signed" };
+            let (bits, round, narrow) = (p.bit_width, p.round_mode, p.narrow_range);
+            let seen = format!("{sign} {bits} bits, round mode {round}, narrow range {narrow}");
             return Err(
                 self.fail(id, &format!("is quantized to {seen}; the DPU has signed 8 bits, round mode 1, full range"))
             );
         }
-        Ok(spec.pos)
+        Ok(q.pos)
     }
 
     /// What follows a layer up to its quantizer.
@@ -231,6 +329,7 @@ impl Lowering<'_> {
         let act = match op {
             Op::Relu(r) if r.negative_slope == 0.0 && r.threshold == 0.0 => relu(r.max_value),
             Op::Relu(_) => None,
+            Op::LeakyRelu(l) => (l.alpha == LeakyRelu::DPU_ALPHA).then_some(IntAct::LeakyRelu),
             op => match op.layer().activation() {
                 ActivationFn::Linear => Some(IntAct::None),
                 ActivationFn::Relu => relu(None),
@@ -242,7 +341,9 @@ impl Lowering<'_> {
                 _ => None,
             },
         };
-        tail.act = act.ok_or_else(|| self.fail(owner, "its activation is not ReLU, ReLU6 or linear"))?;
+        tail.act = act.ok_or_else(|| {
+            self.fail(owner, "its activation is not linear, ReLU, ReLU6 or LeakyReLU with a slope of 26/256")
+        })?;
         if tail.act == IntAct::Relu6 && pos.0 < 0 {
             return Err(self.fail(owner, "the bound 6 is not on its grid"));
         }
@@ -290,31 +391,45 @@ impl Lowering<'_> {
         let layer = self.q.layers.get(&id);
         let inputs = (0..node.inputs.len()).map(|k| self.operand(id, k)).collect::<Result<Vec<_>, _>>()?;
         let mut op = node.op.clone();
+        let name = self.q.quant_name(id);
         if let Some(ActivationQuant::Before(q)) = layer.map(|l| &l.activation) {
             // The sum is quantized, then the function follows in floats.
-            let pos = self.int8(id, Some(q))?;
             let function = op.weighted_mut().map(|w| std::mem::replace(&mut w.activation, ActivationFn::Linear));
             let mut sum = inputs;
             if function.is_some() {
                 sum = vec![self.float_op(id, op, sum, why.clone())];
+                self.out.tensors[sum[0].0].name += "_float";
             }
             let function = function.unwrap_or(node.op.layer().activation());
-            let name = self.q.quant_name(id) + "_input";
-            let tensor = self.tensor(name, node, Kind::Fixed(pos));
-            let sum = self.float(sum[0]);
-            self.push(IntOpKind::Quantize, vec![sum], tensor, &[id]);
+            let tensor = self.quantized(id, q, sum[0], name + "_input");
             self.float_op(id, Op::Activation(Activate { function }), vec![tensor], why);
             return Ok(());
         }
         let result = self.float_op(id, op, inputs, why);
         if let Some(q) = layer.and_then(|l| l.result()) {
-            let pos = self.int8(id, Some(q))?;
-            let tensor = self.tensor(self.q.quant_name(id), node, Kind::Fixed(pos));
             self.out.tensors[result.0].name += "_float";
-            self.push(IntOpKind::Quantize, vec![result], tensor, &[id]);
+            let tensor = self.quantized(id, q, result, name);
             self.value.insert(id, tensor);
         }
         Ok(())
+    }
+
+    /// A float tensor quantized: to integers if a DPU has such, else to floats on the quantizer's grid.
+    fn quantized(&mut self, id: NodeId, q: &Quantizer, from: TensorIx, name: String) -> TensorIx {
+        let node = self.q.graph.node(id);
+        let from = self.float(from);
+        match self.int8(id, Some(q)) {
+            Ok(pos) => {
+                let tensor = self.tensor(name, node, Kind::Fixed(pos));
+                self.push(IntOpKind::Quantize, vec![from], tensor, &[id]);
+                tensor
+            }
+            Err(_) => {
+                let tensor = self.tensor(name, node, Kind::Float);
+                self.push(IntOpKind::FakeQuantize(Box::new(q.clone())), vec![from], tensor, &[id]);
+                tensor
+            }
+        }
     }
 
     /// Emits a float op that computes (part of) a layer's result.
@@ -352,23 +467,9 @@ impl Lowering<'_> {
     fn conv(&mut self, id: NodeId) -> Result<(), Error> {
         let node = self.q.graph.node(id);
         let (input, i) = self.fixed_operand(id, 0)?;
-        let layer = self.q.layers.get(&id).ok_or_else(|| self.fail(id, "it is not quantized"))?;
-        let weights = node.op.layer().weights();
-        let mut integers = Vec::new();
-        for (k, (name, tensor)) in weights.iter().enumerate() {
-            let own = layer.weights.get(k).and_then(Option::as_ref);
-            let own = own.ok_or_else(|| self.fail(id, &format!("its {name} is not quantized")))?;
-            let (low, high) = limits(own.params.bit_width, !own.params.unsigned);
-            if low < -128 || high > 127 {
-                return Err(self.fail(id, &format!("has a {name} of {low}..={high}; the DPU has signed 8 bits")));
-            }
-            let narrow = i32::from(own.params.narrow_range && low < 0);
-            let q = |x: &f32| quantize(*x, own.spec(), own.params.round()).max(low as i32 + narrow) as i8;
-            integers.push((i32::from(own.pos.0), tensor.data().iter().map(q).collect::<Vec<i8>>()));
-        }
-        let mut integers = integers.into_iter();
-        let (w, kernel) = integers.next().ok_or_else(|| self.fail(id, "has no kernel"))?;
-        let bias = integers.next();
+        let mut weights = node.op.layer().weights().into_iter().enumerate().map(|(k, (_, t))| self.integers(id, k, t));
+        let (w, mut kernel) = weights.next().ok_or_else(|| self.fail(id, "has no kernel"))??;
+        let bias = weights.next().transpose()?;
         let from = self.q.graph.node(node.inputs[0]);
         let (window, input_dims, output, groups) = match &node.op {
             Op::Conv2D(c) => (
@@ -378,9 +479,17 @@ impl Lowering<'_> {
                 c.groups,
             ),
             Op::DepthwiseConv2D(c) => {
-                if c.w.kernel.shape()[3] != 1 {
-                    return Err(self.fail(id, "has a depth multiplier, which has no integer form yet"));
-                }
+                // With several outputs for each channel it is a convolution with a group for each channel.
+                let groups = if c.w.kernel.shape()[3] == 1 { 1 } else { c.w.kernel.shape()[2] };
+                (c.window(&from.shape).map_err(|m| self.fail(id, &m))?, image(&from.shape), image(&node.shape), groups)
+            }
+            Op::Conv2DTranspose(c) => {
+                let k = c.w.kernel.shape();
+                let (oc, ic) = (k[2], k[3]);
+                kernel = kernel
+                    .chunks_exact((oc * ic).max(1))
+                    .flat_map(|tap| (0..ic).flat_map(move |i| (0..oc).map(move |o| tap[o * ic + i])))
+                    .collect();
                 (c.window(&from.shape).map_err(|m| self.fail(id, &m))?, image(&from.shape), image(&node.shape), 1)
             }
             _ => {
@@ -395,7 +504,8 @@ impl Lowering<'_> {
                 (Window { kernel, ..Window::POINT }, dims, image(&node.shape), 1)
             }
         };
-        let depthwise = matches!(node.op, Op::DepthwiseConv2D(_));
+        let depthwise = matches!(node.op, Op::DepthwiseConv2D(_)) && groups == 1;
+        let transposed = matches!(node.op, Op::Conv2DTranspose(_));
         self.fused(id, vec![input], |tail| {
             let o = i32::from(tail.pos.0);
             let conv = IntConv {
@@ -409,7 +519,11 @@ impl Lowering<'_> {
                 shift_bias: bias.as_ref().map_or(0, |(b, _)| w + i - b),
                 act: tail.act,
             };
-            Ok(if depthwise { IntOpKind::Depthwise(conv) } else { IntOpKind::Conv(conv) })
+            Ok(match (depthwise, transposed) {
+                (true, _) => IntOpKind::Depthwise(conv),
+                (_, true) => IntOpKind::ConvTranspose(conv),
+                _ => IntOpKind::Conv(conv),
+            })
         })
     }
 }

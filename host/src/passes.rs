@@ -12,7 +12,11 @@ pub mod annotate;
 mod dpu_version;
 mod equalize;
 mod fold_bn;
+mod partition;
 mod simplify;
+mod tf_op;
+
+pub use partition::partition;
 
 /// A rewrite of the float graph.
 #[derive(Debug)]
@@ -26,6 +30,9 @@ pub struct Pass {
 /// The optimize stage: float outputs stay what they are, up to rounding.
 pub const OPTIMIZE: &[Pass] = &[
     Pass { name: "remove_dropout", apply: simplify::remove_dropout },
+    Pass { name: "convert_tf_op_to_keras", apply: tf_op::convert_tf_op_to_keras },
+    // Before the activations of convolutions are separated: the two parts are convolutions.
+    Pass { name: "separable_conv", apply: simplify::separable_conv },
     Pass { name: "separate_conv_act", apply: simplify::separate_conv_act },
     Pass { name: "convert_relu6_to_relu", apply: simplify::convert_relu6_to_relu },
     Pass { name: "fold_conv_bn", apply: fold_bn::fold_conv_bn },
@@ -36,10 +43,14 @@ pub const OPTIMIZE: &[Pass] = &[
 /// Layers replaced by what a DPU computes instead.
 pub const DPU_VERSION: &[Pass] = &[
     Pass { name: "convert_sigmoid_to_hard_sigmoid", apply: dpu_version::convert_sigmoid_to_hard_sigmoid },
+    Pass { name: "convert_hard_sigmoid_to_dpu_version", apply: tf_op::convert_hard_sigmoid_to_dpu_version },
+    Pass { name: "convert_softmax_to_dpu_version", apply: dpu_version::convert_softmax_to_dpu_version },
+    Pass { name: "convert_layernorm_to_dpu_version", apply: dpu_version::convert_layernorm_to_dpu_version },
     Pass {
         name: "convert_average_pooling2d_to_dpu_version",
         apply: dpu_version::convert_average_pooling2d_to_dpu_version,
     },
+    Pass { name: "convert_leaky_relu_to_dpu_version", apply: dpu_version::convert_leaky_relu_to_dpu_version },
 ];
 
 /// Runs the passes of a table that the strategy enables, in order.

@@ -72,12 +72,32 @@ impl Pof2Params {
         if self.method == 0 { Method::NonOverflow } else { Method::MinMse }
     }
 
+    /// Whether the vendor's FixNeuron arithmetic applies: it knows only signed, symmetric 8 bits of the full range for a
+    /// whole tensor. Elsewhere the setting is without effect.
+    pub fn fix_neuron(&self) -> bool {
+        self.use_fixneuron_quant > 0
+            && self.bit_width == 8
+            && self.symmetry
+            && !(self.unsigned || self.narrow_range || self.per_channel)
+    }
+
     /// The integer range, as the f32 bounds that the vendor's tool clamps to.
     pub fn bounds(&self) -> (f32, f32) {
         let (low, high) = limits(self.bit_width, !self.unsigned);
         let narrow = i64::from(self.narrow_range && !self.unsigned);
         ((low + narrow) as f32, high as f32)
     }
+}
+
+/// What a quantizer has learned from data: of the whole tensor, or of one of its channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Fit {
+    /// Fraction bits.
+    pub pos: FixPos,
+    /// Lower end of the range.
+    pub min: f32,
+    /// Upper end of the range.
+    pub max: f32,
 }
 
 /// A quantizer with its state.
@@ -93,12 +113,27 @@ pub struct Quantizer {
     pub min: f32,
     /// Range of the last calibration batch.
     pub max: f32,
+    /// State of each channel, if positions are per channel; the fields above then mean nothing.
+    pub channels: Vec<Fit>,
 }
 
 impl Quantizer {
     /// Not yet calibrated.
     pub fn new(params: Pof2Params) -> Self {
-        Self { params, pos: FixPos(0), calibrated: FixPos(0), min: 0.0, max: 0.0 }
+        Self { params, pos: FixPos(0), calibrated: FixPos(0), min: 0.0, max: 0.0, channels: Vec::new() }
+    }
+
+    /// The state: one entry, or one for each channel.
+    pub fn fits(&self) -> Vec<Fit> {
+        match self.params.per_channel {
+            true => self.channels.clone(),
+            false => vec![Fit { pos: self.pos, min: self.min, max: self.max }],
+        }
+    }
+
+    /// The position, unless there is one for each channel.
+    pub fn scalar_pos(&self) -> Option<FixPos> {
+        (!self.params.per_channel).then_some(self.pos)
     }
 
     /// The integer grid.

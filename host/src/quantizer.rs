@@ -6,9 +6,12 @@
 
 use rayon::prelude::*;
 
-use crate::quant::{Method, Pof2Params};
+use crate::quant::{Fit, Method, Pof2Params};
+use crate::tensor::Tensor;
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix::{self, FixPos};
+
+mod fix_neuron;
 
 /// Elements that one task works on; also the block of a deterministic sum.
 const BLOCK: usize = 1 << 14;
@@ -76,36 +79,82 @@ pub fn non_overflow((low, high): (f32, f32), p: &Pof2Params) -> i32 {
     (-ln * per_ln2).floor() as i32
 }
 
-/// A calibrated tensor: its position and range.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Calibrated {
-    /// Fraction bits.
-    pub pos: FixPos,
-    /// Stored range.
-    pub min: f32,
-    /// Stored range.
-    pub max: f32,
+/// How the elements of a tensor fall into channels: element `i` belongs to channel `i / inner % count`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channels {
+    /// Number of channels.
+    pub count: usize,
+    inner: usize,
 }
 
-/// Position and range of one tensor by the quantizer's method.
-pub fn calibrate(data: &[f32], p: &Pof2Params) -> Result<Calibrated, RangeError> {
-    let (min, max) = range(extrema(data)?, p)?;
-    let first = non_overflow((min, max), p);
-    let pos = match p.method() {
-        Method::NonOverflow => first,
-        Method::MinMse => {
-            let errors: [f64; 5] = squared_errors(data, first, p);
-            // The first of equal minima wins.
-            let best = (1..5).fold(0, |best, i| if errors[i] < errors[best] { i } else { best });
-            first + best as i32
+impl Channels {
+    /// The channels of a tensor of this shape along `axis`, negative ones counted from the end. In a vector every element
+    /// is a channel of its own, as in the vendor's tool; and so are all of a tensor that lacks the axis.
+    pub fn of(shape: &[usize], axis: i64) -> Self {
+        let rank = shape.len() as i64;
+        let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok().filter(|a| *a < shape.len());
+        match axis {
+            Some(axis) if rank > 1 => Self { count: shape[axis], inner: shape[axis + 1..].iter().product() },
+            _ => Self { count: shape.iter().product(), inner: 1 },
         }
-    };
-    Ok(Calibrated { pos: FixPos(pos.clamp(-128, 127) as i8), min, max })
+    }
+
+    /// The channel of an element.
+    pub fn of_element(self, i: usize) -> usize {
+        i / self.inner.max(1) % self.count.max(1)
+    }
+
+    /// The shape of a variable with one value for each channel: the tensor's, with 1 at every other axis.
+    pub fn variable_shape(shape: &[usize], axis: i64) -> Vec<usize> {
+        let rank = shape.len() as i64;
+        let axis = if axis < 0 { axis + rank } else { axis };
+        match rank {
+            0 | 1 => shape.to_vec(),
+            _ => shape.iter().enumerate().map(|(i, d)| if i as i64 == axis { *d } else { 1 }).collect(),
+        }
+    }
+
+    fn split(self, data: &[f32]) -> Vec<Vec<f32>> {
+        let mut all = vec![Vec::with_capacity(data.len() / self.count.max(1)); self.count];
+        data.iter().enumerate().for_each(|(i, x)| all[self.of_element(i)].push(*x));
+        all
+    }
 }
 
-/// Σ (x − fake-quantized x)² for the positions `first .. first + 5`, in one pass over the data.
-fn squared_errors(data: &[f32], first: i32, p: &Pof2Params) -> [f64; 5] {
-    let grids: [Grid; 5] = std::array::from_fn(|i| Grid::new(first + i as i32, p));
+/// Position and range of one tensor by the quantizer's method: one fit, or one for each channel.
+pub fn calibrate(tensor: &Tensor, p: &Pof2Params) -> Result<Vec<Fit>, RangeError> {
+    let data = tensor.data();
+    if p.fix_neuron() {
+        return fix_neuron::calibrate(data, p).map(|fit| vec![fit]);
+    }
+    let first = |data: &[f32]| {
+        let (min, max) = range(extrema(data)?, p)?;
+        let pos = non_overflow((min, max), p).clamp(-128, 127);
+        Ok(Fit { pos: FixPos(pos as i8), min, max })
+    };
+    let parts = match p.per_channel {
+        true => Channels::of(tensor.shape(), p.channel_axis).split(data),
+        false => Vec::new(),
+    };
+    let parts: Vec<&[f32]> = if p.per_channel { parts.iter().map(Vec::as_slice).collect() } else { vec![data] };
+    let mut fits = parts.iter().map(|part| first(part)).collect::<Result<Vec<Fit>, _>>()?;
+    if p.method() == Method::MinMse {
+        // One offset for all channels, chosen by the error of the whole tensor.
+        let mut errors = [0.0f64; 5];
+        for (part, fit) in parts.iter().zip(&fits) {
+            errors.iter_mut().zip(squared_errors(part, fit, p)).for_each(|(sum, e)| *sum += e);
+        }
+        // The first of equal minima wins.
+        let best = (1..5).fold(0, |best, i| if errors[i] < errors[best] { i } else { best });
+        fits.iter_mut().for_each(|fit| fit.pos.0 = fit.pos.0.saturating_add(best as i8));
+    }
+    Ok(fits)
+}
+
+/// Σ (x − fake-quantized x)² at the fit's position and the four finer ones, in one pass over the data.
+fn squared_errors(data: &[f32], fit: &Fit, p: &Pof2Params) -> [f64; 5] {
+    let grids: [Grid; 5] =
+        std::array::from_fn(|i| Grid::new(&Fit { pos: FixPos(fit.pos.0.saturating_add(i as i8)), ..*fit }, p));
     let blocks: Vec<[f64; 5]> = data
         .par_chunks(BLOCK)
         .map(|block| {
@@ -126,21 +175,31 @@ fn squared_errors(data: &[f32], first: i32, p: &Pof2Params) -> [f64; 5] {
 }
 
 /// Replaces every value by its fake-quantized one: scaled, rounded, clamped to the integer range, scaled back.
-pub fn fake_quantize(data: &mut [f32], pos: FixPos, p: &Pof2Params) {
-    let grid = Grid::new(pos.0.into(), p);
-    data.par_chunks_mut(BLOCK).for_each(|block| {
+///
+/// `fits` has one entry, or one for each channel of the tensor.
+pub fn fake_quantize(tensor: &mut Tensor, fits: &[Fit], p: &Pof2Params) {
+    if p.per_channel {
+        let channels = Channels::of(tensor.shape(), p.channel_axis);
+        let grids: Vec<Grid> = fits.iter().map(|fit| Grid::new(fit, p)).collect();
+        for (i, x) in tensor.data_mut().iter_mut().enumerate() {
+            if let Some(grid) = grids.get(channels.of_element(i)) {
+                grid.each(&[*x], |_, _, y| *x = y);
+            }
+        }
+        return;
+    }
+    let Some(fit) = fits.first() else { return };
+    if p.fix_neuron() {
+        return fix_neuron::fake_quantize(tensor.data_mut(), fit.pos, p);
+    }
+    let grid = Grid::new(fit, p);
+    tensor.data_mut().par_chunks_mut(BLOCK).for_each(|block| {
         let mut run = [0.0f32; 64];
         for part in block.chunks_mut(64) {
             run[..part.len()].copy_from_slice(part);
             grid.each(&run[..part.len()], |i, _, y| part[i] = y);
         }
     });
-}
-
-/// The integers of a tensor, rounded as the vendor's dump does it: value · 2^pos, half to even, clamped to int8.
-pub fn dump_int8(data: &[f32], pos: FixPos) -> Vec<i8> {
-    let scale = pos.scale();
-    data.iter().map(|x| fix::round_f32(x * scale, Round::HalfToEven).clamp(-128.0, 127.0) as i8).collect()
 }
 
 /// Scale, bounds and rounding of one position.
@@ -152,19 +211,31 @@ struct Grid {
     high: f32,
     round: Round,
     narrow: bool,
+    /// What the lowest integer stands for, where zero isn't zero.
+    offset: Option<f32>,
 }
 
 impl Grid {
-    fn new(pos: i32, p: &Pof2Params) -> Self {
+    fn new(fit: &Fit, p: &Pof2Params) -> Self {
         let (low, high) = p.bounds();
+        let pos = i32::from(fit.pos.0);
+        let (scale, step) = (fix::exp2(pos), fix::exp2(-pos));
+        // The range is moved so that zero lies on the grid; the zero point is rounded half away from zero, always.
+        let offset = (!p.symmetry).then(|| {
+            let zero = fix::round_f32(low - fit.min * scale, Round::HalfAwayFromZero);
+            (low - zero.max(low).min(high)) * step
+        });
         // The vectorized rounding below is exact for magnitudes up to 2^22.
         let narrow = p.bit_width <= 16;
-        Self { scale: fix::exp2(pos), step: fix::exp2(-pos), low, high, round: p.round(), narrow }
+        Self { scale, step, low, high, round: p.round(), narrow, offset }
     }
 
     /// Calls `f(index, x, fake-quantized x)` for every value.
     #[inline(always)]
     fn each(&self, data: &[f32], f: impl FnMut(usize, f32, f32)) {
+        if let Some(offset) = self.offset {
+            return self.asymmetric(data, offset, f);
+        }
         match (self.narrow, self.round) {
             (true, Round::HalfUp) => self.map(data, |v| floor(clip(v + 0.5)), f),
             (true, Round::HalfToEven) => self.map(data, |v| rint(clip(v)), f),
@@ -181,6 +252,13 @@ impl Grid {
             let q = if q > high { high } else { q };
             let q = if q < low { low } else { q };
             f(i, *x, q * step);
+        }
+    }
+
+    fn asymmetric(&self, data: &[f32], offset: f32, mut f: impl FnMut(usize, f32, f32)) {
+        for (i, x) in data.iter().enumerate() {
+            let q = self.low + fix::round_f32((x - offset) * self.scale, self.round);
+            f(i, *x, (q.min(self.high).max(self.low) - self.low) * self.step + offset);
         }
     }
 }
@@ -218,8 +296,18 @@ mod tests {
         .unwrap()
     }
 
+    fn fit(data: &[f32], p: &Pof2Params) -> Result<Fit, RangeError> {
+        calibrate(&Tensor::vector(data.to_vec()), p).map(|fits| fits[0])
+    }
+
     fn pos(data: &[f32], p: &Pof2Params) -> i8 {
-        calibrate(data, p).unwrap().pos.0
+        fit(data, p).unwrap().pos.0
+    }
+
+    fn quantized(data: &[f32], fits: &[Fit], p: &Pof2Params) -> Vec<f32> {
+        let mut tensor = Tensor::vector(data.to_vec());
+        fake_quantize(&mut tensor, fits, p);
+        tensor.into_data()
     }
 
     /// Values observed from the vendor's tool.
@@ -234,7 +322,7 @@ mod tests {
         assert_eq!(pos(&[-0.015_625], &p), 12, "an exact power of two that the logarithm misses");
         assert_eq!(pos(&[0.1, -0.7], &pof2(16, 0, 1)), 15);
         assert_eq!(pos(&[1.0, -1.0], &pof2(4, 0, 1)), 2);
-        let c = calibrate(&[0.5, -0.3, 0.9, -1.1], &p).unwrap();
+        let c = fit(&[0.5, -0.3, 0.9, -1.1], &p).unwrap();
         assert_eq!((c.min, c.max), (-1.1, 1.091_406_2));
     }
 
@@ -251,8 +339,7 @@ mod tests {
         for mode in 0..4 {
             let p = pof2(16, 0, mode);
             let data: Vec<f32> = (-70_000..70_000).map(|i| i as f32 * 0.3 + 0.499_999_97).collect();
-            let mut fast = data.clone();
-            fake_quantize(&mut fast, FixPos(1), &p);
+            let fast = quantized(&data, &[Fit { pos: FixPos(1), ..Fit::default() }], &p);
             for (x, y) in data.iter().zip(&fast) {
                 let want = fix::round_f32(x * 2.0, p.round()).clamp(-32768.0, 32767.0) / 2.0;
                 assert_eq!(*y, want, "{x} mode {mode}");
@@ -262,10 +349,34 @@ mod tests {
 
     #[test]
     fn bad_values_are_refused() {
-        assert_eq!(calibrate(&[1.0, f32::NAN], &pof2(8, 0, 1)), Err(RangeError::NotFinite));
-        assert_eq!(calibrate(&[f32::INFINITY], &pof2(8, 0, 1)), Err(RangeError::NotFinite));
+        assert_eq!(fit(&[1.0, f32::NAN], &pof2(8, 0, 1)), Err(RangeError::NotFinite));
+        assert_eq!(fit(&[f32::INFINITY], &pof2(8, 0, 1)), Err(RangeError::NotFinite));
         let unsigned = Pof2Params { unsigned: true, ..pof2(8, 0, 1) };
-        assert_eq!(calibrate(&[-1.0], &unsigned), Err(RangeError::Negative));
+        assert_eq!(fit(&[-1.0], &unsigned), Err(RangeError::Negative));
         assert_eq!(pos(&[0.0, 0.5, 1.0], &unsigned), 7);
+    }
+
+    /// Values observed from the vendor's tool.
+    #[test]
+    fn an_asymmetric_range_is_moved_so_that_zero_is_on_the_grid() {
+        let p = Pof2Params { symmetry: false, ..pof2(8, 0, 1) };
+        let data = [-0.2, 0.5, 1.0];
+        let fit = fit(&data, &p).unwrap();
+        assert_eq!(fit.pos.0, 7);
+        assert_eq!(quantized(&data, &[fit], &p), [-0.203_125, 0.5, 1.0]);
+    }
+
+    #[test]
+    fn channels_have_positions_of_their_own_and_one_offset() {
+        let p = Pof2Params { per_channel: true, ..pof2(8, 1, 0) };
+        let tensor = Tensor::new(vec![2, 3], vec![1.0, 0.01, 0.0, -0.5, 0.02, 0.0]).unwrap();
+        let fits = calibrate(&tensor, &p).unwrap();
+        let plain = calibrate(&tensor, &Pof2Params { method: 0, ..p.clone() }).unwrap();
+        let offsets: Vec<i8> = fits.iter().zip(&plain).map(|(a, b)| a.pos.0 - b.pos.0).collect();
+        assert!(offsets.iter().all(|o| *o == offsets[0]), "{offsets:?}");
+        assert_eq!(plain.iter().map(|f| f.pos.0).collect::<Vec<_>>(), [6, 12, 51]);
+        assert_eq!(Channels::of(&[3, 3, 8, 1], 2), Channels { count: 8, inner: 1 });
+        assert_eq!(Channels::of(&[5], -1), Channels { count: 5, inner: 1 });
+        assert_eq!(Channels::variable_shape(&[3, 3, 8, 4], -1), [1, 1, 1, 4]);
     }
 }

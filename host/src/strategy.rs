@@ -17,26 +17,24 @@ const BUILT_IN: &[(&str, &str)] = &[("pof2s", POF2S), ("8bit", POF2S)];
 const PIPELINES: [&str; 4] =
     ["optimize_pipeline_config", "quantize_pipeline_config", "refine_pipeline_config", "finalize_pipeline_config"];
 
-/// Keys of the vendor's tool whose effect this version doesn't have; setting one to anything but its default is refused.
-const NOT_YET: &[&str] = &[
-    "convert_datatype",
-    "convert_layernorm_to_dpu_version",
-    "convert_softmax_to_dpu_version",
-    "convert_to_fs_quantize_strategy",
-    "data_format",
-    "fast_ft_epochs",
-    "freeze_bn_delay",
-    "ignore_layers",
-    "include_fast_ft",
-    "input_layers",
-    "layer_config",
-    "onnx_opset_version",
-    "output_dir",
-    "output_format",
-    "output_layers",
-    "train_with_bn",
-    "use_framework_quant",
+/// Keys of the vendor's tool whose effect this version doesn't have, with the values that change nothing.
+const NOT_YET: &[(&str, &[&str])] = &[
+    ("convert_datatype", &["\"\""]),
+    ("convert_to_fs_quantize_strategy", &["false"]),
+    ("data_format", &["null"]),
+    ("fast_ft_epochs", &["10"]),
+    ("freeze_bn_delay", &["-1"]),
+    ("include_fast_ft", &["false"]),
+    ("layer_config", &["{}", "null"]),
+    ("onnx_opset_version", &["13"]),
+    ("output_format", &["\"\"", "\"h5\""]),
+    ("train_with_bn", &["false"]),
+    // Power-of-two quantizers have no other form.
+    ("use_framework_quant", &["null", "true"]),
 ];
+
+/// Keys that the vendor's tool takes and never looks at.
+const IDLE: &[&str] = &["include_bias_corr", "quantize_with_xcompiler"];
 
 /// Old key names and what they are called now.
 const RENAMED: &[(&str, &str)] = &[
@@ -116,16 +114,24 @@ impl Strategy {
         self.user().into_iter().chain(pipelines).flat_map(|m| m.keys().map(String::as_str)).collect()
     }
 
-    /// Sets one of the vendor's keyword arguments. Returns a warning when an old name was used.
+    /// Sets one of the vendor's keyword arguments. Returns a warning when an old name was used, or a key that does nothing.
     ///
-    /// Errors: an unknown key, listing near misses; a value of another JSON type than the default's.
+    /// Errors: an unknown key, listing near misses; a value of another JSON type than the default's; a key whose effect
+    /// this version doesn't have.
     pub fn set(&mut self, key: &str, value: Value) -> Result<Option<String>, Error> {
         let new = RENAMED.iter().find(|(old, _)| *old == key).map(|(_, new)| *new);
-        let warning = new.map(|new| format!("`{key}` is called `{new}` now"));
+        let mut warning = new.map(|new| format!("`{key}` is called `{new}` now"));
         let key = new.unwrap_or(key);
-        let default = self.value(key).or_else(|| self.user()?.get(key));
-        if NOT_YET.contains(&key) && default.is_some_and(|d| *d != value) {
-            return Err(Error::Options(format!("`{key}` is not in this version; it can only keep its default")));
+        if let Some((_, harmless)) = NOT_YET.iter().find(|(k, _)| *k == key)
+            && !harmless.contains(&value.to_string().as_str())
+        {
+            return Err(Error::Options(format!(
+                "`{key}` is set to {value}; this version only has {}",
+                harmless.join(" or ")
+            )));
+        }
+        if IDLE.contains(&key) && self.value(key) != Some(&value) {
+            warning = Some(format!("`{key}` changes nothing, in the vendor's tool as here"));
         }
         let user = self
             .json
@@ -169,7 +175,7 @@ impl Strategy {
             .ok_or_else(|| Error::Options("the strategy has no input_quantizer".into()))?;
         let mut entry = entry.clone();
         self.override_params(&mut entry, Target::Input, true);
-        params(&entry)
+        params(&entry).map_err(|e| Error::Options(format!("input_quantizer: {e}")))
     }
 
     /// The entry of a layer class with user settings applied, as it goes into the quantized model; `None` if the class
@@ -228,6 +234,14 @@ impl Strategy {
                 *slot = value.clone();
             }
         }
+        if let Some(slot) = own.get_mut("use_fixneuron_quant") {
+            if let Some(value) = user.get("use_fixneuron_quant").filter(|v| !v.is_null()) {
+                *slot = value.clone();
+            }
+            if slot.as_u64().is_some_and(|v| v > 0) {
+                *slot = if matches!(target, Target::Weight | Target::Bias) { 2.into() } else { 1.into() };
+            }
+        }
     }
 }
 
@@ -245,11 +259,6 @@ pub fn params(entry: &Value) -> Result<Pof2Params, Error> {
         _ if !(2..=32).contains(&p.bit_width) => bad("bit width outside 2..32:", p.bit_width.to_string()),
         _ if p.method > 1 => bad("method other than 0 or 1:", p.method.to_string()),
         _ if p.round_mode > 3 => bad("round mode outside 0..3:", p.round_mode.to_string()),
-        _ if p.per_channel => bad("per-channel quantization is not in this version:", "per_channel".into()),
-        _ if !p.symmetry => bad("asymmetric quantization is not in this version:", "symmetry=false".into()),
-        _ if p.use_fixneuron_quant > 0 => {
-            bad("the FixNeuron variant is not in this version:", "use_fixneuron_quant".into())
-        }
         _ => Ok(p),
     }
 }
@@ -285,8 +294,15 @@ fn edits(a: &str, b: &str) -> usize {
 fn expected(key: &str, value: &Value) -> Option<&'static str> {
     let ends = |with: &[&str]| with.iter().any(|w| key.ends_with(w));
     let targets = ["input_", "weight_", "bias_", "activation_"];
-    if value.is_null() || !targets.iter().any(|t| key.starts_with(t)) {
+    let known = targets.iter().any(|t| key.starts_with(t)) || ends(&["_layers"]);
+    if key == "use_fixneuron_quant" {
+        return (!value.is_null() && !value.is_u64()).then_some("a whole number");
+    }
+    if value.is_null() || !known {
         None
+    } else if ends(&["_layers"]) {
+        let words = value.as_array().is_some_and(|a| a.iter().all(Value::is_string));
+        (!words).then_some("a list of layer names")
     } else if ends(&["_bit", "_method", "_round_mode"]) {
         (!value.is_u64()).then_some("a whole number")
     } else if ends(&["_symmetry", "_per_channel", "_unsigned", "_narrow_range"]) {

@@ -64,6 +64,9 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
                 format!("{} is computed in floats and has no kernel here: {why}", float.class()),
             ));
         }
+        IntOpKind::FakeQuantize(_) => {
+            return Err(refuse(layer, "is quantized to a grid that has no kernel here".into()));
+        }
         IntOpKind::Conv(c) => CpuOp::Conv(conv(layer, graph, op, c, constants, false)?),
         IntOpKind::Depthwise(c) => CpuOp::Depthwise(conv(layer, graph, op, c, constants, true)?),
         IntOpKind::MaxPool { window, shift, act } => CpuOp::Pool(PoolOp {

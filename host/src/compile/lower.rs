@@ -83,7 +83,7 @@ pub(super) fn lower(cx: &Context<'_>, op: &IntOp) -> Result<Lowered, String> {
         | IntOpKind::Permute { .. } => Err(format!("{} is not placed yet", op_name(&op.kind))),
         IntOpKind::Softmax => Err("softmax is computed in floats".into()),
         IntOpKind::Float { why, .. } => Err(why.clone()),
-        IntOpKind::Quantize | IntOpKind::Dequantize => Err("the DPU has no floats".into()),
+        IntOpKind::FakeQuantize(_) | IntOpKind::Quantize | IntOpKind::Dequantize => Err("the DPU has no floats".into()),
         IntOpKind::View => Err("a view needs no engine".into()),
     }
 }

@@ -215,6 +215,7 @@ pub(super) fn op_name(kind: &IntOpKind) -> &'static str {
         IntOpKind::Requantize { .. } => "requantize",
         IntOpKind::Softmax => "softmax",
         IntOpKind::Float { .. } => "float",
+        IntOpKind::FakeQuantize(_) => "fake quantize",
         IntOpKind::Quantize => "quantize",
         IntOpKind::Dequantize => "dequantize",
     }

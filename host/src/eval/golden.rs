@@ -104,7 +104,7 @@ struct Floats<'a> {
 
 impl Hooks for Floats<'_> {
     fn quantize(&mut self, _: Point, q: &Quantizer, tensor: &mut Tensor) -> Result<(), Error> {
-        quantizer::fake_quantize(tensor.data_mut(), q.pos, &q.params);
+        quantizer::fake_quantize(tensor, &q.fits(), &q.params);
         Ok(())
     }
     fn tensor(&mut self, id: NodeId, tensor: &Tensor) {

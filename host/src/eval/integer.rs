@@ -14,6 +14,7 @@ use self::conv::{Flavour, Prepared};
 use self::pool::pool;
 use crate::error::Error;
 use crate::integer::{IntAct, IntGraph, IntOpKind, Kind, TensorIx, image};
+use crate::quantizer;
 use crate::tensor::Tensor;
 use shiftwise_core::arith::{Round, requantize, requantize_i8};
 use shiftwise_core::cpu;
@@ -213,6 +214,13 @@ impl<'a> Engine<'a> {
                     cpu::softmax(n, |i| x[i], |i, v| y[i] = v);
                 }
                 return Value::Float(y);
+            }
+            (IntOpKind::FakeQuantize(q), _) => {
+                let (v, kind, shape) = &x[0];
+                let batched = Tensor::new([&[1], *shape].concat(), v.to_floats(*kind));
+                let mut tensor = batched.unwrap_or_else(|| Tensor::zeros(&[0]));
+                quantizer::fake_quantize(&mut tensor, &q.fits(), &q.params);
+                return Value::Float(tensor.into_data());
             }
             (IntOpKind::Float { op, weights, .. }, _) => {
                 let batched = |(v, kind, shape): &(&Value, Kind, &[usize])| {

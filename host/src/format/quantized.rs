@@ -12,10 +12,11 @@ use super::h5::{Data, H5, Tree};
 use super::keras::{Builder, LayerConfig, LayerWeights, ModelConfig, extras};
 use super::{LoadOptions, config, python};
 use crate::error::Error;
-use crate::ir::{Graph, NodeId};
+use crate::ir::{Graph, Node, NodeId};
 use crate::ops::{Op, WeightSource};
 use crate::passes::annotate;
-use crate::quant::{ActivationQuant, LayerQuant, QuantGraph, Quantizer};
+use crate::quant::{ActivationQuant, Fit, LayerQuant, QuantGraph, Quantizer};
+use crate::quantizer::Channels;
 use crate::strategy;
 use crate::tensor::Tensor;
 use shiftwise_core::fix::FixPos;
@@ -45,6 +46,9 @@ fn registered(class: &str) -> &str {
     match class {
         "VitisAveragePooling2D" => "Vitis>AveragePooling2D",
         "VitisGlobalAveragePooling2D" => "Vitis>VitisGlobalAveragePooling2D",
+        "VitisSigmoid" => "Vitis>VitisSigmoid",
+        "VitisSoftmax" => "Vitis>VitisSoftmax",
+        "VitisLayernorm" => "Vitis>VitisLayernorm",
         other => other,
     }
 }
@@ -106,11 +110,20 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     let weights = node.op.layer().weights();
     let mut data: Vec<(String, Data)> =
         weights.into_iter().map(|(name, t)| (name.to_owned(), Data::Floats(t.clone()))).collect();
-    let Some(quant) = quantized.layers.get(&id) else { return data };
+    let Some(quant) = quantized.layers.get(&id) else {
+        data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
+        return data;
+    };
     let step = ("optimizer_step".to_owned(), Data::Int(-1));
+    data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
     let quantizers = variables(&quantized.graph, id, quant).into_iter().flat_map(|(prefix, q)| {
-        [("min", q.min), ("max", q.max), ("pos", f32::from(q.pos.0))]
-            .map(|(part, v)| (format!("{prefix}_{part}"), Data::Floats(scalar(v))))
+        let shape = state_shape(node, &prefix, q);
+        let parts: [(&str, fn(&Fit) -> f32); 3] =
+            [("min", |f| f.min), ("max", |f| f.max), ("pos", |f| f32::from(f.pos.0))];
+        parts.map(|(part, value)| {
+            let values = Tensor::new(shape.clone(), q.fits().iter().map(value).collect());
+            (format!("{prefix}_{part}"), Data::Floats(values.unwrap_or_else(|| Tensor::zeros(&[0]))))
+        })
     });
     if matches!(node.op, Op::Quantize(_)) {
         data.extend(quantizers);
@@ -122,8 +135,18 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     data
 }
 
-fn scalar(v: f32) -> Tensor {
-    Tensor::new(Vec::new(), vec![v]).unwrap_or_else(|| Tensor::zeros(&[]))
+/// The shape of a quantizer's variables: a scalar, or one value for each channel of the weight or the result that it
+/// belongs to.
+fn state_shape(node: &Node, prefix: &str, q: &Quantizer) -> Vec<usize> {
+    if !q.params.per_channel {
+        return Vec::new();
+    }
+    let weight = node.op.layer().weights().into_iter().find(|(name, _)| *name == prefix);
+    let shape = match weight {
+        Some((_, tensor)) => tensor.shape().to_vec(),
+        None => [&[1], node.shape.as_slice()].concat(),
+    };
+    Channels::variable_shape(&shape, q.params.channel_axis)
 }
 
 fn model_config(quantized: &QuantGraph) -> Value {
@@ -223,14 +246,15 @@ pub(super) fn read(mut config: ModelConfig, file: &H5, options: &LoadOptions) ->
             "Vitis>QuantizeWrapper" => {
                 let inner = Wrapped::of(layer).map_err(fail)?;
                 let op = builder.op(inner.name, inner.class, inner.config, &layer.inputs, &mut weights)?;
-                let quant = wrapped_quant(&op, layer, inner.config, &mut weights).map_err(fail)?;
                 let id = builder.add(&layer.name, inner.name, op, &layer.inputs)?;
+                let node = builder.graph.node(id);
+                let quant = wrapped_quant(node, layer, inner.config, &mut weights).map_err(fail)?;
                 (id, inner.config, Some(quant))
             }
             "Vitis>VitisQuantize" => {
                 let op = builder.op(&layer.name, "VitisQuantize", &layer.config, &layer.inputs, &mut weights)?;
                 let id = builder.add(&layer.name, &layer.name, op, &layer.inputs)?;
-                let quantizer = standalone(layer, &mut weights).map_err(fail)?;
+                let quantizer = standalone(layer, &builder.graph.node(id).shape, &mut weights).map_err(fail)?;
                 (id, &layer.config, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::transparent() }))
             }
             class => {
@@ -254,11 +278,12 @@ pub(super) fn read(mut config: ModelConfig, file: &H5, options: &LoadOptions) ->
 
 /// Quantizers of a wrapper, with their calibrated state.
 fn wrapped_quant(
-    op: &Op,
+    node: &Node,
     layer: &LayerConfig,
     inner: &Map<String, Value>,
     weights: &mut LayerWeights<'_>,
 ) -> Result<LayerQuant, String> {
+    let op = &node.op;
     let config = layer.config.get("quantize_config").ok_or("its wrapper has no quantize_config")?;
     let entry = match config.get("class_name").and_then(Value::as_str) {
         Some("Vitis>NoQuantizeConfig") => return Ok(LayerQuant::transparent()),
@@ -274,46 +299,60 @@ fn wrapped_quant(
     if class(activation).is_none() && op.layer().to_keras().contains_key("activation") {
         quant.activation = ActivationQuant::Absent;
     }
-    let names: Vec<&str> = op.layer().weights().into_iter().map(|(name, _)| name).collect();
-    for (name, q) in names.iter().zip(&mut quant.weights) {
+    for ((name, tensor), q) in op.layer().weights().into_iter().zip(&mut quant.weights) {
         if let Some(q) = q {
-            restore(q, name, weights)?;
+            restore(q, name, tensor.shape(), weights)?;
         }
     }
+    let result = [&[1], node.shape.as_slice()].concat();
     match &mut quant.activation {
-        ActivationQuant::Before(q) => restore(q, "pre_activation", weights)?,
-        ActivationQuant::After(q) => restore(q, "post_activation", weights)?,
+        ActivationQuant::Before(q) => restore(q, "pre_activation", &result, weights)?,
+        ActivationQuant::After(q) => restore(q, "post_activation", &result, weights)?,
         ActivationQuant::Absent | ActivationQuant::Deferred => {}
     }
     if let Some(q) = &mut quant.output {
-        restore(q, "output_0", weights)?;
+        restore(q, "output_0", &result, weights)?;
     }
     Ok(quant)
 }
 
 /// The quantizer of a VitisQuantize layer.
-fn standalone(layer: &LayerConfig, weights: &mut LayerWeights<'_>) -> Result<Quantizer, String> {
+fn standalone(layer: &LayerConfig, shape: &[usize], weights: &mut LayerWeights<'_>) -> Result<Quantizer, String> {
     let value = layer.config.get("quantizer").ok_or("it has no quantizer")?;
     let class = value.get("class_name").and_then(Value::as_str).unwrap_or_default();
     let entry = json!({ "quantizer_type": unregistered(class), "quantizer_params": value.get("config") });
     let mut quantizer = Quantizer::new(strategy::params(&entry).map_err(|e| e.to_string())?);
-    restore(&mut quantizer, &layer.name, weights)?;
+    restore(&mut quantizer, &layer.name, &[&[1], shape].concat(), weights)?;
     Ok(quantizer)
 }
 
-/// Reads position and range of a quantizer.
-fn restore(quantizer: &mut Quantizer, prefix: &str, weights: &mut LayerWeights<'_>) -> Result<(), String> {
+/// Reads positions and ranges of a quantizer of a tensor of this shape.
+fn restore(
+    quantizer: &mut Quantizer,
+    prefix: &str,
+    shape: &[usize],
+    weights: &mut LayerWeights<'_>,
+) -> Result<(), String> {
     // Only the last part of a variable's path tells it, and a layer's name may have several.
     let prefix = prefix.rsplit('/').next().unwrap_or(prefix);
-    let mut take =
-        |part: &str| weights.take(&format!("{prefix}_{part}"), &[]).map(|t| t.data().first().copied().unwrap_or(0.0));
-    let pos = take("pos")?;
-    if pos.fract() != 0.0 || !(f32::from(i8::MIN)..=f32::from(i8::MAX)).contains(&pos) {
-        return Err(format!("its `{prefix}_pos` is {pos}, a whole number from -128 to 127 is expected"));
+    let shape = match quantizer.params.per_channel {
+        true => Channels::variable_shape(shape, quantizer.params.channel_axis),
+        false => Vec::new(),
+    };
+    let mut take = |part: &str| weights.take(&format!("{prefix}_{part}"), &shape).map(Tensor::into_data);
+    let (pos, min, max) = (take("pos")?, take("min")?, take("max")?);
+    let fits = pos.iter().zip(min).zip(max).map(|((pos, min), max)| {
+        if pos.fract() != 0.0 || !(f32::from(i8::MIN)..=f32::from(i8::MAX)).contains(pos) {
+            return Err(format!("its `{prefix}_pos` is {pos}, a whole number from -128 to 127 is expected"));
+        }
+        Ok(Fit { pos: FixPos(*pos as i8), min, max })
+    });
+    let fits: Vec<Fit> = fits.collect::<Result<_, _>>()?;
+    if quantizer.params.per_channel {
+        quantizer.channels = fits;
+    } else if let [fit] = fits[..] {
+        (quantizer.pos, quantizer.calibrated, quantizer.min, quantizer.max) = (fit.pos, fit.pos, fit.min, fit.max);
     }
-    quantizer.pos = FixPos(pos as i8);
-    quantizer.calibrated = quantizer.pos;
-    (quantizer.min, quantizer.max) = (take("min")?, take("max")?);
     Ok(())
 }
 
@@ -332,9 +371,13 @@ pub fn quantize_info(quantized: &QuantGraph) -> Value {
                 "output_0" => "output",
                 other => other,
             };
+            let position = match q.scalar_pos() {
+                Some(pos) => json!(pos.0),
+                None => json!(q.channels.iter().map(|fit| fit.pos.0).collect::<Vec<_>>()),
+            };
             entries.push(json!({
                 "layer": quantized.quant_name(*id), "wrapped": node.name, "role": role, "bit_width": q.params.bit_width,
-                "signed": !q.params.unsigned, "round_mode": q.params.round_mode, "position": q.pos.0,
+                "signed": !q.params.unsigned, "round_mode": q.params.round_mode, "position": position,
             }));
         }
     }

@@ -19,10 +19,14 @@ pub struct Rule {
 
 /// All rules, in order.
 pub const RULES: &[Rule] = &[
+    Rule { name: "adjust_dpu_sigmoid", apply: sigmoid },
     Rule { name: "adjust_dpu_shift_read", apply: shift_read },
     Rule { name: "adjust_dpu_shift_write", apply: shift_write },
+    Rule { name: "adjust_dpu_shift_swish", apply: shift_swish },
     Rule { name: "adjust_dpu_shift_cut", apply: shift_cut },
     Rule { name: "adjust_dpu_shift_bias", apply: shift_bias },
+    Rule { name: "adjust_dpu_shift_bias_leakyrelu", apply: shift_bias_leaky_relu },
+    Rule { name: "align_concat", apply: align_concat },
     Rule { name: "align_pool", apply: align_pool },
 ];
 
@@ -65,7 +69,7 @@ fn fix(pos: i32) -> FixPos {
 }
 
 fn result_pos(q: &QuantGraph, id: NodeId) -> Option<i32> {
-    Some(value(q.layers.get(&id)?.result()?.pos))
+    Some(value(q.layers.get(&id)?.result()?.scalar_pos()?))
 }
 
 fn set_result(q: &mut QuantGraph, id: NodeId, pos: i32) {
@@ -130,7 +134,7 @@ impl ConvPositions {
 pub fn conv_positions(q: &QuantGraph, id: NodeId) -> Option<ConvPositions> {
     q.graph.node(id).op.weighted()?;
     let layer = q.layers.get(&id)?;
-    let weight = |k: usize| layer.weights.get(k)?.as_ref().map(|q| value(q.pos));
+    let weight = |k: usize| layer.weights.get(k)?.as_ref()?.scalar_pos().map(value);
     Some(ConvPositions {
         i: input_positions(q, id)?.first()?.1,
         w: weight(0)?,
@@ -145,9 +149,27 @@ fn set_weight(q: &mut QuantGraph, id: NodeId, index: usize, pos: i32) {
     }
 }
 
+/// Input of a hard sigmoid: 0..=15. Its output: at least 7, and coarse enough that 14 + input − output stays above 0.
+fn sigmoid(q: &mut QuantGraph, id: NodeId) {
+    let Op::HardSigmoid(_) = q.graph.node(id).op else { return };
+    let Some((input, i)) = input_positions(q, id).and_then(|p| p.first().copied()) else { return };
+    let Some((output, o)) = output_owner(q, id).and_then(|o| Some((o, result_pos(q, o)?))) else { return };
+    let i = i.clamp(0, 15);
+    let o = o.max(7);
+    set_result(q, input, i);
+    set_result(q, output, if 14 + i - o <= 0 { 14 + i } else { o });
+}
+
+/// Whether a layer is a sum or a product.
+fn is_elementwise(op: &Op) -> bool {
+    matches!(op, Op::Add(_) | Op::Multiply(_))
+}
+
 /// Spread of an element-wise layer's input positions: at most 15; the first finest input gives way.
 fn shift_read(q: &mut QuantGraph, id: NodeId) {
-    let Op::Add(_) = q.graph.node(id).op else { return };
+    if !is_elementwise(&q.graph.node(id).op) {
+        return;
+    }
     let Some(inputs) = input_positions(q, id) else { return };
     let positions = || inputs.iter().map(|(_, p)| *p);
     let (Some(low), Some(high)) = (positions().min(), positions().max()) else { return };
@@ -162,12 +184,33 @@ fn shift_read(q: &mut QuantGraph, id: NodeId) {
 ///
 /// The vendor's tool stores the limit itself as the position when it is exceeded; this stores the position at the limit.
 fn shift_write(q: &mut QuantGraph, id: NodeId) {
-    let Op::Add(_) = q.graph.node(id).op else { return };
+    if !is_elementwise(&q.graph.node(id).op) {
+        return;
+    }
     let Some(low) = input_positions(q, id).and_then(|i| i.iter().map(|(_, p)| *p).min()) else { return };
     let Some((owner, out)) = output_owner(q, id).and_then(|o| Some((o, result_pos(q, o)?))) else { return };
     let shift = low - out;
     if !(-15..=15).contains(&shift) {
         set_result(q, owner, low - shift.clamp(-15, 15));
+    }
+}
+
+/// Shift of a hard swish, the product of x and its hard sigmoid: 0..=15; the output gives way.
+fn shift_swish(q: &mut QuantGraph, id: NodeId) {
+    let Op::Multiply(_) = q.graph.node(id).op else { return };
+    let [x, gate] = q.graph.node(id).inputs[..] else { return };
+    let gates = |gate: NodeId, x: NodeId| {
+        matches!(q.graph.node(gate).op, Op::HardSigmoid(_)) && q.graph.node(gate).inputs == [x]
+    };
+    if !gates(gate, x) && !gates(x, gate) {
+        return;
+    }
+    let Some(inputs) = input_positions(q, id) else { return };
+    let Some(out) = result_pos(q, id) else { return };
+    let sum: i32 = inputs.iter().map(|(_, p)| *p).sum();
+    let shift = sum - out;
+    if !(0..=15).contains(&shift) {
+        set_result(q, id, sum - shift.clamp(0, 15));
     }
 }
 
@@ -189,6 +232,34 @@ fn shift_bias(q: &mut QuantGraph, id: NodeId) {
     if shift < low || shift > high {
         set_weight(q, id, 1, p.w + p.i - shift.clamp(low, high));
     }
+}
+
+/// shift_bias before a LeakyReLU: 0..=16; the bias gives way.
+fn shift_bias_leaky_relu(q: &mut QuantGraph, id: NodeId) {
+    let (Op::LeakyRelu(_), [conv]) = (&q.graph.node(id).op, &q.graph.node(id).inputs[..]) else { return };
+    let conv = *conv;
+    if !q.layers.contains_key(&id) {
+        return;
+    }
+    let Some(p) = conv_positions(q, conv) else { return };
+    let Some(b) = p.b else { return };
+    let shift = p.w + p.i - b;
+    if !(0..=16).contains(&shift) {
+        set_weight(q, conv, 1, p.w + p.i - shift.clamp(0, 16));
+    }
+}
+
+/// All tensors of a concatenation share the coarsest of their positions.
+fn align_concat(q: &mut QuantGraph, id: NodeId) {
+    let Op::Concatenate(_) = q.graph.node(id).op else { return };
+    let Some((output, o)) = output_owner(q, id).and_then(|o| Some((o, result_pos(q, o)?))) else { return };
+    // Inputs without a position, floats, have no say.
+    let producers = q.graph.node(id).inputs.clone();
+    let owned = producers.into_iter().filter_map(|p| input_owner(q, p)).filter_map(|o| Some((o, result_pos(q, o)?)));
+    let owners: Vec<(NodeId, i32)> = owned.collect();
+    let coarsest = owners.iter().map(|(_, p)| *p).fold(o, i32::min);
+    set_result(q, output, coarsest);
+    owners.iter().for_each(|(owner, _)| set_result(q, *owner, coarsest));
 }
 
 /// A pooling's input and output share the coarser of their positions; global pooling excepted.

@@ -26,30 +26,37 @@ fn relu_like(op: &Op) -> bool {
     matches!(op, Op::Relu(_)) || matches!(op.layer().activation(), ActivationFn::Relu | ActivationFn::Relu6)
 }
 
+/// Layers that are quantized only together with the one before them.
 fn is_activation(op: &Op) -> bool {
-    matches!(op, Op::Relu(_) | Op::Activation(_))
+    matches!(op, Op::Relu(_) | Op::LeakyRelu(_) | Op::Activation(_))
 }
 
 /// Finds every activation that directly follows a layer which nothing else reads, and says who carries the quantizer.
-fn fusions(graph: &Graph) -> Fusions {
+fn fusions(graph: &Graph, strategy: &Strategy) -> Fusions {
     let uses = graph.uses();
     let mut found = Fusions::default();
+    let registered = |id: NodeId| {
+        graph.is_candidate(id)
+            && strategy.layer_entry(graph.node(id).op.class(), relu_like(&graph.node(id).op)).is_some()
+    };
     for id in graph.ids() {
         let [producer] = graph.node(id).inputs[..] else { continue };
-        if !is_activation(&graph.node(id).op) || uses[producer.0] != 1 {
+        let op = &graph.node(id).op;
+        if !is_activation(op) || uses[producer.0] != 1 || !registered(id) || !registered(producer) {
             continue;
         }
+        let leaky = matches!(op, Op::LeakyRelu(_));
         match &graph.node(producer).op {
             op if op.weighted().is_some_and(|w| w.activation == ActivationFn::Linear) => {
                 found.deferred.insert(producer);
             }
-            Op::Add(_) => {
+            Op::Add(_) | Op::Multiply(_) if !leaky => {
                 found.bare.insert(producer);
             }
             // A pooling keeps its own quantizer too.
-            Op::MaxPooling2D(_) => {}
-            Op::AveragePooling2D(p) if p.dpu => {}
-            Op::GlobalAveragePooling2D(p) if p.dpu => {}
+            Op::MaxPooling2D(_) if !leaky => {}
+            Op::AveragePooling2D(p) if p.dpu && !leaky => {}
+            Op::GlobalAveragePooling2D(p) if p.dpu && !leaky => {}
             _ => continue,
         }
         found.quantizable.insert(id);
@@ -87,13 +94,13 @@ pub(crate) fn layer_quant(op: &Op, entry: Map<String, Value>, deferred: bool) ->
 
 /// A [`QuantGraph`] with uncalibrated quantizers.
 ///
-/// Order as the vendor's tool: a quantizer behind every model input; then every registered layer is wrapped, except an
-/// activation that doesn't directly follow a layer it fuses with; then a float tensor that enters a wrapped layer of
-/// one input, and nothing else, gets a quantizer in between.
+/// Order as the vendor's tool: a quantizer behind every model input, or behind the user's `input_layers`; then every
+/// registered layer is wrapped, except an activation that doesn't directly follow a layer it fuses with; then a float
+/// tensor that enters a wrapped layer of one input, and nothing else, gets a quantizer in between.
 pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
-    let fused = fusions(&graph);
+    let fused = fusions(&graph, strategy);
     let mut layers = BTreeMap::new();
-    for id in graph.ids() {
+    for id in graph.ids().filter(|id| graph.is_candidate(*id)) {
         let op = &graph.node(id).op;
         if matches!(op, Op::Input(_) | Op::Quantize(_)) || (is_activation(op) && !fused.quantizable.contains(&id)) {
             continue;
@@ -101,25 +108,39 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
         if fused.bare.contains(&id) {
             layers.insert(id, LayerQuant::transparent());
         } else if let Some(entry) = strategy.layer_entry(op.class(), relu_like(op)) {
-            layers.insert(id, layer_quant(op, entry, fused.deferred.contains(&id))?);
+            let quant = layer_quant(op, entry, fused.deferred.contains(&id));
+            let own = |e: Error| Error::Options(format!("layer `{}`: {e}", graph.node(id).name));
+            layers.insert(id, quant.map_err(own)?);
         }
     }
     let uses = graph.uses();
-    let float_inputs: Vec<NodeId> = graph
-        .ids()
-        .filter_map(|id| {
-            let [producer] = graph.node(id).inputs[..] else { return None };
-            let is_float = !layers.contains_key(&producer) && !matches!(graph.node(producer).op, Op::Input(_));
-            (layers.contains_key(&id) && uses[producer.0] == 1 && is_float).then_some(producer)
-        })
-        .collect();
-    let input = strategy.input_quantizer()?;
-    for producer in graph.inputs.clone().into_iter().chain(float_inputs) {
+    let is_float =
+        |id: NodeId| !layers.contains_key(&id) && !matches!(graph.node(id).op, Op::Input(_) | Op::Quantize(_));
+    // Behind the model's inputs, or where the user's part of the model begins: behind a layer that stays float itself,
+    // and before one that is quantized.
+    let chosen: Vec<NodeId> = strategy.layer_list("input_layers").iter().filter_map(|n| graph.find(n)).collect();
+    let start = |id: NodeId| if layers.contains_key(&id) { graph.node(id).inputs.clone() } else { vec![id] };
+    let mut points: Vec<NodeId> = match chosen.is_empty() {
+        true => graph.inputs.iter().copied().filter(|id| graph.is_candidate(*id)).collect(),
+        false => chosen.into_iter().flat_map(start).filter(|id| !layers.contains_key(id)).collect(),
+    };
+    for id in graph.ids() {
+        if let ([producer], true) = (&graph.node(id).inputs[..], layers.contains_key(&id))
+            && uses[producer.0] == 1
+            && is_float(*producer)
+        {
+            points.push(*producer);
+        }
+    }
+    let input = Quantizer::new(strategy.input_quantizer()?);
+    let mut inserted = BTreeSet::new();
+    for producer in points {
+        if !inserted.insert(producer) {
+            continue;
+        }
         let (name, origin) = (format!("quant_{}", graph.node(producer).name), graph.node(producer).origin.clone());
-        let quantize = graph.add(name, Op::Quantize(Quantize), vec![producer], origin)?;
-        graph.redirect(producer, quantize);
-        layers
-            .insert(quantize, LayerQuant { output: Some(Quantizer::new(input.clone())), ..LayerQuant::transparent() });
+        let quantize = graph.insert_after(producer, name, Op::Quantize(Quantize), origin)?;
+        layers.insert(quantize, LayerQuant { output: Some(input.clone()), ..LayerQuant::transparent() });
     }
     let renumbered = graph.normalize();
     graph.verify()?;

@@ -49,12 +49,12 @@ fn equalizable(op: &Op) -> bool {
 
 /// The convolution before `tail` with `between` in the middle, if nothing else reads any of them.
 fn head(graph: &Graph, tail: NodeId, between: Between, any_activation: bool) -> Option<NodeId> {
-    if !equalizable(&graph.node(tail).op) {
+    if !equalizable(&graph.node(tail).op) || !graph.is_candidate(tail) {
         return None;
     }
     let uses = graph.uses();
     let before = |id: NodeId| match graph.node(id).inputs[..] {
-        [input] if uses[input.0] == 1 => Some(input),
+        [input] if uses[input.0] == 1 && graph.is_candidate(input) => Some(input),
         _ => None,
     };
     let passes = |f: ActivationFn| any_activation || matches!(f, ActivationFn::Linear | ActivationFn::Relu);

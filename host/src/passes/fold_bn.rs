@@ -14,23 +14,27 @@ pub(super) fn fold_conv_bn(graph: &mut Graph, _: &Strategy) -> Result<(), Error>
     for id in graph.ids() {
         let Op::BatchNormalization(bn) = graph.node(id).op.clone() else { continue };
         let [conv] = graph.node(id).inputs[..] else { continue };
-        if graph.uses()[conv.0] != 1 {
+        let inside = graph.is_candidate(id) && graph.is_candidate(conv);
+        if graph.uses()[conv.0] != 1 || !inside {
             continue;
         }
+        let transposed = matches!(graph.node(conv).op, Op::Conv2DTranspose(_));
         let Some(w) = graph.node_mut(conv).op.weighted_mut() else { continue };
         if w.activation == ActivationFn::Linear {
-            fold(w, &bn);
+            fold(w, &bn, transposed);
             graph.remove(id);
         }
     }
     Ok(())
 }
 
-fn fold(w: &mut Weighted, bn: &BatchNormalization) {
+fn fold(w: &mut Weighted, bn: &BatchNormalization, transposed: bool) {
     let mult = bn.multiplier();
-    // Output channels are the fastest axes of all three kernels: [.., oc], and [kh, kw, c, m] with channel c·m + i.
-    w.kernel.data_mut().chunks_exact_mut(mult.len()).for_each(|row| {
-        row.iter_mut().zip(&mult).for_each(|(k, m)| *k *= m);
+    // Output channels are the fastest axes of the kernels: [.., oc], and [kh, kw, c, m] with channel c·m + i; but the last
+    // but one of a transposed convolution: [kh, kw, oc, ic].
+    let run = if transposed { w.kernel.shape()[3] } else { 1 };
+    w.kernel.data_mut().chunks_exact_mut(mult.len() * run).for_each(|tap| {
+        tap.chunks_exact_mut(run).zip(&mult).for_each(|(channel, m)| channel.iter_mut().for_each(|k| *k *= m));
     });
     let (mean, beta) = (bn.mean.data(), bn.offset());
     let bias = (0..mult.len()).map(|c| {
@@ -44,7 +48,7 @@ fn fold(w: &mut Weighted, bn: &BatchNormalization) {
 ///
 /// On other shapes it stays a normalization: a depthwise convolution needs rows and columns.
 pub(super) fn convert_bn_to_dwconv(graph: &mut Graph, _: &Strategy) -> Result<(), Error> {
-    for node in &mut graph.nodes {
+    for node in graph.nodes.iter_mut().filter(|n| !n.excluded) {
         let Op::BatchNormalization(bn) = &node.op else { continue };
         if node.shape.len() != 3 {
             continue;
