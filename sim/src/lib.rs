@@ -245,31 +245,49 @@ pub fn time(model: &Deployable<'_>, sim: &mut SimDpu) -> Result<(), Error> {
     Ok(())
 }
 
-/// Cycles from one frame's start to the next one's on each of `cores` cores that are kept busy and share a memory of
-/// `ddr_bytes` bytes per cycle (0: no limit).
-///
-/// The cores run the same network, each its own frames. Steps on the CPU take no time.
-/// Errors: as [`time`].
-pub fn busy(model: &Deployable<'_>, sim: &mut SimDpu, cores: u32, ddr_bytes: f64) -> Result<f64, Error> {
-    check_target(model, sim)?;
-    let fail = |step| move |error| Error::Run(RunError::Dpu { step, error });
-    let gap = (sim.costs.job_us * f64::from(sim.clock_mhz)) as u64;
-    let mut jobs = Vec::new();
-    for (step, job) in (0u16..).zip(model.steps()) {
-        if let Step::Dpu(job) = job
-            && let Some(mut machine) = Machine::new(&sim.target, &mut sim.banks)
-        {
-            let entries = schedule::fetch(&machine, &sim.costs, model.job_code(&job)).map_err(fail(step))?;
-            let work = schedule::work(&mut machine, &entries).map_err(fail(step))?;
-            jobs.push((entries, work, gap));
-        }
+/// The DPU jobs of a deployable, decoded once to be timed with many cost tables. Steps on the CPU take no time.
+pub struct Prepared {
+    jobs: Vec<schedule::Decoded>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("jobs", &self.jobs.len()).finish()
     }
-    let run = |cores, alone| {
-        let mut ddr = timing::Ddr::new(ddr_bytes);
-        schedule::share(&jobs, &sim.costs, &mut ddr, cores, alone).map_err(fail(0))
-    };
-    let alone = run(1, 0)?;
-    if cores <= 1 { Ok(alone) } else { run(cores, alone as u64) }
+}
+
+impl Prepared {
+    /// Decodes all jobs.
+    ///
+    /// Errors: as [`time`], but for what only tokens show.
+    pub fn new(model: &Deployable<'_>, sim: &mut SimDpu) -> Result<Self, Error> {
+        check_target(model, sim)?;
+        let mut jobs = Vec::new();
+        for (step, job) in (0u16..).zip(model.steps()) {
+            if let Step::Dpu(job) = job
+                && let Some(mut machine) = Machine::new(&sim.target, &mut sim.banks)
+            {
+                let decoded = schedule::Decoded::new(&mut machine, model.job_code(&job));
+                jobs.push(decoded.map_err(|error| Error::Run(RunError::Dpu { step, error }))?);
+            }
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Cycles from one frame's start to the next one's on each of `cores` cores at `clock_mhz` that are kept busy and share
+    /// a memory of `ddr_mb_per_s` megabytes (10^6 bytes) per second (0: no limit). Each core runs its own frames.
+    ///
+    /// Errors: programs whose tokens don't fit.
+    pub fn cycles(&self, costs: &Costs, clock_mhz: u32, cores: u32, ddr_mb_per_s: u32) -> Result<f64, Error> {
+        let clock = f64::from(clock_mhz.max(1));
+        let run = |cores, alone| {
+            let mut ddr = timing::Ddr::new(f64::from(ddr_mb_per_s) / clock);
+            let cycles = schedule::share(&self.jobs, costs, (costs.job_us * clock) as u64, &mut ddr, cores, alone);
+            cycles.map_err(|error| Error::Run(RunError::Dpu { step: 0, error }))
+        };
+        let alone = run(1, 0)?;
+        if cores <= 1 { Ok(alone) } else { run(cores, alone as u64) }
+    }
 }
 
 /// A machine's error as the simulator's.

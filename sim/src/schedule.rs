@@ -16,12 +16,12 @@ use crate::{Costs, Event, SimError, Waiting};
 pub(crate) struct Entry {
     line: Line,
     offset: u32,
-    /// Cycle at which it has been fetched, counted from the job's start.
-    fetched: u64,
+    /// Words of the job up to its end: what must have been fetched before it starts.
+    words: u32,
 }
 
-/// Decodes a job up to END, with the time each instruction arrives.
-pub(crate) fn fetch(machine: &Machine<'_>, costs: &Costs, code: &[u8]) -> Result<Vec<Entry>, SimError> {
+/// Decodes a job up to END.
+pub(crate) fn fetch(machine: &Machine<'_>, code: &[u8]) -> Result<Vec<Entry>, SimError> {
     let error = |index: usize, offset: usize, fault| {
         SimError::Exec(ExecError { index: index as u32, offset: offset as u32, inst: "", fault })
     };
@@ -30,8 +30,7 @@ pub(crate) fn fetch(machine: &Machine<'_>, costs: &Costs, code: &[u8]) -> Result
     for (index, (offset, line)) in program(isa, code).enumerate() {
         let line = line.map_err(|e| error(index, offset, Fault::Decode(e)))?;
         let words = offset / 4 + isa.of(line.inst.kind()).map_or(0, |l| usize::from(l.words));
-        let fetched = (words as f64 * costs.fetch_word) as u64;
-        entries.push(Entry { line, offset: offset as u32, fetched });
+        entries.push(Entry { line, offset: offset as u32, words: words as u32 });
     }
     match entries.last() {
         Some(last) if last.line.inst.kind() == Kind::End => Ok(entries),
@@ -122,7 +121,8 @@ impl<'e> Core<'e> {
                 }
                 // The compute arrays are one each: without self tokens they still take one instruction at a time.
                 let array = matches!(engine, Engine::Conv | Engine::Misc);
-                let ready = (self.origin + entry.fetched).max(if array { self.done[e] } else { 0 });
+                let fetched = self.origin + (f64::from(entry.words) * costs.fetch_word) as u64;
+                let ready = fetched.max(if array { self.done[e] } else { 0 });
                 if ready > now {
                     next = Some(next.map_or(ready, |n| n.min(ready)));
                     break;
@@ -190,7 +190,7 @@ pub(crate) fn run(
     mut memory: Option<&mut Memory<'_>>,
 ) -> Result<Vec<Event>, SimError> {
     machine.reset();
-    let entries = fetch(machine, costs, code)?;
+    let entries = fetch(machine, code)?;
     let mut core = Core::new(&entries, 0);
     let mut ddr = Ddr::default();
     let mut events: Vec<Option<Event>> = vec![None; entries.len()];
@@ -214,13 +214,28 @@ pub(crate) fn run(
     Ok(events.into_iter().flatten().collect())
 }
 
+/// A job's instructions and what they cost.
+pub(crate) struct Decoded {
+    entries: Vec<Entry>,
+    work: Vec<Work>,
+}
+
+impl Decoded {
+    pub(crate) fn new(machine: &mut Machine<'_>, code: &[u8]) -> Result<Self, SimError> {
+        let entries = fetch(machine, code)?;
+        let work = work(machine, &entries)?;
+        Ok(Self { entries, work })
+    }
+}
+
 /// Cycles per frame and core when `cores` cores run these jobs, one after the other, again and again, on one memory.
 ///
-/// `jobs`: instructions, their work, and the cycles between the last END and their start. Cores start spread over a frame, so
-/// that they don't all stream weights at once; the first frame of each is not counted.
+/// `gap`: cycles between an END and the next job's start. Cores start spread over a frame of `alone` cycles, so that they
+/// don't all stream weights at once; the first frame of each is not counted.
 pub(crate) fn share(
-    jobs: &[(Vec<Entry>, Vec<Work>, u64)],
+    jobs: &[Decoded],
     costs: &Costs,
+    gap: u64,
     ddr: &mut Ddr,
     cores: u32,
     alone: u64,
@@ -229,7 +244,6 @@ pub(crate) fn share(
     struct Running<'e> {
         core: Core<'e>,
         job: usize,
-        frame: usize,
         ends: Vec<u64>,
     }
     if jobs.is_empty() || cores == 0 {
@@ -238,7 +252,7 @@ pub(crate) fn share(
     let mut running: Vec<Running<'_>> = (0..u64::from(cores))
         .map(|k| {
             let start = k * alone / u64::from(cores);
-            Running { core: Core::new(&jobs[0].0, start), job: 0, frame: 0, ends: vec![start] }
+            Running { core: Core::new(&jobs[0].entries, start), job: 0, ends: vec![start] }
         })
         .collect();
     let mut queue: BinaryHeap<Reverse<(u64, usize)>> =
@@ -247,7 +261,7 @@ pub(crate) fn share(
     while running.iter().any(|r| r.ends.len() <= FRAMES) {
         let Some(Reverse((now, k))) = queue.pop() else { break };
         let r = &mut running[k];
-        let next = r.core.advance(now, costs, ddr, |i| Ok(jobs[r.job].1[i]), |_| {})?;
+        let next = r.core.advance(now, costs, ddr, |i| Ok(jobs[r.job].work[i]), |_| {})?;
         if let Some(next) = next {
             queue.push(Reverse((next, k)));
             continue;
@@ -257,11 +271,10 @@ pub(crate) fn share(
         r.job += 1;
         if r.job == jobs.len() {
             r.job = 0;
-            r.frame += 1;
-            r.ends.push(end + jobs[0].2);
+            r.ends.push(end + gap);
         }
-        let start = end + jobs[r.job].2;
-        r.core = Core::new(&jobs[r.job].0, start);
+        let start = end + gap;
+        r.core = Core::new(&jobs[r.job].entries, start);
         queue.push(Reverse((start, k)));
     }
     let cycles: f64 = running.iter().map(|r| (r.ends[FRAMES] - r.ends[1]) as f64).sum();

@@ -8,3 +8,4 @@ pub mod reference;
 pub mod shared;
 pub mod shuffle;
 pub mod small;
+pub mod zoo;

@@ -4,15 +4,18 @@
 Each is the JSON of Keras' `model.to_json()` (functional form of Keras 2.12), written by hand so that neither TensorFlow
 nor weights are needed. Initializers and regularizers are left out: Keras fills them in.
 
-    python3 tests/zoo/make.py            # rewrites tests/zoo/*.json
+    python3 tests/zoo/make.py                           # rewrites tests/zoo/*.json
+    python3 tests/zoo/make.py --rows model_zoo_perf.csv # also rows.csv, from a table of all published measurements
 
-The sources are the papers and the TF-slim, torchvision and darknet definitions; names say which. Rows of published
-measurements that belong to them are in `rows.toml`.
+The sources are the papers and the TF-slim, torchvision and darknet definitions; names say which.
 """
 
+import csv
 import json
 import math
 import pathlib
+import re
+import sys
 
 
 class Net:
@@ -379,5 +382,51 @@ def main():
     unet("unet_128", 128, [32, 64, 128, 256, 512])
 
 
+# Which published models have which architecture. Pruned ones are left out: their widths are not published.
+ROWS = {
+    "resnet50_keras": r"tf2_resnet50_imagenet_224_224_7.76G",
+    "resnet50_v15": r"pt_resnet50_imagenet_224_224_(4.1G_2.0|8.2G)|tf_mlperf_resnet50_imagenet_224_224_8.19G",
+    "resnet50_slim": r"tf_resnetv1_50_imagenet_224_224_6.97G|tf_resnet50_imagenet_224_224_6.97G",
+    "resnet101_slim": r"tf_resnetv1_101_imagenet_224_224_14.4G",
+    "resnet152_slim": r"tf_resnetv1_152_imagenet_224_224_21.83G",
+    "resnet50_reid": r"pt_personreid-res50_market1501_256_128_5.3G",
+    "resnet18": r"pt_vehicle-(color|make|type)-classification_\w+_224_224_3.6[34]G",
+    "vgg16": r"tf_vgg16_imagenet_224_224_30.96G",
+    "inception_v1_slim": r"tf_inceptionv1_imagenet_224_224_3G",
+    "inception_v3":
+        r"(tf|tf2)_inceptionv3_imagenet_299_299_11.4?5G|pt_inceptionv3_imagenet_299_299_(11.4|5.7)G",
+    "mobilenet_v1_1_0_224": r"tf_mobilenetv1(_1.0)?_imagenet_224_224_1.14G|tf2_mobilenetv1_imagenet_224_224_1.15G",
+    "mobilenet_v1_0_5_160": r"tf_mobilenetv1_0.5_imagenet_160_160_150(.07)?M",
+    "mobilenet_v2_1_0_224": r"tf_mobilenetv2_1.0_imagenet_224_224_(602M|0.59G)",
+    "squeezenet_1_1": r"pt_squeezenet_imagenet_224_224_(351.7|703.5)M",
+    "efficientnet_edgetpu_s": r"tf_efficientnet-edgetpu-S_imagenet_224_224_4.72G",
+    "efficientnet_edgetpu_m": r"tf_efficientnet-edgetpu-M_imagenet_240_240_7.34G",
+    "yolo_v3_voc": r"tf_yolov3_voc_416_416_65.63G",
+    "yolo_v3_coco": r"tf2_yolov3_coco_416_416_65.9G",
+}
+# GMAC instead of GOP in the published name.
+MACS = ("pt_resnet50_imagenet_224_224_4.1G_2.0", "pt_inceptionv3_imagenet_299_299_5.7G", "351.7M")
+
+
+def rows(table):
+    """Copies the measurements that belong to our architectures: releases 2.5 and 3.0, and the Ultra96 of 1.0."""
+    boards = {"KV260": "kv260", "ZCU102 rev 0432055-05": "zcu102", "ZCU104": "zcu104", "Ultra96 v1": "ultra96"}
+    found = []
+    for row in csv.DictReader(open(table, newline="")):
+        board = boards.get(row["board"]) or ("kv260" if "KV260" in row["board"] else None)
+        wanted = ("v1.0",) if board == "ultra96" else ("v2.5", "v3.0")
+        for name, pattern in ROWS.items():
+            if board and row["release"] in wanted and re.fullmatch(pattern, row["zoo_name"]):
+                gops = float(row["gops"]) * (2 if row["zoo_name"].endswith(MACS) else 1)
+                speed = [row["fps_single_thread"], row["fps_multi_thread"]]
+                found.append([name, row["zoo_name"], row["release"], board, row["dpu_mhz"], f"{gops:g}", *speed])
+    with open(pathlib.Path(__file__).parent / "rows.csv", "w", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["architecture", "published", "release", "board", "mhz", "gops", "fps_single", "fps_multi"])
+        writer.writerows(sorted(found))
+
+
 if __name__ == "__main__":
     main()
+    if sys.argv[1:2] == ["--rows"]:
+        rows(sys.argv[2])

@@ -122,16 +122,16 @@ pub(super) fn program(graph: &IntGraph, device: Option<&Device>, strict: bool) -
     }
 }
 
+/// The cycle model's constants for a device.
+pub(super) fn costs(device: &Device) -> Result<Costs, Error> {
+    let Some(timing) = &device.timing else { return Ok(Costs::default()) };
+    let costs = serde_json::to_value(&timing.costs).and_then(serde_json::from_value::<Costs>);
+    costs.map_err(|e| Error::Target(format!("{}: constants of the cycle model: {e}", device.target.name)))
+}
+
 /// A simulator of a device.
 pub(super) fn simulator(device: &Device) -> Result<SimDpu, Error> {
-    let failed = |e: String| Error::Target(format!("{}: {e}", device.target.name));
-    let costs = match &device.timing {
-        Some(timing) => serde_json::to_value(&timing.costs)
-            .and_then(serde_json::from_value::<Costs>)
-            .map_err(|e| failed(format!("constants of the cycle model: {e}")))?,
-        None => Costs::default(),
-    };
-    SimDpu::new(device.target.clone(), device.clock_mhz, costs).map_err(|e| failed(e.to_string()))
+    SimDpu::new(device.target.clone(), device.clock_mhz, costs(device)?).map_err(|e| Error::Target(e.to_string()))
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {

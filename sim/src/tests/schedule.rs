@@ -13,7 +13,7 @@ use shiftwise_core::shape::Shape;
 use shiftwise_core::target::Target;
 
 use super::blob;
-use crate::{Costs, CycleReport, Error, JobRun, SimDpu, SimError, busy, explain, frame, time};
+use crate::{Costs, CycleReport, Error, JobRun, Prepared, SimDpu, SimError, explain, frame, time};
 
 const COLUMNS: u32 = 5;
 const CHANNELS: u32 = 16;
@@ -298,15 +298,16 @@ fn a_frame_reports_cycles_layers_and_a_trace() {
 
     // One frame after the other on one core; three cores don't disturb each other until the memory is too slow for them.
     let frame = report.cycles as f64;
+    let prepared = Prepared::new(&model, &mut sim).unwrap();
     for cores in [1, 3] {
-        let cycles = busy(&model, &mut sim, cores, 0.0).unwrap();
+        let cycles = prepared.cycles(&Costs::default(), 300, cores, 0).unwrap();
         assert!(
             (cycles - frame).abs() < 2.0,
             "{cycles} on {cores}, {frame} alone: only the rounding to cycles differs"
         );
     }
     let bytes = (report.bytes_in + report.bytes_out) as f64;
-    let shared = busy(&model, &mut sim, 3, 2.0).unwrap();
+    let shared = prepared.cycles(&Costs::default(), 300, 3, 600).unwrap();
     assert!(shared > frame && (shared / (3.0 * bytes / 2.0) - 1.0).abs() < 0.1, "{shared}");
 }
 
