@@ -33,9 +33,11 @@ pub struct Ptq {
     pub quantized: QuantGraph,
     /// Positions that refinement changed.
     pub changes: Vec<adjust_pos::Change>,
+    /// What the user should know about the settings.
+    pub warnings: Vec<String>,
 }
 
-/// Optimize, annotate, calibrate, refine: the vendor's `quantize_model`.
+/// Partition, optimize, annotate, calibrate, refine: the vendor's `quantize_model`.
 ///
 /// `progress(done, total)` is called after every calibration batch.
 pub fn ptq(
@@ -44,12 +46,13 @@ pub fn ptq(
     options: &PtqOptions,
     progress: impl FnMut(usize, usize),
 ) -> Result<Ptq, Error> {
+    let warnings = passes::partition(&mut graph, &options.strategy);
     passes::run(passes::OPTIMIZE, &mut graph, &options.strategy)?;
     passes::run(passes::DPU_VERSION, &mut graph, &options.strategy)?;
     let mut quantized = annotate::annotate(graph, &options.strategy)?;
     calibrate_graph(&mut quantized, samples, options.batch_size, options.steps, progress)?;
     let changes = adjust_pos::refine(&mut quantized, &options.strategy);
-    Ok(Ptq { quantized, changes })
+    Ok(Ptq { quantized, changes, warnings })
 }
 
 /// Optimize, annotate, refine: a network with the geometry of its quantized form, before there is any data.

@@ -39,6 +39,8 @@ pub const EXPLAINED: &[(&str, &str)] = &[
     ),
     ("o_no_hsig_swish", "swish in floats: another exp (last digit of a range)"),
     ("pof2s_tanh_act_v0", "tanh in floats: another tanh (last digit of a range)"),
+    ("x_mul_write_hi", "the vendor stores the limit of shift_write, 15, as the position"),
+    ("x_mul_write_lo", "the vendor stores the limit of shift_write, -15, as the position"),
     (
         "real_mlperf_streaming_wakeword",
         "the vendor drops gamma where a normalization's `scale` is written as 1 instead of true",

@@ -117,7 +117,9 @@ fn op_value(graph: &IntGraph, op: &IntOp, values: &[Vec<u8>]) -> Vec<u8> {
             .collect(),
         IntOpKind::View => input.to_vec(),
         IntOpKind::Requantize { shift, act } => x.iter().map(|v| finish(*v, *shift, 0, *act, opos)).collect(),
-        IntOpKind::Float { .. } => panic!("the networks of this oracle have no float layers"),
+        IntOpKind::Float { .. } | IntOpKind::FakeQuantize(_) => {
+            panic!("the networks of this oracle have no float layers")
+        }
         IntOpKind::Softmax => {
             // Defined by core: floats have no second exact evaluation to compare with.
             let axis = *graph.tensors[op.inputs[0].0].shape.last().unwrap();

@@ -145,9 +145,10 @@ impl DpuLayerNorm {
 
     fn rsqrt(v: f32) -> f32 {
         let v = bf16(v);
-        // The first guess halves the exponent; odd patterns round up.
-        let a = v.to_bits() >> 17;
-        let a = a + (a & 1);
+        // The first guess halves the 16-bit pattern, rounded to even.
+        let pattern = v.to_bits() >> 16;
+        let half = pattern >> 1;
+        let a = half + (half & pattern & 1);
         let mut y = f32::from_bits(0x5F37u32.wrapping_sub(a) << 16);
         let x2 = bf16(v * 0.5);
         for _ in 0..4 {

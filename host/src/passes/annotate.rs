@@ -128,6 +128,8 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
         if let ([producer], true) = (&graph.node(id).inputs[..], layers.contains_key(&id))
             && uses[producer.0] == 1
             && is_float(*producer)
+            // The vendor's tool also leaves alone what flows out of an ignored layer.
+            && graph.is_candidate(*producer)
         {
             points.push(*producer);
         }
