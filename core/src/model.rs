@@ -7,16 +7,21 @@
 
 #[cfg(test)]
 mod format_page;
+mod ops;
+
+pub use ops::{
+    Act, AddOp, ConcatOp, ConvOp, CpuOp, MultiplyOp, PReluOp, PadOp, PermuteOp, PoolKind, PoolOp, SoftmaxOp, UpSampleOp,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::fix::FixPos;
-use crate::shape::{Shape, Window};
+use crate::shape::Shape;
 
 /// First four bytes of a deployable.
 pub const MAGIC: [u8; 4] = *b"SWM1";
 /// Version of the format that this crate reads and writes.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 /// Bytes before the first section: magic, version, section count, fingerprint, length, then the section table.
 pub const HEADER_BYTES: usize = 24 + SECTIONS * 8;
 /// Alignment of the constants section in the file, so that kernels may read 32-bit words in place.
@@ -199,164 +204,6 @@ pub struct DpuJob<'a> {
     pub bytes: u32,
     /// Tensors in memory that are complete when it ends, in the order of their layers.
     pub outputs: TensorList<'a>,
-}
-
-/// Activation applied to an accumulator before it is requantized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Act {
-    /// Identity.
-    None,
-    /// max(x, 0).
-    Relu,
-    /// min(max(x, 0), n) with n in steps of the accumulator.
-    ReluMax(i32),
-}
-
-/// A convolution, dense layer (one tap over all inputs) or depthwise convolution.
-///
-/// Integer order: sum of products, plus bias, activation, then `requantize_i8` by `shift_cut`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConvOp {
-    /// Input tensor, read as `[h, w, c]` = `in_dims`.
-    pub input: TensorId,
-    /// Output tensor, written as `[h, w, c]` = `out_dims`.
-    pub output: TensorId,
-    /// Input height, width, channels.
-    pub in_dims: [u16; 3],
-    /// Output height, width, channels.
-    pub out_dims: [u16; 3],
-    /// Taps, strides, padding.
-    pub window: Window,
-    /// Offset in the constants: i8 `[oc][kh][kw][ic]`, or `[kh][kw][c]` when depthwise.
-    pub kernel: u32,
-    /// Offset in the constants of i32 `[oc]` in accumulator steps (see [`crate::arith::align_bias`]).
-    pub bias: Option<u32>,
-    /// Right shift after the activation.
-    pub shift_cut: i8,
-    /// Activation on the accumulator.
-    pub act: Act,
-}
-
-/// Pooling over windows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolOp {
-    /// Input tensor, read as `[h, w, c]` = `in_dims`.
-    pub input: TensorId,
-    /// Output tensor.
-    pub output: TensorId,
-    /// Input height, width, channels.
-    pub in_dims: [u16; 3],
-    /// Output height, width.
-    pub out_dims: [u16; 2],
-    /// Taps, strides, padding.
-    pub window: Window,
-    /// What is taken of the window.
-    pub kind: PoolKind,
-    /// Right shift to the output position, after the activation; average: the `n` of the factor is included.
-    pub shift: i8,
-    /// Activation before the shift.
-    pub act: Act,
-}
-
-/// What pooling takes of its window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum PoolKind {
-    /// The largest value; padding never wins.
-    Max,
-    /// Sum times this factor; padding counts as zeros.
-    Average(u16),
-}
-
-/// Element-wise sum of tensors of one shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddOp<'a> {
-    /// Operands.
-    #[serde(borrow)]
-    pub inputs: TensorList<'a>,
-    /// Left shift of each operand to the finest position among them.
-    pub shift_read: &'a [u8],
-    /// Output tensor.
-    pub output: TensorId,
-    /// Activation on the sum.
-    pub act: Act,
-    /// Right shift from the finest position to the output's.
-    pub shift_write: i8,
-}
-
-/// Softmax over the last axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SoftmaxOp {
-    /// Input tensor, integers or floats.
-    pub input: TensorId,
-    /// Output tensor, floats.
-    pub output: TensorId,
-    /// Length of the last axis.
-    pub axis: u32,
-}
-
-/// A layer on the CPU.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum CpuOp<'a> {
-    /// Convolution or dense layer.
-    Conv(ConvOp),
-    /// Depthwise convolution with one output per input channel.
-    Depthwise(ConvOp),
-    /// Pooling.
-    Pool(PoolOp),
-    /// Element-wise sum.
-    Add(#[serde(borrow)] AddOp<'a>),
-    /// Softmax in f32.
-    Softmax(SoftmaxOp),
-    /// The same bytes under another shape and name: no work, both tensors lie in one place.
-    View {
-        /// Source.
-        input: TensorId,
-        /// The other name.
-        output: TensorId,
-    },
-    /// Integers to another position: right shift `shift`, half up.
-    Requantize {
-        /// Source.
-        input: TensorId,
-        /// Destination.
-        output: TensorId,
-        /// Right shift.
-        shift: i8,
-        /// Activation before the shift.
-        act: Act,
-    },
-    /// Floats to integers of the output's position, half up.
-    Quantize {
-        /// Source, floats.
-        input: TensorId,
-        /// Destination.
-        output: TensorId,
-    },
-    /// Integers to floats.
-    Dequantize {
-        /// Source.
-        input: TensorId,
-        /// Destination, floats.
-        output: TensorId,
-    },
-}
-
-impl CpuOp<'_> {
-    /// The tensor it writes.
-    pub fn output(&self) -> TensorId {
-        match self {
-            Self::Conv(op) | Self::Depthwise(op) => op.output,
-            Self::Pool(op) => op.output,
-            Self::Add(op) => op.output,
-            Self::Softmax(op) => op.output,
-            Self::View { output, .. }
-            | Self::Requantize { output, .. }
-            | Self::Quantize { output, .. }
-            | Self::Dequantize { output, .. } => *output,
-        }
-    }
 }
 
 /// Which instructions of a DPU job came from which layer.

@@ -29,6 +29,34 @@ impl Shape {
     }
 }
 
+impl Shape {
+    /// The dimensions behind as many leading ones as make four.
+    pub fn aligned(&self) -> [u32; 4] {
+        let mut own = [1; 4];
+        own.iter_mut().rev().zip(self.dims().iter().rev()).for_each(|(to, d)| *to = *d);
+        own
+    }
+
+    /// Whether it is `out` when dimensions of size 1 repeat, aligned at the last dimension.
+    pub fn broadcasts_to(&self, out: &Self) -> bool {
+        self.dims().len() <= out.dims().len()
+            && self.aligned().iter().zip(out.aligned()).all(|(own, out)| *own == out || *own == 1)
+    }
+
+    /// Elements between neighbours along each [aligned](Self::aligned) dimension; 0 along those of size 1, so that a
+    /// tensor that broadcasts is read again and again.
+    pub fn strides(&self) -> [u32; 4] {
+        let mut strides = self.aligned();
+        let mut step = 1u32;
+        for stride in strides.iter_mut().rev() {
+            let size = *stride;
+            *stride = if size == 1 { 0 } else { step };
+            step = step.wrapping_mul(size);
+        }
+        strides
+    }
+}
+
 /// A window that slides over rows and columns. Each pair is (vertical, horizontal).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

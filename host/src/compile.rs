@@ -9,7 +9,9 @@
 pub mod constraint;
 mod cpu;
 mod dpu;
+mod fold;
 mod hazard;
+mod join;
 mod lower;
 pub mod pack;
 pub mod plan;

@@ -132,6 +132,7 @@ mod tests {
             in_dims: [2, 2, 3],
             out_dims: [2, 2, 1],
             window: Window::POINT,
+            groups: 1,
             kernel: 4,
             bias: Some(0),
             shift_cut: 5,

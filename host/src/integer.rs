@@ -73,6 +73,17 @@ pub struct IntConv {
     pub act: IntAct,
 }
 
+/// What a convolution's window means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConvKind {
+    /// All input channels of the group.
+    Dense,
+    /// One input channel for each output.
+    Depthwise,
+    /// Outputs spread over the window.
+    Transposed,
+}
+
 /// What an op computes. All shifts round half up and saturate to 8 bits, after the activation.
 #[derive(Clone, Debug)]
 pub enum IntOpKind {
@@ -221,6 +232,18 @@ pub struct IntGraph {
     pub inputs: Vec<TensorIx>,
     /// Outputs in the model's order; views are resolved by the reader.
     pub outputs: Vec<TensorIx>,
+}
+
+impl IntOpKind {
+    /// The convolution, if it is one.
+    pub fn conv(&self) -> Option<(&IntConv, ConvKind)> {
+        match self {
+            Self::Conv(c) => Some((c, ConvKind::Dense)),
+            Self::Depthwise(c) => Some((c, ConvKind::Depthwise)),
+            Self::ConvTranspose(c) => Some((c, ConvKind::Transposed)),
+            _ => None,
+        }
+    }
 }
 
 impl IntOp {

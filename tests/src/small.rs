@@ -3,8 +3,8 @@
 use shiftwise::emit::{EmitError, Parts, write};
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::{
-    Act, AddOp, ConvOp, CpuOp, DType, Facts, Place, PoolKind, PoolOp, Region, Role, SoftmaxOp, Step, TensorDesc,
-    TensorId, TensorList,
+    Act, AddOp, ConcatOp, ConvOp, CpuOp, DType, Facts, MultiplyOp, PReluOp, PadOp, PermuteOp, Place, PoolKind, PoolOp,
+    Region, Role, SoftmaxOp, Step, TensorDesc, TensorId, TensorList, UpSampleOp,
 };
 use shiftwise_core::shape::{Shape, Window};
 
@@ -13,9 +13,9 @@ pub const INPUT: [u16; 3] = [9, 8, 3];
 /// Bytes of the input.
 pub const INPUT_BYTES: usize = 9 * 8 * 3;
 /// Number of tensors, the input included.
-pub const TENSORS: u16 = 12;
+pub const TENSORS: u16 = 20;
 /// Number of steps.
-pub const STEPS: u16 = 11;
+pub const STEPS: u16 = 19;
 
 /// Bytes that look random and are the same everywhere.
 pub fn noise(seed: u32, len: usize) -> Vec<u8> {
@@ -34,8 +34,8 @@ pub fn sample(n: u32) -> Vec<u8> {
     noise(1000 + n, INPUT_BYTES)
 }
 
-/// The deployable: quantized convolutions (strided, dilated, depthwise), both poolings, a sum, a requantization, a dense
-/// layer, floats and a softmax. Memory of dead tensors is reused, so each tensor must be looked at in time.
+/// The deployable: quantized convolutions (strided, dilated, grouped, depthwise, transposed), both poolings, element-wise
+/// layers, layers that move bytes, a requantization, a dense layer, floats and a softmax. Memory of dead tensors is reused, so each tensor must be looked at in time.
 pub fn deployable() -> Result<Vec<u8>, EmitError> {
     let tensor = |name, dims: &[u32], dtype, region, offset, role| TensorDesc {
         name,
@@ -61,6 +61,16 @@ pub fn deployable() -> Result<Vec<u8>, EmitError> {
         inner("dense", &[10], 320),
         tensor("floats", &[10], DType::F32, Region::Workspace, 336, Role::Inner),
         tensor("softmax", &[10], DType::F32, Region::Outputs, 0, Role::Output(0)),
+        inner("prelu", &[5, 4, 6], 576),
+        // In place.
+        inner("hard sigmoid", &[5, 4, 6], 576),
+        inner("upsampled", &[10, 8, 6], 704),
+        inner("padded", &[7, 5, 6], 1200),
+        inner("transposed", &[12, 10, 3], 1424),
+        // A vector for each channel, and one operand in place.
+        inner("product", &[10, 8, 6], 704),
+        inner("joined", &[10, 8, 12], 1904),
+        inner("permuted", &[12, 10, 8], 2880),
     ];
     let mut constants = Vec::new();
     let mut place = |seed, len: usize| {
@@ -82,6 +92,7 @@ pub fn deployable() -> Result<Vec<u8>, EmitError> {
         in_dims,
         out_dims,
         window,
+        groups: if (input, output) == (2, 3) { 2 } else { 1 },
         kernel,
         bias: None,
         shift_cut,
@@ -90,9 +101,11 @@ pub fn deployable() -> Result<Vec<u8>, EmitError> {
     let kernels = [
         place(1, 6 * 3 * 3 * 3),
         place(2, 6 * 3 * 3 * 6),
-        place(3, 6 * 2 * 2 * 6),
+        place(3, 6 * 2 * 2 * 3),
         place(4, 3 * 3 * 6),
         place(5, 10 * 6),
+        place(7, 3 * 3 * 3 * 6),
+        place(8, 6),
     ];
     let biases = place(6, 4 * 6);
     // Biases of 16 bits: larger ones would drown the products.
@@ -113,6 +126,7 @@ pub fn deployable() -> Result<Vec<u8>, EmitError> {
         act: Act::None,
     };
     let operands = [3, 0, 4, 0];
+    let twice = [17, 0, 17, 0];
     let ops = [
         CpuOp::Conv(ConvOp {
             bias: Some(biases),
@@ -128,8 +142,43 @@ pub fn deployable() -> Result<Vec<u8>, EmitError> {
             act: Act::None,
             shift_write: 1,
         }),
+        CpuOp::PRelu(PReluOp {
+            input: TensorId(5),
+            output: TensorId(12),
+            alpha: kernels[6],
+            alpha_shape: Shape::new(&[6]).expect("one dimension"),
+            shift_positive: 0,
+            shift_negative: 6,
+        }),
+        CpuOp::HardSigmoid { input: TensorId(12), output: TensorId(13), shift: 12 },
+        CpuOp::UpSample(UpSampleOp {
+            input: TensorId(13),
+            output: TensorId(14),
+            in_dims: small,
+            factor: [2, 2],
+            shift: 1,
+        }),
+        CpuOp::Pad(PadOp { input: TensorId(13), output: TensorId(15), in_dims: small, before: [1, 0], after: [1, 1] }),
+        CpuOp::ConvTranspose(conv(
+            15,
+            16,
+            [7, 5, 6],
+            [12, 10, 3],
+            same(3, 2, 1, [2, 1], [1, 0]),
+            kernels[5],
+            8,
+            Act::LeakyRelu,
+        )),
         CpuOp::Pool(pool(5, 6, small, [2, 2], same(3, 2, 1, [0, 1], [0, 0]), PoolKind::Max, 0)),
         CpuOp::Pool(pool(6, 7, [2, 2, 6], [1, 1], same(2, 1, 1, [0; 2], [0; 2]), PoolKind::Average(1), 2)),
+        CpuOp::Multiply(MultiplyOp {
+            inputs: [TensorId(14), TensorId(7)],
+            output: TensorId(17),
+            shift: 5,
+            act: Act::None,
+        }),
+        CpuOp::Concat(ConcatOp { inputs: TensorList(&twice), shifts: &[0, 0xFF], output: TensorId(18), axis: 2 }),
+        CpuOp::Permute(PermuteOp { input: TensorId(18), output: TensorId(19), axes: [2, 0, 1, 0] }),
         CpuOp::Requantize { input: TensorId(7), output: TensorId(8), shift: -1, act: Act::None },
         CpuOp::Conv(conv(8, 9, [1, 1, 6], [1, 1, 10], Window::POINT, kernels[4], 7, Act::None)),
         CpuOp::Dequantize { input: TensorId(9), output: TensorId(10) },
@@ -140,7 +189,7 @@ pub fn deployable() -> Result<Vec<u8>, EmitError> {
             name: "small",
             target: "cpu",
             tool: "shiftwise-tests",
-            workspace_bytes: 576,
+            workspace_bytes: 3840,
             input_bytes: INPUT_BYTES as u32,
             output_bytes: 40,
             self_test_samples: 0,

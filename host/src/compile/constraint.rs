@@ -8,7 +8,7 @@ use shiftwise_core::target::{Limit, Target};
 use super::tile::Unit;
 
 /// The numbers of a layer that limits are about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     /// Taps, vertical and horizontal.
     pub kernel: [u32; 2],
@@ -38,6 +38,34 @@ pub(super) struct Facts {
     pub factor: u32,
     /// Output position of a ReLU6, 0 without.
     pub relu6_pos: i8,
+    /// Input position of a hard sigmoid, 0 without.
+    pub sigmoid_in: i8,
+    /// Output position of a hard sigmoid whose inputs reach its upper end, 7 without.
+    pub sigmoid_out: i8,
+}
+
+impl Default for Facts {
+    /// Nothing, which breaks no limit of the values: sizes have to be given.
+    fn default() -> Self {
+        Self {
+            kernel: [0; 2],
+            stride: [0; 2],
+            dilation: [0; 2],
+            pad_before: [0; 2],
+            pad_after: [0; 2],
+            channels_in: 0,
+            channels_out: 0,
+            operands: 0,
+            shift_cut: 0,
+            shift_bias: 0,
+            shift_read: 0,
+            shift_write: 0,
+            factor: 0,
+            relu6_pos: 0,
+            sigmoid_in: 0,
+            sigmoid_out: 7,
+        }
+    }
 }
 
 /// One limit.
@@ -130,6 +158,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule { what: "number of operands", units: ELEW, value: |f, _| f.operands.into(), limit: |_, t| of(t.limits.elew_operands), remedy: "add in several layers" },
     Rule { what: "shift_read", units: ELEW, value: |f, _| f.shift_read.into(), limit: |_, _| (0, 15), remedy: POSITIONS },
     Rule { what: "shift_write", units: ELEW, value: |f, _| f.shift_write.into(), limit: |_, _| (-16, 15), remedy: POSITIONS },
+    Rule { what: "input position of a hard sigmoid", units: &[Unit::Pool], value: |f, _| f.sigmoid_in.into(), limit: |_, _| (0, 15), remedy: POSITIONS },
+    Rule { what: "output position of a hard sigmoid", units: &[Unit::Pool], value: |f, _| f.sigmoid_out.into(), limit: |_, _| (7, 127), remedy: POSITIONS },
     Rule { what: "output position of ReLU6", units: &[Unit::Conv, Unit::Depthwise, Unit::Pool, Unit::Elew], value: |f, _| f.relu6_pos.into(), limit: |_, _| (-1, 127), remedy: POSITIONS },
 ];
 

@@ -2,14 +2,16 @@
 
 use shiftwise_core::cpu::MAX_OPERANDS;
 use shiftwise_core::fix::FixPos;
-use shiftwise_core::model::{Act, ConvOp, CpuOp, PoolKind, PoolOp, SoftmaxOp, TensorId};
-use shiftwise_core::shape::Window;
+use shiftwise_core::model::{
+    Act, ConvOp, CpuOp, MultiplyOp, PReluOp, PadOp, PermuteOp, PoolKind, PoolOp, SoftmaxOp, TensorId, UpSampleOp,
+};
+use shiftwise_core::shape::{Shape, Window};
 
 use super::pack;
 use super::plan::{Policy, Sharing};
-use super::program::{Engine, LayerRow, Program, ProgramStep, op_name};
+use super::program::{Engine, LayerRow, Program, ProgramStep};
 use crate::Error;
-use crate::integer::{IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx, image};
+use crate::integer::{ConvKind, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx, image};
 
 /// Largest left shift of an operand of a sum on the CPU.
 const MAX_READ_SHIFT: u32 = 20;
@@ -49,11 +51,12 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
             .then_some(())
             .ok_or_else(|| refuse(layer, format!("{} operands instead of {n}", op.inputs.len())))
     };
-    if !matches!(
-        op.kind,
-        IntOpKind::Add { .. } | IntOpKind::Multiply { .. } | IntOpKind::Concat { .. } | IntOpKind::Float { .. }
-    ) {
-        arity(1)?;
+    match &op.kind {
+        IntOpKind::Add { shift_read: s, .. } => arity(s.len())?,
+        IntOpKind::Concat { shifts, .. } => arity(shifts.len())?,
+        IntOpKind::Multiply { .. } => arity(2)?,
+        IntOpKind::Float { .. } => {}
+        _ => arity(1)?,
     }
     let input = op.inputs.first().map_or(op.output, |t| *t);
     let (from, to) = (id(input)?, id(op.output)?);
@@ -67,8 +70,15 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
         IntOpKind::FakeQuantize(_) => {
             return Err(refuse(layer, "is quantized to a grid that has no kernel here".into()));
         }
-        IntOpKind::Conv(c) => CpuOp::Conv(conv(layer, graph, op, c, constants, false)?),
-        IntOpKind::Depthwise(c) => CpuOp::Depthwise(conv(layer, graph, op, c, constants, true)?),
+        IntOpKind::Conv(c) if c.groups > 1 && c.groups == c.input[2] => {
+            // Every output sees one input channel.
+            CpuOp::Depthwise(conv(layer, graph, op, c, constants, ConvKind::Dense)?)
+        }
+        IntOpKind::Conv(c) => CpuOp::Conv(conv(layer, graph, op, c, constants, ConvKind::Dense)?),
+        IntOpKind::Depthwise(c) => CpuOp::Depthwise(conv(layer, graph, op, c, constants, ConvKind::Depthwise)?),
+        IntOpKind::ConvTranspose(c) => {
+            CpuOp::ConvTranspose(conv(layer, graph, op, c, constants, ConvKind::Transposed)?)
+        }
         IntOpKind::MaxPool { window, shift, act } => CpuOp::Pool(PoolOp {
             act: pack::act(layer, *act, position(graph, op.output), *shift)?,
             ..pool(graph, op, window, PoolKind::Max, *shift)?
@@ -78,7 +88,6 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
             ..pool(graph, op, window, PoolKind::Average(*m), *shift)?
         }),
         IntOpKind::Add { shift_read, shift_write, act } => {
-            arity(shift_read.len())?;
             if op.inputs.len() > MAX_OPERANDS {
                 return Err(refuse(layer, format!("{} operands; up to {MAX_OPERANDS} can be added", op.inputs.len())));
             }
@@ -93,24 +102,85 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
                 shift_read,
                 output: to,
                 act: pack::act(layer, *act, position(graph, op.output), *shift_write)?,
-                shift_write: narrow(layer, "shift", *shift_write)?,
+                shift_write: shift_i8(layer, *shift_write)?,
             });
         }
-        IntOpKind::ConvTranspose(_)
-        | IntOpKind::Multiply { .. }
-        | IntOpKind::Concat { .. }
-        | IntOpKind::UpSample { .. }
-        | IntOpKind::HardSigmoid { .. }
-        | IntOpKind::Pad { .. }
-        | IntOpKind::PRelu { .. }
-        | IntOpKind::Permute { .. } => {
-            return Err(refuse(layer, format!("{} has no kernel here yet", op_name(&op.kind))));
+        IntOpKind::Multiply { shift, act } => {
+            let out = shape(graph, op.output);
+            if let Some(t) = op.inputs.iter().find(|t| !broadcasts(shape(graph, **t), out)) {
+                return Err(refuse(layer, format!("{:?} does not broadcast to {out:?}", shape(graph, *t))));
+            }
+            CpuOp::Multiply(MultiplyOp {
+                inputs: [id(op.inputs[0])?, id(op.inputs[1])?],
+                output: to,
+                shift: shift_i8(layer, *shift)?,
+                act: pack::act(layer, *act, position(graph, op.output), *shift)?,
+            })
+        }
+        IntOpKind::Concat { axis, shifts } => {
+            return Ok(ProgramStep::Concat {
+                inputs: op.inputs.iter().map(|t| id(*t)).collect::<Result<_, _>>()?,
+                shifts: shifts.iter().map(|s| Ok(shift_i8(layer, *s)? as u8)).collect::<Result<_, Error>>()?,
+                output: to,
+                axis: narrow(layer, "axis", *axis)?,
+            });
+        }
+        IntOpKind::UpSample { factor, shift } => CpuOp::UpSample(UpSampleOp {
+            input: from,
+            output: to,
+            in_dims: dims(layer, image(shape(graph, input)))?,
+            factor: [narrow(layer, "factor", factor[0])?, narrow(layer, "factor", factor[1])?],
+            shift: shift_i8(layer, *shift)?,
+        }),
+        IntOpKind::HardSigmoid { shift } => {
+            let pos = position(graph, input);
+            if !(0..=15).contains(&pos.0) {
+                return Err(refuse(layer, format!("a hard sigmoid of position {pos}, outside 0..=15")));
+            }
+            CpuOp::HardSigmoid { input: from, output: to, shift: shift_i8(layer, *shift)? }
+        }
+        IntOpKind::Pad { before, after } => {
+            let sides = |p: &[usize; 2]| Ok([narrow(layer, "padding", p[0])?, narrow(layer, "padding", p[1])?]);
+            CpuOp::Pad(PadOp {
+                input: from,
+                output: to,
+                in_dims: dims(layer, image(shape(graph, input)))?,
+                before: sides(before)?,
+                after: sides(after)?,
+            })
+        }
+        IntOpKind::PRelu { alpha, alpha_shape, shift_positive, shift_negative } => {
+            let own = alpha_shape.iter().product::<usize>();
+            if !broadcasts(alpha_shape, shape(graph, op.output)) || own != alpha.len() {
+                return Err(refuse(layer, format!("slopes of shape {alpha_shape:?} do not broadcast to its input")));
+            }
+            let sizes: Vec<u32> = alpha_shape.iter().map(|d| *d as u32).collect();
+            let at = narrow(layer, "offset of the slopes", constants.len())?;
+            constants.extend(alpha.iter().map(|a| *a as u8));
+            CpuOp::PRelu(PReluOp {
+                input: from,
+                output: to,
+                alpha: at,
+                alpha_shape: Shape::new(&sizes).ok_or_else(|| refuse(layer, "more than 4 dimensions".into()))?,
+                shift_positive: shift_i8(layer, *shift_positive)?,
+                shift_negative: shift_i8(layer, *shift_negative)?,
+            })
+        }
+        IntOpKind::Permute { dims } => {
+            let mut axes = [0; 4];
+            if dims.len() > axes.len() {
+                return Err(refuse(layer, format!("{} dimensions; up to 4 can be permuted", dims.len())));
+            }
+            for (to, axis) in axes.iter_mut().zip(dims) {
+                *to = narrow(layer, "axis", *axis)?;
+            }
+            CpuOp::Permute(PermuteOp { input: from, output: to, axes })
         }
         IntOpKind::View => CpuOp::View { input: from, output: to },
         IntOpKind::Requantize { shift, act } => CpuOp::Requantize {
             input: from,
             output: to,
-            shift: narrow(layer, "shift", *shift)?,
+            shift: shift_i8(layer, *shift)?,
             act: pack::act(layer, *act, position(graph, op.output), *shift)?,
         },
         IntOpKind::Softmax => {
@@ -129,10 +199,12 @@ fn conv(
     op: &IntOp,
     c: &IntConv,
     constants: &mut Vec<u8>,
-    depthwise: bool,
+    kind: ConvKind,
 ) -> Result<ConvOp, Error> {
-    pack::check(layer, c, depthwise)?;
-    let packed = if depthwise { c.kernel.clone() } else { pack::by_output(layer, c)? };
+    pack::check(layer, c, kind)?;
+    // Every output sees one input channel.
+    let depthwise = kind == ConvKind::Depthwise || c.groups > 1 && c.groups == c.input[2];
+    let packed = if depthwise { c.kernel.clone() } else { pack::by_output(c) };
     let per_output = packed.len() / c.output[2].max(1);
     if per_output > 1 << 16 {
         let text = format!("{per_output} products for one output; a 32-bit accumulator holds up to 65536");
@@ -151,9 +223,10 @@ fn conv(
         in_dims: dims(layer, c.input)?,
         out_dims: dims(layer, c.output)?,
         window: c.window,
+        groups: if depthwise { 1 } else { narrow(layer, "number of groups", c.groups)? },
         kernel,
         bias: has_bias.then_some(bias_at),
-        shift_cut: narrow(layer, "shift_cut", c.shift_cut)?,
+        shift_cut: shift_i8(layer, c.shift_cut)?,
         act: pack::act(layer, c.act, position(graph, op.output), c.shift_cut)?,
     })
 }
@@ -174,6 +247,11 @@ fn pool(graph: &IntGraph, op: &IntOp, window: &Window, kind: PoolKind, shift: i3
             return Err(refuse(layer, "a pooling window that is dilated or lies wholly in the padding".into()));
         }
     }
+    if let PoolKind::Average(m) = kind
+        && u64::from(m) * u64::from(window.kernel[0]) * u64::from(window.kernel[1]) > 1 << 23
+    {
+        return Err(refuse(layer, format!("an average with factor {m} leaves a 32-bit accumulator")));
+    }
     Ok(PoolOp {
         input: id(input)?,
         output: id(op.output)?,
@@ -181,7 +259,7 @@ fn pool(graph: &IntGraph, op: &IntOp, window: &Window, kind: PoolKind, shift: i3
         out_dims: [h, w],
         window: *window,
         kind,
-        shift: narrow(layer, "shift", shift)?,
+        shift: shift_i8(layer, shift)?,
         act: Act::None,
     })
 }
@@ -210,6 +288,22 @@ fn id(t: TensorIx) -> Result<TensorId, Error> {
 fn dims(layer: &str, d: [usize; 3]) -> Result<[u16; 3], Error> {
     let [h, w, c] = d;
     Ok([narrow(layer, "height", h)?, narrow(layer, "width", w)?, narrow(layer, "number of channels", c)?])
+}
+
+/// A right shift. Kernels shift 32 bits, left or right.
+fn shift_i8(layer: &str, shift: i32) -> Result<i8, Error> {
+    if (-31..=31).contains(&shift) {
+        return Ok(shift as i8);
+    }
+    Err(refuse(
+        layer,
+        format!("a shift by {shift} is outside -31..=31; let the quantizer adjust positions to the target"),
+    ))
+}
+
+/// Whether dimensions of size 1, aligned at the last, make `shape` into `out`.
+fn broadcasts(shape: &[usize], out: &[usize]) -> bool {
+    shape.len() <= out.len() && shape.iter().rev().zip(out.iter().rev()).all(|(own, out)| own == out || *own == 1)
 }
 
 /// A number in the width that the deployable gives it.

@@ -5,12 +5,13 @@ use shiftwise_core::isa::{End, Inst, Line};
 use shiftwise_core::model::{CODE_ALIGN, TensorId};
 use shiftwise_core::target::Target;
 
-use super::lower::{Context, Lowered, lower};
+use super::join::Joins;
+use super::lower::{Context, Plan, lower};
 use super::plan::{Layout, Policy, Sharing};
 use super::program::{Engine, LayerRow, Program, ProgramStep, Span};
-use super::schedule::{Emitter, Layer, Weights};
+use super::schedule::{Emitter, Layer, MAX_PITCH, Weights};
 use super::tile::{Machine, Tiling, Unit};
-use super::{cpu, hazard};
+use super::{cpu, fold, hazard};
 use crate::Error;
 use crate::integer::{IntGraph, IntOp, IntOpKind};
 
@@ -44,8 +45,8 @@ impl Default for DpuOptions {
 enum Place {
     /// On the DPU, each layer cut like this.
     Dpu {
-        /// With channel augmentation.
-        augmented: bool,
+        /// Which of the ways that there are.
+        plan: usize,
         /// Per layer.
         tilings: Vec<Tiling>,
     },
@@ -63,10 +64,14 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
     let machine = Machine::of(target).ok_or_else(|| {
         Error::Target(format!("{}: its bank groups are not those of a DPUCZDX8G; nothing can be placed", target.name))
     })?;
-    let mut sharing = Sharing::of(graph, Policy { separate_io: true, in_place: false })?;
     let nowhere = vec![(0, 0); graph.tensors.len()];
-    let cx = Context { graph, target, machine, places: &nowhere };
-    let places: Vec<Place> = graph.ops.iter().map(|op| place(&cx, op)).collect();
+    let apart = Joins::default();
+    let cx = Context { graph, target, machine, places: &nowhere, joins: &apart };
+    let folded = fold::padding(graph, |op| matches!(place(&cx, op), Place::Dpu { .. }), options.observe);
+    let graph = folded.as_ref().unwrap_or(graph);
+    let cx = Context { graph, ..cx };
+    let mut sharing = Sharing::of(graph, Policy { separate_io: true, in_place: false })?;
+    let mut places: Vec<Place> = graph.ops.iter().map(|op| place(&cx, op)).collect();
     if options.strict
         && let Some((op, reason)) = graph.ops.iter().zip(&places).find_map(|(o, p)| match p {
             Place::Cpu(reason) => Some((o, reason)),
@@ -79,6 +84,18 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
     if options.observe {
         // Steps count from 1.
         sharing.extend(|step| jobs.iter().find(|j| j.contains(&(step.wrapping_sub(1)))).map_or(step, |j| j.end));
+    }
+    let joins = Joins::of(&cx, |op| matches!(places[op], Place::Dpu { .. }), options.observe);
+    let cx = Context { joins: &joins, ..cx };
+    for (op, place_of) in graph.ops.iter().zip(&mut places) {
+        for slice in joins.slices(op.output) {
+            sharing.join(op.output, slice.of, joins.home(op.output).is_some());
+        }
+        // Who writes more, or has less to copy, is cut anew.
+        let changed = matches!(op.kind, IntOpKind::Concat { .. }) || !joins.slices(op.output).is_empty();
+        if changed && matches!(place_of, Place::Dpu { .. }) {
+            *place_of = place(&cx, op);
+        }
     }
     let layout = sharing.lay_out(ALIGN)?;
     check_reach(&layout)?;
@@ -119,7 +136,8 @@ pub fn placement(graph: &IntGraph, target: &Target) -> Result<Vec<Option<String>
     let machine = Machine::of(target)
         .ok_or_else(|| Error::Target(format!("{}: its bank groups are not those of a DPUCZDX8G", target.name)))?;
     let nowhere = vec![(0, 0); graph.tensors.len()];
-    let cx = Context { graph, target, machine, places: &nowhere };
+    let apart = Joins::default();
+    let cx = Context { graph, target, machine, places: &nowhere, joins: &apart };
     let reason = |op| match place(&cx, op) {
         Place::Cpu(reason) => Some(reason),
         Place::Dpu { .. } | Place::View => None,
@@ -132,20 +150,27 @@ fn place(cx: &Context<'_>, op: &IntOp) -> Place {
         return Place::View;
     }
     let cut = |layers: &[Layer]| -> Option<(u64, Vec<Tiling>)> {
-        let cuts = layers.iter().map(|l| l.shape.tiling(&cx.machine)).collect::<Option<Vec<_>>>()?;
+        let mut cuts: Vec<(u64, Tiling)> = Vec::with_capacity(layers.len());
+        for (i, layer) in layers.iter().enumerate() {
+            // The layers of a plan are often alike.
+            let known = i.checked_sub(1).filter(|j| layers[*j].shape == layer.shape).map(|j| cuts[j]);
+            cuts.push(known.or_else(|| layer.shape.tiling(&cx.machine))?);
+        }
         Some((cuts.iter().map(|(cost, _)| cost).sum(), cuts.into_iter().map(|(_, t)| t).collect()))
     };
-    let lowered = match lower(cx, op) {
-        Ok(lowered) => lowered,
+    let plans = match lower(cx, op) {
+        Ok(plans) => plans,
         Err(reason) => return Place::Cpu(reason),
     };
-    let augmented = if lowered.augmented.is_empty() { None } else { cut(&lowered.augmented) };
-    match (cut(&lowered.layers), augmented) {
-        (plain, Some((cost, tilings))) if plain.as_ref().is_none_or(|(c, _)| cost < *c) => {
-            Place::Dpu { augmented: true, tilings }
-        }
-        (Some((_, tilings)), _) => Place::Dpu { augmented: false, tilings },
-        (None, _) => Place::Cpu(format!(
+    let layers = || plans.iter().flat_map(|p| &p.layers);
+    let pitch = layers().flat_map(|l| l.inputs.iter().chain(&l.outputs)).map(|m| m.pixel_pitch).max().unwrap_or(0);
+    if pitch > MAX_PITCH {
+        return Place::Cpu(format!("{pitch} bytes from pixel to pixel; a transfer's step has 16 bits"));
+    }
+    let cuts = plans.iter().enumerate().filter_map(|(i, p)| cut(&p.layers).map(|(cost, tilings)| (cost, i, tilings)));
+    match cuts.min_by_key(|(cost, i, _)| (*cost, *i)) {
+        Some((_, plan, tilings)) => Place::Dpu { plan, tilings },
+        None => Place::Cpu(format!(
             "not even one output pixel of it fits the banks ({} addresses of feature maps, {} of weights)",
             cx.machine.depth, cx.machine.weight_depth
         )),
@@ -181,21 +206,26 @@ fn emit_job(
     let mut owners: Vec<(usize, String)> = Vec::new();
     for index in job.clone() {
         let op = &cx.graph.ops[index];
-        if options.observe || sharing.outlives(op.output, job.end) {
+        let own_place = cx.joins.home(op.output).is_none();
+        if own_place && (options.observe || sharing.outlives(op.output, job.end)) {
             outputs.push(TensorId(op.output.0 as u16));
         }
-        let Place::Dpu { augmented, tilings } = &places[index] else {
+        let Place::Dpu { plan, tilings } = &places[index] else {
             program.layers.push(LayerRow::new(cx.graph, op, Engine::View, Some(step)));
             continue;
         };
-        let lowered = lower(cx, op).map_err(|e| Error::Compile(format!("layer `{}`: {e}", op.layer)))?;
-        let (weights, constant_bytes) = constants(&lowered, &mut program.constants)?;
+        let mut plans = lower(cx, op).map_err(|e| Error::Compile(format!("layer `{}`: {e}", op.layer)))?;
+        // Lowering again gives as many plans.
+        let plan = plans.swap_remove((*plan).min(plans.len() - 1));
+        let (weights, constant_bytes) = constants(&plan, &mut program.constants)?;
         let first = emitter.program.len();
-        let conv = lowered.layers.first().is_some_and(|l| l.shape.unit == Unit::Conv);
-        let engine = if conv { Engine::Conv } else { Engine::Misc };
+        let engine = match plan.layers.first().map(|l| l.shape.unit) {
+            Some(Unit::Conv) => Engine::Conv,
+            Some(_) => Engine::Misc,
+            None => Engine::View,
+        };
         let mut row = LayerRow { constant_bytes, ..LayerRow::new(cx.graph, op, engine, Some(step)) };
-        let layers = if *augmented { &lowered.augmented } else { &lowered.layers };
-        for (layer, tiling) in layers.iter().zip(tilings) {
+        for (layer, tiling) in plan.layers.iter().zip(tilings) {
             let amount = emitter.layer(layer, tiling, weights);
             row.load_bytes += amount.load_bytes;
             row.save_bytes += amount.save_bytes;
@@ -237,7 +267,7 @@ fn emit_job(
 }
 
 /// Appends a layer's kernel and bias.
-fn constants(lowered: &Lowered, blob: &mut Vec<u8>) -> Result<(Weights, u64), Error> {
+fn constants(plan: &Plan, blob: &mut Vec<u8>) -> Result<(Weights, u64), Error> {
     let mut append = |values: &[i8]| {
         if values.is_empty() {
             return Ok(0);
@@ -247,8 +277,8 @@ fn constants(lowered: &Lowered, blob: &mut Vec<u8>) -> Result<(Weights, u64), Er
         blob.extend(values.iter().map(|v| *v as u8));
         at.ok_or_else(|| Error::Compile(format!("more than {REACH} bytes of constants; addresses have 29 bits")))
     };
-    let weights = Weights { kernel: append(&lowered.kernel)?, bias: append(&lowered.bias)? };
-    Ok((weights, (lowered.kernel.len() + lowered.bias.len()) as u64))
+    let weights = Weights { kernel: append(&plan.kernel)?, bias: append(&plan.bias)? };
+    Ok((weights, (plan.kernel.len() + plan.bias.len()) as u64))
 }
 
 fn check_reach(layout: &Layout) -> Result<(), Error> {

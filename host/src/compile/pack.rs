@@ -5,10 +5,11 @@ use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::Act;
 
 use crate::Error;
-use crate::integer::{IntAct, IntConv};
+use crate::integer::{ConvKind, IntAct, IntConv};
 
 /// Checks that a convolution's numbers fit each other: window, dimensions, lengths of kernel and bias.
-pub fn check(layer: &str, conv: &IntConv, depthwise: bool) -> Result<(), Error> {
+pub fn check(layer: &str, conv: &IntConv, kind: ConvKind) -> Result<(), Error> {
+    let depthwise = kind == ConvKind::Depthwise;
     let [kh, kw] = conv.window.kernel.map(usize::from);
     let ([h, w, ic], [oh, ow, oc], groups) = (conv.input, conv.output, conv.groups);
     let bad = |text: String| Err(Error::Compile(format!("layer `{layer}`: {text}")));
@@ -17,10 +18,10 @@ pub fn check(layer: &str, conv: &IntConv, depthwise: bool) -> Result<(), Error> 
     }
     let outputs = [h, w].map(|d| u32::try_from(d).ok());
     let outputs = [0, 1].map(|axis| outputs[axis].map(|d| conv.window.outputs(axis, d) as usize));
-    if outputs != [Some(oh), Some(ow)] {
+    if kind != ConvKind::Transposed && outputs != [Some(oh), Some(ow)] {
         return bad(format!("its window makes {outputs:?} of {h} × {w}, not {oh} × {ow}"));
     }
-    if depthwise && (ic != oc || groups != 1) || ic % groups != 0 || oc % groups != 0 {
+    if depthwise && ic != oc || kind != ConvKind::Dense && groups != 1 || ic % groups != 0 || oc % groups != 0 {
         return bad(format!("{ic} input channels do not make {oc} outputs in {groups} groups"));
     }
     let per_output = if depthwise { 1 } else { ic / groups };
@@ -34,24 +35,33 @@ pub fn check(layer: &str, conv: &IntConv, depthwise: bool) -> Result<(), Error> 
     }
 }
 
-/// A kernel `[kh][kw][ic / groups][oc]` as `[oc][kh][kw][ic]`, with zeros where an input channel belongs to another
-/// group.
-///
-/// Error: [`check`].
-pub fn by_output(layer: &str, conv: &IntConv) -> Result<Vec<i8>, Error> {
-    check(layer, conv, false)?;
-    let [kh, kw] = conv.window.kernel.map(usize::from);
-    let (ic, oc, groups) = (conv.input[2], conv.output[2], conv.groups);
-    let share = ic / groups;
-    let mut packed = vec![0; oc * kh * kw * ic];
+/// A kernel `[kh][kw][ic / groups][oc]` as `[oc][kh][kw][ic / groups]`. The convolution is a checked one.
+pub fn by_output(conv: &IntConv) -> Vec<i8> {
+    let oc = conv.output[2].max(1);
+    let per_output = conv.kernel.len() / oc;
+    let mut packed = vec![0; oc * per_output];
     for (at, source) in conv.kernel.chunks_exact(oc).enumerate() {
-        let (tap, c) = (at / share, at % share);
         for (o, value) in source.iter().enumerate() {
-            let group = o / (oc / groups);
-            packed[(o * kh * kw + tap) * ic + group * share + c] = *value;
+            packed[o * per_output + at] = *value;
         }
     }
-    Ok(packed)
+    packed
+}
+
+/// A kernel `[oc][taps][ic / groups]` as `[oc][taps][ic]`, with zeros where an input channel belongs to another group.
+pub fn without_groups(packed: Vec<i8>, conv: &IntConv) -> Vec<i8> {
+    if conv.groups == 1 {
+        return packed;
+    }
+    let (ic, oc) = (conv.input[2], conv.output[2]);
+    let share = ic / conv.groups;
+    let taps = packed.len() / oc.max(1) / share.max(1);
+    let mut dense = vec![0; oc * taps * ic];
+    for (at, source) in packed.chunks_exact(share.max(1)).enumerate() {
+        let group = at / taps / (oc / conv.groups);
+        dense[at * ic + group * share..][..share].copy_from_slice(source);
+    }
+    dense
 }
 
 /// The largest |Σ x·w| of each output channel, for 8-bit inputs. `packed` has `per_output` weights of a channel in a
@@ -69,11 +79,20 @@ pub fn reach(packed: &[i8], oc: usize, depthwise: bool) -> Vec<i64> {
 /// The biases as 32-bit integers in accumulator steps.
 ///
 /// A bias too large for the accumulator is replaced by the largest one where the result saturates all the same.
-/// Error: an accumulator of 32 bits could overflow.
+/// Errors: an accumulator of 32 bits could overflow; a bias finer than the accumulator before a LeakyReLU or a left
+/// shift, which would magnify what rounding drops.
 pub fn bias_i32(layer: &str, conv: &IntConv, reach: &[i64]) -> Result<Option<Vec<i32>>, Error> {
     let limit = 1i64 << 30;
     let zero = vec![0; conv.output[2]];
     let bias = conv.bias.as_deref().unwrap_or(&zero);
+    let leaky = conv.act == IntAct::LeakyRelu;
+    if (leaky || conv.shift_cut < 0) && bias.iter().any(|b| finer(*b, conv.shift_bias)) {
+        return Err(Error::Compile(format!(
+            "layer `{layer}`: its bias is finer than the accumulator (shift_bias {}), which would have to round before a \
+             LeakyReLU or a left shift; let the quantizer adjust positions to the target",
+            conv.shift_bias
+        )));
+    }
     let aligned = bias.iter().zip(reach).map(|(&b, &reach)| {
         // 2^8 · 2^54 is the largest product that i64 holds.
         let exact = align_bias(b.into(), conv.shift_bias.min(54), conv.shift_cut);
@@ -85,7 +104,9 @@ pub fn bias_i32(layer: &str, conv: &IntConv, reach: &[i64]) -> Result<Option<Vec
         let clamped = exact.clamp(-limit, limit);
         let least = clamped.abs() - reach;
         let (near, end) = if exact > 0 { (least, 127) } else { (-least, -128) };
-        if least > 0 && requantize(near, conv.shift_cut, Round::HalfUp, 8, true) == end {
+        let (near, cut) =
+            if leaky { (near * if near < 0 { 26 } else { 256 }, conv.shift_cut + 8) } else { (near, conv.shift_cut) };
+        if least > 0 && requantize(near, cut, Round::HalfUp, 8, true) == end {
             return Ok(clamped as i32);
         }
         Err(Error::Compile(format!(
@@ -107,7 +128,7 @@ pub fn act(layer: &str, act: IntAct, pos: FixPos, shift: i32) -> Result<Act, Err
     match act {
         IntAct::None => Ok(Act::None),
         IntAct::Relu => Ok(Act::Relu),
-        IntAct::LeakyRelu => Err(Error::Compile(format!("layer `{layer}`: LeakyReLU has no kernel here yet"))),
+        IntAct::LeakyRelu => Ok(Act::LeakyRelu),
         IntAct::Relu6 => {
             let limit = relu6_limit(pos);
             if limit == 127 {
@@ -129,6 +150,11 @@ pub fn act(layer: &str, act: IntAct, pos: FixPos, shift: i32) -> Result<Act, Err
     }
 }
 
+/// Whether a bias has bits below the accumulator's step.
+pub fn finer(bias: i8, shift_bias: i32) -> bool {
+    bias != 0 && shift_bias < 0 && bias.trailing_zeros() < shift_bias.unsigned_abs()
+}
+
 /// The integer of six at position `pos`, rounded half up, saturated to 127.
 pub fn relu6_limit(pos: FixPos) -> i64 {
     requantize(6, -i32::from(pos.0), Round::HalfUp, 8, true)
@@ -138,7 +164,7 @@ pub fn relu6_limit(pos: FixPos) -> i64 {
 mod tests {
     use super::*;
     use shiftwise_core::arith::requantize_i8;
-    use shiftwise_core::cpu::activate;
+    use shiftwise_core::cpu::finish;
     use shiftwise_core::shape::Window;
 
     #[test]
@@ -151,7 +177,7 @@ mod tests {
                 let limit = if pos >= 5 { 127.0 } else { (6.0 * f64::from(pos).exp2() + 0.5).floor() };
                 for acc in -70_000..=70_000 {
                     let want = f64::from(requantize_i8(acc, shift)).clamp(0.0, limit) as i8;
-                    assert_eq!(requantize_i8(activate(acc, in_acc), shift), want, "{acc} >> {shift} at {pos}");
+                    assert_eq!(finish(acc, in_acc, shift as i8), want, "{acc} >> {shift} at {pos}");
                 }
             }
         }
@@ -173,7 +199,9 @@ mod tests {
             shift_bias: 0,
             act: IntAct::None,
         };
-        assert_eq!(by_output("x", &conv).unwrap(), [1, 3, 0, 0, 0, 0, 2, 4]);
-        assert!(by_output("x", &IntConv { groups: 3, ..conv }).is_err());
+        assert_eq!(by_output(&conv), [1, 3, 2, 4]);
+        assert_eq!(without_groups(by_output(&conv), &conv), [1, 3, 0, 0, 0, 0, 2, 4]);
+        check("x", &conv, ConvKind::Dense).unwrap();
+        assert!(check("x", &IntConv { groups: 3, ..conv }, ConvKind::Dense).is_err());
     }
 }

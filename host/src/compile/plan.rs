@@ -93,7 +93,7 @@ pub struct Sharing {
 pub struct Policy {
     /// Network inputs and outputs lie in regions of their own instead of the workspace.
     pub separate_io: bool,
-    /// An element-wise sum may overwrite an operand that nobody reads afterwards.
+    /// An element-wise layer may overwrite an operand that nobody reads afterwards.
     pub in_place: bool,
 }
 
@@ -143,7 +143,15 @@ impl Sharing {
 
     fn overwrite(&mut self, graph: &IntGraph) {
         for (step, op) in (1..).zip(&graph.ops) {
-            if !matches!(op.kind, IntOpKind::Add { .. }) {
+            let element_wise = matches!(
+                op.kind,
+                IntOpKind::Add { .. }
+                    | IntOpKind::Multiply { .. }
+                    | IntOpKind::Requantize { .. }
+                    | IntOpKind::HardSigmoid { .. }
+                    | IntOpKind::PRelu { .. }
+            );
+            if !element_wise {
                 continue;
             }
             let out = op.output.0;
@@ -165,6 +173,20 @@ impl Sharing {
     pub fn extend(&mut self, end_of: impl Fn(usize) -> usize) {
         for life in &mut self.life {
             life.1 = life.1.max(end_of(life.0));
+        }
+    }
+
+    /// Lets `part` be written into `whole`, from its first step on; it has no block of its own if it lies `inside`.
+    ///
+    /// To be called in the order of the ops that make the parts.
+    pub fn join(&mut self, part: TensorIx, whole: TensorIx, inside: bool) {
+        let (part, whole) = (self.root[part.0], self.root[whole.0]);
+        self.life[whole].0 = self.life[whole].0.min(self.life[part].0);
+        if inside {
+            self.life[whole].1 = self.life[whole].1.max(self.life[part].1);
+            for root in self.root.iter_mut().filter(|r| **r == part) {
+                *root = whole;
+            }
         }
     }
 

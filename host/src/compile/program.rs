@@ -2,7 +2,7 @@
 
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::{
-    Act, AddOp, CpuOp, DType, DpuJob, Facts, LayerSpan, Place, Role, Step, TensorDesc, TensorId, TensorList,
+    Act, AddOp, ConcatOp, CpuOp, DType, DpuJob, Facts, LayerSpan, Place, Role, Step, TensorDesc, TensorId, TensorList,
 };
 use shiftwise_core::shape::Shape;
 
@@ -69,8 +69,19 @@ pub enum ProgramStep {
         /// Tensors that are complete when it ends.
         outputs: Vec<TensorId>,
     },
-    /// A layer on the CPU, other than an element-wise sum.
+    /// A layer on the CPU that has no list of operands.
     Cpu(CpuOp<'static>),
+    /// A concatenation on the CPU.
+    Concat {
+        /// Operands.
+        inputs: Vec<TensorId>,
+        /// Right shift of each, an `i8` in one byte.
+        shifts: Vec<u8>,
+        /// Result.
+        output: TensorId,
+        /// Axis of its shape.
+        axis: u8,
+    },
     /// An element-wise sum on the CPU.
     Add {
         /// Operands.
@@ -135,7 +146,7 @@ pub enum Engine {
     Misc,
     /// The CPU.
     Cpu,
-    /// Nobody: the same bytes under another shape.
+    /// Nobody: the same bytes under another shape, or put in place by other layers.
     View,
 }
 
@@ -321,7 +332,10 @@ impl Program {
 }
 
 fn step_list(step: &ProgramStep) -> Vec<u8> {
-    let (ProgramStep::Dpu { outputs: ids, .. } | ProgramStep::Add { inputs: ids, .. }) = step else {
+    let (ProgramStep::Dpu { outputs: ids, .. }
+    | ProgramStep::Add { inputs: ids, .. }
+    | ProgramStep::Concat { inputs: ids, .. }) = step
+    else {
         return Vec::new();
     };
     ids.iter().flat_map(|t| t.0.to_le_bytes()).collect()
@@ -333,6 +347,9 @@ fn borrow_step<'a>(step: &'a ProgramStep, list: &'a [u8]) -> Step<'a> {
             Step::Dpu(DpuJob { name, offset: *offset, bytes: *bytes, outputs: TensorList(list) })
         }
         ProgramStep::Cpu(op) => Step::Cpu(op.clone()),
+        ProgramStep::Concat { shifts, output, axis, .. } => {
+            Step::Cpu(CpuOp::Concat(ConcatOp { inputs: TensorList(list), shifts, output: *output, axis: *axis }))
+        }
         ProgramStep::Add { shift_read, output, act, shift_write, .. } => Step::Cpu(CpuOp::Add(AddOp {
             inputs: TensorList(list),
             shift_read,

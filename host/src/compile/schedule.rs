@@ -2,7 +2,9 @@
 
 mod arrays;
 
-use shiftwise_core::isa::{AluInit, ConvInit, Inst, Load, Save};
+use self::arrays::Combine;
+
+use shiftwise_core::isa::{AluInit, ConvInit, Inst, Load, Save, elew_type};
 use shiftwise_core::target::{BankKind, Target};
 
 use super::hazard::BANK_GRAIN;
@@ -21,6 +23,18 @@ pub(super) struct Map {
     pub pixel_pitch: u32,
 }
 
+impl Map {
+    /// The map from row, column and channel `at` on.
+    pub(super) fn sub(&self, [y, x, c]: [u32; 3]) -> Self {
+        Self { offset: self.offset + y * self.row_pitch + x * self.pixel_pitch + c, ..*self }
+    }
+
+    /// Every `steps`-th row and column.
+    pub(super) fn every(&self, [rows, columns]: [u32; 2]) -> Self {
+        Self { row_pitch: self.row_pitch * rows, pixel_pitch: self.pixel_pitch * columns, ..*self }
+    }
+}
+
 /// What a layer computes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Compute {
@@ -30,8 +44,44 @@ pub(super) enum Compute {
     Depthwise { shift_cut: u32, shift_bias: u32, act_type: u32, biased: bool },
     /// ALU: `mode` is maximum or average.
     Pool { mode: u32, factor: u32, shift_cut: u32, act_type: u32 },
+    /// ALU: hard sigmoid.
+    HardSigmoid { input_pos: u32, shift_cut: u32 },
     /// ELEW: a sum of the operands.
     Sum { shift_read: Vec<u32>, shift_write: i32, relu: bool },
+    /// ELEW: a product of the operands.
+    Product { shift_write: i32, relu: bool },
+}
+
+impl Default for Compute {
+    fn default() -> Self {
+        Self::Sum { shift_read: vec![0], shift_write: 0, relu: false }
+    }
+}
+
+/// Where a layer's kernel lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kernel {
+    /// Bytes from the op's first weight.
+    Constants(u32),
+    /// A vector of a feature map.
+    Memory { reg_id: u32, offset: u32 },
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self::Constants(0)
+    }
+}
+
+/// A part of a map that is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fill {
+    /// Where it begins.
+    pub map: Map,
+    /// Rows and columns.
+    pub size: [u32; 2],
+    /// Channels.
+    pub channels: u32,
 }
 
 /// A pass over a finished tile.
@@ -44,21 +94,27 @@ pub(super) enum Pass {
 }
 
 /// A layer for one engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Layer {
     /// Sizes.
     pub shape: Shape,
     /// Operands in memory.
     pub inputs: Vec<Map>,
-    /// Result in memory.
-    pub output: Map,
+    /// Result in memory, in every place that wants it.
+    pub outputs: Vec<Map>,
     /// Operation.
     pub compute: Compute,
     /// What follows on chip.
     pub passes: Vec<Pass>,
+    /// Its weights, if it has any.
+    pub kernel: Kernel,
+    /// First bias among the op's.
+    pub bias: u32,
+    /// What is zero around the result.
+    pub fills: Vec<Fill>,
 }
 
-/// Offsets of a layer's constants.
+/// Offsets of an op's constants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Weights {
     /// `[oc][kh][kw][ic]`, depthwise `[kh][kw][c]`.
@@ -82,8 +138,10 @@ pub(super) struct Amount {
 
 /// Largest `channel` of a LOAD (DOC: 14 bits).
 const MAX_CHANNEL: u32 = 1 << 14;
+/// Bytes of a SAVE of zeros.
+const FILL_BYTES: u32 = 4096;
 /// Largest `jump_read` of a LOAD (DOC: 16 bits).
-const MAX_PITCH: u32 = 1 << 16;
+pub(super) const MAX_PITCH: u32 = 1 << 16;
 
 /// Hands out addresses of a bank group, around and around.
 #[derive(Clone, Copy, Debug, Default)]
@@ -188,6 +246,7 @@ impl Emitter {
     /// Appends the instructions of `layer`.
     pub(super) fn layer(&mut self, layer: &Layer, t: &Tiling, weights: Weights) -> Amount {
         self.amount = Amount::default();
+        layer.fills.iter().for_each(|f| self.fill(f));
         let s = &layer.shape;
         let total = s.groups_out(&self.m);
         let bias = self.load_bias(layer, weights);
@@ -224,6 +283,35 @@ impl Emitter {
         self.push(load);
     }
 
+    /// SAVEs of zeros. They read no bank, whatever they name.
+    fn fill(&mut self, f: &Fill) {
+        let Fill { map, size: [rows, columns], channels } = *f;
+        let dense = map.pixel_pitch == channels;
+        // Rows without gaps are one row of larger pixels.
+        let (columns, channels) = if dense { (1, columns * channels) } else { (columns, channels) };
+        for y in 0..rows {
+            for x in (0..columns).step_by(MAX_LENGTH as usize) {
+                for c in (0..channels).step_by(FILL_BYTES as usize) {
+                    let (length, channel) = (MAX_LENGTH.min(columns - x), FILL_BYTES.min(channels - c));
+                    self.amount.save_bytes += u64::from(length) * u64::from(channel);
+                    let save = Save {
+                        bank_id: self.first[1],
+                        jump_write: if dense { channel } else { map.pixel_pitch },
+                        length,
+                        channel,
+                        reg_id: map.reg_id,
+                        ddr_addr: map.sub([y, 0, c]).offset + x * map.pixel_pitch,
+                        const_en: 1,
+                        hp_id: self.port,
+                        ..Save::default()
+                    };
+                    self.port ^= 1;
+                    self.push(save);
+                }
+            }
+        }
+    }
+
     fn load_bias(&mut self, layer: &Layer, weights: Weights) -> u32 {
         if !matches!(layer.compute, Compute::Conv { .. } | Compute::Depthwise { biased: true, .. }) {
             return 0;
@@ -235,7 +323,7 @@ impl Emitter {
             bank_addr: at,
             jump_read: channels,
             channel: channels,
-            ddr_addr: weights.bias,
+            ddr_addr: weights.bias + layer.bias,
             ..Load::default()
         });
         at
@@ -248,6 +336,10 @@ impl Emitter {
         let lanes = self.m.lanes;
         let from = first * lanes;
         let end = ((first + count) * lanes).min(s.output[2]);
+        let (reg_id, kernel) = match layer.kernel {
+            Kernel::Constants(offset) => (0, weights.kernel + offset),
+            Kernel::Memory { reg_id, offset } => (reg_id, offset),
+        };
         match layer.compute {
             Compute::Conv { .. } => {
                 let (channels, groups) = (s.input[2], s.groups_in(&self.m));
@@ -256,7 +348,8 @@ impl Emitter {
                 let place = |channel: u32| Load {
                     bank_id: self.first_weight_bank + channel % lanes,
                     bank_addr: at + (channel / lanes - first) * taps * groups,
-                    ddr_addr: weights.kernel + channel * size,
+                    reg_id,
+                    ddr_addr: kernel + channel * size,
                     ..Load::default()
                 };
                 // Whole addresses: the taps of an output channel follow each other in memory and in the bank alike.
@@ -296,12 +389,13 @@ impl Emitter {
                     jump_read: s.output[2],
                     length: taps,
                     channel: end - from,
-                    ddr_addr: weights.kernel + from,
+                    reg_id,
+                    ddr_addr: kernel + from,
                     ..Load::default()
                 });
                 at
             }
-            Compute::Pool { .. } | Compute::Sum { .. } => 0,
+            Compute::Pool { .. } | Compute::HardSigmoid { .. } | Compute::Sum { .. } | Compute::Product { .. } => 0,
         }
     }
 
@@ -351,25 +445,31 @@ impl Emitter {
         match &layer.compute {
             Compute::Sum { shift_read, shift_write, relu } => {
                 let operands: Vec<_> = p.from.iter().zip(shift_read).map(|(b, s)| (self.first[0], *b, *s)).collect();
-                self.elew(&operands, at, tile.size, set.1, *shift_write, *relu);
+                let how = Combine { elew_type: elew_type::ADD, shift_write: *shift_write, relu: *relu };
+                self.elew(&operands, at, tile.size, set.1, how);
+            }
+            Compute::Product { shift_write, relu } => {
+                let operands: Vec<_> = p.from.iter().map(|b| (self.first[0], *b, 0)).collect();
+                let how = Combine { elew_type: elew_type::MUL, shift_write: *shift_write, relu: *relu };
+                self.elew(&operands, at, tile.size, set.1, how);
             }
             Compute::Conv { .. } => self.conv(p, at),
-            Compute::Depthwise { .. } | Compute::Pool { .. } => self.alu(p, at),
+            Compute::Depthwise { .. } | Compute::Pool { .. } | Compute::HardSigmoid { .. } => self.alu(p, at),
         }
         for pass in &layer.passes {
             let to = self.output.take(size, self.m.depth);
             match *pass {
                 Pass::Shift { shift_write, relu } => {
-                    self.elew(&[(self.first[1], at, 0)], to, tile.size, set.1, shift_write, relu);
+                    let how = Combine { elew_type: elew_type::ADD, shift_write, relu };
+                    self.elew(&[(self.first[1], at, 0)], to, tile.size, set.1, how);
                 }
                 Pass::Act { act_type } => self.act(at, to, tile.size, set.1, act_type),
             }
             at = to;
         }
         let s = &layer.shape;
-        let map = &layer.output;
         let channels = (set.1 * self.m.lanes).min(s.output[2] - set.0 * self.m.lanes);
-        for r in 0..rows {
+        for (r, map) in (0..rows).flat_map(|r| layer.outputs.iter().map(move |m| (r, m))) {
             self.amount.save_bytes += u64::from(columns) * u64::from(channels);
             let save = Save {
                 bank_id: self.first[1] + r % self.pp,

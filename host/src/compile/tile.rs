@@ -9,7 +9,7 @@ use shiftwise_core::target::Target;
 use super::hazard::BANK_GRAIN;
 
 /// Sizes of a layer as the engines see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shape {
     /// Input rows, columns, channels.
     pub input: [u32; 3],
@@ -25,12 +25,14 @@ pub(super) struct Shape {
     pub operands: u32,
     /// Passes over the finished tile.
     pub passes: u32,
+    /// Places that the result is saved to.
+    pub saves: u32,
     /// Which engine, and what it may do at once.
     pub unit: Unit,
 }
 
 /// The engine of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Unit {
     /// CONV: reads all channels, writes one output group at a time.
     Conv,
@@ -39,6 +41,7 @@ pub(super) enum Unit {
     /// ALU without weights.
     Pool,
     /// ELEW.
+    #[default]
     Elew,
 }
 
@@ -106,6 +109,21 @@ const TRANSFER_START: u64 = 30;
 const COMPUTE_START: u64 = 40;
 
 impl Shape {
+    /// One operand of `[h, w, c]`, element by element on ELEW.
+    pub(super) fn copy(dims: [u32; 3]) -> Self {
+        let unit = Unit::Elew;
+        Self {
+            input: dims,
+            output: dims,
+            kernel: [1, 1],
+            stride: [1, 1],
+            operands: 1,
+            saves: 1,
+            unit,
+            ..Self::default()
+        }
+    }
+
     /// Channel groups of the input.
     pub(super) fn groups_in(&self, m: &Machine) -> u32 {
         self.input[2].div_ceil(m.lanes)
@@ -238,6 +256,7 @@ impl Shape {
             + (tiles * input_count + weight_count * weight_loads) * TRANSFER_START;
         let output_bytes = wide(height) * wide(width) * wide(channels);
         let save = output_bytes / BYTES_PER_CYCLE + wide(height) * column_tiles * sets * TRANSFER_START;
+        let save = save * wide(self.saves);
         let at_once = m.rows_at_once(self.unit);
         let last = height - (height.div_ceil(t.rows) - 1) * t.rows;
         let row_groups = (row_tiles - 1) * wide(t.rows.div_ceil(at_once)) + wide(last.div_ceil(at_once));

@@ -10,7 +10,7 @@ mod elementwise;
 mod moves;
 mod pool;
 
-use self::conv::{Flavour, Prepared};
+use self::conv::Prepared;
 use self::pool::pool;
 use crate::error::Error;
 use crate::integer::{IntAct, IntGraph, IntOpKind, Kind, TensorIx, image};
@@ -58,12 +58,7 @@ pub struct Engine<'a> {
 impl<'a> Engine<'a> {
     /// Packs the weights.
     pub fn new(graph: &'a IntGraph) -> Self {
-        let prepare = |kind: &IntOpKind| match kind {
-            IntOpKind::Conv(c) => Some(Prepared::new(c, Flavour::Dense)),
-            IntOpKind::Depthwise(c) => Some(Prepared::new(c, Flavour::Depthwise)),
-            IntOpKind::ConvTranspose(c) => Some(Prepared::new(c, Flavour::Transposed)),
-            _ => None,
-        };
+        let prepare = |kind: &IntOpKind| kind.conv().map(|(c, kind)| Prepared::new(c, kind));
         Self { graph, convs: graph.ops.iter().map(|op| prepare(&op.kind)).collect() }
     }
 
@@ -162,51 +157,51 @@ impl<'a> Engine<'a> {
         };
         let shape = |k: usize| x.get(k).map_or(&[][..], |(_, _, shape)| shape);
         let out = &self.graph.tensors[self.graph.ops[op].output.0];
-        Value::Fixed(match (kind, &self.convs[op]) {
-            (IntOpKind::Conv(c), Some(p)) => p.run(c, Flavour::Dense, fixed(0), out.kind),
-            (IntOpKind::Depthwise(c), Some(p)) => p.run(c, Flavour::Depthwise, fixed(0), out.kind),
-            (IntOpKind::ConvTranspose(c), Some(p)) => p.run(c, Flavour::Transposed, fixed(0), out.kind),
-            (IntOpKind::MaxPool { window, shift, act }, _) => {
+        if let (Some((c, kind)), Some(p)) = (kind.conv(), &self.convs[op]) {
+            return Value::Fixed(p.run(c, kind, fixed(0), out.kind));
+        }
+        Value::Fixed(match kind {
+            IntOpKind::MaxPool { window, shift, act } => {
                 let finish = |acc: i32| finish(acc, *shift, *act, out.kind);
                 pool(fixed(0), image(shape(0)), window, i32::MIN, i32::max, finish)
             }
-            (IntOpKind::AveragePool { window, m, shift, act }, _) => {
+            IntOpKind::AveragePool { window, m, shift, act } => {
                 let finish = |acc: i32| finish_wide(i64::from(acc) * i64::from(*m), *shift, *act, out.kind);
                 pool(fixed(0), image(shape(0)), window, 0, |acc, x| acc + x, finish)
             }
-            (IntOpKind::Add { shift_read, shift_write, act }, _) => {
+            IntOpKind::Add { shift_read, shift_write, act } => {
                 let mut sum = vec![0i64; fixed(0).len()];
                 for (k, shift) in shift_read.iter().enumerate() {
                     sum.iter_mut().zip(fixed(k)).for_each(|(s, q)| *s += i64::from(*q) << (*shift).min(48));
                 }
                 sum.into_iter().map(|s| finish_wide(s, *shift_write, *act, out.kind)).collect()
             }
-            (IntOpKind::Multiply { shift, act }, _) => {
+            IntOpKind::Multiply { shift, act } => {
                 let product = |a: i8, b: i8| finish(i32::from(a) * i32::from(b), *shift, *act, out.kind);
                 elementwise::zip((fixed(0), shape(0)), (fixed(1), shape(1)), &out.shape, product)
             }
-            (IntOpKind::Requantize { shift, act }, _) => {
+            IntOpKind::Requantize { shift, act } => {
                 fixed(0).iter().map(|q| finish((*q).into(), *shift, *act, out.kind)).collect()
             }
-            (IntOpKind::HardSigmoid { shift }, _) => {
+            IntOpKind::HardSigmoid { shift } => {
                 let pos = if let Some((_, Kind::Fixed(pos), _)) = x.first() { pos.0 } else { 0 };
                 elementwise::hard_sigmoid(fixed(0), pos, *shift)
             }
-            (IntOpKind::PRelu { alpha, alpha_shape, shift_positive, shift_negative }, _) => {
+            IntOpKind::PRelu { alpha, alpha_shape, shift_positive, shift_negative } => {
                 let sloped = |x: i8, alpha: i8| match x {
                     0.. => requantize_i8(x.into(), *shift_positive),
                     _ => requantize_i8(i32::from(x) * i32::from(alpha), *shift_negative),
                 };
                 elementwise::zip((fixed(0), shape(0)), (alpha, alpha_shape), &out.shape, sloped)
             }
-            (IntOpKind::Concat { axis, shifts }, _) => {
+            IntOpKind::Concat { axis, shifts } => {
                 let operands: Vec<_> = shifts.iter().enumerate().map(|(k, s)| (fixed(k), shape(k), *s)).collect();
                 moves::concat(&operands, *axis, &out.shape)
             }
-            (IntOpKind::UpSample { factor, shift }, _) => moves::upsample(fixed(0), image(shape(0)), *factor, *shift),
-            (IntOpKind::Pad { before, .. }, _) => moves::pad(fixed(0), image(shape(0)), *before, image(&out.shape)),
-            (IntOpKind::Permute { dims }, _) => moves::permute(fixed(0), shape(0), dims),
-            (IntOpKind::Softmax, _) => {
+            IntOpKind::UpSample { factor, shift } => moves::upsample(fixed(0), image(shape(0)), *factor, *shift),
+            IntOpKind::Pad { before, .. } => moves::pad(fixed(0), image(shape(0)), *before, image(&out.shape)),
+            IntOpKind::Permute { dims } => moves::permute(fixed(0), shape(0), dims),
+            IntOpKind::Softmax => {
                 let x = x[0].0.to_floats(x[0].1);
                 let n = out.shape.last().copied().unwrap_or(1).max(1);
                 let mut y = vec![0.0; x.len()];
@@ -215,14 +210,14 @@ impl<'a> Engine<'a> {
                 }
                 return Value::Float(y);
             }
-            (IntOpKind::FakeQuantize(q), _) => {
+            IntOpKind::FakeQuantize(q) => {
                 let (v, kind, shape) = &x[0];
                 let batched = Tensor::new([&[1], *shape].concat(), v.to_floats(*kind));
                 let mut tensor = batched.unwrap_or_else(|| Tensor::zeros(&[0]));
                 quantizer::fake_quantize(&mut tensor, &q.fits(), &q.params);
                 return Value::Float(tensor.into_data());
             }
-            (IntOpKind::Float { op, weights, .. }, _) => {
+            IntOpKind::Float { op, weights, .. } => {
                 let batched = |(v, kind, shape): &(&Value, Kind, &[usize])| {
                     Tensor::new([&[1], *shape].concat(), v.to_floats(*kind)).unwrap_or_else(|| Tensor::zeros(&[0]))
                 };
@@ -233,13 +228,13 @@ impl<'a> Engine<'a> {
                 layer.activation().apply(&mut y);
                 return Value::Float(y.into_data());
             }
-            (IntOpKind::Quantize, _) => {
+            IntOpKind::Quantize => {
                 let pos = if let Kind::Fixed(pos) = out.kind { pos.0 } else { 0 };
                 let x = x[0].0.to_floats(x[0].1);
                 x.iter().map(|x| fix::quantize(*x, FixSpec::int8(pos), Round::HalfUp) as i8).collect()
             }
-            (IntOpKind::Dequantize, _) => return Value::Float(x[0].0.to_floats(x[0].1)),
-            (IntOpKind::View | IntOpKind::Conv(_) | IntOpKind::Depthwise(_) | IntOpKind::ConvTranspose(_), _) => {
+            IntOpKind::Dequantize => return Value::Float(x[0].0.to_floats(x[0].1)),
+            IntOpKind::View | IntOpKind::Conv(_) | IntOpKind::Depthwise(_) | IntOpKind::ConvTranspose(_) => {
                 return x[0].0.clone();
             }
         })

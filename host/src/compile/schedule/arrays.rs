@@ -1,6 +1,6 @@
 //! Computation of a tile: CONV, ALU and ELEW instructions.
 
-use shiftwise_core::isa::{Alu, AluInit, Conv, ConvInit, Elew, ElewInit, alu_mode, elew_type};
+use shiftwise_core::isa::{Alu, AluInit, Conv, ConvInit, Elew, ElewInit, alu_mode};
 
 use super::{Compute, Emitter, Layer, Piece};
 use crate::compile::tile::Unit;
@@ -110,6 +110,9 @@ impl Emitter {
             ..AluInit::default()
         };
         let base = match layer.compute {
+            Compute::HardSigmoid { input_pos, shift_cut } => {
+                AluInit { exec_mode: alu_mode::HSIGMOID, shift_cut, shift_bias: input_pos, ..base }
+            }
             Compute::Depthwise { shift_cut, shift_bias, act_type, biased } => {
                 let exec_mode = if biased { alu_mode::DWCONV } else { alu_mode::DWCONV_NO_BIAS };
                 AluInit { exec_mode, shift_cut, shift_bias, act_type, ..base }
@@ -117,7 +120,7 @@ impl Emitter {
             Compute::Pool { mode, factor, shift_cut, act_type } => {
                 AluInit { exec_mode: mode, multi_factor: factor, shift_cut, act_type, ..base }
             }
-            Compute::Conv { .. } | Compute::Sum { .. } => return,
+            Compute::Conv { .. } | Compute::Sum { .. } | Compute::Product { .. } => return,
         };
         let steps = columns * count * s.kernel[0] * s.kernel[1];
         for r in (0..rows).step_by(self.m.rows_at_once(s.unit) as usize) {
@@ -146,15 +149,14 @@ impl Emitter {
         }
     }
 
-    /// A sum over tiles that lie at (first bank, address) with a left shift each.
+    /// Tiles that lie at (first bank, address), with a left shift each, made into one.
     pub(super) fn elew(
         &mut self,
         operands: &[(u32, u32, u32)],
         to: u32,
         [rows, columns]: [u32; 2],
         groups: u32,
-        shift_write: i32,
-        relu: bool,
+        how: Combine,
     ) {
         let at_once = self.m.rows_at_once(Unit::Elew);
         for r in (0..rows).step_by(at_once as usize) {
@@ -174,9 +176,9 @@ impl Emitter {
                 u64::from(columns * groups) * operands.len() as u64 * u64::from(at_once * self.m.lanes);
             self.push(Elew {
                 num: operands.len() as u32,
-                elew_type: elew_type::ADD,
-                act_type: relu.into(),
-                shift_write,
+                elew_type: how.elew_type,
+                act_type: how.relu.into(),
+                shift_write: how.shift_write,
                 length: columns,
                 channel_group: groups,
                 valid_pixel_parallel: n,
@@ -220,6 +222,14 @@ impl Emitter {
             self.push(init);
         }
     }
+}
+
+/// What ELEW makes of its operands.
+#[derive(Clone, Copy)]
+pub(super) struct Combine {
+    pub elew_type: u32,
+    pub shift_write: i32,
+    pub relu: bool,
 }
 
 /// The input side of one CONV or ALU.

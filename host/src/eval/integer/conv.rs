@@ -3,7 +3,7 @@
 use shiftwise_core::arith::{Round, align_bias, requantize, shift_right};
 
 use super::{LEAKY, finish, relu6_limit};
-use crate::integer::{IntAct, IntConv, Kind};
+use crate::integer::{ConvKind, IntAct, IntConv, Kind};
 use crate::kernel::{self, ConvGeometry, PackedI8};
 
 /// A convolution made ready.
@@ -31,21 +31,13 @@ enum Bias {
     },
 }
 
-/// What a layer's window means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flavour {
-    Dense,
-    Depthwise,
-    Transposed,
-}
-
 impl Prepared {
-    pub(super) fn new(c: &IntConv, flavour: Flavour) -> Self {
+    pub(super) fn new(c: &IntConv, kind: ConvKind) -> Self {
         let long = |p: [u16; 2]| p.map(usize::from);
         let [h, w, ic] = c.input;
         let taps = usize::from(c.window.kernel[0]) * usize::from(c.window.kernel[1]);
         let bias = Bias::new(c);
-        if flavour == Flavour::Transposed {
+        if kind == ConvKind::Transposed {
             // Each pixel times all taps first: one product of matrices, [pixels, ic] · [ic, taps · oc].
             let geometry = ConvGeometry::dense(h * w, ic, taps * c.output[2]);
             let mut kernel = vec![0; c.kernel.len()];
@@ -66,17 +58,17 @@ impl Prepared {
             stride: long(c.window.stride),
             dilation: long(c.window.dilation),
             pad_before: long(c.window.pad_before),
-            groups: if flavour == Flavour::Depthwise { ic } else { c.groups },
+            groups: if kind == ConvKind::Depthwise { ic } else { c.groups },
         };
         let packed = (geometry.groups < ic || ic == 1).then(|| PackedI8::new(&c.kernel, &geometry));
         Self { geometry, packed, bias }
     }
 
     /// One sample's result.
-    pub(super) fn run(&self, c: &IntConv, flavour: Flavour, input: &[i8], out: Kind) -> Vec<i8> {
+    pub(super) fn run(&self, c: &IntConv, kind: ConvKind, input: &[i8], out: Kind) -> Vec<i8> {
         let channels = c.output[2];
         let mut y = vec![0i8; c.output.iter().product()];
-        if flavour == Flavour::Transposed {
+        if kind == ConvKind::Transposed {
             let sums = self.scatter(c, input);
             for (y, sums) in y.chunks_exact_mut(channels.max(1)).zip(sums.chunks_exact(channels.max(1))) {
                 self.bias.finish(c, 0, sums, y, out);

@@ -1,0 +1,87 @@
+//! Layers with floats.
+
+use crate::arith::Round;
+use crate::fix::{FixPos, FixSpec, dequantize, quantize};
+use crate::model::{DType, Deployable, SoftmaxOp, TensorId};
+use crate::run::Memory;
+
+/// Softmax over the last axis.
+pub(super) fn softmax_layer(model: &Deployable<'_>, op: &SoftmaxOp, memory: &mut Memory<'_>) -> Option<()> {
+    let from = model.tensor(op.input)?;
+    let (input, output) = memory.pair(&from, &model.tensor(op.output)?)?;
+    let axis = (op.axis as usize).max(1);
+    let mut rows = output.chunks_exact_mut(axis.saturating_mul(4));
+    let bytes = axis.saturating_mul(from.dtype.bytes() as usize);
+    for x in input.chunks_exact(bytes.max(1)) {
+        let y = rows.next()?;
+        match from.dtype {
+            DType::I8 => {
+                let value = |i| dequantize((x.get(i).copied().unwrap_or(0) as i8).into(), from.pos);
+                softmax(axis, value, |i, v| put_f32(y, i, v));
+            }
+            DType::F32 => softmax(axis, |i| get_f32(x, i), |i, v| put_f32(y, i, v)),
+        }
+    }
+    Some(())
+}
+
+/// Floats to integers of the output's position.
+pub(super) fn quantize_layer(
+    model: &Deployable<'_>,
+    input: TensorId,
+    output: TensorId,
+    memory: &mut Memory<'_>,
+) -> Option<()> {
+    let to = model.tensor(output)?;
+    let (x, y) = memory.pair(&model.tensor(input)?, &to)?;
+    let spec = FixSpec::int8(to.pos.0);
+    for (i, y) in y.iter_mut().enumerate() {
+        *y = quantize(get_f32(x, i), spec, Round::HalfUp) as u8;
+    }
+    Some(())
+}
+
+/// Integers to floats.
+pub(super) fn dequantize_layer(
+    model: &Deployable<'_>,
+    input: TensorId,
+    output: TensorId,
+    memory: &mut Memory<'_>,
+) -> Option<()> {
+    let from = model.tensor(input)?;
+    let (x, y) = memory.pair(&from, &model.tensor(output)?)?;
+    for (i, x) in x.iter().enumerate() {
+        put_f32(y, i, dequantize((*x as i8).into(), from.pos));
+    }
+    Some(())
+}
+
+fn get_f32(bytes: &[u8], index: usize) -> f32 {
+    match bytes.get(4 * index..4 * index + 4) {
+        Some(&[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+        _ => 0.0,
+    }
+}
+
+fn put_f32(bytes: &mut [u8], index: usize, value: f32) {
+    if let Some(slot) = bytes.get_mut(4 * index..4 * index + 4) {
+        slot.copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// Softmax of `n` values in f32: maximum subtracted, `libm` exponentials, summed in order, then divided.
+///
+/// The same operations in the same order everywhere, so every machine gives the same bytes.
+pub fn softmax(n: usize, get: impl Fn(usize) -> f32, mut put: impl FnMut(usize, f32)) {
+    let max = (0..n).map(&get).fold(f32::NEG_INFINITY, f32::max);
+    let exp = |i| libm::expf(get(i) - max);
+    let sum = (0..n).map(exp).fold(0.0f32, |a, b| a + b);
+    for i in 0..n {
+        put(i, exp(i) / sum);
+    }
+}
+
+/// [`softmax`] of integers of position `pos`, into floats.
+pub fn softmax_i8(input: &[i8], pos: FixPos, output: &mut [f32]) {
+    softmax(input.len().min(output.len()), |i| dequantize(input[i].into(), pos), |i, v| output[i] = v);
+}

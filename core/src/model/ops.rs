@@ -1,0 +1,285 @@
+//! Records of layers on the CPU.
+
+use serde::{Deserialize, Serialize};
+
+use super::{TensorId, TensorList};
+use crate::shape::{Shape, Window};
+
+/// Activation applied to an accumulator before it is requantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Act {
+    /// Identity.
+    None,
+    /// max(x, 0).
+    Relu,
+    /// min(max(x, 0), n) with n in steps of the accumulator.
+    ReluMax(i32),
+    /// x < 0 becomes x · 26/256, rounded once together with the shift.
+    LeakyRelu,
+}
+
+/// A convolution, dense layer (one tap over all inputs), depthwise or transposed convolution.
+///
+/// Integer order: sum of products, plus bias, activation, then shift by `shift_cut`, rounded half up, saturated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConvOp {
+    /// Input tensor, read as `[h, w, c]` = `in_dims`.
+    pub input: TensorId,
+    /// Output tensor, written as `[h, w, c]` = `out_dims`.
+    pub output: TensorId,
+    /// Input height, width, channels.
+    pub in_dims: [u16; 3],
+    /// Output height, width, channels.
+    pub out_dims: [u16; 3],
+    /// Taps, strides, padding; transposed: the stride is between outputs, and the padding what is cropped of them.
+    pub window: Window,
+    /// Equal parts of input and output channels that see only each other; 1 for depthwise and transposed.
+    pub groups: u16,
+    /// Offset in the constants: i8 `[oc][kh][kw][ic / groups]`, or `[kh][kw][oc]` when depthwise.
+    pub kernel: u32,
+    /// Offset in the constants of i32 `[oc]` in accumulator steps (see [`crate::arith::align_bias`]).
+    pub bias: Option<u32>,
+    /// Right shift after the activation.
+    pub shift_cut: i8,
+    /// Activation on the accumulator.
+    pub act: Act,
+}
+
+/// Pooling over windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolOp {
+    /// Input tensor, read as `[h, w, c]` = `in_dims`.
+    pub input: TensorId,
+    /// Output tensor.
+    pub output: TensorId,
+    /// Input height, width, channels.
+    pub in_dims: [u16; 3],
+    /// Output height, width.
+    pub out_dims: [u16; 2],
+    /// Taps, strides, padding.
+    pub window: Window,
+    /// What is taken of the window.
+    pub kind: PoolKind,
+    /// Right shift to the output position, after the activation; average: the `n` of the factor is included.
+    pub shift: i8,
+    /// Activation before the shift.
+    pub act: Act,
+}
+
+/// What pooling takes of its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum PoolKind {
+    /// The largest value; padding never wins.
+    Max,
+    /// Sum times this factor; padding counts as zeros.
+    Average(u16),
+}
+
+/// Element-wise sum of tensors of one shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddOp<'a> {
+    /// Operands.
+    #[serde(borrow)]
+    pub inputs: TensorList<'a>,
+    /// Left shift of each operand to the finest position among them.
+    pub shift_read: &'a [u8],
+    /// Output tensor.
+    pub output: TensorId,
+    /// Activation on the sum.
+    pub act: Act,
+    /// Right shift from the finest position to the output's.
+    pub shift_write: i8,
+}
+
+/// Element-wise product of two tensors. Shapes broadcast as in numpy: aligned at the last dimension, and dimensions of
+/// size 1 repeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MultiplyOp {
+    /// Operands.
+    pub inputs: [TensorId; 2],
+    /// Output tensor.
+    pub output: TensorId,
+    /// Right shift of the product.
+    pub shift: i8,
+    /// Activation on the product.
+    pub act: Act,
+}
+
+/// Tensors behind each other along one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConcatOp<'a> {
+    /// Operands.
+    #[serde(borrow)]
+    pub inputs: TensorList<'a>,
+    /// Right shift of each operand, an `i8` in one byte.
+    pub shifts: &'a [u8],
+    /// Output tensor.
+    pub output: TensorId,
+    /// Axis of the output's shape.
+    pub axis: u8,
+}
+
+/// Nearest-neighbour upsampling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpSampleOp {
+    /// Input tensor, read as `[h, w, c]` = `in_dims`.
+    pub input: TensorId,
+    /// Output tensor.
+    pub output: TensorId,
+    /// Input height, width, channels.
+    pub in_dims: [u16; 3],
+    /// How often each pixel is repeated, vertically and horizontally.
+    pub factor: [u16; 2],
+    /// Right shift.
+    pub shift: i8,
+}
+
+/// Zeros around the rows and columns of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PadOp {
+    /// Input tensor, read as `[h, w, c]` = `in_dims`.
+    pub input: TensorId,
+    /// Output tensor.
+    pub output: TensorId,
+    /// Input height, width, channels.
+    pub in_dims: [u16; 3],
+    /// Rows above, columns left.
+    pub before: [u16; 2],
+    /// Rows below, columns right.
+    pub after: [u16; 2],
+}
+
+/// x for x ≥ 0, else x · alpha.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PReluOp {
+    /// Input tensor.
+    pub input: TensorId,
+    /// Output tensor of the same shape.
+    pub output: TensorId,
+    /// Offset in the constants of the slopes, i8.
+    pub alpha: u32,
+    /// Their shape, which broadcasts as in [`MultiplyOp`].
+    pub alpha_shape: Shape,
+    /// Right shift where x ≥ 0.
+    pub shift_positive: i8,
+    /// Right shift of the product where x < 0.
+    pub shift_negative: i8,
+}
+
+/// Axes in another order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermuteOp {
+    /// Input tensor.
+    pub input: TensorId,
+    /// Output tensor.
+    pub output: TensorId,
+    /// Axis i of the output is axis `axes[i]` of the input; as many as there are dimensions, the rest 0.
+    pub axes: [u8; 4],
+}
+
+/// Softmax over the last axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SoftmaxOp {
+    /// Input tensor, integers or floats.
+    pub input: TensorId,
+    /// Output tensor, floats.
+    pub output: TensorId,
+    /// Length of the last axis.
+    pub axis: u32,
+}
+
+/// A layer on the CPU.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum CpuOp<'a> {
+    /// Convolution or dense layer.
+    Conv(ConvOp),
+    /// Depthwise convolution: output channel o sees input channel o / m, with m outputs per input channel.
+    Depthwise(ConvOp),
+    /// Transposed convolution: y\[oy, ox\] sums x\[iy, ix\] · w\[ky, kx\] where o + pad_before = i · stride + k · dilation
+    /// along both axes.
+    ConvTranspose(ConvOp),
+    /// Pooling.
+    Pool(PoolOp),
+    /// Element-wise sum.
+    Add(#[serde(borrow)] AddOp<'a>),
+    /// Element-wise product.
+    Multiply(MultiplyOp),
+    /// Concatenation.
+    Concat(#[serde(borrow)] ConcatOp<'a>),
+    /// Nearest-neighbour upsampling.
+    UpSample(UpSampleOp),
+    /// clamp(x + 3·2^p, 0, 6·2^p) · 2731 for integers of position p in 0..=15, then right shift.
+    HardSigmoid {
+        /// Source.
+        input: TensorId,
+        /// Destination of the same shape.
+        output: TensorId,
+        /// Right shift: 14 + input position − output position.
+        shift: i8,
+    },
+    /// Zero padding.
+    Pad(PadOp),
+    /// PReLU.
+    PRelu(PReluOp),
+    /// Transposition.
+    Permute(PermuteOp),
+    /// Softmax in f32.
+    Softmax(SoftmaxOp),
+    /// The same bytes under another shape and name: no work, both tensors lie in one place.
+    View {
+        /// Source.
+        input: TensorId,
+        /// The other name.
+        output: TensorId,
+    },
+    /// Integers to another position: right shift `shift`, half up.
+    Requantize {
+        /// Source.
+        input: TensorId,
+        /// Destination.
+        output: TensorId,
+        /// Right shift.
+        shift: i8,
+        /// Activation before the shift.
+        act: Act,
+    },
+    /// Floats to integers of the output's position, half up.
+    Quantize {
+        /// Source, floats.
+        input: TensorId,
+        /// Destination.
+        output: TensorId,
+    },
+    /// Integers to floats.
+    Dequantize {
+        /// Source.
+        input: TensorId,
+        /// Destination, floats.
+        output: TensorId,
+    },
+}
+
+impl CpuOp<'_> {
+    /// The tensor it writes.
+    pub fn output(&self) -> TensorId {
+        match self {
+            Self::Conv(op) | Self::Depthwise(op) | Self::ConvTranspose(op) => op.output,
+            Self::Pool(op) => op.output,
+            Self::Add(op) => op.output,
+            Self::Multiply(op) => op.output,
+            Self::Concat(op) => op.output,
+            Self::UpSample(op) => op.output,
+            Self::Pad(op) => op.output,
+            Self::PRelu(op) => op.output,
+            Self::Permute(op) => op.output,
+            Self::Softmax(op) => op.output,
+            Self::View { output, .. }
+            | Self::Requantize { output, .. }
+            | Self::HardSigmoid { output, .. }
+            | Self::Quantize { output, .. }
+            | Self::Dequantize { output, .. } => *output,
+        }
+    }
+}

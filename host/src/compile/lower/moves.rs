@@ -1,0 +1,132 @@
+//! Ops that move bytes: a copy through the banks whose SAVEs put pixels elsewhere.
+
+use super::super::constraint::Facts;
+use super::super::cpu::{position, shape};
+use super::super::schedule::{Compute, Fill, Layer, Map};
+use super::super::tile::{Shape, Unit};
+use super::{Context, Plan, narrow, one_operand};
+use crate::integer::{IntOp, TensorIx};
+
+impl Context<'_> {
+    /// A map copied to `outputs`, shifted right by `shift`.
+    fn copy(&self, from: Map, dims: [u32; 3], outputs: Vec<Map>, shift: i32) -> Result<Layer, String> {
+        self.check(Unit::Elew, &Facts { shift_write: shift, ..one_operand() })?;
+        Ok(Layer {
+            shape: Shape { saves: outputs.len() as u32, ..Shape::copy(dims) },
+            inputs: vec![from],
+            outputs,
+            compute: Compute::Sum { shift_read: vec![0], shift_write: shift, relu: false },
+            ..Layer::default()
+        })
+    }
+
+    /// Operands that their producers have not put in their place already.
+    pub(super) fn concat(&self, op: &IntOp, axis: usize, shifts: &[i32]) -> Result<Plan, String> {
+        let whole = self.dims(op.output)?;
+        let mut plan = Plan::default();
+        let mut at = [0; 3];
+        let axis = image_axis(shape(self.graph, op.output).len(), axis)?;
+        for (operand, (t, shift)) in op.inputs.iter().zip(shifts).enumerate() {
+            let dims = self.dims(*t)?;
+            if !self.joins.is_joined(op.output, operand) {
+                let outputs = self.outputs(op.output, whole).iter().map(|m| m.sub(at)).collect();
+                plan.layers.push(self.copy(self.map(*t, dims), dims, outputs, *shift)?);
+            }
+            at[axis] += dims[axis];
+        }
+        Ok(plan)
+    }
+
+    /// Each pixel is saved as often as it is repeated.
+    pub(super) fn upsample(&self, op: &IntOp, factor: [usize; 2], shift: i32) -> Result<Plan, String> {
+        let (dims, out) = (self.dims(op.inputs[0])?, self.dims(op.output)?);
+        let [fy, fx] = factor.map(|f| f as u32);
+        let spots = || (0..fy).flat_map(|y| (0..fx).map(move |x| [y, x, 0]));
+        let whole = self.outputs(op.output, out);
+        let outputs = whole.iter().flat_map(|m| spots().map(|at| m.sub(at).every([fy, fx]))).collect();
+        Ok(self.copy(self.map(op.inputs[0], dims), dims, outputs, shift)?.into())
+    }
+
+    /// A copy, and SAVEs of a constant around it.
+    pub(super) fn pad(&self, op: &IntOp, before: [usize; 2], after: [usize; 2]) -> Result<Plan, String> {
+        let input = op.inputs[0];
+        if position(self.graph, input) != position(self.graph, op.output) {
+            return Err("padding would change the position".into());
+        }
+        let (dims, out) = (self.dims(input)?, self.dims(op.output)?);
+        let [[top, left], [bottom, right]] = [before, after].map(|p| p.map(|n| n as u32));
+        let [h, w, channels] = dims;
+        let whole = self.outputs(op.output, out);
+        let mut layer =
+            self.copy(self.map(input, dims), dims, whole.iter().map(|m| m.sub([top, left, 0])).collect(), 0)?;
+        for m in &whole {
+            let border = [
+                ([0, 0], [top, out[1]]),
+                ([top + h, 0], [bottom, out[1]]),
+                ([top, 0], [h, left]),
+                ([top, left + w], [h, right]),
+            ];
+            let fills = border.into_iter().filter(|(_, [rows, columns])| rows * columns > 0);
+            layer.fills.extend(fills.map(|([y, x], size)| Fill { map: m.sub([y, x, 0]), size, channels }));
+        }
+        Ok(layer.into())
+    }
+
+    /// Two (runs of) axes change places, maybe with unmoved channels behind.
+    pub(super) fn permute(&self, op: &IntOp, dims: &[usize]) -> Result<Plan, String> {
+        let from = shape(self.graph, op.inputs[0]);
+        // Runs of axes that stay together, in the order of the result; axes of size 1 are nowhere.
+        let mut runs: Vec<(usize, usize, usize)> = Vec::new();
+        for axis in dims.iter().filter(|d| from[**d] > 1) {
+            let next = |last: usize| (last + 1..*axis).all(|a| from[a] == 1);
+            match runs.last_mut().filter(|(_, last, _)| *axis > *last && next(*last)) {
+                Some((_, last, size)) => (*last, *size) = (*axis, *size * from[*axis]),
+                None => runs.push((*axis, *axis, from[*axis])),
+            }
+        }
+        let size = |i: usize| runs.get(i).map_or(1, |r| r.2);
+        let order: Vec<usize> = {
+            let mut starts: Vec<usize> = runs.iter().map(|r| r.0).collect();
+            starts.sort_unstable();
+            runs.iter().map(|r| starts.iter().position(|s| *s == r.0).unwrap_or(0)).collect()
+        };
+        // The operand as rows, columns and channels, and where the result has them.
+        let (own, swapped) = match order[..] {
+            [] | [0] => (self.dims(op.output)?, false),
+            [1, 0] => (narrow([size(1), size(0), 1])?, true),
+            [1, 0, 2] => (narrow([size(1), size(0), size(2)])?, true),
+            _ => {
+                return Err(format!(
+                    "axes {from:?} in the order {dims:?} take more than one exchange of rows and columns"
+                ));
+            }
+        };
+        let [h, _, c] = own;
+        let output = self.dense(op.output, own);
+        let output = if swapped { Map { row_pitch: c, pixel_pitch: h * c, ..output } } else { output };
+        Ok(self.copy(self.dense(op.inputs[0], own), own, vec![output], 0)?.into())
+    }
+}
+
+/// An axis of a shape of `rank` dimensions as one of `[h, w, c]`.
+pub(in crate::compile) fn image_axis(rank: usize, axis: usize) -> Result<usize, String> {
+    match rank {
+        0..=3 => Ok(axis + 3 - rank),
+        _ => Err(format!("a concatenation of {rank} dimensions")),
+    }
+}
+
+/// Whether an op reads or writes `t` as anything but the map of its shape.
+pub(in crate::compile) fn needs_dense(cx: &Context<'_>, op: &IntOp, t: TensorIx) -> bool {
+    use crate::integer::IntOpKind;
+    let alike = |u: TensorIx| cx.dims(u).ok() == cx.dims(t).ok();
+    match &op.kind {
+        IntOpKind::Permute { .. } | IntOpKind::View => true,
+        IntOpKind::Add { .. } | IntOpKind::Requantize { .. } | IntOpKind::HardSigmoid { .. } => !alike(op.output),
+        IntOpKind::Multiply { .. } => !alike(op.output) && cx.dims(t).is_ok_and(|d| d[..2] != [1, 1]),
+        kind => match kind.conv() {
+            Some((c, _)) => narrow(if t == op.output { c.output } else { c.input }).ok() != cx.dims(t).ok(),
+            None => false,
+        },
+    }
+}
