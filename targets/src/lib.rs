@@ -8,8 +8,8 @@ pub mod timing;
 use std::path::Path;
 
 pub use parse::{Board, MemoryRange};
-pub use timing::Timing;
 use shiftwise_core::target::Target;
+pub use timing::Timing;
 
 include!(concat!(env!("OUT_DIR"), "/files.rs"));
 

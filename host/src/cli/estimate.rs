@@ -95,8 +95,7 @@ impl Times {
         let prepared = shiftwise_sim::Prepared::new(model, &mut sim).map_err(failed)?;
         let costs = super::compile::costs(device)?;
         let fps = |cores: u32| -> Result<f64, Error> {
-            let cycles =
-                prepared.cycles(&costs, device.clock_mhz, cores, device.ddr_mb_per_s).map_err(failed)?;
+            let cycles = prepared.cycles(&costs, device.clock_mhz, cores, device.ddr_mb_per_s).map_err(failed)?;
             Ok(if cycles > 0.0 { f64::from(device.clock_mhz) * 1e6 / cycles * f64::from(cores) } else { 0.0 })
         };
         let one = fps(1)?;

@@ -98,7 +98,8 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             })
             .collect();
         let header = [
-            "layer", "bound", "MACs", "cycles", "load", "save", "conv", "misc", "peak", "weights", "maps in", "maps out",
+            "layer", "bound", "MACs", "cycles", "load", "save", "conv", "misc", "peak", "weights", "maps in",
+            "maps out",
         ];
         screen.table(&header, 2, &rows);
         screen.say("");

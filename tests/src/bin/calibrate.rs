@@ -89,9 +89,7 @@ fn fit(networks: &[&Network], mut x: DVector<f64>, steps: usize) -> DVector<f64>
 
 /// Spearman's rank correlation.
 fn rank_correlation(a: &[f64], b: &[f64]) -> f64 {
-    let ranks = |v: &[f64]| -> Vec<f64> {
-        v.iter().map(|x| v.iter().filter(|y| *y < x).count() as f64).collect()
-    };
+    let ranks = |v: &[f64]| -> Vec<f64> { v.iter().map(|x| v.iter().filter(|y| *y < x).count() as f64).collect() };
     let (a, b) = (ranks(a), ranks(b));
     let mean = (a.len() as f64 - 1.0) / 2.0;
     let cross: f64 = a.iter().zip(&b).map(|(x, y)| (x - mean) * (y - mean)).sum();
