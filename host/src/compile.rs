@@ -6,6 +6,7 @@
 //! nothing that they do changes a result: constants are reordered, biases brought to accumulator steps and limits of
 //! activations moved in front of the shift only where that is the same function ([`pack`]).
 
+mod chain;
 pub mod constraint;
 mod cpu;
 mod dpu;

@@ -146,6 +146,26 @@ pub(crate) fn step_of(model: &Deployable<'_>, job: &JobRun) -> Option<u16> {
     u16::try_from(step).ok()
 }
 
+/// The layers of a step in program order, each with its name. Layers that share their instructions are one, with their
+/// multiply-accumulates together and their names joined with `+`.
+pub(crate) fn runs<'m>(model: &Deployable<'m>, step: u16) -> Vec<(LayerSpan<'m>, String)> {
+    let mut runs: Vec<(LayerSpan<'m>, String)> = Vec::new();
+    for layer in model.layers().filter(|l| l.step == step) {
+        match runs.last_mut().filter(|(l, _)| (l.first, l.count) == (layer.first, layer.count) && l.count > 0) {
+            Some((run, name)) => {
+                run.macs += layer.macs;
+                *name = format!("{name}+{}", layer.layer);
+            }
+            None => {
+                let name = layer.layer.to_string();
+                runs.push((layer, name));
+            }
+        }
+    }
+    runs.sort_by_key(|(l, _)| l.first);
+    runs
+}
+
 /// A layer's events in a job.
 pub(crate) fn span<'e>(events: &'e [Event], layer: &LayerSpan<'_>) -> &'e [Event] {
     let first = (layer.first as usize).min(events.len());
@@ -161,10 +181,9 @@ pub(crate) fn report(sim: &SimDpu, model: &Deployable<'_>) -> CycleReport {
     for job in &sim.jobs {
         engines.add(&EngineCycles::of(job.events.iter()));
         let Some(step) = step_of(model, job) else { continue };
-        let mut spans: Vec<LayerSpan<'_>> = model.layers().filter(|l| l.step == step).collect();
-        spans.sort_by_key(|l| l.first);
+        let spans = runs(model, step);
         let mut reached = 0;
-        for (position, layer) in spans.iter().enumerate() {
+        for (position, (layer, name)) in spans.iter().enumerate() {
             let events = span(&job.events, layer);
             let end = events.iter().map(|e| e.end).max().unwrap_or(reached);
             // The last layer also owns what follows it, such as END.
@@ -175,7 +194,7 @@ pub(crate) fn report(sim: &SimDpu, model: &Deployable<'_>) -> CycleReport {
             let bytes_constants = events.iter().filter(|e| e.constants).map(|e| e.bytes_in).sum();
             let engines = EngineCycles::of(events.iter());
             layers.push(LayerCycles {
-                layer: layer.layer.into(),
+                layer: name.clone(),
                 step,
                 start: events.iter().map(|e| e.start).min().unwrap_or(reached),
                 end,

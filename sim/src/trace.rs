@@ -5,7 +5,7 @@ use shiftwise_core::isa::Engine;
 use shiftwise_core::model::Deployable;
 
 use crate::JobRun;
-use crate::report::step_of;
+use crate::report::{runs, step_of};
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -63,12 +63,12 @@ pub(crate) fn chrome(clock_mhz: u32, jobs: &[JobRun], model: &Deployable<'_>) ->
             args: Args { name: Some(name), ..NO_ARGS },
         })
         .collect();
+    let layers: Vec<_> = jobs.iter().map(|j| step_of(model, j).map_or_else(Vec::new, |s| runs(model, s))).collect();
     let mut origin = 0;
-    for job in jobs {
-        let step = step_of(model, job);
-        let layers: Vec<_> = model.layers().filter(|l| Some(l.step) == step).collect();
+    for (index, job) in jobs.iter().enumerate() {
+        let layers = &layers[index];
         for e in &job.events {
-            let layer = layers.iter().find(|l| e.index.wrapping_sub(l.first) < l.count).map(|l| l.layer);
+            let layer = layers.iter().find(|(l, _)| e.index.wrapping_sub(l.first) < l.count).map(|(_, n)| n.as_str());
             events.push(Row {
                 name: e.kind.mnemonic(),
                 ph: "X",
@@ -86,11 +86,11 @@ pub(crate) fn chrome(clock_mhz: u32, jobs: &[JobRun], model: &Deployable<'_>) ->
                 },
             });
         }
-        for layer in &layers {
+        for (layer, name) in layers {
             let own = crate::report::span(&job.events, layer);
             if let (Some(start), Some(end)) = (own.iter().map(|e| e.start).min(), own.iter().map(|e| e.end).max()) {
                 events.push(Row {
-                    name: layer.layer,
+                    name,
                     ph: "X",
                     ts: time(origin + start),
                     dur: time(end - start),

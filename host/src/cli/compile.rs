@@ -204,7 +204,7 @@ fn table(program: &Program, screen: &Screen) {
         .layers
         .iter()
         .filter(|l| l.engine != Engine::View)
-        .map(|l| vec![l.layer.clone(), l.op.into(), "CPU".into(), count(l.macs), bytes(l.constant_bytes)])
+        .map(|l| vec![l.layer.clone(), l.op.clone(), "CPU".into(), count(l.macs), bytes(l.constant_bytes)])
         .collect();
     screen.table(&["layer", "op", "on", "MACs", "weights"], 3, &rows);
 }

@@ -189,7 +189,7 @@ pub(super) fn table(program: &Program, report: &CycleReport, screen: &Screen) {
                 Engine::Cpu => "CPU",
                 Engine::View => "",
             };
-            let mut row = vec![l.layer.clone(), l.op.into(), on.into()];
+            let mut row = vec![l.layer.clone(), l.op.clone(), on.into()];
             match (cycles_of(l, report), l.cpu_us) {
                 (Some(c), _) => row.extend([
                     c.bound.name().into(),
