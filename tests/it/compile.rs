@@ -166,7 +166,7 @@ fn memory_is_shared_after_the_last_reader() {
 }
 
 /// Compiles for a DPU and runs: in program order, with engines taking turns at random, with time.
-fn check_dpu(what: &str, graph: &IntGraph, target: &Target, options: &DpuOptions) {
+pub(crate) fn check_dpu(what: &str, graph: &IntGraph, target: &Target, options: &DpuOptions) {
     let program = compile::dpu(graph, target, options).unwrap_or_else(|e| panic!("{what}: {e}"));
     let case = Case::new(format!("{what} on {}", target.name), graph);
     let mut banks = vec![0x77; target.bank_bytes()];

@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
+mod chain;
 mod cli;
 mod compile;
 mod damage;
@@ -13,3 +14,4 @@ mod props;
 mod qemu;
 mod quantized;
 mod tidy;
+mod zoo;
