@@ -8,136 +8,26 @@
 mod alu;
 mod conv;
 mod elew;
+mod fault;
+mod older;
 #[cfg(test)]
 mod tests;
 
-use core::fmt;
-
 use crate::arith::{Round, requantize, requantize_i8};
-use crate::isa::codec::{self, DecodeError, EncodeError, program};
-use crate::isa::{Activation, AluInit, ConvInit, ElewInit, Engine, Inst, Kind, Load, Save};
+use crate::isa::codec::{self, program};
+use crate::isa::{Activation, AluInit, ConvInit, DwInit, ElewInit, Engine, Inst, Kind, Load, PoolInit, Save};
 use crate::model::{DpuJob, Region};
 use crate::run::{Dpu, Memory};
 use crate::target::{BankKind, Target};
 
+pub use fault::{ExecError, Fault};
+pub use older::{dpt_wise_as_alu, pool_as_alu, pool_factor};
+
 /// Widest bank address, in bytes, that a machine handles.
 pub const MAX_LANES: usize = 64;
 
-/// Why an instruction cannot execute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum Fault {
-    /// The words are no instruction.
-    Decode(DecodeError),
-    /// A value that no encoding holds.
-    Encode(EncodeError),
-    /// The code has no END.
-    NoEnd,
-    /// There is no such bank, or it holds something else than the instruction needs.
-    Bank {
-        /// Bank id.
-        bank: u32,
-    },
-    /// An address past the end of a bank that does not wrap.
-    Address {
-        /// The offending address.
-        address: u32,
-        /// Addresses of the bank.
-        depth: u32,
-    },
-    /// No region has this base-register number, or it is read-only.
-    Register {
-        /// Base register.
-        reg_id: u32,
-    },
-    /// A transfer outside its region.
-    Memory {
-        /// Base register.
-        reg_id: u32,
-        /// First byte.
-        start: u64,
-        /// Bytes.
-        bytes: u32,
-    },
-    /// Input rows past the fourth bank address, or output rows past the end of the bank group.
-    Rows {
-        /// The offending row, counted from the instruction's first.
-        row: u32,
-    },
-    /// A field outside what this target can do.
-    Value {
-        /// Field.
-        field: &'static str,
-        /// Its value.
-        value: u32,
-        /// Largest legal value.
-        max: u32,
-    },
-    /// A value whose meaning is unknown or not modelled.
-    Unsupported {
-        /// Field, or the mnemonic of an instruction that is not modelled.
-        field: &'static str,
-        /// Its value.
-        value: u32,
-    },
-    /// An accumulator left 32 bits.
-    Accumulator {
-        /// Its exact value, as far as 64 bits go.
-        value: i64,
-    },
-    /// The initialisation instruction has not been executed.
-    Uninitialised {
-        /// Its mnemonic.
-        inst: &'static str,
-    },
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Decode(e) => e.fmt(f),
-            Self::Encode(e) => e.fmt(f),
-            Self::NoEnd => f.write_str("the code has no END"),
-            Self::Bank { bank } => write!(f, "bank {bank} does not exist or is of the wrong kind"),
-            Self::Address { address, depth } => write!(f, "bank address {address} is outside 0..{depth}"),
-            Self::Register { reg_id } => write!(f, "base register {reg_id} has no region that allows this"),
-            Self::Memory { reg_id, start, bytes } => {
-                write!(f, "{bytes} bytes at {start} are outside the region of base register {reg_id}")
-            }
-            Self::Rows { row } => write!(f, "row {row} is past the bank addresses of the instruction"),
-            Self::Value { field, value, max } => write!(f, "{field} {value} is above {max}"),
-            Self::Unsupported { field, value } => write!(f, "{field} {value} is not modelled"),
-            Self::Accumulator { value } => write!(f, "accumulator {value} does not fit 32 bits"),
-            Self::Uninitialised { inst } => write!(f, "no {inst} came before"),
-        }
-    }
-}
-
-impl core::error::Error for Fault {}
-
-/// A [`Fault`] and where it happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct ExecError {
-    /// Index of the instruction in its job.
-    pub index: u32,
-    /// Its byte offset in the job's code.
-    pub offset: u32,
-    /// Its mnemonic; empty if it did not decode.
-    pub inst: &'static str,
-    /// What is wrong.
-    pub fault: Fault,
-}
-
-impl fmt::Display for ExecError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let space = if self.inst.is_empty() { "" } else { " " };
-        write!(f, "instruction {}{space}{} at byte {}: {}", self.index, self.inst, self.offset, self.fault)
-    }
-}
-
-impl core::error::Error for ExecError {}
+/// Products of int8 below which a sum stays within 32 bits: 2^31 / 2^14.
+const MOST_PRODUCTS: usize = 1 << 17;
 
 /// What one instruction cost, as facts for a timing model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +65,8 @@ pub struct Machine<'a> {
     conv: Option<ConvInit>,
     alu: Option<AluInit>,
     elew: [Option<ElewInit>; 4],
+    pool: Option<PoolInit>,
+    dw: Option<DwInit>,
     probe: Option<usize>,
     probed: Option<Probed>,
 }
@@ -197,11 +89,14 @@ pub enum Probed {
 impl<'a> Machine<'a> {
     /// A machine with the target's banks in `banks`: at least [`Target::bank_bytes`] bytes, kept as they are.
     ///
-    /// `None` if there are too few bytes or the target is wider than [`MAX_LANES`].
+    /// `None` if there are too few bytes, the target is wider than [`MAX_LANES`], or its weight banks are so deep that a
+    /// sum of products could leave 32 bits: the inner loops rely on it.
     pub fn new(target: &'a Target, banks: &'a mut [u8]) -> Option<Self> {
         let fits = banks.len() >= target.bank_bytes()
+            && target.banks.iter().all(|g| g.kind == BankKind::Feature || g.bank_bytes() < MOST_PRODUCTS)
             && target.banks.iter().all(|g| (1..=MAX_LANES).contains(&g.width.into()) && g.depth > 0 && g.count > 0);
-        fits.then_some(Self { target, banks, conv: None, alu: None, elew: [None; 4], probe: None, probed: None })
+        let (conv, alu, pool, dw) = (None, None, None, None);
+        fits.then_some(Self { target, banks, conv, alu, elew: [None; 4], pool, dw, probe: None, probed: None })
     }
 
     /// Its target.
@@ -238,11 +133,13 @@ impl<'a> Machine<'a> {
         Some(bank.offset + (address * bank.width + byte % bank.width) as usize)
     }
 
-    /// Forgets what CONVINIT, ALUINIT and ELEWINIT set; a job starts like this.
+    /// Forgets what initialisations set; a job starts like this.
     pub fn reset(&mut self) {
         self.conv = None;
         self.alu = None;
         self.elew = [None; 4];
+        self.pool = None;
+        self.dw = None;
     }
 
     /// Executes one instruction completely.
@@ -256,6 +153,8 @@ impl<'a> Machine<'a> {
             Inst::Conv(i) => self.conv(i)?,
             Inst::Alu(i) => self.alu(i)?,
             Inst::Elew(i) => self.elew(i)?,
+            Inst::Pool(i) => self.pool(i)?,
+            Inst::DptWise(i) => self.dpt_wise(i)?,
             _ => {}
         }
         Ok(work)
@@ -310,8 +209,23 @@ impl<'a> Machine<'a> {
                 Work::compute(kind, 0, 0)
             }
             Inst::End(_) => Work::compute(kind, 0, 0),
-            Inst::PoolInit(_) | Inst::Pool(_) | Inst::DwInit(_) | Inst::DptWise(_) => {
-                return Err(Fault::Unsupported { field: kind.mnemonic(), value: u32::from(kind.opcode()) });
+            Inst::PoolInit(i) => {
+                self.pool = Some(*i);
+                Work::compute(kind, 0, 0)
+            }
+            Inst::DwInit(i) => {
+                self.dw = Some(*i);
+                Work::compute(kind, 0, 0)
+            }
+            Inst::Pool(i) => {
+                let init = self.pool.ok_or(missing(Kind::PoolInit))?;
+                let steps = product([i.length, init.kernel_h, init.kernel_w, i.channel_group]);
+                compute(steps, init.valid_pixel_parallel, lanes)
+            }
+            Inst::DptWise(i) => {
+                let init = self.dw.ok_or(missing(Kind::DwInit))?;
+                let steps = product([i.length, init.kernel_h, init.kernel_w, i.channel_group]);
+                compute(steps, init.valid_pixel_parallel, lanes)
             }
         })
     }
@@ -326,6 +240,7 @@ impl<'a> Machine<'a> {
         let bank = self.bank(i.bank_id)?;
         let entries = i.channel.div_ceil(bank.width);
         let pixels = i.pad_start + i.length + i.pad_end;
+        bank.holds((pixels - 1) * i.jump_write + entries)?;
         for pixel in 0..pixels {
             let address = u64::from(i.bank_addr) + u64::from(pixel) * u64::from(i.jump_write);
             let start = bank.wrapped(address, entries)?;
@@ -471,6 +386,11 @@ impl Place {
             return Err(Fault::Address { address, depth: self.depth });
         }
         Ok((address % depth) as u32)
+    }
+
+    /// An error if `entries` addresses in a row are more than the bank has, so that the last would overwrite the first.
+    fn holds(&self, entries: u32) -> Result<(), Fault> {
+        if entries > self.depth { Err(Fault::Address { address: entries, depth: self.depth }) } else { Ok(()) }
     }
 
     /// The bytes of `entries` consecutive addresses: one piece, or two around the end of the bank.

@@ -17,6 +17,7 @@
 //! and `s = stride_h`. Pixel `j` and channel group `g` of it: `+ j · jump_read + g`. DEC.
 
 pub mod codec;
+pub mod described;
 pub mod layout;
 mod table;
 
@@ -190,6 +191,14 @@ pub mod elew_type {
     pub const ADD: u32 = 0;
     /// Product.
     pub const MUL: u32 = 1;
+}
+
+/// Values of `pool_type` in POOLINIT, in the order of the vendor's list. INF
+pub mod pool_type {
+    /// Largest value.
+    pub const MAX: u32 = 0;
+    /// Average.
+    pub const AVERAGE: u32 = 1;
 }
 
 /// Upper bound of the number of fields of an instruction.

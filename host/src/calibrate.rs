@@ -57,6 +57,9 @@ struct Calibrate<'a> {
 }
 
 impl Hooks for Calibrate<'_> {
+    fn sees_all(&self) -> bool {
+        false
+    }
     fn quantize(&mut self, point: Point, q: &Quantizer, tensor: &mut Tensor) -> Result<(), Error> {
         let (Point::Activation(id) | Point::Output(id)) = point;
         let fits = calibrate(self.graph, id, "output", tensor, q)?;

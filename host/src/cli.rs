@@ -22,6 +22,7 @@ mod proof;
 mod quantize;
 mod screen;
 mod simulate;
+mod strategy;
 mod targets;
 
 use screen::Screen;
@@ -61,6 +62,8 @@ enum Command {
     Run(boards::Args),
     /// List DPU targets and boards, or show one
     Targets(targets::Args),
+    /// Print or check quantize strategies
+    Strategy(strategy::Args),
     /// List the instructions of a compiled model
     Disasm(machine_code::Args),
     /// Turn a listing back into code
@@ -134,6 +137,7 @@ pub(super) fn main() -> ExitCode {
         Command::Verify(args) => proof::run(args, &screen),
         Command::Run(args) => boards::run(args, &screen),
         Command::Targets(args) => targets::run(args, &screen),
+        Command::Strategy(args) => strategy::run(args, &screen),
         Command::Disasm(args) => machine_code::run(args, &screen),
         Command::Asm(args) => machine_code::assemble(args, &screen),
     };

@@ -175,6 +175,19 @@ impl Dataset {
     }
 }
 
+/// The shape of a sample, where the data tells it by itself: an array, or images that are scaled to a size.
+pub fn sample_shape(spec: &DataSpec) -> Option<Vec<usize>> {
+    if !spec.path.is_dir() {
+        let array = Array::open(&spec.path, spec.key.as_deref(), None).ok()?;
+        return array.shape().get(1..).map(<[usize]>::to_vec);
+    }
+    match folder(spec).ok()? {
+        Source::Arrays(files) => Some(Array::open(files.first()?, None, None).ok()?.shape().to_vec()),
+        Source::Images(_, resize, _) => resize.map(|[h, w]| vec![h, w, 3]),
+        Source::Array(_) => None,
+    }
+}
+
 /// The files of a folder in name order: all `.npy`, or all images.
 fn folder(spec: &DataSpec) -> Result<Source, Error> {
     let name = spec.path.display();

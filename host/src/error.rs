@@ -24,6 +24,14 @@ pub enum Error {
         /// Its Keras class.
         class: String,
     },
+    /// A strategy's entry for a layer class that makes no quantizer.
+    #[error("layer_type {layer}: {message}")]
+    LayerConfig {
+        /// The entry's `layer_type`.
+        layer: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The model as a whole can't be used.
     #[error("{0}")]
     Model(String),
@@ -106,7 +114,7 @@ impl Error {
     /// Stable code; the first five are the vendor's documented ones.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::UnsupportedLayer { .. } => "Quantizer_TF2_Unsupported_Layer",
+            Self::UnsupportedLayer { .. } | Self::LayerConfig { .. } => "Quantizer_TF2_Unsupported_Layer",
             Self::Model(_) => "Quantizer_TF2_Unsupported_Model",
             Self::InputShape(_) => "Quantizer_TF2_Invalid_Input_Shape",
             Self::Dataset(_) => "Quantizer_TF2_Invalid_Calib_Dataset",
@@ -127,7 +135,11 @@ impl Error {
         match self {
             Self::Layer { .. } => "change the layer in the model and save it again",
             Self::UnsupportedLayer { .. } => {
-                "replace the layer by supported ones, or keep it outside the quantized model"
+                "say what it computes, such as `--custom-layer 'Mylayer=maximum(x, 0) + alpha * minimum(x, 0)'`, \
+                 or replace it by supported layers"
+            }
+            Self::LayerConfig { .. } => {
+                "`shiftwise strategy dump pof2s --verbose 2` shows how entries and quantizers are written"
             }
             Self::Model(_) => {
                 "functional and sequential Keras models are read as `model.save(\"FILE.h5\")` writes them"

@@ -10,6 +10,7 @@ use crate::ops::Op;
 use crate::quant::{ActivationQuant, LayerQuant, QuantGraph, Quantizer};
 use crate::quantizer;
 use crate::tensor::Tensor;
+use shiftwise_core::shape::Window;
 
 pub mod golden;
 pub mod integer;
@@ -59,6 +60,10 @@ pub trait Hooks {
     fn tensor(&mut self, id: NodeId, tensor: &Tensor) {
         let _ = (id, tensor);
     }
+    /// Whether [`Hooks::tensor`] wants every layer. If not, padding may be left to the convolution behind it.
+    fn sees_all(&self) -> bool {
+        true
+    }
 }
 
 /// Applies quantizers at their stored positions.
@@ -66,6 +71,9 @@ pub trait Hooks {
 pub struct Stored;
 
 impl Hooks for Stored {
+    fn sees_all(&self) -> bool {
+        false
+    }
     fn quantize(&mut self, _: Point, q: &Quantizer, tensor: &mut Tensor) -> Result<(), Error> {
         quantizer::fake_quantize(tensor, &q.fits(), &q.params);
         Ok(())
@@ -111,9 +119,22 @@ pub fn run(
         }
         values[id.0] = Some(tensor);
     }
+    let padded = if hooks.sees_all() { vec![None; graph.nodes.len()] } else { paddings(graph, layers, &left) };
     for id in graph.ids() {
         let node = graph.node(id);
         let mut y = match (&node.op, &node.inputs[..]) {
+            (Op::ZeroPadding2D(_), [input]) if padded[id.0].is_some() => {
+                values[input.0].take().ok_or_else(|| missing(&node.name))?
+            }
+            (op, [input]) if padded[input.0].is_some() => {
+                let x = values[input.0].as_ref().ok_or_else(|| missing(&node.name))?;
+                let (w, window) = (weights[id.0].iter().collect::<Vec<_>>(), padded[input.0].unwrap_or(Window::POINT));
+                match op {
+                    Op::Conv2D(conv) => conv.over(x, &w, &window),
+                    Op::DepthwiseConv2D(conv) => conv.over(x, &w, &window),
+                    op => compute(op, &[x], &weights[id.0]),
+                }
+            }
             (Op::Input(_), _) => match values[id.0].take() {
                 Some(tensor) => tensor,
                 None => return Err(Error::InputShape(format!("input `{}` has no data", node.name))),
@@ -157,11 +178,44 @@ pub fn run(
         for input in &node.inputs {
             left[input.0] -= 1;
             if left[input.0] == 0 {
-                values[input.0] = None;
+                values[input.0].take().into_iter().for_each(Tensor::recycle);
             }
         }
     }
     graph.outputs.iter().map(|id| values[id.0].clone().ok_or_else(|| missing(&graph.node(*id).name))).collect()
+}
+
+/// The window of the convolution behind each padding that nothing else reads, with that padding in it: rows and columns
+/// of zeros then need no memory. Skipped taps and taps on zeros add up to the same sum.
+fn paddings(
+    graph: &Graph,
+    layers: &std::collections::BTreeMap<NodeId, LayerQuant>,
+    uses: &[usize],
+) -> Vec<Option<Window>> {
+    let mut found = vec![None; graph.nodes.len()];
+    for node in &graph.nodes {
+        let [input] = node.inputs[..] else { continue };
+        let Op::ZeroPadding2D(pad) = &graph.node(input).op else { continue };
+        let shape = &graph.node(input).shape;
+        let window = match &node.op {
+            Op::Conv2D(c) => c.window(shape),
+            Op::DepthwiseConv2D(c) => c.window(shape),
+            _ => continue,
+        };
+        let more = |a: u16, b: usize| u16::try_from(usize::from(a) + b).ok();
+        let sums = |w: &Window| {
+            let before = [more(w.pad_before[0], pad.rows[0])?, more(w.pad_before[1], pad.columns[0])?];
+            Some((before, [more(w.pad_after[0], pad.rows[1])?, more(w.pad_after[1], pad.columns[1])?]))
+        };
+        if let Ok(window) = window
+            && uses[input.0] == 1
+            && layers.get(&input).is_none_or(|l| l.result().is_none())
+            && let Some((pad_before, pad_after)) = sums(&window)
+        {
+            found[input.0] = Some(Window { pad_before, pad_after, ..window });
+        }
+    }
+    found
 }
 
 fn compute(op: &Op, inputs: &[&Tensor], weights: &[Tensor]) -> Tensor {

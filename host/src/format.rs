@@ -10,15 +10,23 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::ir::Graph;
+use crate::ops::CustomLayers;
 use crate::quant::QuantGraph;
+use model::ModelConfig;
 
+mod archive;
 mod config;
+mod flatten;
 mod h5;
 mod keras;
+mod model;
+mod operation;
 mod provenance;
 pub(crate) mod python;
 mod quantized;
+mod stored;
 mod weights;
+pub mod xmodel;
 
 pub use provenance::provenance;
 pub use quantized::quantize_info;
@@ -30,6 +38,8 @@ pub struct LoadOptions {
     pub input_shapes: Vec<(Option<String>, Vec<usize>)>,
     /// Seed of the weights of a model that has none.
     pub random_weights: Option<u64>,
+    /// What computes layers that are none of Keras' own.
+    pub custom: CustomLayers,
 }
 
 /// A model of either kind.
@@ -50,18 +60,24 @@ pub fn open(path: &Path, options: &LoadOptions) -> Result<Model, Error> {
 pub fn open_bytes(path: &Path, bytes: Vec<u8>, options: &LoadOptions) -> Result<Model, Error> {
     if let Some(value) = architecture(path, &bytes)? {
         let seed = options.random_weights.ok_or_else(|| Error::NoWeights { path: path.to_owned() })?;
-        let config = keras::ModelConfig::parse(&value)?;
-        return config.float_graph(&weights::RandomWeights::new(seed), options).map(Model::Float);
+        let config = ModelConfig::parse(&value)?;
+        return keras::float_graph(config, &weights::RandomWeights::new(seed), options).map(Model::Float);
     }
-    let file = open_h5(path, bytes)?;
     if options.random_weights.is_some() {
         return Err(Error::Options(format!("{} has weights of its own, so random ones have no use", path.display())));
     }
-    let config = keras::ModelConfig::read(&file)?;
+    if bytes.starts_with(b"PK\x03\x04") {
+        let (value, file) = archive::open(path, &bytes)?;
+        let config = ModelConfig::parse(&value)?;
+        let store = stored::Store::new(file, &config).map_err(|e| Error::format(path, e))?;
+        return keras::float_graph(config, &store, options).map(Model::Float);
+    }
+    let file = open_h5(path, bytes)?;
+    let config = model_config(&file)?;
     if config.is_quantized() {
         quantized::read(config, &file, options).map(Model::Quantized)
     } else {
-        config.float_graph(&file, options).map(Model::Float)
+        keras::float_graph(config, &file, options).map(Model::Float)
     }
 }
 
@@ -119,16 +135,26 @@ fn architecture(path: &Path, bytes: &[u8]) -> Result<Option<Value>, Error> {
     }
 }
 
+/// The model in the attribute of an `.h5` file.
+fn model_config(file: &h5::H5) -> Result<ModelConfig, Error> {
+    let text = file.string("/", "model_config").map_err(|e| file.error(e))?.ok_or_else(|| {
+        file.error(
+            "holds no model_config: it was saved with save_weights() or is not a Keras model; save the whole model",
+        )
+    })?;
+    let value = serde_json::from_str(&text).map_err(|e| file.error(format!("model_config is not JSON: {e}")))?;
+    ModelConfig::parse(&value)
+}
+
 fn open_h5(path: &Path, bytes: Vec<u8>) -> Result<h5::H5, Error> {
     if h5::is_hdf5(&bytes) {
         return h5::H5::from_bytes(path, bytes);
     }
     let kind = match bytes.get(..4) {
         _ if bytes.is_empty() => "is empty",
-        Some([b'P', b'K', 3, 4]) => "is a zip archive",
         Some([0x1f, 0x8b, ..]) => "is gzip-compressed; unpack it first",
         _ => "is not an HDF5 file",
     };
-    let expected = "a Keras model in an .h5 file, or its architecture as .json, is expected";
+    let expected = "a Keras model in a .keras or .h5 file, or its architecture as .json, is expected";
     Err(Error::format(path, format!("{kind}; {expected}")))
 }

@@ -37,6 +37,17 @@ pub struct Node {
     pub extras: Map<String, Value>,
     /// Not to be rewritten or quantized: outside what the user chose, or one of several calls of a shared layer.
     pub excluded: bool,
+    /// For a layer that is applied several times: which application this is. Each has its own copy of the weights.
+    pub shared: Option<SharedCall>,
+}
+
+/// One of several applications of a layer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SharedCall {
+    /// The layer's name, which is also the name of the node of its first application.
+    pub layer: String,
+    /// From 0, in the order of the model's file.
+    pub number: usize,
 }
 
 /// A network.
@@ -109,7 +120,7 @@ impl Graph {
         let name = name.into();
         let shapes: Vec<&[usize]> = inputs.iter().map(|i| self.node(*i).shape.as_slice()).collect();
         let shape = op.layer().output_shape(&shapes).map_err(|message| Error::layer(&name, op.class(), message))?;
-        self.nodes.push(Node { name, op, inputs, shape, origin, extras: Map::new(), excluded: false });
+        self.nodes.push(Node { name, op, inputs, shape, origin, extras: Map::new(), excluded: false, shared: None });
         Ok(NodeId(self.nodes.len() - 1))
     }
 
@@ -159,55 +170,49 @@ impl Graph {
         map
     }
 
+    /// Nodes in Keras' order; the calls of a shared layer have the depth of its deepest one.
     fn functional_order(&self) -> Vec<NodeId> {
-        // First visits of a pre-order walk from the outputs. The stack holds what is still to be visited, last first.
-        let mut visit: HashMap<NodeId, usize> = HashMap::new();
-        let mut stack: Vec<NodeId> = self.outputs.iter().rev().copied().collect();
-        while let Some(id) = stack.pop() {
-            if visit.contains_key(&id) {
-                continue;
-            }
-            visit.insert(id, visit.len());
-            stack.extend(self.node(id).inputs.iter().rev());
-        }
-        for id in &self.inputs {
-            let next = visit.len();
-            visit.entry(*id).or_insert(next);
-        }
-        // Longest path to any output, by relaxing in reverse topological order.
-        let mut depth: HashMap<NodeId, usize> = visit.keys().map(|id| (*id, 0)).collect();
-        for id in self.reverse_topological(&visit) {
-            let below = depth[&id] + 1;
-            for input in &self.node(id).inputs {
-                depth.entry(*input).and_modify(|d| *d = (*d).max(below));
-            }
-        }
-        let mut order: Vec<NodeId> = visit.keys().copied().collect();
-        order.sort_by_key(|id| (std::cmp::Reverse(depth[id]), visit[id]));
-        order
-    }
-
-    fn reverse_topological(&self, live: &HashMap<NodeId, usize>) -> Vec<NodeId> {
-        let mut readers: HashMap<NodeId, usize> = live.keys().map(|id| (*id, 0)).collect();
-        for id in live.keys() {
-            for input in &self.node(*id).inputs {
-                *readers.entry(*input).or_default() += 1;
-            }
-        }
-        let mut ready: Vec<NodeId> = readers.iter().filter(|(_, n)| **n == 0).map(|(id, _)| *id).collect();
-        let mut order = Vec::with_capacity(live.len());
-        while let Some(id) = ready.pop() {
-            order.push(id);
-            for input in &self.node(id).inputs {
-                if let Some(n) = readers.get_mut(input) {
-                    *n -= 1;
-                    if *n == 0 {
-                        ready.push(*input);
+        // A depth-first walk back from the outputs, as Keras does it: layers are numbered when first seen, and a node
+        // is listed behind those it reads. The stack holds a node and how many of its inputs have been visited.
+        let layer = |id: NodeId| match &self.node(id).shared {
+            Some(call) => Err(call.layer.as_str()),
+            None => Ok(id),
+        };
+        let mut seen: HashMap<NodeId, usize> = HashMap::new();
+        let mut layers: HashMap<Result<NodeId, &str>, usize> = HashMap::new();
+        let mut listed = Vec::with_capacity(self.nodes.len());
+        for output in self.outputs.iter().chain(&self.inputs) {
+            let mut stack = vec![(*output, 0)];
+            while let Some((id, next)) = stack.pop() {
+                if next == 0 {
+                    let number = seen.len();
+                    if seen.contains_key(&id) {
+                        continue;
                     }
+                    seen.insert(id, number);
+                    let number = layers.len();
+                    layers.entry(layer(id)).or_insert(number);
+                }
+                match self.node(id).inputs.get(next) {
+                    Some(input) => stack.extend([(id, next + 1), (*input, 0)]),
+                    None => listed.push(id),
                 }
             }
         }
-        order
+        // Longest path to any output; readers come before what they read.
+        let mut depth: HashMap<NodeId, usize> = HashMap::new();
+        let mut layer_depth: HashMap<Result<NodeId, &str>, usize> = HashMap::new();
+        for id in listed.iter().rev() {
+            let of_layer = layer_depth.entry(layer(*id)).or_default();
+            let own = depth.get(id).copied().unwrap_or(0).max(*of_layer);
+            *of_layer = own;
+            depth.insert(*id, own);
+            for input in &self.node(*id).inputs {
+                depth.entry(*input).and_modify(|d| *d = (*d).max(own + 1)).or_insert(own + 1);
+            }
+        }
+        listed.sort_by_key(|id| (std::cmp::Reverse(depth[id]), layers[&layer(*id)], seen[id]));
+        listed
     }
 
     /// Checks the graph: inputs stand before their readers (so there is no cycle), names are unique, every recorded

@@ -504,7 +504,7 @@ impl Lowering<'_> {
                 (Window { kernel, ..Window::POINT }, dims, image(&node.shape), 1)
             }
         };
-        let depthwise = matches!(node.op, Op::DepthwiseConv2D(_)) && groups == 1;
+        let depthwise = matches!(&node.op, Op::DepthwiseConv2D(c) if c.w.kernel.shape()[3] == 1);
         let transposed = matches!(node.op, Op::Conv2DTranspose(_));
         self.fused(id, vec![input], |tail| {
             let o = i32::from(tail.pos.0);

@@ -9,15 +9,20 @@ use serde_json::{Map, Value, json};
 use crate::tensor::Tensor;
 
 pub mod act;
+pub(crate) mod array;
+pub mod custom;
 pub mod dpu;
+pub mod formula;
 pub mod linear;
 pub mod merge;
 pub mod norm;
 pub mod pool;
 pub mod reshape;
+pub mod tfop;
 pub mod transposed;
 
 pub use act::{Activate, ActivationFn, LeakyRelu, PRelu, Relu, Softmax};
+pub use custom::{Custom, CustomLayer, CustomLayers};
 pub use dpu::{DpuLayerNorm, DpuSoftmax, HardSigmoid};
 pub use linear::{Conv2D, Dense, DepthwiseConv2D, Padding, Weighted};
 pub use merge::{Add, Concatenate, Merge, Multiply};
@@ -26,6 +31,7 @@ pub use pool::{AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, Max
 pub use reshape::{
     Cropping2D, Dropout, Flatten, Input, Interpolation, Permute, Quantize, Reshape, UpSampling2D, ZeroPadding2D,
 };
+pub use tfop::{Operand, TfOp};
 pub use transposed::{Conv2DTranspose, SeparableConv2D};
 
 /// What every layer can say and do. Shapes exclude the batch; tensors include it as their first dimension.
@@ -33,7 +39,7 @@ pub trait Layer {
     /// Output shape of one sample; errors say which dimension doesn't fit.
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String>;
     /// Keras' name and the value of each weight, in Keras' order.
-    fn weights(&self) -> Vec<(&'static str, &Tensor)> {
+    fn weights(&self) -> Vec<(&str, &Tensor)> {
         Vec::new()
     }
     /// Whole-number variables that Keras keeps beside the weights, with the value to be written.
@@ -72,6 +78,10 @@ pub trait Layer {
 pub trait WeightSource {
     /// The weight of a Keras name (`kernel`, `bias`, …) and shape.
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, String>;
+    /// Every weight that is there for the layer, with its path below the layer, in order.
+    fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
+        Ok(Vec::new())
+    }
 }
 
 /// Settings of one layer in a Keras config.
@@ -140,17 +150,19 @@ macro_rules! layers {
         #[derive(Clone, Debug)]
         pub enum Op {
             $(#[doc = concat!("Keras class ", $($class, " "),+)] $variant($layer),)*
+            /// A class that is none of Keras' own.
+            Custom(Custom),
         }
 
         impl Op {
             /// The layer behind it.
             pub fn layer(&self) -> &dyn Layer {
-                match self { $(Self::$variant(layer) => layer,)* }
+                match self { $(Self::$variant(layer) => layer,)* Self::Custom(layer) => layer }
             }
 
             /// The Keras class, as the vendor's quantizer names it too.
-            pub fn class(&self) -> &'static str {
-                match self { $(Self::$variant(layer) => layer.class(),)* }
+            pub fn class(&self) -> &str {
+                match self { $(Self::$variant(layer) => layer.class(),)* Self::Custom(layer) => layer.class() }
             }
 
             /// A layer from its Keras class and settings; `None` for a class that isn't in the table.
@@ -208,6 +220,7 @@ layers! {
     Dropout(Dropout) = "Dropout" | "SpatialDropout2D" | "AlphaDropout" | "GaussianDropout" | "GaussianNoise"
         | "ActivityRegularization" | "RandomFlip" | "RandomRotation" | "RandomTranslation" | "RandomZoom"
         | "RandomContrast" | "RandomBrightness";
+    TfOp(TfOp) = "TFOpLambda" | "SlicingOpLambda";
     Quantize(Quantize) = "VitisQuantize";
 }
 

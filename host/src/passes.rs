@@ -30,7 +30,6 @@ pub struct Pass {
 /// The optimize stage: float outputs stay what they are, up to rounding.
 pub const OPTIMIZE: &[Pass] = &[
     Pass { name: "remove_dropout", apply: simplify::remove_dropout },
-    Pass { name: "convert_tf_op_to_keras", apply: tf_op::convert_tf_op_to_keras },
     // Before the activations of convolutions are separated: the two parts are convolutions.
     Pass { name: "separable_conv", apply: simplify::separable_conv },
     Pass { name: "separate_conv_act", apply: simplify::separate_conv_act },

@@ -8,10 +8,11 @@ use rayon::prelude::*;
 
 use crate::quant::{Fit, Method, Pof2Params};
 use crate::tensor::Tensor;
-use shiftwise_core::arith::Round;
-use shiftwise_core::fix::{self, FixPos};
+use grid::Grid;
+use shiftwise_core::fix::FixPos;
 
 mod fix_neuron;
+mod grid;
 
 /// Elements that one task works on; also the block of a deterministic sum.
 const BLOCK: usize = 1 << 14;
@@ -31,14 +32,9 @@ pub enum RangeError {
 ///
 /// Errors: a value that is not finite.
 pub fn extrema(data: &[f32]) -> Result<(f32, f32), RangeError> {
-    let block = |x: &[f32]| {
-        // NaN is lost by min and max, so it is looked for apart: 0·x is NaN exactly for NaN and infinities.
-        x.iter().fold((f32::INFINITY, f32::NEG_INFINITY, 0.0f32), |(lo, hi, bad), x| {
-            (if *x < lo { *x } else { lo }, if *x > hi { *x } else { hi }, bad + 0.0 * x)
-        })
-    };
     let join = |a: (f32, f32, f32), b: (f32, f32, f32)| (a.0.min(b.0), a.1.max(b.1), a.2 + b.2);
-    let (low, high, bad) = data.par_chunks(BLOCK).map(block).reduce(|| (f32::INFINITY, f32::NEG_INFINITY, 0.0), join);
+    let (low, high, bad) =
+        data.par_chunks(BLOCK).map(grid::extrema).reduce(|| (f32::INFINITY, f32::NEG_INFINITY, 0.0), join);
     if bad.is_nan() { Err(RangeError::NotFinite) } else { Ok((low, high)) }
 }
 
@@ -155,22 +151,7 @@ pub fn calibrate(tensor: &Tensor, p: &Pof2Params) -> Result<Vec<Fit>, RangeError
 fn squared_errors(data: &[f32], fit: &Fit, p: &Pof2Params) -> [f64; 5] {
     let grids: [Grid; 5] =
         std::array::from_fn(|i| Grid::new(&Fit { pos: FixPos(fit.pos.0.saturating_add(i as i8)), ..*fit }, p));
-    let blocks: Vec<[f64; 5]> = data
-        .par_chunks(BLOCK)
-        .map(|block| {
-            grids.map(|g| {
-                // Short f32 runs keep the loop in vectors; each run's sum then joins an f64.
-                block
-                    .chunks(64)
-                    .map(|run| {
-                        let mut square = [0.0f32; 64];
-                        g.each(run, |i, x, y| square[i] = (x - y) * (x - y));
-                        f64::from(square.iter().sum::<f32>())
-                    })
-                    .sum()
-            })
-        })
-        .collect();
+    let blocks: Vec<[f64; 5]> = data.par_chunks(BLOCK).map(|block| grid::squared_errors(block, &grids)).collect();
     blocks.iter().fold([0.0; 5], |sum, b| std::array::from_fn(|i| sum[i] + b[i]))
 }
 
@@ -193,101 +174,13 @@ pub fn fake_quantize(tensor: &mut Tensor, fits: &[Fit], p: &Pof2Params) {
         return fix_neuron::fake_quantize(tensor.data_mut(), fit.pos, p);
     }
     let grid = Grid::new(fit, p);
-    tensor.data_mut().par_chunks_mut(BLOCK).for_each(|block| {
-        let mut run = [0.0f32; 64];
-        for part in block.chunks_mut(64) {
-            run[..part.len()].copy_from_slice(part);
-            grid.each(&run[..part.len()], |i, _, y| part[i] = y);
-        }
-    });
-}
-
-/// Scale, bounds and rounding of one position.
-#[derive(Clone, Copy)]
-struct Grid {
-    scale: f32,
-    step: f32,
-    low: f32,
-    high: f32,
-    round: Round,
-    narrow: bool,
-    /// What the lowest integer stands for, where zero isn't zero.
-    offset: Option<f32>,
-}
-
-impl Grid {
-    fn new(fit: &Fit, p: &Pof2Params) -> Self {
-        let (low, high) = p.bounds();
-        let pos = i32::from(fit.pos.0);
-        let (scale, step) = (fix::exp2(pos), fix::exp2(-pos));
-        // The range is moved so that zero lies on the grid; the zero point is rounded half away from zero, always.
-        let offset = (!p.symmetry).then(|| {
-            let zero = fix::round_f32(low - fit.min * scale, Round::HalfAwayFromZero);
-            (low - zero.max(low).min(high)) * step
-        });
-        // The vectorized rounding below is exact for magnitudes up to 2^22.
-        let narrow = p.bit_width <= 16;
-        Self { scale, step, low, high, round: p.round(), narrow, offset }
-    }
-
-    /// Calls `f(index, x, fake-quantized x)` for every value.
-    #[inline(always)]
-    fn each(&self, data: &[f32], f: impl FnMut(usize, f32, f32)) {
-        if let Some(offset) = self.offset {
-            return self.asymmetric(data, offset, f);
-        }
-        match (self.narrow, self.round) {
-            (true, Round::HalfUp) => self.map(data, |v| floor(clip(v + 0.5)), f),
-            (true, Round::HalfToEven) => self.map(data, |v| rint(clip(v)), f),
-            (true, Round::Floor) => self.map(data, |v| floor(clip(v)), f),
-            (_, round) => self.map(data, |v| fix::round_f32(v, round), f),
-        }
-    }
-
-    #[inline(always)]
-    fn map(&self, data: &[f32], round: impl Fn(f32) -> f32, mut f: impl FnMut(usize, f32, f32)) {
-        let Self { scale, step, low, high, .. } = *self;
-        for (i, x) in data.iter().enumerate() {
-            let q = round(x * scale);
-            let q = if q > high { high } else { q };
-            let q = if q < low { low } else { q };
-            f(i, *x, q * step);
-        }
-    }
-
-    fn asymmetric(&self, data: &[f32], offset: f32, mut f: impl FnMut(usize, f32, f32)) {
-        for (i, x) in data.iter().enumerate() {
-            let q = self.low + fix::round_f32((x - offset) * self.scale, self.round);
-            f(i, *x, (q.min(self.high).max(self.low) - self.low) * self.step + offset);
-        }
-    }
-}
-
-/// Bounds a scaled value to where [`rint`] is exact; the integer range is far inside.
-#[inline(always)]
-fn clip(v: f32) -> f32 {
-    let v = if v > 4e6 { 4e6 } else { v };
-    if v < -4e6 { -4e6 } else { v }
-}
-
-/// Nearest integer, ties to even, for |v| ≤ 2^22: adding 1.5·2^23 leaves no fraction bits. Unlike the library's
-/// function it compiles to two vector additions on every CPU.
-#[inline(always)]
-fn rint(v: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.0;
-    (v + MAGIC) - MAGIC
-}
-
-/// Largest integer below or equal, for |v| ≤ 2^22.
-#[inline(always)]
-fn floor(v: f32) -> f32 {
-    let r = rint(v);
-    r - if r > v { 1.0 } else { 0.0 }
+    tensor.data_mut().par_chunks_mut(BLOCK).for_each(|block| grid::fake_quantize(block, &grid));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shiftwise_core::fix;
 
     fn pof2(bit_width: u8, method: u8, round_mode: u8) -> Pof2Params {
         serde_json::from_value(

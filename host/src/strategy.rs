@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use crate::error::Error;
 use crate::quant::Pof2Params;
 
+mod json;
+
 const POF2S: &str = include_str!("../strategies/pof2s.json");
 
 /// Names of the built-in strategies and the vendor's aliases.
@@ -33,8 +35,9 @@ const NOT_YET: &[(&str, &[&str])] = &[
     ("use_framework_quant", &["null", "true"]),
 ];
 
-/// Keys that the vendor's tool takes and never looks at.
-const IDLE: &[&str] = &["include_bias_corr", "quantize_with_xcompiler"];
+/// Keys that change nothing: the vendor's tool never looks at the first, needs its closed compiler for the second, and
+/// means by the third an operation of TensorFlow 1 that no Keras model of today holds.
+const IDLE: &[&str] = &["include_bias_corr", "quantize_with_xcompiler", "convert_tf_op_to_keras"];
 
 /// Old key names and what they are called now.
 const RENAMED: &[(&str, &str)] = &[
@@ -106,6 +109,11 @@ impl Strategy {
     /// A pipeline key's value.
     pub fn value(&self, key: &str) -> Option<&Value> {
         PIPELINES.iter().find_map(|s| self.section(s)?.get(key))
+    }
+
+    /// A user setting's value.
+    fn user_value(&self, key: &str) -> Option<&Value> {
+        self.user()?.get(key)
     }
 
     /// Every key that [`Strategy::set`] accepts.

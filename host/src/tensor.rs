@@ -18,6 +18,17 @@ impl Tensor {
         Self { shape: shape.to_vec(), data: vec![0.0; shape.iter().product()] }
     }
 
+    /// A tensor of any values, to be overwritten: memory of recycled tensors, where some of that size is left.
+    pub(crate) fn scratch(shape: &[usize]) -> Self {
+        let data = SPARE.with_borrow_mut(|spare| spare.take(shape.iter().product()));
+        Self { shape: shape.to_vec(), data }
+    }
+
+    /// Gives the memory of a tensor to the next [`Tensor::scratch`] on this thread.
+    pub(crate) fn recycle(self) {
+        SPARE.with_borrow_mut(|spare| spare.0.push(self.data));
+    }
+
     /// A vector.
     pub fn vector(data: Vec<f32>) -> Self {
         Self { shape: vec![data.len()], data }
@@ -46,5 +57,34 @@ impl Tensor {
     /// The same values under another shape; `None` if the element counts differ.
     pub fn reshaped(self, shape: Vec<usize>) -> Option<Self> {
         Self::new(shape, self.data)
+    }
+}
+
+/// Memory of tensors that are no longer needed. Fresh memory of this size costs more than filling it: the system hands it
+/// out page by page.
+#[derive(Default)]
+struct Spare(Vec<Vec<f32>>);
+
+thread_local! {
+    static SPARE: std::cell::RefCell<Spare> = std::cell::RefCell::default();
+}
+
+impl Spare {
+    /// Memory of this length: the smallest spare one that isn't more than twice as large, else fresh memory, before which
+    /// all spare memory is returned.
+    fn take(&mut self, len: usize) -> Vec<f32> {
+        let fits = |data: &Vec<f32>| (len..=2 * len).contains(&data.capacity());
+        let best = (0..self.0.len()).filter(|i| fits(&self.0[*i])).min_by_key(|i| self.0[*i].capacity());
+        match best {
+            Some(i) => {
+                let mut data = self.0.swap_remove(i);
+                data.resize(len, 0.0);
+                data
+            }
+            None => {
+                self.0.clear();
+                vec![0.0; len]
+            }
+        }
     }
 }

@@ -79,13 +79,9 @@ pub fn explain(
     let mut memory =
         Memory { constants: model.constants(), workspace: &mut workspace, inputs: &mut inputs, outputs: &mut outputs };
     run::run(model, &mut probe, &mut memory, &mut ()).map_err(|e| Error::Run(crate::in_simulation(e)))?;
-    Ok(probe.found.map(|(value, save, writer)| {
-        let layer = spans.iter().find(|l| holds(l, save.0)).map_or(origin, |l| l.layer).to_string();
-        let accumulator = writer.as_ref().and_then(|(_, _, probed)| match probed {
-            Probed::Computed { accumulator, shift } => Some((*accumulator, *shift)),
-            Probed::Loaded => None,
-        });
-        Explanation { layer, step, value, save, writer: writer.map(|(i, line, _)| (i, line)), accumulator }
+    Ok(probe.found.map(|found| {
+        let layer = spans.iter().find(|l| holds(l, found.1.0)).map_or(origin, |l| l.layer).to_string();
+        explanation(found, layer, step)
     }))
 }
 
@@ -102,7 +98,7 @@ struct Probe<'a> {
     spans: Vec<LayerSpan<'a>>,
     desc: TensorDesc<'a>,
     index: u32,
-    found: Option<(i8, (u32, Line), Option<Writer>)>,
+    found: Option<History>,
 }
 
 impl Dpu for Probe<'_> {
@@ -112,44 +108,82 @@ impl Dpu for Probe<'_> {
         if job.offset != self.job {
             return self.machine.run(job, code, memory);
         }
-        let isa = self.machine.target().isa;
         let at = self.desc.place.offset + self.index;
-        let lines: Vec<Line> = program(isa, code).map_while(|(_, line)| line.ok()).collect();
-        let stores = |i: &u32, save: &Save| {
-            (self.spans.is_empty() || self.spans.iter().any(|s| holds(s, *i)))
-                && save.reg_id == self.desc.place.region as u32
-                && save.const_en == 0
-        };
-        let numbered: Vec<(u32, &Line)> = (0u32..).zip(&lines).collect();
-        let found = numbered.iter().rev().find_map(|(i, line)| match &line.inst {
-            Inst::Save(save) if stores(i, save) => Some((*i, **line, self.machine.source_of(save, at)?)),
-            _ => None,
-        });
-        let Some((index, line, byte)) = found else { return self.machine.run(job, code, memory) };
+        let region = self.desc.place.region;
+        let within = |i: u32| self.spans.is_empty() || self.spans.iter().any(|s| holds(s, i));
         // The job as a whole first: its faults are reported with their place, and memory ends as it should.
         let mut before = Snapshot::take(&self.machine, memory);
         self.machine.run(job, code, memory)?;
-        let mut machine = match Machine::new(self.machine.target(), &mut before.banks) {
-            Some(machine) => machine,
-            None => return Ok(()),
-        };
-        let mut copy = Memory {
-            constants: memory.constants,
-            workspace: &mut before.workspace,
-            inputs: &mut before.inputs,
-            outputs: &mut before.outputs,
-        };
-        machine.probe(Some(byte));
-        let mut writer = None;
-        for (i, line) in numbered.into_iter().take(index as usize) {
-            // It ran once without a fault.
-            let _ = machine.execute(&line.inst, &mut copy);
-            writer = machine.probed().map(|probed| (i, *line, probed)).or(writer);
-        }
-        let value = machine.banks().get(byte).map_or(0, |v| *v as i8);
-        self.found = Some((value, (index, line), writer));
+        self.found = history(self.machine.target(), code, &mut before, memory.constants, (region, at), within);
         Ok(())
     }
+}
+
+/// What stored a byte of memory last, and what wrote the byte of the banks that it copied.
+type History = (i8, (u32, Line), Option<Writer>);
+
+/// Runs code up to the last SAVE that covers a byte of memory, watching what that SAVE copies.
+fn history(
+    target: &Target,
+    code: &[u8],
+    before: &mut Snapshot,
+    constants: &[u8],
+    (region, at): (Region, u32),
+    within: impl Fn(u32) -> bool,
+) -> Option<History> {
+    let mut machine = Machine::new(target, &mut before.banks)?;
+    let lines: Vec<Line> = program(target.isa, code).map_while(|(_, line)| line.ok()).collect();
+    let numbered: Vec<(u32, &Line)> = (0u32..).zip(&lines).collect();
+    let stores = |i: u32, save: &Save| within(i) && save.reg_id == region as u32 && save.const_en == 0;
+    let (index, line, byte) = numbered.iter().rev().find_map(|(i, line)| match &line.inst {
+        Inst::Save(save) if stores(*i, save) => Some((*i, **line, machine.source_of(save, at)?)),
+        _ => None,
+    })?;
+    let mut copy = Memory {
+        constants,
+        workspace: &mut before.workspace,
+        inputs: &mut before.inputs,
+        outputs: &mut before.outputs,
+    };
+    machine.probe(Some(byte));
+    let mut writer = None;
+    for (i, line) in numbered.into_iter().take(index as usize) {
+        // It ran once without a fault.
+        let _ = machine.execute(&line.inst, &mut copy);
+        writer = machine.probed().map(|probed| (i, *line, probed)).or(writer);
+    }
+    let value = machine.banks().get(byte).map_or(0, |v| *v as i8);
+    Some((value, (index, line), writer))
+}
+
+/// Explains a byte that code of no deployable stores: the last SAVE among the instructions `within` that covers byte `at`
+/// of a region. `memory` is as it was before the code ran, and stays so; banks start as zeros.
+///
+/// `None` if no SAVE stores it.
+pub fn explain_code(
+    target: &Target,
+    code: &[u8],
+    memory: &Memory<'_>,
+    (region, at): (Region, u32),
+    (layer, step): (&str, u16),
+    within: std::ops::Range<u32>,
+) -> Option<Explanation> {
+    let mut before = Snapshot {
+        banks: vec![0; target.bank_bytes()],
+        workspace: memory.workspace.to_vec(),
+        inputs: memory.inputs.to_vec(),
+        outputs: memory.outputs.to_vec(),
+    };
+    let found = history(target, code, &mut before, memory.constants, (region, at), |i| within.contains(&i))?;
+    Some(explanation(found, layer.into(), step))
+}
+
+fn explanation((value, save, writer): History, layer: String, step: u16) -> Explanation {
+    let accumulator = writer.as_ref().and_then(|(_, _, probed)| match probed {
+        Probed::Computed { accumulator, shift } => Some((*accumulator, *shift)),
+        Probed::Loaded => None,
+    });
+    Explanation { layer, step, value, save, writer: writer.map(|(i, line, _)| (i, line)), accumulator }
 }
 
 /// Everything a job starts from.

@@ -16,7 +16,9 @@
 //! # Ok(()) }
 //! ```
 
+mod code;
 pub mod explain;
+pub mod order;
 pub mod report;
 mod schedule;
 #[cfg(test)]
@@ -30,7 +32,8 @@ use shiftwise_core::model::{Deployable, DpuJob, Region, Step};
 use shiftwise_core::run::{self, Dpu, Memory, Observer, RunError};
 use shiftwise_core::target::Target;
 
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, explain, explain_code};
+pub use order::{Race, check_order};
 pub use report::{Bound, CycleReport};
 pub use timing::Costs;
 
@@ -67,6 +70,18 @@ pub enum SimError {
         /// Its kind.
         kind: Kind,
     },
+}
+
+impl SimError {
+    /// The instruction that it is about: the failing one, or the first that waits.
+    pub fn index(&self) -> Option<u32> {
+        match self {
+            Self::Exec(e) => Some(e.index),
+            Self::Deadlock { heads } => heads.iter().map(|h| h.index).min(),
+            Self::EarlyEnd { index, .. } => Some(*index),
+            Self::Leftover { .. } => None,
+        }
+    }
 }
 
 /// The head of an engine's queue that cannot start.
@@ -201,12 +216,13 @@ impl SimDpu {
 
     /// Cycles in total, per engine and per layer of the recorded jobs.
     pub fn report(&self, model: &Deployable<'_>) -> CycleReport {
-        report::report(self, model)
+        let spans = |_, job: &JobRun| report::layers_of(model, job);
+        report::report(self, model.facts().name, spans)
     }
 
     /// The recorded jobs in the Chrome trace format (also read by Perfetto), as JSON text.
     pub fn chrome_trace(&self, model: &Deployable<'_>) -> String {
-        trace::chrome(self.clock_mhz, &self.jobs, model)
+        trace::chrome(self.clock_mhz, &self.jobs, |_, job| report::layers_of(model, job))
     }
 }
 

@@ -146,11 +146,11 @@ pub(crate) fn step_of(model: &Deployable<'_>, job: &JobRun) -> Option<u16> {
     u16::try_from(step).ok()
 }
 
-/// The layers of a step in program order, each with its name. Layers that share their instructions are one, with their
+/// The layers of a job in program order, each with its name. Layers that share their instructions are one, with their
 /// multiply-accumulates together and their names joined with `+`.
-pub(crate) fn runs<'m>(model: &Deployable<'m>, step: u16) -> Vec<(LayerSpan<'m>, String)> {
-    let mut runs: Vec<(LayerSpan<'m>, String)> = Vec::new();
-    for layer in model.layers().filter(|l| l.step == step) {
+pub(crate) fn runs(layers: Vec<LayerSpan<'_>>) -> Vec<(LayerSpan<'_>, String)> {
+    let mut runs: Vec<(LayerSpan<'_>, String)> = Vec::new();
+    for layer in layers {
         match runs.last_mut().filter(|(l, _)| (l.first, l.count) == (layer.first, layer.count) && l.count > 0) {
             Some((run, name)) => {
                 run.macs += layer.macs;
@@ -173,15 +173,25 @@ pub(crate) fn span<'e>(events: &'e [Event], layer: &LayerSpan<'_>) -> &'e [Event
     &events[first..end]
 }
 
-pub(crate) fn report(sim: &SimDpu, model: &Deployable<'_>) -> CycleReport {
+/// The layers of a job of a deployable, and the job's step.
+pub(crate) fn layers_of<'m>(model: &Deployable<'m>, job: &JobRun) -> Vec<LayerSpan<'m>> {
+    let step = step_of(model, job);
+    model.layers().filter(|l| Some(l.step) == step).collect()
+}
+
+/// The report of a simulator's jobs whose layers `spans` gives, by the job's place in the list.
+pub(crate) fn report<'m>(
+    sim: &SimDpu,
+    name: &str,
+    spans: impl Fn(usize, &JobRun) -> Vec<LayerSpan<'m>>,
+) -> CycleReport {
     let peak = f64::from(sim.target.peak_ops_per_cycle()) / 2.0;
     let share = |macs: u64, cycles: u64| if cycles == 0 { 0.0 } else { macs as f64 / (peak * cycles as f64) };
     let mut engines = EngineCycles::default();
     let mut layers = Vec::new();
-    for job in &sim.jobs {
+    for (number, job) in sim.jobs.iter().enumerate() {
         engines.add(&EngineCycles::of(job.events.iter()));
-        let Some(step) = step_of(model, job) else { continue };
-        let spans = runs(model, step);
+        let spans = runs(spans(number, job));
         let mut reached = 0;
         for (position, (layer, name)) in spans.iter().enumerate() {
             let events = span(&job.events, layer);
@@ -195,7 +205,7 @@ pub(crate) fn report(sim: &SimDpu, model: &Deployable<'_>) -> CycleReport {
             let engines = EngineCycles::of(events.iter());
             layers.push(LayerCycles {
                 layer: name.clone(),
-                step,
+                step: layer.step,
                 start: events.iter().map(|e| e.start).min().unwrap_or(reached),
                 end,
                 cycles,
@@ -213,7 +223,7 @@ pub(crate) fn report(sim: &SimDpu, model: &Deployable<'_>) -> CycleReport {
     let all = || sim.jobs.iter().flat_map(|j| &j.events);
     let cycles = sim.jobs.iter().map(|j| j.cycles).sum();
     CycleReport {
-        model: model.facts().name.into(),
+        model: name.into(),
         target: sim.target.name.as_str().into(),
         clock_mhz: sim.clock_mhz,
         cycles,

@@ -1,4 +1,5 @@
 mod blob;
+mod order;
 mod schedule;
 mod vendor;
 mod xmodel;

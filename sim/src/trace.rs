@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 use shiftwise_core::isa::Engine;
-use shiftwise_core::model::Deployable;
+use shiftwise_core::model::LayerSpan;
 
 use crate::JobRun;
-use crate::report::{runs, step_of};
+use crate::report::runs;
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -47,7 +47,12 @@ struct Trace<'a> {
 }
 
 /// The jobs one after the other; one row of the viewer per engine, and one for layers.
-pub(crate) fn chrome(clock_mhz: u32, jobs: &[JobRun], model: &Deployable<'_>) -> String {
+pub(crate) fn chrome<'m>(
+    clock_mhz: u32,
+    jobs: &[JobRun],
+    spans: impl Fn(usize, &JobRun) -> Vec<LayerSpan<'m>>,
+) -> String {
+    let layers: Vec<_> = jobs.iter().enumerate().map(|(number, job)| runs(spans(number, job))).collect();
     let time = |cycle: u64| cycle as f64 / f64::from(clock_mhz.max(1));
     let layer_row = Engine::ALL.len() as u32;
     let names = Engine::ALL.iter().map(|e| e.name()).chain(["layers"]);
@@ -63,10 +68,8 @@ pub(crate) fn chrome(clock_mhz: u32, jobs: &[JobRun], model: &Deployable<'_>) ->
             args: Args { name: Some(name), ..NO_ARGS },
         })
         .collect();
-    let layers: Vec<_> = jobs.iter().map(|j| step_of(model, j).map_or_else(Vec::new, |s| runs(model, s))).collect();
     let mut origin = 0;
-    for (index, job) in jobs.iter().enumerate() {
-        let layers = &layers[index];
+    for (job, layers) in jobs.iter().zip(&layers) {
         for e in &job.events {
             let layer = layers.iter().find(|(l, _)| e.index.wrapping_sub(l.first) < l.count).map(|(_, n)| n.as_str());
             events.push(Row {

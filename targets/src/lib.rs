@@ -1,17 +1,65 @@
 //! DPU targets and boards: data files in `dpu/` and `boards/`, looked up by name, `arch.json` or fingerprint.
 //!
 //! This crate turns files into [`shiftwise_core::target::Target`] and [`Board`]; how a DPU behaves is not its business.
+//! Targets that nothing can be compiled for are [`Description`]s: what is public about them, and what is missing.
 
 pub mod parse;
 pub mod timing;
 
 use std::path::Path;
 
-pub use parse::{Board, MemoryRange};
+pub use parse::{Board, Description, MemoryRange};
 use shiftwise_core::target::Target;
 pub use timing::Timing;
 
 include!(concat!(env!("OUT_DIR"), "/files.rs"));
+
+/// A target's data file.
+struct DpuFile {
+    /// Its name, which is the target's.
+    name: &'static str,
+    /// The target's fingerprint; 0 if it has none.
+    fingerprint: u64,
+    /// Whether it is a description only.
+    described: bool,
+    text: &'static str,
+}
+
+impl DpuFile {
+    fn parse(&self) -> Result<Entry, Error> {
+        if self.described {
+            parse::description(self.name, self.text).map(|d| Entry::Description(Box::new(d)))
+        } else {
+            parse::target(self.name, self.text).map(|t| Entry::Target(Box::new(t)))
+        }
+    }
+}
+
+/// What is known under a target's name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry {
+    /// A target that programs are compiled for and run on.
+    Target(Box<Target>),
+    /// A target that is described only.
+    Description(Box<Description>),
+}
+
+impl Entry {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Target(t) => &t.name,
+            Self::Description(d) => &d.name,
+        }
+    }
+
+    fn target(self) -> Result<Target, Error> {
+        match self {
+            Self::Target(t) => Ok(*t),
+            Self::Description(d) => Err(Error::Described { name: d.name, missing: d.missing }),
+        }
+    }
+}
 
 /// Why a target or board was not found or is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +74,14 @@ pub enum Error {
         asked: String,
         /// Names close to it, or all names if none is close.
         near: Vec<String>,
+    },
+    /// A target that is described only.
+    #[error("{name} is described only, nothing is compiled for it or simulated: {missing}")]
+    Described {
+        /// Its name.
+        name: String,
+        /// What is missing.
+        missing: String,
     },
     /// A file that cannot be read.
     #[error("cannot read `{path}`")]
@@ -65,12 +121,24 @@ fn suggestion(near: &[String]) -> String {
     if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) }
 }
 
-/// All targets, in order of peak performance.
+/// All targets that programs are compiled for, in order of peak performance.
 pub fn targets() -> Vec<Target> {
     // The shipped files are checked by a test, so that none is dropped here.
-    let mut all: Vec<Target> = DPU_FILES.iter().filter_map(|(name, text)| parse::target(name, text).ok()).collect();
+    let executed = DPU_FILES.iter().filter(|f| !f.described);
+    let mut all: Vec<Target> = executed.filter_map(|f| parse::target(f.name, f.text).ok()).collect();
     all.sort_by_key(Target::peak_ops_per_cycle);
     all
+}
+
+/// All targets that are described only, by name.
+pub fn descriptions() -> Vec<Description> {
+    let described = DPU_FILES.iter().filter(|f| f.described);
+    described.filter_map(|f| parse::description(f.name, f.text).ok()).collect()
+}
+
+/// Whether a target of this name is known, of either kind.
+pub(crate) fn is_target(name: &str) -> bool {
+    DPU_FILES.iter().any(|f| f.name == name)
 }
 
 /// All boards, by name.
@@ -84,32 +152,41 @@ pub fn boards() -> Vec<Board> {
 /// A fingerprint that is not in the data but has the size, ALU width and bank groups of a known DPU gives that DPU under
 /// the vendor's long name: the other feature bits (argmax, mean, leaky ReLU) do not change what is compiled here.
 ///
-/// Errors: [`Error::Unknown`] with near misses; file errors for paths.
+/// Errors: [`Error::Unknown`] with near misses; [`Error::Described`] for a target that nothing is compiled for; file
+/// errors for paths.
 pub fn find(asked: &str) -> Result<Target, Error> {
+    find_entry(asked)?.target()
+}
+
+/// As [`find`], for targets that are described only too.
+///
+/// Errors: [`Error::Unknown`] with near misses; file errors for paths.
+pub fn find_entry(asked: &str) -> Result<Entry, Error> {
     let path = Path::new(asked);
     match path.extension().and_then(|e| e.to_str()) {
         Some("json") => return arch(asked),
-        Some("toml") => return parse::target(asked, &read(asked)?),
+        Some("toml") => return parse::entry(asked, &read(asked)?),
         _ => {}
     }
     if let Some(hex) = asked.strip_prefix("0x").or_else(|| asked.strip_prefix("0X")) {
+        let known = DPU_FILES.iter().filter(|f| f.fingerprint != 0);
         return u64::from_str_radix(hex, 16).ok().and_then(by_fingerprint).ok_or_else(|| Error::Unknown {
             what: "target",
             asked: asked.into(),
-            near: targets().iter().map(|t| format!("{} ({:#018x})", t.name, t.fingerprint)).collect(),
+            near: known.map(|f| format!("{} ({:#018x})", f.name, f.fingerprint)).take(8).collect(),
         });
     }
-    let all = targets();
-    let short = |t: &Target| t.name.rsplit('_').next().unwrap_or_default().to_ascii_lowercase();
+    let short = |f: &DpuFile| f.name.rsplit('_').next().unwrap_or_default().to_ascii_lowercase();
     let lower = asked.to_ascii_lowercase();
-    if let Some(t) = all.iter().find(|t| t.name.eq_ignore_ascii_case(asked) || short(t) == lower) {
-        return Ok(t.clone());
+    let named = DPU_FILES.iter().find(|f| f.name.eq_ignore_ascii_case(asked));
+    // Short names are those of the executed ones.
+    let executed = || DPU_FILES.iter().filter(|f| !f.described);
+    if let Some(file) = named.or_else(|| executed().find(|f| short(f) == lower)) {
+        return file.parse();
     }
-    Err(Error::Unknown {
-        what: "target",
-        asked: asked.into(),
-        near: near(&lower, all.iter().flat_map(|t| [(short(t), &t.name), (t.name.to_ascii_lowercase(), &t.name)])),
-    })
+    let names = executed().map(|f| (short(f), f.name));
+    let names = names.chain(DPU_FILES.iter().map(|f| (f.name.to_ascii_lowercase(), f.name)));
+    Err(Error::Unknown { what: "target", asked: asked.into(), near: near(&lower, names) })
 }
 
 /// A board by name (any case) or by the path of a TOML description.
@@ -131,28 +208,29 @@ fn read(path: &str) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })
 }
 
-fn arch(path: &str) -> Result<Target, Error> {
+fn arch(path: &str) -> Result<Entry, Error> {
     let text = read(path)?;
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|_| Error::Arch { path: path.into() })?;
     let field = |name: &str| json.get(name).and_then(|v| v.as_str());
     match (field("target"), field("fingerprint")) {
-        (Some(name), _) => find(name),
-        (_, Some(hex)) if hex.starts_with("0x") => find(hex),
-        (_, Some(hex)) => find(&format!("0x{hex}")),
+        (Some(name), _) => find_entry(name),
+        (_, Some(hex)) if hex.starts_with("0x") => find_entry(hex),
+        (_, Some(hex)) => find_entry(&format!("0x{hex}")),
         _ => Err(Error::Arch { path: path.into() }),
     }
 }
 
-fn by_fingerprint(fingerprint: u64) -> Option<Target> {
-    let all = targets();
-    if let Some(known) = all.iter().find(|t| t.fingerprint == fingerprint) {
-        return Some(known.clone());
+fn by_fingerprint(fingerprint: u64) -> Option<Entry> {
+    let is = |f: &&DpuFile| f.fingerprint == fingerprint && fingerprint != 0;
+    if let Some(known) = DPU_FILES.iter().find(is) {
+        return known.parse().ok();
     }
     // Type and ISA version, image bank groups 25..24, channel augmentation 26, ALU width 11..8, size 3..0. DOC
     const SAME: u64 = 0xFFFF_0000_0700_0F0F;
-    let like = all.into_iter().find(|t| t.fingerprint & SAME == fingerprint & SAME)?;
+    let like = DPU_FILES.iter().find(|f| !f.described && f.fingerprint & SAME == fingerprint & SAME)?;
+    let like = parse::target(like.name, like.text).ok()?;
     let name = format!("{}_{fingerprint:016X}", like.name);
-    Some(Target { name: name.parse().ok()?, fingerprint, ..like })
+    Some(Entry::Target(Box::new(Target { name: name.parse().ok()?, fingerprint, ..like })))
 }
 
 /// The three names whose key is closest to `asked`, or all if none is close.
@@ -192,15 +270,21 @@ mod tests {
 
     #[test]
     fn every_shipped_file_is_valid() {
-        for (name, text) in DPU_FILES {
-            let t = parse::target(name, text).unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
-            assert_eq!(t.name, *name, "the file's name is the target's");
+        for f in DPU_FILES {
+            let entry = f.parse().unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
+            assert_eq!(entry.name(), f.name, "the file's name is the target's");
+            let fingerprint = match &entry {
+                Entry::Target(t) => t.fingerprint,
+                Entry::Description(d) => d.fingerprint.unwrap_or(0),
+            };
+            assert_eq!(fingerprint, f.fingerprint, "{}", f.name);
         }
         for (name, text) in BOARD_FILES {
             let b = parse::board(name, text).unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
             assert_eq!(b.name, *name);
         }
-        assert_eq!((targets().len(), boards().len()), (DPU_FILES.len(), BOARD_FILES.len()));
+        assert_eq!((targets().len() + descriptions().len(), boards().len()), (DPU_FILES.len(), BOARD_FILES.len()));
+        assert_eq!((targets().len(), descriptions().len()), (8, 76));
     }
 
     #[test]
@@ -233,6 +317,23 @@ mod tests {
         assert_eq!(t.name, "DPUCZDX8G_ISA1_B4096_0101000016010407");
         assert_eq!(t.pixel_parallel, 8);
         assert!(find("0x0201000016010407").is_err());
+    }
+
+    #[test]
+    fn described_targets_are_found_and_say_what_is_missing() {
+        for asked in ["dpucvdx8g_isa3_c32b6", "0x0603000b56011861"] {
+            let Entry::Description(d) = find_entry(asked).unwrap() else { panic!("{asked} is executed") };
+            assert_eq!((d.name.as_str(), d.batch, d.parallelism.peak_ops_per_cycle), ("DPUCVDX8G_ISA3_C32B6", 6, 8192));
+            let error = find(asked).unwrap_err();
+            assert!(
+                error.to_string().contains("described only") && error.to_string().contains("AI engines"),
+                "{error}"
+            );
+        }
+        let older = find("DPUCZDX8G_ISA0_B4096_MAX_BG2").unwrap_err().to_string();
+        assert!(older.contains("only LOAD and SAVE"), "{older}");
+        let near = find("DPUCVDX8G_ISA3_C32B7").unwrap_err().to_string();
+        assert!(near.contains("did you mean DPUCVDX8G_ISA3_C32B"), "{near}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! TOML to [`Target`] and [`Board`], and the checks that a description is consistent.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use shiftwise_core::target::{BankKind, Target};
 
@@ -51,6 +53,134 @@ fn toml<'a, T: Deserialize<'a>>(file: &str, text: &'a str) -> Result<T, Error> {
     toml::from_str(text).map_err(|source| Error::Toml { file: file.into(), source: Box::new(source) })
 }
 
+/// What is public about a target that nothing is compiled for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Description {
+    /// The vendor's name.
+    pub name: String,
+    /// Its family, such as `DPUCVDX8G`.
+    pub family: String,
+    /// Version of the family's instruction set.
+    pub isa_version: u8,
+    /// What is missing before programs could be compiled for it and simulated.
+    pub missing: String,
+    /// Whether the vendor has given it up.
+    pub expired: bool,
+    /// Samples at once.
+    pub batch: u32,
+    /// 64-bit identification, if it has one.
+    #[serde(default)]
+    pub fingerprint: Option<u64>,
+    /// Sizes of the compute array.
+    pub parallelism: Parallelism,
+    /// On-chip memory, in order of bank ids.
+    #[serde(default)]
+    pub banks: Vec<DescribedBanks>,
+    /// Engines with their limits, in the vendor's terms.
+    #[serde(default)]
+    pub engines: BTreeMap<String, toml::Value>,
+}
+
+/// Sizes of a compute array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parallelism {
+    /// Pixels per cycle.
+    pub pixel: u32,
+    /// Input channels per cycle.
+    pub input_channel: u32,
+    /// Output channels per cycle.
+    pub output_channel: u32,
+    /// Operations per cycle and sample.
+    pub peak_ops_per_cycle: u32,
+}
+
+/// Banks of one kind of a described target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DescribedBanks {
+    /// The vendor's name.
+    pub name: String,
+    /// The vendor's kind: `virtual` for feature maps that wrap around, `param`, `special`.
+    pub kind: String,
+    /// Id of its first bank.
+    pub first: u32,
+    /// Number of banks.
+    pub count: u32,
+    /// Addresses per bank.
+    pub depth: u32,
+    /// Bytes per address, at 8 bits a word.
+    pub width: u32,
+    /// Bits of a word, if not 8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub word_bits: Option<u32>,
+}
+
+/// Type codes of families, bits 63..56 of a fingerprint. DOC
+const FAMILIES: &[(&str, u64)] = &[
+    ("DPUCZDX8G", 1),
+    ("DPUCAHX8H", 2),
+    ("DPUCAHX8L", 3),
+    ("DPUCZDI4G", 4),
+    ("DPUCVDX8H", 5),
+    ("DPUCVDX8G", 6),
+    ("DPUCADF8H", 7),
+    ("IPU_PHX", 8),
+    ("DPUCV2DX8G", 9),
+];
+
+/// A description of either kind: one with `missing` is a description only. `file` is for messages.
+///
+/// Errors: [`Error::Toml`], [`Error::Invalid`].
+pub(crate) fn entry(file: &str, text: &str) -> Result<crate::Entry, Error> {
+    let table: toml::Table = toml(file, text)?;
+    if table.contains_key("missing") {
+        description(file, text).map(|d| crate::Entry::Description(Box::new(d)))
+    } else {
+        target(file, text).map(|t| crate::Entry::Target(Box::new(t)))
+    }
+}
+
+/// A description of a target that nothing is compiled for. `file` is for messages.
+///
+/// Errors: [`Error::Toml`], [`Error::Invalid`].
+pub fn description(file: &str, text: &str) -> Result<Description, Error> {
+    let d: Description = toml(file, text)?;
+    match description_fault(&d) {
+        Some(fault) => Err(Error::Invalid { file: file.into(), fault }),
+        None => Ok(d),
+    }
+}
+
+/// The first contradiction in a description, if any.
+fn description_fault(d: &Description) -> Option<String> {
+    let p = &d.parallelism;
+    if [p.pixel, p.input_channel, p.output_channel, p.peak_ops_per_cycle, d.batch].contains(&0) {
+        return Some("batch and parallelism must not be 0".into());
+    }
+    if d.name.is_empty() || d.missing.is_empty() {
+        return Some("`name` and `missing` must not be empty".into());
+    }
+    let code = FAMILIES.iter().find(|(family, _)| *family == d.family).map(|(_, code)| *code);
+    if let Some(f) = d.fingerprint
+        && (code.is_some_and(|code| f >> 56 != code) || (f >> 48 & 0xFF) != u64::from(d.isa_version))
+    {
+        return Some(format!("fingerprint {f:#018x} is not of type {}, ISA {}", d.family, d.isa_version));
+    }
+    let mut next = 0u32;
+    for b in &d.banks {
+        if b.first < next || b.count == 0 || b.depth == 0 || b.width == 0 {
+            return Some(format!("bank group {}: it overlaps another or has an empty dimension", b.name));
+        }
+        next = match b.first.checked_add(b.count) {
+            Some(next) => next,
+            None => return Some(format!("bank group {}: its ids are out of range", b.name)),
+        };
+    }
+    None
+}
+
 /// A target from its description. `file` is for messages.
 ///
 /// Errors: [`Error::Toml`], [`Error::Invalid`].
@@ -68,9 +198,7 @@ pub fn target(file: &str, text: &str) -> Result<Target, Error> {
 pub fn board(file: &str, text: &str) -> Result<Board, Error> {
     let board: Board = toml(file, text)?;
     let fault = match &board.dpu {
-        Some(name) if !crate::targets().iter().any(|t| t.name == name.as_str()) => {
-            Some(format!("its DPU `{name}` is unknown"))
-        }
+        Some(name) if !crate::is_target(name) => Some(format!("its DPU `{name}` is unknown")),
         Some(_) if board.cores == 0 || board.clock_mhz == 0 => Some("a DPU needs `cores` and `clock_mhz`".into()),
         None if board.cores != 0 || board.clock_mhz != 0 => Some("`cores` and `clock_mhz` without a `dpu`".into()),
         _ => memory_fault(&board.memory),
@@ -169,6 +297,24 @@ mod tests {
         check(("alu_pixel_parallel = 2", "alu_pixel_parallel = 5"), "more rows");
         check(("[1, 16]", "[16, 1]"), "conv_kernel");
         check(("0x0101", "0x0201"), "fingerprint");
+    }
+
+    #[test]
+    fn contradictions_in_descriptions_are_named() {
+        let good = include_str!("../dpu/DPUCVDX8G_ISA3_C32B6.toml");
+        assert!(description("t", good).is_ok());
+        for (change, want) in [
+            (("0x0603", "0x0602"), "ISA 3"),
+            (("0x0603", "0x0503"), "DPUCVDX8G"),
+            (("first = 8", "first = 7"), "VB1"),
+            (("batch = 6", "batch = 0"), "batch"),
+        ] {
+            assert!(good.contains(change.0));
+            match description("t", &good.replacen(change.0, change.1, 1)) {
+                Err(Error::Invalid { fault, .. }) => assert!(fault.contains(want), "{fault}"),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

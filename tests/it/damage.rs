@@ -21,6 +21,7 @@ use shiftwise_tests::command::data;
 use shiftwise_tests::networks::{random_network, random_samples};
 
 use crate::format::mutate;
+use crate::keras;
 
 /// No single read may take longer, whatever a file claims.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -161,6 +162,56 @@ fn float_models() {
         let bytes = std::fs::read(data().join(name)).unwrap();
         damage(&bytes, 400, |copy| open_bytes(Path::new(name), copy, &LoadOptions::default()).is_ok());
     }
+}
+
+/// Archives, models inside models, functions, layers of the user's own: as they are stored, and as JSON alone.
+#[test]
+fn models_of_every_kind() {
+    let mut options = LoadOptions::default();
+    options.custom.add_formula("Blend=ratio * x0 * w0 + (1 - ratio) * x1").unwrap();
+    for name in ["nested_keras3.keras", "shared_keras3.keras", "functions_keras2.h5", "custom_keras3.keras"] {
+        let bytes = std::fs::read(keras::file(name)).unwrap();
+        assert!(open_bytes(Path::new(name), bytes.clone(), &options).is_ok(), "{name}");
+        damage(&bytes, 500, |copy| open_bytes(Path::new(name), copy, &options).is_ok());
+    }
+}
+
+/// Damage to what an archive holds: its checksums hide damage to the whole.
+#[test]
+fn configs_of_archives() {
+    let options = LoadOptions { random_weights: Some(1), ..LoadOptions::default() };
+    for name in ["nested_keras3.keras", "functions_keras3.keras", "nested_keras2.keras"] {
+        let mut archive = zip::ZipArchive::new(std::fs::File::open(keras::file(name)).unwrap()).unwrap();
+        let mut json = Vec::new();
+        std::io::Read::read_to_end(&mut archive.by_name("config.json").unwrap(), &mut json).unwrap();
+        assert!(open_bytes(Path::new("m.json"), json.clone(), &options).is_ok(), "{name}");
+        damage(&json, 2000, |copy| open_bytes(Path::new("m.json"), copy, &options).is_ok());
+    }
+}
+
+/// An archive that would unpack to gigabytes, and one whose member is no model.
+#[test]
+fn archives_are_bounded() {
+    let archive = |members: &[(&str, &[u8])]| {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let mut zip = zip::ZipWriter::new(&mut bytes);
+        let deflated = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+        for (name, data) in members {
+            zip.start_file(*name, deflated).unwrap();
+            std::io::Write::write_all(&mut zip, data).unwrap();
+        }
+        zip.finish().unwrap();
+        bytes.into_inner()
+    };
+    let refused = |bytes: Vec<u8>, says: &str| {
+        let error = open_bytes(Path::new("m.keras"), bytes, &LoadOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    };
+    let zeros = vec![0u8; 64 << 20];
+    refused(archive(&[("config.json", b"{}"), ("model.weights.h5", &zeros)]), "more than");
+    refused(archive(&[("config.json", &[&b"[1"[..], &vec![b' '; 65 << 20]].concat())]), "more than");
+    refused(archive(&[("notes.txt", b"hello")]), "without config.json");
+    refused(archive(&[("config.json", b"{}"), ("model.weights.h5", b"hello")]), "HDF5");
 }
 
 #[test]

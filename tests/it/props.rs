@@ -25,7 +25,7 @@ use shiftwise_core::model::{Deployable, Region, TensorDesc, TensorId};
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
 use shiftwise_sim::{Costs, SimDpu};
 use shiftwise_tests::graphs::Rng;
-use shiftwise_tests::networks::{random_network, random_samples};
+use shiftwise_tests::networks::{random_network, random_network_of_all, random_samples};
 
 const NAME: &str = "network.h5";
 
@@ -184,7 +184,7 @@ proptest! {
 
     #[test]
     fn engine_cpu_program_and_simulator_agree(seed: u64, blocks in 1usize..8) {
-        let graph = random_network(seed, blocks);
+        let graph = random_network_of_all(seed, blocks);
         let q = quantized(&graph, seed);
         let integers = lower(&q).unwrap();
         let samples = random_samples(&graph, seed ^ 3, 1);
@@ -200,6 +200,10 @@ proptest! {
         let program = match compile::cpu(&integers, &CpuOptions::default()) {
             // ReLU6 whose output is finer than its sum: about one of these networks in 3000, refused with this reason.
             Err(Error::Compile(why)) if why.contains("ReLU6 at output position") => return Err(TestCaseError::reject(why)),
+            // What stays float, and shifts that nothing adjusts.
+            Err(Error::Compile(why)) if why.contains("computed in floats") || why.contains("outside -31..=31") => {
+                return Err(TestCaseError::reject(why));
+            }
             program => program.unwrap(),
         };
         check("cpu", &tensors(&program, &inputs, &mut NoDpu));
@@ -257,7 +261,7 @@ fn scattered(q: &mut QuantGraph, rng: &mut Rng) {
 /// here. The shifts of convolutions only move kernels and biases, which nobody shares: they hold until `align_pool`.
 #[test]
 fn refinement_lands_inside_the_limits() {
-    let (mut changed, mut undone) = ([0; 5], 0);
+    let (mut changed, mut undone) = (vec![0; RULES.len()], 0);
     for seed in 0..400u64 {
         let graph = random_network(seed, 1 + seed as usize % 10);
         let mut start = quantized_with(&graph, seed, with_rules(0));

@@ -48,7 +48,7 @@ pub struct Limits {
     pub side: usize,
     /// Largest number of channels.
     pub channels: usize,
-    /// Grouped and dilated convolutions, softmax, float ends: what only the CPU does.
+    /// Dilated convolutions with strides, softmax, float ends: what only the CPU does.
     pub cpu_only: bool,
     /// Shifts and positions far from what a quantizer would choose, which compilers may refuse.
     pub extreme: bool,
@@ -287,9 +287,13 @@ fn random_op(b: &mut Builder, from: TensorIx, live: &[TensorIx], limits: Limits)
         0..=3 => {
             let dilated = limits.cpu_only && b.rng.one_in(4);
             let window = b.window(h, w, 5, dilated);
-            let grouped = limits.cpu_only && c % 2 == 0 && b.rng.one_in(3);
-            let oc = if grouped { oc.next_multiple_of(2) } else { oc };
-            b.conv(from, window, oc, if grouped { 2 } else { 1 }, act)
+            let groups = match b.rng.range(0, 5) {
+                0 if c % 2 == 0 => 2,
+                // A depthwise convolution with several outputs per channel.
+                1 if c < 12 => c,
+                _ => 1,
+            };
+            b.conv(from, window, oc.next_multiple_of(groups), groups, act)
         }
         4..=5 => {
             let window = b.window(h, w, 4, false);

@@ -8,4 +8,5 @@ pub mod reference;
 pub mod shared;
 pub mod shuffle;
 pub mod small;
+pub mod xmodel;
 pub mod zoo;

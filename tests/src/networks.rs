@@ -2,8 +2,9 @@
 
 use shiftwise::ir::{Graph, NodeId};
 use shiftwise::ops::{
-    ActivationFn, Add, AveragePooling2D, BatchNormalization, Conv2D, Dense, DepthwiseConv2D, Dropout, Flatten,
-    GlobalAveragePooling2D, Input, MaxPooling2D, Op, Padding, Relu, Softmax, Weighted, pool::PoolWindow,
+    ActivationFn, Add, AveragePooling2D, BatchNormalization, Concatenate, Conv2D, Conv2DTranspose, Dense,
+    DepthwiseConv2D, Dropout, Flatten, GlobalAveragePooling2D, Input, LeakyRelu, MaxPooling2D, Multiply, Op, PRelu,
+    Padding, Relu, Softmax, UpSampling2D, Weighted, ZeroPadding2D, pool::PoolWindow, reshape::Interpolation,
 };
 use shiftwise::tensor::Tensor;
 
@@ -122,6 +123,59 @@ impl Builder {
         self.add(Op::MaxPooling2D(MaxPooling2D { pool }), &[from])
     }
 
+    /// Layers that are rarer than the others.
+    fn other_block(&mut self, from: NodeId, live: &[NodeId]) -> NodeId {
+        let [h, w, c] = self.image(from);
+        match self.rng.range(0, 8) {
+            0..=1 => {
+                let k = [self.rng.size(1, 4), self.rng.size(1, 4)];
+                let oc = self.rng.size(1, 10);
+                let w = self.weighted(&[k[0], k[1], oc, c], k[0] * k[1] * c, oc, ActivationFn::Linear);
+                let strides = [self.rng.size(1, 2), self.rng.size(1, 2)];
+                let padding = self.padding();
+                let conv = Conv2DTranspose { w, strides, dilation: [1, 1], padding, output_padding: None };
+                let conv = self.add(Op::Conv2DTranspose(conv), &[from]);
+                if self.rng.one_in(2) { self.add(Op::LeakyRelu(LeakyRelu { alpha: 0.1 }), &[conv]) } else { conv }
+            }
+            2 => {
+                let alike = |t: &NodeId| self.image(*t)[..2] == [h, w];
+                let mates: Vec<NodeId> = live.iter().copied().filter(alike).collect();
+                let mate = mates[self.rng.size(0, mates.len() - 1)];
+                self.add(Op::Concatenate(Concatenate::new(2, 3)), &[from, mate])
+            }
+            3 if h == w => {
+                // One factor for each channel.
+                let gap = GlobalAveragePooling2D { keepdims: true, dpu: false };
+                let mean = self.add(Op::GlobalAveragePooling2D(gap), &[from]);
+                let own = self.activation();
+                let w = self.weighted(&[1, 1, c, c], c, c, own);
+                let conv = Conv2D { w, strides: [1, 1], dilation: [1, 1], padding: Padding::Valid, groups: 1 };
+                let factor = self.add(Op::Conv2D(conv), &[mean]);
+                self.add(Op::Multiply(Multiply), &[from, factor])
+            }
+            4 => self.add(Op::Multiply(Multiply), &[from, from]),
+            5 if h * w < 100 => {
+                let size = [self.rng.size(1, 2), self.rng.size(1, 2)];
+                self.add(Op::UpSampling2D(UpSampling2D { size, interpolation: Interpolation::Nearest }), &[from])
+            }
+            6 => {
+                let mut sides = || [self.rng.size(0, 2), self.rng.size(0, 2)];
+                let (rows, columns) = (sides(), sides());
+                self.add(Op::ZeroPadding2D(ZeroPadding2D { rows, columns }), &[from])
+            }
+            7 => {
+                let alpha = self.tensor(&[1, 1, c], 0.5);
+                self.add(Op::PRelu(PRelu { alpha, shared_axes: vec![1, 2] }), &[from])
+            }
+            _ => {
+                let multiplier = self.rng.size(1, 3);
+                let w = self.weighted(&[1, 1, c, multiplier], 1, c * multiplier, ActivationFn::Linear);
+                let conv = DepthwiseConv2D { w, strides: [1, 1], dilation: [1, 1], padding: Padding::Same };
+                self.add(Op::DepthwiseConv2D(conv), &[from])
+            }
+        }
+    }
+
     /// A classifier behind the last map.
     fn head(&mut self, from: NodeId) -> NodeId {
         let [h, w, c] = self.image(from);
@@ -151,6 +205,15 @@ impl Builder {
 ///
 /// Average pooling is over unpadded squares.
 pub fn random_network(seed: u64, blocks: usize) -> Graph {
+    network(seed, blocks, false)
+}
+
+/// [`random_network`] with layers that are rarer: transposed convolutions, products, concatenations, and so on.
+pub fn random_network_of_all(seed: u64, blocks: usize) -> Graph {
+    network(seed, blocks, true)
+}
+
+fn network(seed: u64, blocks: usize, all: bool) -> Graph {
     let mut b = Builder { graph: Graph { name: format!("network{seed}"), ..Graph::default() }, rng: Rng(seed) };
     let shape = vec![b.rng.size(2, 9), b.rng.size(2, 9), b.rng.size(1, 5)];
     let input = b.add(Op::Input(Input { shape }), &[]);
@@ -158,7 +221,9 @@ pub fn random_network(seed: u64, blocks: usize) -> Graph {
     let mut live = vec![input];
     for _ in 0..blocks {
         let from = if b.rng.one_in(4) { live[b.rng.size(0, live.len() - 1)] } else { live[live.len() - 1] };
+        let rare = all && b.rng.one_in(2);
         let mut made = match b.rng.range(0, 11) {
+            _ if rare => b.other_block(from, &live),
             0..=5 => b.conv_block(from, 12),
             6..=7 => {
                 let shape = b.shape(from);

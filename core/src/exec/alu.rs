@@ -7,15 +7,20 @@ use crate::target::BankKind;
 impl Machine<'_> {
     pub(super) fn alu(&mut self, i: &Alu) -> Result<(), Fault> {
         let init = self.alu.ok_or(Fault::Uninitialised { inst: Kind::AluInit.mnemonic() })?;
+        self.alu_with(&init, i)
+    }
+
+    pub(super) fn alu_with(&mut self, init: &AluInit, i: &Alu) -> Result<(), Fault> {
         at_most("valid_pixel_parallel", i.valid_pixel_parallel, self.target.alu_pixel_parallel.into())?;
         if i.kernel_d != 1 {
             return Err(Fault::Unsupported { field: "kernel_d", value: i.kernel_d });
         }
-        let (window, output) = self.alu_maps(i, &init)?;
+        let (window, output) = self.alu_maps(i, init)?;
         let width = window.rows.place.width;
         at_most("channel_offset", init.channel_offset, width - 1)?;
-        let kernel = Lanes::new(self, i, &init)?;
+        let kernel = Lanes::new(self, i, init)?;
         let finish = Finish::new(init.act_type, init.shift_cut, kernel.extra())?;
+        output.rows.place.holds((init.length - 1) * output.jump + init.channel_group)?;
         for r in 0..i.valid_pixel_parallel {
             let (out, out_address) = output.row(r)?;
             for x in 0..init.length {

@@ -37,6 +37,7 @@ impl Machine<'_> {
         let weights = self.parameters(BankKind::ConvWeights, i.bank_addr_weights, entries)?;
         let bias = self.parameters(BankKind::Bias, i.bank_addr_bias, lanes.div_ceil(weights.width))?;
         let finish = Finish::new(init.act_type, init.shift_cut, 1)?;
+        output.rows.place.holds((i.length - 1) * output.jump + 1)?;
 
         let mut segments = Segments::new();
         for r in 0..rows {

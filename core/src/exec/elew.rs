@@ -21,6 +21,7 @@ impl Machine<'_> {
         }
         at_most("num", i.num, operands.len() as u32)?;
         let output = self.rows(i.bank_id_out)?;
+        output.place.holds((i.length - 1) * i.jump_write + i.channel_group)?;
         let width = output.place.width;
         for r in 0..i.valid_pixel_parallel {
             for x in 0..i.length {

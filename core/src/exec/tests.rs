@@ -1,5 +1,7 @@
 //! Small hand-encoded programs against loop nests that know nothing of banks.
 
+mod older;
+
 use proptest::prelude::*;
 use std::format;
 use std::vec;

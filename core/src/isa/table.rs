@@ -14,6 +14,9 @@ macro_rules! for_each_inst {
             /// row of a feature map, the weights of one output channel (`length` = KH·KW taps, bank 2·PP + lane), the
             /// depthwise weights (`length` = taps, all channels) or the biases (`length` 1). DEC
             ///
+            /// Depthwise weights may be a vector of the workspace: a convolution of one tap then scales each channel of a map
+            /// by a factor that an earlier layer computed (OURS; vendor programs load weights from the constants only).
+            ///
             /// Channel augmentation is no mode: with `channel` = kw·C, `jump_read` = C and `length` = output columns the
             /// bytes of kw neighbouring pixels become channels.
             Load, "LOAD", 0x0, Load {
@@ -202,9 +205,9 @@ macro_rules! for_each_inst {
                 stride_offset_in: u32 = 0,
                 /// Packed position of the first output row.
                 stride_offset_out: u32 = 0,
-                /// PReLU shift of negative values; unused.
+                /// PReLU shift of negative values; ignored. UNK
                 shift_prelu_n: u32 = 0,
-                /// PReLU shift of positive values; unused.
+                /// PReLU shift of positive values; ignored. UNK
                 shift_prelu_p: u32 = 0,
             }
             /// Computes `valid_pixel_parallel` rows × `length` columns × all channel groups, channel by channel.
@@ -302,9 +305,9 @@ macro_rules! for_each_inst {
                 /// Its address.
                 bank_addr_out: u32 = 0,
             }
-            /// Sets what the following POOLs share. Older than ALU; encoded and decoded, not executed.
+            /// Sets what the following POOLs share. INF
             PoolInit, "POOLINIT", 0x6, Misc {
-                /// Operation.
+                /// 0 maximum, 1 average; others do not execute. INF
                 pool_type: u32 = 0,
                 /// Rows of the kernel.
                 kernel_h: u32 = 1,
@@ -314,7 +317,7 @@ macro_rules! for_each_inst {
                 stride_h: u32 = 1,
                 /// Input columns between output columns.
                 stride_w: u32 = 1,
-                /// Right shift.
+                /// Right shift: input position − output position.
                 shift_cut: u32 = 0,
                 /// Bank addresses between input pixels.
                 jump_read: u32 = 1,
@@ -329,7 +332,11 @@ macro_rules! for_each_inst {
                 /// Output rows.
                 valid_pixel_parallel: u32 = 1,
             }
-            /// Pools. Older than ALU; encoded and decoded, not executed.
+            /// Computes `valid_pixel_parallel` rows × `length` columns × all channel groups: what ALU computes as maximum or
+            /// average, in an older encoding. INF
+            ///
+            /// Rows, columns, pads and addresses are as in ALU. The average's factor m / 2^n is the one that the vendor's
+            /// quantizers assume for the window (`pool_factor`), and shift_cut adds to n (OURS).
             Pool, "POOL", 0xC, Misc {
                 /// Bank of the window's first row.
                 bank_id_in: u32 = 0,
@@ -357,16 +364,16 @@ macro_rules! for_each_inst {
                 jump_read_endl: u32 = 1,
                 /// Bank addresses between output rows that share a bank.
                 jump_write_endl: u32 = 1,
-                /// Columns of a second kernel, UNK.
+                /// Columns of a second kernel, UNK; only 0 executes.
                 downsample_kernel_w: u32 = 0,
-                /// Rows of a second kernel, UNK.
+                /// Rows of a second kernel, UNK; only 0 executes.
                 downsample_kernel_h: u32 = 0,
                 /// Bank of the first output row.
                 bank_id_out: u32 = 0,
                 /// Its address.
                 bank_addr_out: u32 = 0,
             }
-            /// Sets what the following DPTWISEs share. Older than ALU; encoded and decoded, not executed.
+            /// Sets what the following DPTWISEs share. INF
             DwInit, "DWINIT", 0xB, Misc {
                 /// Rows of the kernel.
                 kernel_h: u32 = 1,
@@ -397,7 +404,11 @@ macro_rules! for_each_inst {
                 /// Output rows.
                 valid_pixel_parallel: u32 = 1,
             }
-            /// Depthwise convolution. Older than ALU; encoded and decoded, not executed.
+            /// Depthwise convolution of `valid_pixel_parallel` rows × `length` columns × all channel groups: ALU's operation 0 in
+            /// an older encoding, with biases. INF
+            ///
+            /// The weights of tap (ky, kx) and group g lie at `bank_addr_weights + (ky·kernel_w + kx)·channel_group + g` of the
+            /// DWCONVW bank, the biases of group g at `bank_addr_bias + g`.
             DptWise, "DPTWISE", 0xA, Misc {
                 /// Bank of the window's first row.
                 bank_id_in: u32 = 0,

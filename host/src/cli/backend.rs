@@ -4,16 +4,18 @@ use shiftwise::Error;
 use shiftwise::dump::{DumpTensor, Values};
 use shiftwise::eval::Samples;
 use shiftwise_core::arith::Round;
+use shiftwise_core::exec::{ExecError, Machine};
 use shiftwise_core::fix::{FixSpec, quantize};
-use shiftwise_core::model::{DType, Deployable, Region, TensorDesc, TensorId};
-use shiftwise_core::run::{self, Memory, NoDpu, Observer};
+use shiftwise_core::isa::{Line, codec};
+use shiftwise_core::model::{DType, Deployable, Region, Step, TensorDesc, TensorId};
+use shiftwise_core::run::{self, Dpu, Memory, NoDpu, Observer, RunError};
 use shiftwise_core::target::Target;
-use shiftwise_sim::SimDpu;
+use shiftwise_sim::{SimDpu, SimError};
 
 use super::data::Preprocess;
 
 /// Memory that one frame may take: far beyond any network for these targets, and less than what a forged file could ask.
-const MOST_MEMORY: u64 = 4 << 30;
+pub(super) const MOST_MEMORY: u64 = 4 << 30;
 
 /// Every tensor of one run, in the order in which they were completed.
 #[derive(Debug, Default)]
@@ -67,6 +69,31 @@ pub(super) fn input_bytes(model: &Deployable<'_>, samples: &dyn Samples, index: 
 
 /// Runs one frame on the simulator, or on the CPU kernels when the deployable has no DPU code.
 pub(super) fn frame(model: &Deployable<'_>, sim: Option<&mut SimDpu>, inputs: &[Vec<u8>]) -> Result<Tensors, Error> {
+    match sim {
+        Some(sim) => frame_on(model, sim, inputs, SimError::index),
+        None => frame_on(model, &mut NoDpu, inputs, |_| None),
+    }
+}
+
+/// Runs one frame in program order, without tokens and time.
+pub(super) fn functional(model: &Deployable<'_>, target: &Target, inputs: &[Vec<u8>]) -> Result<Tensors, Error> {
+    let mut banks = vec![0; target.bank_bytes()];
+    let machine = Machine::new(target, &mut banks);
+    let mut machine =
+        machine.ok_or_else(|| Error::Target(format!("{} is wider than the machine handles", target.name)))?;
+    frame_on(model, &mut machine, inputs, |e: &ExecError| Some(e.index))
+}
+
+/// `index` is the instruction that an error of the device is about.
+fn frame_on<D: Dpu>(
+    model: &Deployable<'_>,
+    dpu: &mut D,
+    inputs: &[Vec<u8>],
+    index: impl Fn(&D::Error) -> Option<u32>,
+) -> Result<Tensors, Error>
+where
+    RunError<D::Error>: std::fmt::Display,
+{
     let all = [Region::Workspace, Region::Inputs, Region::Outputs].map(|r| model.region_bytes(r) as u64);
     if all.iter().sum::<u64>() > MOST_MEMORY {
         let text = format!(
@@ -86,11 +113,40 @@ pub(super) fn frame(model: &Deployable<'_>, sim: Option<&mut SimDpu>, inputs: &[
         place.copy_from_slice(bytes);
     }
     let mut tensors = Tensors::default();
-    match sim {
-        Some(sim) => run::run(model, sim, &mut memory, &mut tensors).map_err(|e| Error::Run(e.to_string()))?,
-        None => run::run(model, &mut NoDpu, &mut memory, &mut tensors).map_err(|e| Error::Run(e.to_string()))?,
-    }
+    run::run(model, dpu, &mut memory, &mut tensors).map_err(|e| {
+        let layer = match &e {
+            RunError::Dpu { step, error } => index(error).and_then(|i| layer_of(model, *step, i)),
+            _ => None,
+        };
+        Error::Run(layer.map_or_else(|| e.to_string(), |layer| format!("layer {layer}: {e}")))
+    })?;
     Ok(tensors)
+}
+
+/// Whether the tokens of every job order all that touches the same memory.
+///
+/// Errors: the first race, with its layers.
+pub(super) fn check_order(model: &Deployable<'_>, target: &Target) -> Result<(), Error> {
+    let sizes = [Region::Constants, Region::Workspace, Region::Inputs, Region::Outputs].map(|r| match r {
+        Region::Constants => 0,
+        other => model.region_bytes(other),
+    });
+    for (step, job) in (0u16..).zip(model.steps()) {
+        let Step::Dpu(job) = job else { continue };
+        let lines: Vec<Line> = codec::program(target.isa, model.job_code(&job)).map_while(|(_, l)| l.ok()).collect();
+        shiftwise_sim::check_order(target, &lines, &sizes).map_err(|race| {
+            let layer = |index: u32| layer_of(model, step, index).unwrap_or("?");
+            let (first, second) = (layer(race.first.0), layer(race.second.0));
+            let layers = if first == second { first.to_owned() } else { format!("{first} and {second}") };
+            Error::Run(format!("layer {layers}: step {step}: {race}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// The layer of an instruction.
+fn layer_of<'a>(model: &Deployable<'a>, step: u16, index: u32) -> Option<&'a str> {
+    model.layers().find(|l| l.step == step && index.wrapping_sub(l.first) < l.count).map(|l| l.layer)
 }
 
 /// A tensor's bytes as dump values.

@@ -67,6 +67,15 @@ pub(super) struct Device {
     pub(super) timing: Option<Timing>,
 }
 
+impl Device {
+    /// One core alone, at its own clock if none is given.
+    pub(super) fn new(target: Target, clock_mhz: Option<u32>) -> Self {
+        let timing = shiftwise_targets::timing::of(&target);
+        let clock_mhz = clock_mhz.unwrap_or(target.clock_mhz);
+        Self { target, clock_mhz, cores: 1, ddr_mb_per_s: 0, timing }
+    }
+}
+
 /// A clock in MHz: `300`, `300MHz`, `0.3GHz`.
 pub(super) fn clock(text: &str) -> Result<u32, String> {
     let lower = text.trim().to_ascii_lowercase();
@@ -96,9 +105,7 @@ impl Place {
 
 /// A DPU by name, at its own clock.
 pub(super) fn device(name: &str) -> Result<Device, Error> {
-    let target = targets::find(name)?;
-    let timing = shiftwise_targets::timing::of(&target);
-    Ok(Device { clock_mhz: target.clock_mhz, cores: 1, ddr_mb_per_s: 0, timing, target })
+    Ok(Device::new(targets::find(name)?, None))
 }
 
 /// A board's DPU; `None` if it has none.

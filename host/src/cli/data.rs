@@ -6,6 +6,7 @@ use shiftwise::dataset::{ChannelOrder, DataSpec, Inputs};
 use shiftwise::eval::Samples;
 use shiftwise::format::{self, LoadOptions, Model};
 use shiftwise::ir::Graph;
+use shiftwise::ops::CustomLayers;
 use shiftwise::{Error, tensor::Tensor};
 
 /// How data is brought to the model's input.
@@ -63,6 +64,19 @@ impl Preprocess {
         Inputs::open(&data.iter().map(named).collect::<Vec<_>>(), inputs)
     }
 
+    /// The shapes of the data's samples in the form of `--input-shape`, as far as they can be told without a model.
+    pub(super) fn shapes(&self, data: &[String]) -> Vec<String> {
+        let shape = |text: &String| {
+            let (name, data) = match text.split_once('=') {
+                Some((name, data)) if !name.contains('/') => (format!("{name}="), data),
+                _ => (String::new(), text.as_str()),
+            };
+            let dims = shiftwise::dataset::sample_shape(&self.spec(data))?;
+            Some(format!("{name}1,{}", dims.iter().map(usize::to_string).collect::<Vec<_>>().join(",")))
+        };
+        data.iter().filter_map(shape).collect()
+    }
+
     /// Data for a graph's inputs.
     pub(super) fn for_graph(&self, data: &[String], graph: &Graph) -> Result<Inputs, Error> {
         let inputs: Vec<(&str, &[usize])> =
@@ -103,10 +117,13 @@ pub(super) struct ModelArgs {
     pub(super) path: PathBuf,
     /// Shape of an input, batch first, where the model leaves it open; [NAME=]1,224,224,3
     #[arg(long, value_name = "[NAME=]SHAPE")]
-    input_shape: Vec<String>,
+    pub(super) input_shape: Vec<String>,
     /// Draw the weights of an architecture (model.to_json()) from this seed
     #[arg(long, value_name = "SEED")]
     random_weights: Option<u64>,
+    /// What layers of a class of your own compute: inputs x (or x0, x1, …), weights and settings by their names
+    #[arg(long, value_name = "CLASS=FORMULA")]
+    custom_layer: Vec<String>,
 }
 
 impl ModelArgs {
@@ -131,7 +148,11 @@ impl ModelArgs {
             })
         };
         let input_shapes = self.input_shape.iter().map(shape).collect::<Result<_, _>>()?;
-        format::open(&self.path, &LoadOptions { input_shapes, random_weights: self.random_weights })
+        let mut custom = CustomLayers::default();
+        for formula in &self.custom_layer {
+            custom.add_formula(formula).map_err(|e| Error::Options(format!("--custom-layer {e}")))?;
+        }
+        format::open(&self.path, &LoadOptions { input_shapes, random_weights: self.random_weights, custom })
     }
 }
 

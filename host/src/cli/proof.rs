@@ -167,7 +167,8 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     // Bad names fail before the work, not after it.
     let dpu = device(&args.target)?;
     let board = args.board.as_deref().map(|b| Ok::<_, Error>((boards::spec(b)?, b))).transpose()?;
-    let quantized = args.recipe.quantize(args.model.open()?, &args.preprocess, screen)?;
+    let (quantized, _) =
+        args.recipe.quantize(args.recipe.open(&args.model, &args.preprocess)?, &args.preprocess, screen)?;
     let samples = args.preprocess.for_graph(&args.data, &quantized.graph)?;
     let total = shiftwise::eval::Samples::len(&samples);
     let inputs = take(&samples, Some(args.samples))?;

@@ -42,6 +42,12 @@ impl Screen {
         Self { options: options.clone(), terminal, colour }
     }
 
+    /// One that says nothing.
+    pub(super) fn silent(&self) -> Self {
+        let options = Options { quiet: true, json: true, verbose: 0 };
+        Self { options, terminal: false, colour: false }
+    }
+
     /// One line of the answer.
     pub(super) fn say(&self, line: impl AsRef<str>) {
         if !self.options.json {

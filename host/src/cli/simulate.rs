@@ -6,7 +6,8 @@ use serde_json::json;
 use shiftwise::dump::{self, Dump, DumpTensor, Values};
 use shiftwise::eval::Samples;
 use shiftwise::{Error, format};
-use shiftwise_core::model::{DType, Deployable, Region, TensorDesc, TensorId};
+use shiftwise_core::model::{DType, Deployable, MAGIC, Region, TensorDesc, TensorId};
+use shiftwise_sim::CycleReport;
 
 use super::backend::{self, Tensors};
 use super::compile::{Device, simulator};
@@ -14,10 +15,13 @@ use super::data::Preprocess;
 use super::screen::{Screen, bytes, count};
 use super::{Outcome, data, quantize};
 
+mod program;
+mod xmodel;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Compiled model
-    #[arg(value_name = "MODEL.swm")]
+    /// Compiled model: ours (.swm), or the vendor's (.xmodel)
+    #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// Data: .npy, .npz[:key], a folder of .npy or of images; [NAME=]DATA, once per input
     #[arg(long, required = true, value_name = "DATA")]
@@ -28,6 +32,13 @@ pub(super) struct Args {
     /// Compare every tensor with this dump; exit with 1 at any difference
     #[arg(long, value_name = "DUMP_DIR")]
     golden: Option<PathBuf>,
+    /// Of an .xmodel: the quantized graph it was compiled from (.xmodel or quantized.h5); every tensor that both have is
+    /// compared, exit with 1 at any difference
+    #[arg(long, value_name = "FILE")]
+    graph: Option<PathBuf>,
+    /// Values only, in program order: no tokens, no cycles
+    #[arg(long, conflicts_with_all = ["trace", "clock"])]
+    functional: bool,
     /// Timeline for Perfetto or chrome://tracing, of the first sample
     #[arg(long, value_name = "trace.json")]
     trace: Option<PathBuf>,
@@ -43,21 +54,23 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let file = std::fs::read(&args.model).map_err(Error::io(&args.model))?;
+    if !file.starts_with(&MAGIC) && format::xmodel::is_xmodel(&file) {
+        return xmodel::run(args, &file, screen);
+    }
+    if args.graph.is_some() {
+        return Err(Error::Options("--graph is for .xmodel files; --golden compares with a dump".into()));
+    }
     let model = backend::parse(&args.model, &file)?;
     let inputs = [&args.model].into_iter().chain(&args.golden).map(PathBuf::as_path);
     data::keep(inputs, &args.trace.iter().chain([&args.output_dir]).map(PathBuf::as_path).collect::<Vec<_>>())?;
     // Read before the work, so that a wrong name doesn't cost it.
     let golden = args.golden.as_deref().map(dump::read).transpose()?;
     let target = backend::target_of(&model)?;
-    let timing = target.as_ref().and_then(shiftwise_targets::timing::of);
-    let device = target.map(|target| Device {
-        clock_mhz: args.clock.unwrap_or(target.clock_mhz),
-        cores: 1,
-        ddr_mb_per_s: 0,
-        timing,
-        target,
-    });
-    let mut sim = device.as_ref().map(simulator).transpose()?;
+    let device = target.map(|target| Device::new(target, args.clock));
+    if let Some(device) = device.as_ref().filter(|_| !args.functional) {
+        backend::check_order(&model, &device.target)?;
+    }
+    let mut sim = device.as_ref().filter(|_| !args.functional).map(simulator).transpose()?;
     let samples = backend::open(&args.preprocess, &args.data, &model)?;
     let n = args.samples.clamp(1, samples.len().max(1));
 
@@ -66,7 +79,10 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let mut report = None;
     for index in 0..n {
         let inputs = backend::input_bytes(&model, &samples, index)?;
-        all.push(backend::frame(&model, sim.as_mut(), &inputs)?);
+        all.push(match &device {
+            Some(device) if args.functional => backend::functional(&model, &device.target, &inputs)?,
+            _ => backend::frame(&model, sim.as_mut(), &inputs)?,
+        });
         if let Some(sim) = &mut sim {
             if index == 0 {
                 report = Some(sim.report(&model));
@@ -84,39 +100,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     if let Some(report) = &report {
         let json = serde_json::to_value(report).map_err(|e| Error::Run(e.to_string()))?;
         format::write_file(&args.output_dir.join("cycles.json"), quantize::pretty(&json).as_bytes())?;
-        let e = &report.engines;
-        let rows: Vec<Vec<String>> = report
-            .layers
-            .iter()
-            .map(|l| {
-                let numbers = [l.macs, l.cycles, l.engines.load, l.engines.save, l.engines.conv, l.engines.misc];
-                let mut row = vec![l.layer.clone(), l.bound.name().into()];
-                row.extend(numbers.map(count));
-                row.push(format!("{:.0} %", 100.0 * l.utilization));
-                row.extend([l.bytes_constants, l.bytes_in - l.bytes_constants, l.bytes_out].map(bytes));
-                row
-            })
-            .collect();
-        let header = [
-            "layer", "bound", "MACs", "cycles", "load", "save", "conv", "misc", "peak", "weights", "maps in",
-            "maps out",
-        ];
-        screen.table(&header, 2, &rows);
-        screen.say("");
-        screen.say(format!(
-            "{} cycles, {:.1} µs at {} MHz; busy: load {}, save {}, conv {}, misc {}",
-            count(report.cycles),
-            report.latency_us,
-            report.clock_mhz,
-            count(e.load),
-            count(e.save),
-            count(e.conv),
-            count(e.misc)
-        ));
-        if let Some(timing) = device.as_ref().and_then(|d| d.timing.as_ref()) {
-            let band = timing.error_band_percent;
-            screen.say(format!("cycle model: 9 of 10 networks it was not fitted to were within {band:.0} %"));
-        }
+        say_cycles(report, screen);
     }
     let mut yes = true;
     let mut json = json!({ "output_dir": args.output_dir, "samples": n, "cycles": report });
@@ -151,6 +135,50 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         });
     }
     Ok(Outcome { json, yes })
+}
+
+/// The end of a long name: what its beginning says is mostly said by the others too.
+fn shortened(name: &str) -> String {
+    const MOST: usize = 60;
+    match name.chars().count() {
+        n if n > MOST => name.chars().skip(n - MOST + 1).fold("…".to_owned(), |text, c| format!("{text}{c}")),
+        _ => name.to_owned(),
+    }
+}
+
+/// A table of layers and the sum.
+fn say_cycles(report: &CycleReport, screen: &Screen) {
+    let e = &report.engines;
+    let rows: Vec<Vec<String>> = report
+        .layers
+        .iter()
+        .map(|l| {
+            let numbers = [l.macs, l.cycles, l.engines.load, l.engines.save, l.engines.conv, l.engines.misc];
+            let mut row = vec![shortened(&l.layer), l.bound.name().into()];
+            row.extend(numbers.map(count));
+            row.push(format!("{:.0} %", 100.0 * l.utilization));
+            row.extend([l.bytes_constants, l.bytes_in - l.bytes_constants, l.bytes_out].map(bytes));
+            row
+        })
+        .collect();
+    let header =
+        ["layer", "bound", "MACs", "cycles", "load", "save", "conv", "misc", "peak", "weights", "maps in", "maps out"];
+    screen.table(&header, 2, &rows);
+    screen.say("");
+    screen.say(format!(
+        "{} cycles, {:.1} µs at {} MHz; busy: load {}, save {}, conv {}, misc {}",
+        count(report.cycles),
+        report.latency_us,
+        report.clock_mhz,
+        count(e.load),
+        count(e.save),
+        count(e.conv),
+        count(e.misc)
+    ));
+    if let Some(timing) = shiftwise_targets::find(&report.target).ok().and_then(|t| shiftwise_targets::timing::of(&t)) {
+        let band = timing.error_band_percent;
+        screen.say(format!("cycle model: 9 of 10 networks it was not fitted to were within {band:.0} %"));
+    }
 }
 
 /// The tensor behind a dump file's name.
@@ -191,10 +219,15 @@ pub(super) fn write_outputs(dir: &Path, model: &Deployable<'_>, samples: &[Tenso
         });
         let mut shape = vec![samples.len()];
         shape.extend(t.shape.dims().iter().map(|d| *d as usize));
-        let array = ndarray::ArrayD::from_shape_vec(shape, floats.collect()).map_err(|e| Error::Run(e.to_string()))?;
-        let mut bytes = Vec::new();
-        ndarray_npy::WriteNpyExt::write_npy(&array, &mut bytes).map_err(|e| Error::Run(e.to_string()))?;
-        format::write_file(&dir.join(format!("output_{k}.npy")), &bytes)?;
+        write_npy(&dir.join(format!("output_{k}.npy")), shape, floats.collect())?;
     }
     Ok(())
+}
+
+/// An array of floats as a `.npy` file.
+fn write_npy(path: &Path, shape: Vec<usize>, values: Vec<f32>) -> Result<(), Error> {
+    let array = ndarray::ArrayD::from_shape_vec(shape, values).map_err(|e| Error::Run(e.to_string()))?;
+    let mut bytes = Vec::new();
+    ndarray_npy::WriteNpyExt::write_npy(&array, &mut bytes).map_err(|e| Error::Run(e.to_string()))?;
+    format::write_file(path, &bytes)
 }

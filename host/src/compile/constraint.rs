@@ -41,7 +41,7 @@ pub(super) struct Facts {
     /// Input position of a hard sigmoid, 0 without.
     pub sigmoid_in: i8,
     /// Output position of a hard sigmoid whose inputs reach its upper end, 7 without.
-    pub sigmoid_out: i8,
+    pub sigmoid_out: i32,
 }
 
 impl Default for Facts {

@@ -6,6 +6,9 @@
 use super::lower::{Context, image_axis, needs_dense};
 use crate::integer::{IntGraph, IntOpKind, TensorIx, image};
 
+/// Most places that one tensor is written to.
+const MAX_PLACES: usize = 64;
+
 /// A part of a larger tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
@@ -52,14 +55,18 @@ impl Joins {
         for (i, op) in graph.ops.iter().enumerate() {
             maker[op.output.0] = Some(i);
         }
-        for (i, op) in graph.ops.iter().enumerate() {
+        // Places that a tensor is written to. What joins a whole is written to all of the whole's places.
+        let mut places = vec![1; n];
+        for (i, op) in graph.ops.iter().enumerate().rev() {
             let IntOpKind::Concat { axis, shifts } = &op.kind else { continue };
             let rank = graph.tensors[op.output.0].shape.len();
             let (Ok(axis), true) = (image_axis(rank, *axis), on_dpu(i)) else { continue };
             let mut at = [0; 3];
             for (k, (t, shift)) in op.inputs.iter().zip(shifts).enumerate() {
                 let written = maker[t.0].is_some_and(|m| on_dpu(m) && !needs_dense(cx, &graph.ops[m], *t));
-                if *shift == 0 && written {
+                let count = places[t.0] + places[op.output.0];
+                if *shift == 0 && written && count <= MAX_PLACES {
+                    places[t.0] = count;
                     joins.slices[t.0].push(Slice { of: op.output, at });
                     joins.joined.push((op.output, k));
                 }

@@ -71,8 +71,35 @@ fn template(node: &Node) -> Value {
             "moving_mean_initializer": class("Zeros"), "moving_variance_initializer": class("Ones"),
             "beta_regularizer": null, "gamma_regularizer": null, "beta_constraint": null, "gamma_constraint": null,
         }),
-        "Dropout" => json!({ "rate": null, "noise_shape": null, "seed": null }),
-        // The rest consists of modelled settings in Keras' order.
-        _ => Value::Object(node.op.layer().to_keras()),
+        "LayerNormalization" | "VitisLayernorm" => json!({
+            "axis": [node.shape.len()], "epsilon": null, "center": null, "scale": null,
+            "beta_initializer": class("Zeros"), "gamma_initializer": class("Ones"),
+            "beta_regularizer": null, "gamma_regularizer": null, "beta_constraint": null, "gamma_constraint": null,
+        }),
+        "Conv2DTranspose" => json!({
+            "filters": null, "kernel_size": null, "strides": null, "padding": null, "data_format": null,
+            "dilation_rate": null, "groups": 1, "activation": null, "use_bias": null, "kernel_initializer": glorot,
+            "bias_initializer": class("Zeros"), "kernel_regularizer": null, "bias_regularizer": null,
+            "activity_regularizer": null, "kernel_constraint": null, "bias_constraint": null, "output_padding": null,
+        }),
+        "SeparableConv2D" => json!({
+            "filters": null, "kernel_size": null, "strides": null, "padding": null, "data_format": null,
+            "dilation_rate": null, "groups": 1, "activation": null, "use_bias": null, "kernel_initializer": glorot,
+            "bias_initializer": class("Zeros"), "kernel_regularizer": null, "bias_regularizer": null,
+            "activity_regularizer": null, "kernel_constraint": null, "bias_constraint": null, "depth_multiplier": null,
+            "depthwise_initializer": glorot, "pointwise_initializer": glorot, "depthwise_regularizer": null,
+            "pointwise_regularizer": null, "depthwise_constraint": null, "pointwise_constraint": null,
+        }),
+        "PReLU" => json!({
+            "alpha_initializer": class("Zeros"), "alpha_regularizer": null, "alpha_constraint": null, "shared_axes": null,
+        }),
+        "Dropout" | "SpatialDropout2D" => json!({ "rate": null, "noise_shape": null, "seed": null }),
+        // The rest consists of modelled settings in Keras' order, and of what else the file says.
+        _ => {
+            let mut all = node.op.layer().to_keras();
+            let others = node.extras.iter().filter(|(k, _)| !matches!(k.as_str(), "trainable" | "dtype" | BATCH_SIZE));
+            all.extend(others.map(|(k, _)| (k.clone(), Value::Null)));
+            Value::Object(all)
+        }
     }
 }

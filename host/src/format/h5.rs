@@ -84,6 +84,16 @@ impl H5 {
         self.file.group(path).is_ok()
     }
 
+    /// Names of the groups inside a group.
+    pub(super) fn groups(&self, path: &str) -> Result<Vec<String>, String> {
+        self.group(path)?.groups().map_err(|e| format!("group `{path}`: {e}"))
+    }
+
+    /// Names of the datasets in a group.
+    pub(super) fn datasets(&self, path: &str) -> Result<Vec<String>, String> {
+        self.group(path)?.datasets().map_err(|e| format!("group `{path}`: {e}"))
+    }
+
     /// Floats of a dataset; 16- and 64-bit floats are converted, anything else is refused.
     pub(super) fn floats(&self, path: &str) -> Result<Tensor, String> {
         let fail = |e: hdf5_pure::Error| format!("weight `{path}`: {e}");

@@ -4,15 +4,21 @@
 //! and ranges are scalar variables beside the unquantized float weights. Key order, names and types are the vendor's,
 //! so that its tools read what we write.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::flatten::{Flat, FlatLayer};
 use super::h5::{Data, H5, Tree};
-use super::keras::{Builder, LayerConfig, LayerWeights, ModelConfig, extras};
+use super::keras::Builder;
+use super::model::{LayerConfig, ModelConfig};
+use super::stored::LayerWeights;
 use super::{LoadOptions, config, python};
 use crate::error::Error;
 use crate::ir::{Graph, Node, NodeId};
+use crate::ops::tfop::{CALL, TENSOR};
 use crate::ops::{Op, WeightSource};
 use crate::passes::annotate;
 use crate::quant::{ActivationQuant, Fit, LayerQuant, QuantGraph, Quantizer};
@@ -37,6 +43,9 @@ const CONFIG_KEYS: [&str; 10] = [
 
 /// The calibrated state of the vendor's layers.
 const MODE: &str = "QCBEV";
+
+/// The state of custom layers: the vendor's tool forgets to switch them.
+const CUSTOM_MODE: &str = "QCB";
 
 /// The Keras version whose files these are.
 const KERAS_VERSION: &str = "2.12.0";
@@ -80,21 +89,63 @@ fn variables<'a>(graph: &'a Graph, id: NodeId, quant: &'a LayerQuant) -> Vec<(St
 
 // Writing.
 
+/// Layers of the file with the nodes that are their calls. A shared layer stands where its first call does.
+fn file_layers(graph: &Graph) -> Vec<Vec<NodeId>> {
+    let mut layers: Vec<Vec<NodeId>> = Vec::new();
+    let mut shared: HashMap<&str, usize> = HashMap::new();
+    for id in graph.ids() {
+        match &graph.node(id).shared {
+            Some(call) => match shared.entry(&call.layer) {
+                Entry::Occupied(at) => layers[*at.get()].push(id),
+                Entry::Vacant(at) => {
+                    at.insert(layers.len());
+                    layers.push(vec![id]);
+                }
+            },
+            None => layers.push(vec![id]),
+        }
+    }
+    for calls in &mut layers {
+        calls.sort_by_key(|id| graph.node(*id).shared.as_ref().map(|call| call.number));
+    }
+    layers
+}
+
+/// What the file calls each node: layer and number of the call.
+fn references(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Vec<(String, usize)> {
+    let mut names = vec![(String::new(), 0); quantized.graph.nodes.len()];
+    for calls in layers {
+        for (number, id) in calls.iter().enumerate() {
+            names[id.0] = (layer_name(quantized, calls[0]), number);
+        }
+    }
+    names
+}
+
+/// The name of a node's layer in the file.
+fn layer_name(quantized: &QuantGraph, id: NodeId) -> String {
+    match &quantized.graph.node(id).shared {
+        Some(call) => call.layer.clone(),
+        None => quantized.quant_name(id),
+    }
+}
+
 /// The bytes of a quantized model's file.
 pub(super) fn write(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Error> {
+    let layers = file_layers(&quantized.graph);
     let mut root = Tree::default();
     root.text("backend", "tensorflow");
     root.text("keras_version", KERAS_VERSION);
-    root.ascii("model_config", &python::dumps(&model_config(quantized)));
+    root.ascii("model_config", &python::dumps(&model_config(quantized, &layers)));
     let weights = root.group("model_weights");
     weights.ascii("backend", "tensorflow");
     weights.ascii("keras_version", KERAS_VERSION);
-    weights.list("layer_names", quantized.graph.ids().map(|id| quantized.quant_name(id)).collect());
+    weights.list("layer_names", layers.iter().map(|calls| layer_name(quantized, calls[0])).collect());
     weights.group("top_level_model_weights").list("weight_names", Vec::new());
-    for id in quantized.graph.ids() {
-        let name = quantized.quant_name(id);
+    for calls in &layers {
+        let name = layer_name(quantized, calls[0]);
         let group = weights.group(&name);
-        let data = layer_data(quantized, id);
+        let data = layer_data(quantized, calls[0]);
         let paths: Vec<String> = data.iter().map(|(short, _)| format!("{name}/{short}:0")).collect();
         group.list("weight_names", paths.clone());
         for (path, (_, data)) in paths.iter().zip(data) {
@@ -149,11 +200,12 @@ fn state_shape(node: &Node, prefix: &str, q: &Quantizer) -> Vec<usize> {
     Channels::variable_shape(&shape, q.params.channel_axis)
 }
 
-fn model_config(quantized: &QuantGraph) -> Value {
+fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Value {
     let graph = &quantized.graph;
+    let names = references(quantized, layers);
     let ends =
-        |ids: &[NodeId]| -> Vec<Value> { ids.iter().map(|id| json!([quantized.quant_name(*id), 0, 0])).collect() };
-    let layers: Vec<Value> = graph.ids().map(|id| layer_config(quantized, id)).collect();
+        |ids: &[NodeId]| -> Vec<Value> { ids.iter().map(|id| json!([names[id.0].0, names[id.0].1, 0])).collect() };
+    let layers: Vec<Value> = layers.iter().map(|calls| layer_config(quantized, calls, &names)).collect();
     json!({
         "class_name": "Functional",
         "config": {
@@ -166,12 +218,59 @@ fn model_config(quantized: &QuantGraph) -> Value {
     })
 }
 
-fn layer_config(quantized: &QuantGraph, id: NodeId) -> Value {
+/// The inbound node of a call: its tensors, each with the keyword arguments.
+fn inbound(node: &Node, names: &[(String, usize)]) -> Value {
+    let tensor = |k: usize| node.inputs.get(k).map(|id| json!([names[id.0].0, names[id.0].1, 0]));
+    let function = matches!(node.op, Op::TfOp(_));
+    let Some(call) = node.extras.get(CALL) else {
+        let mut tensors: Vec<Value> = (0..node.inputs.len()).filter_map(tensor).map(|t| with(t, &json!({}))).collect();
+        // The arguments of a function are no list, unlike those of a layer.
+        return if function && tensors.len() == 1 { tensors.remove(0) } else { Value::Array(tensors) };
+    };
+    // Tensors among the keyword arguments are written like the positional ones, without arguments of their own.
+    fn resolve(value: &Value, tensor: &dyn Fn(usize) -> Option<Value>) -> Value {
+        match value {
+            Value::Array(items) => items.iter().map(|v| resolve(v, tensor)).collect(),
+            Value::Object(o) => match o.get(TENSOR).and_then(Value::as_u64).and_then(|k| tensor(k as usize)) {
+                Some(found) => found,
+                None => Value::Object(o.iter().map(|(k, v)| (k.clone(), resolve(v, tensor))).collect()),
+            },
+            other => other.clone(),
+        }
+    }
+    let kwargs = resolve(call.get("kwargs").unwrap_or(&json!({})), &tensor);
+    let argument = |value: &Value| match resolve(value, &tensor) {
+        found if value.get(TENSOR).is_some() => with(found, &kwargs),
+        constant => json!(["_CONSTANT_VALUE", -1, constant, kwargs]),
+    };
+    let args = call.get("args").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    match args {
+        [Value::Array(list)] => list.iter().map(argument).collect(),
+        [one] if function => argument(one),
+        args => args.iter().map(argument).collect(),
+    }
+}
+
+/// A tensor's reference with the keyword arguments behind it.
+fn with(mut reference: Value, kwargs: &Value) -> Value {
+    if let Some(parts) = reference.as_array_mut() {
+        parts.push(kwargs.clone());
+    }
+    reference
+}
+
+fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usize)]) -> Value {
+    let id = calls[0];
     let node = quantized.graph.node(id);
-    let name = quantized.quant_name(id);
-    let inbound: Vec<Value> = node.inputs.iter().map(|i| json!([quantized.quant_name(*i), 0, 0, {}])).collect();
-    let nodes = if inbound.is_empty() { json!([]) } else { json!([inbound]) };
-    let (class, config) = match (quantized.layers.get(&id), &node.op) {
+    let name = layer_name(quantized, id);
+    let nodes: Vec<Value> = calls
+        .iter()
+        .map(|id| quantized.graph.node(*id))
+        .filter(|n| !n.inputs.is_empty())
+        .map(|n| inbound(n, names))
+        .collect();
+    let custom = matches!(node.op, Op::Custom(_));
+    let (mut class, mut config) = match (quantized.layers.get(&id), &node.op) {
         (quant, Op::Quantize(_)) => {
             let params = quant.and_then(|q| q.output.as_ref()).map(|q| &q.params);
             let quantizer = json!({ "class_name": "Vitis>Pof2SQuantizer", "config": params });
@@ -188,12 +287,21 @@ fn layer_config(quantized: &QuantGraph, id: NodeId) -> Value {
             let layer = json!({ "class_name": registered(node.op.class()), "config": inner });
             let config = json!({
                 "name": name, "trainable": true, "dtype": "float32", "layer": layer,
-                "quantize_config": quantize_config(quant), "mode": MODE,
+                "quantize_config": quantize_config(quant), "mode": if custom { CUSTOM_MODE } else { MODE },
             });
             ("Vitis>QuantizeWrapper", config)
         }
-        (None, _) => (registered(node.op.class()), Value::Object(config::keras(node))),
+        (None, _) => {
+            let mut config = config::keras(node);
+            config.insert("name".into(), json!(name));
+            (registered(node.op.class()), Value::Object(config))
+        }
     };
+    if custom {
+        let layer = json!({ "class_name": class, "config": config });
+        config = json!({ "name": name, "trainable": true, "dtype": "float32", "layer": layer });
+        class = "Vitis>CustomOpWrapper";
+    }
     json!({ "class_name": class, "config": config, "name": name, "inbound_nodes": nodes })
 }
 
@@ -222,54 +330,73 @@ struct Wrapped<'a> {
 }
 
 impl<'a> Wrapped<'a> {
-    fn of(layer: &'a LayerConfig) -> Result<Self, String> {
-        let inner = layer.config.get("layer").ok_or("its wrapper has no layer")?;
+    /// The layer inside the wrapper of this name and config.
+    fn of(wrapper: &str, config: &'a Map<String, Value>) -> Result<Self, String> {
+        let inner = Self::any(config)?;
+        if format!("quant_{}", inner.name) != wrapper {
+            return Err(format!("it wraps `{0}`, and its name is not quant_{0}", inner.name));
+        }
+        Ok(inner)
+    }
+
+    fn any(config: &'a Map<String, Value>) -> Result<Self, String> {
+        let inner = config.get("layer").ok_or("its wrapper has no layer")?;
         let class = inner.get("class_name").and_then(Value::as_str).ok_or("its wrapped layer has no class")?;
         let config = inner.get("config").and_then(Value::as_object).ok_or("its wrapped layer has no config")?;
         let name = config.get("name").and_then(Value::as_str).ok_or("its wrapped layer has no name")?;
-        if format!("quant_{name}") != layer.name {
-            return Err(format!("it wraps `{name}`, and its name is not quant_{name}"));
-        }
-        Ok(Self { name, class: unregistered(class), config })
+        Ok(Self { name, class, config })
     }
 }
 
 /// A quantized model from its file.
-pub(super) fn read(mut config: ModelConfig, file: &H5, options: &LoadOptions) -> Result<QuantGraph, Error> {
-    config.override_shapes(options)?;
-    let mut builder = Builder::new(&config.name);
+pub(super) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> Result<QuantGraph, Error> {
+    model.override_shapes(options)?;
+    let flat = Flat::new(&model)?;
+    let mut builder = Builder::new(&model.name, &flat, options);
     let mut layers = Vec::new();
-    for layer in config.sorted()? {
+    for call in &flat.calls {
+        let FlatLayer { path, config: layer, calls, .. } = &flat.layers[call.layer];
         let fail = |message: String| Error::layer(&layer.name, &layer.class, message);
-        let mut weights = LayerWeights::new(file, "model_weights", &layer.name);
-        let (id, config, quant) = match layer.class.as_str() {
+        let mut weights = LayerWeights::new(file, "model_weights", path);
+        // A custom layer has a wrapper of its own, around the quantizing one if it is quantized.
+        let (class, config) = match layer.class.as_str() {
+            "Vitis>CustomOpWrapper" => {
+                let inner = Wrapped::any(&layer.config).map_err(fail)?;
+                (inner.class, inner.config)
+            }
+            class => (class, &layer.config),
+        };
+        let wrapped = matches!(class, "Vitis>QuantizeWrapper" | "Vitis>VitisQuantize");
+        if wrapped && (*calls > 1 || path.len() > 1) {
+            return Err(fail("a quantized layer is applied once, in the outermost model".into()));
+        }
+        let (id, quant) = match class {
             "Vitis>QuantizeWrapper" => {
-                let inner = Wrapped::of(layer).map_err(fail)?;
-                let op = builder.op(inner.name, inner.class, inner.config, &layer.inputs, &mut weights)?;
-                let id = builder.add(&layer.name, inner.name, op, &layer.inputs)?;
-                let node = builder.graph.node(id);
-                let quant = wrapped_quant(node, layer, inner.config, &mut weights).map_err(fail)?;
-                (id, inner.config, Some(quant))
+                let inner = Wrapped::of(&layer.name, config).map_err(fail)?;
+                let op = builder.op(inner.name, unregistered(inner.class), inner.config, call, &mut weights)?;
+                let id = builder.add(inner.name, op, inner.config, call)?;
+                let quant = wrapped_quant(builder.graph.node(id), config, inner.config, &mut weights).map_err(fail)?;
+                (id, Some(quant))
             }
             "Vitis>VitisQuantize" => {
-                let op = builder.op(&layer.name, "VitisQuantize", &layer.config, &layer.inputs, &mut weights)?;
-                let id = builder.add(&layer.name, &layer.name, op, &layer.inputs)?;
+                let op = builder.op(&layer.name, "VitisQuantize", config, call, &mut weights)?;
+                let id = builder.add(&layer.name, op, config, call)?;
                 let quantizer = standalone(layer, &builder.graph.node(id).shape, &mut weights).map_err(fail)?;
-                (id, &layer.config, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::transparent() }))
+                (id, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::transparent() }))
             }
             class => {
                 let class = if registered(unregistered(class)) == class { unregistered(class) } else { class };
-                let op = builder.op(&layer.name, class, &layer.config, &layer.inputs, &mut weights)?;
-                (builder.add(&layer.name, &layer.name, op, &layer.inputs)?, &layer.config, None)
+                let name = &flat.layers[call.layer].name;
+                let op = match builder.earlier(call) {
+                    Some(op) => op,
+                    None => builder.op(name, class, config, call, &mut weights)?,
+                };
+                (builder.add(name, op, config, call)?, None)
             }
         };
-        let graph = &mut builder.graph;
-        graph.node_mut(id).origin = vec![graph.node(id).name.clone()];
-        graph.node_mut(id).extras = extras(&graph.node(id).op, config);
         layers.extend(quant.map(|q| (id, q)));
     }
-    builder.set_ends(&config.inputs, &config.outputs)?;
-    let mut graph = builder.graph;
+    let mut graph = builder.finish();
     let renumbered = graph.normalize();
     graph.verify()?;
     let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
@@ -279,12 +406,12 @@ pub(super) fn read(mut config: ModelConfig, file: &H5, options: &LoadOptions) ->
 /// Quantizers of a wrapper, with their calibrated state.
 fn wrapped_quant(
     node: &Node,
-    layer: &LayerConfig,
+    wrapper: &Map<String, Value>,
     inner: &Map<String, Value>,
     weights: &mut LayerWeights<'_>,
 ) -> Result<LayerQuant, String> {
     let op = &node.op;
-    let config = layer.config.get("quantize_config").ok_or("its wrapper has no quantize_config")?;
+    let config = wrapper.get("quantize_config").ok_or("its wrapper has no quantize_config")?;
     let entry = match config.get("class_name").and_then(Value::as_str) {
         Some("Vitis>NoQuantizeConfig") => return Ok(LayerQuant::transparent()),
         Some("Vitis>VitisQuantizeConfig") => config.get("config").and_then(Value::as_object).cloned(),

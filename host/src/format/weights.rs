@@ -13,7 +13,9 @@ const MAX_RANDOM: usize = 1 << 28;
 /// Weights of a whole model.
 pub(super) trait ModelWeights {
     /// The weights of one layer.
-    fn layer(&self, name: &str, class: &str) -> Box<dyn WeightSource + '_>;
+    ///
+    /// `path` are the names of the models around it and its own.
+    fn layer(&self, path: &[&str], class: &str) -> Box<dyn WeightSource + '_>;
 }
 
 /// Random weights of a plausible size: activations keep their magnitude from layer to layer.
@@ -32,9 +34,9 @@ impl RandomWeights {
 }
 
 impl ModelWeights for RandomWeights {
-    fn layer(&self, name: &str, class: &str) -> Box<dyn WeightSource + '_> {
+    fn layer(&self, path: &[&str], class: &str) -> Box<dyn WeightSource + '_> {
         Box::new(RandomLayer {
-            stream: hash(self.seed, name),
+            stream: path.iter().fold(self.seed, |seed, name| hash(seed, name)),
             transposed: class == "Conv2DTranspose",
             left: &self.left,
         })
@@ -120,7 +122,7 @@ mod tests {
     #[test]
     fn random_weights_are_reproducible_and_of_plausible_size() {
         let take = |seed: u64, layer: &str, class: &str, name: &str, shape: &[usize]| {
-            RandomWeights::new(seed).layer(layer, class).take(name, shape).unwrap()
+            RandomWeights::new(seed).layer(&[layer], class).take(name, shape).unwrap()
         };
         let kernel = take(1, "conv", "Conv2D", "kernel", &[3, 3, 16, 64]);
         assert_eq!(kernel, take(1, "conv", "Conv2D", "kernel", &[3, 3, 16, 64]));
@@ -143,10 +145,10 @@ mod tests {
     #[test]
     fn a_model_has_a_limit() {
         let weights = RandomWeights::new(0);
-        let refused = |shape: &[usize]| weights.layer("a", "Dense").take("kernel", shape).unwrap_err();
+        let refused = |shape: &[usize]| weights.layer(&["a"], "Dense").take("kernel", shape).unwrap_err();
         assert!(refused(&[usize::MAX, 2]).contains("more than"));
         assert!(refused(&[1 << 24, 1 << 24]).contains("more than"));
-        weights.layer("a", "Dense").take("kernel", &[10, 10]).unwrap();
+        weights.layer(&["a"], "Dense").take("kernel", &[10, 10]).unwrap();
         assert_eq!(weights.left.get(), MAX_RANDOM - 100);
     }
 }

@@ -171,7 +171,7 @@ impl Layer for DpuLayerNorm {
             }
         }
     }
-    fn weights(&self) -> Vec<(&'static str, &Tensor)> {
+    fn weights(&self) -> Vec<(&str, &Tensor)> {
         self.norm.weights()
     }
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {

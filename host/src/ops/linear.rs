@@ -151,11 +151,23 @@ impl Conv2D {
     }
 }
 
+impl Conv2D {
+    /// [`Layer::eval`] with a window of another padding.
+    pub(crate) fn over(&self, x: &Tensor, weights: &[&Tensor], window: &Window) -> Tensor {
+        let dims = [x.shape()[1], x.shape()[2], x.shape()[3]];
+        let out = window_output(window, dims, weights[0].shape()[3]);
+        let g = geometry(window, dims, out, self.groups);
+        let packed = kernel::PackedF32::new(weights[0].data(), &g);
+        let bias = weights.get(1).map(|b| b.data());
+        per_image(x, out, |x, y| kernel::conv_f32(&packed, &g, x, bias, y))
+    }
+}
+
 /// The batched output of a convolution-like layer: `run(geometry, image, output)` for every image, on all cores.
 pub(super) fn per_image(input: &Tensor, out: [usize; 3], run: impl Fn(&[f32], &mut [f32]) + Sync) -> Tensor {
     use rayon::prelude::*;
     let n = input.shape()[0];
-    let mut output = Tensor::zeros(&[n, out[0], out[1], out[2]]);
+    let mut output = Tensor::scratch(&[n, out[0], out[1], out[2]]);
     let (from, to) = (input.data().len() / n.max(1), out.iter().product::<usize>());
     if from > 0 && to > 0 {
         input
@@ -205,14 +217,8 @@ impl Layer for Conv2D {
         self.w.activation
     }
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
-        let x = inputs[0];
-        let dims = [x.shape()[1], x.shape()[2], x.shape()[3]];
-        let window = self.window(&dims).unwrap_or(Window::POINT);
-        let out = window_output(&window, dims, weights[0].shape()[3]);
-        let g = geometry(&window, dims, out, self.groups);
-        let packed = kernel::PackedF32::new(weights[0].data(), &g);
-        let bias = weights.get(1).map(|b| b.data());
-        per_image(x, out, |x, y| kernel::conv_f32(&packed, &g, x, bias, y))
+        let window = self.window(&inputs[0].shape()[1..]).unwrap_or(Window::POINT);
+        self.over(inputs[0], weights, &window)
     }
     fn to_keras(&self) -> Map<String, Value> {
         self.w.settings(json!({
@@ -284,13 +290,8 @@ impl Layer for DepthwiseConv2D {
         self.w.activation
     }
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
-        let x = inputs[0];
-        let dims = [x.shape()[1], x.shape()[2], x.shape()[3]];
-        let window = self.window(&dims).unwrap_or(Window::POINT);
-        let out = window_output(&window, dims, weights[0].shape()[2] * weights[0].shape()[3]);
-        let g = geometry(&window, dims, out, dims[2]);
-        let bias = weights.get(1).map(|b| b.data());
-        per_image(x, out, |x, y| kernel::depthwise_f32(&g, weights[0].data(), x, bias, y))
+        let window = self.window(&inputs[0].shape()[1..]).unwrap_or(Window::POINT);
+        self.over(inputs[0], weights, &window)
     }
     fn to_keras(&self) -> Map<String, Value> {
         let k = self.w.kernel.shape();
@@ -301,6 +302,17 @@ impl Layer for DepthwiseConv2D {
     }
     fn macs(&self, output: &[usize]) -> u64 {
         (output.iter().product::<usize>() * self.w.kernel.shape()[..2].iter().product::<usize>()) as u64
+    }
+}
+
+impl DepthwiseConv2D {
+    /// [`Layer::eval`] with a window of another padding.
+    pub(crate) fn over(&self, x: &Tensor, weights: &[&Tensor], window: &Window) -> Tensor {
+        let dims = [x.shape()[1], x.shape()[2], x.shape()[3]];
+        let out = window_output(window, dims, weights[0].shape()[2] * weights[0].shape()[3]);
+        let g = geometry(window, dims, out, dims[2]);
+        let bias = weights.get(1).map(|b| b.data());
+        per_image(x, out, |x, y| kernel::depthwise_f32(&g, weights[0].data(), x, bias, y))
     }
 }
 

@@ -182,6 +182,8 @@ pub struct Rescaling {
     pub scale: Vec<f32>,
     /// One offset, or one per channel.
     pub offset: Vec<f32>,
+    /// Both as the config has them, in f64.
+    settings: Map<String, Value>,
 }
 
 impl Rescaling {
@@ -202,7 +204,9 @@ impl Rescaling {
                 n => Err(format!("its {key} has {n} values for {channels} channels")),
             }
         };
-        Ok(Self { scale: list("scale", 1.0)?, offset: list("offset", 0.0)? })
+        let given = |key: &str, default: f64| (key.to_owned(), config.get(key).cloned().unwrap_or(json!(default)));
+        let settings = Map::from_iter([given("scale", 1.0), given("offset", 0.0)]);
+        Ok(Self { scale: list("scale", 1.0)?, offset: list("offset", 0.0)?, settings })
     }
 }
 
@@ -236,7 +240,7 @@ impl Layer for Rescaling {
         out
     }
     fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "scale": as_config(&self.scale), "offset": as_config(&self.offset) }))
+        self.settings.clone()
     }
 }
 

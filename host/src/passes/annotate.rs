@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::Error;
-use crate::ir::{Graph, NodeId};
+use crate::ir::{Graph, Node, NodeId};
 use crate::ops::{ActivationFn, Op, Quantize};
 use crate::quant::{ActivationQuant, LayerQuant, QuantGraph, Quantizer};
 use crate::strategy::{self, Strategy};
@@ -29,6 +29,11 @@ fn relu_like(op: &Op) -> bool {
 /// Layers that are quantized only together with the one before them.
 fn is_activation(op: &Op) -> bool {
     matches!(op, Op::Relu(_) | Op::LeakyRelu(_) | Op::Activation(_))
+}
+
+/// Functions whose results the vendor's tool quantizes.
+fn is_quantized_function(node: &Node) -> bool {
+    matches!(&node.op, Op::TfOp(f) if ["linalg.matmul", "math.truediv", "__operators__.add"].contains(&f.function.as_str()))
 }
 
 /// Finds every activation that directly follows a layer which nothing else reads, and says who carries the quantizer.
@@ -114,8 +119,11 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
         }
     }
     let uses = graph.uses();
-    let is_float =
-        |id: NodeId| !layers.contains_key(&id) && !matches!(graph.node(id).op, Op::Input(_) | Op::Quantize(_));
+    // A shared layer matches no pattern, this one neither.
+    let is_float = |id: NodeId| {
+        let node = graph.node(id);
+        !layers.contains_key(&id) && node.shared.is_none() && !matches!(node.op, Op::Input(_) | Op::Quantize(_))
+    };
     // Behind the model's inputs, or where the user's part of the model begins: behind a layer that stays float itself,
     // and before one that is quantized.
     let chosen: Vec<NodeId> = strategy.layer_list("input_layers").iter().filter_map(|n| graph.find(n)).collect();
@@ -135,14 +143,22 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
         }
     }
     let input = Quantizer::new(strategy.input_quantizer()?);
+    // Sums, quotients and products of matrices that are written as functions, with settings that the user can't change.
+    let functions: Vec<NodeId> =
+        graph.ids().filter(|id| graph.is_candidate(*id) && is_quantized_function(graph.node(*id))).collect();
+    let fixed = Quantizer::new(strategy::params(&json!({
+        "quantizer_type": "Pof2SQuantizer", "quantizer_params": { "bit_width": 8, "method": 1, "round_mode": 1 },
+    }))?);
+    let functions = functions.into_iter().map(|id| (id, fixed.clone()));
+    let points = points.into_iter().map(|id| (id, input.clone()));
     let mut inserted = BTreeSet::new();
-    for producer in points {
+    for (producer, own) in functions.chain(points) {
         if !inserted.insert(producer) {
             continue;
         }
         let (name, origin) = (format!("quant_{}", graph.node(producer).name), graph.node(producer).origin.clone());
         let quantize = graph.insert_after(producer, name, Op::Quantize(Quantize), origin)?;
-        layers.insert(quantize, LayerQuant { output: Some(input.clone()), ..LayerQuant::transparent() });
+        layers.insert(quantize, LayerQuant { output: Some(own), ..LayerQuant::transparent() });
     }
     let renumbered = graph.normalize();
     graph.verify()?;

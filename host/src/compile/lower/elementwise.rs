@@ -76,9 +76,9 @@ impl Context<'_> {
     /// The ALU's hard sigmoid.
     pub(super) fn hard_sigmoid(&self, op: &IntOp, shift: i32) -> Result<Plan, String> {
         let input = op.inputs[0];
-        let (ipos, opos) = (position(self.graph, input).0, position(self.graph, op.output).0);
+        let ipos = position(self.graph, input).0;
         // It has no clamp at one. The largest input, 127, is below 3 from position 6 on; else saturation has to do it.
-        let one = if ipos >= 6 { 7 } else { opos };
+        let one = if ipos >= 6 { 7 } else { 14 + i32::from(ipos) - shift };
         let facts = Facts { shift_cut: shift, sigmoid_in: ipos, sigmoid_out: one, ..one_operand() };
         let facts = Facts { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], ..facts };
         self.check(Unit::Pool, &facts)?;

@@ -40,6 +40,10 @@ impl Context<'_> {
     /// Each pixel is saved as often as it is repeated.
     pub(super) fn upsample(&self, op: &IntOp, factor: [usize; 2], shift: i32) -> Result<Plan, String> {
         let (dims, out) = (self.dims(op.inputs[0])?, self.dims(op.output)?);
+        if factor.iter().try_fold(1, |n: usize, f| n.checked_mul(*f)).is_none_or(|n| n > MAX_REPEATS) {
+            let [y, x] = factor;
+            return Err(format!("each pixel {y} × {x} times; up to {MAX_REPEATS} SAVEs of a pixel are made"));
+        }
         let [fy, fx] = factor.map(|f| f as u32);
         let spots = || (0..fy).flat_map(|y| (0..fx).map(move |x| [y, x, 0]));
         let whole = self.outputs(op.output, out);
@@ -107,6 +111,9 @@ impl Context<'_> {
         Ok(self.copy(self.dense(op.inputs[0], own), own, vec![output], 0)?.into())
     }
 }
+
+/// Most SAVEs of one pixel.
+const MAX_REPEATS: usize = 256;
 
 /// An axis of a shape of `rank` dimensions as one of `[h, w, c]`.
 pub(in crate::compile) fn image_axis(rank: usize, axis: usize) -> Result<usize, String> {

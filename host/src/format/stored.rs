@@ -1,0 +1,236 @@
+//! Weights in HDF5 files: as `model.save("FILE.h5")` lays them out, and as a `.keras` archive does.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::h5::H5;
+use super::model::ModelConfig;
+use super::weights::ModelWeights;
+use crate::ops::WeightSource;
+use crate::tensor::Tensor;
+
+impl ModelWeights for H5 {
+    fn layer(&self, path: &[&str], _: &str) -> Box<dyn WeightSource + '_> {
+        let root = if self.has_group("model_weights") { "model_weights" } else { "/" };
+        Box::new(LayerWeights::new(self, root, path))
+    }
+}
+
+/// The weights of one layer in an `.h5` file: an outer layer has a group, which lists the weights of all layers inside.
+pub(super) struct LayerWeights<'a> {
+    file: &'a H5,
+    group: String,
+    /// Names of the layer and the models around it, but for the outermost, which is the group.
+    inner: Vec<String>,
+    /// Paths below the group; read when the first weight is asked for.
+    names: Option<Vec<String>>,
+}
+
+impl<'a> LayerWeights<'a> {
+    pub(super) fn new(file: &'a H5, root: &str, path: &[&str]) -> Self {
+        let (outer, inner) = path.split_first().map_or(("", &[][..]), |(outer, inner)| (*outer, inner));
+        let inner = inner.iter().map(|name| (*name).to_owned()).collect();
+        Self { file, group: format!("{}/{outer}", root.trim_end_matches('/')), inner, names: None }
+    }
+
+    /// Paths of the layer's weights as the file lists them.
+    pub(super) fn names(&mut self) -> Result<&[String], String> {
+        if self.names.is_none() {
+            let mut names = self.file.strings(&self.group, "weight_names")?.unwrap_or_default();
+            // The longest match wins: in another model inside, a layer may have the same name.
+            let score = |path: &str| {
+                let folders = path.rsplit('/').skip(1);
+                folders.zip(self.inner.iter().rev()).take_while(|(folder, name)| folder == name).count()
+            };
+            if !self.inner.is_empty() {
+                let best = names.iter().map(|n| score(n)).max().unwrap_or(0);
+                names.retain(|n| best > 0 && score(n) == best);
+            }
+            self.names = Some(names);
+        }
+        Ok(self.names.as_deref().unwrap_or_default())
+    }
+}
+
+/// The last part of a weight's path, without the output number.
+fn short_name(path: &str) -> &str {
+    let last = path.rsplit('/').next().unwrap_or(path);
+    last.strip_suffix(":0").unwrap_or(last)
+}
+
+impl WeightSource for LayerWeights<'_> {
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, String> {
+        let nested = !self.inner.is_empty();
+        let names = self.names()?;
+        let mut found = names.iter().filter(|n| short_name(n) == name);
+        let Some(path) = found.next().cloned() else {
+            let known: Vec<&str> = names.iter().map(|n| short_name(n)).collect();
+            return Err(format!("its weight `{name}` is not in the file, which has [{}] for it", known.join(", ")));
+        };
+        if nested && found.next().is_some() {
+            return Err(format!("the file has several weights `{name}` that may be its own"));
+        }
+        checked(self.file.floats(&format!("{}/{path}", self.group))?, name, shape)
+    }
+
+    fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
+        // The state of quantizers follows the first of their variables.
+        let names = self.names()?.iter().take_while(|n| short_name(n) != "optimizer_step").cloned().collect::<Vec<_>>();
+        let layer = self.inner.last().map_or_else(|| self.group.rsplit('/').next().unwrap_or_default(), String::as_str);
+        let read = |path: &String| {
+            let below =
+                path.split_once('/').filter(|(first, _)| *first == layer).map_or(path.as_str(), |(_, rest)| rest);
+            let name = below.strip_suffix(":0").unwrap_or(below);
+            let tensor = self.file.floats(&format!("{}/{path}", self.group))?;
+            let shape = tensor.shape().to_vec();
+            Ok((name.to_owned(), checked(tensor, name, &shape)?))
+        };
+        names.iter().map(read).collect()
+    }
+}
+
+/// The weight, if it has the shape and only finite values.
+fn checked(tensor: Tensor, name: &str, shape: &[usize]) -> Result<Tensor, String> {
+    if tensor.shape() != shape {
+        return Err(format!("its weight `{name}` has shape {:?}, {shape:?} is expected", tensor.shape()));
+    }
+    if let Some(i) = tensor.data().iter().position(|v| !v.is_finite()) {
+        return Err(format!("its weight `{name}` has the value {} at index {i}", tensor.data()[i]));
+    }
+    Ok(tensor)
+}
+
+/// Weights as Keras' archives hold them: a group for each layer, named by its class, with numbered variables.
+pub(super) struct Store {
+    file: H5,
+    /// Groups by the path of their layer, names joined by a separator that no name has.
+    groups: HashMap<String, String>,
+}
+
+const SEPARATOR: &str = "\u{0}";
+
+impl Store {
+    /// Finds the groups of all layers of a model.
+    pub(super) fn new(file: H5, model: &ModelConfig) -> Result<Self, String> {
+        let mut groups = HashMap::new();
+        find(&file, model, "", &[], &mut groups)?;
+        Ok(Self { file, groups })
+    }
+}
+
+impl ModelWeights for Store {
+    fn layer(&self, path: &[&str], _: &str) -> Box<dyn WeightSource + '_> {
+        let group = self.groups.get(&path.join(SEPARATOR)).map(String::as_str);
+        Box::new(StoredLayer { file: &self.file, group, next: 0 })
+    }
+}
+
+/// Where the layers of a model are, by writer.
+const CONTAINERS: [&str; 3] = ["layers", "_layer_checkpoint_dependencies", "_self_tracked_trackables"];
+
+fn find(
+    file: &H5,
+    model: &ModelConfig,
+    prefix: &str,
+    path: &[&str],
+    groups: &mut HashMap<String, String>,
+) -> Result<(), String> {
+    let container = CONTAINERS.iter().map(|name| format!("{prefix}{name}")).find(|group| file.has_group(group));
+    // A model without weights may have none.
+    let Some(container) = container else { return Ok(()) };
+    let children = file.groups(&container)?;
+    // Newer writers note the layer's name; all of them name groups by class and number them in layer order.
+    let mut by_name: HashMap<String, &str> = HashMap::new();
+    let mut by_class: HashMap<&str, BTreeMap<usize, &str>> = HashMap::new();
+    for child in &children {
+        let noted = file.string(&format!("{container}/{child}/vars"), "name").ok().flatten();
+        by_name.extend(noted.map(|name| (name, child.as_str())));
+        by_class.entry(child).or_default().insert(0, child);
+        if let Some((class, number)) = child.rsplit_once('_')
+            && let Ok(number) = number.parse()
+        {
+            by_class.entry(class).or_default().insert(number, child);
+        }
+    }
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for layer in &model.layers {
+        // An inner model's class is its Python class; its config's may be a subclass that is saved under its own name.
+        let class = snake_case(&layer.class);
+        let count = seen.entry(class.clone()).or_default();
+        let numbered = by_class.get(class.as_str()).and_then(|all| all.values().nth(*count));
+        *count += 1;
+        let Some(child) = by_name.get(&layer.name).or(numbered) else { continue };
+        let group = format!("{container}/{child}");
+        let own: Vec<&str> = path.iter().copied().chain([layer.name.as_str()]).collect();
+        if let Some(inner) = &layer.inner {
+            find(file, inner, &format!("{group}/"), &own, groups)?;
+        }
+        groups.insert(own.join(SEPARATOR), group);
+    }
+    Ok(())
+}
+
+/// Keras' snake case of a class name: an underscore before each capital that begins a word.
+fn snake_case(class: &str) -> String {
+    let class = class.rsplit('>').next().unwrap_or(class);
+    let chars: Vec<char> = class.chars().filter(|c| c.is_alphanumeric() || *c == '_').collect();
+    let at = |i: usize| chars.get(i).copied().unwrap_or(' ');
+    let mut out = String::new();
+    for (i, c) in chars.iter().enumerate() {
+        let word = c.is_ascii_uppercase() && at(i + 1).is_ascii_lowercase();
+        let after_small = c.is_ascii_uppercase() && i > 0 && at(i - 1).is_ascii_lowercase();
+        if i > 0 && (word || after_small) {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+struct StoredLayer<'a> {
+    file: &'a H5,
+    group: Option<&'a str>,
+    /// Number of the next variable: they are numbered in Keras' order, in which a layer asks for them.
+    next: usize,
+}
+
+impl WeightSource for StoredLayer<'_> {
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, String> {
+        let group = self.group.ok_or_else(|| format!("its weight `{name}` is not in the file"))?;
+        let path = format!("{group}/vars/{}", self.next);
+        self.next += 1;
+        checked(self.file.floats(&path)?, name, shape)
+    }
+
+    fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
+        let Some(group) = self.group else { return Ok(Vec::new()) };
+        let count = self.file.datasets(&format!("{group}/vars"))?.len();
+        let read = |i: usize| {
+            let tensor = self.file.floats(&format!("{group}/vars/{i}"))?;
+            let (name, shape) = (format!("w{i}"), tensor.shape().to_vec());
+            checked(tensor, &name, &shape).map(|tensor| (name, tensor))
+        };
+        (0..count).map(read).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::snake_case;
+
+    #[test]
+    fn class_names_become_groups() {
+        let table = [
+            ("Conv2D", "conv2d"),
+            ("SeparableConv2D", "separable_conv2d"),
+            ("ReLU", "re_lu"),
+            ("PReLU", "p_re_lu"),
+            ("LeakyReLU", "leaky_re_lu"),
+            ("BatchNormalization", "batch_normalization"),
+            ("GlobalAveragePooling2D", "global_average_pooling2d"),
+            ("package>MyLayer", "my_layer"),
+        ];
+        for (class, want) in table {
+            assert_eq!(snake_case(class), want);
+        }
+    }
+}

@@ -1,0 +1,635 @@
+//! TensorFlow functions as layers: what operators and `tf.…` calls on Keras tensors record.
+
+use serde_json::{Map, Value, json};
+
+use super::{ActivationFn, Config, Layer, WeightSource, array, settings};
+use crate::tensor::Tensor;
+
+/// Key of the arguments in the config that a reader hands over: `{"args": […], "kwargs": {…}}`, in which
+/// `{"tensor": k}` is the k-th input.
+pub(crate) const CALL: &str = "call";
+
+/// Key of a tensor among the arguments.
+pub(crate) const TENSOR: &str = "tensor";
+
+/// An operand of a function.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operand {
+    /// The node's input of this index.
+    Tensor(usize),
+    /// A constant, a scalar or an array.
+    Constant(Tensor),
+}
+
+/// A TensorFlow function of tensors and constants.
+#[derive(Clone, Debug)]
+pub struct TfOp {
+    /// The function's name below `tf.`, such as `math.multiply`.
+    pub function: String,
+    /// Its operands in argument order; axes, shapes and other settings are no operands.
+    pub operands: Vec<Operand>,
+    kind: Kind,
+}
+
+/// What a function computes. Axes are TensorFlow's: 0 is the batch, negative ones count from the end.
+#[derive(Clone, Debug)]
+enum Kind {
+    Unary(fn(f32) -> f32),
+    Activation(ActivationFn),
+    LeakyRelu(f32),
+    Binary(fn(f32, f32) -> f32),
+    /// min(max(x, low), high) of three operands.
+    Clip,
+    MatMul {
+        transpose: [bool; 2],
+    },
+    Softmax(i64),
+    Reduce {
+        by: Reduction,
+        axes: Option<Vec<i64>>,
+        keep: bool,
+    },
+    Concat(i64),
+    Stack(i64),
+    Reshape(Vec<i64>),
+    Transpose(Option<Vec<i64>>),
+    ExpandDims(i64),
+    Squeeze(Vec<i64>),
+    Pad {
+        widths: Vec<(usize, usize)>,
+        value: f32,
+    },
+    Slice(Vec<Part>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reduction {
+    Mean,
+    Sum,
+    Max,
+    Min,
+}
+
+/// One element of a subscript.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// `start:stop:step`.
+    Range(Option<i64>, Option<i64>, i64),
+    /// One index; the axis goes.
+    Index(i64),
+    /// All axes that are not mentioned.
+    Ellipsis,
+    /// A new axis of 1.
+    NewAxis,
+}
+
+/// Arguments of a call, each asked for once: what remains is not understood.
+struct Arguments {
+    first: Option<Value>,
+    rest: Map<String, Value>,
+}
+
+impl Arguments {
+    fn of(config: Config<'_>) -> Result<Self, String> {
+        let call = config.get(CALL).ok_or("the arguments of its call are missing")?;
+        let args = call.get("args").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let rest = call.get("kwargs").and_then(Value::as_object).cloned().unwrap_or_default();
+        match args {
+            [first] => Ok(Self { first: Some(first.clone()), rest }),
+            [] => Ok(Self { first: None, rest }),
+            _ => Err(format!("it is called with {} arguments without names", args.len())),
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.rest.shift_remove(name).filter(|v| !v.is_null())
+    }
+
+    /// The first argument, which most writers give without its name.
+    fn first(&mut self) -> Result<Value, String> {
+        const NAMES: [&str; 11] =
+            ["x", "input", "a", "features", "tensor", "values", "t", "input_tensor", "logits", "value", "inputs"];
+        let named = || NAMES.iter().find_map(|name| self.rest.shift_remove(*name));
+        self.first.take().or_else(named).ok_or_else(|| "it is called without arguments".into())
+    }
+
+    fn operand(&mut self, name: &str) -> Result<Operand, String> {
+        operand(&self.take(name).ok_or_else(|| format!("its argument `{name}` is missing"))?)
+    }
+
+    fn integer(&mut self, name: &str, default: i64) -> Result<i64, String> {
+        self.take(name).map_or(Ok(default), |v| v.as_i64().ok_or_else(|| wrong(name, &v, "a whole number is")))
+    }
+
+    fn integers(&mut self, name: &str) -> Result<Option<Vec<i64>>, String> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let list = match &value {
+            Value::Array(list) => list.iter().map(Value::as_i64).collect(),
+            one => one.as_i64().map(|v| vec![v]),
+        };
+        list.map(Some).ok_or_else(|| wrong(name, &value, "whole numbers are"))
+    }
+
+    fn number(&mut self, name: &str, default: f32) -> Result<f32, String> {
+        self.take(name)
+            .map_or(Ok(default), |v| v.as_f64().map(|v| v as f32).ok_or_else(|| wrong(name, &v, "a number is")))
+    }
+
+    fn flag(&mut self, names: &[&str]) -> Result<bool, String> {
+        for name in names {
+            if let Some(value) = self.take(name) {
+                return value.as_bool().ok_or_else(|| wrong(name, &value, "true or false is"));
+            }
+        }
+        Ok(false)
+    }
+
+    /// Fails if an argument was given that nobody asked for.
+    fn finish(mut self) -> Result<(), String> {
+        self.rest.shift_remove("name");
+        match self.rest.iter().find(|(_, v)| !v.is_null() && **v != Value::Bool(false)) {
+            Some((name, value)) => Err(format!("its argument `{name}` = {value} is not supported")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn wrong(name: &str, value: &Value, expected: &str) -> String {
+    format!("its argument `{name}` is {value}, {expected} expected")
+}
+
+fn operand(value: &Value) -> Result<Operand, String> {
+    if let Some(k) = value.get(TENSOR).and_then(Value::as_u64) {
+        return Ok(Operand::Tensor(k as usize));
+    }
+    constant(value).map(Operand::Constant).ok_or_else(|| format!("{value} is neither a tensor nor an array of numbers"))
+}
+
+/// A number or nested lists of numbers as an array.
+pub(super) fn constant(value: &Value) -> Option<Tensor> {
+    match value {
+        Value::Array(items) => {
+            let parts = items.iter().map(constant).collect::<Option<Vec<Tensor>>>()?;
+            let inner = parts.first().map_or(&[][..], |p| p.shape());
+            let shape = [&[parts.len()], inner].concat();
+            parts.iter().all(|p| p.shape() == inner).then_some(())?;
+            Tensor::new(shape, parts.iter().flat_map(|p| p.data().iter().copied()).collect())
+        }
+        value => Tensor::new(Vec::new(), vec![value.as_f64()? as f32]),
+    }
+}
+
+/// Functions of one tensor without settings.
+const UNARY: &[(&str, Kind)] = &[
+    ("math.negative", Kind::Unary(|x| -x)),
+    ("math.abs", Kind::Unary(f32::abs)),
+    ("math.square", Kind::Unary(|x| x * x)),
+    ("math.sqrt", Kind::Unary(f32::sqrt)),
+    ("math.rsqrt", Kind::Unary(|x| 1.0 / x.sqrt())),
+    ("math.reciprocal", Kind::Unary(|x| 1.0 / x)),
+    ("math.exp", Kind::Unary(f32::exp)),
+    ("math.log", Kind::Unary(f32::ln)),
+    (
+        "math.sign",
+        Kind::Unary(|x| {
+            if x > 0.0 {
+                1.0
+            } else if x < 0.0 {
+                -1.0
+            } else {
+                x
+            }
+        }),
+    ),
+    ("math.floor", Kind::Unary(f32::floor)),
+    ("math.ceil", Kind::Unary(f32::ceil)),
+    ("math.round", Kind::Unary(f32::round_ties_even)),
+    ("identity", Kind::Unary(|x| x)),
+    ("stop_gradient", Kind::Unary(|x| x)),
+    ("nn.relu", Kind::Activation(ActivationFn::Relu)),
+    ("nn.relu6", Kind::Activation(ActivationFn::Relu6)),
+    ("nn.elu", Kind::Activation(ActivationFn::Elu)),
+    ("nn.selu", Kind::Activation(ActivationFn::Selu)),
+    ("nn.silu", Kind::Activation(ActivationFn::Swish)),
+    ("nn.swish", Kind::Activation(ActivationFn::Swish)),
+    ("nn.gelu", Kind::Activation(ActivationFn::Gelu)),
+    ("nn.softsign", Kind::Activation(ActivationFn::Softsign)),
+    ("math.softplus", Kind::Activation(ActivationFn::Softplus)),
+    ("math.sigmoid", Kind::Activation(ActivationFn::Sigmoid)),
+    ("math.tanh", Kind::Activation(ActivationFn::Tanh)),
+];
+
+/// Functions of `x` and `y` with broadcasting.
+const BINARY: &[(&str, fn(f32, f32) -> f32)] = &[
+    ("__operators__.add", |a, b| a + b),
+    ("math.add", |a, b| a + b),
+    ("math.subtract", |a, b| a - b),
+    ("math.multiply", |a, b| a * b),
+    ("math.truediv", |a, b| a / b),
+    ("math.divide", |a, b| a / b),
+    ("math.maximum", |a, b| if a > b { a } else { b }),
+    ("math.minimum", |a, b| if a < b { a } else { b }),
+    ("math.pow", libm::powf),
+    ("math.squared_difference", |a, b| (a - b) * (a - b)),
+    ("math.divide_no_nan", |a, b| if b == 0.0 { 0.0 } else { a / b }),
+];
+
+const REDUCTIONS: &[(&str, Reduction)] = &[
+    ("math.reduce_mean", Reduction::Mean),
+    ("math.reduce_sum", Reduction::Sum),
+    ("math.reduce_max", Reduction::Max),
+    ("math.reduce_min", Reduction::Min),
+];
+
+/// Functions with settings.
+const OTHER: &[&str] = &[
+    "nn.leaky_relu",
+    "nn.bias_add",
+    "clip_by_value",
+    "linalg.matmul",
+    "nn.softmax",
+    "concat",
+    "stack",
+    "reshape",
+    "transpose",
+    "expand_dims",
+    "squeeze",
+    "pad",
+    "cast",
+    "__operators__.getitem",
+];
+
+fn tables() -> impl Iterator<Item = &'static str> {
+    let (unary, binary) = (UNARY.iter().map(|(n, _)| *n), BINARY.iter().map(|(n, _)| *n));
+    unary.chain(binary).chain(REDUCTIONS.iter().map(|(n, _)| *n))
+}
+
+/// The name under which a function stands in the tables: TensorFlow has several for some.
+fn canonical(function: &str) -> String {
+    if function == "matmul" {
+        return "linalg.matmul".into();
+    }
+    let short = function.strip_prefix("compat.v1.").or_else(|| function.strip_prefix("compat.v2.")).unwrap_or(function);
+    // Functions of tf.math that are also found directly below tf or below tf.nn.
+    let last = short.rsplit('.').next().unwrap_or(short);
+    let math = format!("math.{last}");
+    let below = short == last || short == format!("nn.{last}") || short == format!("keras.backend.{last}");
+    if below && tables().any(|name| name == math) { math } else { short.to_owned() }
+}
+
+impl TfOp {
+    pub(crate) fn class(&self) -> &'static str {
+        if matches!(self.kind, Kind::Slice(_)) { "SlicingOpLambda" } else { "TFOpLambda" }
+    }
+
+    /// Whether a function is known.
+    pub(crate) fn supports(function: &str) -> bool {
+        let name = canonical(function);
+        tables().chain(OTHER.iter().copied()).any(|known| known == name)
+    }
+
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let function = config.str_or("function", "")?.to_owned();
+        let mut args = Arguments::of(config)?;
+        let first = args.first()?;
+        let mut operands = match &first {
+            // A list of tensors, unless it is an array.
+            Value::Array(list) if list.iter().any(|v| v.get(TENSOR).is_some()) => {
+                list.iter().map(operand).collect::<Result<_, _>>()?
+            }
+            one => vec![operand(one)?],
+        };
+        let name = canonical(&function);
+        let kind = if let Some((_, kind)) = UNARY.iter().find(|(n, _)| *n == name) {
+            if name == "nn.gelu" && args.flag(&["approximate"])? {
+                return Err("the approximate gelu is not supported".into());
+            }
+            args.rest
+                .shift_remove("beta")
+                .filter(|v| *v != json!(1.0))
+                .map_or(Ok(()), |v| Err(wrong("beta", &v, "1 is")))?;
+            kind.clone()
+        } else if let Some((_, f)) = BINARY.iter().find(|(n, _)| *n == name) {
+            operands.push(args.operand("y")?);
+            Kind::Binary(*f)
+        } else if let Some((_, by)) = REDUCTIONS.iter().find(|(n, _)| *n == name) {
+            Kind::Reduce { by: *by, axes: args.integers("axis")?, keep: args.flag(&["keepdims", "keep_dims"])? }
+        } else {
+            Self::other(&name, &mut args, &mut operands)?
+        };
+        args.finish()?;
+        let op = Self { function, operands, kind };
+        if op.operands.iter().any(|o| matches!(o, Operand::Tensor(k) if *k >= inputs.len())) {
+            return Err("one of its arguments is no input".into());
+        }
+        op.output_shape(inputs)?;
+        Ok(op)
+    }
+
+    fn other(name: &str, args: &mut Arguments, operands: &mut Vec<Operand>) -> Result<Kind, String> {
+        Ok(match name {
+            "nn.leaky_relu" => Kind::LeakyRelu(args.number("alpha", 0.2)?),
+            "nn.bias_add" => {
+                operands.push(args.operand("bias")?);
+                if let Some(format) = args.take("data_format").filter(|v| v.as_str() == Some("NCHW")) {
+                    return Err(wrong("data_format", &format, "NHWC is"));
+                }
+                Kind::Binary(|a, b| a + b)
+            }
+            "clip_by_value" => {
+                operands.push(args.operand("clip_value_min")?);
+                operands.push(args.operand("clip_value_max")?);
+                Kind::Clip
+            }
+            "cast" => match args.take("dtype") {
+                Some(dtype) if dtype.as_str() != Some("float32") => return Err(wrong("dtype", &dtype, "float32 is")),
+                _ => Kind::Unary(|x| x),
+            },
+            "linalg.matmul" => {
+                operands.push(args.operand("b")?);
+                Kind::MatMul { transpose: [args.flag(&["transpose_a"])?, args.flag(&["transpose_b"])?] }
+            }
+            "nn.softmax" => Kind::Softmax(args.integer("axis", -1)?),
+            "concat" => Kind::Concat(args.integer("axis", -1)?),
+            "stack" => Kind::Stack(args.integer("axis", 0)?),
+            "reshape" => Kind::Reshape(args.integers("shape")?.ok_or("its argument `shape` is missing")?),
+            "transpose" => Kind::Transpose(args.integers("perm")?),
+            "expand_dims" => Kind::ExpandDims(args.integer("axis", -1)?),
+            "squeeze" => {
+                Kind::Squeeze(args.integers("axis")?.ok_or("without `axis` it would drop a batch of one sample")?)
+            }
+            "pad" => {
+                let value = args.take("paddings").unwrap_or_default();
+                let width = |v: &Value| v.as_u64().filter(|v| *v <= 65535).map(|v| v as usize);
+                let pair = |v: &Value| Some((width(v.get(0)?)?, width(v.get(1)?)?));
+                let widths = value.as_array().and_then(|all| all.iter().map(pair).collect());
+                let mode = args.take("mode").unwrap_or(json!("CONSTANT"));
+                if !mode.as_str().is_some_and(|m| m.eq_ignore_ascii_case("constant")) {
+                    return Err(wrong("mode", &mode, "CONSTANT is"));
+                }
+                Kind::Pad {
+                    widths: widths.ok_or_else(|| wrong("paddings", &value, "two whole numbers for each axis are"))?,
+                    value: args.number("constant_values", 0.0)?,
+                }
+            }
+            "__operators__.getitem" => {
+                let value = args.take("slice_spec").ok_or("its argument `slice_spec` is missing")?;
+                let parts = match &value {
+                    Value::Array(parts) => parts.iter().map(Part::parse).collect(),
+                    one => Part::parse(one).map(|part| vec![part]),
+                };
+                Kind::Slice(parts.ok_or_else(|| wrong("slice_spec", &value, "numbers and ranges are"))?)
+            }
+            other => return Err(format!("the function `{other}` is not supported")),
+        })
+    }
+}
+
+impl Part {
+    fn parse(value: &Value) -> Option<Self> {
+        let end = |key: &str| match value.get(key) {
+            None | Some(Value::Null) => Some(None),
+            Some(v) => v.as_i64().map(Some),
+        };
+        match value {
+            Value::Number(n) => n.as_i64().map(Self::Index),
+            Value::Null => Some(Self::NewAxis),
+            Value::Object(o) if o.contains_key("start") => {
+                Some(Self::Range(end("start")?, end("stop")?, end("step")?.unwrap_or(1)))
+                    .filter(|_| end("step") != Some(Some(0)))
+            }
+            Value::Object(o) if o.get("class_name").and_then(Value::as_str) == Some("__ellipsis__") => {
+                Some(Self::Ellipsis)
+            }
+            Value::String(s) if s.eq_ignore_ascii_case("ellipsis") || s == "..." => Some(Self::Ellipsis),
+            _ => None,
+        }
+    }
+}
+
+/// A subscript on a shape: (start, count, step) of each axis, and the shape of the result.
+type Subscript = (Vec<(usize, usize, isize)>, Vec<usize>);
+
+fn subscript(parts: &[Part], shape: &[usize]) -> Result<Subscript, String> {
+    let named = parts.iter().filter(|p| matches!(p, Part::Range(..) | Part::Index(_))).count();
+    let hidden =
+        shape.len().checked_sub(named).ok_or_else(|| format!("{named} subscripts of a tensor of shape {shape:?}"))?;
+    let all = Part::Range(None, None, 1);
+    let mut expanded = Vec::new();
+    for part in parts {
+        match part {
+            Part::Ellipsis => expanded.extend(std::iter::repeat_n(all, hidden)),
+            part => expanded.push(*part),
+        }
+    }
+    let used = expanded.iter().filter(|p| !matches!(p, Part::NewAxis)).count();
+    expanded.extend(std::iter::repeat_n(all, shape.len().saturating_sub(used)));
+    let (mut at, mut out) = (Vec::new(), Vec::new());
+    for part in expanded {
+        let size = shape.get(at.len()).copied().unwrap_or(1) as i64;
+        match part {
+            Part::NewAxis => out.push(1),
+            Part::Ellipsis => return Err("two ellipses in one subscript".into()),
+            Part::Index(i) => {
+                let index = if i < 0 { i.saturating_add(size) } else { i };
+                if !(0..size).contains(&index) {
+                    return Err(format!("subscript {i} of {size} elements"));
+                }
+                at.push((index as usize, 1, 1));
+            }
+            Part::Range(start, stop, step) => {
+                let clamp =
+                    |i: i64, low: i64, high: i64| (if i < 0 { i.saturating_add(size) } else { i }).clamp(low, high);
+                let (low, high) = if step > 0 { (0, size) } else { (-1, size - 1) };
+                let from = start.map_or(if step > 0 { low } else { high }, |i| clamp(i, low, high));
+                let to = stop.map_or(if step > 0 { high } else { low }, |i| clamp(i, low, high));
+                let distance = if step > 0 { to - from } else { from - to };
+                let count = (distance.max(0) as u64).div_ceil(step.unsigned_abs()) as usize;
+                at.push((from.max(0) as usize, count, step as isize));
+                out.push(count);
+            }
+        }
+    }
+    if at.len() == shape.len() { Ok((at, out)) } else { Err("two ellipses in one subscript".into()) }
+}
+
+impl Kind {
+    /// The result's shape. All shapes include the batch.
+    fn shape(&self, shapes: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let x = shapes.first().ok_or("it has no operands")?;
+        let rank = x.len();
+        let axes = |list: &[i64]| list.iter().map(|i| array::axis(*i, rank)).collect::<Result<Vec<usize>, String>>();
+        Ok(match self {
+            Self::Unary(_) | Self::Activation(_) | Self::LeakyRelu(_) => x.to_vec(),
+            Self::Softmax(axis) => {
+                array::axis(*axis, rank)?;
+                x.to_vec()
+            }
+            Self::Binary(_) | Self::Clip => super::merge::broadcast(shapes)?,
+            Self::MatMul { transpose } => {
+                let turned = |shape: &[usize], turn: bool| match shape {
+                    [lead @ .., m, n] if turn => [lead, &[*n, *m]].concat(),
+                    shape => shape.to_vec(),
+                };
+                array::matmul_shape(&turned(x, transpose[0]), &turned(shapes[1], transpose[1]))?
+            }
+            Self::Reduce { axes: list, keep, .. } => {
+                let list = list.as_ref().map_or(Ok((0..rank).collect()), |list| axes(list))?;
+                let kept = x.iter().enumerate().filter_map(|(i, d)| match (list.contains(&i), keep) {
+                    (false, _) => Some(*d),
+                    (true, true) => Some(1),
+                    (true, false) => None,
+                });
+                kept.collect()
+            }
+            Self::Concat(axis) => {
+                let axis = array::axis(*axis, rank)?;
+                let rest = |s: &[usize]| {
+                    (s.len(), s.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, d)| *d).collect::<Vec<_>>())
+                };
+                if shapes.iter().any(|s| rest(s) != rest(x)) {
+                    return Err(format!("tensors of shapes {shapes:?} can't be joined along axis {axis}"));
+                }
+                let mut shape = x.to_vec();
+                shape[axis] = shapes.iter().map(|s| s[axis]).sum();
+                shape
+            }
+            Self::Stack(axis) => {
+                let axis = array::axis(*axis, rank + 1)?;
+                if shapes.iter().any(|s| s != x) {
+                    return Err(format!("tensors of shapes {shapes:?} can't be stacked"));
+                }
+                [&x[..axis], &[shapes.len()], &x[axis..]].concat()
+            }
+            Self::Reshape(target) => {
+                let total = array::count(x)?;
+                let known = target.iter().filter(|d| **d >= 0).try_fold(1usize, |n, d| n.checked_mul(*d as usize));
+                let open = target.iter().filter(|d| **d < 0).count();
+                let fits = known.filter(|known| match open {
+                    0 => *known == total,
+                    1 => *known > 0 && total.is_multiple_of(*known),
+                    _ => false,
+                });
+                let known = fits.ok_or_else(|| format!("{x:?} can't be reshaped to {target:?}"))?;
+                target.iter().map(|d| if *d < 0 { total / known } else { *d as usize }).collect()
+            }
+            Self::Transpose(order) => self.order(order.as_deref(), rank)?.into_iter().map(|i| x[i]).collect(),
+            Self::ExpandDims(axis) => {
+                let axis = array::axis(*axis, rank + 1)?;
+                [&x[..axis], &[1], &x[axis..]].concat()
+            }
+            Self::Squeeze(list) => {
+                let list = axes(list)?;
+                if let Some(i) = list.iter().find(|i| x[**i] != 1) {
+                    return Err(format!("axis {i} of {x:?} can't be squeezed"));
+                }
+                x.iter().enumerate().filter(|(i, _)| !list.contains(i)).map(|(_, d)| *d).collect()
+            }
+            Self::Pad { widths, .. } => {
+                if widths.len() != rank {
+                    return Err(format!("{} paddings for a tensor of shape {x:?}", widths.len()));
+                }
+                x.iter().zip(widths).map(|(d, (before, after))| before + d + after).collect()
+            }
+            Self::Slice(parts) => subscript(parts, x)?.1,
+        })
+    }
+
+    fn order(&self, order: Option<&[i64]>, rank: usize) -> Result<Vec<usize>, String> {
+        let Some(order) = order else { return Ok((0..rank).rev().collect()) };
+        let list = order.iter().map(|i| array::axis(*i, rank)).collect::<Result<Vec<usize>, String>>()?;
+        let each_once = list.len() == rank && (0..rank).all(|i| list.contains(&i));
+        each_once.then_some(list).ok_or_else(|| format!("{order:?} is no order of {rank} axes"))
+    }
+
+    fn eval(&self, x: &[&Tensor]) -> Result<Tensor, String> {
+        let shapes: Vec<&[usize]> = x.iter().map(|t| t.shape()).collect();
+        let shape = self.shape(&shapes)?;
+        let reshaped = |t: &Tensor| t.clone().reshaped(shape.clone()).ok_or_else(|| "its shape is wrong".to_owned());
+        let first = x[0];
+        let rank = first.shape().len();
+        Ok(match self {
+            Self::Unary(f) => array::map(first, f),
+            Self::Activation(function) => {
+                let mut out = first.clone();
+                function.apply(&mut out);
+                out
+            }
+            Self::LeakyRelu(alpha) => array::map(first, |x| if x > 0.0 { x } else { alpha * x }),
+            Self::Binary(f) => array::zip(first, x[1], f),
+            Self::Clip => {
+                let above = array::zip(first, x[1], |a, b| if a > b { a } else { b });
+                array::zip(&above, x[2], |a, b| if a < b { a } else { b })
+            }
+            Self::MatMul { transpose } => {
+                let turned = |t: &Tensor, turn: bool| {
+                    let n = t.shape().len();
+                    let mut order: Vec<usize> = (0..n).collect();
+                    order.swap(n - 2, n - 1);
+                    if turn { array::transpose(t, &order) } else { t.clone() }
+                };
+                array::matmul(&turned(first, transpose[0]), &turned(x[1], transpose[1]))
+            }
+            Self::Softmax(axis) => {
+                // To the last axis and back.
+                let mut order: Vec<usize> = (0..rank).collect();
+                order.swap(array::axis(*axis, rank)?, rank - 1);
+                let mut out = array::transpose(first, &order);
+                ActivationFn::Softmax.apply(&mut out);
+                array::transpose(&out, &order)
+            }
+            Self::Reduce { by, axes, .. } => {
+                let all = || (0..rank as i64).collect();
+                let axes = axes.clone().unwrap_or_else(all);
+                let axes = axes.iter().map(|i| array::axis(*i, rank)).collect::<Result<Vec<usize>, String>>()?;
+                let out = match by {
+                    Reduction::Mean | Reduction::Sum => array::reduce(first, &axes, 0.0, |a, b| a + b),
+                    Reduction::Max => array::reduce(first, &axes, f32::NEG_INFINITY, f32::max),
+                    Reduction::Min => array::reduce(first, &axes, f32::INFINITY, f32::min),
+                };
+                let count: usize = axes.iter().map(|i| first.shape()[*i]).product();
+                let out = if *by == Reduction::Mean { array::map(&out, |sum| sum / count as f32) } else { out };
+                reshaped(&out)?
+            }
+            Self::Concat(axis) => array::concat(x, array::axis(*axis, rank)?),
+            Self::Stack(axis) => {
+                let axis = array::axis(*axis, rank + 1)?;
+                let one = [&first.shape()[..axis], &[1], &first.shape()[axis..]].concat();
+                let parts: Option<Vec<Tensor>> = x.iter().map(|t| (*t).clone().reshaped(one.clone())).collect();
+                array::concat(&parts.unwrap_or_default().iter().collect::<Vec<_>>(), axis)
+            }
+            Self::Transpose(order) => array::transpose(first, &self.order(order.as_deref(), rank)?),
+            Self::Reshape(_) | Self::ExpandDims(_) | Self::Squeeze(_) => reshaped(first)?,
+            Self::Pad { widths, value } => array::pad(first, widths, *value),
+            Self::Slice(parts) => reshaped(&array::slice(first, &subscript(parts, first.shape())?.0))?,
+        })
+    }
+}
+
+impl Layer for TfOp {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        array::per_sample(&format!("`{}`", self.function), |n| {
+            let shape = |operand: &Operand| match operand {
+                Operand::Tensor(k) => Ok([&[n], *inputs.get(*k).ok_or("an input is missing")?].concat()),
+                Operand::Constant(t) => Ok(t.shape().to_vec()),
+            };
+            let shapes = self.operands.iter().map(shape).collect::<Result<Vec<_>, String>>()?;
+            self.kind.shape(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        })
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let operands = self.operands.iter().map(|operand| match operand {
+            Operand::Tensor(k) => inputs[*k],
+            Operand::Constant(t) => t,
+        });
+        self.kind.eval(&operands.collect::<Vec<_>>()).unwrap_or_else(|_| Tensor::zeros(&[0]))
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "function": self.function }))
+    }
+}
