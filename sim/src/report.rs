@@ -83,7 +83,7 @@ pub struct LayerCycles {
     pub cycles: u64,
     /// Multiply-accumulates as the user counts them.
     pub macs: u64,
-    /// Share of the array's peak in the cycles it adds, 0..=1.
+    /// Share of the array's peak in the cycles it adds, or in those that its own array is busy if these are more, 0..=1.
     pub utilization: f64,
     /// Bytes read from memory.
     pub bytes_in: u64,
@@ -210,7 +210,8 @@ pub(crate) fn report<'m>(
                 end,
                 cycles,
                 macs: layer.macs,
-                utilization: share(layer.macs, cycles),
+                // What it does while layers before it still run counts too.
+                utilization: share(layer.macs, cycles.max(engines.conv).max(engines.misc)),
                 bytes_in,
                 bytes_constants,
                 bytes_out: events.iter().map(|e| e.bytes_out).sum(),

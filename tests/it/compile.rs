@@ -485,7 +485,7 @@ fn padding_is_read_through() {
     check_dpu("padded", &b.graph, &target, &DpuOptions::default());
     let small = DpuOptions { observe: false, ..DpuOptions::default() };
     let [all, some] = [DpuOptions::default(), small].map(|o| compile::dpu(&b.graph, &target, &o).unwrap());
-    let ops = |p: &Program| p.layers.iter().map(|l| l.op).collect::<Vec<_>>();
+    let ops = |p: &Program| p.layers.iter().map(|l| l.op.clone()).collect::<Vec<_>>();
     assert_eq!(ops(&all), ["pad", "conv", "depthwise"]);
     assert_eq!(ops(&some), ["conv", "depthwise"]);
     assert_eq!(some.memory.workspace_bytes, 0);

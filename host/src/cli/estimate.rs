@@ -1,5 +1,7 @@
 //! `shiftwise estimate`: how fast a network will be, before data and training.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 use shiftwise::compile::{self, DpuOptions, Engine, LayerRow, Program};
 use shiftwise::format::Model;
@@ -26,6 +28,9 @@ pub(super) struct Args {
     /// DPU cores that share the memory [default: the board's, or 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     cores: Option<u32>,
+    /// Timeline for Perfetto or chrome://tracing
+    #[arg(long, value_name = "trace.json")]
+    trace: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
@@ -44,6 +49,10 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let file = program.to_bytes(&[])?;
     let model = Deployable::parse(&file).map_err(|e| Error::Compile(e.to_string()))?;
     let times = Times::of(&model, &device)?;
+    if let Some(path) = &args.trace {
+        super::data::keep([args.model.path.as_path()], &[path])?;
+        shiftwise::format::write_file(path, times.trace.as_bytes())?;
+    }
 
     table(&program, &times.report, screen);
     let macs: u64 = program.layers.iter().map(|l| l.macs).sum();
@@ -79,6 +88,8 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 /// What a device makes of a program.
 pub(super) struct Times {
     pub(super) report: CycleReport,
+    /// The timeline, as JSON.
+    trace: String,
     fps_one_core_busy: f64,
     fps_all_cores: f64,
     /// `None` where no measurement calibrates the model.
@@ -91,7 +102,7 @@ impl Times {
         let failed = |e: shiftwise_sim::Error| Error::Compile(e.to_string());
         let mut sim = simulator(device)?;
         shiftwise_sim::time(model, &mut sim).map_err(failed)?;
-        let report = sim.report(model);
+        let (report, trace) = (sim.report(model), sim.chrome_trace(model));
         let prepared = shiftwise_sim::Prepared::new(model, &mut sim).map_err(failed)?;
         let costs = super::compile::costs(device)?;
         let fps = |cores: u32| -> Result<f64, Error> {
@@ -102,6 +113,7 @@ impl Times {
         let all = if device.cores > 1 { fps(device.cores)? } else { one };
         Ok(Self {
             report,
+            trace,
             fps_one_core_busy: one,
             fps_all_cores: all,
             error_band_percent: device.timing.as_ref().map(|t| t.error_band_percent),

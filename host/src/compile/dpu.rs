@@ -112,6 +112,7 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
             let ops = found.as_ref().map_or(1, |c| c.ops);
             if let (Some(found), Place::Dpu { chain, .. }) = (found, &mut places[at]) {
                 *chain = Some(found);
+                sharing.together(graph, at..at + ops);
                 for place in &mut places[at + 1..at + ops] {
                     if let Place::Dpu { plan, .. } = *place {
                         *place = Place::Chained { plan };
