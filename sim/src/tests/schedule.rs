@@ -289,7 +289,17 @@ fn a_frame_reports_cycles_layers_and_a_trace() {
     let complete = rows.iter().filter(|r| r["ph"] == "X");
     assert_eq!(complete.clone().count(), program(2).len() + 2);
     assert!(complete.clone().all(|r| r["dur"].as_f64().unwrap() >= 0.0));
-    assert_eq!(complete.filter(|r| r["tid"] == 4).map(|r| &r["name"]).collect::<Vec<_>>(), ["first", "second"]);
+    // Slices of a row follow each other: viewers drop what overlaps.
+    for tid in 0..10 {
+        let mut until = 0.0;
+        for row in complete.clone().filter(|r| r["tid"] == tid) {
+            let (start, length) = (row["ts"].as_f64().unwrap(), row["dur"].as_f64().unwrap());
+            assert!(start >= until - 1e-9, "row {tid}: {start} before {until}");
+            until = start + length;
+        }
+    }
+    let layers = complete.filter(|r| r["tid"] == 4 || r["tid"] == 9);
+    assert_eq!(layers.map(|r| &r["name"]).collect::<Vec<_>>(), ["first", "second"]);
 
     let executed = sim.jobs().to_vec();
     sim.clear();
