@@ -187,7 +187,9 @@ fn on_the_host(file: &[u8], input: &[u8]) -> Vec<(TensorId, Vec<u8>)> {
 fn on_the_host_with(file: &[u8], input: &[u8], dpu: &mut impl Dpu<Error: std::fmt::Debug>) -> Vec<(TensorId, Vec<u8>)> {
     let model = Deployable::parse(file).unwrap();
     let [mut workspace, mut outputs] = [Region::Workspace, Region::Outputs].map(|r| vec![0; model.region_bytes(r)]);
+    // The DPU may read a little past an input, so its region may be larger.
     let mut inputs = input.to_vec();
+    inputs.resize(model.region_bytes(Region::Inputs), 0);
     let (workspace, inputs, outputs) = (&mut workspace[..], &mut inputs[..], &mut outputs[..]);
     let mut all = All(Vec::new());
     let mut memory = Memory { constants: model.constants(), workspace, inputs, outputs };

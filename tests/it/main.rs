@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
+mod beyond;
 mod chain;
 mod cli;
 mod compile;

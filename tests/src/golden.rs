@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use shiftwise::dump::{self, Dump, Values};
 use shiftwise::eval::golden::{DumpOptions, Numerics, golden};
 use shiftwise::eval::{self, Stored};
-use shiftwise::format::{self, LoadOptions};
-use shiftwise::quant::{ActivationQuant, QuantGraph, Quantizer};
+use shiftwise::format::{self, LoadOptions, Model};
+use shiftwise::quant::{ActivationQuant, Fit, QuantGraph, Quantizer};
 use shiftwise::quantize::{PtqOptions, ptq};
 use shiftwise::strategy::Strategy;
 use shiftwise::tensor::Tensor;
@@ -90,7 +90,8 @@ fn quantizer<'a>(q: &'a QuantGraph, row: &Value) -> Option<&'a Quantizer> {
     }
 }
 
-fn positions(q: &QuantGraph, case: &Path, differences: &mut Vec<String>) -> usize {
+/// `calibrated`: the model also knows its positions before refinement, which a file doesn't.
+fn positions(q: &QuantGraph, case: &Path, calibrated: bool, differences: &mut Vec<String>) -> usize {
     let text = std::fs::read_to_string(case.join("positions.json")).unwrap_or_default();
     let rows: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
     let rows: Vec<&Value> = rows.iter().filter(|r| r["role"] != "none").collect();
@@ -100,17 +101,27 @@ fn positions(q: &QuantGraph, case: &Path, differences: &mut Vec<String>) -> usiz
             differences.push(format!("{place}: not quantized"));
             continue;
         };
+        let fits = own.fits();
+        let of = |value: fn(&Fit) -> f32| fits.iter().map(value).collect::<Vec<f32>>();
         let pairs = [
-            ("position", f64::from(own.pos.0)),
-            ("position_before_adjust", f64::from(own.calibrated.0)),
-            ("min", own.min.into()),
-            ("max", own.max.into()),
+            ("position", of(|f| f.pos.0.into())),
+            // Positions of channels are not refined.
+            (
+                "position_before_adjust",
+                if fits.len() > 1 { of(|f| f.pos.0.into()) } else { vec![own.calibrated.0.into()] },
+            ),
+            ("min", of(|f| f.min)),
+            ("max", of(|f| f.max)),
         ];
-        for (key, ours) in pairs {
+        for (key, ours) in pairs.into_iter().filter(|(key, _)| calibrated || *key != "position_before_adjust") {
             // Ranges are f32 in both; the real models' files leave the calibrated position out.
-            let same = row[key].as_f64().is_none_or(|v| v as f32 == ours as f32);
-            if !same {
-                differences.push(format!("{place}: {key} {} and not {}", ours, row[key]));
+            let single = |v: &Value| v.as_f64().map(|v| v as f32);
+            let theirs: Option<Vec<f32>> = match &row[key] {
+                Value::Array(all) => all.iter().map(single).collect(),
+                one => single(one).map(|v| vec![v]),
+            };
+            if theirs.is_some_and(|theirs| theirs != ours) {
+                differences.push(format!("{place}: {key} {ours:?} and not {}", row[key]));
             }
         }
     }
@@ -205,16 +216,27 @@ fn compare(case: &Path, config: &Value) -> Result<Outcome, shiftwise::Error> {
     let options = PtqOptions { strategy, batch_size, steps };
     let q = ptq(format::load(&model, &load)?, &calib, &options, |_, _| {})?.quantized;
 
+    results(&q, input, case, config, true)
+}
+
+/// Positions, dump and outputs of a quantized model against the vendor's.
+fn results(
+    q: &QuantGraph,
+    input: Vec<Tensor>,
+    case: &Path,
+    config: &Value,
+    calibrated: bool,
+) -> Result<Outcome, shiftwise::Error> {
     let mut differences = Vec::new();
-    let positions = positions(&q, case, &mut differences);
+    let positions = positions(q, case, calibrated, &mut differences);
     let flag = |key: &str| config["dump_kwargs"][key].as_bool().unwrap_or(false);
     let dump_options = DumpOptions { float: flag("dump_float"), weights_only: flag("weights_only"), vendor_gaps: true };
-    let own = golden(&q, Some(input.clone()), Numerics::Vendor, &dump_options)?;
+    let own = golden(q, Some(input.clone()), Numerics::Vendor, &dump_options)?;
     let mut values = 0;
     if let Ok(vendor) = dump::read(&case.join("dump")) {
         values = dumps(&vendor, &own, &mut differences);
     }
-    let outputs = eval::run_vendor(&q, input.clone(), &mut Stored)?;
+    let outputs = eval::run_vendor(q, input.clone(), &mut Stored)?;
     for (k, (ours, theirs)) in outputs.iter().zip(arrays(case, "output")).enumerate() {
         let (a, b) = (Values::Float(ours.data().to_vec()), Values::Float(theirs.into_data()));
         if differing(&a, &b) > 0 {
@@ -224,12 +246,32 @@ fn compare(case: &Path, config: &Value) -> Result<Outcome, shiftwise::Error> {
     if !differences.is_empty() {
         return Ok(Outcome::Differs(differences));
     }
-    let exact = golden(&q, Some(input), Numerics::Dpu, &dump_options).ok();
+    let exact = golden(q, Some(input), Numerics::Dpu, &dump_options).ok();
     let exact_differs = exact.map(|exact| {
         let of = |o: &dump::DumpTensor| own.activations.iter().find(|a| a.file_name() == o.file_name());
         exact.activations.iter().filter_map(|e| Some(differing(&e.values, &of(e)?.values))).sum()
     });
     Ok(Outcome::Same { positions, values, exact_differs })
+}
+
+/// Reads the quantized model that the vendor's tool saved and compares what it computes with the vendor's own results.
+/// `None` unless it is a post-training case of `pof2s`.
+pub fn check_file(case: &Path) -> Option<Outcome> {
+    let config = config(case)?;
+    let packed = std::fs::read(case.join("quantized.h5.gz")).ok()?;
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut bytes).ok()?;
+    let run = || {
+        let mut load = LoadOptions::default();
+        for formula in FORMULAS {
+            load.custom.add_formula(formula).map_err(shiftwise::Error::Options)?;
+        }
+        match format::open_bytes(Path::new("quantized.h5"), bytes.clone(), &load)? {
+            Model::Quantized(q) => results(&q, arrays(case, "input"), case, &config, false),
+            Model::Float(_) => Err(shiftwise::Error::model("the vendor's quantized model reads as a float one")),
+        }
+    };
+    Some(run().unwrap_or_else(|e| Outcome::Refused(e.to_string())))
 }
 
 /// Quantizes a case that the vendor's tool can't; the number of values in which exact integers and float arithmetic
@@ -256,8 +298,9 @@ pub fn beyond_the_vendor(case: &Path) -> Result<usize, shiftwise::Error> {
 
 /// One line per case, as Markdown.
 pub fn table(cases: &[PathBuf]) -> String {
-    let mut text =
-        String::from("| case | result | positions | values | differ in exact integers |\n|---|---|---|---|---|\n");
+    let mut text = String::from(
+        "| case | quantized here | positions | values | differ in exact integers | the vendor's file |\n|---|---|---|---|---|---|\n",
+    );
     for case in cases {
         let name = case.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let explained = EXPLAINED.iter().find(|(case, _)| *case == name).map(|(_, why)| *why);
@@ -272,6 +315,13 @@ pub fn table(cases: &[PathBuf]) -> String {
                 format!("{}: {} | | | ", explained.map_or("DIFFERS", |_| "explained"), explained.unwrap_or(&all[0]))
             }
         };
+        let file = match check_file(case) {
+            None => "none".to_owned(),
+            Some(Outcome::Same { .. }) => "same".to_owned(),
+            Some(Outcome::Refused(why)) => format!("not read: {why}"),
+            Some(Outcome::Differs(all)) => all[0].clone(),
+        };
+        let row = format!("{row} | {file}");
         text += &format!("| {name} | {row} |\n");
     }
     text
