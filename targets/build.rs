@@ -40,8 +40,9 @@ fn targets(folder: &Path) -> io::Result<String> {
     Ok(text + "];\n")
 }
 
-fn boards(folder: &Path) -> io::Result<String> {
-    let mut text = String::from("static BOARD_FILES: &[(&str, &str)] = &[\n");
+/// A table of names and texts.
+fn texts(table: &str, folder: &Path) -> io::Result<String> {
+    let mut text = format!("static {table}: &[(&str, &str)] = &[\n");
     for file in files(folder)? {
         let _ = writeln!(text, "    ({:?}, include_str!({:?})),", stem(&file), file.display().to_string());
     }
@@ -51,5 +52,7 @@ fn boards(folder: &Path) -> io::Result<String> {
 fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
-    fs::write(out.join("files.rs"), targets(&root.join("dpu"))? + &boards(&root.join("boards"))?)
+    let boards = texts("BOARD_FILES", &root.join("boards"))?;
+    let timing = texts("TIMING_FILES", &root.join("timing"))?;
+    fs::write(out.join("files.rs"), targets(&root.join("dpu"))? + &boards + &timing)
 }

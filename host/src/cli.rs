@@ -15,6 +15,7 @@ mod boards;
 mod compile;
 mod data;
 mod dump;
+mod estimate;
 mod evaluate;
 mod machine_code;
 mod proof;
@@ -51,6 +52,8 @@ enum Command {
     Compare(dump::CompareArgs),
     /// Compile a quantized model for a DPU or a board
     Compile(compile::Args),
+    /// Say how fast a network will be on a DPU, without data or training
+    Estimate(estimate::Args),
     /// Run a compiled model instruction by instruction, with cycles
     Simulate(simulate::Args),
     /// Prove that quantizer, simulator and firmware compute the same bits
@@ -129,6 +132,7 @@ pub(super) fn main() -> ExitCode {
         Command::Dump(args) => dump::run(args, &screen),
         Command::Compare(args) => dump::compare(args, &screen),
         Command::Compile(args) => compile::run(args, &screen),
+        Command::Estimate(args) => estimate::run(args, &screen),
         Command::Simulate(args) => simulate::run(args, &screen),
         Command::Verify(args) => proof::run(args, &screen),
         Command::Run(args) => boards::run(args, &screen),

@@ -6,6 +6,7 @@
 //! nothing that they do changes a result: constants are reordered, biases brought to accumulator steps and limits of
 //! activations moved in front of the shift only where that is the same function ([`pack`]).
 
+mod chain;
 pub mod constraint;
 mod cpu;
 mod dpu;
@@ -15,10 +16,12 @@ mod join;
 mod lower;
 pub mod pack;
 pub mod plan;
+mod price;
 pub mod program;
 mod schedule;
 mod tile;
 
 pub use cpu::{CpuOptions, compile as cpu};
 pub use dpu::{DpuOptions, compile as dpu, placement};
+pub use price::cpu_us;
 pub use program::{Engine, LayerRow, MemoryMap, Program};

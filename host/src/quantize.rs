@@ -54,3 +54,18 @@ pub fn ptq(
     let changes = adjust_pos::refine(&mut quantized, &options.strategy);
     Ok(Ptq { quantized, changes, warnings })
 }
+
+/// Optimize, annotate, refine: a network with the geometry of its quantized form, before there is any data.
+///
+/// Every tensor has a legal position, and none of them means anything: for inspecting, compiling and timing only.
+pub fn without_data(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
+    let mut strategy = strategy.clone();
+    // Takes long and changes values only.
+    strategy.set("include_cle", false.into())?;
+    let strategy = &strategy;
+    passes::run(passes::OPTIMIZE, &mut graph, strategy)?;
+    passes::run(passes::DPU_VERSION, &mut graph, strategy)?;
+    let mut quantized = annotate::annotate(graph, strategy)?;
+    adjust_pos::refine(&mut quantized, strategy);
+    Ok(quantized)
+}

@@ -17,7 +17,7 @@ impl SimDpu {
 
     /// Cycles of the recorded jobs, whose layers `spans` gives by the job's place.
     pub fn report_layers<'m>(&self, name: &str, spans: impl Fn(usize, &JobRun) -> Vec<LayerSpan<'m>>) -> CycleReport {
-        report::report(self.target(), self.clock_mhz(), self.jobs(), name, spans)
+        report::report(self, name, spans)
     }
 
     /// The recorded jobs in the Chrome trace format, with layers that `spans` gives by the job's place.

@@ -34,7 +34,7 @@ use shiftwise_core::target::Target;
 
 pub use explain::{Explanation, explain, explain_code};
 pub use order::{Race, check_order};
-pub use report::CycleReport;
+pub use report::{Bound, CycleReport};
 pub use timing::Costs;
 
 /// Why a simulation stopped.
@@ -155,6 +155,8 @@ pub struct Event {
     pub bytes_out: u64,
     /// Multiply-accumulates of the array.
     pub macs: u64,
+    /// Whether it loads constants: weights or biases.
+    pub constants: bool,
 }
 
 /// One run of a job.
@@ -215,7 +217,7 @@ impl SimDpu {
     /// Cycles in total, per engine and per layer of the recorded jobs.
     pub fn report(&self, model: &Deployable<'_>) -> CycleReport {
         let spans = |_, job: &JobRun| report::layers_of(model, job);
-        report::report(&self.target, self.clock_mhz, &self.jobs, model.facts().name, spans)
+        report::report(self, model.facts().name, spans)
     }
 
     /// The recorded jobs in the Chrome trace format (also read by Perfetto), as JSON text.
@@ -257,6 +259,51 @@ pub fn time(model: &Deployable<'_>, sim: &mut SimDpu) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The DPU jobs of a deployable, decoded once to be timed with many cost tables. Steps on the CPU take no time.
+pub struct Prepared {
+    jobs: Vec<schedule::Decoded>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("jobs", &self.jobs.len()).finish()
+    }
+}
+
+impl Prepared {
+    /// Decodes all jobs.
+    ///
+    /// Errors: as [`time`], but for what only tokens show.
+    pub fn new(model: &Deployable<'_>, sim: &mut SimDpu) -> Result<Self, Error> {
+        check_target(model, sim)?;
+        let mut jobs = Vec::new();
+        for (step, job) in (0u16..).zip(model.steps()) {
+            if let Step::Dpu(job) = job
+                && let Some(mut machine) = Machine::new(&sim.target, &mut sim.banks)
+            {
+                let decoded = schedule::Decoded::new(&mut machine, model.job_code(&job));
+                jobs.push(decoded.map_err(|error| Error::Run(RunError::Dpu { step, error }))?);
+            }
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Cycles from one frame's start to the next one's on each of `cores` cores at `clock_mhz` that are kept busy and share
+    /// a memory of `ddr_mb_per_s` megabytes (10^6 bytes) per second (0: no limit). Each core runs its own frames.
+    ///
+    /// Errors: programs whose tokens don't fit.
+    pub fn cycles(&self, costs: &Costs, clock_mhz: u32, cores: u32, ddr_mb_per_s: u32) -> Result<f64, Error> {
+        let clock = f64::from(clock_mhz.max(1));
+        let run = |cores, alone| {
+            let mut ddr = timing::Ddr::new(f64::from(ddr_mb_per_s) / clock);
+            let cycles = schedule::share(&self.jobs, costs, (costs.job_us * clock) as u64, &mut ddr, cores, alone);
+            cycles.map_err(|error| Error::Run(RunError::Dpu { step: 0, error }))
+        };
+        let alone = run(1, 0)?;
+        if cores <= 1 { Ok(alone) } else { run(cores, alone as u64) }
+    }
 }
 
 /// A machine's error as the simulator's.

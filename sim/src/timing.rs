@@ -12,23 +12,25 @@ use shiftwise_core::isa::Kind;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Costs {
-    /// Fill and drain of the CONV array, per CONV.
-    pub conv_fixed: u64,
-    /// The same of the ALU and element-wise arrays.
-    pub misc_fixed: u64,
-    /// An initialisation instruction.
-    pub init: u64,
-    /// Latency of a LOAD beyond its data: request to first byte, and bookkeeping.
-    pub load_fixed: u64,
-    /// Latency of a SAVE beyond its data.
-    pub save_fixed: u64,
+    /// Bytes per cycle of one data port. A port is 16 bytes wide (DOC); what DDR and its controller let through is less.
+    pub port_bytes: f64,
+    /// Cycles from the end of a transfer's data to when others may use it: the way through the interconnect to DDR.
+    /// Transfers of one engine follow each other without it.
+    pub latency: f64,
     /// Extra cycles of each contiguous piece of memory after the first: a burst cannot cross a gap.
     pub segment: f64,
-    /// Bytes per cycle of one data port. A port is 16 bytes wide (DOC); three quarters of it were observed when weights
-    /// stream in (INF).
-    pub port_bytes: f64,
-    /// Cycles to fetch one instruction word through the 32-bit instruction port.
+    /// Cycles that a LOAD or SAVE takes of its engine beyond its data.
+    pub transfer: f64,
+    /// Fill and drain of an array, per CONV, ALU or ELEW.
+    pub compute: f64,
+    /// Cycles of a step of the ALU and element-wise arrays.
+    pub misc_step: f64,
+    /// An initialisation instruction.
+    pub init: f64,
+    /// Cycles to fetch one instruction word: the instruction port has 32 bits (DOC).
     pub fetch_word: f64,
+    /// Time from one job's END to the next one's first instruction, in microseconds: interrupt, driver, start.
+    pub job_us: f64,
     /// If not 0: every instruction takes a pseudo-random time instead, drawn with this seed. For tests: the result of a
     /// program that forgot a token changes with the seed.
     pub shuffle: u64,
@@ -44,52 +46,97 @@ impl Costs {
 impl Default for Costs {
     fn default() -> Self {
         Self {
-            conv_fixed: 40,
-            misc_fixed: 40,
-            init: 4,
-            load_fixed: 40,
-            save_fixed: 40,
-            segment: 0.25,
-            port_bytes: 12.0,
+            port_bytes: 13.0,
+            latency: 200.0,
+            segment: 0.0,
+            transfer: 0.0,
+            compute: 20.0,
+            misc_step: 0.8,
+            init: 4.0,
             fetch_word: 1.0,
+            job_us: 0.0,
             shuffle: 0,
         }
     }
+}
+
+/// When an instruction frees its engine for the next, and when what it did can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Times {
+    /// The next instruction of the engine may start.
+    pub(crate) free: u64,
+    /// Its results are there.
+    pub(crate) end: u64,
 }
 
 /// When each data port is free again. A LOAD is spread over both, a SAVE uses the one it names (UNK how the hardware
 /// spreads a LOAD; that it uses more than one port follows from the observed rate).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ports {
-    free: [u64; 2],
+    free: [f64; 2],
+}
+
+/// The memory behind the ports of all cores: a server that takes transfers in the order in which they start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ddr {
+    /// Bytes per cycle; 0 for no limit.
+    pub(crate) bytes: f64,
+    free: f64,
+}
+
+impl Ddr {
+    /// A memory with a rate in bytes per cycle; 0 for no limit.
+    pub(crate) fn new(bytes: f64) -> Self {
+        Self { bytes, free: 0.0 }
+    }
+
+    /// When a transfer that starts at `start` is through.
+    fn serve(&mut self, start: f64, bytes: u64) -> f64 {
+        if self.bytes <= 0.0 {
+            return start;
+        }
+        self.free = self.free.max(start) + bytes as f64 / self.bytes;
+        self.free
+    }
 }
 
 impl Ports {
-    /// The cycle at which an instruction that starts at `now` is done.
-    pub(crate) fn finish(&mut self, costs: &Costs, work: &Work, index: u64, now: u64) -> u64 {
+    /// The times of an instruction that starts at `now`.
+    pub(crate) fn finish(&mut self, costs: &Costs, ddr: &mut Ddr, work: &Work, index: u64, now: u64) -> Times {
+        let at = |free: f64, end: f64| Times { free: free.ceil() as u64, end: end.ceil() as u64 };
         if costs.shuffle != 0 {
-            return now + random(costs.shuffle ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            let end = now + random(costs.shuffle ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            return Times { free: end, end };
         }
+        let start = now as f64;
         let data = |bytes: u64| {
             let pieces = costs.segment * f64::from(work.segments.saturating_sub(1));
-            (bytes as f64 / costs.port_bytes.max(1e-3) + pieces).ceil() as u64
+            bytes as f64 / costs.port_bytes.max(1e-3) + pieces + costs.transfer
         };
-        let mut occupy = |port: usize, cycles: u64| {
+        let mut occupy = |port: usize, cycles: f64| {
             let free = &mut self.free[port];
-            *free = now.max(*free) + cycles;
+            *free = start.max(*free) + cycles;
             *free
         };
         match work.kind {
             Kind::Load => {
                 let half = data(work.bytes_in.div_ceil(2));
-                let done = occupy(0, half).max(occupy(1, half));
-                done + costs.load_fixed
+                let free = occupy(0, half).max(occupy(1, half)).max(ddr.serve(start, work.bytes_in));
+                at(free, free + costs.latency)
             }
-            Kind::Save => occupy(usize::from(work.port & 1), data(work.bytes_out)) + costs.save_fixed,
-            Kind::Conv => now + work.steps + costs.conv_fixed,
-            Kind::Alu | Kind::Elew | Kind::Pool | Kind::DptWise => now + work.steps + costs.misc_fixed,
-            Kind::End => now,
-            Kind::ConvInit | Kind::AluInit | Kind::ElewInit | Kind::PoolInit | Kind::DwInit => now + costs.init,
+            Kind::Save => {
+                let free = occupy(usize::from(work.port & 1), data(work.bytes_out));
+                let free = free.max(ddr.serve(start, work.bytes_out));
+                at(free, free + costs.latency)
+            }
+            Kind::Conv => at(start, start + work.steps as f64 + costs.compute),
+            Kind::Alu | Kind::Elew | Kind::Pool | Kind::DptWise => {
+                at(start, start + work.steps as f64 * costs.misc_step + costs.compute)
+            }
+            Kind::End => at(start, start),
+            Kind::ConvInit | Kind::AluInit | Kind::ElewInit | Kind::PoolInit | Kind::DwInit => {
+                at(start, start + costs.init)
+            }
         }
     }
 }

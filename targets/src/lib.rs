@@ -4,11 +4,13 @@
 //! Targets that nothing can be compiled for are [`Description`]s: what is public about them, and what is missing.
 
 pub mod parse;
+pub mod timing;
 
 use std::path::Path;
 
 pub use parse::{Board, Description, MemoryRange};
 use shiftwise_core::target::Target;
+pub use timing::Timing;
 
 include!(concat!(env!("OUT_DIR"), "/files.rs"));
 

@@ -173,7 +173,7 @@ fn memory_is_shared_after_the_last_reader() {
 }
 
 /// Compiles for a DPU and runs: in program order, with engines taking turns at random, with time.
-fn check_dpu(what: &str, graph: &IntGraph, target: &Target, options: &DpuOptions) {
+pub(crate) fn check_dpu(what: &str, graph: &IntGraph, target: &Target, options: &DpuOptions) {
     let program = compile::dpu(graph, target, options).unwrap_or_else(|e| panic!("{what}: {e}"));
     let case = Case::new(format!("{what} on {}", target.name), graph);
     let mut banks = vec![0x77; target.bank_bytes()];
@@ -485,7 +485,7 @@ fn padding_is_read_through() {
     check_dpu("padded", &b.graph, &target, &DpuOptions::default());
     let small = DpuOptions { observe: false, ..DpuOptions::default() };
     let [all, some] = [DpuOptions::default(), small].map(|o| compile::dpu(&b.graph, &target, &o).unwrap());
-    let ops = |p: &Program| p.layers.iter().map(|l| l.op).collect::<Vec<_>>();
+    let ops = |p: &Program| p.layers.iter().map(|l| l.op.clone()).collect::<Vec<_>>();
     assert_eq!(ops(&all), ["pad", "conv", "depthwise"]);
     assert_eq!(ops(&some), ["conv", "depthwise"]);
     assert_eq!(some.memory.workspace_bytes, 0);

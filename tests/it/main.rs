@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
+mod chain;
 mod cli;
 mod compile;
 mod damage;
@@ -15,3 +16,4 @@ mod qemu;
 mod quantized;
 mod tidy;
 mod xmodel;
+mod zoo;

@@ -9,3 +9,4 @@ pub mod shared;
 pub mod shuffle;
 pub mod small;
 pub mod xmodel;
+pub mod zoo;

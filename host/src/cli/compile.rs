@@ -8,12 +8,13 @@ use shiftwise::eval::Samples;
 use shiftwise::format::{self, Model};
 use shiftwise::integer::IntGraph;
 use shiftwise::{Error, lower};
-use shiftwise_core::model::Deployable;
 use shiftwise_core::target::Target;
-use shiftwise_sim::{Costs, CycleReport, SimDpu};
+use shiftwise_sim::{Costs, SimDpu};
+use shiftwise_targets::Timing;
 
 use super::backend;
 use super::data::{ModelArgs, Preprocess};
+use super::estimate::{self, Times};
 use super::screen::{Screen, bytes, count};
 use super::{Outcome, data, targets};
 
@@ -54,16 +55,45 @@ pub(super) struct Place {
     board: Option<String>,
 }
 
-/// A DPU at a clock.
+/// A DPU at a clock, and what surrounds it.
 #[derive(Clone, Debug)]
 pub(super) struct Device {
     pub(super) target: Target,
     pub(super) clock_mhz: u32,
+    pub(super) cores: u32,
+    /// Shared by the cores; 0 if unknown.
+    pub(super) ddr_mb_per_s: u32,
+    /// The cycle model's constants; `None` where no measurement says.
+    pub(super) timing: Option<Timing>,
+}
+
+impl Device {
+    /// One core alone, at its own clock if none is given.
+    pub(super) fn new(target: Target, clock_mhz: Option<u32>) -> Self {
+        let timing = shiftwise_targets::timing::of(&target);
+        let clock_mhz = clock_mhz.unwrap_or(target.clock_mhz);
+        Self { target, clock_mhz, cores: 1, ddr_mb_per_s: 0, timing }
+    }
+}
+
+/// A clock in MHz: `300`, `300MHz`, `0.3GHz`.
+pub(super) fn clock(text: &str) -> Result<u32, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (number, scale) = match lower.strip_suffix("ghz") {
+        Some(number) => (number, 1000.0),
+        None => (lower.strip_suffix("mhz").unwrap_or(&lower), 1.0),
+    };
+    let mhz = number.trim().parse::<f64>().map_or(0.0, |n| n * scale);
+    if (1.0..=10_000.0).contains(&mhz) {
+        Ok(mhz.round() as u32)
+    } else {
+        Err("a clock between 1 and 10000 MHz is expected, such as 300MHz".into())
+    }
 }
 
 impl Place {
     /// The DPU; `None` for the CPU.
-    fn device(&self) -> Result<Option<Device>, Error> {
+    pub(super) fn device(&self) -> Result<Option<Device>, Error> {
         match (self.target.as_deref(), self.board.as_deref()) {
             (Some("cpu"), _) => Ok(None),
             (Some(name), _) => device(name).map(Some),
@@ -75,8 +105,7 @@ impl Place {
 
 /// A DPU by name, at its own clock.
 pub(super) fn device(name: &str) -> Result<Device, Error> {
-    let target = targets::find(name)?;
-    Ok(Device { clock_mhz: target.clock_mhz, target })
+    Ok(Device::new(targets::find(name)?, None))
 }
 
 /// A board's DPU; `None` if it has none.
@@ -85,8 +114,11 @@ pub(super) fn board_device(name: &str) -> Result<Option<Device>, Error> {
     let board = shiftwise_targets::find_board(plain)
         .or_else(|e| shiftwise_targets::find_board(&format!("qemu-{plain}")).map_err(|_| e))
         .map_err(|e| Error::Target(e.to_string()))?;
-    let with_clock = |dpu: &String| Ok(Device { clock_mhz: board.clock_mhz, ..device(dpu)? });
-    board.dpu.as_ref().map(with_clock).transpose()
+    let on_board = |dpu: &String| {
+        let (clock_mhz, cores, ddr_mb_per_s) = (board.clock_mhz, board.cores, board.ddr_mb_per_s);
+        Ok(Device { clock_mhz, cores, ddr_mb_per_s, ..device(dpu)? })
+    };
+    board.dpu.as_ref().map(on_board).transpose()
 }
 
 /// Compiles for a DPU, or for the CPU alone.
@@ -97,16 +129,16 @@ pub(super) fn program(graph: &IntGraph, device: Option<&Device>, strict: bool) -
     }
 }
 
-/// A simulator of a device.
-pub(super) fn simulator(device: &Device) -> Result<SimDpu, Error> {
-    SimDpu::new(device.target.clone(), device.clock_mhz, Costs::default()).map_err(|e| Error::Target(e.to_string()))
+/// The cycle model's constants for a device.
+pub(super) fn costs(device: &Device) -> Result<Costs, Error> {
+    let Some(timing) = &device.timing else { return Ok(Costs::default()) };
+    let costs = serde_json::to_value(&timing.costs).and_then(serde_json::from_value::<Costs>);
+    costs.map_err(|e| Error::Target(format!("{}: constants of the cycle model: {e}", device.target.name)))
 }
 
-/// Cycles of one frame; they don't depend on the data.
-fn cycles(model: &Deployable<'_>, device: &Device) -> Result<CycleReport, Error> {
-    let mut sim = simulator(device)?;
-    shiftwise_sim::time(model, &mut sim).map_err(|e| Error::Compile(e.to_string()))?;
-    Ok(sim.report(model))
+/// A simulator of a device.
+pub(super) fn simulator(device: &Device) -> Result<SimDpu, Error> {
+    SimDpu::new(device.target.clone(), device.clock_mhz, costs(device)?).map_err(|e| Error::Target(e.to_string()))
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
@@ -131,45 +163,29 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         file = program.to_bytes(&vectors)?;
     }
     let model = backend::parse(&args.output, &file)?;
-    let report = device.as_ref().map(|d| cycles(&model, d)).transpose()?;
+    let times = device.as_ref().map(|d| Ok::<_, Error>((d, Times::of(&model, d)?))).transpose()?;
     format::write_file(&args.output, &file)?;
     if let Some(path) = &args.listing {
         format::write_file(path, super::machine_code::listing(&model)?.as_bytes())?;
     }
 
-    table(&program, report.as_ref(), screen);
-    let reasons: Vec<_> = program.layers.iter().filter_map(|l| Some((l, l.reason.as_ref()?))).collect();
-    if !reasons.is_empty() && device.is_some() {
-        screen.say("");
-        reasons.iter().for_each(|(l, why)| screen.say(format!("on the CPU: {}: {why}", l.layer)));
+    match &times {
+        Some((_, times)) => {
+            estimate::table(&program, &times.report, screen);
+            estimate::fallbacks(&program, screen);
+        }
+        None => table(&program, screen),
     }
-    let m = &program.memory;
     screen.say("");
-    screen.say(format!(
-        "RAM {}: workspace {}, inputs {}, outputs {}; constants {}, code {}",
-        bytes(m.ram_bytes()),
-        bytes(m.workspace_bytes.into()),
-        bytes(m.input_bytes.into()),
-        bytes(m.output_bytes.into()),
-        bytes(program.constants.len() as u64),
-        bytes(program.code.len() as u64),
-    ));
-    if let Some(r) = &report {
-        screen.say(format!(
-            "{} cycles, {:.1} µs at {} MHz, {:.0} % of the array's peak (constants of the cycle model are not calibrated yet)",
-            count(r.cycles),
-            r.latency_us,
-            r.clock_mhz,
-            100.0 * r.utilisation
-        ));
+    screen.say(estimate::memory(&program));
+    if let Some((device, times)) = &times {
+        times.say(device, screen);
     }
     screen.say(format!("{} for {}, {}", args.output.display(), program.target, bytes(file.len() as u64)));
     let json = json!({
-        "output": args.output, "target": program.target, "layers": program.layers, "cycles": report,
-        "memory": {
-            "workspace_bytes": m.workspace_bytes, "input_bytes": m.input_bytes, "output_bytes": m.output_bytes,
-            "ram_bytes": m.ram_bytes(), "constant_bytes": program.constants.len(), "code_bytes": program.code.len(),
-        },
+        "output": args.output, "target": program.target, "layers": program.layers,
+        "cycles": times.as_ref().map(|(_, t)| &t.report), "speed": times.as_ref().map(|(_, t)| t.json()),
+        "memory": estimate::memory_json(&program),
     });
     Outcome::done(json)
 }
@@ -190,38 +206,12 @@ fn self_test(args: &Args, file: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
     (0..args.self_test_samples.min(samples.len())).map(vector).collect()
 }
 
-fn table(program: &Program, report: Option<&CycleReport>, screen: &Screen) {
-    let mut header = vec!["layer", "op", "on", "MACs", "weights"];
-    if report.is_some() {
-        header.extend(["instructions", "loads", "saves", "cycles", "peak", "bound"]);
-    }
+fn table(program: &Program, screen: &Screen) {
     let rows: Vec<Vec<String>> = program
         .layers
         .iter()
         .filter(|l| l.engine != Engine::View)
-        .map(|l| {
-            let on = match l.engine {
-                Engine::Conv => "CONV",
-                Engine::Misc => "MISC",
-                Engine::Cpu => "CPU",
-                Engine::View => "",
-            };
-            let mut row = vec![l.layer.clone(), l.op.into(), on.into(), count(l.macs), bytes(l.constant_bytes)];
-            if let Some(r) = report {
-                let step = l.step.and_then(|s| u16::try_from(s).ok());
-                row.extend([l.instructions.to_string(), bytes(l.load_bytes), bytes(l.save_bytes)]);
-                match r.layers.iter().find(|c| c.layer == l.layer && Some(c.step) == step) {
-                    Some(c) => {
-                        let e = &c.engines;
-                        let busy = [("load", e.load), ("save", e.save), ("conv", e.conv), ("misc", e.misc)];
-                        let bound = busy.into_iter().max_by_key(|(_, cycles)| *cycles).map_or("", |(name, _)| name);
-                        row.extend([count(c.cycles), format!("{:.0} %", 100.0 * c.utilisation), bound.into()]);
-                    }
-                    None => row.extend(["-".into(), "-".into(), "-".into()]),
-                }
-            }
-            row
-        })
+        .map(|l| vec![l.layer.clone(), l.op.clone(), "CPU".into(), count(l.macs), bytes(l.constant_bytes)])
         .collect();
-    screen.table(&header, 3, &rows);
+    screen.table(&["layer", "op", "on", "MACs", "weights"], 3, &rows);
 }

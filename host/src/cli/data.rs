@@ -145,6 +145,14 @@ impl Custom {
 }
 
 impl ModelArgs {
+    /// Reads the model; an architecture without weights gets some, for they don't matter.
+    pub(super) fn open_for_timing(&self) -> Result<Model, Error> {
+        match self.open() {
+            Err(Error::NoWeights { .. }) => Self { random_weights: Some(0), ..self.clone() }.open(),
+            other => other,
+        }
+    }
+
     /// Reads the model.
     pub(super) fn open(&self) -> Result<Model, Error> {
         let shape = |text: &String| {

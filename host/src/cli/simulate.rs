@@ -12,7 +12,7 @@ use shiftwise_sim::CycleReport;
 use super::backend::{self, Tensors};
 use super::compile::{Device, simulator};
 use super::data::Preprocess;
-use super::screen::{Screen, count};
+use super::screen::{Screen, bytes, count};
 use super::{Outcome, data, quantize};
 
 mod program;
@@ -42,8 +42,8 @@ pub(super) struct Args {
     /// Timeline for Perfetto or chrome://tracing, of the first sample
     #[arg(long, value_name = "trace.json")]
     trace: Option<PathBuf>,
-    /// Clock of the DPU's general logic in MHz [default: the target's]
-    #[arg(long, value_name = "MHZ", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Clock of the DPU's general logic, such as 300MHz [default: the target's]
+    #[arg(long, value_name = "CLOCK", value_parser = super::compile::clock)]
     clock: Option<u32>,
     /// Samples to run, from the first
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::positive())]
@@ -68,8 +68,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     // Read before the work, so that a wrong name doesn't cost it.
     let golden = args.golden.as_deref().map(dump::read).transpose()?;
     let target = backend::target_of(&model)?;
-    let clock = |t: &shiftwise_core::target::Target| args.clock.unwrap_or(t.clock_mhz);
-    let device = target.map(|target| Device { clock_mhz: clock(&target), target });
+    let device = target.map(|target| Device::new(target, args.clock));
     if let Some(device) = device.as_ref().filter(|_| !args.functional) {
         backend::check_order(&model, &device.target)?;
     }
@@ -156,14 +155,17 @@ fn say_cycles(report: &CycleReport, screen: &Screen) {
         .layers
         .iter()
         .map(|l| {
-            let numbers = [l.cycles, l.engines.load, l.engines.save, l.engines.conv, l.engines.misc];
-            let mut row = vec![shortened(&l.layer)];
+            let numbers = [l.macs, l.cycles, l.engines.load, l.engines.save, l.engines.conv, l.engines.misc];
+            let mut row = vec![shortened(&l.layer), l.bound.name().into()];
             row.extend(numbers.map(count));
-            row.push(format!("{:.0} %", 100.0 * l.utilisation));
+            row.push(format!("{:.0} %", 100.0 * l.utilization));
+            row.extend([l.bytes_constants, l.bytes_in - l.bytes_constants, l.bytes_out].map(bytes));
             row
         })
         .collect();
-    screen.table(&["layer", "cycles", "load", "save", "conv", "misc", "peak"], 1, &rows);
+    let header =
+        ["layer", "bound", "MACs", "cycles", "load", "save", "conv", "misc", "peak", "weights", "maps in", "maps out"];
+    screen.table(&header, 2, &rows);
     screen.say("");
     screen.say(format!(
         "{} cycles, {:.1} µs at {} MHz; busy: load {}, save {}, conv {}, misc {}",
@@ -175,6 +177,10 @@ fn say_cycles(report: &CycleReport, screen: &Screen) {
         count(e.conv),
         count(e.misc)
     ));
+    if let Some(timing) = shiftwise_targets::find(&report.target).ok().and_then(|t| shiftwise_targets::timing::of(&t)) {
+        let band = timing.error_band_percent;
+        screen.say(format!("cycle model: 9 of 10 networks it was not fitted to were within {band:.0} %"));
+    }
 }
 
 /// The tensor behind a dump file's name.

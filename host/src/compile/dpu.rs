@@ -5,6 +5,7 @@ use shiftwise_core::isa::{End, Inst, Line};
 use shiftwise_core::model::{CODE_ALIGN, TensorId};
 use shiftwise_core::target::Target;
 
+use super::chain::{self, Chain};
 use super::join::Joins;
 use super::lower::{Context, Plan, lower};
 use super::plan::{Layout, Policy, Sharing};
@@ -31,22 +32,31 @@ pub struct DpuOptions {
     /// One LOAD for all output channels of a lane, where rows of weights fill whole bank addresses. Default off: vendor
     /// programs have one LOAD per output channel (DEC), and no sample shows that the hardware takes more (INF).
     pub gather_weights: bool,
+    /// The program is for timing alone: an op that the CPU has no kernel for gets no step instead of being an error.
+    pub timing_only: bool,
 }
 
 impl Default for DpuOptions {
     fn default() -> Self {
-        Self { observe: true, strict: false, gather_weights: false }
+        Self { observe: true, strict: false, gather_weights: false, timing_only: false }
     }
 }
 
 /// Where an op runs.
-enum Place {
+pub(super) enum Place {
     /// On the DPU, each layer cut like this.
     Dpu {
         /// Which of the ways that there are.
         plan: usize,
         /// Per layer.
         tilings: Vec<Tiling>,
+        /// The ops behind it that are done on its tiles.
+        chain: Option<Chain>,
+    },
+    /// On the DPU, on the tiles of an op before.
+    Chained {
+        /// Which of the ways that there are.
+        plan: usize,
     },
     /// On the CPU, because.
     Cpu(String),
@@ -95,6 +105,23 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
             *place_of = place(&cx, op);
         }
     }
+    for job in &jobs {
+        let mut at = job.start;
+        while at < job.end {
+            let found = chain::find(&cx, &places, at, job.end, options.observe);
+            let ops = found.as_ref().map_or(1, |c| c.ops);
+            if let (Some(found), Place::Dpu { chain, .. }) = (found, &mut places[at]) {
+                *chain = Some(found);
+                sharing.together(graph, at..at + ops);
+                for place in &mut places[at + 1..at + ops] {
+                    if let Place::Dpu { plan, .. } = *place {
+                        *place = Place::Chained { plan };
+                    }
+                }
+            }
+            at += ops;
+        }
+    }
     let layout = sharing.lay_out(ALIGN)?;
     check_reach(&layout)?;
     let mut program = Program::new(graph, &target.name, target.fingerprint, &layout)?;
@@ -108,17 +135,22 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
             continue;
         }
         let before = program.constants.len();
-        let step = cpu::lower(graph, op, &mut program.constants)?;
+        let step = match cpu::lower(graph, op, &mut program.constants) {
+            Ok(step) => Some(step),
+            Err(_) if options.timing_only => None,
+            Err(e) => return Err(e),
+        };
         let reason = match &places[at] {
             Place::Cpu(reason) => Some(reason.clone()),
-            Place::Dpu { .. } | Place::View => None,
+            Place::Dpu { .. } | Place::Chained { .. } | Place::View => None,
         };
         program.layers.push(LayerRow {
             constant_bytes: (program.constants.len() - before) as u64,
             reason,
-            ..LayerRow::new(graph, op, Engine::Cpu, Some(program.steps.len()))
+            cpu_us: Some(super::cpu_us(graph, op)),
+            ..LayerRow::new(graph, op, Engine::Cpu, step.as_ref().map(|_| program.steps.len()))
         });
-        program.steps.push(step);
+        program.steps.extend(step);
         at += 1;
     }
     Ok(program)
@@ -133,7 +165,7 @@ pub fn placement(graph: &IntGraph, target: &Target) -> Result<Vec<Option<String>
     let cx = Context { graph, target, machine, places: &nowhere, joins: &apart };
     let reason = |op| match place(&cx, op) {
         Place::Cpu(reason) => Some(reason),
-        Place::Dpu { .. } | Place::View => None,
+        Place::Dpu { .. } | Place::Chained { .. } | Place::View => None,
     };
     Ok(graph.ops.iter().map(reason).collect())
 }
@@ -162,7 +194,7 @@ fn place(cx: &Context<'_>, op: &IntOp) -> Place {
     }
     let cuts = plans.iter().enumerate().filter_map(|(i, p)| cut(&p.layers).map(|(cost, tilings)| (cost, i, tilings)));
     match cuts.min_by_key(|(cost, i, _)| (*cost, *i)) {
-        Some((_, plan, tilings)) => Place::Dpu { plan, tilings },
+        Some((_, plan, tilings)) => Place::Dpu { plan, tilings, chain: None },
         None => Place::Cpu(format!(
             "not even one output pixel of it fits the banks ({} addresses of feature maps, {} of weights)",
             cx.machine.depth, cx.machine.weight_depth
@@ -203,23 +235,45 @@ fn emit_job(
         if own_place && (options.observe || sharing.outlives(op.output, job.end)) {
             outputs.push(TensorId(op.output.0 as u16));
         }
-        let Place::Dpu { plan, tilings } = &places[index] else {
-            program.layers.push(LayerRow::new(cx.graph, op, Engine::View, Some(step)));
-            continue;
+        let (plan, tilings, chain) = match &places[index] {
+            Place::Dpu { plan, tilings, chain } => (plan, tilings, chain),
+            Place::Chained { .. } => continue,
+            Place::Cpu(_) | Place::View => {
+                program.layers.push(LayerRow::new(cx.graph, op, Engine::View, Some(step)));
+                continue;
+            }
         };
-        let mut plans = lower(cx, op).map_err(|e| Error::Compile(format!("layer `{}`: {e}", op.layer)))?;
-        // Lowering again gives as many plans.
-        let plan = plans.swap_remove((*plan).min(plans.len() - 1));
-        let (weights, constant_bytes) = constants(&plan, &mut program.constants)?;
+        // The ops of a chain, then the op alone.
+        let ops = index..index + chain.as_ref().map_or(1, |c| c.ops);
+        let mut row = LayerRow::new(cx.graph, op, Engine::Misc, Some(step));
+        let mut plans = Vec::new();
+        let mut weights = Vec::new();
+        for (op, place) in cx.graph.ops[ops.clone()].iter().zip(&places[ops.clone()]) {
+            let mut ways = lower(cx, op).map_err(|e| Error::Compile(format!("layer `{}`: {e}", op.layer)))?;
+            let way = if let Place::Chained { plan } = place { *plan } else { *plan };
+            // Lowering again gives as many ways.
+            let plan = ways.swap_remove(way.min(ways.len() - 1));
+            let (at, bytes) = constants(&plan, &mut program.constants)?;
+            row.constant_bytes += bytes;
+            weights.push(at);
+            plans.push(plan);
+        }
         let first = emitter.program.len();
-        let engine = match plan.layers.first().map(|l| l.shape.unit) {
+        row.engine = match plans[0].layers.first().map(|l| l.shape.unit) {
             Some(Unit::Conv) => Engine::Conv,
             Some(_) => Engine::Misc,
             None => Engine::View,
         };
-        let mut row = LayerRow { constant_bytes, ..LayerRow::new(cx.graph, op, engine, Some(step)) };
-        for (layer, tiling) in plan.layers.iter().zip(tilings) {
-            let amount = emitter.layer(layer, tiling, weights);
+        let layers = match chain {
+            Some(c) => {
+                let broken = || Error::Compile(format!("layer `{}`: its chain cannot be built again", op.layer));
+                let layer = chain::join(cx, index, plans, &weights, options.observe).ok_or_else(broken)?;
+                vec![(layer, c.tiling)]
+            }
+            None => plans.swap_remove(0).layers.into_iter().zip(tilings.iter().copied()).collect(),
+        };
+        for (layer, tiling) in &layers {
+            let amount = emitter.layer(layer, tiling, weights[0]);
             row.load_bytes += amount.load_bytes;
             row.save_bytes += amount.save_bytes;
             row.engine_macs += amount.engine_macs;
@@ -227,15 +281,19 @@ fn emit_job(
         }
         let count = (emitter.program.len() - first) as u32;
         row.instructions = count;
+        for op in &cx.graph.ops[ops] {
+            // The ops of a chain share their instructions.
+            program.spans.push(Span {
+                layer: op.layer.clone(),
+                step: step as u16,
+                first: first as u32,
+                count,
+                macs: op.macs(),
+                output: TensorId(op.output.0 as u16),
+            });
+            row.extend(cx.graph, op);
+        }
         program.layers.push(row);
-        program.spans.push(Span {
-            layer: op.layer.clone(),
-            step: step as u16,
-            first: first as u32,
-            count,
-            macs: op.macs(),
-            output: TensorId(op.output.0 as u16),
-        });
         owners.push((emitter.program.len(), op.layer.clone()));
     }
     emitter.program.push(Inst::from(End {}));

@@ -176,6 +176,22 @@ impl Sharing {
         }
     }
 
+    /// Ops that are done on each other's tiles: all that they read is needed to the end of the last, and all that they
+    /// write is written from the first on.
+    pub fn together(&mut self, graph: &IntGraph, ops: std::ops::Range<usize>) {
+        // Steps count from 1.
+        let (first, last) = (ops.start + 1, ops.end);
+        for op in graph.ops.get(ops).unwrap_or_default() {
+            for input in &op.inputs {
+                let root = self.root[input.0];
+                self.life[root].1 = self.life[root].1.max(last);
+            }
+            let root = self.root[op.output.0];
+            self.life[root].0 = self.life[root].0.min(first);
+            self.life[root].1 = self.life[root].1.max(last);
+        }
+    }
+
     /// Lets `part` be written into `whole`, from its first step on; it has no block of its own if it lies `inside`.
     ///
     /// To be called in the order of the ops that make the parts.

@@ -155,12 +155,14 @@ pub enum Engine {
 pub struct LayerRow {
     /// The user's layers.
     pub layer: String,
-    /// Kind of op.
-    pub op: &'static str,
+    /// Kind of op; several, joined with `+`, if they are done on the same tiles.
+    pub op: String,
     /// What executes it.
     pub engine: Engine,
     /// Why it isn't on the DPU, if it isn't.
     pub reason: Option<String>,
+    /// Microseconds on the CPU, estimated, if it runs there beside a DPU.
+    pub cpu_us: Option<f64>,
     /// Step that executes it.
     pub step: Option<usize>,
     /// Multiply-accumulates as the user counts them.
@@ -187,9 +189,10 @@ impl LayerRow {
         let view = matches!(op.kind, IntOpKind::View);
         Self {
             layer: op.layer.clone(),
-            op: op_name(&op.kind),
+            op: op_name(&op.kind).into(),
             engine: if view { Engine::View } else { engine },
             reason: None,
+            cpu_us: None,
             step,
             macs: op.macs(),
             engine_macs: 0,
@@ -200,6 +203,19 @@ impl LayerRow {
             tiles: 0,
             output: graph.tensors.get(op.output.0).map(|t| t.name.clone()).unwrap_or_default(),
         }
+    }
+}
+
+impl LayerRow {
+    /// Adds an op that is done on the same tiles, if it isn't the row's own.
+    pub(super) fn extend(&mut self, graph: &IntGraph, op: &IntOp) {
+        if self.layer == op.layer {
+            return;
+        }
+        self.layer = format!("{}+{}", self.layer, op.layer);
+        self.op = format!("{}+{}", self.op, op_name(&op.kind));
+        self.macs += op.macs();
+        self.output = graph.tensors.get(op.output.0).map(|t| t.name.clone()).unwrap_or_default();
     }
 }
 

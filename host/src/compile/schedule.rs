@@ -1,10 +1,9 @@
 //! A layer and its tiling as instructions: loads, computation, passes over the finished tile, saves.
 
 mod arrays;
+mod piece;
 
-use self::arrays::Combine;
-
-use shiftwise_core::isa::{AluInit, ConvInit, Inst, Load, Save, elew_type};
+use shiftwise_core::isa::{AluInit, ConvInit, Inst, Load, Save};
 use shiftwise_core::target::{BankKind, Target};
 
 use super::hazard::BANK_GRAIN;
@@ -85,12 +84,18 @@ pub(super) struct Fill {
 }
 
 /// A pass over a finished tile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pass {
     /// ELEW with one operand: shift right, saturate.
     Shift { shift_write: i32, relu: bool },
     /// ALU, maximum of one tap: an activation that ELEW lacks.
     Act { act_type: u32 },
+    /// The tile as it is so far is saved too.
+    Keep(Vec<Map>),
+    /// ELEW: the sum of the tile and of a map in memory, each shifted left.
+    Add { map: Map, shift_read: [u32; 2], shift_write: i32, relu: bool },
+    /// CONV with one tap over all channels of the tile: a layer of the tile's size, and its constants.
+    Point { layer: Box<Layer>, weights: Weights },
 }
 
 /// A layer for one engine.
@@ -150,6 +155,13 @@ struct Ring {
 }
 
 impl Ring {
+    /// Sees to it that the next `addresses` follow each other.
+    fn reserve(&mut self, addresses: u32, depth: u32) {
+        if self.next + addresses > depth {
+            self.next = 0;
+        }
+    }
+
     fn take(&mut self, addresses: u32, depth: u32) -> u32 {
         let size = addresses.next_multiple_of(BANK_GRAIN);
         if self.next + size > depth {
@@ -184,10 +196,16 @@ struct Piece<'a> {
     set: (u32, u32),
     /// Addresses of the operands.
     from: &'a [u32],
+    /// First bank of the operands.
+    bank: u32,
+    /// Where operands of passes go.
+    adds: u32,
     /// Address of the weights.
     kernel: u32,
     /// Address of the layer's biases.
     bias: u32,
+    /// Addresses of weights and biases of a pointwise pass.
+    point: (u32, u32),
 }
 
 /// Collects the instructions of a job.
@@ -249,16 +267,28 @@ impl Emitter {
         layer.fills.iter().for_each(|f| self.fill(f));
         let s = &layer.shape;
         let total = s.groups_out(&self.m);
-        let bias = self.load_bias(layer, weights);
         let tiles: Vec<Tile> = tiles(s, t);
         let sets: Vec<(u32, u32)> =
             (0..total).step_by(t.groups as usize).map(|g| (g, t.groups.min(total - g))).collect();
+        // What stays for all tiles lies in one piece, so that the later part never overwrites the earlier.
+        let point = s.point.div_ceil(self.m.lanes);
+        let biases = total.next_multiple_of(BANK_GRAIN) + point.next_multiple_of(BANK_GRAIN);
+        self.bias.reserve(biases, self.bias_depth);
+        if point > 0 {
+            let own = if s.unit == Unit::Conv { s.weight_addresses(&self.m, t) } else { 0 };
+            let both = own.next_multiple_of(BANK_GRAIN) + s.point_weights(&self.m);
+            self.weights.reserve(both, self.m.weight_depth);
+        }
+        let bias = self.load_bias(layer, weights);
+        let point = self.load_point(layer);
+        let bank = self.first[0];
         if s.unit == Unit::Conv && !t.groups_outside && sets.len() > 1 {
             for tile in &tiles {
-                let from = self.load_inputs(layer, t, tile, (0, s.groups_in(&self.m)));
-                for &set in &sets {
+                let (from, adds) = self.load_inputs(layer, t, tile, (0, s.groups_in(&self.m)));
+                for (turn, &set) in (0..).zip(&sets) {
                     let kernel = self.load_kernel(layer, weights, set);
-                    self.piece(&Piece { layer, tiling: t, tile, set, from: &from, kernel, bias });
+                    let adds = adds + turn % 2 * s.adds * s.add_addresses(&self.m, t);
+                    self.piece(&Piece { layer, tiling: t, tile, set, from: &from, bank, adds, kernel, bias, point });
                 }
             }
         } else {
@@ -266,8 +296,8 @@ impl Emitter {
                 let kernel = self.load_kernel(layer, weights, set);
                 for tile in &tiles {
                     let channels = if s.unit == Unit::Conv { (0, s.groups_in(&self.m)) } else { set };
-                    let from = self.load_inputs(layer, t, tile, channels);
-                    self.piece(&Piece { layer, tiling: t, tile, set, from: &from, kernel, bias });
+                    let (from, adds) = self.load_inputs(layer, t, tile, channels);
+                    self.piece(&Piece { layer, tiling: t, tile, set, from: &from, bank, adds, kernel, bias, point });
                 }
             }
         }
@@ -316,8 +346,13 @@ impl Emitter {
         if !matches!(layer.compute, Compute::Conv { .. } | Compute::Depthwise { biased: true, .. }) {
             return 0;
         }
-        let channels = layer.shape.output[2];
         let at = self.bias.take(layer.shape.groups_out(&self.m), self.bias_depth);
+        self.load_bias_at(layer, weights, at);
+        at
+    }
+
+    fn load_bias_at(&mut self, layer: &Layer, weights: Weights, at: u32) {
+        let channels = layer.shape.output[2];
         self.load(Load {
             bank_id: self.bias_bank,
             bank_addr: at,
@@ -326,7 +361,19 @@ impl Emitter {
             ddr_addr: weights.bias + layer.bias,
             ..Load::default()
         });
-        at
+    }
+
+    /// Weights and biases of a pointwise pass, for all tiles; their addresses.
+    fn load_point(&mut self, layer: &Layer) -> (u32, u32) {
+        let point = layer.passes.iter().find_map(|p| match p {
+            Pass::Point { layer, weights } => Some((layer, *weights)),
+            _ => None,
+        });
+        let Some((point, weights)) = point else { return (0, 0) };
+        let groups = point.shape.groups_out(&self.m);
+        let bias = self.bias.take(groups, self.bias_depth);
+        self.load_bias_at(point, weights, bias);
+        (self.load_kernel(point, weights, (0, groups)), bias)
     }
 
     /// Weights of output groups `first..first + count`; their address.
@@ -399,17 +446,20 @@ impl Emitter {
         }
     }
 
-    /// Input groups `first..first + count` under a tile, for every operand; their addresses.
-    fn load_inputs(&mut self, layer: &Layer, t: &Tiling, tile: &Tile, (first, count): (u32, u32)) -> Vec<u32> {
+    /// Input groups `first..first + count` under a tile, for every operand; their addresses, and where operands of passes
+    /// go.
+    fn load_inputs(&mut self, layer: &Layer, t: &Tiling, tile: &Tile, (first, count): (u32, u32)) -> (Vec<u32>, u32) {
         let s = &layer.shape;
         let lanes = self.m.lanes;
         let [x0, columns] = tile.columns;
         let row = columns * count;
-        let size = s.rows_under(tile.size[0]).div_ceil(t.pack).div_ceil(self.pp) * t.pack * row;
         let channels = (count * lanes).min(s.input[2] - first * lanes);
         let mut bases = Vec::with_capacity(layer.inputs.len());
-        for map in &layer.inputs {
-            let base = self.input.take(size, self.m.depth);
+        // One block: parts of a tile that are needed together never overwrite each other.
+        let block = self.input.take(s.input_block(&self.m, t), self.m.depth);
+        let size = s.input_addresses(&self.m, t).next_multiple_of(BANK_GRAIN);
+        for (k, map) in (0..).zip(&layer.inputs) {
+            let base = block + k * size;
             bases.push(base);
             for i in 0..s.rows_under(tile.size[0]) {
                 // Between windows that do not touch lie rows that nobody reads.
@@ -432,63 +482,7 @@ impl Emitter {
                 });
             }
         }
-        bases
-    }
-
-    /// Computes and saves.
-    fn piece(&mut self, p: &Piece<'_>) {
-        let Piece { layer, tile, set, .. } = *p;
-        self.amount.tiles += 1;
-        let [rows, columns] = tile.size;
-        let size = rows.div_ceil(self.pp) * columns * set.1;
-        let mut at = self.output.take(size, self.m.depth);
-        match &layer.compute {
-            Compute::Sum { shift_read, shift_write, relu } => {
-                let operands: Vec<_> = p.from.iter().zip(shift_read).map(|(b, s)| (self.first[0], *b, *s)).collect();
-                let how = Combine { elew_type: elew_type::ADD, shift_write: *shift_write, relu: *relu };
-                self.elew(&operands, at, tile.size, set.1, how);
-            }
-            Compute::Product { shift_write, relu } => {
-                let operands: Vec<_> = p.from.iter().map(|b| (self.first[0], *b, 0)).collect();
-                let how = Combine { elew_type: elew_type::MUL, shift_write: *shift_write, relu: *relu };
-                self.elew(&operands, at, tile.size, set.1, how);
-            }
-            Compute::Conv { .. } => self.conv(p, at),
-            Compute::Depthwise { .. } | Compute::Pool { .. } | Compute::HardSigmoid { .. } => self.alu(p, at),
-        }
-        for pass in &layer.passes {
-            let to = self.output.take(size, self.m.depth);
-            match *pass {
-                Pass::Shift { shift_write, relu } => {
-                    let how = Combine { elew_type: elew_type::ADD, shift_write, relu };
-                    self.elew(&[(self.first[1], at, 0)], to, tile.size, set.1, how);
-                }
-                Pass::Act { act_type } => self.act(at, to, tile.size, set.1, act_type),
-            }
-            at = to;
-        }
-        let s = &layer.shape;
-        let channels = (set.1 * self.m.lanes).min(s.output[2] - set.0 * self.m.lanes);
-        for (r, map) in (0..rows).flat_map(|r| layer.outputs.iter().map(move |m| (r, m))) {
-            self.amount.save_bytes += u64::from(columns) * u64::from(channels);
-            let save = Save {
-                bank_id: self.first[1] + r % self.pp,
-                bank_addr: at + r / self.pp * columns * set.1,
-                jump_write: map.pixel_pitch,
-                jump_read: set.1,
-                length: columns,
-                channel: channels,
-                reg_id: map.reg_id,
-                ddr_addr: map.offset
-                    + (tile.at[0] + r) * map.row_pitch
-                    + tile.at[1] * map.pixel_pitch
-                    + set.0 * self.m.lanes,
-                hp_id: self.port,
-                ..Save::default()
-            };
-            self.port ^= 1;
-            self.push(save);
-        }
+        (bases, block + s.operands * size)
     }
 }
 

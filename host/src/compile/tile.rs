@@ -27,6 +27,14 @@ pub(super) struct Shape {
     pub passes: u32,
     /// Places that the result is saved to.
     pub saves: u32,
+    /// Passes that load an operand of the finished tile's size.
+    pub adds: u32,
+    /// Output channels of a pointwise convolution over the finished tile, 0 without; `passes` come before it.
+    pub point: u32,
+    /// Passes over its result.
+    pub point_passes: u32,
+    /// Places that results on the way are saved to, of all passes together.
+    pub keeps: u32,
     /// Which engine, and what it may do at once.
     pub unit: Unit,
 }
@@ -166,14 +174,45 @@ impl Shape {
         }
     }
 
+    /// Channel groups of what is saved at the end, if the tile has `groups`.
+    fn groups_last(&self, m: &Machine, groups: u32) -> u32 {
+        if self.point == 0 { groups } else { self.point.div_ceil(m.lanes) }
+    }
+
+    /// Addresses of one block of inputs: the operands under a tile, then operands of passes (two places each where
+    /// several sets of groups follow each other).
+    pub(super) fn input_block(&self, m: &Machine, t: &Tiling) -> u32 {
+        let sets = if self.unit == Unit::Conv && t.groups < self.groups_out(m) { 2 } else { 1 };
+        self.operands.saturating_mul(aligned(self.input_addresses(m, t))).saturating_add(product([
+            self.adds,
+            sets,
+            self.add_addresses(m, t),
+            1,
+        ]))
+    }
+
+    /// Addresses of an operand of a pass.
+    pub(super) fn add_addresses(&self, m: &Machine, t: &Tiling) -> u32 {
+        aligned(Self::output_addresses(m, &Tiling { groups: self.groups_last(m, t.groups), ..*t }))
+    }
+
+    /// Addresses of one block of results: the tile, and one more for every pass.
+    pub(super) fn output_block(&self, m: &Machine, t: &Tiling) -> u32 {
+        let first = (1 + self.passes).saturating_mul(aligned(Self::output_addresses(m, t)));
+        if self.point == 0 {
+            return first;
+        }
+        first.saturating_add((1 + self.point_passes).saturating_mul(self.add_addresses(m, t)))
+    }
+
+    /// Addresses that the weights of the pointwise convolution take in each bank.
+    pub(super) fn point_weights(&self, m: &Machine) -> u32 {
+        if self.point == 0 { 0 } else { aligned(product([self.groups_out(m), self.point.div_ceil(m.lanes), 1, 1])) }
+    }
+
     /// Whether a tile fits `slots` times, and every field of its instructions holds its value.
     fn fits(&self, m: &Machine, t: &Tiling, slots: u32) -> bool {
-        let room = |addresses: u32, blocks: u32, depth: u32| {
-            addresses
-                .checked_next_multiple_of(BANK_GRAIN)
-                .and_then(|a| a.checked_mul(blocks))
-                .is_some_and(|a| a <= depth)
-        };
+        let room = |addresses: u32, slots: u32, depth: u32| addresses.checked_mul(slots).is_some_and(|a| a <= depth);
         // Weights that are loaded once need no second place.
         let weight_slots = if t.groups < self.groups_out(m) { slots } else { 1 };
         let columns = self.columns_under(t.columns).min(self.input[1]);
@@ -184,15 +223,24 @@ impl Shape {
         let first_bank = if t.rows == 1 { 0 } else { (m.pp - 1) / at_once * at_once };
         let first_bank = first_bank.min((t.rows - 1) / at_once * at_once);
         let reach = first_bank + ((at_once - 1) * self.stride[0] + self.kernel[0] - 1) / t.pack;
-        let weight_depth = if self.unit == Unit::Conv { m.weight_depth } else { m.depthwise_depth };
+        let own = aligned(self.weight_addresses(m, t));
+        let weights = if self.unit == Unit::Conv {
+            let point = self.point_weights(m);
+            own.checked_mul(weight_slots).and_then(|w| w.checked_add(point)).is_some_and(|w| w <= m.weight_depth)
+        } else {
+            room(own, weight_slots, m.depthwise_depth) && self.point_weights(m) <= m.weight_depth
+        };
+        // A pointwise convolution over the tile reads all of its channels.
+        let whole = self.point == 0 || t.groups == self.groups_out(m);
         columns <= MAX_LENGTH
             && t.columns <= MAX_LENGTH
-            && t.groups <= MAX_GROUPS
+            && t.groups.max(self.groups_last(m, t.groups)) <= MAX_GROUPS
+            && whole
             && (t.pack == 1 || row <= endl)
             && reach < ROW_TURNS * m.pp
-            && room(self.input_addresses(m, t), self.operands * slots, m.depth)
-            && room(Self::output_addresses(m, t), (1 + self.passes) * slots, m.depth)
-            && room(self.weight_addresses(m, t), weight_slots, weight_depth)
+            && room(self.input_block(m, t), slots, m.depth)
+            && room(self.output_block(m, t), slots, m.depth)
+            && weights
     }
 
     /// The cheapest tiling and its estimated cycles; `None` if no tile fits.
@@ -202,7 +250,7 @@ impl Shape {
         let mut rows: Vec<u32> = (1..=16).map(|n| n * m.pp).filter(|r| *r < height).collect();
         rows.extend([1, height]);
         let columns = parts(width);
-        let sets = parts(groups);
+        let sets = if self.point == 0 { parts(groups) } else { vec![groups] };
         let mut best: Option<(u64, Tiling)> = None;
         for &rows in &rows {
             let own = [self.stride[0], self.kernel[0].div_ceil(m.pp)];
@@ -252,20 +300,44 @@ impl Shape {
         };
         let weight_loads = if conv && sets > 1 && !t.groups_outside { tiles } else { 1 };
         let weight_count = if conv { wide(channels) } else { sets };
-        let load = (tiles * input_bytes * input_loads + weights * weight_loads) / BYTES_PER_CYCLE
-            + (tiles * input_count + weight_count * weight_loads) * TRANSFER_START;
-        let output_bytes = wide(height) * wide(width) * wide(channels);
-        let save = output_bytes / BYTES_PER_CYCLE + wide(height) * column_tiles * sets * TRANSFER_START;
-        let save = save * wide(self.saves);
+        let point = wide(self.point);
+        let last_channels = if self.point == 0 { wide(channels) } else { point };
+        let pixels = wide(height) * wide(width);
+        let load = (tiles * input_bytes * input_loads
+            + weights * weight_loads
+            + wide(channels) * point
+            + pixels * last_channels * wide(self.adds))
+            / BYTES_PER_CYCLE
+            + (tiles * input_count
+                + weight_count * weight_loads
+                + point
+                + wide(height) * column_tiles * sets * wide(self.adds))
+                * TRANSFER_START;
+        let kept = if self.point == 0 { last_channels } else { wide(channels) };
+        let output_bytes = pixels * (last_channels * wide(self.saves) + kept * wide(self.keeps));
+        let saves = wide(self.saves + self.keeps);
+        let save = output_bytes / BYTES_PER_CYCLE + wide(height) * column_tiles * sets * saves * TRANSFER_START;
         let at_once = m.rows_at_once(self.unit);
         let last = height - (height.div_ceil(t.rows) - 1) * t.rows;
-        let row_groups = (row_tiles - 1) * wide(t.rows.div_ceil(at_once)) + wide(last.div_ceil(at_once));
+        let row_groups = |at_once: u32| (row_tiles - 1) * wide(t.rows.div_ceil(at_once)) + wide(last.div_ceil(at_once));
         let (depth, calls) = if conv {
             (wide(self.groups_in(m)) * wide(self.groups_out(m)), wide(self.groups_out(m)))
         } else {
             (wide(self.groups_out(m)) * wide(self.operands + self.passes), sets)
         };
-        let compute = row_groups * (wide(width) * taps * depth + column_tiles * calls * COMPUTE_START);
+        let own = row_groups(at_once) * (wide(width) * taps * depth + column_tiles * calls * COMPUTE_START);
+        let last_groups = wide(self.groups_last(m, self.groups_out(m)));
+        let on_conv = if self.point == 0 {
+            0
+        } else {
+            row_groups(m.rows_at_once(Unit::Conv))
+                * last_groups
+                * (wide(width) * wide(self.groups_out(m)) + column_tiles * COMPUTE_START)
+        };
+        let on_misc =
+            row_groups(m.rows_at_once(Unit::Elew)) * wide(2 * self.adds) * (wide(width) * last_groups + COMPUTE_START);
+        // Two arrays work at once, one of them the layer's own.
+        let compute = if conv { (own + on_conv).max(on_misc) } else { (own + on_misc).max(on_conv) };
         let ends = (input_bytes + weights / sets) / BYTES_PER_CYCLE + save / (tiles * sets);
         if slots == 1 {
             return load + compute + save;
@@ -273,6 +345,11 @@ impl Shape {
         // Transfers that hide behind computation still take memory from others, so they are not free.
         load.max(compute).max(save) + ends + (load + save) / 4
     }
+}
+
+/// Addresses in whole grains, so that blocks start at multiples of it.
+fn aligned(addresses: u32) -> u32 {
+    addresses.checked_next_multiple_of(BANK_GRAIN).unwrap_or(u32::MAX)
 }
 
 /// A product that stays at the largest number instead of overflowing: sizes of tiles that are tried and don't fit.

@@ -13,7 +13,7 @@ use shiftwise_core::shape::Shape;
 use shiftwise_core::target::Target;
 
 use super::blob;
-use crate::{Costs, CycleReport, Error, JobRun, SimDpu, SimError, explain, frame, time};
+use crate::{Costs, CycleReport, Error, JobRun, Prepared, SimDpu, SimError, explain, frame, time};
 
 const COLUMNS: u32 = 5;
 const CHANNELS: u32 = 16;
@@ -136,10 +136,10 @@ proptest! {
 
     #[test]
     fn a_slow_machine_gives_the_same_bytes(
-        conv_fixed in 0u64..9000, load_fixed in 0u64..500, save_fixed in 0u64..500, port_bytes in 0.01f64..64.0,
+        compute in 0f64..9000.0, transfer in 0f64..500.0, latency in 0f64..500.0, port_bytes in 0.01f64..64.0,
     ) {
         let program = program(3);
-        let costs = Costs { conv_fixed, load_fixed, save_fixed, port_bytes, ..Costs::default() };
+        let costs = Costs { compute, transfer, latency, port_bytes, ..Costs::default() };
         prop_assert_eq!(simulate(&program, 3, costs).unwrap().0, in_order(&program, 3));
     }
 }
@@ -204,10 +204,10 @@ fn faults_name_the_instruction() {
 #[test]
 fn time_follows_the_cost_table() {
     let costs = Costs {
-        conv_fixed: 10,
-        load_fixed: 5,
-        save_fixed: 7,
-        init: 2,
+        compute: 10.0,
+        transfer: 5.0,
+        latency: 7.0,
+        init: 2.0,
         segment: 3.0,
         port_bytes: 8.0,
         fetch_word: 0.0,
@@ -216,18 +216,18 @@ fn time_follows_the_cost_table() {
     let p = program(1);
     let (_, job) = simulate(&p, 1, costs).unwrap();
     let of = |kind| job.events.iter().filter(move |e| e.kind == kind).collect::<Vec<_>>();
-    // 16 bytes over two ports of 8 bytes: one cycle, plus 5.
+    // 16 bytes over two ports of 8 bytes: one cycle, plus 5; usable 7 later, while the next one runs.
     let loads = of(Kind::Load);
-    assert_eq!((loads[0].start, loads[0].end, loads[1].start), (0, 6, 6));
+    assert_eq!((loads[0].start, loads[0].end, loads[1].start), (0, 13, 6));
     // 17 parameter LOADs, then 8 rows of 80 bytes: 40 bytes per port take 5 cycles.
-    assert_eq!(loads.last().unwrap().end, 17 * 6 + 8 * 10);
+    assert_eq!(loads.last().unwrap().end, 17 * 6 + 8 * 10 + 7);
     let conv = of(Kind::Conv)[0];
-    assert_eq!((conv.start, conv.end), (182, 182 + u64::from(COLUMNS) + 10));
-    // A pair of SAVEs starts together on two ports: 80 bytes at 8 bytes per cycle, plus 7.
+    assert_eq!((conv.start, conv.end), (189, 189 + u64::from(COLUMNS) + 10));
+    // A pair of SAVEs starts together on two ports: 80 bytes at 8 bytes per cycle, plus 5, usable 7 later.
     let saves = of(Kind::Save);
-    assert_eq!((saves[0].start, saves[1].start, saves[0].end, saves[1].end), (197, 197, 214, 214));
-    assert_eq!((saves[2].start, saves[7].end), (214, 197 + 4 * 17));
-    assert_eq!(job.cycles, 197 + 4 * 17);
+    assert_eq!((saves[0].start, saves[1].start, saves[0].end, saves[1].end), (204, 204, 226, 226));
+    assert_eq!((saves[2].start, saves[7].end), (219, 204 + 4 * 15 + 7));
+    assert_eq!(job.cycles, 204 + 4 * 15 + 7);
 }
 
 #[test]
@@ -289,18 +289,36 @@ fn a_frame_reports_cycles_layers_and_a_trace() {
     let complete = rows.iter().filter(|r| r["ph"] == "X");
     assert_eq!(complete.clone().count(), program(2).len() + 2);
     assert!(complete.clone().all(|r| r["dur"].as_f64().unwrap() >= 0.0));
-    assert_eq!(complete.filter(|r| r["tid"] == 4).map(|r| &r["name"]).collect::<Vec<_>>(), ["first", "second"]);
+    // Slices of a row follow each other: viewers drop what overlaps.
+    for tid in 0..10 {
+        let mut until = 0.0;
+        for row in complete.clone().filter(|r| r["tid"] == tid) {
+            let (start, length) = (row["ts"].as_f64().unwrap(), row["dur"].as_f64().unwrap());
+            assert!(start >= until - 1e-9, "row {tid}: {start} before {until}");
+            until = start + length;
+        }
+    }
+    let layers = complete.filter(|r| r["tid"] == 4 || r["tid"] == 9);
+    assert_eq!(layers.map(|r| &r["name"]).collect::<Vec<_>>(), ["first", "second"]);
 
     let executed = sim.jobs().to_vec();
     sim.clear();
     time(&model, &mut sim).unwrap();
     assert_eq!(sim.jobs(), executed, "time without values is the same time");
 
-    let free = report.throughput(3, 0);
-    assert!((free.fps_one_core_busy * report.latency_us - 1e6).abs() < 1e-3);
-    assert_eq!(free.fps_all_cores, 3.0 * free.fps_one_core_busy);
+    // One frame after the other on one core; three cores don't disturb each other until the memory is too slow for them.
+    let frame = report.cycles as f64;
+    let prepared = Prepared::new(&model, &mut sim).unwrap();
+    for cores in [1, 3] {
+        let cycles = prepared.cycles(&Costs::default(), 300, cores, 0).unwrap();
+        assert!(
+            (cycles - frame).abs() < 2.0,
+            "{cycles} on {cores}, {frame} alone: only the rounding to cycles differs"
+        );
+    }
     let bytes = (report.bytes_in + report.bytes_out) as f64;
-    assert_eq!(report.throughput(3, 1).fps_all_cores, 1e6 / bytes);
+    let shared = prepared.cycles(&Costs::default(), 300, 3, 600).unwrap();
+    assert!(shared > frame && (shared / (3.0 * bytes / 2.0) - 1.0).abs() < 0.1, "{shared}");
 }
 
 #[test]

@@ -266,7 +266,7 @@ pub(super) fn run(args: &Args, bytes: &[u8], screen: &Screen) -> Result<Outcome,
     let golden = args.golden.as_deref().map(dump::read).transpose()?;
     let custom = args.custom.layers()?;
     let reference = args.graph.as_deref().map(|p| Reference::open(p, &custom)).transpose()?;
-    let device = Dpu { clock_mhz: args.clock.unwrap_or(target.clock_mhz), target };
+    let device = Dpu::new(target, args.clock);
     let mut sim = simulator(&device)?;
     let program = Program::new(&model, &device.target, args.functional, custom.clone())?;
 

@@ -31,6 +31,7 @@ impl Context<'_> {
                 passes: 0,
                 saves: 1,
                 unit: Unit::Conv,
+                ..Shape::default()
             },
             inputs: vec![self.map(input, dims)],
             outputs: self.outputs(op.output, output),
@@ -150,6 +151,7 @@ impl Context<'_> {
                 passes: 0,
                 saves: 1,
                 unit: Unit::Depthwise,
+                ..Shape::default()
             },
             inputs: vec![self.map(input, dims)],
             outputs: self.outputs(op.output, output),

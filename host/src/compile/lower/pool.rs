@@ -66,6 +66,7 @@ impl Context<'_> {
                 passes: 0,
                 saves: 1,
                 unit: Unit::Pool,
+                ..Shape::default()
             },
             inputs: vec![self.map(input, dims)],
             outputs: self.outputs(op.output, output),

@@ -23,7 +23,7 @@ impl Emitter {
             inside.clamp(0, cap) as u32
         };
         Window {
-            bank: self.first[0] + r % self.pp,
+            bank: p.bank + r % self.pp,
             addresses: [0, 1, 2, 3].map(address),
             pad_top: (-(tile.origin[0] + i64::from(r * s.stride[0]))).max(0) as u32,
             pad_left: hidden,
