@@ -255,6 +255,37 @@ fn damaged_files_are_refused_or_used_without_a_panic() {
     });
 }
 
+#[test]
+fn the_machine_averages_with_the_quantizers_factors() {
+    for (h, w) in (1..=8).flat_map(|h| (1..=8).map(move |w| (h, w))) {
+        let want = shiftwise::ops::pool::average_factor(h, w);
+        let got = shiftwise_core::exec::pool_factor(h as u32, w as u32).map(|(m, n)| (u16::from(m), n));
+        assert_eq!(got, want, "{h} × {w}");
+    }
+}
+
+#[test]
+fn described_targets_are_listed_and_refused_by_name() {
+    let folder = Folder::new("xmodel-targets");
+    folder.write("arch.json", br#"{"fingerprint":"0x0603000B56011861"}"#);
+    let all = folder.run("targets --json").json();
+    let described = all["descriptions"].as_array().unwrap();
+    assert_eq!((all["targets"].as_array().unwrap().len(), described.len()), (8, 76));
+    assert!(described.iter().all(|d| !d["missing"].as_str().unwrap().is_empty()));
+    for asked in ["DPUCVDX8G_ISA3_C32B6", "0x0603000b56011861", "arch.json"] {
+        assert_eq!(
+            folder.run(&format!("targets {asked} --json")).json()["description"]["name"],
+            "DPUCVDX8G_ISA3_C32B6"
+        );
+        let ran = folder.run(&format!(
+            "verify digits_lenet.h5 --calib digits.npz:x_cal --data digits.npz:x_eval --target {asked} --json"
+        ));
+        let error = &ran.json()["error"];
+        assert_eq!((ran.code, &error["code"]), (Some(2), &"Quantizer_TF2_Invalid_Target".into()), "{ran:?}");
+        assert!(error["message"].as_str().unwrap().contains("AI engines"), "{error}");
+    }
+}
+
 // The vendor's own files.
 
 fn vendor(name: &str) -> Option<PathBuf> {

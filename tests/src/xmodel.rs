@@ -376,7 +376,7 @@ pub fn compiled(graph: &IntGraph, program: &Program) -> Option<Vec<u8>> {
             .message(5, &fixed(&raw, "data-fix", None, t))
             .message(5, &fixed(&name, "upload", Some(raw.clone()), t));
         user.push(raw);
-        dpu.push(leaf(&name, &[name.clone()]).into_bytes());
+        dpu.push(leaf(&name, std::slice::from_ref(&name)).into_bytes());
     }
     for op in &graph.ops {
         let (name, from) = (&graph.tensors[op.output.0].name, graph.tensors[op.inputs[0].0].name.clone());
@@ -409,7 +409,7 @@ pub fn compiled(graph: &IntGraph, program: &Program) -> Option<Vec<u8>> {
         op.args.push(("input", vec![name.clone()]));
         let download = format!("{name}_download_0");
         file = file.message(5, &Op { name: &download, kind: "download", ..op }.message());
-        dpu.push(leaf(&download, &[download.clone()]).into_bytes());
+        dpu.push(leaf(&download, std::slice::from_ref(&download)).into_bytes());
     }
     let m = &program.memory;
     let sizes = [program.constants.len() as u32, m.workspace_bytes, m.input_bytes, m.output_bytes];

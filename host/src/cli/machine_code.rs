@@ -30,6 +30,9 @@ pub(super) struct Args {
     check: bool,
 }
 
+/// An instruction's text and bytes, or why there is none.
+type Decoded = Result<(String, Vec<u8>), DecodeError>;
+
 /// An instruction set that can be listed and encoded.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Isa {
@@ -66,7 +69,7 @@ impl Isa {
     }
 
     /// The instructions of `code` as offset, text and bytes; the last may be an error.
-    fn lines(self, code: &[u8]) -> Vec<(usize, Result<(String, Vec<u8>), DecodeError>)> {
+    fn lines(self, code: &[u8]) -> Vec<(usize, Decoded)> {
         match self {
             Self::Executed(version) => {
                 let encoded =
