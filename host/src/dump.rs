@@ -125,14 +125,15 @@ pub fn dump_weight_is_shown(variable: &str) -> bool {
     !layer.starts_with(['q', 'u', 'a', 'n', 't', '_'])
 }
 
-/// The integers of all quantized weights; `vendor_gaps` leaves out those that the vendor's dump loses.
+/// The integers of all quantized weights; `vendor_gaps` leaves out those that the vendor's dump lacks.
 ///
 /// Rounded half to even and clipped to int8, whatever the quantizer's own rounding and width: the vendor's rule.
 pub fn weights(quantized: &QuantGraph, vendor_gaps: bool) -> Vec<DumpTensor> {
     let mut all = Vec::new();
     for (id, quant) in &quantized.layers {
         let node = quantized.graph.node(*id);
-        if matches!(node.op, Op::Quantize(_)) {
+        // The vendor's tool writes nothing of custom layers.
+        if matches!(node.op, Op::Quantize(_)) || (vendor_gaps && matches!(node.op, Op::Custom(_))) {
             continue;
         }
         for ((short, tensor), quantizer) in node.op.layer().weights().iter().zip(&quant.weights) {

@@ -124,7 +124,8 @@ pub fn run(
         let node = graph.node(id);
         let mut y = match (&node.op, &node.inputs[..]) {
             (Op::ZeroPadding2D(_), [input]) if padded[id.0].is_some() => {
-                values[input.0].take().ok_or_else(|| missing(&node.name))?
+                let x = if left[input.0] == 1 { values[input.0].take() } else { values[input.0].clone() };
+                x.ok_or_else(|| missing(&node.name))?
             }
             (op, [input]) if padded[input.0].is_some() => {
                 let x = values[input.0].as_ref().ok_or_else(|| missing(&node.name))?;

@@ -77,7 +77,7 @@ fn difference(want: &Value, got: &Value, at: &str) -> Option<String> {
 }
 
 /// Two attributes or datasets that should be the same, as text to fail with.
-fn explain(want: &str, got: &str) -> String {
+pub(crate) fn explain(want: &str, got: &str) -> String {
     let json = |text: &str| -> Option<Value> {
         let quoted = text.strip_prefix("VarLenAsciiString(")?.strip_suffix(')')?;
         serde_json::from_str(&serde_json::from_str::<String>(quoted).ok()?).ok()

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use shiftwise::dump::{self, Dump, Values};
 use shiftwise::eval::golden::{DumpOptions, Numerics, golden};
 use shiftwise::eval::{self, Stored};
@@ -39,6 +39,10 @@ pub const EXPLAINED: &[(&str, &str)] = &[
     ),
     ("o_no_hsig_swish", "swish in floats: another exp (last digit of a range)"),
     ("pof2s_tanh_act_v0", "tanh in floats: another tanh (last digit of a range)"),
+    (
+        "cust_strategy",
+        "the vendor leaves a quantized custom layer calibrating: its positions follow each sample that it sees",
+    ),
     ("x_mul_write_hi", "the vendor stores the limit of shift_write, 15, as the position"),
     ("x_mul_write_lo", "the vendor stores the limit of shift_write, -15, as the position"),
     (
@@ -72,11 +76,12 @@ fn config(case: &Path) -> Option<Value> {
 fn quantizer<'a>(q: &'a QuantGraph, row: &Value) -> Option<&'a Quantizer> {
     let layer = row["layer"].as_str()?;
     let (id, own) = q.layers.iter().find(|(id, _)| q.quant_name(**id) == layer)?;
-    match row["role"].as_str()? {
-        role @ ("kernel" | "depthwise_kernel" | "bias" | "gamma" | "beta" | "alpha") => {
-            let index = q.graph.node(*id).op.layer().weights().iter().position(|(name, _)| *name == role)?;
-            own.weights.get(index)?.as_ref()
-        }
+    let role = row["role"].as_str()?;
+    // Any other role is the name of a weight.
+    if let Some(index) = q.graph.node(*id).op.layer().weights().iter().position(|(name, _)| *name == role) {
+        return own.weights.get(index)?.as_ref();
+    }
+    match role {
         "activation" | "pre_activation" => match &own.activation {
             ActivationQuant::Before(q) | ActivationQuant::After(q) => Some(q),
             _ => None,
@@ -148,6 +153,29 @@ pub fn check(case: &Path) -> Option<Outcome> {
     Some(compare(case, &config).unwrap_or_else(|e| Outcome::Refused(e.to_string())))
 }
 
+/// What the custom layers of the reference cases compute.
+pub const FORMULAS: [&str; 3] = ["MyScaleShift=x * s + t", "MyDouble=x * 2", "MyBlend=ratio * x0 + (1 - ratio) * x1"];
+
+/// The custom strategy of a case, as its quantized model shows it: it quantizes the custom layers.
+fn custom_strategy(case: &Path) -> Option<Value> {
+    let quantizer = |round: u8| {
+        json!({
+            "quantizer_type": "LastValueQuantPosQuantizer",
+            "quantizer_params": { "bit_width": 8, "method": 1, "round_mode": round },
+        })
+    };
+    let entry = |class: &str, weights: &[&str]| {
+        json!({
+            "layer_type": format!("__main__.{class}"), "quantizable_weights": weights,
+            "weight_quantizers": weights.iter().map(|_| quantizer(0)).collect::<Vec<_>>(),
+            "quantizable_outputs": ["0"], "output_quantizers": [quantizer(1)],
+        })
+    };
+    let layers = json!([entry("MyScaleShift", &["s", "t"]), entry("MyDouble", &[]), entry("MyBlend", &[])]);
+    let strategy = json!({ "quantize_registry_config": { "layer_quantize_config": layers } });
+    case.ends_with("cust_strategy").then_some(strategy)
+}
+
 fn compare(case: &Path, config: &Value) -> Result<Outcome, shiftwise::Error> {
     let model = config["model"].as_str().map_or_else(|| case.join("model.h5"), |m| case.join(m));
     let (calib, input) = (arrays(case, "calib"), arrays(case, "input"));
@@ -159,6 +187,12 @@ fn compare(case: &Path, config: &Value) -> Result<Outcome, shiftwise::Error> {
         && calib.len() == 1
     {
         load.input_shapes.push((None, first.shape().to_vec()));
+    }
+    for formula in FORMULAS {
+        load.custom.add_formula(formula).map_err(shiftwise::Error::Options)?;
+    }
+    if let Some(custom) = custom_strategy(case) {
+        strategy.update(&custom)?;
     }
     for (key, value) in config["quantize_kwargs"].as_object().into_iter().flatten() {
         match key.as_str() {

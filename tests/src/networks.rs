@@ -2,9 +2,10 @@
 
 use shiftwise::ir::{Graph, NodeId};
 use shiftwise::ops::{
-    ActivationFn, Add, AveragePooling2D, BatchNormalization, Concatenate, Conv2D, Conv2DTranspose, Dense,
-    DepthwiseConv2D, Dropout, Flatten, GlobalAveragePooling2D, Input, LeakyRelu, MaxPooling2D, Multiply, Op, PRelu,
-    Padding, Relu, Softmax, UpSampling2D, Weighted, ZeroPadding2D, pool::PoolWindow, reshape::Interpolation,
+    Activate, ActivationFn, Add, AveragePooling2D, BatchNormalization, Concatenate, Conv2D, Conv2DTranspose,
+    Cropping2D, Dense, DepthwiseConv2D, Dropout, Flatten, GlobalAveragePooling2D, Input, LeakyRelu, MaxPooling2D,
+    Merge, Multiply, Op, PRelu, Padding, Permute, Relu, SeparableConv2D, Softmax, UpSampling2D, Weighted,
+    ZeroPadding2D, pool::PoolWindow, reshape::Interpolation,
 };
 use shiftwise::tensor::Tensor;
 
@@ -126,7 +127,37 @@ impl Builder {
     /// Layers that are rarer than the others.
     fn other_block(&mut self, from: NodeId, live: &[NodeId]) -> NodeId {
         let [h, w, c] = self.image(from);
-        match self.rng.range(0, 8) {
+        match self.rng.range(0, 12) {
+            9 => {
+                // A gate, or a swish, behind a convolution: as its own activation or as a layer.
+                let function = if self.rng.one_in(2) { ActivationFn::Sigmoid } else { ActivationFn::Swish };
+                let inside = self.rng.one_in(2);
+                let w = self.weighted(&[1, 1, c, c], c, c, if inside { function } else { ActivationFn::Linear });
+                let conv = Conv2D { w, strides: [1, 1], dilation: [1, 1], padding: Padding::Valid, groups: 1 };
+                let conv = self.add(Op::Conv2D(conv), &[from]);
+                if inside { conv } else { self.add(Op::Activation(Activate { function }), &[conv]) }
+            }
+            10 => {
+                let (k, multiplier, oc) = (self.rng.size(1, 3), self.rng.size(1, 2), self.rng.size(1, 8));
+                let own = self.activation();
+                let w = self.weighted(&[1, 1, c * multiplier, oc], c * multiplier, oc, own);
+                let depthwise = self.tensor(&[k, k, c, multiplier], 1.0 / k as f32);
+                let conv = SeparableConv2D { depthwise, w, strides: [1, 1], dilation: [1, 1], padding: Padding::Same };
+                self.add(Op::SeparableConv2D(conv), &[from])
+            }
+            11 => {
+                let (dilation, oc) = ([self.rng.size(1, 3), self.rng.size(1, 3)], self.rng.size(1, 8));
+                let own = self.activation();
+                let w = self.weighted(&[3, 3, c, oc], 9 * c, oc, own);
+                self.add(
+                    Op::Conv2D(Conv2D { w, strides: [1, 1], dilation, padding: Padding::Same, groups: 1 }),
+                    &[from],
+                )
+            }
+            12 => {
+                let dims = [[1, 0, 2], [0, 1, 2], [2, 1, 0], [0, 2, 1]][self.rng.size(0, 3)].to_vec();
+                self.add(Op::Permute(Permute { dims }), &[from])
+            }
             0..=1 => {
                 let k = [self.rng.size(1, 4), self.rng.size(1, 4)];
                 let oc = self.rng.size(1, 10);
@@ -176,6 +207,37 @@ impl Builder {
         }
     }
 
+    /// Layers that the vendor's tool leaves float.
+    fn float_block(&mut self, from: NodeId) -> NodeId {
+        let [h, w, c] = self.image(from);
+        match self.rng.range(0, 6) {
+            0 if h > 2 && w > 2 => self.add(Op::Cropping2D(Cropping2D { rows: [1, 0], columns: [0, 1] }), &[from]),
+            1 => {
+                let merge = [Merge::Maximum, Merge::Average, Merge::Minimum][self.rng.size(0, 2)];
+                self.add(Op::Merge(merge), &[from, from])
+            }
+            2 => self.add(Op::LeakyRelu(LeakyRelu { alpha: 0.25 }), &[from]),
+            3 => {
+                let max_value = self.rng.one_in(2).then_some(3.0);
+                let relu = Relu { max_value, negative_slope: 0.125, threshold: 0.5 };
+                self.add(Op::Relu(relu), &[from])
+            }
+            4 => {
+                let function = [ActivationFn::Tanh, ActivationFn::Elu, ActivationFn::Softsign][self.rng.size(0, 2)];
+                let w = self.weighted(&[1, 1, c, c], c, c, function);
+                let conv = Conv2D { w, strides: [1, 1], dilation: [1, 1], padding: Padding::Valid, groups: 1 };
+                self.add(Op::Conv2D(conv), &[from])
+            }
+            _ => {
+                let interpolation = Interpolation::Bilinear;
+                match h * w < 100 {
+                    true => self.add(Op::UpSampling2D(UpSampling2D { size: [2, 1], interpolation }), &[from]),
+                    false => self.relu(from),
+                }
+            }
+        }
+    }
+
     /// A classifier behind the last map.
     fn head(&mut self, from: NodeId) -> NodeId {
         let [h, w, c] = self.image(from);
@@ -205,15 +267,28 @@ impl Builder {
 ///
 /// Average pooling is over unpadded squares.
 pub fn random_network(seed: u64, blocks: usize) -> Graph {
-    network(seed, blocks, false)
+    network(seed, blocks, Rare::None)
 }
 
 /// [`random_network`] with layers that are rarer: transposed convolutions, products, concatenations, and so on.
 pub fn random_network_of_all(seed: u64, blocks: usize) -> Graph {
-    network(seed, blocks, true)
+    network(seed, blocks, Rare::Integer)
 }
 
-fn network(seed: u64, blocks: usize, all: bool) -> Graph {
+/// [`random_network_of_all`] with layers that stay float.
+pub fn random_network_with_floats(seed: u64, blocks: usize) -> Graph {
+    network(seed, blocks, Rare::Float)
+}
+
+/// Which of the rarer layers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rare {
+    None,
+    Integer,
+    Float,
+}
+
+fn network(seed: u64, blocks: usize, rare: Rare) -> Graph {
     let mut b = Builder { graph: Graph { name: format!("network{seed}"), ..Graph::default() }, rng: Rng(seed) };
     let shape = vec![b.rng.size(2, 9), b.rng.size(2, 9), b.rng.size(1, 5)];
     let input = b.add(Op::Input(Input { shape }), &[]);
@@ -221,9 +296,11 @@ fn network(seed: u64, blocks: usize, all: bool) -> Graph {
     let mut live = vec![input];
     for _ in 0..blocks {
         let from = if b.rng.one_in(4) { live[b.rng.size(0, live.len() - 1)] } else { live[live.len() - 1] };
-        let rare = all && b.rng.one_in(2);
+        let float = rare == Rare::Float && b.rng.one_in(4);
+        let other = rare != Rare::None && b.rng.one_in(2);
         let mut made = match b.rng.range(0, 11) {
-            _ if rare => b.other_block(from, &live),
+            _ if float => b.float_block(from),
+            _ if other => b.other_block(from, &live),
             0..=5 => b.conv_block(from, 12),
             6..=7 => {
                 let shape = b.shape(from);

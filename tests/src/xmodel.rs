@@ -238,12 +238,21 @@ impl Writer<'_> {
         let raw = format!("{name}/op");
         let reads: Vec<String> = inputs.iter().map(|t| self.name(*t)).collect();
         let plain = |kind| Op::float(&raw, kind, &shape).reads("input", &reads);
+        // A global pool gives a vector; the file's has a map of one pixel.
+        let pixel = match *shape {
+            [1, c] => vec![1, 1, 1, c],
+            _ => shape.clone(),
+        };
         let pooled = |kind, w: &shiftwise_core::shape::Window| {
             let pair = |p: [u16; 2]| ints(&[p[1].into(), p[0].into()]);
             let pads = [w.pad_before[1], w.pad_after[1], w.pad_before[0], w.pad_after[0]].map(i64::from);
-            plain(kind).with("kernel", pair(w.kernel)).with("stride", pair(w.stride)).with("pad", ints(&pads))
+            Op::float(&raw, kind, &pixel)
+                .reads("input", &reads)
+                .with("kernel", pair(w.kernel))
+                .with("stride", pair(w.stride))
+                .with("pad", ints(&pads))
         };
-        let (raw, act, shape) = match kind {
+        let (raw, act, full) = match kind {
             IntOpKind::Conv(c) | IntOpKind::Depthwise(c) | IntOpKind::ConvTranspose(c) => {
                 let kind = match kind {
                     IntOpKind::Conv(_) => "conv2d",
@@ -251,58 +260,56 @@ impl Writer<'_> {
                     _ => "transposed-conv2d",
                 };
                 let raw = self.conv(kind, c, *inputs.first()?, to);
-                let full = vec![1, c.output[0], c.output[1], c.output[2]];
-                if full != shape {
-                    // The map first, then its reshape under the tensor's name.
-                    let map = format!("{name}/map");
-                    let activated = self.activated(raw, c.act, &full);
-                    self.fix(&map, &activated, &full, pos, "DPU_ROUND");
-                    let dims: Vec<i64> = shape.iter().map(|d| *d as i64).collect();
-                    let mut op = Op::float(&name, "reshape", &shape).reads("input", &[map]).with("shape", ints(&dims));
-                    op.tensor = format!("{name}_fix");
-                    self.put(&op);
-                    return Some(());
-                }
-                (raw, c.act, full)
+                (raw, c.act, vec![1, c.output[0], c.output[1], c.output[2]])
             }
             IntOpKind::MaxPool { window, act, .. } => {
                 self.put(&pooled("maxpool2d", window));
-                (raw, *act, shape)
+                (raw, *act, pixel)
             }
             IntOpKind::AveragePool { window, act, .. } => {
                 self.put(&pooled("avgpool2d", window));
-                (raw, *act, shape)
+                (raw, *act, pixel)
             }
             IntOpKind::Add { act, .. } => {
                 self.put(&plain("add"));
-                (raw, *act, shape)
+                (raw, *act, shape.clone())
             }
             IntOpKind::Multiply { act, .. } => {
                 self.put(&plain("mul"));
-                (raw, *act, shape)
+                (raw, *act, shape.clone())
             }
             IntOpKind::Concat { axis, .. } => {
                 self.put(&plain("concat").with("axis", int(*axis as i64 + 1)));
-                (raw, IntAct::None, shape)
+                (raw, IntAct::None, shape.clone())
             }
             IntOpKind::HardSigmoid { .. } => {
                 self.put(&plain("hard-sigmoid"));
-                (raw, IntAct::None, shape)
+                (raw, IntAct::None, shape.clone())
             }
             IntOpKind::UpSample { .. } => {
                 self.put(&plain("resize").with("mode", text("NEAREST")));
-                (raw, IntAct::None, shape)
+                (raw, IntAct::None, shape.clone())
             }
             IntOpKind::View => {
                 let dims: Vec<i64> = shape.iter().map(|d| *d as i64).collect();
                 self.put(&plain("reshape").with("shape", ints(&dims)));
-                (raw, IntAct::None, shape)
+                (raw, IntAct::None, shape.clone())
             }
-            IntOpKind::Requantize { act, .. } => (reads.first()?.clone(), *act, shape),
+            IntOpKind::Requantize { act, .. } => (reads.first()?.clone(), *act, shape.clone()),
             _ => return None,
         };
-        let activated = self.activated(raw, act, &shape);
-        self.fix(&name, &activated, &shape, pos, "DPU_ROUND");
+        let activated = self.activated(raw, act, &full);
+        if full == shape {
+            self.fix(&name, &activated, &shape, pos, "DPU_ROUND");
+            return Some(());
+        }
+        // The map first, then its reshape under the tensor's name.
+        let map = format!("{name}/map");
+        self.fix(&map, &activated, &full, pos, "DPU_ROUND");
+        let dims: Vec<i64> = shape.iter().map(|d| *d as i64).collect();
+        let mut op = Op::float(&name, "reshape", &shape).reads("input", &[map]).with("shape", ints(&dims));
+        op.tensor = format!("{name}_fix");
+        self.put(&op);
         Some(())
     }
 }
@@ -371,22 +378,25 @@ pub fn compiled(graph: &IntGraph, program: &Program) -> Option<Vec<u8>> {
         user.push(raw);
         dpu.push(leaf(&name, &[name.clone()]).into_bytes());
     }
+    for op in &graph.ops {
+        let (name, from) = (&graph.tensors[op.output.0].name, graph.tensors[op.inputs[0].0].name.clone());
+        let kind = if matches!(op.kind, IntOpKind::View) { "reshape-fix" } else { "conv2d-fix" };
+        file = file.message(5, &fixed(name, kind, Some(from), &program.tensors[op.output.0]));
+    }
     let mut order = Vec::new();
+    let mut placed: Vec<String> = Vec::new();
     for span in &program.spans {
-        let ops: Vec<_> =
-            graph.ops.iter().filter(|o| span.layer.split('+').any(|l| o.layer.split('+').any(|m| l == m))).collect();
-        let mut names = Vec::new();
-        for op in ops {
-            let name = graph.tensors[op.output.0].name.clone();
-            let t = &program.tensors[op.output.0];
-            let from = graph.tensors[op.inputs[0].0].name.clone();
-            let kind = if matches!(op.kind, IntOpKind::View) { "reshape-fix" } else { "conv2d-fix" };
-            file = file.message(5, &fixed(&name, kind, Some(from), t));
-            names.push(name);
-        }
+        let of_span = |layer: &str| layer.split('+').any(|l| span.layer.split('+').any(|m| l == m));
+        let ops = graph.ops.iter().filter(|o| of_span(&o.layer) && !matches!(o.kind, IntOpKind::View));
+        let names: Vec<String> = ops.map(|o| graph.tensors[o.output.0].name.clone()).collect();
         let s = leaf(&span.layer, &names).attr(5, "workload", &Message::default().int(8, 2 * span.macs as i64));
         order.push(format!("subgraph_{}", span.layer));
         dpu.push(s.into_bytes());
+        placed.extend(names);
+    }
+    let rest = graph.ops.iter().map(|o| graph.tensors[o.output.0].name.clone()).filter(|n| !placed.contains(n));
+    for name in rest {
+        dpu.push(leaf(&name, std::slice::from_ref(&name)).into_bytes());
     }
     for t in &graph.outputs {
         let name = graph.tensors[t.0].name.clone();

@@ -121,9 +121,27 @@ pub(super) struct ModelArgs {
     /// Draw the weights of an architecture (model.to_json()) from this seed
     #[arg(long, value_name = "SEED")]
     random_weights: Option<u64>,
+    #[command(flatten)]
+    custom: Custom,
+}
+
+/// Layers that only the user knows.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Custom {
     /// What layers of a class of your own compute: inputs x (or x0, x1, …), weights and settings by their names
     #[arg(long, value_name = "CLASS=FORMULA")]
     custom_layer: Vec<String>,
+}
+
+impl Custom {
+    /// The layers, with those that are known anyway.
+    pub(super) fn layers(&self) -> Result<CustomLayers, Error> {
+        let mut custom = CustomLayers::default();
+        for formula in &self.custom_layer {
+            custom.add_formula(formula).map_err(|e| Error::Options(format!("--custom-layer {e}")))?;
+        }
+        Ok(custom)
+    }
 }
 
 impl ModelArgs {
@@ -148,10 +166,7 @@ impl ModelArgs {
             })
         };
         let input_shapes = self.input_shape.iter().map(shape).collect::<Result<_, _>>()?;
-        let mut custom = CustomLayers::default();
-        for formula in &self.custom_layer {
-            custom.add_formula(formula).map_err(|e| Error::Options(format!("--custom-layer {e}")))?;
-        }
+        let custom = self.custom.layers()?;
         format::open(&self.path, &LoadOptions { input_shapes, random_weights: self.random_weights, custom })
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::positive())]
     samples: usize,
     #[command(flatten)]
+    custom: data::Custom,
+    #[command(flatten)]
     preprocess: Preprocess,
 }
 

@@ -8,6 +8,7 @@ use crate::dump::{Dump, DumpTensor, Values};
 use crate::error::Error;
 use crate::integer::{IntGraph, Kind};
 use crate::ir::NodeId;
+use crate::ops::Op;
 use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
 use crate::quantizer;
 use crate::tensor::Tensor;
@@ -29,7 +30,7 @@ pub struct DumpOptions {
     pub float: bool,
     /// No activations.
     pub weights_only: bool,
-    /// Leave out the weights that the vendor's tool forgets to write.
+    /// Leave out what the vendor's tool doesn't write: some weights, quantized custom layers.
     pub vendor_gaps: bool,
 }
 
@@ -128,6 +129,7 @@ impl Floats<'_> {
         };
         if let Some(quantizer) = layer.and_then(|l| l.result())
             && (!before || self.options.float)
+            && !(self.options.vendor_gaps && matches!(self.q.graph.node(id).op, Op::Custom(_)))
         {
             let integers = match (exact, &float) {
                 (Some((Values::Int8(q), _)), _) => Some(q.clone()),

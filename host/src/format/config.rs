@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::keras::{BATCH_SIZE, own_settings};
 use crate::ir::Node;
+use crate::ops::tfop::CALL;
 
 /// Keras' config of a node: what the op says, then what its file said, then Keras' defaults.
 pub(super) fn keras(node: &Node) -> Map<String, Value> {
@@ -17,7 +18,12 @@ pub(super) fn keras(node: &Node) -> Map<String, Value> {
     }
     let Value::Object(template) = template(node) else { return config };
     for (key, default) in template {
-        let value = own.get(&key).cloned().or_else(|| extra(node, &key)).unwrap_or(default);
+        let value = match (own.get(&key), extra(node, &key)) {
+            // Modelled as f32; the file may have more digits, or none behind the point.
+            (Some(own), Some(file)) if same(own, &file) => file,
+            (Some(own), _) => own.clone(),
+            (None, file) => file.unwrap_or(default),
+        };
         config.insert(key, value);
     }
     if input {
@@ -28,6 +34,15 @@ pub(super) fn keras(node: &Node) -> Map<String, Value> {
         config.insert("name".into(), json!(node.name));
     }
     config
+}
+
+/// Whether two values are the same up to the precision of f32.
+pub(super) fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64().map(|v| v as f32) == b.as_f64().map(|v| v as f32),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (a, b) => a == b,
+    }
 }
 
 /// A setting from the file, in Keras 2's form: Keras 3 says more about objects.
@@ -97,7 +112,8 @@ fn template(node: &Node) -> Value {
         // The rest consists of modelled settings in Keras' order, and of what else the file says.
         _ => {
             let mut all = node.op.layer().to_keras();
-            let others = node.extras.iter().filter(|(k, _)| !matches!(k.as_str(), "trainable" | "dtype" | BATCH_SIZE));
+            let others =
+                node.extras.iter().filter(|(k, _)| !matches!(k.as_str(), "trainable" | "dtype" | BATCH_SIZE | CALL));
             all.extend(others.map(|(k, _)| (k.clone(), Value::Null)));
             Value::Object(all)
         }

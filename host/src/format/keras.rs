@@ -1,11 +1,13 @@
 //! Graphs from Keras models.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
-use super::LoadOptions;
 use super::flatten::{Flat, FlatCall};
 use super::model::{Call, ModelConfig, input_shape};
 use super::weights::ModelWeights;
+use super::{LoadOptions, config};
 use crate::error::Error;
 use crate::ir::{Graph, NodeId, SharedCall};
 use crate::ops::tfop::{CALL, TENSOR, TfOp};
@@ -37,8 +39,33 @@ pub(super) fn float_graph(
     }
     let mut graph = builder.finish();
     graph.normalize();
+    renumber_calls(&mut graph);
     graph.verify()?;
     Ok(graph)
+}
+
+/// The name of a call's node.
+fn call_name(layer: &str, number: usize) -> String {
+    if number == 0 { layer.to_owned() } else { format!("{layer}:{number}") }
+}
+
+/// Counts the calls of shared layers anew: an inner model may compute what its outer one doesn't use.
+fn renumber_calls(graph: &mut Graph) {
+    let mut layers: BTreeMap<String, Vec<(usize, NodeId)>> = BTreeMap::new();
+    for id in graph.ids() {
+        if let Some(SharedCall { layer, number }) = graph.node(id).shared.clone() {
+            layers.entry(layer).or_default().push((number, id));
+        }
+    }
+    for (layer, mut calls) in layers {
+        calls.sort();
+        for (number, (_, id)) in calls.iter().enumerate() {
+            let node = graph.node_mut(*id);
+            node.name = call_name(&layer, number);
+            node.excluded = calls.len() > 1;
+            node.shared = node.excluded.then(|| SharedCall { layer: layer.clone(), number });
+        }
+    }
 }
 
 /// A graph in the making: one node for each call, in the order of the flat model.
@@ -84,13 +111,14 @@ impl<'a> Builder<'a> {
         call: &FlatCall<'_>,
         weights: &mut dyn WeightSource,
     ) -> Result<Op, Error> {
-        if let (true, Some(function)) = (class.ends_with("OpLambda"), config.get("function").and_then(Value::as_str)) {
-            if !TfOp::supports(function) {
-                return Err(Error::UnsupportedLayer { layer: name.into(), class: format!("{class} tf.{function}") });
-            }
+        let is_function = class.ends_with("OpLambda");
+        if let Some(function) = config.get("function").and_then(Value::as_str).filter(|_| is_function)
+            && !TfOp::supports(function)
+        {
+            return Err(Error::UnsupportedLayer { layer: name.into(), class: format!("{class} tf.{function}") });
         }
         // Only these read their arguments from the config.
-        let with_call = class.ends_with("OpLambda").then(|| {
+        let with_call = is_function.then(|| {
             let mut config = config.clone();
             config.insert(CALL.to_owned(), json!({ "args": call.call.args, "kwargs": call.call.kwargs }));
             config
@@ -119,8 +147,7 @@ impl<'a> Builder<'a> {
         call: &FlatCall<'_>,
     ) -> Result<NodeId, Error> {
         let shared = self.flat.layers[call.layer].calls > 1;
-        let name = if call.number == 0 { layer.to_owned() } else { format!("{layer}:{}", call.number) };
-        let id = self.graph.add(name, op, self.input_ids(call), vec![layer.to_owned()])?;
+        let id = self.graph.add(call_name(layer, call.number), op, self.input_ids(call), vec![layer.to_owned()])?;
         let node = self.graph.node_mut(id);
         // The vendor's tool leaves a layer that is applied several times alone.
         node.excluded = shared;
@@ -166,13 +193,16 @@ pub(super) fn own_settings(op: &Op) -> Map<String, Value> {
     own
 }
 
-/// Settings of a config that its op doesn't model, in their order. The fixed batch size of an input goes by the name
+/// Settings of a config that its op doesn't model, in their order, and numbers that it holds as f32. The fixed batch size of an input goes by the name
 /// [`BATCH_SIZE`].
 pub(super) fn extras(op: &Op, config: &Map<String, Value>) -> Map<String, Value> {
     let own = own_settings(op);
-    let unmodelled = |key: &str| key != "name" && !own.contains_key(key);
+    let keep = |key: &str, value: &Value| match own.get(key) {
+        Some(own) => own != value && config::same(own, value),
+        None => key != "name",
+    };
     let mut extras: Map<String, Value> =
-        config.iter().filter(|(key, _)| unmodelled(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        config.iter().filter(|(key, value)| keep(key, value)).map(|(k, v)| (k.clone(), v.clone())).collect();
     if matches!(op, Op::Input(_)) {
         let (_, shape) = input_shape(config);
         extras.extend(shape.get(0).filter(|v| v.is_u64()).map(|v| (BATCH_SIZE.to_owned(), v.clone())));

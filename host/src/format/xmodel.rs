@@ -58,6 +58,11 @@ impl Attrs {
         self.0.get(name)
     }
 
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Attr)> {
+        self.0.iter()
+    }
+
     /// An integer or a truth value.
     pub fn int(&self, name: &str) -> Option<i64> {
         match self.get(name)? {

@@ -3,6 +3,12 @@
 use super::merge::{broadcast, offsets};
 use crate::tensor::Tensor;
 
+/// A function of one number with its name.
+pub(crate) type Unary = (&'static str, fn(f32) -> f32);
+
+/// A function of two numbers with its name.
+pub(crate) type Binary = (&'static str, fn(f32, f32) -> f32);
+
 /// `axis` of an array of `rank` dimensions, counted from the end if negative.
 pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, String> {
     let index = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };

@@ -33,7 +33,7 @@ enum Expression {
 }
 
 /// Functions of one argument.
-const UNARY: &[(&str, fn(f32) -> f32)] = &[
+const UNARY: &[array::Unary] = &[
     ("abs", f32::abs),
     ("exp", f32::exp),
     ("log", f32::ln),
@@ -45,7 +45,7 @@ const UNARY: &[(&str, fn(f32) -> f32)] = &[
 ];
 
 /// Functions of two arguments.
-const BINARY: &[(&str, fn(f32, f32) -> f32)] = &[
+const BINARY: &[array::Binary] = &[
     ("maximum", |a, b| if a > b { a } else { b }),
     ("minimum", |a, b| if a < b { a } else { b }),
     ("pow", libm::powf),
@@ -254,7 +254,7 @@ impl Expression {
                 Some(Meaning::Input(i)) => Ok(inputs[i].clone()),
                 Some(Meaning::Weight(i)) => Ok(layer.weights[i].1.shape().to_vec()),
                 Some(Meaning::Constant(_)) => Ok(Vec::new()),
-                Some(Meaning::Array(value)) => match super::tfop::constant(value) {
+                Some(Meaning::Array(value)) => match super::tfop::arguments::constant(value) {
                     Some(tensor) => Ok(tensor.shape().to_vec()),
                     None => Err(format!("at character {at}: the setting `{name}` is {value}, numbers are expected")),
                 },
@@ -289,7 +289,7 @@ impl Expression {
                 Some(Meaning::Input(i)) => inputs[i].clone(),
                 Some(Meaning::Weight(i)) => weights[i].clone(),
                 Some(Meaning::Constant(v)) => scalar(v),
-                Some(Meaning::Array(value)) => super::tfop::constant(value).unwrap_or_else(|| scalar(0.0)),
+                Some(Meaning::Array(value)) => super::tfop::arguments::constant(value).unwrap_or_else(|| scalar(0.0)),
                 None => scalar(0.0),
             },
             Self::Unary(f, x) => array::map(&x.eval(layer, inputs, weights), f),

@@ -175,8 +175,10 @@ impl Layer for Conv2DTranspose {
             }
         }
         per_image(x, [out[0], out[1], oc], |image, y| {
-            if let Some(bias) = bias {
-                y.chunks_exact_mut(oc).for_each(|p| p.copy_from_slice(bias));
+            // What no tap reaches.
+            match bias {
+                Some(bias) => y.chunks_exact_mut(oc).for_each(|p| p.copy_from_slice(bias)),
+                None => y.fill(0.0),
             }
             for ((py, px), row, column, taps, size) in &passes {
                 if taps.is_empty() {

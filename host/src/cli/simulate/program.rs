@@ -7,6 +7,7 @@ use shiftwise::format::xmodel::spans::{self, Spans, layer_name};
 use shiftwise::format::xmodel::value::{Held, declared, quantize, rounding};
 use shiftwise::format::xmodel::{Device, Subgraph, Tensor, Xmodel, host};
 use shiftwise::integer::Kind;
+use shiftwise::ops::CustomLayers;
 use shiftwise_core::exec::{ExecError, Fault, Machine};
 use shiftwise_core::isa::{Line, codec};
 use shiftwise_core::model::{DpuJob, LayerSpan, Region, TensorId, TensorList};
@@ -153,21 +154,32 @@ pub(super) struct Program<'a> {
     /// Operations whose values the user gives: inputs, and what can't be computed.
     pub(super) inputs: Vec<usize>,
     functional: bool,
+    custom: CustomLayers,
 }
 
 impl<'a> Program<'a> {
-    pub(super) fn new(model: &'a Xmodel, target: &Target, functional: bool) -> Result<Self, Error> {
+    pub(super) fn new(
+        model: &'a Xmodel,
+        target: &Target,
+        functional: bool,
+        custom: CustomLayers,
+    ) -> Result<Self, Error> {
         let runs = model.root.children.iter().filter(|r| r.device == Device::Dpu);
         let jobs = runs.map(|r| Job::new(model, r, target)).collect::<Result<_, _>>()?;
         let mut inputs: Vec<usize> = (0..model.ops.len()).filter(|i| is_input(&model.ops[*i])).collect();
         for run in model.root.children.iter().filter(|r| r.device != Device::Dpu && r.device != Device::User) {
             let unknown = |i: &usize| {
                 let op = &model.ops[*i];
-                !op.is_const() && !is_input(op) && !host::is_known(&op.kind)
+                !op.is_const() && !is_input(op) && !host::is_known(&op.kind, &custom)
             };
             inputs.extend(run.all_ops().into_iter().filter(unknown));
         }
-        Ok(Self { model, jobs, inputs, functional })
+        Ok(Self { model, jobs, inputs, functional, custom })
+    }
+
+    /// Whether an operation on the CPU is computed.
+    pub(super) fn computes(&self, kind: &str) -> bool {
+        host::is_known(kind, &self.custom)
     }
 
     /// One sample. `inputs` are floats, in the order of [`Program::inputs`].
@@ -212,7 +224,8 @@ impl<'a> Program<'a> {
             if xop.is_const() || results[op].is_some() {
                 continue;
             }
-            let held = host_step(self.model, op, results).map_err(|why| Error::layer(&xop.name, &xop.kind, why))?;
+            let held = host_step(self.model, op, results, &self.custom)
+                .map_err(|why| Error::layer(&xop.name, &xop.kind, why))?;
             results[op] = Some(held);
         }
         Ok(())
@@ -328,7 +341,7 @@ impl<'a> Program<'a> {
             let xop = &self.model.ops[op];
             if results[op].is_none() && spans::is_alias(xop) && xop.inputs().all(|i| results[i].is_some()) {
                 // A shape that doesn't fit leaves it without a value, as its operand would.
-                results[op] = host_step(self.model, op, results).ok();
+                results[op] = host_step(self.model, op, results, &self.custom).ok();
             }
         }
     }

@@ -9,8 +9,9 @@ use shiftwise::dump::{self, Dump, DumpTensor, Values};
 use shiftwise::eval::Samples;
 use shiftwise::eval::integer::Engine;
 use shiftwise::format::xmodel::value::Held;
-use shiftwise::format::xmodel::{self, Device, Xmodel, graph, host, spans};
+use shiftwise::format::xmodel::{self, Device, Xmodel, graph, spans};
 use shiftwise::format::{self, LoadOptions, Model};
+use shiftwise::ops::CustomLayers;
 use shiftwise::tensor::Tensor;
 use shiftwise::{Error, lower};
 use shiftwise_core::model::LayerSpan;
@@ -58,26 +59,31 @@ enum Reference {
 }
 
 impl Reference {
-    fn open(path: &Path) -> Result<Self, Error> {
+    fn open(path: &Path, custom: &CustomLayers) -> Result<Self, Error> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         if xmodel::is_xmodel(&bytes) {
             return xmodel::read(path, &bytes).map(Self::Xmodel);
         }
-        match format::open_bytes(path, bytes, &LoadOptions::default())? {
+        match format::open_bytes(path, bytes, &LoadOptions { custom: custom.clone(), ..LoadOptions::default() })? {
             Model::Quantized(q) => Ok(Self::Quantized(Box::new(lower::lower(&q)?))),
             Model::Float(_) => Err(Error::wrong_kind(path, "is a float model, a quantized one is expected")),
         }
     }
 
     /// Every tensor of one sample, in order, by name. `inputs` are floats by name.
-    fn run(&self, path: &Path, inputs: &BTreeMap<String, &[f32]>) -> Result<Vec<(String, Held)>, Error> {
+    fn run(
+        &self,
+        path: &Path,
+        inputs: &BTreeMap<String, &[f32]>,
+        custom: &CustomLayers,
+    ) -> Result<Vec<(String, Held)>, Error> {
         let input = |name: &str| {
             let found = inputs.get(&matching(name)).copied();
             found.ok_or_else(|| Error::format(path, format!("its input `{name}` is none of the program's")))
         };
         match self {
             Self::Xmodel(model) => {
-                let program = graph::Program::new(model)?;
+                let program = graph::Program::new(model, custom)?;
                 let held = program.inputs().iter().map(|op| {
                     let xop = &model.ops[*op];
                     let fail = |why: String| Error::layer(&xop.name, &xop.kind, why);
@@ -258,10 +264,11 @@ pub(super) fn run(args: &Args, bytes: &[u8], screen: &Screen) -> Result<Outcome,
     let inputs = [&args.model].into_iter().chain(&args.golden).chain(&args.graph).map(PathBuf::as_path);
     data::keep(inputs, &args.trace.iter().chain([&args.output_dir]).map(PathBuf::as_path).collect::<Vec<_>>())?;
     let golden = args.golden.as_deref().map(dump::read).transpose()?;
-    let reference = args.graph.as_deref().map(Reference::open).transpose()?;
+    let custom = args.custom.layers()?;
+    let reference = args.graph.as_deref().map(|p| Reference::open(p, &custom)).transpose()?;
     let device = Dpu::new(target, args.clock);
     let mut sim = simulator(&device)?;
-    let program = Program::new(&model, &device.target, args.functional)?;
+    let program = Program::new(&model, &device.target, args.functional, custom.clone())?;
 
     let shapes: Vec<(&str, &[usize])> = program
         .inputs
@@ -297,7 +304,7 @@ pub(super) fn run(args: &Args, bytes: &[u8], screen: &Screen) -> Result<Outcome,
             let named: BTreeMap<String, &[f32]> =
                 shapes.iter().zip(&parts).map(|((name, _), x)| (matching(name), *x)).collect();
             let path = args.graph.as_deref().unwrap_or(path);
-            let values = reference.run(path, &named)?;
+            let values = reference.run(path, &named, &custom)?;
             let by_name = values.into_iter().map(|(name, held)| (matching(&name), (name, held))).collect();
             graph.sample(&program, &done, &by_name);
             if index == 0 {
@@ -365,8 +372,9 @@ fn timing(program: &Program<'_>, sim: &SimDpu, done: &Executed, screen: &Screen)
     json["layers_alone"] = Value::Array(alone.collect());
     let cpu = program.model.root.children.iter().filter(|r| r.device == Device::Cpu);
     let ops = cpu.flat_map(|r| r.all_ops()).map(|i| &program.model.ops[i]).filter(|op| !op.is_const());
-    json["on_cpu"] =
-        ops.map(|op| json!({ "layer": op.name, "operation": op.kind, "computed": host::is_known(&op.kind) })).collect();
+    json["on_cpu"] = ops
+        .map(|op| json!({ "layer": op.name, "operation": op.kind, "computed": program.computes(&op.kind) }))
+        .collect();
     Ok(json)
 }
 

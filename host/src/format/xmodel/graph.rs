@@ -13,6 +13,7 @@ use super::{Attr, Element, XOp, Xmodel, host};
 use crate::error::Error;
 use crate::eval::integer::{Engine, Value};
 use crate::integer::{IntAct, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
+use crate::ops::CustomLayers;
 
 mod kinds;
 
@@ -36,6 +37,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Program<'a> {
     model: &'a Xmodel,
+    custom: CustomLayers,
     steps: Vec<Step>,
     /// Inputs: operations in the file's order.
     inputs: Vec<usize>,
@@ -45,17 +47,18 @@ pub struct Program<'a> {
 pub type Results = Vec<Option<Held>>;
 
 impl<'a> Program<'a> {
-    /// Plans a graph.
+    /// Plans a graph; `custom` are the custom layers that are known.
     ///
     /// Errors: an operation that has no integer form where integers are needed, or is none that can be computed.
-    pub fn new(model: &'a Xmodel) -> Result<Self, Error> {
-        let mut plan = Plan::new(model);
+    pub fn new(model: &'a Xmodel, custom: &CustomLayers) -> Result<Self, Error> {
+        let mut plan = Plan::new(model, custom);
         for op in 0..model.ops.len() {
             let xop = &model.ops[op];
             plan.place(op).map_err(|why| Error::layer(&xop.name, &xop.kind, why))?;
         }
+        plan.finish()?;
         let inputs = (0..model.ops.len()).filter(|i| is_input(&model.ops[*i])).collect();
-        Ok(Self { model, steps: plan.steps(), inputs })
+        Ok(Self { model, custom: custom.clone(), steps: plan.steps(), inputs })
     }
 
     /// Its steps.
@@ -116,7 +119,7 @@ impl<'a> Program<'a> {
                 Step::Host(op) => {
                     let xop = &model.ops[*op];
                     let fail = |why: String| Error::layer(&xop.name, &xop.kind, why);
-                    let held = host_step(model, *op, &results).map_err(fail)?;
+                    let held = host_step(model, *op, &results, &self.custom).map_err(fail)?;
                     results[*op] = Some(held);
                 }
             }
@@ -126,7 +129,7 @@ impl<'a> Program<'a> {
 }
 
 /// Computes one operation from the results so far; constants are read from the file.
-pub fn host_step(model: &Xmodel, op: usize, results: &Results) -> Result<Held, String> {
+pub fn host_step(model: &Xmodel, op: usize, results: &Results, custom: &CustomLayers) -> Result<Held, String> {
     let xop = &model.ops[op];
     let constants: HashMap<usize, Held> = xop
         .inputs()
@@ -138,6 +141,12 @@ pub fn host_step(model: &Xmodel, op: usize, results: &Results) -> Result<Held, S
         let missing = || format!("`{}` has no value that it could read", model.ops[i].name);
         results[i].as_ref().or_else(|| constants.get(&i)).ok_or_else(missing)
     };
+    if let Some(layer) = custom.get(&xop.kind) {
+        let (weights, data): (Vec<usize>, Vec<usize>) = xop.inputs().partition(|i| model.ops[*i].is_const());
+        let data = data.into_iter().map(operand).collect::<Result<Vec<_>, _>>()?;
+        let weights = weights.into_iter().map(|i| Ok((model.ops[i].name.as_str(), operand(i)?)));
+        return host::compute_custom(xop, layer, &data, &weights.collect::<Result<Vec<_>, String>>()?);
+    }
     let operands = xop.inputs().map(operand).collect::<Result<Vec<_>, _>>()?;
     host::compute(xop, &operands)
 }
@@ -178,6 +187,7 @@ enum Entry {
 
 struct Plan<'a> {
     model: &'a Xmodel,
+    custom: &'a CustomLayers,
     forms: Vec<Form>,
     entries: Vec<Entry>,
     parameters: HashMap<usize, Vec<i8>>,
@@ -187,14 +197,29 @@ struct Plan<'a> {
 const MOST_NESTED: usize = 16;
 
 impl<'a> Plan<'a> {
-    fn new(model: &'a Xmodel) -> Self {
-        Self { model, forms: Vec::with_capacity(model.ops.len()), entries: Vec::new(), parameters: parameters(model) }
+    fn new(model: &'a Xmodel, custom: &'a CustomLayers) -> Self {
+        let forms = Vec::with_capacity(model.ops.len());
+        Self { model, custom, forms, entries: Vec::new(), parameters: parameters(model) }
     }
 
     /// Decides about the next operation.
     fn place(&mut self, op: usize) -> Result<(), String> {
         let form = self.form(op)?;
         self.forms.push(form);
+        Ok(())
+    }
+
+    /// Gives results that nothing quantizes the position that they have by themselves.
+    fn finish(&mut self) -> Result<(), Error> {
+        let mut read = vec![false; self.forms.len()];
+        self.model.ops.iter().flat_map(XOp::inputs).for_each(|i| read[i] = true);
+        for op in self.model.results().into_iter().chain((0..self.forms.len()).filter(|i| !read[*i])) {
+            let Form::Open(open) = self.forms[op].clone() else { continue };
+            let xop = &self.model.ops[op];
+            let fail = |why: String| Error::layer(&xop.name, &xop.kind, why);
+            let pos = open.natural.ok_or_else(|| fail("its result isn't quantized".into()))?;
+            self.forms[op] = self.close(&open, op, pos, 0).map_err(fail)?;
+        }
         Ok(())
     }
 
@@ -235,7 +260,7 @@ impl<'a> Plan<'a> {
     /// An operation for the CPU; what it reads is brought to a form with values first.
     fn on_host(&mut self, op: usize) -> Result<Form, String> {
         let xop = &self.model.ops[op];
-        if !host::is_known(&xop.kind) {
+        if !host::is_known(&xop.kind, self.custom) {
             return Err("it is no operation that can be computed here".into());
         }
         for input in xop.inputs() {

@@ -1,16 +1,19 @@
-//! Operations that run on the CPU beside a DPU: conversions, moves, float arithmetic, and the custom operations of the
-//! vendor's examples. One table, [`OPS`]; what isn't in it is refused by name.
+//! Operations that run on the CPU beside a DPU: conversions, moves, float arithmetic, and custom operations. One table,
+//! [`OPS`], and the custom layers that the user provides; what is in neither is refused by name.
+
+use std::sync::Arc;
 
 use shiftwise_core::cpu;
 
-use super::XOp;
 use super::value::{Held, quantization, quantize};
+use super::{Attr, XOp};
+use crate::ops::{Config, Custom, CustomLayer, CustomLayers, Layer, WeightSource};
+use crate::tensor::Tensor;
 
 /// What an operation does with its operands; the result has the tensor's declared shape.
 type Compute = fn(&XOp, &[&Held]) -> Result<Held, String>;
 
-/// The operations by type. A custom operation has the meaning that its publisher's example gives it: DOC for
-/// `PPScatterV2`, DEC for `Mylayer` (its constant comes from a PReLU).
+/// The operations by type. `PPScatterV2` is the custom operation of the vendor's example, with its meaning there (DOC).
 const OPS: &[(&str, Compute)] = &[
     ("fix2float", |op, x| Ok(Held::float(&op.tensor.shape, one(x)?.floats()))),
     ("float2fix", |op, x| {
@@ -41,7 +44,6 @@ const OPS: &[(&str, Compute)] = &[
         map(op, x, move |v| if v < 0.0 { v * alpha } else { v })
     }),
     ("prelu", prelu),
-    ("Mylayer", prelu),
     ("add", |op, x| fold(op, x, |a, b| a + b)),
     ("sub", |op, x| fold(op, x, |a, b| a - b)),
     ("mul", |op, x| fold(op, x, |a, b| a * b)),
@@ -57,8 +59,58 @@ const OPS: &[(&str, Compute)] = &[
 ];
 
 /// Whether an operation of this type can be computed here.
-pub fn is_known(kind: &str) -> bool {
-    OPS.iter().any(|(name, _)| *name == kind)
+pub fn is_known(kind: &str, custom: &CustomLayers) -> bool {
+    OPS.iter().any(|(name, _)| *name == kind) || custom.get(kind).is_some()
+}
+
+/// The constants that a custom operation reads, with the names of the layer's weights.
+struct Constants(Vec<(String, Tensor)>);
+
+impl WeightSource for Constants {
+    fn take(&mut self, name: &str, _: &[usize]) -> Result<Tensor, String> {
+        Err(format!("it has no weight `{name}`"))
+    }
+    fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
+        Ok(std::mem::take(&mut self.0))
+    }
+}
+
+/// Computes a custom operation as the Keras layer that it came from. `constants` are those operands that are constants,
+/// with their operations' names.
+///
+/// Errors: operands that don't fit the layer.
+pub fn compute_custom(
+    op: &XOp,
+    layer: Arc<dyn CustomLayer>,
+    operands: &[&Held],
+    constants: &[(&str, &Held)],
+) -> Result<Held, String> {
+    let tensor =
+        |h: &Held| Tensor::new(h.shape.clone(), h.floats()).ok_or("an operand has another size than its shape");
+    let inputs = operands.iter().map(|h| tensor(h)).collect::<Result<Vec<_>, _>>()?;
+    let named = constants.iter().map(|(name, h)| {
+        let name = name.strip_suffix("_const").unwrap_or(name);
+        Ok((name.strip_suffix(":0").unwrap_or(name).to_owned(), tensor(h)?))
+    });
+    let mut weights = Constants(named.collect::<Result<_, &str>>()?);
+    let mut config = serde_json::Map::new();
+    for (name, attr) in op.attrs.iter() {
+        let value = match attr {
+            Attr::Int(v) => serde_json::Value::from(*v),
+            Attr::Float(v) => serde_json::Value::from(*v),
+            Attr::Text(v) => serde_json::Value::from(v.as_str()),
+            _ => continue,
+        };
+        config.insert(name.clone(), value);
+    }
+    let shapes: Vec<&[usize]> = inputs.iter().map(|t| t.shape().get(1..).unwrap_or(&[])).collect();
+    let custom = Custom::from_keras(&op.kind, Config(&config), &shapes, &mut weights, layer)?;
+    let own: Vec<&Tensor> = custom.weights.iter().map(|(_, t)| t).collect();
+    let y = custom.eval(&inputs.iter().collect::<Vec<_>>(), &own);
+    if Some(y.data().len()) != op.tensor.elements() {
+        return Err(format!("it gives the shape {:?}, its own is {:?}", y.shape(), op.tensor.shape));
+    }
+    Ok(Held::float(&op.tensor.shape, y.into_data()))
 }
 
 /// Computes an operation. Operands that are integers are read as the numbers that they stand for.
