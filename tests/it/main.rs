@@ -8,6 +8,7 @@ mod damage;
 mod dataset;
 mod deployable;
 mod dump;
+mod estimate;
 mod format;
 mod golden;
 mod keras;

@@ -33,6 +33,9 @@ pub(super) struct Args {
     /// Fail if a layer can't run on the DPU
     #[arg(long)]
     strict: bool,
+    /// Keep on chip what only the next layer reads, and use memory again: faster and smaller, but a run shows only outputs
+    #[arg(long)]
+    fast: bool,
     /// Store these samples with their results in the deployable
     #[arg(long, value_name = "DATA")]
     self_test: Vec<String>,
@@ -122,9 +125,16 @@ pub(super) fn board_device(name: &str) -> Result<Option<Device>, Error> {
 }
 
 /// Compiles for a DPU, or for the CPU alone.
-pub(super) fn program(graph: &IntGraph, device: Option<&Device>, strict: bool) -> Result<Program, Error> {
+///
+/// `observe`: every tensor can be compared after a run; otherwise the program is faster.
+pub(super) fn program(
+    graph: &IntGraph,
+    device: Option<&Device>,
+    strict: bool,
+    observe: bool,
+) -> Result<Program, Error> {
     match device {
-        Some(d) => compile::dpu(graph, &d.target, &DpuOptions { strict, ..DpuOptions::default() }),
+        Some(d) => compile::dpu(graph, &d.target, &DpuOptions { strict, observe, ..DpuOptions::default() }),
         None => compile::cpu(graph, &CpuOptions::default()),
     }
 }
@@ -156,7 +166,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     };
     let device = args.place.device()?;
     let graph = lower::lower(&quantized)?;
-    let program = program(&graph, device.as_ref(), args.strict)?;
+    let program = program(&graph, device.as_ref(), args.strict, !args.fast)?;
     let mut file = program.to_bytes(&[])?;
     if !args.self_test.is_empty() {
         let vectors = self_test(args, &file)?;

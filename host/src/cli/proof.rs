@@ -179,7 +179,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     screen.say(format!("{file}: {n} of {total} samples (--samples for more)"));
 
     let mut checks = Vec::new();
-    let compiled = program(&graph, Some(&dpu), false)?;
+    let compiled = program(&graph, Some(&dpu), false, true)?;
     for layer in compiled.layers.iter().filter_map(|l| Some(format!("{}: {}", l.layer, l.reason.as_ref()?))) {
         screen.detail(format!("on the CPU: {layer}"));
     }
@@ -198,7 +198,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             shiftwise::link::BoardSpec::Qemu(_) => board_device(name)?,
             shiftwise::link::BoardSpec::Serial(_) => None,
         };
-        let file = program(&graph, own.as_ref(), false)?.to_bytes(&[])?;
+        let file = program(&graph, own.as_ref(), false, true)?.to_bytes(&[])?;
         let model = backend::parse(&args.output, &file)?;
         let bytes = (0..n).map(|i| backend::input_bytes(&model, &samples, i)).collect::<Result<Vec<_>, _>>()?;
         let session = boards::session(spec, &file, bytes, screen)?;
