@@ -57,9 +57,9 @@ impl Preprocess {
 
     /// Data for all inputs of a model, given as `DATA` or `NAME=DATA` in any order. `inputs` are names and shapes.
     pub(super) fn open(&self, data: &[String], inputs: &[(&str, &[usize])]) -> Result<Inputs, Error> {
-        let named = |text: &String| match text.split_once('=') {
-            Some((name, data)) if !name.contains('/') => (Some(name.to_owned()), self.spec(data)),
-            _ => (None, self.spec(text)),
+        let named = |text: &String| {
+            let (name, data) = named(text);
+            (name.map(str::to_owned), self.spec(data))
         };
         Inputs::open(&data.iter().map(named).collect::<Vec<_>>(), inputs)
     }
@@ -67,10 +67,8 @@ impl Preprocess {
     /// The shapes of the data's samples in the form of `--input-shape`, as far as they can be told without a model.
     pub(super) fn shapes(&self, data: &[String]) -> Vec<String> {
         let shape = |text: &String| {
-            let (name, data) = match text.split_once('=') {
-                Some((name, data)) if !name.contains('/') => (format!("{name}="), data),
-                _ => (String::new(), text.as_str()),
-            };
+            let (name, data) = named(text);
+            let name = name.map(|n| format!("{n}=")).unwrap_or_default();
             let dims = shiftwise::dataset::sample_shape(&self.spec(data))?;
             Some(format!("{name}1,{}", dims.iter().map(usize::to_string).collect::<Vec<_>>().join(",")))
         };
@@ -85,16 +83,17 @@ impl Preprocess {
     }
 }
 
+/// `NAME=DATA`, or `DATA` alone; a path may hold a `=` too.
+fn named(text: &str) -> (Option<&str>, &str) {
+    match text.split_once('=') {
+        Some((name, data)) if !name.contains('/') => (Some(name), data),
+        _ => (None, text),
+    }
+}
+
 /// The files that data arguments name, for provenance.
 pub(super) fn files(data: &[String]) -> Vec<PathBuf> {
-    let path = |text: &String| {
-        let text = match text.split_once('=') {
-            Some((name, data)) if !name.contains('/') => data,
-            _ => text,
-        };
-        DataSpec::parse(text).path
-    };
-    data.iter().map(path).collect()
+    data.iter().map(|text| DataSpec::parse(named(text).1).path).collect()
 }
 
 /// Refuses an output that is one of the inputs: inputs are never changed.
@@ -120,9 +119,9 @@ pub(super) struct ModelArgs {
     pub(super) input_shape: Vec<String>,
     /// Draw the weights of an architecture (model.to_json()) from this seed
     #[arg(long, value_name = "SEED")]
-    random_weights: Option<u64>,
+    pub(super) random_weights: Option<u64>,
     #[command(flatten)]
-    custom: Custom,
+    pub(super) custom: Custom,
 }
 
 /// Layers that only the user knows.
@@ -150,6 +149,17 @@ impl ModelArgs {
         match self.open() {
             Err(Error::NoWeights { .. }) => Self { random_weights: Some(0), ..self.clone() }.open(),
             other => other,
+        }
+    }
+
+    /// Reads the model; one that leaves its size open takes that of the data.
+    pub(super) fn open_for(&self, data: &[String], preprocess: &Preprocess) -> Result<Model, Error> {
+        match self.open() {
+            Err(Error::InputShape(why)) if self.input_shape.is_empty() => {
+                let sized = Self { input_shape: preprocess.shapes(data), ..self.clone() };
+                if sized.input_shape.is_empty() { Err(Error::InputShape(why)) } else { sized.open() }
+            }
+            result => result,
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use shiftwise::eval::integer::Engine;
 use shiftwise::eval::{self, Samples};
-use shiftwise::format::{self, LoadOptions, Model};
+use shiftwise::format::Model;
 use shiftwise::tensor::Tensor;
 use shiftwise::{Error, dataset, lower};
 
@@ -29,6 +29,9 @@ pub(super) struct Args {
     /// Also count a label among the k largest outputs
     #[arg(long, value_name = "K", value_parser = super::positive())]
     top: Option<usize>,
+    /// What is measured: top (right answers), or mae or mse against --labels of the output's shape
+    #[arg(long, default_value = "top", value_name = "top|mae|mse", value_parser = metric)]
+    metric: Metric,
     /// A model to compare with: prints both and the drop
     #[arg(long, value_name = "MODEL")]
     baseline: Option<PathBuf>,
@@ -40,6 +43,69 @@ pub(super) struct Args {
     numerics: eval::golden::Numerics,
     #[command(flatten)]
     preprocess: Preprocess,
+}
+
+/// How outputs are compared with labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Metric {
+    /// Class numbers.
+    Top,
+    /// Mean absolute error.
+    Mae,
+    /// Mean squared error.
+    Mse,
+}
+
+fn metric(text: &str) -> Result<Metric, String> {
+    match text {
+        "top" => Ok(Metric::Top),
+        "mae" => Ok(Metric::Mae),
+        "mse" => Ok(Metric::Mse),
+        _ => Err("top, mae or mse is expected".into()),
+    }
+}
+
+/// The error of each model's first output against targets of its shape.
+fn errors(args: &Args, models: &[(PathBuf, Model)], labels: &str, screen: &Screen) -> Result<Outcome, Error> {
+    if args.max_drop.is_some() || args.top.is_some() {
+        return Err(Error::Options("--max-drop and --top count right answers; they need --metric top".into()));
+    }
+    let (name, term): (&str, fn(f64) -> f64) =
+        if args.metric == Metric::Mae { ("mae", f64::abs) } else { ("mse", |d| d * d) };
+    let mut rows = Vec::new();
+    let mut values = Vec::new();
+    for (path, model) in models {
+        let graph = match model {
+            Model::Float(g) => g,
+            Model::Quantized(q) => &q.graph,
+        };
+        let samples = args.preprocess.for_graph(&args.data, graph)?;
+        let shape = graph.outputs.first().map_or(&[][..], |id| graph.node(*id).shape.as_slice());
+        let targets = dataset::Dataset::open(&dataset::DataSpec::parse(labels), shape)?;
+        if targets.len() != samples.len() {
+            let text = format!("{} samples and {} labels; one per sample is expected", samples.len(), targets.len());
+            return Err(Error::Dataset(text));
+        }
+        let (mut sum, mut count) = (0.0f64, 0usize);
+        outputs(model, args.numerics, &samples, screen, |start, out| {
+            let Some(out) = out.first() else { return Ok(()) };
+            let target = targets.batch(start, out.shape()[0])?;
+            let pairs = out.data().iter().zip(target.data());
+            sum += pairs.map(|(a, b)| term(f64::from(*a) - f64::from(*b))).sum::<f64>();
+            count += out.data().len();
+            Ok(())
+        })?;
+        let value = sum / count.max(1) as f64;
+        let file = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        rows.push(vec![file, samples.len().to_string(), format!("{value:.6}")]);
+        values.push(json!({ "model": path, "samples": samples.len(), name: value }));
+    }
+    screen.table(&["model", "samples", name], 1, &rows);
+    let mut json = json!({ "metric": name, "model": values[0] });
+    if let Some(base) = values.get(1) {
+        json["baseline"] = base.clone();
+    }
+    Outcome::done(json)
 }
 
 /// `0.5%` as 0.005.
@@ -107,9 +173,13 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let Some(labels) = &args.labels else {
         return Err(Error::Options("evaluate needs --labels DATA".into()));
     };
-    let mut models = vec![(args.model.path.clone(), args.model.open()?)];
+    let open = |model: &ModelArgs| Ok((model.path.clone(), model.open_for(&args.data, &args.preprocess)?));
+    let mut models: Vec<(PathBuf, Model)> = vec![open(&args.model)?];
     if let Some(path) = &args.baseline {
-        models.push((path.clone(), format::open(path, &LoadOptions::default())?));
+        models.push(open(&ModelArgs { path: path.clone(), ..args.model.clone() })?);
+    }
+    if args.metric != Metric::Top {
+        return errors(args, &models, labels, screen);
     }
     let labels = dataset::labels(&args.preprocess.spec(labels))?;
     let k = args.top.unwrap_or(1);

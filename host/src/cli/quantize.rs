@@ -147,14 +147,7 @@ impl Recipe {
         if model.input_shape.is_empty() {
             model.input_shape = settings.input_shapes()?;
         }
-        match model.open() {
-            Err(Error::InputShape(why)) if model.input_shape.is_empty() => {
-                // A model of open size takes that of the data.
-                model.input_shape = preprocess.shapes(&self.calib);
-                if model.input_shape.is_empty() { Err(Error::InputShape(why)) } else { model.open() }
-            }
-            result => result,
-        }
+        model.open_for(&self.calib, preprocess)
     }
 
     /// The quantized form of a model; a model that is quantized already stays as it is.

@@ -169,12 +169,11 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
     let quantizers = variables(&quantized.graph, id, quant).into_iter().flat_map(|(prefix, q)| {
         let shape = state_shape(node, &prefix, q);
-        let parts: [(&str, fn(&Fit) -> f32); 3] =
-            [("min", |f| f.min), ("max", |f| f.max), ("pos", |f| f32::from(f.pos.0))];
-        parts.map(|(part, value)| {
+        let part = |name: &str, value: fn(&Fit) -> f32| {
             let values = Tensor::new(shape.clone(), q.fits().iter().map(value).collect());
-            (format!("{prefix}_{part}"), Data::Floats(values.unwrap_or_else(|| Tensor::zeros(&[0]))))
-        })
+            (format!("{prefix}_{name}"), Data::Floats(values.unwrap_or_else(|| Tensor::zeros(&[0]))))
+        };
+        [part("min", |f| f.min), part("max", |f| f.max), part("pos", |f| f32::from(f.pos.0))]
     });
     if matches!(node.op, Op::Quantize(_)) {
         data.extend(quantizers);

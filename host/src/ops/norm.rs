@@ -215,7 +215,10 @@ fn numbers(config: Config<'_>, key: &str) -> Result<Option<Vec<f32>>, String> {
     fn collect(value: &Value, into: &mut Vec<f32>) -> Option<()> {
         match value {
             Value::Array(a) => a.iter().try_for_each(|v| collect(v, into)),
-            v => Some(into.push(v.as_f64()? as f32)),
+            v => {
+                into.push(v.as_f64()? as f32);
+                Some(())
+            }
         }
     }
     let Some(value) = config.get(key) else { return Ok(None) };

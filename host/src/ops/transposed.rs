@@ -90,9 +90,9 @@ impl Conv2DTranspose {
             ..Window::POINT
         };
         if self.padding == Padding::Same {
-            for axis in 0..2 {
+            for (axis, pixels) in out.into_iter().enumerate() {
                 let (before, after) = Window::same_padding(
-                    out[axis] as u32,
+                    pixels as u32,
                     window.kernel[axis],
                     window.stride[axis],
                     window.dilation[axis],
