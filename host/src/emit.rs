@@ -135,6 +135,7 @@ mod tests {
             groups: 1,
             kernel: 4,
             bias: Some(0),
+            fine: 0,
             shift_cut: 5,
             act: Act::ReluMax(77),
         };

@@ -66,13 +66,14 @@ pub struct Builder {
     pub graph: IntGraph,
     rng: Rng,
     extreme: bool,
+    cpu_only: bool,
 }
 
 impl Builder {
     /// An empty network.
     pub fn new(name: &str, seed: u64) -> Self {
         let graph = IntGraph { name: name.into(), tensors: vec![], ops: vec![], inputs: vec![], outputs: vec![] };
-        Self { graph, rng: Rng(seed), extreme: false }
+        Self { graph, rng: Rng(seed), extreme: false, cpu_only: false }
     }
 
     fn tensor(&mut self, shape: &[usize], kind: Kind) -> TensorIx {
@@ -184,7 +185,9 @@ impl Builder {
         let shift_cut = if self.rng.one_in(8) { self.rng.range(0, 16) as i32 } else { shift_cut };
         let low = (shift_cut - 16).min(0) - 1;
         let shift_bias = self.rng.range(low.into(), (i64::from(shift_cut) + 1).min(16)) as i32;
-        let shift_bias = if act == IntAct::LeakyRelu { shift_bias.max(0) } else { shift_bias };
+        // A LeakyReLU keeps every bit of the bias: the CPU's accumulator has room for a few below its step, the DPU's for one.
+        let least = if self.cpu_only { -4 } else { 0 };
+        let shift_bias = if act == IntAct::LeakyRelu { shift_bias.max(least) } else { shift_bias };
         let (shift_cut, shift_bias) = if self.extreme && self.rng.one_in(2) {
             (self.rng.range(-10, 50) as i32, self.rng.range(-40, 60) as i32)
         } else {
@@ -237,7 +240,8 @@ pub fn random_inputs(graph: &IntGraph, seed: u64) -> Vec<Vec<u8>> {
 
 /// The network of a seed: a random graph with branches, shared tensors, several inputs and outputs.
 pub fn random_graph(seed: u64, limits: Limits) -> IntGraph {
-    let mut b = Builder { extreme: limits.extreme, ..Builder::new(&format!("random{seed}"), seed) };
+    let mut b =
+        Builder { extreme: limits.extreme, cpu_only: limits.cpu_only, ..Builder::new(&format!("random{seed}"), seed) };
     let mut live = Vec::new();
     for _ in 0..b.rng.size(1, 2) {
         let shape = [b.rng.size(1, limits.side), b.rng.size(1, limits.side), b.rng.size(1, limits.channels.min(40))];

@@ -95,6 +95,7 @@ pub fn deployable() -> Result<Vec<u8>, EmitError> {
         groups: if (input, output) == (2, 3) { 2 } else { 1 },
         kernel,
         bias: None,
+        fine: 0,
         shift_cut,
         act,
     };

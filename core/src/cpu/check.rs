@@ -60,6 +60,7 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
                 (bias % 4 == 0).then_some(())?;
                 constants(bias, 4 * u64::from(oc))?;
             }
+            (c.fine <= 24).then_some(())?;
             shift_ok(c.shift_cut)
         }
         CpuOp::Pool(p) => {

@@ -21,7 +21,14 @@ fn dot(acc: i32, a: &[u8], b: &[u8]) -> i32 {
     a.iter().zip(b).fold(acc, |s, (a, b)| s.wrapping_add(i32::from(*a as i8) * i32::from(*b as i8)))
 }
 
-/// Convolution: `out[y][x][o] = finish(Σ in · kernel + bias)`, see [`finish`].
+/// The output of channel `o` for a sum of products.
+#[inline(always)]
+fn output_of(op: &ConvOp, constants: &[u8], o: usize, sum: i32) -> u8 {
+    let bias = op.bias.map_or(0, |b| get_i32(constants, b as usize + 4 * o));
+    finish(sum.wrapping_shl(op.fine.into()).wrapping_add(bias), op.act, op.shift_cut) as u8
+}
+
+/// Convolution: `out[y][x][o] = finish(2^fine · Σ in · kernel + bias)`, see [`finish`].
 ///
 /// Shapes: input `[h, w, ic]`, kernel `[oc][kh][kw][ic / groups]`, bias i32 `[oc]`, output `[oh, ow, oc]`; padding is
 /// zero.
@@ -39,7 +46,7 @@ pub fn conv(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
         let (ky0, ky1, iy0) = taps(&op.window, 0, y, h);
         let (kx0, kx1, ix0) = taps(&op.window, 1, x, w);
         for (o, out) in out.iter_mut().enumerate() {
-            let mut acc = op.bias.map_or(0, |b| get_i32(constants, b as usize + 4 * o));
+            let mut acc = 0;
             for ky in ky0..ky1 {
                 let row = (iy0 + (ky - ky0) * dy) * w;
                 for kx in kx0..kx1 {
@@ -50,7 +57,7 @@ pub fn conv(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
                     }
                 }
             }
-            *out = finish(acc, op.act, op.shift_cut) as u8;
+            *out = output_of(op, constants, o, acc);
         }
     }
 }
@@ -67,7 +74,7 @@ pub fn depthwise(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8])
         let (ky0, ky1, iy0) = taps(&op.window, 0, pixel / ow, h);
         let (kx0, kx1, ix0) = taps(&op.window, 1, pixel % ow, w);
         for (ch, out) in out.iter_mut().enumerate() {
-            let mut acc = op.bias.map_or(0, |b| get_i32(constants, b as usize + 4 * ch));
+            let mut acc = 0i32;
             for ky in ky0..ky1 {
                 for kx in kx0..kx1 {
                     let from = ((iy0 + (ky - ky0) * dy) * w + ix0 + (kx - kx0) * dx) * c + ch / per_input;
@@ -76,7 +83,7 @@ pub fn depthwise(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8])
                     acc = acc.wrapping_add(i32::from(a) * i32::from(b));
                 }
             }
-            *out = finish(acc, op.act, op.shift_cut) as u8;
+            *out = output_of(op, constants, ch, acc);
         }
     }
 }
@@ -95,7 +102,7 @@ pub fn transposed(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]
     };
     for (pixel, out) in output.chunks_exact_mut(oc).enumerate() {
         for (o, out) in out.iter_mut().enumerate() {
-            let mut acc = op.bias.map_or(0, |b| get_i32(constants, b as usize + 4 * o));
+            let mut acc = 0;
             for ky in 0..kh {
                 let Some(iy) = hit(0, pixel / ow, ky, h) else { continue };
                 for kx in 0..kw {
@@ -106,7 +113,7 @@ pub fn transposed(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]
                     }
                 }
             }
-            *out = finish(acc, op.act, op.shift_cut) as u8;
+            *out = output_of(op, constants, o, acc);
         }
     }
 }

@@ -40,7 +40,10 @@ pub struct ConvOp {
     pub kernel: u32,
     /// Offset in the constants of i32 `[oc]` in accumulator steps (see [`crate::arith::align_bias`]).
     pub bias: Option<u32>,
-    /// Right shift after the activation.
+    /// Left shift of the sum of products before the bias is added: bits of the bias below the products' step, where no
+    /// plain right shift follows that would let them be rounded first. At most 24.
+    pub fine: u8,
+    /// Right shift after the activation, `fine` included.
     pub shift_cut: i8,
     /// Activation on the accumulator.
     pub act: Act,

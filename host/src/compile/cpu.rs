@@ -210,6 +210,7 @@ fn conv(
         let text = format!("{per_output} products for one output; a 32-bit accumulator holds up to 65536");
         return Err(refuse(layer, text));
     }
+    let fine = pack::fine_bits(c);
     let bias = pack::bias_i32(layer, c, &pack::reach(&packed, c.output[2], depthwise))?;
     constants.resize(constants.len().next_multiple_of(4), 0);
     let bias_at = narrow(layer, "offset of the bias", constants.len())?;
@@ -226,8 +227,9 @@ fn conv(
         groups: if depthwise { 1 } else { narrow(layer, "number of groups", c.groups)? },
         kernel,
         bias: has_bias.then_some(bias_at),
-        shift_cut: shift_i8(layer, c.shift_cut)?,
-        act: pack::act(layer, c.act, position(graph, op.output), c.shift_cut)?,
+        fine: fine as u8,
+        shift_cut: shift_i8(layer, c.shift_cut + fine as i32)?,
+        act: pack::act(layer, c.act, position(graph, op.output), c.shift_cut + fine as i32)?,
     })
 }
 

@@ -76,26 +76,39 @@ pub fn reach(packed: &[i8], oc: usize, depthwise: bool) -> Vec<i64> {
     sums
 }
 
-/// The biases as 32-bit integers in accumulator steps.
+/// Bits of the biases below the accumulator's step that have to be kept: a LeakyReLU or a left shift behind the sum would
+/// magnify what rounding drops.
+pub fn fine_bits(conv: &IntConv) -> u32 {
+    if conv.act != IntAct::LeakyRelu && conv.shift_cut >= 0 {
+        return 0;
+    }
+    let below = (-conv.shift_bias).max(0) as u32;
+    let bits = conv.bias.iter().flatten().filter(|b| **b != 0).map(|b| below.saturating_sub(b.trailing_zeros()));
+    bits.max().unwrap_or(0)
+}
+
+/// The biases as 32-bit integers in steps of the accumulator, or of 2^-fine of it, see [`fine_bits`].
 ///
 /// A bias too large for the accumulator is replaced by the largest one where the result saturates all the same.
-/// Errors: an accumulator of 32 bits could overflow; a bias finer than the accumulator before a LeakyReLU or a left
-/// shift, which would magnify what rounding drops.
+/// Error: an accumulator of 32 bits could overflow.
 pub fn bias_i32(layer: &str, conv: &IntConv, reach: &[i64]) -> Result<Option<Vec<i32>>, Error> {
     let limit = 1i64 << 30;
     let zero = vec![0; conv.output[2]];
     let bias = conv.bias.as_deref().unwrap_or(&zero);
     let leaky = conv.act == IntAct::LeakyRelu;
-    if (leaky || conv.shift_cut < 0) && bias.iter().any(|b| finer(*b, conv.shift_bias)) {
+    let fine = fine_bits(conv);
+    if fine > MAX_FINE {
         return Err(Error::Compile(format!(
-            "layer `{layer}`: its bias is finer than the accumulator (shift_bias {}), which would have to round before a \
-             LeakyReLU or a left shift; let the quantizer adjust positions to the target",
+            "layer `{layer}`: its bias has {fine} bits below the accumulator (shift_bias {}); let the quantizer adjust \
+             positions to the target",
             conv.shift_bias
         )));
     }
-    let aligned = bias.iter().zip(reach).map(|(&b, &reach)| {
+    let (shift_bias, shift_cut) = (conv.shift_bias + fine as i32, conv.shift_cut + fine as i32);
+    let reach: Vec<i64> = reach.iter().map(|r| r << fine).collect();
+    let aligned = bias.iter().zip(&reach).map(|(&b, &reach)| {
         // 2^8 · 2^54 is the largest product that i64 holds.
-        let exact = align_bias(b.into(), conv.shift_bias.min(54), conv.shift_cut);
+        let exact = align_bias(b.into(), shift_bias.min(54), shift_cut);
         if exact.abs() + reach <= i32::MAX.into() {
             return Ok(exact as i32);
         }
@@ -105,7 +118,7 @@ pub fn bias_i32(layer: &str, conv: &IntConv, reach: &[i64]) -> Result<Option<Vec
         let least = clamped.abs() - reach;
         let (near, end) = if exact > 0 { (least, 127) } else { (-least, -128) };
         let (near, cut) =
-            if leaky { (near * if near < 0 { 26 } else { 256 }, conv.shift_cut + 8) } else { (near, conv.shift_cut) };
+            if leaky { (near * if near < 0 { 26 } else { 256 }, shift_cut + 8) } else { (near, shift_cut) };
         if least > 0 && requantize(near, cut, Round::HalfUp, 8, true) == end {
             return Ok(clamped as i32);
         }
@@ -149,6 +162,9 @@ pub fn act(layer: &str, act: IntAct, pos: FixPos, shift: i32) -> Result<Act, Err
         }
     }
 }
+
+/// Most bits of a bias below the accumulator's step.
+const MAX_FINE: u32 = 24;
 
 /// Whether a bias has bits below the accumulator's step.
 pub fn finer(bias: i8, shift_bias: i32) -> bool {
