@@ -1,9 +1,11 @@
 """Whole quantizations, by CPU time and peak memory, paired with TensorFlow's forward pass over the same images.
 
     python benches/quantize.py [MODEL.h5 DATA.npz:KEY [SCALE]]
+    python benches/quantize.py ARCHITECTURE.json HxWxC
 
 Needs `cargo build --release` first, and tensorflow with tf_keras for the paired column (left out without them).
-The calibration set is repeated to 100, 400 and 1600 images: CPU time grows with it, memory must not.
+The calibration set is repeated to 100, 400 and 1600 images: CPU time grows with it, memory must not. An architecture
+gets random weights, the same in both columns' kind but not in value, and 32, 128 and 256 random images.
 """
 
 import os
@@ -24,7 +26,10 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np, tensorflow as tf, tf_keras
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
-model = tf_keras.models.load_model(sys.argv[1], compile=False)
+if sys.argv[1].endswith(".json"):
+    model = tf_keras.models.model_from_json(open(sys.argv[1]).read())
+else:
+    model = tf_keras.models.load_model(sys.argv[1], compile=False)
 x = np.load(sys.argv[2])
 step = tf.function(lambda b: model(b, training=False))
 step(tf.constant(x[:32]))
@@ -51,16 +56,22 @@ def main():
     model = sys.argv[1] if len(sys.argv) > 1 else os.path.join(DATA, "digits_resnet.h5")
     data = sys.argv[2] if len(sys.argv) > 2 else os.path.join(DATA, "digits.npz") + ":x_cal"
     scale = float(sys.argv[3]) if len(sys.argv) > 3 else 1.0
-    path, key = data.rsplit(":", 1)
-    images = np.load(path)[key].astype(np.float32) * np.float32(scale)
+    if model.endswith(".json"):
+        size = tuple(int(d) for d in data.split("x"))
+        images = np.random.RandomState(0).rand(32, *size).astype(np.float32) * 2 - 1
+        counts, more = (32, 128, 256), ["--random-weights", "1"]
+    else:
+        path, key = data.rsplit(":", 1)
+        images = np.load(path)[key].astype(np.float32) * np.float32(scale)
+        counts, more = (100, 400, 1600), []
     print("| images | shiftwise quantize, CPU s | peak MB | TensorFlow float forward, CPU s |")
     print("|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        for count in (100, 400, 1600):
+        for count in counts:
             x = os.path.join(folder, "x.npy")
             np.save(x, np.resize(images, (count,) + images.shape[1:]))
             ours = [BINARY, "quantize", model, "--calib", x, "--threads", "1", "-q", "--json",
-                    "--output-dir", os.path.join(folder, "out")]
+                    "--output-dir", os.path.join(folder, "out")] + more
             with open(os.devnull, "w") as null:
                 saved = os.dup(1)
                 os.dup2(null.fileno(), 1)

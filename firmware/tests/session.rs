@@ -181,18 +181,23 @@ impl Observer for All {
 
 /// Every tensor of a run on the host.
 fn on_the_host(file: &[u8], input: &[u8]) -> Vec<(TensorId, Vec<u8>)> {
-    on_the_host_with(file, input, &mut NoDpu)
+    on_the_host_with(file, &[input.to_vec()], &mut NoDpu)
 }
 
-fn on_the_host_with(file: &[u8], input: &[u8], dpu: &mut impl Dpu<Error: std::fmt::Debug>) -> Vec<(TensorId, Vec<u8>)> {
+fn on_the_host_with(
+    file: &[u8],
+    samples: &[Vec<u8>],
+    dpu: &mut impl Dpu<Error: std::fmt::Debug>,
+) -> Vec<(TensorId, Vec<u8>)> {
     let model = Deployable::parse(file).unwrap();
-    let [mut workspace, mut outputs] = [Region::Workspace, Region::Outputs].map(|r| vec![0; model.region_bytes(r)]);
-    // The DPU may read a little past an input, so its region may be larger.
-    let mut inputs = input.to_vec();
-    inputs.resize(model.region_bytes(Region::Inputs), 0);
+    let regions = [Region::Workspace, Region::Inputs, Region::Outputs];
+    let [mut workspace, mut inputs, mut outputs] = regions.map(|r| vec![0; model.region_bytes(r)]);
     let (workspace, inputs, outputs) = (&mut workspace[..], &mut inputs[..], &mut outputs[..]);
     let mut all = All(Vec::new());
     let mut memory = Memory { constants: model.constants(), workspace, inputs, outputs };
+    for ((_, tensor), sample) in model.inputs().zip(samples) {
+        memory.tensor_mut(&tensor).unwrap().copy_from_slice(sample);
+    }
     run(&model, dpu, &mut memory, &mut all).unwrap();
     all.0
 }
@@ -309,7 +314,7 @@ fn dpu_code_runs_in_software() {
         let result = client.sample(&inputs, Report::Bytes).unwrap();
         let mut banks = vec![0; target.bank_bytes()];
         let mut machine = Machine::new(&target, &mut banks).unwrap();
-        let host = on_the_host_with(&file, &inputs.concat(), &mut machine);
+        let host = on_the_host_with(&file, &inputs, &mut machine);
         assert!(!host.is_empty());
         assert_eq!(result.tensors, as_bytes(host), "seed {seed}");
     }

@@ -183,6 +183,8 @@ pub fn run(
             }
         }
     }
+    // What is left fits the last layers, not the first of the next batch.
+    Tensor::release_recycled();
     graph.outputs.iter().map(|id| values[id.0].clone().ok_or_else(|| missing(&graph.node(*id).name))).collect()
 }
 

@@ -12,6 +12,7 @@ pub mod annotate;
 mod dpu_version;
 mod equalize;
 mod fold_bn;
+pub mod layer_config;
 mod partition;
 mod simplify;
 mod tf_op;

@@ -4,7 +4,7 @@ use crate::calibrate::calibrate_graph;
 use crate::error::Error;
 use crate::eval::Samples;
 use crate::ir::Graph;
-use crate::passes::{self, adjust_pos, annotate};
+use crate::passes::{self, adjust_pos, annotate, layer_config};
 use crate::quant::QuantGraph;
 use crate::strategy::Strategy;
 
@@ -37,20 +37,28 @@ pub struct Ptq {
     pub warnings: Vec<String>,
 }
 
+/// Everything before calibration; also returns warnings.
+fn annotated(mut graph: Graph, strategy: &Strategy) -> Result<(QuantGraph, Vec<String>), Error> {
+    let mut warnings = passes::partition(&mut graph, strategy);
+    let original = layer_config::original_layers(&graph, strategy)?;
+    passes::run(passes::OPTIMIZE, &mut graph, strategy)?;
+    warnings.extend(layer_config::keep_float(&mut graph, strategy, original.as_ref())?);
+    passes::run(passes::DPU_VERSION, &mut graph, strategy)?;
+    Ok((annotate::annotate(graph, strategy)?, warnings))
+}
+
 /// Partition, optimize, annotate, calibrate, refine: the vendor's `quantize_model`.
 ///
 /// `progress(done, total)` is called after every calibration batch.
 pub fn ptq(
-    mut graph: Graph,
+    graph: Graph,
     samples: &dyn Samples,
     options: &PtqOptions,
     progress: impl FnMut(usize, usize),
 ) -> Result<Ptq, Error> {
-    let warnings = passes::partition(&mut graph, &options.strategy);
-    passes::run(passes::OPTIMIZE, &mut graph, &options.strategy)?;
-    passes::run(passes::DPU_VERSION, &mut graph, &options.strategy)?;
-    let mut quantized = annotate::annotate(graph, &options.strategy)?;
+    let (mut quantized, warnings) = annotated(graph, &options.strategy)?;
     calibrate_graph(&mut quantized, samples, options.batch_size, options.steps, progress)?;
+    layer_config::set_widths(&mut quantized, &options.strategy)?;
     let changes = adjust_pos::refine(&mut quantized, &options.strategy);
     Ok(Ptq { quantized, changes, warnings })
 }
@@ -58,14 +66,11 @@ pub fn ptq(
 /// Optimize, annotate, refine: a network with the geometry of its quantized form, before there is any data.
 ///
 /// Every tensor has a legal position, and none of them means anything: for inspecting, compiling and timing only.
-pub fn without_data(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
+pub fn without_data(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
     let mut strategy = strategy.clone();
     // Takes long and changes values only.
     strategy.set("include_cle", false.into())?;
-    let strategy = &strategy;
-    passes::run(passes::OPTIMIZE, &mut graph, strategy)?;
-    passes::run(passes::DPU_VERSION, &mut graph, strategy)?;
-    let mut quantized = annotate::annotate(graph, strategy)?;
-    adjust_pos::refine(&mut quantized, strategy);
+    let (mut quantized, _) = annotated(graph, &strategy)?;
+    adjust_pos::refine(&mut quantized, &strategy);
     Ok(quantized)
 }

@@ -27,7 +27,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
     ("fast_ft_epochs", &["10"]),
     ("freeze_bn_delay", &["-1"]),
     ("include_fast_ft", &["false"]),
-    ("layer_config", &["{}", "null"]),
     ("onnx_opset_version", &["13"]),
     ("output_format", &["\"\"", "\"h5\""]),
     ("train_with_bn", &["false"]),
@@ -112,7 +111,7 @@ impl Strategy {
     }
 
     /// A user setting's value.
-    fn user_value(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn user_value(&self, key: &str) -> Option<&Value> {
         self.user()?.get(key)
     }
 
@@ -305,6 +304,9 @@ fn expected(key: &str, value: &Value) -> Option<&'static str> {
     let known = targets.iter().any(|t| key.starts_with(t)) || ends(&["_layers"]);
     if key == "use_fixneuron_quant" {
         return (!value.is_null() && !value.is_u64()).then_some("a whole number");
+    }
+    if key == "layer_config" {
+        return (!value.is_null() && !value.is_object()).then_some("an object of types by layer");
     }
     if value.is_null() || !known {
         None

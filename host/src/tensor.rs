@@ -29,6 +29,11 @@ impl Tensor {
         SPARE.with_borrow_mut(|spare| spare.0.push(self.data));
     }
 
+    /// Returns the memory of all recycled tensors of this thread to the system.
+    pub(crate) fn release_recycled() {
+        SPARE.with_borrow_mut(|spare| spare.0.clear());
+    }
+
     /// A vector.
     pub fn vector(data: Vec<f32>) -> Self {
         Self { shape: vec![data.len()], data }

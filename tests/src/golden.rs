@@ -298,22 +298,32 @@ pub fn beyond_the_vendor(case: &Path) -> Result<usize, shiftwise::Error> {
 
 /// One line per case, as Markdown.
 pub fn table(cases: &[PathBuf]) -> String {
-    let mut text = String::from(
-        "| case | quantized here | positions | values | differ in exact integers | the vendor's file |\n|---|---|---|---|---|---|\n",
-    );
+    let mut rows = String::new();
+    let (mut same, mut explained, mut refused, mut wrong) = (0, 0, 0, 0);
     for case in cases {
         let name = case.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let explained = EXPLAINED.iter().find(|(case, _)| *case == name).map(|(_, why)| *why);
+        let reason = EXPLAINED.iter().find(|(case, _)| *case == name).map(|(_, why)| *why);
         let row = match check(case) {
             None => continue,
             Some(Outcome::Same { positions, values, exact_differs }) => {
+                same += 1;
                 let exact = exact_differs.map_or_else(|| "no integer form".into(), |n| n.to_string());
                 format!("same | {positions} | {values} | {exact}")
             }
-            Some(Outcome::Refused(why)) => format!("not in this version: {why} | | | "),
-            Some(Outcome::Differs(all)) => {
-                format!("{}: {} | | | ", explained.map_or("DIFFERS", |_| "explained"), explained.unwrap_or(&all[0]))
+            Some(Outcome::Refused(why)) => {
+                refused += 1;
+                format!("not in this version: {why} | | | ")
             }
+            Some(Outcome::Differs(all)) => match reason {
+                Some(why) => {
+                    explained += 1;
+                    format!("explained: {why} | | | ")
+                }
+                None => {
+                    wrong += 1;
+                    format!("DIFFERS: {} | | | ", all[0])
+                }
+            },
         };
         let file = match check_file(case) {
             None => "none".to_owned(),
@@ -321,8 +331,23 @@ pub fn table(cases: &[PathBuf]) -> String {
             Some(Outcome::Refused(why)) => format!("not read: {why}"),
             Some(Outcome::Differs(all)) => all[0].clone(),
         };
-        let row = format!("{row} | {file}");
-        text += &format!("| {name} | {row} |\n");
+        rows += &format!("| {name} | {row} | {file} |\n");
     }
-    text
+    format!(
+        "{HEAD}{same} same, {explained} explained, {refused} not in this version, {wrong} differ.\n\n{COLUMNS}{rows}"
+    )
 }
+
+const HEAD: &str = "# The vendor's reference runs, and ours
+
+Written by `cargo run --release -p shiftwise-tests --bin golden > tests/GOLDEN.md`. A case is one post-training run of the
+vendor's tool with `pof2s`. `quantized here`: the float model goes through our quantizer with the same data and options, and
+positions, ranges, integer weights, dump (`vendor` numerics) and outputs are compared. `positions` and `values` count what was
+compared; then come the values that the exact integers (`dpu` numerics) give differently, all of them at average pooling,
+see `DIVERGENCES.md`. `the vendor's file`: its `quantized.h5` is read, and computes the vendor's dump and outputs here.
+
+";
+
+const COLUMNS: &str = "| case | quantized here | positions | values | differ in exact integers | the vendor's file |
+|---|---|---|---|---|---|
+";

@@ -82,6 +82,13 @@ impl Settings {
         number.map(Some).ok_or_else(fail)
     }
 
+    /// How much the vendor's `verbose` asks to be told.
+    fn verbose(&self) -> Result<u8, Error> {
+        let Some(value) = self.call.get("verbose").filter(|v| !v.is_null()) else { return Ok(0) };
+        let level = value.as_i64().map(|level| level.clamp(0, 2) as u8);
+        level.ok_or_else(|| Error::Options(format!("`verbose` is set to {value}, a whole number is expected")))
+    }
+
     /// The input shapes in the form of `--input-shape`: a list, a list for each input, or an object by input name.
     fn input_shapes(&self) -> Result<Vec<String>, Error> {
         let Some(value) = self.call.get("input_shape").filter(|v| !v.is_null()) else { return Ok(Vec::new()) };
@@ -167,6 +174,10 @@ impl Recipe {
             }
         };
         let settings = self.settings()?;
+        let screen = &screen.explaining(settings.verbose()?);
+        if settings.call.get("add_shape_info").is_some_and(|v| *v != json!(false)) {
+            screen.note("add_shape_info is not needed: the shape of every layer is known here");
+        }
         let strategy = self.strategy(&settings, screen)?;
         if self.calib.is_empty() {
             return Err(Error::Dataset("calibration needs data: pass --calib DATA".into()));

@@ -48,6 +48,12 @@ impl Screen {
         Self { options, terminal: false, colour: false }
     }
 
+    /// This one, explaining at least as much as `verbose` says.
+    pub(super) fn explaining(&self, verbose: u8) -> Self {
+        let options = Options { verbose: self.options.verbose.max(verbose), ..self.options.clone() };
+        Self { options, ..*self }
+    }
+
     /// One line of the answer.
     pub(super) fn say(&self, line: impl AsRef<str>) {
         if !self.options.json {
