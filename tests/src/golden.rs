@@ -266,8 +266,12 @@ pub fn check_file(case: &Path) -> Option<Outcome> {
         for formula in FORMULAS {
             load.custom.add_formula(formula).map_err(shiftwise::Error::Options)?;
         }
+        let input = arrays(case, "input");
+        if let [one] = &input[..] {
+            load.input_shapes.push((None, one.shape().to_vec()));
+        }
         match format::open_bytes(Path::new("quantized.h5"), bytes.clone(), &load)? {
-            Model::Quantized(q) => results(&q, arrays(case, "input"), case, &config, false),
+            Model::Quantized(q) => results(&q, input, case, &config, false),
             Model::Float(_) => Err(shiftwise::Error::model("the vendor's quantized model reads as a float one")),
         }
     };
