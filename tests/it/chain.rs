@@ -27,6 +27,10 @@ fn network(seed: u64, side: [usize; 2], channels: usize, depthwise: bool) -> Bui
     let y = if depthwise { b.depthwise(x, same(3), IntAct::Relu6) } else { b.conv(x, same(3), 24, 1, IntAct::Relu) };
     let y = b.conv(y, Window::POINT, channels, 1, IntAct::None);
     let x = add(&mut b, y, x, IntAct::Relu);
+    // Two branches of one size: the pointwise convolution does not read what is computed before it.
+    let left = b.conv(x, same(3), channels, 1, IntAct::Relu);
+    let right = b.conv(x, Window::POINT, channels, 1, IntAct::None);
+    let x = add(&mut b, left, right, IntAct::None);
     let down = Window { stride: [2, 2], ..same(3) };
     let y = b.depthwise(x, down, IntAct::Relu);
     let y = b.conv(y, Window::POINT, channels + 17, 1, IntAct::Relu);

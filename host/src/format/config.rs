@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::keras::{BATCH_SIZE, own_settings};
 use crate::ir::Node;
+use crate::ops::Op;
 use crate::ops::tfop::CALL;
 
 /// Keras' config of a node: what the op says, then what its file said, then Keras' defaults.
@@ -109,13 +110,15 @@ fn template(node: &Node) -> Value {
             "alpha_initializer": class("Zeros"), "alpha_regularizer": null, "alpha_constraint": null, "shared_axes": null,
         }),
         "Dropout" | "SpatialDropout2D" => json!({ "rate": null, "noise_shape": null, "seed": null }),
-        // The rest consists of modelled settings in Keras' order, and of what else the file says.
-        _ => {
+        // Of these little or nothing is modelled: what else the file says.
+        _ if matches!(node.op, Op::Dropout(_) | Op::Normalization(_)) => {
             let mut all = node.op.layer().to_keras();
             let others =
                 node.extras.iter().filter(|(k, _)| !matches!(k.as_str(), "trainable" | "dtype" | BATCH_SIZE | CALL));
             all.extend(others.map(|(k, _)| (k.clone(), Value::Null)));
             Value::Object(all)
         }
+        // The rest consists of modelled settings in Keras' order; Keras 3 has other names for some.
+        _ => Value::Object(node.op.layer().to_keras()),
     }
 }

@@ -1,5 +1,5 @@
 //! Operations that run on the CPU beside a DPU: conversions, moves, float arithmetic, and custom operations. One table,
-//! [`OPS`], and the custom layers that the user provides; what is in neither is refused by name.
+//! `OPS`, and the custom layers that the user provides; what is in neither is refused by name.
 
 use std::sync::Arc;
 
