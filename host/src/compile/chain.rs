@@ -72,7 +72,8 @@ pub(super) fn join(
         let next = next?;
         let (before, op) = (ops[k - 1].output, &ops[k]);
         let dims = [layer.shape.output[0], layer.shape.output[1], last_channels(&layer)];
-        if next.shape.input != dims || !next.fills.is_empty() {
+        // Two branches over maps of one shape stand behind each other as well.
+        if !op.inputs.contains(&before) || next.shape.input != dims || !next.fills.is_empty() {
             return None;
         }
         if needed(cx, before, first + k, observe) {
