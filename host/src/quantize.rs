@@ -50,6 +50,8 @@ pub fn ptq(
     passes::run(passes::OPTIMIZE, &mut graph, &options.strategy)?;
     passes::run(passes::DPU_VERSION, &mut graph, &options.strategy)?;
     let mut quantized = annotate::annotate(graph, &options.strategy)?;
+    // Before the work, so that a wrong name doesn't cost it.
+    quantized.check_names()?;
     calibrate_graph(&mut quantized, samples, options.batch_size, options.steps, progress)?;
     let changes = adjust_pos::refine(&mut quantized, &options.strategy);
     Ok(Ptq { quantized, changes, warnings })
