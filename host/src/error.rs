@@ -158,7 +158,9 @@ impl Error {
             Self::Target(_) => "`shiftwise targets` lists all known targets",
             Self::InputShape(_) => "pass --input-shape with the model's own rank, such as 1,224,224,3",
             Self::Options(_) => "`shiftwise help COMMAND` explains the options of a command",
-            Self::Compile(_) => "try another target, or let the CPU take what the DPU can't: leave out --strict",
+            Self::Compile(_) => {
+                "change the layer or its quantization, try another target, or leave out --strict if it is given"
+            }
             Self::Run(_) => {
                 "see that the board is connected and runs the firmware, and that the model was compiled by this version"
             }

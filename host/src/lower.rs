@@ -493,14 +493,18 @@ impl Lowering<'_> {
                 (c.window(&from.shape).map_err(|m| self.fail(id, &m))?, image(&from.shape), image(&node.shape), 1)
             }
             _ => {
-                // A dense layer over a flattened map is a convolution with a kernel of the map's size.
+                // A dense layer over a flattened map is a convolution with a kernel of the map's size, if a window has
+                // such a size.
                 let map = match (&from.op, &from.inputs[..]) {
-                    (Op::Flatten(_), [map]) => &self.q.graph.node(*map).shape,
-                    _ => &from.shape,
+                    (Op::Flatten(_), [map]) => image(&self.q.graph.node(*map).shape),
+                    _ => image(&from.shape),
                 };
-                let dims = image(map);
-                let flattened = map.len() == 3 && from.shape.len() == 1;
-                let kernel = if flattened { [dims[0] as u16, dims[1] as u16] } else { [1, 1] };
+                let flattened = match (u16::try_from(map[0]), u16::try_from(map[1])) {
+                    (Ok(h), Ok(w)) if from.shape.len() == 1 => Some([h, w]),
+                    _ => None,
+                };
+                let dims = flattened.map_or_else(|| image(&from.shape), |_| map);
+                let kernel = flattened.unwrap_or([1, 1]);
                 (Window { kernel, ..Window::POINT }, dims, image(&node.shape), 1)
             }
         };

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::error::Error;
 use crate::ir::{Graph, NodeId};
 use crate::ops::Op;
 use shiftwise_core::arith::{Round, limits};
@@ -209,5 +210,19 @@ impl QuantGraph {
             (Op::Quantize(_), _) | (_, false) => node.name.clone(),
             (_, true) => format!("quant_{}", node.name),
         }
+    }
+
+    /// Fails if two layers would have one name in the quantized model: a layer called `quant_a` beside a quantized `a`.
+    pub fn check_names(&self) -> Result<(), Error> {
+        let mut seen: BTreeMap<String, NodeId> = BTreeMap::new();
+        for id in self.graph.ids() {
+            let (node, name) = (self.graph.node(id), self.quant_name(id));
+            if let Some(other) = seen.insert(name.clone(), id) {
+                let other = &self.graph.node(other).name;
+                let message = format!("it is called `{name}` in the quantized model, and so is `{other}`");
+                return Err(Error::layer(&node.name, node.op.class(), message));
+            }
+        }
+        Ok(())
     }
 }

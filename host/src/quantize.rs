@@ -57,6 +57,8 @@ pub fn ptq(
     progress: impl FnMut(usize, usize),
 ) -> Result<Ptq, Error> {
     let (mut quantized, warnings) = annotated(graph, &options.strategy)?;
+    // Before the work, so that a wrong name doesn't cost it.
+    quantized.check_names()?;
     calibrate_graph(&mut quantized, samples, options.batch_size, options.steps, progress)?;
     layer_config::set_widths(&mut quantized, &options.strategy)?;
     let changes = adjust_pos::refine(&mut quantized, &options.strategy);

@@ -4,7 +4,10 @@ use serde_json::{Map, Value, json};
 use shiftwise::eval::golden::{DumpOptions, Numerics, golden};
 use shiftwise::eval::run_float;
 use shiftwise::ir::{Graph, NodeId};
-use shiftwise::ops::{ActivationFn, Config, Conv2D, Input, Op, Padding, Relu, SeparableConv2D, WeightSource, Weighted};
+use shiftwise::ops::{
+    ActivationFn, Config, Conv2D, Dense, Flatten, Input, Op, Padding, Relu, Reshape, SeparableConv2D, WeightSource,
+    Weighted,
+};
 use shiftwise::passes::{DPU_VERSION, OPTIMIZE, run};
 use shiftwise::quant::QuantGraph;
 use shiftwise::quantize::{Ptq, PtqOptions, ptq};
@@ -152,4 +155,26 @@ fn fix_neuron_arithmetic_applies() {
     assert_eq!(c1.weights[0].as_ref().unwrap().params.use_fixneuron_quant, 2);
     assert_eq!(q.layers[&q.graph.find("c2").unwrap()].result().unwrap().params.use_fixneuron_quant, 1);
     agree(&graph, &q);
+}
+
+#[test]
+fn a_dense_layer_reads_flattened_rows_and_maps_of_any_rank() {
+    for target in [vec![36i64, 3], vec![2, 3, 6, 3], vec![108]] {
+        let flat = Weighted { kernel: numbers(&[108, 4], 0.01), bias: None, activation: ActivationFn::Linear };
+        let graph = chain(vec![
+            ("conv", conv([3, 3], ActivationFn::Relu)),
+            ("rows", Op::Reshape(Reshape { target: target.clone() })),
+            ("flat", Op::Flatten(Flatten)),
+            ("dense", Op::Dense(Dense { w: flat })),
+        ]);
+        agree(&graph, &quantized(&graph, &[]).quantized);
+    }
+}
+
+#[test]
+fn a_layer_may_not_have_the_quantized_name_of_another() {
+    let graph = chain(vec![("quant_a", conv([3, 3], ActivationFn::Linear)), ("quant_quant_a", Op::Flatten(Flatten))]);
+    let options = PtqOptions::new(Strategy::built_in("pof2s").unwrap());
+    let refused = ptq(graph.clone(), &random_samples(&graph, 5, 8), &options, |_, _| {}).unwrap_err().to_string();
+    assert!(refused.contains("`quant_quant_a`") && refused.contains("`quant_a`"), "{refused}");
 }

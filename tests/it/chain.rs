@@ -79,6 +79,26 @@ fn chained_layers_compute_the_integer_form() {
 }
 
 #[test]
+fn branches_over_maps_of_one_shape_are_no_chain() {
+    // Behind the 3×3 stands a pointwise convolution over the map that the 3×3 read, as in ResNet's projections.
+    for (name, side, channels) in [("B4096", [16, 16], 64), ("B4096", [9, 9], 192), ("B512", [16, 16], 32)] {
+        let same = Window { kernel: [3, 3], pad_before: [1, 1], pad_after: [1, 1], ..Window::POINT };
+        let mut b = Builder::new("branches", 7);
+        let input = b.input(&[side[0], side[1], channels]);
+        let x = b.conv(input, same, channels, 1, IntAct::Relu);
+        let y = b.conv(x, same, channels, 1, IntAct::Relu);
+        let z = b.conv(x, Window::POINT, 4 * channels, 1, IntAct::None);
+        let y = b.conv(y, Window::POINT, 4 * channels, 1, IntAct::None);
+        b.graph.outputs = vec![add(&mut b, z, y, IntAct::Relu)];
+        let target = shiftwise_targets::find(name).unwrap();
+        for observe in [true, false] {
+            let options = DpuOptions { observe, ..DpuOptions::default() };
+            check_dpu(&format!("branches on {name}"), &b.graph, &target, &options);
+        }
+    }
+}
+
+#[test]
 fn a_chain_moves_less_than_its_layers_alone() {
     let target = shiftwise_targets::find("B4096").unwrap();
     let b = network(0, [56, 56], 64, true);

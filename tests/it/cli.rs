@@ -148,6 +148,38 @@ fn answers_that_are_no_exit_with_one() {
     no(simulate, "first difference: layer pool, dump_results_0/quant_pool at 7: expected ");
 }
 
+#[test]
+fn a_tensor_may_be_several_outputs() {
+    let folder = Folder::new("outputs");
+    let layer = |class: &str, name: &str, config: serde_json::Value, from: &[&str]| {
+        let mut config = config;
+        config["name"] = name.into();
+        let nodes: Vec<_> = from.iter().map(|f| serde_json::json!([[f, 0, 0, {}]])).collect();
+        serde_json::json!({ "class_name": class, "name": name, "config": config, "inbound_nodes": nodes })
+    };
+    let model = serde_json::json!({ "class_name": "Functional", "config": {
+        "name": "twice",
+        "layers": [
+            layer("InputLayer", "x", serde_json::json!({ "batch_input_shape": [null, 4, 4, 2] }), &[]),
+            layer("Conv2D", "c", serde_json::json!({ "filters": 3, "kernel_size": 1 }), &["x"]),
+        ],
+        "input_layers": [["x", 0, 0]],
+        "output_layers": [["c", 0, 0], ["x", 0, 0], ["c", 0, 0]],
+    } });
+    folder.write("m.json", model.to_string().as_bytes());
+    folder
+        .write("x.npy", &npy(&Array4::<f32>::from_shape_fn((2, 4, 4, 2), |(n, y, x, c)| (n + y * x + c) as f32 - 5.0)));
+    done(&folder, "quantize m.json --random-weights 1 --calib x.npy --output-dir q");
+    done(&folder, "dump q/quantized.h5 --data x.npy --samples 2 --output-dir dump");
+    for target in ["cpu", "DPUCZDX8G_ISA1_B512"] {
+        done(&folder, &format!("compile q/quantized.h5 --target {target} -o m.swm"));
+        done(&folder, "simulate m.swm --data x.npy --samples 2 --golden dump --output-dir sim");
+        let files = folder.tree();
+        assert_eq!(files["sim/output_0.npy"], files["sim/output_2.npy"], "{target}");
+        assert_ne!(files["sim/output_0.npy"], files["sim/output_1.npy"], "{target}");
+    }
+}
+
 /// A command that must be refused.
 struct Bad<'a> {
     arguments: String,

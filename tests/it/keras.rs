@@ -16,7 +16,7 @@ use shiftwise::tensor::Tensor;
 use shiftwise_tests::networks::random_samples;
 use shiftwise_tests::shared::golden_cases;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 12] = [
     "nested_keras2.h5",
     "nested_keras2.keras",
     "nested_keras3.h5",
@@ -27,6 +27,8 @@ const FILES: [&str; 10] = [
     "functions_keras3.keras",
     "custom_keras2.h5",
     "custom_keras3.keras",
+    "spelled_keras3.h5",
+    "spelled_keras3.keras",
 ];
 
 pub(crate) fn file(name: &str) -> PathBuf {

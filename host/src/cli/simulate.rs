@@ -214,7 +214,10 @@ fn explain(
 /// `output_K.npy`: outputs of all samples as floats.
 pub(super) fn write_outputs(dir: &Path, model: &Deployable<'_>, samples: &[Tensors]) -> Result<(), Error> {
     for (k, (id, t)) in model.outputs().enumerate() {
-        let of = |s: &Tensors| s.0.iter().rev().find(|(i, _)| *i == id).map(|(_, bytes)| bytes.clone());
+        // A tensor that is an input or another output too is computed under its first name.
+        let same =
+            |i: TensorId| i == id || model.tensor(i).is_some_and(|o| o.place == t.place && o.bytes() == t.bytes());
+        let of = |s: &Tensors| s.0.iter().rev().find(|(i, _)| same(*i)).map(|(_, bytes)| bytes.clone());
         let floats = samples.iter().filter_map(of).flat_map(|bytes| match backend::values(&t, &bytes) {
             Values::Int8(q) => q.iter().map(|q| f32::from(*q) * t.pos.step()).collect(),
             Values::Float(x) => x,

@@ -35,6 +35,7 @@ impl Element {
         wide.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
         let bits = u64::from_le_bytes(wide);
         match self {
+            Self::Float(2) => half(bits as u16),
             Self::Float(4) => f32::from_bits(bits as u32).into(),
             Self::Float(_) => f64::from_bits(bits),
             Self::Unsigned(_) => bits as f64,
@@ -44,6 +45,18 @@ impl Element {
             }
         }
     }
+}
+
+/// The value of an IEEE half.
+fn half(bits: u16) -> f64 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+    let size = match exponent {
+        0 => fraction * 2f64.powi(-24),
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        e => (1024.0 + fraction) * 2f64.powi(e - 25),
+    };
+    if bits >> 15 == 1 { -size } else { size }
 }
 
 /// What a `.npy` header says.
@@ -80,6 +93,7 @@ impl Header {
         let code = quote.and_then(|q| descr[1..].split(q).next()).unwrap_or_default();
         let (order, kind) = code.split_at_checked(1).unwrap_or_default();
         let element = match kind {
+            "f2" => Element::Float(2),
             "f4" => Element::Float(4),
             "f8" => Element::Float(8),
             "i1" => Element::Signed(1),

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 use super::LoadOptions;
 use super::operation;
 use crate::error::Error;
+use crate::ops::CLASSES;
+use crate::ops::act::HARD_SIGMOID_6;
 use crate::ops::tfop::TENSOR;
 
 const MAX_INPUT_ELEMENTS: usize = 1 << 28;
@@ -220,13 +222,18 @@ impl LayerConfig {
             calls.push(Call::default());
         }
         let mut layer = Self { name, class, config, calls, inner };
-        // Keras 3's operations bear the names of layers and have none of their settings; not every file names modules.
+        // Keras 3's operations bear the names of layers and have none of their settings; not every file names modules,
+        // and a few layers leave out `trainable`.
         let module = value.get("module").and_then(Value::as_str);
-        let keras3 = nodes.iter().any(|node| node.get("args").is_some());
-        if module.map_or(keras3 && !layer.config.contains_key("trainable"), |m| m.contains(".ops."))
-            && layer.inner.is_none()
-        {
+        let keras3 = nodes.iter().any(|node| node.get("args").is_some())
+            || layer.config.get("dtype").and_then(|d| d.get("class_name")).is_some_and(|c| c == "DTypePolicy");
+        let may_be_operation = !layer.config.contains_key("trainable")
+            && (operation::is_known(&layer.class) || !CLASSES.contains(&layer.class.as_str()));
+        if module.map_or(keras3 && may_be_operation, |m| m.contains(".ops.")) && layer.inner.is_none() {
             operation::to_function(&mut layer)?;
+        }
+        if keras3 && let Some(activation) = layer.config.get_mut("activation").filter(|a| *a == "hard_sigmoid") {
+            *activation = json!(HARD_SIGMOID_6);
         }
         Ok(layer)
     }

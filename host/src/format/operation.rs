@@ -61,6 +61,11 @@ const OPERATIONS: &[Row] = &[
     ("GetItem", "__operators__.getitem", &["slice_spec"], &[]),
 ];
 
+/// Whether there is an operation of this class.
+pub(super) fn is_known(class: &str) -> bool {
+    OPERATIONS.iter().any(|(known, ..)| *known == class)
+}
+
 /// Rewrites an operation as a `TFOpLambda` layer.
 ///
 /// Errors: an operation that has no counterpart, named as an unsupported layer.

@@ -61,7 +61,10 @@ impl WeightSource for LayerWeights<'_> {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, String> {
         let nested = !self.inner.is_empty();
         let names = self.names()?;
-        let mut found = names.iter().filter(|n| short_name(n) == name);
+        // Keras 3 calls the kernel of a depthwise convolution as that of any other.
+        let has = |name: &str| names.iter().any(|n| short_name(n) == name);
+        let stored = if name == "depthwise_kernel" && !has(name) { "kernel" } else { name };
+        let mut found = names.iter().filter(|n| short_name(n) == stored);
         let Some(path) = found.next().cloned() else {
             let known: Vec<&str> = names.iter().map(|n| short_name(n)).collect();
             return Err(format!("its weight `{name}` is not in the file, which has [{}] for it", known.join(", ")));

@@ -37,6 +37,16 @@ pub enum ActivationFn {
     Exponential,
     /// clamp(0.2·x + 0.5, 0, 1), Keras 2's form.
     HardSigmoid,
+    /// relu6(x + 3) / 6, Keras 3's form.
+    HardSigmoid6,
+    /// x · relu6(x + 3) / 6.
+    HardSwish,
+    /// x for x > 0, else 0.2·x.
+    LeakyRelu,
+    /// x · tanh(ln(1 + exp(x))).
+    Mish,
+    /// x − ln Σ exp(x) over the last axis.
+    LogSoftmax,
 }
 
 /// Keras names.
@@ -56,7 +66,16 @@ const NAMES: &[(&str, ActivationFn)] = &[
     ("gelu", ActivationFn::Gelu),
     ("exponential", ActivationFn::Exponential),
     ("hard_sigmoid", ActivationFn::HardSigmoid),
+    (HARD_SIGMOID_6, ActivationFn::HardSigmoid6),
+    ("hard_silu", ActivationFn::HardSwish),
+    ("hard_swish", ActivationFn::HardSwish),
+    ("leaky_relu", ActivationFn::LeakyRelu),
+    ("mish", ActivationFn::Mish),
+    ("log_softmax", ActivationFn::LogSoftmax),
 ];
+
+/// Our name for what Keras 3 calls `hard_sigmoid`: in Keras 2 that is another function.
+pub(crate) const HARD_SIGMOID_6: &str = "hard_sigmoid_6";
 
 impl ActivationFn {
     /// The function of a Keras name.
@@ -106,6 +125,7 @@ impl ActivationFn {
         let f: fn(f32) -> f32 = match self {
             Self::Linear => return,
             Self::Softmax => return softmax_last_axis(tensor),
+            Self::LogSoftmax => return log_softmax_last_axis(tensor),
             Self::Relu => |x| x.max(0.0),
             Self::Relu6 => |x| x.clamp(0.0, 6.0),
             Self::Sigmoid => |x| 1.0 / (1.0 + (-x).exp()),
@@ -118,6 +138,10 @@ impl ActivationFn {
             Self::Gelu => |x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
             Self::Exponential => f32::exp,
             Self::HardSigmoid => |x| (0.2 * x + 0.5).clamp(0.0, 1.0),
+            Self::HardSigmoid6 => |x| (x + 3.0).clamp(0.0, 6.0) / 6.0,
+            Self::HardSwish => |x| x * ((x + 3.0).clamp(0.0, 6.0) / 6.0),
+            Self::LeakyRelu => |x| if x > 0.0 { x } else { 0.2 * x },
+            Self::Mish => |x| x * if x > 30.0 { x } else { x.exp().ln_1p() }.tanh(),
         };
         tensor.data_mut().iter_mut().for_each(|x| *x = f(*x));
     }
@@ -128,6 +152,15 @@ fn softmax_last_axis(tensor: &mut Tensor) {
     for row in tensor.data_mut().chunks_exact_mut(n) {
         let x = row.to_vec();
         shiftwise_core::cpu::softmax(n, |i| x[i], |i, v| row[i] = v);
+    }
+}
+
+fn log_softmax_last_axis(tensor: &mut Tensor) {
+    let n = tensor.shape().last().copied().unwrap_or(1).max(1);
+    for row in tensor.data_mut().chunks_exact_mut(n) {
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = row.iter().map(|x| (x - largest).exp()).sum();
+        row.iter_mut().for_each(|x| *x = (*x - largest) - sum.ln());
     }
 }
 
@@ -258,14 +291,15 @@ impl Softmax {
         inputs: &[&[usize]],
         _: &mut dyn WeightSource,
     ) -> Result<Self, String> {
+        let minus_one = json!(-1);
         let axis = match config.get("axis") {
-            None => -1,
-            Some(Value::Array(a)) if a.len() == 1 => a[0].as_i64().unwrap_or(0),
-            Some(v) => v.as_i64().unwrap_or(0),
+            None => &minus_one,
+            Some(Value::Array(a)) if a.len() == 1 => &a[0],
+            Some(v) => v,
         };
         let rank = one(inputs)?.len() as i64;
-        if axis != -1 && axis != rank {
-            return Err(format!("softmax over axis {axis}, only the last axis is supported"));
+        if !axis.as_i64().is_some_and(|a| a == -1 || a == rank) {
+            return Err(format!("softmax over axis {axis}, only the last axis (-1 or {rank}) is supported"));
         }
         Ok(Self { axis: -1 })
     }

@@ -165,11 +165,11 @@ impl Layer for LayerNormalization {
 /// Fails unless `axis` is the last one of a tensor whose samples have `rank` dimensions.
 fn last_axis(config: Config<'_>, rank: usize) -> Result<(), String> {
     let axis = match config.get("axis") {
-        None => -1,
-        Some(Value::Array(a)) if a.len() == 1 => a[0].as_i64().unwrap_or(0),
-        Some(v) => v.as_i64().unwrap_or(0),
+        None => return Ok(()),
+        Some(Value::Array(a)) if a.len() == 1 => &a[0],
+        Some(v) => v,
     };
-    if axis == -1 || axis == rank as i64 {
+    if axis.as_i64().is_some_and(|a| a == -1 || a == rank as i64) {
         return Ok(());
     }
     Err(format!("it normalizes axis {axis}, only the last one ({rank}) is supported"))

@@ -5,7 +5,7 @@ use crate::ir::{Graph, NodeId};
 use crate::ops::{Activate, ActivationFn, DpuLayerNorm, DpuSoftmax, HardSigmoid, LeakyRelu, Multiply, Op};
 use crate::strategy::Strategy;
 
-/// Sigmoid becomes the hard sigmoid, and swish the product of its input with that.
+/// Sigmoid becomes the hard sigmoid, and swish the product of its input with that; so do Keras 3's hard forms of them.
 ///
 /// As a layer, sigmoid keeps its name, and so does the sigmoid in a swish, whose product is `<layer>_mul`. Inside a
 /// convolution or dense layer, sigmoid becomes `<layer>_sigmoid`, and swish that and `<layer>_mul`.
@@ -13,8 +13,8 @@ pub(super) fn convert_sigmoid_to_hard_sigmoid(graph: &mut Graph, _: &Strategy) -
     for id in candidates(graph) {
         let function = graph.node(id).op.layer().activation();
         let swish = match function {
-            ActivationFn::Sigmoid => false,
-            ActivationFn::Swish => true,
+            ActivationFn::Sigmoid | ActivationFn::HardSigmoid6 => false,
+            ActivationFn::Swish | ActivationFn::HardSwish => true,
             _ => continue,
         };
         let (name, origin) = (graph.node(id).name.clone(), graph.node(id).origin.clone());
