@@ -154,6 +154,9 @@ impl Strategy {
         }
         for section in PIPELINES {
             if let Some(slot) = self.json.get_mut(section).and_then(|s| s.get_mut(key)) {
+                if let Some(expected) = expected(key, &value) {
+                    return Err(Error::Options(format!("`{key}` is set to {value}, {expected} is expected")));
+                }
                 let same = std::mem::discriminant(slot) == std::mem::discriminant(&value);
                 if !same {
                     return Err(Error::Options(format!("`{key}` is set to {value}; its default is {slot}")));
@@ -303,7 +306,10 @@ fn expected(key: &str, value: &Value) -> Option<&'static str> {
     let targets = ["input_", "weight_", "bias_", "activation_"];
     let known = targets.iter().any(|t| key.starts_with(t)) || ends(&["_layers"]);
     if key == "use_fixneuron_quant" {
-        return (!value.is_null() && !value.is_u64()).then_some("a whole number");
+        return (!value.is_null() && value.as_u64().is_none_or(|v| v > 2)).then_some("0, 1 or 2");
+    }
+    if key == "cle_steps" {
+        return value.as_u64().is_none_or(|n| n > 1000).then_some("a whole number up to 1000");
     }
     if key == "layer_config" {
         return (!value.is_null() && !value.is_object()).then_some("an object of types by layer");
