@@ -1,4 +1,4 @@
-//! Picks the board's memory map and the linker scripts of an image.
+//! Picks the kernels for the processor, and the board's memory map and the linker scripts of an image.
 
 use std::path::Path;
 use std::{env, fs};
@@ -6,6 +6,12 @@ use std::{env, fs};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=boards");
     println!("cargo:rerun-if-env-changed=SHIFTWISE_BOARD");
+    // Arm's DSP extension, which the stable compiler has no `target_feature` for.
+    println!("cargo:rustc-check-cfg=cfg(dsp)");
+    let target = env::var("TARGET")?;
+    if ["thumbv7em-", "armv7r-"].iter().any(|family| target.starts_with(family)) {
+        println!("cargo:rustc-cfg=dsp");
+    }
     // A build for the host is for the library's tests.
     if env::var("CARGO_CFG_TARGET_OS")? != "none" {
         return Ok(());

@@ -134,7 +134,10 @@ pub fn finish(acc: i32, act: Act, shift: i8) -> i8 {
         Act::None => requantize_i8(acc, shift),
         Act::Relu => requantize_i8(acc.max(0), shift),
         Act::ReluMax(n) => requantize_i8(acc.clamp(0, n.max(0)), shift),
-        Act::LeakyRelu if acc < 0 => requantize(i64::from(acc) * 26, shift + 8, Round::HalfUp, 8, true) as i8,
+        Act::LeakyRelu if acc < 0 => match acc.checked_mul(26) {
+            Some(scaled) => requantize_i8(scaled, shift + 8),
+            None => requantize(i64::from(acc) * 26, shift + 8, Round::HalfUp, 8, true) as i8,
+        },
         Act::LeakyRelu => requantize_i8(acc, shift),
     }
 }

@@ -1,0 +1,102 @@
+//! Depthwise convolutions, four channels at a time, all pixels for one set of weights.
+
+use shiftwise_core::model::ConvOp;
+
+use super::finish::{Biases, Finish};
+use super::unit::{Taps, Unit};
+
+/// Neighbouring channels at a time.
+const CHANNELS: usize = 4;
+
+fn taps(op: &ConvOp) -> usize {
+    usize::from(op.window.kernel[0]) * usize::from(op.window.kernel[1])
+}
+
+/// Bytes of scratch memory that the layer needs.
+pub(super) fn scratch_bytes<U: Unit>(op: &ConvOp) -> usize {
+    U::depthwise_bytes(taps(op))
+}
+
+/// Computes the layer; `None` if `scratch` does not hold the weights of four channels.
+pub(super) fn depthwise<U: Unit>(
+    op: &ConvOp,
+    constants: &[u8],
+    input: &[u8],
+    output: &mut [u8],
+    scratch: &mut [u8],
+) -> Option<()> {
+    let scratch = scratch.get_mut(..scratch_bytes::<U>(op).next_multiple_of(4))?;
+    let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
+    let [_, ow, oc] = op.out_dims.map(|d| usize::from(d).max(1));
+    let [kh, kw] = op.window.kernel.map(usize::from);
+    let [dy, dx] = op.window.dilation.map(usize::from);
+    let kernel = constants.get(op.kernel as usize..)?.get(..kh * kw * oc)?;
+    let (biases, finish) = (Biases::of(op, constants), Finish::of_conv(op));
+    let words = U::columns(scratch);
+    // Blocks of channels, with one output per input channel; then what is left, one by one.
+    let blocks = if oc == c { oc / CHANNELS } else { 0 };
+    for block in 0..blocks {
+        let first = block * CHANNELS;
+        let kernel = kernel.get(first..)?;
+        U::depthwise_weights(words, kernel, oc);
+        let biases: [i32; CHANNELS] = core::array::from_fn(|i| biases.get(first + i));
+        let start = if let Finish::Clamp(_) = finish { biases } else { [0; CHANNELS] };
+        let mut pixels = output.chunks_exact_mut(oc);
+        for y in 0.. {
+            let (ky0, ky1, iy0) = op.window.taps(0, y, h);
+            let mut columns = pixels.by_ref().take(ow).enumerate().peekable();
+            if columns.peek().is_none() {
+                break;
+            }
+            for (x, out) in columns {
+                let (kx0, kx1, ix0) = op.window.taps(1, x, w);
+                let taps = Taps {
+                    kernel,
+                    channels: oc,
+                    width: kw,
+                    tap: ky0 * kw + kx0,
+                    rows: ky1 - ky0,
+                    columns: kx1 - kx0,
+                    from: (iy0 * w + ix0) * c + first,
+                    down: dy * w * c,
+                    right: dx * c,
+                };
+                let sums = U::depthwise(words, input, &taps, start);
+                let out = out.get_mut(first..)?.first_chunk_mut::<CHANNELS>()?;
+                match finish {
+                    Finish::Clamp(clamp) => *out = sums.map(|sum| clamp.of(sum) as u8),
+                    Finish::General(general) => {
+                        for ((out, sum), bias) in out.iter_mut().zip(sums).zip(biases) {
+                            *out = general.of(sum, bias) as u8;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let rest = blocks * CHANNELS;
+    if rest == oc {
+        return Some(());
+    }
+    let per_input = (oc / c).max(1);
+    for (pixel, out) in output.chunks_exact_mut(oc).enumerate() {
+        let (ky0, ky1, iy0) = op.window.taps(0, pixel / ow, h);
+        let (kx0, kx1, ix0) = op.window.taps(1, pixel % ow, w);
+        for (channel, out) in out.iter_mut().enumerate().skip(rest) {
+            let mut sum = 0i32;
+            for ky in ky0..ky1 {
+                let mut from = ((iy0 + (ky - ky0) * dy) * w + ix0) * c + channel / per_input;
+                let mut at = (ky * kw + kx0) * oc + channel;
+                for _ in kx0..kx1 {
+                    if let (Some(x), Some(w)) = (input.get(from), kernel.get(at)) {
+                        sum = sum.wrapping_add(i32::from(*x as i8) * i32::from(*w as i8));
+                    }
+                    from += dx * c;
+                    at += oc;
+                }
+            }
+            *out = finish.of(sum, biases.get(channel)) as u8;
+        }
+    }
+    Some(())
+}
