@@ -104,8 +104,13 @@ pub enum LinkError {
     #[error(transparent)]
     Image(#[from] image::ImageError),
     /// The emulator is not installed.
-    #[error("{0} is not installed; on Debian: apt-get install qemu-system-arm")]
-    NoEmulator(&'static str),
+    #[error("{program} is not installed; on Debian: apt-get install {package}")]
+    NoEmulator {
+        /// The program.
+        program: String,
+        /// Debian's package of it.
+        package: String,
+    },
     /// A file, port or process failed.
     #[error("{what}: {source}")]
     Io {

@@ -34,7 +34,7 @@ pub(crate) fn main(words: &[&str]) -> Result<(), Box<dyn Error>> {
 }
 
 fn print_sizes(board: &BoardImage, image: &Image) {
-    println!("board {} ({}), built by {}", board.name, board.target, image.toolchain);
+    println!("board {} ({}), built by {}", board.name, board.firmware.target, image.toolchain);
     println!("{} bytes of code and constants, {} of data, {} zeroed", image.code, image.data, image.zeroed);
 }
 
