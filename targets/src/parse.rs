@@ -101,8 +101,8 @@ pub struct Firmware {
 
 /// An emulator's command line.
 ///
-/// It is started in a directory that holds `image.elf`, and has a character device `link` for the host's requests. It
-/// writes the log to `log.defmt` in this directory.
+/// It is started in a directory that holds `image.elf`. Its standard input and output are the link; it writes the log to
+/// `log.defmt` in this directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Emulator {

@@ -73,12 +73,10 @@ pub(super) fn start() {
 
 /// Waits for bytes of the link; how many came.
 pub(super) fn receive(buffer: &mut [u8]) -> usize {
-    loop {
+    match semihosting::io::stdin().and_then(|mut port| port.read(buffer)) {
+        Ok(n @ 1..) => n,
         // The end of the stream means that the host is gone, and with it all that this image is for.
-        match semihosting::io::stdin().and_then(|mut port| port.read(buffer)) {
-            Ok(0) | Err(_) => super::exit(false),
-            Ok(n) => return n,
-        }
+        Ok(0) | Err(_) => super::exit(false),
     }
 }
 

@@ -174,7 +174,7 @@ impl Emulator {
         let emulator = &board.emulator;
         let mut command = Command::new(&emulator.program);
         command.args(["-display", "none", "-monitor", "none", "-icount", "shift=0"]);
-        command.args(["-chardev", "stdio,id=link,signal=off"]).args(&emulator.arguments);
+        command.args(&emulator.arguments);
         if load {
             let place = format!("loader,file={DEPLOYABLE},addr={:#x},force-raw=on", board.firmware.store.start);
             command.args(["-device", &place]);
