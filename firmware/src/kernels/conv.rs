@@ -3,7 +3,8 @@
 use shiftwise_core::model::ConvOp;
 
 use super::finish::{Biases, Finish};
-use super::unit::{Filters, PIXELS, Unit};
+use super::portable::Portable;
+use super::unit::{Filters, PIXELS, Place, Runs, Unit, inside};
 
 /// What the gathering of columns needs to know of a layer.
 struct Gather<'a> {
@@ -14,8 +15,6 @@ struct Gather<'a> {
     /// Channels of a group, and the first of the group at hand.
     share: usize,
     channel: usize,
-    /// Elements of a column.
-    k: usize,
     /// Output columns whose window lies wholly on the input, horizontally.
     inside: core::ops::Range<usize>,
 }
@@ -27,23 +26,6 @@ struct Rows {
     end: usize,
     /// Input row of the first.
     input: usize,
-}
-
-/// Where a column is put together.
-struct Column<'s, U: Unit> {
-    words: &'s mut [U::Word],
-    pixels: usize,
-    which: usize,
-}
-
-impl<U: Unit> Column<'_, U> {
-    fn put(&mut self, k: usize, at: usize, bytes: &[u8]) {
-        U::put(self.words, k, self.pixels, self.which, at, bytes);
-    }
-
-    fn put_zeros(&mut self, k: usize, at: usize, len: usize) {
-        U::put_zeros(self.words, k, self.pixels, self.which, at, len);
-    }
 }
 
 /// Elements of a filter.
@@ -85,7 +67,7 @@ pub(super) fn conv<U: Unit>(
     let pixels = (1..=pixels(op)).rev().find(|pixels| U::column_bytes(k, *pixels) <= scratch.len())?;
     let words = U::columns(scratch);
     let kernel = constants.get(op.kernel as usize..)?;
-    let mut gather = Gather { op, input, width: w, channels: ic, share, channel: 0, k, inside: inside(op) };
+    let mut gather = Gather { op, input, width: w, channels: ic, share, channel: 0, inside: inside(op) };
     for group in 0..groups {
         gather.channel = group * share;
         let first = group * filters;
@@ -101,8 +83,13 @@ pub(super) fn conv<U: Unit>(
             let (one, two) = out.split_at_mut_checked(oc).unwrap_or_default();
             let count = if two.is_empty() { 1 } else { 2 };
             for which in 0..count {
-                let mut column = Column::<U> { words: &mut *words, pixels: count, which };
-                gather.column(rows, x, stage, &mut column)?;
+                let (words, to) = (&mut *words, Place { k, pixels: count, which, at: 0 });
+                if stage.is_empty() {
+                    gather.column::<U>(rows, x, words, to)?;
+                } else {
+                    gather.column::<Portable>(rows, x, stage, Place { pixels: 1, which: 0, ..to })?;
+                    U::put(words, to, stage.get(..k)?, Runs { count: 1, len: k, step: 0 });
+                }
                 x += 1;
                 if x == ow {
                     (y, x) = (y + 1, 0);
@@ -124,72 +111,55 @@ fn rows(op: &ConvOp, y: usize, height: usize) -> Rows {
     Rows { first, end, input }
 }
 
-/// Output columns whose window needs no padding.
-fn inside(op: &ConvOp) -> core::ops::Range<usize> {
-    let [stride, pad] = [op.window.stride[1], op.window.pad_before[1]].map(|n| usize::from(n).max(1));
-    let pad = if op.window.pad_before[1] == 0 { 0 } else { pad };
-    let room = (usize::from(op.in_dims[1]) + pad).checked_sub(op.window.extent(1) as usize);
-    pad.div_ceil(stride)..room.map_or(0, |room| room / stride + 1)
-}
-
 impl Gather<'_> {
     /// Puts together what output column `x` sees; `None` never happens with a checked op.
     #[inline(always)]
-    fn column<U: Unit>(&self, rows: Rows, x: usize, stage: &mut [u8], to: &mut Column<'_, U>) -> Option<()> {
-        if stage.is_empty() {
-            return self.runs(rows, x, |at, run| match run {
-                Ok(bytes) => to.put(self.k, at, bytes),
-                Err(len) => to.put_zeros(self.k, at, len),
-            });
-        }
-        self.runs(rows, x, |at, run| match run {
-            Ok(bytes) => stage.iter_mut().skip(at).zip(bytes).for_each(|(to, x)| *to = *x),
-            Err(len) => stage.iter_mut().skip(at).take(len).for_each(|to| *to = 0),
-        })?;
-        to.put(self.k, 0, stage.get(..self.k)?);
-        Some(())
-    }
-
-    /// Calls `each` with the place in the column of every run of input bytes, or with the number of zeros there.
-    #[inline(always)]
-    fn runs(&self, rows: Rows, x: usize, mut each: impl FnMut(usize, Result<&[u8], usize>)) -> Option<()> {
+    fn column<U: Unit>(&self, rows: Rows, x: usize, words: &mut [U::Word], mut to: Place) -> Option<()> {
         let window = &self.op.window;
         let [kh, kw] = window.kernel.map(usize::from);
-        let [dy, dx] = window.dilation.map(usize::from);
+        let row = window.dilation.map(usize::from)[0] * self.width * self.channels;
         let (first, end, from) = if self.inside.contains(&x) {
             (0, kw, x * usize::from(window.stride[1]) - usize::from(window.pad_before[1]))
         } else {
             window.taps(1, x, self.width)
         };
-        let mut at = 0;
-        let mut row = (rows.input * self.width + from) * self.channels + self.channel;
-        for ky in 0..kh {
-            if ky < rows.first || ky >= rows.end || first == end {
-                each(at, Err(kw * self.share));
-                at += kw * self.share;
-                continue;
+        let mut from = (rows.input * self.width + from) * self.channels + self.channel;
+        let seen = if first == end { 0 } else { rows.end - rows.first };
+        // A row of taps is one run of input bytes, or one run for each.
+        let right = usize::from(window.dilation[1]) * self.channels;
+        let (taps, len) = if right == self.share { (1, (end - first) * self.share) } else { (end - first, self.share) };
+        let before = if seen == 0 { kh } else { rows.first };
+        if before > 0 {
+            to.zeros::<U>(words, before * kw * self.share);
+        }
+        if end - first == kw && taps == 1 {
+            to.put::<U>(words, self.input.get(from..)?, Runs { count: seen, len, step: row });
+        } else {
+            for _ in 0..seen {
+                to.zeros::<U>(words, first * self.share);
+                to.put::<U>(words, self.input.get(from..)?, Runs { count: taps, len, step: right });
+                to.zeros::<U>(words, (kw - end) * self.share);
+                from += row;
             }
-            if first > 0 {
-                each(at, Err(first * self.share));
-                at += first * self.share;
-            }
-            if dx == 1 && self.share == self.channels {
-                let len = (end - first) * self.share;
-                each(at, Ok(self.input.get(row..row + len)?));
-                at += len;
-            } else {
-                for tap in 0..end - first {
-                    let from = row + tap * dx * self.channels;
-                    each(at, Ok(self.input.get(from..from + self.share)?));
-                    at += self.share;
-                }
-            }
-            if end < kw {
-                each(at, Err((kw - end) * self.share));
-                at += (kw - end) * self.share;
-            }
-            row += dy * self.width * self.channels;
+        }
+        if before + seen < kh {
+            to.zeros::<U>(words, (kh - before - seen) * kw * self.share);
         }
         Some(())
+    }
+}
+
+impl Place {
+    #[inline(always)]
+    fn put<U: Unit>(&mut self, words: &mut [U::Word], bytes: &[u8], runs: Runs) {
+        U::put(words, *self, bytes, runs);
+        self.at += runs.count * runs.len;
+    }
+
+    // Padding is the exception.
+    #[inline(never)]
+    fn zeros<U: Unit>(&mut self, words: &mut [U::Word], len: usize) {
+        U::put_zeros(words, *self, len);
+        self.at += len;
     }
 }

@@ -3,7 +3,7 @@
 use shiftwise_core::model::ConvOp;
 
 use super::finish::{Biases, Finish};
-use super::unit::{Taps, Unit};
+use super::unit::{Ending, Taps, Unit, inside};
 
 /// Neighbouring channels at a time.
 const CHANNELS: usize = 4;
@@ -33,22 +33,20 @@ pub(super) fn depthwise<U: Unit>(
     let kernel = constants.get(op.kernel as usize..)?.get(..kh * kw * oc)?;
     let (biases, finish) = (Biases::of(op, constants), Finish::of_conv(op));
     let words = U::columns(scratch);
+    let inside = inside(op);
     // Blocks of channels, with one output per input channel; then what is left, one by one.
     let blocks = if oc == c { oc / CHANNELS } else { 0 };
     for block in 0..blocks {
         let first = block * CHANNELS;
         let kernel = kernel.get(first..)?;
         U::depthwise_weights(words, kernel, oc);
-        let biases: [i32; CHANNELS] = core::array::from_fn(|i| biases.get(first + i));
-        let start = if let Finish::Clamp(_) = finish { biases } else { [0; CHANNELS] };
-        let mut pixels = output.chunks_exact_mut(oc);
-        for y in 0.. {
+        let end = Ending { biases: core::array::from_fn(|i| biases.get(first + i)), finish };
+        for (y, out) in output.chunks_exact_mut(ow * oc).enumerate() {
             let (ky0, ky1, iy0) = op.window.taps(0, y, h);
-            let mut columns = pixels.by_ref().take(ow).enumerate().peekable();
-            if columns.peek().is_none() {
-                break;
-            }
-            for (x, out) in columns {
+            let mut x = 0;
+            while x < ow {
+                // All pixels inside see the same taps; those at the borders are their own.
+                let pixels = if x == inside.start { inside.len().max(1) } else { 1 };
                 let (kx0, kx1, ix0) = op.window.taps(1, x, w);
                 let taps = Taps {
                     kernel,
@@ -60,17 +58,12 @@ pub(super) fn depthwise<U: Unit>(
                     from: (iy0 * w + ix0) * c + first,
                     down: dy * w * c,
                     right: dx * c,
+                    pixels,
+                    stride: usize::from(op.window.stride[1]) * c,
+                    out_stride: oc,
                 };
-                let sums = U::depthwise(words, input, &taps, start);
-                let out = out.get_mut(first..)?.first_chunk_mut::<CHANNELS>()?;
-                match finish {
-                    Finish::Clamp(clamp) => *out = sums.map(|sum| clamp.of(sum) as u8),
-                    Finish::General(general) => {
-                        for ((out, sum), bias) in out.iter_mut().zip(sums).zip(biases) {
-                            *out = general.of(sum, bias) as u8;
-                        }
-                    }
-                }
+                U::depthwise(words, input, &taps, &end, out.get_mut(x * oc + first..)?);
+                x += pixels;
             }
         }
     }

@@ -5,10 +5,11 @@
 #![allow(unsafe_code)]
 
 use core::arch::asm;
+use core::mem::MaybeUninit;
 
 use super::finish::{Clamp, Finish};
 use super::portable::Portable;
-use super::unit::{Filters, PIXELS, Taps, Unit};
+use super::unit::{Ending, Filters, PIXELS, Place, Runs, Taps, Unit};
 
 /// A processor with the DSP extension.
 #[derive(Debug)]
@@ -98,19 +99,46 @@ fn finish<const N: usize>(sums: [i32; N], clamp: Clamp, range: Range) -> [u8; N]
     }
 }
 
-/// Two columns times two filters, `words` words of both columns together, at least 4.
-///
+/// Filters whose sums are kept until they are finished.
+const SUMS: usize = 16;
+static ZEROS: [i32; SUMS] = [0; SUMS];
+
+/// Two columns times pairs of filters.
+#[repr(C)]
+struct Pairs {
+    /// Both columns, from 4 words on, a multiple of 4.
+    columns: *const u32,
+    end: *const u32,
+    /// Where the sums begin, two for each pair; not necessarily aligned.
+    start: *const i32,
+    /// Four sums of each pair: two of the first column, two of the second.
+    sums: *mut i32,
+    /// Bytes read of a filter beyond its end.
+    beyond: usize,
+    /// Bytes from a filter to the next.
+    k: usize,
+    /// Pairs, at least 1.
+    count: usize,
+}
+
 /// # Safety
-/// `columns` is aligned to 4 bytes and points at `words` words, a multiple of 4; each filter at `words` bytes.
-#[inline(always)]
-unsafe fn two_by_two(columns: *const u32, words: usize, filters: [*const u8; 2], start: [i32; 2]) -> [[i32; 2]; 2] {
-    let [bias, other] = start;
-    let (mut a, mut b, mut c, mut d) = (bias, other, bias, other);
-    // SAFETY: the loop ends when the columns do; each step reads 4 bytes of each filter, which may be unaligned. The
-    // registers that a compiler does not give away are saved.
+/// Every pointer of `pairs` is good for what is said there, `columns` is aligned, and of every filter from `filters` on
+/// as many bytes can be read as the columns have words.
+unsafe fn two_by_two(pairs: &mut Pairs, filters: *const u8) {
+    // SAFETY: `pairs` tells where each loop ends; loads of weights and starts may be unaligned. Registers that a compiler
+    // does not give away, and the place of `pairs`, are kept on the stack.
     unsafe {
         asm!(
-            "push {{r6, r7, r11}}",
+            "push {{r0, r6, r7, r11}}",
+            "4:",
+            "ldr lr, [sp]",
+            "ldr r10, [lr, #8]",
+            "ldr r4, [r10], #4",
+            "ldr r5, [r10], #4",
+            "str r10, [lr, #8]",
+            "ldrd r0, r3, [lr]",
+            "mov r8, r4",
+            "mov r9, r5",
             // An odd number of steps begins in the middle.
             "sub r6, r3, r0",
             "lsls r6, r6, #27",
@@ -149,34 +177,40 @@ unsafe fn two_by_two(columns: *const u32, words: usize, filters: [*const u8; 2],
             "smlad r9, r11, r10, r9",
             "cmp r0, r3",
             "bne 2b",
-            "pop {{r6, r7, r11}}",
-            inout("r0") columns => _,
-            inout("r1") filters[0] => _,
-            inout("r2") filters[1] => _,
-            in("r3") columns.add(words),
-            inout("r4") a, inout("r5") b, inout("r8") c, inout("r9") d,
-            out("r10") _, out("r12") _, out("lr") _,
-            options(readonly),
+            "ldr lr, [sp]",
+            "ldr r0, [lr, #12]",
+            "stm r0!, {{r4, r5, r8, r9}}",
+            "str r0, [lr, #12]",
+            // The next pair begins where the second filter ended.
+            "ldrd r6, r7, [lr, #16]",
+            "sub r1, r2, r6",
+            "add r2, r1, r7",
+            "ldr r0, [lr, #24]",
+            "subs r0, r0, #1",
+            "str r0, [lr, #24]",
+            "bne 4b",
+            "pop {{r0, r6, r7, r11}}",
+            in("r0") &raw mut *pairs,
+            inout("r1") filters => _,
+            inout("r2") filters.add(pairs.k) => _,
+            out("r3") _, out("r4") _, out("r5") _, out("r8") _, out("r9") _, out("r10") _, out("r12") _, out("lr") _,
         );
     }
-    [[a, b], [c, d]]
 }
 
-/// One column times two filters: as [`two_by_two`], with `words` an even number, at least 2, and twice as many bytes of
+/// One column times four filters: `words` words of the column, an even number, at least 2, and twice as many bytes of
 /// each filter.
 ///
 /// # Safety
-/// As there.
-#[inline(always)]
-unsafe fn one_by_two(column: *const u32, words: usize, filters: [*const u8; 2], start: [i32; 2]) -> [i32; 2] {
-    let [mut a, mut b] = start;
-    // SAFETY: as in `two_by_two`.
+/// All of that can be read, and `column` is aligned to 4 bytes.
+unsafe fn one_by_four(column: *const u32, words: usize, filters: [*const u8; 4], start: [i32; 4]) -> [i32; 4] {
+    let [mut a, mut b, mut c, mut d] = start;
+    // SAFETY: the loop ends when the column does; loads of weights may be unaligned. Registers that a compiler does not
+    // give away are saved.
     unsafe {
         asm!(
-            "push {{r6, r7}}",
-            "sub r6, r3, r0",
-            "lsls r6, r6, #28",
-            "bmi 3f",
+            "push {{r6, r7, r11}}",
+            "mov r11, lr",
             "2:",
             "ldm r0!, {{r6, r7}}",
             "ldr r10, [r1], #4",
@@ -189,131 +223,133 @@ unsafe fn one_by_two(column: *const u32, words: usize, filters: [*const u8; 2], 
             "sxtb16 r10, r10",
             "smlad r5, r7, lr, r5",
             "smlad r5, r6, r10, r5",
-            "3:",
-            "ldm r0!, {{r6, r7}}",
-            "ldr r10, [r1], #4",
+            "ldr r10, [r3], #4",
             "sxtb16 lr, r10, ror #8",
             "sxtb16 r10, r10",
-            "smlad r4, r7, lr, r4",
-            "smlad r4, r6, r10, r4",
-            "ldr r10, [r2], #4",
+            "smlad r8, r7, lr, r8",
+            "smlad r8, r6, r10, r8",
+            "ldr r10, [r12], #4",
             "sxtb16 lr, r10, ror #8",
             "sxtb16 r10, r10",
-            "smlad r5, r7, lr, r5",
-            "smlad r5, r6, r10, r5",
-            "cmp r0, r3",
+            "smlad r9, r7, lr, r9",
+            "smlad r9, r6, r10, r9",
+            "cmp r0, r11",
             "bne 2b",
-            "pop {{r6, r7}}",
+            "pop {{r6, r7, r11}}",
             inout("r0") column => _,
             inout("r1") filters[0] => _,
             inout("r2") filters[1] => _,
-            in("r3") column.add(words),
-            inout("r4") a, inout("r5") b,
-            out("r10") _, out("lr") _,
+            inout("r3") filters[2] => _,
+            inout("r12") filters[3] => _,
+            inout("lr") column.add(words) => _,
+            inout("r4") a, inout("r5") b, inout("r8") c, inout("r9") d,
+            out("r10") _,
             options(readonly),
         );
     }
-    [a, b]
+    [a, b, c, d]
 }
 
-/// Filters times `P` columns.
-fn product<const P: usize>(columns: &[u32], filters: &Filters<'_>, mut outputs: [&mut [u8]; P]) {
-    let k = filters.k;
-    let words = k.div_ceil(4) * 2 * P;
-    let count = outputs.iter().map(|out| out.len()).min().unwrap_or(0);
-    let Some(columns) = columns.get(..words).filter(|columns| !columns.is_empty()) else { return };
-    // Filters are read in steps of 4 bytes. What is read of the next one meets zeros; behind the last ones there may be
-    // nothing to read.
-    let whole = match filters.kernel.len().checked_sub(k.next_multiple_of(4)) {
-        Some(rest) => (rest / k + 1).min(count),
+/// How many filters can be read in steps of 4 bytes, of at most `count`. What is read of the next filter meets zeros;
+/// behind the last ones there may be nothing to read.
+fn readable(filters: &Filters<'_>, count: usize) -> usize {
+    match filters.kernel.len().checked_sub(filters.k.next_multiple_of(4)) {
+        Some(rest) => (rest / filters.k.max(1) + 1).min(count),
         None => 0,
-    };
-    let (kind, clamp) = match filters.finish {
-        Finish::Clamp(clamp) => (Some(Range::of(clamp)), clamp),
-        Finish::General(_) => (None, Clamp { shift: 0, low: 0, high: 0 }),
-    };
-    let targets = outputs.each_mut().map(|out| out.as_mut_ptr());
-    let mut f = 0;
-    while f < whole {
-        // The last of an odd number is computed twice.
-        let next = if f + 1 < whole { f + 1 } else { f };
-        let biases = [filters.biases.get(f), filters.biases.get(next)];
-        let start = if kind.is_some() { biases } else { [0; 2] };
-        // SAFETY: both filters begin at least `k` rounded up to 4 bytes before the kernel's end, and `columns` holds
-        // `words` words.
-        let sums: [[i32; 2]; P] = unsafe {
-            let base = filters.kernel.as_ptr();
-            let rows = [base.add(f * k), base.add(next * k)];
-            let mut sums = [[0; 2]; P];
-            if P == 1 {
-                sums[0] = one_by_two(columns.as_ptr(), words, rows, start);
-            } else {
-                sums.copy_from_slice(&two_by_two(columns.as_ptr(), words, rows, start));
-            }
-            sums
-        };
-        for (sums, target) in sums.into_iter().zip(targets) {
-            let [a, b] = match (kind, filters.finish) {
-                (None, Finish::General(general)) => {
-                    [general.of(sums[0], biases[0]) as u8, general.of(sums[1], biases[1]) as u8]
-                }
-                (Some(kind), _) => finish(sums, clamp, kind),
-                _ => [0; 2],
-            };
-            // SAFETY: `f <= next < count`, and every output has that many bytes.
-            unsafe {
-                target.add(f).write(a);
-                target.add(next).write(b);
-            }
-        }
-        f += 2;
     }
-    for f in whole..count {
-        let filter = filters.kernel.get(f * k..).unwrap_or(&[]);
-        for (pixel, out) in outputs.iter_mut().enumerate() {
-            let mut sum = 0i32;
-            for (i, w) in filter.iter().take(k).enumerate() {
-                let word = columns.get(i / 4 * 2 * P + 2 * pixel + i % 2).copied().unwrap_or(0);
-                let x = if i & 2 == 0 { word as i16 } else { (word >> 16) as i16 };
-                sum = sum.wrapping_add(i32::from(x) * i32::from(*w as i8));
-            }
-            if let Some(out) = out.get_mut(f) {
-                *out = filters.finish.of(sum, filters.biases.get(f)) as u8;
+}
+
+/// The output of filter `f` at pixel `which` of `pixels`, by the byte.
+#[inline(never)]
+fn by_byte(columns: &[u32], pixels: usize, which: usize, filters: &Filters<'_>, f: usize) -> u8 {
+    let filter = filters.kernel.get(f * filters.k..).unwrap_or(&[]);
+    let mut sum = 0i32;
+    for (i, w) in filter.iter().take(filters.k).enumerate() {
+        let word = columns.get(i / 4 * 2 * pixels + 2 * which + i % 2).copied().unwrap_or(0);
+        let x = if i & 2 == 0 { word as i16 } else { (word >> 16) as i16 };
+        sum = sum.wrapping_add(i32::from(x) * i32::from(*w as i8));
+    }
+    filters.finish.of(sum, filters.biases.get(f)) as u8
+}
+
+/// Sums to outputs, two filters of two pixels at a time; a last odd filter takes the first two of four sums, and the
+/// third.
+#[inline(always)]
+fn store_with(sums: &[[i32; 4]], outputs: [&mut [u8]; 2], finish: impl Fn(i32) -> u8) {
+    let [first, second] = outputs;
+    let ((first, last), (second, other)) = (first.as_chunks_mut::<2>(), second.as_chunks_mut::<2>());
+    let mut sums = sums.iter();
+    for ((sums, first), second) in sums.by_ref().zip(first).zip(second) {
+        let [a, b, c, d] = *sums;
+        *first = [finish(a), finish(b)];
+        *second = [finish(c), finish(d)];
+    }
+    if let ([last, ..], [other, ..], Some([a, _, b, _])) = (last, other, sums.next()) {
+        (*last, *other) = (finish(*a), finish(*b));
+    }
+}
+
+/// [`store_with`] the layer's way to finish.
+fn store(sums: &[[i32; 4]], filters: &Filters<'_>, f: usize, outputs: [&mut [u8]; 2]) {
+    match filters.finish {
+        Finish::Clamp(clamp) => match Range::of(clamp) {
+            Range::I8 => store_with(sums, outputs, |sum| finish([sum], clamp, Range::I8)[0]),
+            Range::U7 => store_with(sums, outputs, |sum| finish([sum], clamp, Range::U7)[0]),
+            Range::Other => store_with(sums, outputs, |sum| finish([sum], clamp, Range::Other)[0]),
+        },
+        Finish::General(general) => {
+            for (which, out) in outputs.into_iter().enumerate() {
+                let sums = sums.iter().flat_map(|sums| sums.iter().skip(2 * which).take(2));
+                for ((i, out), sum) in out.iter_mut().enumerate().zip(sums) {
+                    *out = general.of(*sum, filters.biases.get(f + i)) as u8;
+                }
             }
         }
     }
 }
 
-/// Widens `bytes` to pairs of words, the pairs `STEP` bytes apart; a last step that is not full ends with zeros.
+/// Widens runs of `words` words each to pairs of words, the pairs `STEP` bytes apart.
+///
+/// # Safety
+/// All runs can be read, and every pair written; there is a word.
 #[inline(always)]
-fn widen<const STEP: usize>(bytes: &[u8], to: &mut [u32]) {
-    let (words, rest) = bytes.as_chunks::<4>();
-    let Some(last) = words.len().checked_sub(1) else { return tail(rest, to, 0) };
-    if last * (STEP / 4) + 2 > to.len() {
-        return;
-    }
-    // SAFETY: the words are read once each, and the last pair still lies inside `to`.
+unsafe fn widen<const STEP: usize>(from: *const u8, words: usize, runs: usize, step: usize, to: *mut u32) {
+    // SAFETY: the caller's promise; bytes may be unaligned.
     unsafe {
         asm!(
+            "4:",
+            // An odd number of words begins in the middle.
+            "mov {n}, {words}",
+            "lsls {w}, {n}, #31",
+            "bmi 3f",
             "2:",
             "ldr {w}, [{x}], #4",
             "sxtb16 {o}, {w}, ror #8",
             "sxtb16 {w}, {w}",
-            "str {o}, [{y}, #4]",
-            "str {w}, [{y}], #{step}",
-            "cmp {x}, {end}",
-            "bne 2b",
-            x = inout(reg) words.as_ptr() => _,
-            y = inout(reg) to.as_mut_ptr() => _,
-            end = in(reg) words.as_ptr().add(words.len()),
-            w = out(reg) _, o = out(reg) _,
+            "strd {w}, {o}, [{y}], #{step}",
+            "3:",
+            "ldr {w}, [{x}], #4",
+            "sxtb16 {o}, {w}, ror #8",
+            "sxtb16 {w}, {w}",
+            "strd {w}, {o}, [{y}], #{step}",
+            "subs {n}, {n}, #2",
+            "bgt 2b",
+            "add {x}, {x}, {skip}",
+            "subs {runs}, {runs}, #1",
+            "bne 4b",
+            x = inout(reg) from => _,
+            y = inout(reg) to => _,
+            words = in(reg) words,
+            skip = in(reg) step.wrapping_sub(4 * words),
+            runs = inout(reg) runs => _,
+            n = out(reg) _, w = out(reg) _, o = out(reg) _,
             step = const STEP,
             options(nostack),
         );
     }
-    tail(rest, to, words.len() * (STEP / 4));
 }
 
+#[inline(never)]
 fn tail(rest: &[u8], to: &mut [u32], at: usize) {
     if let Some(to) = to.get_mut(at..at + 2).filter(|_| !rest.is_empty()) {
         let mut word = [0; 4];
@@ -337,24 +373,117 @@ impl Unit for Dsp {
         unsafe { scratch.align_to_mut().1 }
     }
 
-    fn put(columns: &mut [u32], _: usize, pixels: usize, which: usize, at: usize, bytes: &[u8]) {
-        let to = columns.get_mut(at / 4 * 2 * pixels + 2 * which..).unwrap_or_default();
-        if pixels == PIXELS { widen::<16>(bytes, to) } else { widen::<8>(bytes, to) }
+    #[inline(always)]
+    fn put(columns: &mut [u32], to: Place, bytes: &[u8], runs: Runs) {
+        let Runs { count, len, step } = runs;
+        let (first, words) = (to.at / 4 * 2 * to.pixels + 2 * to.which, len / 4);
+        if count > 0 && words > 0 {
+            let read = (count - 1) * step + 4 * words;
+            let written = first + (count * words - 1) * 2 * to.pixels + 2;
+            if read > bytes.len() || written > columns.len() {
+                return;
+            }
+            // SAFETY: as just checked.
+            unsafe {
+                let (from, to_words) = (bytes.as_ptr(), columns.as_mut_ptr().add(first));
+                if to.pixels == PIXELS {
+                    widen::<16>(from, words, count, step, to_words);
+                } else {
+                    widen::<8>(from, words, count, step, to_words);
+                }
+            }
+        }
+        if !len.is_multiple_of(4) {
+            tail(bytes.get(4 * words..len).unwrap_or(&[]), columns, first + words * 2 * to.pixels);
+        }
     }
 
-    fn put_zeros(columns: &mut [u32], _: usize, pixels: usize, which: usize, at: usize, len: usize) {
-        let from = columns.get_mut(at / 4 * 2 * pixels + 2 * which..).unwrap_or_default();
-        for pair in from.chunks_mut(2 * pixels).take(len.div_ceil(4)) {
+    fn put_zeros(columns: &mut [u32], to: Place, len: usize) {
+        let from = columns.get_mut(to.at / 4 * 2 * to.pixels + 2 * to.which..).unwrap_or_default();
+        for pair in from.chunks_mut(2 * to.pixels).take(len.div_ceil(4)) {
             pair.iter_mut().take(2).for_each(|word| *word = 0);
         }
     }
 
     fn two(columns: &[u32], filters: &Filters<'_>, first: &mut [u8], second: &mut [u8]) {
-        product(columns, filters, [first, second]);
+        let k = filters.k;
+        let (words, beyond) = (k.next_multiple_of(4), k.next_multiple_of(4) - k);
+        let all = first.len().min(second.len());
+        let Some(columns) = columns.get(..words).filter(|columns| !columns.is_empty()) else { return };
+        let whole = readable(filters, all);
+        let mut f = 0;
+        while f < whole {
+            let pairs = ((whole - f) / 2).min(SUMS / 2);
+            let own = match filters.finish {
+                Finish::Clamp(_) => filters.biases.bytes(f, 2 * pairs.max(1)),
+                Finish::General(_) => None,
+            };
+            // The last of an odd number is computed twice.
+            let last = [filters.biases.get(f); 2];
+            let start = match own {
+                _ if pairs == 0 && matches!(filters.finish, Finish::Clamp(_)) => last.as_ptr(),
+                Some(bytes) => bytes.as_ptr().cast(),
+                None => ZEROS.as_ptr(),
+            };
+            let mut sums = [const { MaybeUninit::<[i32; 4]>::uninit() }; SUMS / 2];
+            let count = pairs.max(1);
+            let mut job = Pairs {
+                columns: columns.as_ptr(),
+                end: columns.as_ptr_range().end,
+                start,
+                sums: sums.as_mut_ptr().cast(),
+                beyond,
+                k: if pairs == 0 { 0 } else { k },
+                count,
+            };
+            // SAFETY: the columns are as long as said, there are as many starts as filters, and `readable` says that
+            // every filter can be read. `count` elements of `sums` are then written.
+            let sums = unsafe {
+                two_by_two(&mut job, filters.kernel.as_ptr().add(f * k));
+                core::slice::from_raw_parts(sums.as_ptr().cast::<[i32; 4]>(), count)
+            };
+            let to = f..(f + 2 * count).min(whole);
+            if let (Some(first), Some(second)) = (first.get_mut(to.clone()), second.get_mut(to)) {
+                store(sums, filters, f, [first, second]);
+            }
+            f += 2 * count;
+        }
+        for f in whole..all {
+            for (which, out) in [&mut *first, &mut *second].into_iter().enumerate() {
+                if let Some(out) = out.get_mut(f) {
+                    *out = by_byte(columns, 2, which, filters, f);
+                }
+            }
+        }
     }
 
     fn one(columns: &[u32], filters: &Filters<'_>, outputs: &mut [u8]) {
-        product(columns, filters, [outputs]);
+        let k = filters.k;
+        let words = k.next_multiple_of(4) / 2;
+        let Some(columns) = columns.get(..words).filter(|columns| !columns.is_empty()) else { return };
+        let whole = readable(filters, outputs.len());
+        for f in (0..whole).step_by(4) {
+            // What is missing of the last four is computed again.
+            let each = [0, 1, 2, 3].map(|i| (f + i).min(whole - 1));
+            let start = match filters.finish {
+                Finish::Clamp(_) => each.map(|f| filters.biases.get(f)),
+                Finish::General(_) => [0; 4],
+            };
+            // SAFETY: `readable` says that every filter can be read.
+            let sums = unsafe {
+                let rows = each.map(|f| filters.kernel.as_ptr().add(f * k));
+                one_by_four(columns.as_ptr(), words, rows, start)
+            };
+            for ((sum, f), out) in sums.into_iter().zip(each).zip(outputs.iter_mut().take(whole).skip(f)) {
+                *out = match filters.finish {
+                    Finish::Clamp(clamp) => clamp.of(sum) as u8,
+                    Finish::General(general) => general.of(sum, filters.biases.get(f)) as u8,
+                };
+            }
+        }
+        for (f, out) in outputs.iter_mut().enumerate().skip(whole) {
+            *out = by_byte(columns, 1, 0, filters, f);
+        }
     }
 
     fn depthwise_bytes(taps: usize) -> usize {
@@ -368,42 +497,39 @@ impl Unit for Dsp {
         }
     }
 
-    #[inline(always)]
-    fn depthwise(words: &[u32], input: &[u8], taps: &Taps<'_>, sums: [i32; 4]) -> [i32; 4] {
-        let Taps { rows, columns, from, down, right, width, tap, .. } = *taps;
-        if rows == 0 || columns == 0 {
-            return sums;
+    fn depthwise(words: &[u32], input: &[u8], taps: &Taps<'_>, end: &Ending, output: &mut [u8]) {
+        if !taps.fit(input.len(), output.len(), words.len() / 2) {
+            // No tap falls on the input.
+            for out in output.chunks_mut(taps.out_stride).take(taps.pixels) {
+                out.iter_mut().zip(end.of([0; 4])).for_each(|(to, y)| *to = y);
+            }
+            return;
         }
-        let last = from + (rows - 1) * down + (columns - 1) * right + 4;
-        let weights = 2 * (tap + (rows - 1) * width + columns);
-        if last > input.len() || weights > words.len() {
-            return sums;
-        }
-        let mut sums = sums.map(|sum| sum as u32);
-        // SAFETY: the last tap's bytes and weights are inside, and all others lie before them.
+        let (start, clamp) = match end.finish {
+            Finish::Clamp(clamp) => (end.biases, Some((clamp, Range::of(clamp)))),
+            Finish::General(_) => ([0; 4], None),
+        };
+        let start = start.map(|bias| bias as u32);
+        // SAFETY: `fit` has checked the ends of everything that is read and written.
         unsafe {
-            let (mut x, mut w) = (input.as_ptr().add(from), words.as_ptr().add(2 * tap));
-            for row in 0..rows {
-                if row > 0 {
-                    x = x.add(down);
-                    w = w.add(2 * width);
-                }
-                if columns == 3 {
-                    for column in 0..3 {
-                        sums = one_tap(x.add(column * right), w.add(2 * column), sums);
-                    }
-                    continue;
-                }
-                let (mut x, mut w) = (x, w);
-                sums = one_tap(x, w, sums);
-                for _ in 1..columns {
-                    x = x.add(right);
-                    w = w.add(2);
-                    sums = one_tap(x, w, sums);
-                }
+            let weights = words.as_ptr().add(2 * taps.tap);
+            let (mut from, mut to) = (input.as_ptr().add(taps.from), output.as_mut_ptr());
+            for _ in 0..taps.pixels {
+                let sums = if taps.columns == 3 {
+                    window::<3>(from, weights, taps, start)
+                } else {
+                    window::<0>(from, weights, taps, start)
+                };
+                let sums = sums.map(|sum| sum as i32);
+                let bytes = match clamp {
+                    Some((clamp, range)) => finish(sums, clamp, range),
+                    None => end.of(sums),
+                };
+                to.cast::<[u8; 4]>().write(bytes);
+                from = from.wrapping_add(taps.stride);
+                to = to.wrapping_add(taps.out_stride);
             }
         }
-        sums.map(|sum| sum as i32)
     }
 
     fn add(operands: [Option<&[u8]>; 2], factors: [i16; 2], clamp: Clamp, output: &mut [u8]) {
@@ -446,6 +572,33 @@ impl Unit for Dsp {
         }
         Portable::max(last, rest);
     }
+}
+
+/// Sums of four channels over a window, `COLUMNS` wide if that is not 0.
+///
+/// # Safety
+/// The window lies inside the input, and its weights behind `weights`.
+#[inline(always)]
+unsafe fn window<const COLUMNS: usize>(
+    from: *const u8,
+    weights: *const u32,
+    taps: &Taps<'_>,
+    mut sums: [u32; 4],
+) -> [u32; 4] {
+    let columns = if COLUMNS == 0 { taps.columns } else { COLUMNS };
+    let (mut row, mut weights) = (from, weights);
+    for _ in 0..taps.rows {
+        let (mut x, mut w) = (row, weights);
+        for _ in 0..columns {
+            // SAFETY: the caller's promise.
+            unsafe { sums = one_tap(x, w, sums) };
+            x = x.wrapping_add(taps.right);
+            w = w.wrapping_add(2);
+        }
+        row = row.wrapping_add(taps.down);
+        weights = weights.wrapping_add(2 * taps.width);
+    }
+    sums
 }
 
 /// Four channels of one tap.

@@ -96,6 +96,11 @@ impl<'a> Biases<'a> {
         Self(self.0.get(4 * first..).unwrap_or(&[]))
     }
 
+    /// The biases of `count` channels from `first` on, if there are any.
+    pub(super) fn bytes(self, first: usize, count: usize) -> Option<&'a [u8]> {
+        self.0.get(4 * first..4 * (first + count))
+    }
+
     #[inline(always)]
     pub(super) fn get(self, channel: usize) -> i32 {
         match self.0.get(4 * channel..4 * channel + 4) {

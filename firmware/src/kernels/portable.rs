@@ -1,7 +1,7 @@
 //! Plain Rust: blocks of two pixels and two filters, no bounds check per product.
 
 use super::finish::Clamp;
-use super::unit::{Filters, Taps, Unit};
+use super::unit::{Ending, Filters, Place, Runs, Taps, Unit};
 
 /// Any processor.
 #[derive(Debug)]
@@ -67,12 +67,19 @@ impl Unit for Portable {
         scratch
     }
 
-    fn put(columns: &mut [u8], k: usize, _: usize, which: usize, at: usize, bytes: &[u8]) {
-        columns.iter_mut().skip(which * k + at).zip(bytes).for_each(|(to, x)| *to = *x);
+    #[inline(always)]
+    fn put(columns: &mut [u8], to: Place, bytes: &[u8], runs: Runs) {
+        let Some(column) = columns.get_mut(to.which * to.k + to.at..) else { return };
+        for (run, to) in column.chunks_exact_mut(runs.len.max(1)).take(runs.count).enumerate() {
+            let from = run * runs.step;
+            if let Some(bytes) = bytes.get(from..from + runs.len) {
+                to.iter_mut().zip(bytes).for_each(|(to, x)| *to = *x);
+            }
+        }
     }
 
-    fn put_zeros(columns: &mut [u8], k: usize, _: usize, which: usize, at: usize, len: usize) {
-        columns.iter_mut().skip(which * k + at).take(len).for_each(|to| *to = 0);
+    fn put_zeros(columns: &mut [u8], to: Place, len: usize) {
+        columns.iter_mut().skip(to.which * to.k + to.at).take(len).for_each(|to| *to = 0);
     }
 
     fn two(columns: &[u8], filters: &Filters<'_>, first: &mut [u8], second: &mut [u8]) {
@@ -90,24 +97,27 @@ impl Unit for Portable {
 
     fn depthwise_weights(_: &mut [u8], _: &[u8], _: usize) {}
 
-    fn depthwise(_: &[u8], input: &[u8], taps: &Taps<'_>, mut sums: [i32; 4]) -> [i32; 4] {
-        let (mut from, mut weight) = (taps.from, taps.tap * taps.channels);
-        for _ in 0..taps.rows {
-            let (mut x, mut w) = (from, weight);
-            for _ in 0..taps.columns {
-                let four = |bytes: &[u8], at: usize| bytes.get(at..).and_then(|b| b.first_chunk::<4>().copied());
-                if let (Some(x), Some(w)) = (four(input, x), four(taps.kernel, w)) {
-                    for ((sum, x), w) in sums.iter_mut().zip(x).zip(w) {
-                        *sum = sum.wrapping_add(i32::from(x as i8) * i32::from(w as i8));
+    fn depthwise(_: &[u8], input: &[u8], taps: &Taps<'_>, end: &Ending, output: &mut [u8]) {
+        let four = |bytes: &[u8], at: usize| bytes.get(at..).and_then(|b| b.first_chunk::<4>().copied());
+        for (pixel, out) in output.chunks_mut(taps.out_stride).take(taps.pixels).enumerate() {
+            let mut sums = [0i32; 4];
+            let (mut from, mut weight) = (taps.from + pixel * taps.stride, taps.tap * taps.channels);
+            for _ in 0..taps.rows {
+                let (mut x, mut w) = (from, weight);
+                for _ in 0..taps.columns {
+                    if let (Some(x), Some(w)) = (four(input, x), four(taps.kernel, w)) {
+                        for ((sum, x), w) in sums.iter_mut().zip(x).zip(w) {
+                            *sum = sum.wrapping_add(i32::from(x as i8) * i32::from(w as i8));
+                        }
                     }
+                    x += taps.right;
+                    w += taps.channels;
                 }
-                x += taps.right;
-                w += taps.channels;
+                from += taps.down;
+                weight += taps.width * taps.channels;
             }
-            from += taps.down;
-            weight += taps.width * taps.channels;
+            out.iter_mut().zip(end.of(sums)).for_each(|(to, y)| *to = y);
         }
-        sums
     }
 
     fn add(operands: [Option<&[u8]>; 2], factors: [i16; 2], clamp: Clamp, output: &mut [u8]) {

@@ -1,5 +1,9 @@
 //! What a processor brings to the kernels.
 
+use core::ops::Range;
+
+use shiftwise_core::model::ConvOp;
+
 use super::finish::{Biases, Clamp, Finish};
 
 /// Pixels whose columns are multiplied at once.
@@ -16,7 +20,28 @@ pub(super) struct Filters<'a> {
     pub(super) finish: Finish,
 }
 
-/// The taps of a depthwise window on the input, for one output pixel and 4 neighbouring channels.
+/// Where something is put.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Elements of a column.
+    pub(super) k: usize,
+    /// Columns side by side, and the one meant.
+    pub(super) pixels: usize,
+    pub(super) which: usize,
+    /// The element.
+    pub(super) at: usize,
+}
+
+/// Runs of bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Runs {
+    pub(super) count: usize,
+    /// Bytes of each, and from the beginning of one to the next.
+    pub(super) len: usize,
+    pub(super) step: usize,
+}
+
+/// The taps of a depthwise window on the input, for neighbouring output pixels and 4 neighbouring channels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taps<'a> {
     /// The kernel `[tap][channels]` from the first of the 4 channels on.
@@ -32,6 +57,50 @@ pub(super) struct Taps<'a> {
     pub(super) from: usize,
     pub(super) down: usize,
     pub(super) right: usize,
+    /// Output pixels, and bytes from one to the next, of the input and the output.
+    pub(super) pixels: usize,
+    pub(super) stride: usize,
+    pub(super) out_stride: usize,
+}
+
+impl Taps<'_> {
+    /// Whether all taps of all pixels lie inside the input, the outputs inside the output, and the weights inside
+    /// `weights` taps; false also when there is no tap or no pixel.
+    pub(super) fn fit(&self, input: usize, output: usize, weights: usize) -> bool {
+        let (Some(rows), Some(columns), Some(pixels)) =
+            (self.rows.checked_sub(1), self.columns.checked_sub(1), self.pixels.checked_sub(1))
+        else {
+            return false;
+        };
+        self.from + pixels * self.stride + rows * self.down + columns * self.right + 4 <= input
+            && pixels * self.out_stride + 4 <= output
+            && self.tap + rows * self.width + columns < weights
+    }
+}
+
+/// How the sums of 4 channels become outputs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    pub(super) biases: [i32; 4],
+    pub(super) finish: Finish,
+}
+
+impl Ending {
+    /// Outputs of sums without the biases.
+    #[inline(always)]
+    pub(super) fn of(&self, sums: [i32; 4]) -> [u8; 4] {
+        let mut biases = self.biases.into_iter();
+        sums.map(|sum| self.finish.of(sum, biases.next().unwrap_or(0)) as u8)
+    }
+}
+
+/// Output columns whose window needs no padding.
+pub(super) fn inside(op: &ConvOp) -> Range<usize> {
+    let (stride, pad) = (usize::from(op.window.stride[1]).max(1), usize::from(op.window.pad_before[1]));
+    let room = (usize::from(op.in_dims[1]) + pad).checked_sub(op.window.extent(1) as usize);
+    let end = room.map_or(0, |room| room / stride + 1).min(op.out_dims[1].into());
+    let start = pad.div_ceil(stride);
+    start..end.max(start)
 }
 
 /// Register blocks and vector loops of one processor. Every function gives the same bytes on every unit.
@@ -44,11 +113,10 @@ pub(super) trait Unit {
     fn column_bytes(k: usize, pixels: usize) -> usize;
     /// Scratch as words.
     fn columns(scratch: &mut [u8]) -> &mut [Self::Word];
-    /// Puts `bytes` into the column of pixel `which` of `pixels`, at element `at`. `k` is the column's length. Elements
-    /// that fill up a step of 4 become 0.
-    fn put(columns: &mut [Self::Word], k: usize, pixels: usize, which: usize, at: usize, bytes: &[u8]);
+    /// Puts runs of `bytes` into a column, one behind the other. Elements that fill up a step of 4 become 0.
+    fn put(columns: &mut [Self::Word], to: Place, bytes: &[u8], runs: Runs);
     /// Puts `len` zeros.
-    fn put_zeros(columns: &mut [Self::Word], k: usize, pixels: usize, which: usize, at: usize, len: usize);
+    fn put_zeros(columns: &mut [Self::Word], to: Place, len: usize);
     /// Every filter times two columns: the outputs of two pixels, as many as each slice holds.
     fn two(columns: &[Self::Word], filters: &Filters<'_>, first: &mut [u8], second: &mut [u8]);
     /// Every filter times one column.
@@ -58,8 +126,9 @@ pub(super) trait Unit {
     fn depthwise_bytes(taps: usize) -> usize;
     /// Prepares the weights of the first 4 channels of `kernel`, `[tap][channels]`.
     fn depthwise_weights(words: &mut [Self::Word], kernel: &[u8], channels: usize);
-    /// The sums of 4 neighbouring channels at one pixel, added to `sums`. `words` are the prepared weights.
-    fn depthwise(words: &[Self::Word], input: &[u8], taps: &Taps<'_>, sums: [i32; 4]) -> [i32; 4];
+    /// 4 neighbouring channels at pixels that see the same taps. `words` are the prepared weights, `output` begins with
+    /// the first pixel's channels.
+    fn depthwise(words: &[Self::Word], input: &[u8], taps: &Taps<'_>, end: &Ending, output: &mut [u8]);
 
     /// Sum of two operands times powers of two, finished; `None` for an operand in the output's place.
     fn add(operands: [Option<&[u8]>; 2], factors: [i16; 2], clamp: Clamp, output: &mut [u8]);
