@@ -1,20 +1,25 @@
-//! Depthwise convolutions, four channels at a time, all pixels for one set of weights.
+//! Depthwise convolutions in blocks of four channels.
 
 use shiftwise_core::model::ConvOp;
 
 use super::finish::{Biases, Finish};
-use super::unit::{Ending, Taps, Unit, inside};
+use super::unit::{Blocks, CHANNELS, Taps, Unit, inside};
 
-/// Neighbouring channels at a time.
-const CHANNELS: usize = 4;
+/// Blocks of channels for which the weights are prepared at once, if there is scratch memory for them.
+const BLOCKS: usize = 16;
 
 fn taps(op: &ConvOp) -> usize {
     usize::from(op.window.kernel[0]) * usize::from(op.window.kernel[1])
 }
 
-/// Bytes of scratch memory that the layer needs.
+/// Blocks of channels that are computed together, with one output per input channel.
+fn blocks(op: &ConvOp) -> usize {
+    if op.in_dims[2] == op.out_dims[2] { usize::from(op.out_dims[2]) / CHANNELS } else { 0 }
+}
+
+/// Bytes of scratch memory that serve the layer best.
 pub(super) fn scratch_bytes<U: Unit>(op: &ConvOp) -> usize {
-    U::depthwise_bytes(taps(op))
+    U::depthwise_bytes(taps(op), blocks(op).min(BLOCKS))
 }
 
 /// Computes the layer; `None` if `scratch` does not hold the weights of four channels.
@@ -25,22 +30,23 @@ pub(super) fn depthwise<U: Unit>(
     output: &mut [u8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    let scratch = scratch.get_mut(..scratch_bytes::<U>(op).next_multiple_of(4))?;
     let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
     let [_, ow, oc] = op.out_dims.map(|d| usize::from(d).max(1));
     let [kh, kw] = op.window.kernel.map(usize::from);
     let [dy, dx] = op.window.dilation.map(usize::from);
     let kernel = constants.get(op.kernel as usize..)?.get(..kh * kw * oc)?;
     let (biases, finish) = (Biases::of(op, constants), Finish::of_conv(op));
+    let blocks = blocks(op);
+    let together = (1..=blocks.min(BLOCKS)).rev().find(|n| U::depthwise_bytes(taps(op), *n) <= scratch.len());
     let words = U::columns(scratch);
     let inside = inside(op);
-    // Blocks of channels, with one output per input channel; then what is left, one by one.
-    let blocks = if oc == c { oc / CHANNELS } else { 0 };
-    for block in 0..blocks {
-        let first = block * CHANNELS;
+    let mut first = 0;
+    while first < blocks * CHANNELS {
+        let together = together?.min(blocks - first / CHANNELS);
         let kernel = kernel.get(first..)?;
-        U::depthwise_weights(words, kernel, oc);
-        let end = Ending { biases: core::array::from_fn(|i| biases.get(first + i)), finish };
+        U::depthwise_weights(words, kernel, oc, together);
+        let blocks =
+            Blocks { count: together, kernel, channels: oc, taps: kh * kw, biases: biases.from(first), finish };
         for (y, out) in output.chunks_exact_mut(ow * oc).enumerate() {
             let (ky0, ky1, iy0) = op.window.taps(0, y, h);
             let mut x = 0;
@@ -49,8 +55,6 @@ pub(super) fn depthwise<U: Unit>(
                 let pixels = if x == inside.start { inside.len().max(1) } else { 1 };
                 let (kx0, kx1, ix0) = op.window.taps(1, x, w);
                 let taps = Taps {
-                    kernel,
-                    channels: oc,
                     width: kw,
                     tap: ky0 * kw + kx0,
                     rows: ky1 - ky0,
@@ -60,13 +64,14 @@ pub(super) fn depthwise<U: Unit>(
                     right: dx * c,
                     pixels,
                     stride: usize::from(op.window.stride[1]) * c,
-                    out_stride: oc,
                 };
-                U::depthwise(words, input, &taps, &end, out.get_mut(x * oc + first..)?);
+                U::depthwise(words, input, &taps, &blocks, out.get_mut(x * oc + first..)?);
                 x += pixels;
             }
         }
+        first += together * CHANNELS;
     }
+    // What is left, one by one.
     let rest = blocks * CHANNELS;
     if rest == oc {
         return Some(());

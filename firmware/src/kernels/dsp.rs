@@ -9,7 +9,7 @@ use core::mem::MaybeUninit;
 
 use super::finish::{Clamp, Finish};
 use super::portable::Portable;
-use super::unit::{Ending, Filters, PIXELS, Place, Runs, Taps, Unit};
+use super::unit::{Blocks, CHANNELS, Filters, PIXELS, Place, Runs, Taps, Unit};
 
 /// A processor with the DSP extension.
 #[derive(Debug)]
@@ -279,7 +279,8 @@ fn store_with(sums: &[[i32; 4]], outputs: [&mut [u8]; 2], finish: impl Fn(i32) -
     let [first, second] = outputs;
     let ((first, last), (second, other)) = (first.as_chunks_mut::<2>(), second.as_chunks_mut::<2>());
     let mut sums = sums.iter();
-    for ((sums, first), second) in sums.by_ref().zip(first).zip(second) {
+    // The sums last: a pair of outputs that is not there must not use them up.
+    for ((first, second), sums) in first.iter_mut().zip(second).zip(sums.by_ref()) {
         let [a, b, c, d] = *sums;
         *first = [finish(a), finish(b)];
         *second = [finish(c), finish(d)];
@@ -486,48 +487,58 @@ impl Unit for Dsp {
         }
     }
 
-    fn depthwise_bytes(taps: usize) -> usize {
-        8 * taps + 3
+    fn depthwise_bytes(taps: usize, blocks: usize) -> usize {
+        8 * taps * blocks + 3
     }
 
-    fn depthwise_weights(words: &mut [u32], kernel: &[u8], channels: usize) {
-        for (to, tap) in words.as_chunks_mut::<2>().0.iter_mut().zip(kernel.chunks(channels)) {
-            let word = u32::from_le_bytes(tap.first_chunk().copied().unwrap_or_default());
-            *to = [even(word), odd(word)];
+    fn depthwise_weights(words: &mut [u32], kernel: &[u8], channels: usize, blocks: usize) {
+        let taps = kernel.len().div_ceil(channels);
+        for (block, words) in words.chunks_mut(2 * taps).take(blocks).enumerate() {
+            for (to, tap) in words.as_chunks_mut::<2>().0.iter_mut().zip(kernel.chunks(channels)) {
+                let channels = tap.get(block * CHANNELS..).and_then(|tap| tap.first_chunk().copied());
+                let word = u32::from_le_bytes(channels.unwrap_or_default());
+                *to = [even(word), odd(word)];
+            }
         }
     }
 
-    fn depthwise(words: &[u32], input: &[u8], taps: &Taps<'_>, end: &Ending, output: &mut [u8]) {
-        if !taps.fit(input.len(), output.len(), words.len() / 2) {
+    fn depthwise(words: &[u32], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]) {
+        if !taps.fit(blocks, input.len(), output.len(), words.len() / 2) {
             // No tap falls on the input.
-            for out in output.chunks_mut(taps.out_stride).take(taps.pixels) {
-                out.iter_mut().zip(end.of([0; 4])).for_each(|(to, y)| *to = y);
+            for out in output.chunks_mut(blocks.channels).take(taps.pixels) {
+                for (block, out) in out.as_chunks_mut().0.iter_mut().take(blocks.count).enumerate() {
+                    *out = blocks.finish(block, [0; CHANNELS]);
+                }
             }
             return;
         }
-        let (start, clamp) = match end.finish {
-            Finish::Clamp(clamp) => (end.biases, Some((clamp, Range::of(clamp)))),
-            Finish::General(_) => ([0; 4], None),
+        let clamp = match blocks.finish {
+            Finish::Clamp(clamp) => Some((clamp, Range::of(clamp))),
+            Finish::General(_) => None,
         };
-        let start = start.map(|bias| bias as u32);
-        // SAFETY: `fit` has checked the ends of everything that is read and written.
-        unsafe {
-            let weights = words.as_ptr().add(2 * taps.tap);
-            let (mut from, mut to) = (input.as_ptr().add(taps.from), output.as_mut_ptr());
-            for _ in 0..taps.pixels {
-                let sums = if taps.columns == 3 {
-                    window::<3>(from, weights, taps, start)
-                } else {
-                    window::<0>(from, weights, taps, start)
-                };
-                let sums = sums.map(|sum| sum as i32);
-                let bytes = match clamp {
-                    Some((clamp, range)) => finish(sums, clamp, range),
-                    None => end.of(sums),
-                };
-                to.cast::<[u8; 4]>().write(bytes);
-                from = from.wrapping_add(taps.stride);
-                to = to.wrapping_add(taps.out_stride);
+        for block in 0..blocks.count {
+            let start = if clamp.is_some() { blocks.biases.four(block * CHANNELS) } else { [0; CHANNELS] };
+            let start = start.map(|bias| bias as u32);
+            // SAFETY: `fit` has checked the ends of everything that is read and written.
+            unsafe {
+                let weights = words.as_ptr().add(2 * (block * blocks.taps + taps.tap));
+                let mut from = input.as_ptr().add(taps.from + block * CHANNELS);
+                let mut to = output.as_mut_ptr().add(block * CHANNELS);
+                for _ in 0..taps.pixels {
+                    let sums = if taps.columns == 3 && taps.width == 3 {
+                        three_wide(from, weights, taps, start)
+                    } else {
+                        window(from, weights, taps, start)
+                    };
+                    let sums = sums.map(|sum| sum as i32);
+                    let bytes = match clamp {
+                        Some((clamp, range)) => finish(sums, clamp, range),
+                        None => blocks.finish(block, sums),
+                    };
+                    to.cast::<[u8; CHANNELS]>().write(bytes);
+                    from = from.wrapping_add(taps.stride);
+                    to = to.wrapping_add(blocks.channels);
+                }
             }
         }
     }
@@ -574,22 +585,16 @@ impl Unit for Dsp {
     }
 }
 
-/// Sums of four channels over a window, `COLUMNS` wide if that is not 0.
+/// Sums of four channels over a window.
 ///
 /// # Safety
 /// The window lies inside the input, and its weights behind `weights`.
 #[inline(always)]
-unsafe fn window<const COLUMNS: usize>(
-    from: *const u8,
-    weights: *const u32,
-    taps: &Taps<'_>,
-    mut sums: [u32; 4],
-) -> [u32; 4] {
-    let columns = if COLUMNS == 0 { taps.columns } else { COLUMNS };
+unsafe fn window(from: *const u8, weights: *const u32, taps: &Taps, mut sums: [u32; 4]) -> [u32; 4] {
     let (mut row, mut weights) = (from, weights);
     for _ in 0..taps.rows {
         let (mut x, mut w) = (row, weights);
-        for _ in 0..columns {
+        for _ in 0..taps.columns {
             // SAFETY: the caller's promise.
             unsafe { sums = one_tap(x, w, sums) };
             x = x.wrapping_add(taps.right);
@@ -599,6 +604,62 @@ unsafe fn window<const COLUMNS: usize>(
         weights = weights.wrapping_add(2 * taps.width);
     }
     sums
+}
+
+/// [`window`] for whole rows of a kernel with 3 columns. A compiler would spread the taps over more registers than there
+/// are.
+///
+/// # Safety
+/// As there; at least one row.
+#[inline(always)]
+unsafe fn three_wide(from: *const u8, weights: *const u32, taps: &Taps, sums: [u32; 4]) -> [u32; 4] {
+    let [mut a, mut b, mut c, mut d] = sums;
+    // SAFETY: the caller's promise; input bytes may be unaligned, weights are not. Registers that a compiler does not
+    // give away are saved.
+    unsafe {
+        asm!(
+            "push {{r6, r7}}",
+            "2:",
+            "ldr r6, [r0]",
+            "ldrd r10, lr, [r1]",
+            "sxtb16 r7, r6, ror #8",
+            "sxtb16 r6, r6",
+            "smlabb r4, r6, r10, r4",
+            "smlabb r5, r7, lr, r5",
+            "smlatt r8, r6, r10, r8",
+            "smlatt r9, r7, lr, r9",
+            "ldr r6, [r0, r3]",
+            "ldrd r10, lr, [r1, #8]",
+            "sxtb16 r7, r6, ror #8",
+            "sxtb16 r6, r6",
+            "smlabb r4, r6, r10, r4",
+            "smlabb r5, r7, lr, r5",
+            "smlatt r8, r6, r10, r8",
+            "smlatt r9, r7, lr, r9",
+            "ldr r6, [r0, r3, lsl #1]",
+            "ldrd r10, lr, [r1, #16]",
+            "sxtb16 r7, r6, ror #8",
+            "sxtb16 r6, r6",
+            "smlabb r4, r6, r10, r4",
+            "smlabb r5, r7, lr, r5",
+            "smlatt r8, r6, r10, r8",
+            "smlatt r9, r7, lr, r9",
+            "add r0, r0, r12",
+            "add r1, r1, #24",
+            "subs r2, r2, #1",
+            "bne 2b",
+            "pop {{r6, r7}}",
+            inout("r0") from => _,
+            inout("r1") weights => _,
+            inout("r2") taps.rows => _,
+            in("r3") taps.right,
+            in("r12") taps.down,
+            inout("r4") a, inout("r5") b, inout("r8") c, inout("r9") d,
+            out("r10") _, out("lr") _,
+            options(readonly),
+        );
+    }
+    [a, b, c, d]
 }
 
 /// Four channels of one tap.

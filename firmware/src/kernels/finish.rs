@@ -101,6 +101,15 @@ impl<'a> Biases<'a> {
         self.0.get(4 * first..4 * (first + count))
     }
 
+    /// Those of four neighbouring channels.
+    #[inline(always)]
+    pub(super) fn four(self, channel: usize) -> [i32; 4] {
+        match self.0.get(4 * channel..).and_then(|bytes| bytes.as_chunks::<4>().0.first_chunk::<4>()) {
+            Some(four) => four.map(i32::from_le_bytes),
+            None => [0; 4],
+        }
+    }
+
     #[inline(always)]
     pub(super) fn get(self, channel: usize) -> i32 {
         match self.0.get(4 * channel..4 * channel + 4) {

@@ -1,7 +1,7 @@
 //! Plain Rust: blocks of two pixels and two filters, no bounds check per product.
 
 use super::finish::Clamp;
-use super::unit::{Ending, Filters, Place, Runs, Taps, Unit};
+use super::unit::{Blocks, CHANNELS, Filters, Place, Runs, Taps, Unit};
 
 /// Any processor.
 #[derive(Debug)]
@@ -91,32 +91,35 @@ impl Unit for Portable {
         product([columns], filters, [outputs]);
     }
 
-    fn depthwise_bytes(_: usize) -> usize {
+    fn depthwise_bytes(_: usize, _: usize) -> usize {
         0
     }
 
-    fn depthwise_weights(_: &mut [u8], _: &[u8], _: usize) {}
+    fn depthwise_weights(_: &mut [u8], _: &[u8], _: usize, _: usize) {}
 
-    fn depthwise(_: &[u8], input: &[u8], taps: &Taps<'_>, end: &Ending, output: &mut [u8]) {
-        let four = |bytes: &[u8], at: usize| bytes.get(at..).and_then(|b| b.first_chunk::<4>().copied());
-        for (pixel, out) in output.chunks_mut(taps.out_stride).take(taps.pixels).enumerate() {
-            let mut sums = [0i32; 4];
-            let (mut from, mut weight) = (taps.from + pixel * taps.stride, taps.tap * taps.channels);
-            for _ in 0..taps.rows {
-                let (mut x, mut w) = (from, weight);
-                for _ in 0..taps.columns {
-                    if let (Some(x), Some(w)) = (four(input, x), four(taps.kernel, w)) {
-                        for ((sum, x), w) in sums.iter_mut().zip(x).zip(w) {
-                            *sum = sum.wrapping_add(i32::from(x as i8) * i32::from(w as i8));
+    fn depthwise(_: &[u8], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]) {
+        let four = |bytes: &[u8], at: usize| bytes.get(at..).and_then(|b| b.first_chunk::<CHANNELS>().copied());
+        for (pixel, out) in output.chunks_mut(blocks.channels).take(taps.pixels).enumerate() {
+            for (block, out) in out.as_chunks_mut::<CHANNELS>().0.iter_mut().take(blocks.count).enumerate() {
+                let mut sums = [0i32; CHANNELS];
+                let mut from = taps.from + pixel * taps.stride + block * CHANNELS;
+                let mut weight = taps.tap * blocks.channels + block * CHANNELS;
+                for _ in 0..taps.rows {
+                    let (mut x, mut w) = (from, weight);
+                    for _ in 0..taps.columns {
+                        if let (Some(x), Some(w)) = (four(input, x), four(blocks.kernel, w)) {
+                            for ((sum, x), w) in sums.iter_mut().zip(x).zip(w) {
+                                *sum = sum.wrapping_add(i32::from(x as i8) * i32::from(w as i8));
+                            }
                         }
+                        x += taps.right;
+                        w += blocks.channels;
                     }
-                    x += taps.right;
-                    w += taps.channels;
+                    from += taps.down;
+                    weight += taps.width * blocks.channels;
                 }
-                from += taps.down;
-                weight += taps.width * taps.channels;
+                *out = blocks.finish(block, sums);
             }
-            out.iter_mut().zip(end.of(sums)).for_each(|(to, y)| *to = y);
         }
     }
 

@@ -41,55 +41,63 @@ pub(super) struct Runs {
     pub(super) step: usize,
 }
 
-/// The taps of a depthwise window on the input, for neighbouring output pixels and 4 neighbouring channels.
+/// Neighbouring channels of a block of a depthwise layer.
+pub(super) const CHANNELS: usize = 4;
+
+/// Neighbouring blocks of depthwise channels.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Taps<'a> {
-    /// The kernel `[tap][channels]` from the first of the 4 channels on.
+pub(super) struct Blocks<'a> {
+    /// How many, at least 1.
+    pub(super) count: usize,
+    /// The kernel `[tap][channels]` from the first of the channels on.
     pub(super) kernel: &'a [u8],
     pub(super) channels: usize,
+    /// Taps of the whole kernel.
+    pub(super) taps: usize,
+    pub(super) biases: Biases<'a>,
+    pub(super) finish: Finish,
+}
+
+/// The taps of a depthwise window on the input, for neighbouring output pixels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taps {
     /// Taps in a row of the kernel.
     pub(super) width: usize,
     /// The first tap that counts, and how many rows and columns of them there are.
     pub(super) tap: usize,
     pub(super) rows: usize,
     pub(super) columns: usize,
-    /// The first tap's input byte, and input bytes from row to row and from column to column.
+    /// The first channel's input byte at the first tap, and input bytes from row to row and from column to column.
     pub(super) from: usize,
     pub(super) down: usize,
     pub(super) right: usize,
-    /// Output pixels, and bytes from one to the next, of the input and the output.
+    /// Output pixels, and input bytes from one to the next.
     pub(super) pixels: usize,
     pub(super) stride: usize,
-    pub(super) out_stride: usize,
 }
 
-impl Taps<'_> {
-    /// Whether all taps of all pixels lie inside the input, the outputs inside the output, and the weights inside
-    /// `weights` taps; false also when there is no tap or no pixel.
-    pub(super) fn fit(&self, input: usize, output: usize, weights: usize) -> bool {
-        let (Some(rows), Some(columns), Some(pixels)) =
-            (self.rows.checked_sub(1), self.columns.checked_sub(1), self.pixels.checked_sub(1))
+impl Taps {
+    /// Whether all taps of all pixels lie inside the input, the outputs inside the output, and the weights of every
+    /// block inside `weights` taps; false also when there is no tap or no pixel.
+    pub(super) fn fit(&self, blocks: &Blocks<'_>, input: usize, output: usize, weights: usize) -> bool {
+        let less = |n: usize| n.checked_sub(1);
+        let (Some(rows), Some(columns), Some(pixels), Some(last)) =
+            (less(self.rows), less(self.columns), less(self.pixels), less(blocks.count))
         else {
             return false;
         };
-        self.from + pixels * self.stride + rows * self.down + columns * self.right + 4 <= input
-            && pixels * self.out_stride + 4 <= output
-            && self.tap + rows * self.width + columns < weights
+        let end = (last + 1) * CHANNELS;
+        self.from + pixels * self.stride + rows * self.down + columns * self.right + end <= input
+            && pixels * blocks.channels + end <= output
+            && last * blocks.taps + self.tap + rows * self.width + columns < weights
     }
 }
 
-/// How the sums of 4 channels become outputs.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ending {
-    pub(super) biases: [i32; 4],
-    pub(super) finish: Finish,
-}
-
-impl Ending {
-    /// Outputs of sums without the biases.
+impl Blocks<'_> {
+    /// Outputs of the sums of a block, without biases.
     #[inline(always)]
-    pub(super) fn of(&self, sums: [i32; 4]) -> [u8; 4] {
-        let mut biases = self.biases.into_iter();
+    pub(super) fn finish(&self, block: usize, sums: [i32; CHANNELS]) -> [u8; CHANNELS] {
+        let mut biases = self.biases.four(block * CHANNELS).into_iter();
         sums.map(|sum| self.finish.of(sum, biases.next().unwrap_or(0)) as u8)
     }
 }
@@ -122,13 +130,13 @@ pub(super) trait Unit {
     /// Every filter times one column.
     fn one(columns: &[Self::Word], filters: &Filters<'_>, outputs: &mut [u8]);
 
-    /// Bytes of scratch for the prepared weights of 4 depthwise channels with so many taps.
-    fn depthwise_bytes(taps: usize) -> usize;
-    /// Prepares the weights of the first 4 channels of `kernel`, `[tap][channels]`.
-    fn depthwise_weights(words: &mut [Self::Word], kernel: &[u8], channels: usize);
-    /// 4 neighbouring channels at pixels that see the same taps. `words` are the prepared weights, `output` begins with
+    /// Bytes of scratch for the prepared weights of so many blocks of depthwise channels with so many taps.
+    fn depthwise_bytes(taps: usize, blocks: usize) -> usize;
+    /// Prepares the weights of the first `blocks` blocks of `kernel`, `[tap][channels]`.
+    fn depthwise_weights(words: &mut [Self::Word], kernel: &[u8], channels: usize, blocks: usize);
+    /// Blocks of channels at pixels that see the same taps. `words` are the prepared weights, `output` begins with
     /// the first pixel's channels.
-    fn depthwise(words: &[Self::Word], input: &[u8], taps: &Taps<'_>, end: &Ending, output: &mut [u8]);
+    fn depthwise(words: &[Self::Word], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]);
 
     /// Sum of two operands times powers of two, finished; `None` for an operand in the output's place.
     fn add(operands: [Option<&[u8]>; 2], factors: [i16; 2], clamp: Clamp, output: &mut [u8]);
