@@ -16,6 +16,8 @@ pub(super) struct Filters<'a> {
     pub(super) kernel: &'a [u8],
     /// Elements of a filter and of a column.
     pub(super) k: usize,
+    /// Filters that can be read in steps of 4 bytes: behind the last ones there may be nothing to read.
+    pub(super) whole: usize,
     pub(super) biases: Biases<'a>,
     pub(super) finish: Finish,
 }
@@ -111,20 +113,26 @@ pub(super) fn inside(op: &ConvOp) -> Range<usize> {
     start..end.max(start)
 }
 
-/// Register blocks and vector loops of one processor. Every function gives the same bytes on every unit.
-pub(super) trait Unit {
-    /// What columns are made of.
+/// How columns are kept.
+pub(super) trait Columns {
+    /// What they are made of.
     type Word;
+    /// Puts runs of `bytes` into a column, one behind the other. Elements that fill up a step of 4 become 0.
+    fn put(columns: &mut [Self::Word], to: Place, bytes: &[u8], runs: Runs);
+    /// Puts `len` zeros.
+    fn put_zeros(columns: &mut [Self::Word], to: Place, len: usize);
+}
+
+/// Register blocks and vector loops of one processor. Every function gives the same bytes on every unit.
+pub(super) trait Unit: Columns {
+    /// Where columns are assembled that can't be put part by part.
+    type Stage: Columns<Word = u8>;
     /// Whether columns are put in steps of 4 elements only: anything else has to be assembled first.
     const BY_FOUR: bool;
     /// Bytes of scratch for columns of `k` elements, for `pixels` pixels, besides what is assembled.
     fn column_bytes(k: usize, pixels: usize) -> usize;
     /// Scratch as words.
     fn columns(scratch: &mut [u8]) -> &mut [Self::Word];
-    /// Puts runs of `bytes` into a column, one behind the other. Elements that fill up a step of 4 become 0.
-    fn put(columns: &mut [Self::Word], to: Place, bytes: &[u8], runs: Runs);
-    /// Puts `len` zeros.
-    fn put_zeros(columns: &mut [Self::Word], to: Place, len: usize);
     /// Every filter times two columns: the outputs of two pixels, as many as each slice holds.
     fn two(columns: &[Self::Word], filters: &Filters<'_>, first: &mut [u8], second: &mut [u8]);
     /// Every filter times one column.
