@@ -9,7 +9,7 @@ use core::mem::MaybeUninit;
 
 use super::finish::{Clamp, Finish};
 use super::portable::Portable;
-use super::unit::{Blocks, CHANNELS, Columns, Filters, PIXELS, Place, Runs, Taps, Unit};
+use super::unit::{Area, Blocks, CHANNELS, Columns, Filters, PIXELS, Place, Runs, Taps, Unit};
 
 /// A processor with the DSP extension.
 #[derive(Debug)]
@@ -36,6 +36,10 @@ instructions! {
     even(x) = "sxtb16 {y}, {x}";
     /// Bytes 1 and 3, sign-extended to 16 bits.
     odd(x) = "sxtb16 {y}, {x}, ror #8";
+    /// Halves plus bytes 0 and 2.
+    add_even(sums, x) = "sxtab16 {y}, {sums}, {x}";
+    /// Halves plus bytes 1 and 3.
+    add_odd(sums, x) = "sxtab16 {y}, {sums}, {x}, ror #8";
     /// acc + low half · low half.
     low_product(a, b, acc) = "smlabb {y}, {a}, {b}, {acc}";
     /// acc + high half · high half.
@@ -622,13 +626,56 @@ impl Unit for Dsp {
         );
     }
 
-    fn max(input: &[u8], output: &mut [u8]) {
-        let (to, rest) = output.as_chunks_mut::<4>();
-        let (from, last) = input.as_chunks::<4>();
-        for (y, x) in to.iter_mut().zip(from) {
-            *y = max_bytes(u32::from_le_bytes(*y), u32::from_le_bytes(*x)).to_le_bytes();
+    fn max(input: &[u8], window: &Area) -> [i32; CHANNELS] {
+        let mut most = 0x8080_8080;
+        if window.fits(input.len()) {
+            // SAFETY: `fits` has checked the last place.
+            unsafe { each_word(input, window, |x| most = max_bytes(x, most)) };
         }
-        Portable::max(last, rest);
+        most.to_le_bytes().map(|x| (x as i8).into())
+    }
+
+    fn sum(input: &[u8], window: &Area) -> [i32; CHANNELS] {
+        // Sums of bytes are kept in 16 bits, of at most this many.
+        const MOST: usize = 256;
+        if !window.fits(input.len()) || window.columns > MOST {
+            return Portable::sum(input, window);
+        }
+        let mut sums = [0; CHANNELS];
+        let step = MOST / window.columns;
+        for first in (0..window.rows).step_by(step) {
+            let part = Area { from: window.from + first * window.down, rows: step.min(window.rows - first), ..*window };
+            let (mut a, mut b) = (0, 0);
+            // SAFETY: a part of what `fits` has checked.
+            unsafe {
+                each_word(input, &part, |x| {
+                    a = add_even(a, x);
+                    b = add_odd(b, x);
+                });
+            }
+            let low = |pair: u32| i32::from(pair as i16);
+            let part = [low(a), low(b), low(a >> 16), low(b >> 16)];
+            sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+        }
+        sums
+    }
+}
+
+/// Calls `each` with the 4 bytes at every place of a window.
+///
+/// # Safety
+/// The window fits the input.
+#[inline(always)]
+unsafe fn each_word(input: &[u8], window: &Area, mut each: impl FnMut(u32)) {
+    let mut row = input.as_ptr().wrapping_add(window.from);
+    for _ in 0..window.rows {
+        let mut x = row;
+        for _ in 0..window.columns {
+            // SAFETY: the caller's promise.
+            each(unsafe { x.cast::<u32>().read_unaligned() });
+            x = x.wrapping_add(window.right);
+        }
+        row = row.wrapping_add(window.down);
     }
 }
 

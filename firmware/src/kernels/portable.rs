@@ -1,7 +1,7 @@
 //! Plain Rust: blocks of two pixels and two filters, no bounds check per product.
 
 use super::finish::Clamp;
-use super::unit::{Blocks, CHANNELS, Columns, Filters, Place, Runs, Taps, Unit};
+use super::unit::{Area, Blocks, CHANNELS, Columns, Filters, Place, Runs, Taps, Unit};
 
 /// Any processor.
 #[derive(Debug)]
@@ -138,7 +138,15 @@ impl Unit for Portable {
         }
     }
 
-    fn max(input: &[u8], output: &mut [u8]) {
-        output.iter_mut().zip(input).for_each(|(y, x)| *y = (*y as i8).max(*x as i8) as u8);
+    fn max(input: &[u8], window: &Area) -> [i32; CHANNELS] {
+        let mut most = [i32::from(i8::MIN); CHANNELS];
+        window.each(input, |x: [i32; CHANNELS]| most.iter_mut().zip(x).for_each(|(most, x)| *most = x.max(*most)));
+        most
+    }
+
+    fn sum(input: &[u8], window: &Area) -> [i32; CHANNELS] {
+        let mut sums = [0; CHANNELS];
+        window.each(input, |x: [i32; CHANNELS]| sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x));
+        sums
     }
 }

@@ -46,6 +46,42 @@ pub(super) struct Runs {
 /// Neighbouring channels of a block of a depthwise layer.
 pub(super) const CHANNELS: usize = 4;
 
+/// A window on the input that pooling sees.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Area {
+    /// The first input byte.
+    pub(super) from: usize,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Input bytes from row to row and from column to column.
+    pub(super) down: usize,
+    pub(super) right: usize,
+}
+
+impl Area {
+    /// Whether 4 channels of it lie inside an input of so many bytes; false for an empty window.
+    pub(super) fn fits(&self, input: usize) -> bool {
+        match (self.rows.checked_sub(1), self.columns.checked_sub(1)) {
+            (Some(rows), Some(columns)) => self.from + rows * self.down + columns * self.right + CHANNELS <= input,
+            _ => false,
+        }
+    }
+
+    /// Calls `each` with the values of `N` channels at every place.
+    #[inline(always)]
+    pub(super) fn each<const N: usize>(&self, input: &[u8], mut each: impl FnMut([i32; N])) {
+        for row in 0..self.rows {
+            let mut from = self.from + row * self.down;
+            for _ in 0..self.columns {
+                if let Some(x) = input.get(from..).and_then(|x| x.first_chunk::<N>()) {
+                    each(x.map(|x| (x as i8).into()));
+                }
+                from += self.right;
+            }
+        }
+    }
+}
+
 /// Neighbouring blocks of depthwise channels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blocks<'a> {
@@ -148,6 +184,8 @@ pub(super) trait Unit: Columns {
 
     /// Sum of two operands times powers of two, finished; `None` for an operand in the output's place.
     fn add(operands: [Option<&[u8]>; 2], factors: [i16; 2], clamp: Clamp, output: &mut [u8]);
-    /// output = max(output, input), element by element.
-    fn max(input: &[u8], output: &mut [u8]);
+    /// Largest values of 4 neighbouring channels over a window.
+    fn max(input: &[u8], window: &Area) -> [i32; CHANNELS];
+    /// Sums of 4 neighbouring channels over a window.
+    fn sum(input: &[u8], window: &Area) -> [i32; CHANNELS];
 }
