@@ -208,7 +208,9 @@ pub fn run<D: Dpu>(
             }
             Step::Cpu(op) => {
                 cpu::execute(deployable, op, memory).ok_or(RunError::Layout { step: index })?;
-                show(op.output(), memory, observer);
+                if op.completes() {
+                    show(op.output(), memory, observer);
+                }
             }
         }
     }
