@@ -170,6 +170,7 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             // An empty tensor would let the axis be any number, and four times it leave 32 bits.
             (s.axis > 0 && elements > 0 && elements % u64::from(s.axis) == 0).then_some(())
         }
+        CpuOp::Float { op, .. } => super::floats::check(model, op),
         CpuOp::View { input, output } => {
             let (from, to) = (model.tensor(*input)?, model.tensor(*output)?);
             (from.place == to.place && from.dtype == to.dtype && from.bytes() == to.bytes()).then_some(())
@@ -194,7 +195,7 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
 }
 
 /// Whether two tensors have no byte in common.
-fn apart(a: &TensorDesc<'_>, b: &TensorDesc<'_>) -> bool {
+pub(super) fn apart(a: &TensorDesc<'_>, b: &TensorDesc<'_>) -> bool {
     let end = |t: &TensorDesc<'_>| u64::from(t.place.offset) + u64::from(t.bytes());
     a.place.region != b.place.region || end(a) <= b.place.offset.into() || end(b) <= a.place.offset.into()
 }
