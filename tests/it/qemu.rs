@@ -53,7 +53,7 @@ fn on_the_host_with(
     all.0
 }
 
-/// Every board: layers of every kind, then the real models, each tensor of each as the integer engine has it.
+/// Layers of every kind, then the real models, each tensor of each as the integer engine has it.
 fn every_tensor_is_equal(name: &str) {
     if !wanted() {
         return;
@@ -103,32 +103,41 @@ fn every_tensor_is_equal(name: &str) {
     }
 }
 
-#[test]
-fn every_tensor_is_equal_on_mps2_an386() {
-    every_tensor_is_equal("mps2-an386");
+/// A module per board, so that boards run beside each other.
+macro_rules! boards {
+    ($($module:ident = $name:literal),+) => {
+        $(mod $module {
+            #[test]
+            fn every_tensor_is_equal() {
+                super::every_tensor_is_equal($name);
+            }
+
+            #[test]
+            fn a_deployable_sent_over_the_port_runs() {
+                super::a_deployable_sent_over_the_port_runs($name);
+            }
+
+            #[test]
+            fn dpu_code_runs() {
+                super::dpu_code_runs($name);
+            }
+        })+
+
+        /// A new board is not forgotten here.
+        #[test]
+        fn every_board_is_tested() {
+            let names: Vec<_> = boards().iter().map(|board| board.name.as_str()).collect();
+            assert_eq!(names, [$($name),+]);
+        }
+    };
 }
 
-#[test]
-fn every_tensor_is_equal_on_xlnx_zcu102() {
-    every_tensor_is_equal("xlnx-zcu102");
-}
-
-#[test]
-fn every_tensor_is_equal_on_cortex_r5f() {
-    every_tensor_is_equal("cortex-r5f");
-}
-
-#[test]
-fn every_tensor_is_equal_on_riscv32_virt() {
-    every_tensor_is_equal("riscv32-virt");
-}
-
-/// A new board is not forgotten here.
-#[test]
-fn every_board_is_tested() {
-    let names: Vec<_> = boards().iter().map(|board| board.name.as_str()).collect();
-    assert_eq!(names, ["cortex-r5f", "mps2-an386", "riscv32-virt", "xlnx-zcu102"]);
-}
+boards!(
+    cortex_r5f = "cortex-r5f",
+    mps2_an386 = "mps2-an386",
+    riscv32_virt = "riscv32-virt",
+    xlnx_zcu102 = "xlnx-zcu102"
+);
 
 fn layers_of_every_kind(name: &str, spec: &BoardSpec, image: &Image) {
     let file = small::deployable().unwrap();
@@ -165,13 +174,12 @@ fn stack_is_deep_enough(log: &[String]) {
     assert!(used > 0 && used * 4 <= of * 3, "{line}");
 }
 
-#[test]
-fn a_deployable_sent_over_the_port_runs_and_a_damaged_one_is_refused() {
+fn a_deployable_sent_over_the_port_runs(name: &str) {
     if !wanted() {
         return;
     }
-    let spec: BoardSpec = "qemu:mps2-an386".parse().unwrap();
-    let image = build(board("mps2-an386").unwrap()).unwrap();
+    let spec: BoardSpec = format!("qemu:{name}").parse().unwrap();
+    let image = build(board(name).unwrap()).unwrap();
     let file = small::deployable().unwrap();
     // Not put into memory beforehand: every byte goes over the port.
     let mut machine = Board::start(&spec, &image.elf, &[], Limits::default()).unwrap();
@@ -187,19 +195,19 @@ fn a_deployable_sent_over_the_port_runs_and_a_damaged_one_is_refused() {
     machine.load(&file).unwrap();
     let again = machine.sample(&[small::sample(5)], Report::Outputs).unwrap();
     assert_eq!(again.tensors, result.tensors);
-    // The counter ticks once per 40 instructions, so a step's count may differ by one tick.
-    assert!(again.steps.iter().zip(&result.steps).all(|(a, b)| a.abs_diff(*b) <= 40), "{again:?} {result:?}");
+    // A step is the same instructions again, but for what else is done in it (interrupts) and the counter's own steps
+    // (one in 40 instructions on the Cortex-M4).
+    assert!(again.steps.iter().zip(&result.steps).all(|(a, b)| a.abs_diff(*b) <= 80), "{again:?} {result:?}");
     machine.finish().unwrap();
 }
 
-/// The board has no DPU and is one in software: the same code as for the hardware, on another processor.
-#[test]
-fn dpu_code_runs_on_mps2_an386() {
+/// Boards have no DPU and are one in software: the same code as for the hardware, on another processor.
+fn dpu_code_runs(board_name: &str) {
     if !wanted() {
         return;
     }
-    let spec: BoardSpec = "qemu:mps2-an386".parse().unwrap();
-    let image = build(board("mps2-an386").unwrap()).unwrap();
+    let spec: BoardSpec = format!("qemu:{board_name}").parse().unwrap();
+    let image = build(board(board_name).unwrap()).unwrap();
     for (name, seed) in [("B512", 3), ("B1152", 4), ("B4096", 5)] {
         let target = shiftwise_targets::find(name).unwrap();
         let graph =
