@@ -1,4 +1,4 @@
-//! Makes a board's memory map, constants and linker arguments from its data file.
+//! Picks the kernels for the processor; makes a board's memory map, constants and linker arguments from its data file.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -13,6 +13,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let known: Vec<String> = boards().into_iter().filter(|b| b.firmware.is_some()).map(|b| b.name).collect();
     let names: Vec<String> = known.iter().map(|name| format!("{name:?}")).collect();
     println!("cargo::rustc-check-cfg=cfg(board, values({}))", names.join(", "));
+    // Arm's DSP extension, which the stable compiler has no `target_feature` for.
+    println!("cargo::rustc-check-cfg=cfg(dsp)");
+    let target = env::var("TARGET")?;
+    if ["thumbv7em-", "armv7r-"].iter().any(|family| target.starts_with(family)) {
+        println!("cargo::rustc-cfg=dsp");
+    }
     // A build for the host is for the library's tests.
     if env::var("CARGO_CFG_TARGET_OS")? != "none" {
         return Ok(());
@@ -22,7 +28,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Some(firmware) = &board.firmware else {
         return Err(format!("there is no firmware for board {asked}; there is for {}", known.join(", ")).into());
     };
-    let target = env::var("TARGET")?;
     if target != firmware.target {
         return Err(format!("board {asked} is built for {}, not for {target}", firmware.target).into());
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use client::{Client, Info};
-pub use machine::Board;
+pub use machine::{Board, boot_to_end};
 pub use shiftwise_core::link::{Fault, Report};
 use shiftwise_core::model::{ParseError, TensorId};
 

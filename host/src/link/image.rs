@@ -175,6 +175,15 @@ fn linker(target: &str) -> Result<String, ImageError> {
 
 /// Builds the board's image from the sources beside this crate; a finished one is only checked for changes.
 pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
+    build_binary(board, "shiftwise-firmware")
+}
+
+/// Builds the image that compares the board's kernels with those that define them, and ends.
+pub fn build_check(board: &BoardImage) -> Result<Image, ImageError> {
+    build_binary(board, "kernel-check")
+}
+
+fn build_binary(board: &BoardImage, name: &str) -> Result<Image, ImageError> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     if !root.join("firmware/Cargo.toml").is_file() {
         return Err(ImageError::NoSources(root.join("firmware")));
@@ -199,7 +208,7 @@ pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
         Toolchain::Installed => "installed",
         Toolchain::Debian => "debian",
     });
-    command.args(["build", "--quiet", "--package", "shiftwise-firmware", "--bin", "shiftwise-firmware"]);
+    command.args(["build", "--quiet", "--package", "shiftwise-firmware", "--bin", name]);
     command.args(["--profile", "firmware", "--target", target, "--target-dir"]).arg(&directory);
     if toolchain == Toolchain::Debian {
         command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
@@ -211,7 +220,7 @@ pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
     if !status.success() {
         return Err(ImageError::Build(status.to_string()));
     }
-    let elf = directory.join(target).join("firmware/shiftwise-firmware");
+    let elf = directory.join(target).join("firmware").join(name);
     measure(elf, toolchain.name())
 }
 

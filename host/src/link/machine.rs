@@ -102,6 +102,20 @@ impl Board {
     }
 }
 
+/// Boots an image that needs no host, waits until it ends with success, and returns its log.
+///
+/// Errors: the emulator cannot be started, or ends with a failure or not within `limit`; then with the log so far.
+pub fn boot_to_end(board: &BoardImage, firmware: &Path, limit: Duration) -> Result<Vec<String>, LinkError> {
+    let mut emulator = Emulator::boot(board, firmware, &[])?;
+    let status = emulator.wait(limit);
+    let log = emulator.log()?;
+    match status {
+        Some(status) if status.success() => Ok(log),
+        Some(status) => Err(LinkError::Closed(format!(": the emulator ended with {status}\n  {}", log.join("\n  ")))),
+        None => Err(LinkError::Silent(format!(": the emulator does not end\n  {}", log.join("\n  ")))),
+    }
+}
+
 fn io(what: impl Into<String>, source: std::io::Error) -> LinkError {
     LinkError::Io { what: what.into(), source }
 }
