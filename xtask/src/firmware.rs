@@ -27,7 +27,7 @@ pub(crate) fn main(words: &[&str]) -> Result<(), Box<dyn Error>> {
             for name in &built.panics {
                 println!("  can panic: {name}");
             }
-            Ok(())
+            if built.panics.is_empty() { Ok(()) } else { Err("an image must not be able to panic".into()) }
         }
         ("check", []) => check(board),
         ("run", [file]) => run(board, file),

@@ -75,7 +75,8 @@ pub(super) fn hard_sigmoid(
 ) -> Option<()> {
     let one = 1i32 << model.tensor(input)?.pos.0.clamp(0, 15);
     map(model, input, output, memory, |x| {
-        requantize_i8((i32::from(x) + 3 * one).clamp(0, 6 * one) * 2731, shift.into())
+        // Not `clamp`, which has to refuse limits below 0.
+        requantize_i8((i32::from(x) + 3 * one).max(0).min(6 * one) * 2731, shift.into())
     })
 }
 

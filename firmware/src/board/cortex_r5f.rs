@@ -3,9 +3,7 @@
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use semihosting::io::{Read, Write};
-
-pub(super) use super::semihost::log;
+pub(super) use super::semihost::{log, receive, send};
 
 global_asm!(
     r#"
@@ -69,21 +67,6 @@ pub(super) fn start() {
             on = in(reg) 1u32 | 1 << 2,
         );
     }
-}
-
-/// Waits for bytes of the link; how many came.
-pub(super) fn receive(buffer: &mut [u8]) -> usize {
-    match semihosting::io::stdin().and_then(|mut port| port.read(buffer)) {
-        Ok(n @ 1..) => n,
-        // The end of the stream means that the host is gone, and with it all that this image is for.
-        Ok(0) | Err(_) => super::exit(false),
-    }
-}
-
-/// Bytes for the host.
-pub(super) fn send(bytes: &[u8]) {
-    // A host that does not listen runs into its own time limit.
-    let _ = semihosting::io::stdout().and_then(|mut port| port.write_all(bytes));
 }
 
 /// Cycles since the start. The counter has 32 bits and is extended here: it must be read once per 2^32 cycles at least,

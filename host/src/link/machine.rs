@@ -181,7 +181,23 @@ impl Emulator {
                 }
             });
         }
-        Ok(Self { child, directory, complaints })
+        let mut emulator = Self { child, directory, complaints };
+        emulator.await_first_words();
+        Ok(emulator)
+    }
+
+    /// Waits until the firmware has logged something: what is sent before its port is on is lost, as on hardware.
+    ///
+    /// An image that logs nothing is given a second.
+    fn await_first_words(&mut self) {
+        let log = self.directory.join(LOG);
+        let until = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < until && std::fs::metadata(&log).map_or(0, |file| file.len()) == 0 {
+            if self.wait(Duration::ZERO).is_some() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn start(board: &BoardImage, directory: &Path, load: bool) -> Result<Child, LinkError> {
