@@ -11,6 +11,7 @@ mod floats;
 mod function;
 mod moves;
 mod pool;
+mod scratch;
 
 use crate::arith::{Round, requantize, requantize_i8};
 use crate::model::{Act, AddOp, ConvOp, CpuOp, Deployable, PoolOp, TensorDesc, TensorId};
@@ -22,6 +23,7 @@ pub use elementwise::{add, requantize_all};
 pub use float::{softmax, softmax_i8};
 pub use moves::{pad, upsample};
 pub use pool::pool;
+pub use scratch::scratch_bytes;
 
 /// Largest number of operands of an element-wise sum.
 pub const MAX_OPERANDS: usize = 8;

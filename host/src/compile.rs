@@ -13,6 +13,7 @@ mod dpu;
 mod floats;
 mod fold;
 mod hazard;
+pub mod instructions;
 mod join;
 mod lower;
 pub mod pack;
