@@ -97,6 +97,7 @@ impl<'a> Biases<'a> {
     }
 
     /// The biases of `count` channels from `first` on, if there are any.
+    #[cfg(dsp)]
     pub(super) fn bytes(self, first: usize, count: usize) -> Option<&'a [u8]> {
         self.0.get(4 * first..4 * (first + count))
     }
