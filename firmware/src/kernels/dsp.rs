@@ -79,12 +79,14 @@ fn max_bytes(a: u32, b: u32) -> u32 {
 enum Range {
     I8,
     U7,
+    Leak,
     Other,
 }
 
 impl Range {
     fn of(clamp: Clamp) -> Self {
         match (clamp.low, clamp.high) {
+            _ if clamp.leak => Self::Leak,
             (-128, 127) => Self::I8,
             (0, 127) => Self::U7,
             _ => Self::Other,
@@ -95,9 +97,10 @@ impl Range {
 /// [`Clamp::of`]: the addition of the rounding bit can only overflow upwards, where saturation gives the same.
 #[inline(always)]
 fn finish(sum: i32, clamp: Clamp, range: Range) -> u8 {
-    let rounded = add_saturated((sum >> (clamp.shift & 31)) as u32, 1);
+    let shifted = if let Range::Leak = range { clamp.leaked(sum) } else { sum >> (clamp.shift & 31) };
+    let rounded = add_saturated(shifted as u32, 1);
     match range {
-        Range::I8 => half_to_i8(rounded) as u8,
+        Range::I8 | Range::Leak => half_to_i8(rounded) as u8,
         Range::U7 => half_to_u7(rounded) as u8,
         Range::Other => (half_to_i8(rounded) as i32).clamp(clamp.low, clamp.high) as u8,
     }
@@ -111,6 +114,7 @@ fn finish_four([a, b, c, d]: [i32; 4], clamp: Clamp, range: Range) -> [u8; 4] {
     match range {
         Range::I8 => each(Range::I8),
         Range::U7 => each(Range::U7),
+        Range::Leak => each(Range::Leak),
         Range::Other => each(Range::Other),
     }
 }
@@ -303,6 +307,7 @@ fn store(sums: &[[i32; 4]], filters: &Filters<'_>, f: usize, outputs: [&mut [u8]
         Finish::Clamp(clamp) => match Range::of(clamp) {
             Range::I8 => store_with(sums, outputs, |sum| finish(sum, clamp, Range::I8)),
             Range::U7 => store_with(sums, outputs, |sum| finish(sum, clamp, Range::U7)),
+            Range::Leak => store_with(sums, outputs, |sum| finish(sum, clamp, Range::Leak)),
             Range::Other => store_with(sums, outputs, |sum| finish(sum, clamp, Range::Other)),
         },
         Finish::General(general) => {
@@ -629,7 +634,7 @@ impl Unit for Dsp {
             let bytes = match range {
                 Range::I8 => [to_i8(p) as u8, to_i8(q) as u8, to_i8(r) as u8, to_i8(s) as u8],
                 Range::U7 => [to_u7(p) as u8, to_u7(q) as u8, to_u7(r) as u8, to_u7(s) as u8],
-                Range::Other => [other(p), other(q), other(r), other(s)],
+                Range::Leak | Range::Other => [other(p), other(q), other(r), other(s)],
             };
             // SAFETY: as above.
             unsafe { y.add(4 * i).cast::<[u8; 4]>().write(bytes) };

@@ -101,6 +101,7 @@ fn product<const P: usize>(columns: [&[u8]; P], filters: &Filters<'_>, mut outpu
 #[inline(always)]
 fn finish(sums: [int32x4_t; 2], how: Finish, biases: Biases<'_>, channel: usize) -> [u8; LANES] {
     match how {
+        Finish::Clamp(clamp) if clamp.leak => store_sums(sums).map(|sum| clamp.of(sum) as u8),
         Finish::Clamp(clamp) => round(sums, clamp),
         Finish::General(general) => {
             let mut f = channel;

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use nalgebra::{DMatrix, DVector};
 use serde_json::{Value, json};
-use shiftwise::compile::instructions::{instructions, work};
+use shiftwise::compile::instructions::work;
 use shiftwise::compile::{self, CpuOptions};
 use shiftwise::link::image::{BoardImage, board, build};
 use shiftwise::link::{BoardSpec, Report, run_on_board};
@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Prices of processors that were not asked stay.
     let mut prices: BTreeMap<String, Value> = serde_json::from_slice(&std::fs::read(&path)?)?;
     prices.extend(all.iter().map(|(board, _, runs)| (cpu(board).to_string(), json!(fit(runs)))));
-    let page = page(&all);
+    let page = page(&all, &prices);
     print!("{page}");
     if write {
         std::fs::write(root.join("firmware/MEASURED.md"), &page)?;
@@ -198,7 +198,7 @@ fn solve(samples: &[(Vec<f64>, f64)]) -> Vec<f64> {
     }
 }
 
-fn page(all: &[(&BoardImage, u64, Vec<Run>)]) -> String {
+fn page(all: &[(&BoardImage, u64, Vec<Run>)], prices: &BTreeMap<String, Value>) -> String {
     let mut out = String::new();
     let text = &mut out;
     let _ = writeln!(
@@ -236,7 +236,13 @@ fn page(all: &[(&BoardImage, u64, Vec<Run>)]) -> String {
     let codes: Vec<String> = all.iter().map(|(board, code, _)| format!("{} {}", board.name, spaced(*code))).collect();
     let _ = writeln!(text, "\nImages, bytes of code and constants: {}.", codes.join(", "));
     let Some((board, _, runs)) = all.first() else { return out };
-    let cpu = cpu(board);
+    let prices = prices.get(cpu(board));
+    // As `shiftwise::compile::instructions` does it, with the new prices.
+    let formula = |model: &Deployable<'_>, op: &CpuOp<'_>| -> Option<f64> {
+        let work = work(model, op)?;
+        let prices: Vec<f64> = prices?.get(work.kind)?.as_array()?.iter().filter_map(Value::as_f64).collect();
+        Some(prices.iter().zip(&work.units).map(|(price, n)| price * n).sum())
+    };
     for run in runs {
         let _ = writeln!(text, "\n## {} on {}\n", run.name, board.name);
         let _ = writeln!(text, "| layer | shape | instructions | a product | CMSIS-NN | ratio | formula |");
@@ -252,8 +258,8 @@ fn page(all: &[(&BoardImage, u64, Vec<Run>)]) -> String {
             let peer = row.peer.map_or((String::new(), String::new()), |peer| {
                 (spaced(peer), format!("{:.2}", row.instructions as f64 / peer as f64))
             });
-            let estimate = instructions(&model, op, cpu)
-                .map_or(String::new(), |n| format!("{:+.0} %", (n as f64 / row.instructions as f64 - 1.0) * 100.0));
+            let estimate = formula(&model, op)
+                .map_or(String::new(), |n| format!("{:+.0} %", (n / row.instructions as f64 - 1.0) * 100.0));
             let _ = writeln!(
                 text,
                 "| {} | {} | {} | {each} | {} | {} | {estimate} |",
