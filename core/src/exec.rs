@@ -13,12 +13,14 @@ mod older;
 #[cfg(test)]
 mod tests;
 
+use core::num::{NonZeroU32, NonZeroU64};
+
 use crate::arith::{Round, requantize, requantize_i8};
 use crate::isa::codec::{self, program};
 use crate::isa::{Activation, AluInit, ConvInit, DwInit, ElewInit, Engine, Inst, Kind, Load, PoolInit, Save};
 use crate::model::{DpuJob, Region};
 use crate::run::{Dpu, Memory};
-use crate::target::{BankKind, Target};
+use crate::target::{BankGroup, BankKind, Target};
 
 pub use fault::{ExecError, Fault};
 pub use older::{dpt_wise_as_alu, pool_as_alu, pool_factor};
@@ -130,7 +132,7 @@ impl<'a> Machine<'a> {
         let byte = (u64::from(to) - u64::from(save.ddr_addr) - u64::from(pixel) * u64::from(save.jump_write)) as u32;
         let address = u64::from(save.bank_addr) + u64::from(pixel) * u64::from(save.jump_read);
         let address = bank.wrapped(address + u64::from(byte / bank.width), 1).ok()?;
-        Some(bank.offset + (address * bank.width + byte % bank.width) as usize)
+        Some(bank.offset + (address * bank.width.get() + byte % bank.width) as usize)
     }
 
     /// Forgets what initialisations set; a job starts like this.
@@ -238,7 +240,7 @@ impl<'a> Machine<'a> {
         }
         let region = region(i.reg_id)?;
         let bank = self.bank(i.bank_id)?;
-        let entries = i.channel.div_ceil(bank.width);
+        let entries = i.channel.div_ceil(bank.width.get());
         let pixels = i.pad_start + i.length + i.pad_end;
         bank.holds((pixels - 1) * i.jump_write + entries)?;
         for pixel in 0..pixels {
@@ -275,7 +277,7 @@ impl<'a> Machine<'a> {
             return Err(Fault::Register { reg_id: i.reg_id });
         }
         let bank = self.feature_bank(i.bank_id)?;
-        let entries = i.channel.div_ceil(bank.width);
+        let entries = i.channel.div_ceil(bank.width.get());
         for pixel in 0..i.length {
             let address = u64::from(i.bank_addr) + u64::from(pixel) * u64::from(i.jump_read);
             let start = bank.wrapped(address, entries)?;
@@ -306,13 +308,8 @@ impl<'a> Machine<'a> {
     }
 
     fn bank(&self, id: u32) -> Result<Place, Fault> {
-        let bank = self.target.bank(id).ok_or(Fault::Bank { bank: id })?;
-        Ok(Place {
-            offset: bank.offset,
-            depth: bank.group.depth,
-            width: bank.group.width.into(),
-            wraps: bank.group.kind == BankKind::Feature,
-        })
+        let bank = self.target.bank(id);
+        bank.and_then(|bank| Place::new(bank.group, bank.offset)).ok_or(Fault::Bank { bank: id })
     }
 
     fn feature_bank(&self, id: u32) -> Result<Place, Fault> {
@@ -321,8 +318,9 @@ impl<'a> Machine<'a> {
 
     /// A bank of weights or biases of which `entries` addresses from `address` on are used.
     fn parameters(&self, kind: BankKind, address: u32, entries: u32) -> Result<Place, Fault> {
-        let (group, offset) = self.target.group(kind).ok_or(Fault::Bank { bank: u32::MAX })?;
-        let place = Place { offset, depth: group.depth, width: group.width.into(), wraps: false };
+        let group = self.target.group(kind);
+        let place = group.and_then(|(group, offset)| Place::new(group, offset));
+        let place = place.ok_or(Fault::Bank { bank: u32::MAX })?;
         place.wrapped(address.into(), entries)?;
         Ok(place)
     }
@@ -336,7 +334,7 @@ impl<'a> Machine<'a> {
             place: self.bank(id)?,
             group_offset: bank.offset - usize::from(bank.index) * bank_bytes,
             bank_bytes,
-            count: bank.group.count.into(),
+            count: NonZeroU32::new(bank.group.count.into()).ok_or(Fault::Bank { bank: id })?,
             index: bank.index.into(),
         })
     }
@@ -371,32 +369,39 @@ fn region(reg_id: u32) -> Result<Region, Fault> {
 #[derive(Clone, Copy, Debug)]
 struct Place {
     offset: usize,
-    depth: u32,
-    width: u32,
+    depth: NonZeroU32,
+    width: NonZeroU32,
     wraps: bool,
 }
 
 impl Place {
+    /// The bank of a group that starts at byte `offset`; `None` for one without bytes.
+    fn new(group: &BankGroup, offset: usize) -> Option<Self> {
+        let (depth, width) = (NonZeroU32::new(group.depth)?, NonZeroU32::new(group.width.into())?);
+        Some(Self { offset, depth, width, wraps: group.kind == BankKind::Feature })
+    }
+
     /// `address` brought into the bank; an error if it has to be and the bank does not wrap.
     fn wrapped(&self, address: u64, entries: u32) -> Result<u32, Fault> {
-        let depth = u64::from(self.depth);
-        let past = if self.wraps { u64::from(entries) > depth } else { address + u64::from(entries) > depth };
-        if past {
+        let depth = NonZeroU64::from(self.depth);
+        let end = if self.wraps { u64::from(entries) } else { address + u64::from(entries) };
+        if end > depth.get() {
             let address = (address + u64::from(entries)).min(u32::MAX.into()) as u32;
-            return Err(Fault::Address { address, depth: self.depth });
+            return Err(Fault::Address { address, depth: self.depth.get() });
         }
         Ok((address % depth) as u32)
     }
 
     /// An error if `entries` addresses in a row are more than the bank has, so that the last would overwrite the first.
     fn holds(&self, entries: u32) -> Result<(), Fault> {
-        if entries > self.depth { Err(Fault::Address { address: entries, depth: self.depth }) } else { Ok(()) }
+        let depth = self.depth.get();
+        if entries > depth { Err(Fault::Address { address: entries, depth }) } else { Ok(()) }
     }
 
     /// The bytes of `entries` consecutive addresses: one piece, or two around the end of the bank.
     fn pieces(&self, start: u32, entries: u32) -> impl Iterator<Item = (usize, usize)> {
-        let first = entries.min(self.depth - start);
-        let width = self.width as usize;
+        let first = entries.min(self.depth.get() - start);
+        let width = self.width.get() as usize;
         let piece = |start: u32, n: u32, offset: usize| (offset + start as usize * width, n as usize * width);
         let second = entries - first;
         [piece(start, first, self.offset), piece(0, second, self.offset)].into_iter().filter(|(_, len)| *len > 0)
@@ -409,7 +414,7 @@ struct Rows {
     place: Place,
     group_offset: usize,
     bank_bytes: usize,
-    count: u32,
+    count: NonZeroU32,
     index: u32,
 }
 
@@ -428,7 +433,7 @@ struct Window {
     rows: Rows,
     addresses: [u32; 4],
     kernel: [u32; 2],
-    stride: [u32; 2],
+    stride: [NonZeroU32; 2],
     /// First row and column that count.
     first: [u32; 2],
     /// Last row and column that count.
@@ -449,7 +454,7 @@ impl Window {
 
     /// The taps of output `out` along `axis` (0 rows, 1 columns) that count.
     fn taps(&self, axis: usize, out: u32) -> core::ops::Range<u32> {
-        let origin = out * self.stride[axis];
+        let origin = out * self.stride[axis].get();
         let end = (self.last[axis] + 1).saturating_sub(origin).min(self.kernel[axis]);
         self.first[axis].saturating_sub(origin).min(end)..end
     }
@@ -460,7 +465,7 @@ impl Window {
 struct Output {
     rows: Rows,
     address: u32,
-    packing: u32,
+    packing: NonZeroU32,
     packed_at: u32,
     jump: u32,
     jump_row: u32,
@@ -516,7 +521,8 @@ impl Finish {
         let acc = match self.activation {
             Activation::None => acc,
             Activation::Relu => acc.max(0),
-            Activation::Relu6 { .. } => acc.clamp(0, self.limit),
+            // Not `clamp`, which has to refuse limits below 0.
+            Activation::Relu6 { .. } => acc.max(0).min(self.limit),
             Activation::LeakyRelu if acc < 0 => {
                 let exact = i64::from(acc) * 26;
                 return Ok(requantize(exact, self.shift as i32 + 8, Round::HalfUp, 8, true) as u8);
@@ -534,6 +540,11 @@ fn shifted_bias(bias: u8, shift: u32) -> Result<i64, Fault> {
         return Err(Fault::Accumulator { value: if bias > 0 { i64::MAX } else { i64::MIN } });
     }
     Ok(bias << shift.min(32))
+}
+
+/// A stride or packing, which [`Machine::cost`] has found to be encodable and so not 0.
+fn positive(field: &'static str, value: u32) -> Result<NonZeroU32, Fault> {
+    NonZeroU32::new(value).ok_or(Fault::Unsupported { field, value })
 }
 
 fn at_most(field: &'static str, value: u32, max: u32) -> Result<(), Fault> {

@@ -1,6 +1,6 @@
 //! Running a deployable: steps in order, DPU jobs through a device, other layers on the CPU.
 
-use crate::cpu;
+use crate::cpu::{self, Kernels, Spec};
 use crate::model::{Deployable, DpuJob, Region, Step, TensorDesc, TensorId};
 
 /// The four regions, as the caller's slices.
@@ -49,35 +49,49 @@ impl Memory<'_> {
         self.write(t.place.region, t.place.offset as usize, t.bytes() as usize)
     }
 
+    /// The writable bytes of `output`, and all other memory to read meanwhile; `None` if the tensor lies outside.
+    pub fn split(&mut self, output: &TensorDesc<'_>) -> Option<(&mut [u8], Rest<'_>)> {
+        let Memory { constants, workspace, inputs, outputs } = self;
+        let (region, start) = (output.place.region, output.place.offset as usize);
+        let (whole, mut parts): (&mut [u8], [&[u8]; 4]) = match region {
+            Region::Constants => return None,
+            Region::Workspace => (workspace, [constants, &[], inputs, outputs]),
+            Region::Inputs => (inputs, [constants, workspace, &[], outputs]),
+            Region::Outputs => (outputs, [constants, workspace, inputs, &[]]),
+        };
+        let (before, rest) = whole.split_at_mut_checked(start)?;
+        let (bytes, after) = rest.split_at_mut_checked(output.bytes() as usize)?;
+        *parts.get_mut(region as usize)? = before;
+        Some((bytes, Rest { parts, region, start: start + output.bytes() as usize, after }))
+    }
+
     /// An input tensor to read and an output tensor to write at once; `None` if they overlap or lie outside.
     pub fn pair(&mut self, input: &TensorDesc<'_>, output: &TensorDesc<'_>) -> Option<(&[u8], &mut [u8])> {
-        let range = |t: &TensorDesc<'_>| {
-            let start = t.place.offset as usize;
-            start..start.saturating_add(t.bytes() as usize)
+        let (to, rest) = self.split(output)?;
+        Some((rest.tensor(input)?, to))
+    }
+}
+
+/// All memory but the bytes of one tensor, see [`Memory::split`].
+#[derive(Clone, Copy, Debug)]
+pub struct Rest<'a> {
+    /// Each region from its beginning; `region` ends where the tensor begins.
+    parts: [&'a [u8]; 4],
+    region: Region,
+    /// `region` from `start`, the tensor's end.
+    after: &'a [u8],
+    start: usize,
+}
+
+impl<'a> Rest<'a> {
+    /// The bytes of a tensor; `None` if it lies outside or overlaps the one that is left out.
+    pub fn tensor(&self, t: &TensorDesc<'_>) -> Option<&'a [u8]> {
+        let (region, offset, len) = (t.place.region, t.place.offset as usize, t.bytes() as usize);
+        let (part, from) = match offset.checked_sub(self.start) {
+            Some(from) if region == self.region => (self.after, from),
+            _ => (*self.parts.get(region as usize)?, offset),
         };
-        if input.place.region == output.place.region {
-            let bytes = match input.place.region {
-                Region::Constants => return None,
-                Region::Workspace => &mut *self.workspace,
-                Region::Inputs => &mut *self.inputs,
-                Region::Outputs => &mut *self.outputs,
-            };
-            let [a, b] = bytes.get_disjoint_mut([range(input), range(output)]).ok()?;
-            return Some((a, b));
-        }
-        let (from, to): (&[u8], &mut [u8]) = match (input.place.region, output.place.region) {
-            (_, Region::Constants) => return None,
-            (Region::Constants, Region::Workspace) => (self.constants, self.workspace),
-            (Region::Constants, Region::Inputs) => (self.constants, self.inputs),
-            (Region::Constants, Region::Outputs) => (self.constants, self.outputs),
-            (Region::Workspace, Region::Inputs) => (self.workspace, self.inputs),
-            (Region::Workspace, _) => (self.workspace, self.outputs),
-            (Region::Inputs, Region::Workspace) => (self.inputs, self.workspace),
-            (Region::Inputs, _) => (self.inputs, self.outputs),
-            (Region::Outputs, Region::Inputs) => (self.outputs, self.inputs),
-            (Region::Outputs, _) => (self.outputs, self.workspace),
-        };
-        Some((from.get(range(input))?, to.get_mut(range(output))?))
+        part.get(from..from.checked_add(len)?)
     }
 }
 
@@ -169,12 +183,23 @@ impl<E: core::fmt::Display> core::fmt::Display for RunError<E> {
 
 impl<E: core::fmt::Debug + core::fmt::Display> core::error::Error for RunError<E> {}
 
-/// Runs every step of `deployable` on `memory`, whose inputs are in place.
-///
-/// `memory.constants` may be the deployable's own section. The observer sees inputs first, then each step's tensors.
+/// [`run_with`] the kernels that define what a layer computes.
 pub fn run<D: Dpu>(
     deployable: &Deployable<'_>,
     dpu: &mut D,
+    memory: &mut Memory<'_>,
+    observer: &mut impl Observer,
+) -> Result<(), RunError<D::Error>> {
+    run_with(deployable, dpu, &mut Spec, memory, observer)
+}
+
+/// Runs every step of `deployable` on `memory`, whose inputs are in place: DPU jobs on `dpu`, CPU layers by `kernels`.
+///
+/// `memory.constants` may be the deployable's own section. The observer sees inputs first, then each step's tensors.
+pub fn run_with<D: Dpu>(
+    deployable: &Deployable<'_>,
+    dpu: &mut D,
+    kernels: &mut impl Kernels,
     memory: &mut Memory<'_>,
     observer: &mut impl Observer,
 ) -> Result<(), RunError<D::Error>> {
@@ -207,7 +232,7 @@ pub fn run<D: Dpu>(
                 job.outputs.iter().for_each(|id| show(id, memory, observer));
             }
             Step::Cpu(op) => {
-                cpu::execute(deployable, op, memory).ok_or(RunError::Layout { step: index })?;
+                cpu::execute(deployable, op, kernels, memory).ok_or(RunError::Layout { step: index })?;
                 if op.completes() {
                     show(op.output(), memory, observer);
                 }

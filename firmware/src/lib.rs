@@ -4,8 +4,9 @@
 //! the deployable and the network's memory are slices, the DPU is a [`shiftwise_core::run::Dpu`]. Nothing allocates and
 //! nothing panics. `main.rs` is the image for one board; start-up and registers live in `board/`.
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod kernels;
 pub mod port;
 pub mod session;

@@ -7,9 +7,10 @@ use heapless::String;
 use shiftwise_core::exec::{MAX_LANES, Machine};
 use shiftwise_core::link::{CHUNK, Fault, Report, Request, Response, VERSION};
 use shiftwise_core::model::{Deployable, ParseError, Region, Role, Step, TensorDesc, TensorId, crc32};
-use shiftwise_core::run::{Dpu, Memory, Observer, RunError, run};
+use shiftwise_core::run::{Dpu, Memory, Observer, RunError, run_with};
 use shiftwise_core::target::Target;
 
+use crate::kernels::Fast;
 use crate::port::{Inbox, Outbox};
 
 /// Alignment of the regions inside the arena.
@@ -145,7 +146,7 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
                 }
             };
             self.out.board.event(Event::Loaded(bytes));
-            let Some(memory) = split(self.arena, &deployable) else {
+            let Some((memory, scratch)) = split(self.arena, &deployable) else {
                 continue;
             };
             let wanted = soft.filter(|target| target.fingerprint == deployable.fingerprint());
@@ -154,7 +155,7 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
                 Some(machine) => Device::Soft(machine),
                 None => Device::Own(&mut self.dpu),
             };
-            let mut ready = Ready { deployable, memory, out: &mut self.out, device };
+            let mut ready = Ready { deployable, memory, scratch, out: &mut self.out, device };
             match ready.serve(&mut self.inbox, sequence)? {
                 Next::Load => self.soft = None,
                 Next::Stop => return Ok(()),
@@ -254,12 +255,12 @@ fn accept<'a>(
 }
 
 /// The regions in the arena; `None` only for a deployable that [`accept`] refuses.
-fn split<'a>(arena: &'a mut [u8], deployable: &Deployable<'a>) -> Option<Memory<'a>> {
+fn split<'a>(arena: &'a mut [u8], deployable: &Deployable<'a>) -> Option<(Memory<'a>, &'a mut [u8])> {
     let [workspace, inputs, outputs] = region_sizes(deployable).map(|n| n as usize);
     let (workspace, rest) = cut(arena, workspace)?;
     let (inputs, rest) = cut(rest, inputs)?;
-    let (outputs, _) = cut(rest, outputs)?;
-    Some(Memory { constants: deployable.constants(), workspace, inputs, outputs })
+    let (outputs, scratch) = cut(rest, outputs)?;
+    Some((Memory { constants: deployable.constants(), workspace, inputs, outputs }, scratch))
 }
 
 fn cut(bytes: &mut [u8], len: usize) -> Option<(&mut [u8], &mut [u8])> {
@@ -271,6 +272,8 @@ fn cut(bytes: &mut [u8], len: usize) -> Option<(&mut [u8], &mut [u8])> {
 struct Ready<'a, 's, 't, W, D, B> {
     deployable: Deployable<'a>,
     memory: Memory<'a>,
+    /// What the arena has left, for the kernels.
+    scratch: &'a mut [u8],
     out: &'s mut Answers<W, B>,
     device: Device<'s, 't, D>,
 }
@@ -338,10 +341,15 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W,
     fn run(&mut self, sequence: u8, report: Report) -> Result<(), W::Error> {
         let mut reporter = Reporter { out: self.out, sequence, report, sent: 0, open: None, broken: Ok(()) };
         let (model, memory) = (&self.deployable, &mut self.memory);
+        let mut kernels = Fast::new(self.scratch);
         let mut text = String::new();
         let result = match &mut self.device {
-            Device::Own(dpu) => run(model, *dpu, memory, &mut reporter).map_err(|e| fault_of(e, &mut text)),
-            Device::Soft(machine) => run(model, *machine, memory, &mut reporter).map_err(|e| fault_of(e, &mut text)),
+            Device::Own(dpu) => {
+                run_with(model, *dpu, &mut kernels, memory, &mut reporter).map_err(|e| fault_of(e, &mut text))
+            }
+            Device::Soft(machine) => {
+                run_with(model, *machine, &mut kernels, memory, &mut reporter).map_err(|e| fault_of(e, &mut text))
+            }
         };
         reporter.close();
         let Reporter { sent: messages, broken, .. } = reporter;

@@ -1,6 +1,6 @@
 //! ALU: depthwise convolution, pooling and hard sigmoid, lane by lane.
 
-use super::{Fault, Finish, MAX_LANES, Machine, Output, Window, at_most, shifted_bias};
+use super::{Fault, Finish, MAX_LANES, Machine, Output, Window, at_most, positive, shifted_bias};
 use crate::isa::{Alu, AluInit, Kind, alu_mode};
 use crate::target::BankKind;
 
@@ -16,7 +16,7 @@ impl Machine<'_> {
             return Err(Fault::Unsupported { field: "kernel_d", value: i.kernel_d });
         }
         let (window, output) = self.alu_maps(i, init)?;
-        let width = window.rows.place.width;
+        let width = window.rows.place.width.get();
         at_most("channel_offset", init.channel_offset, width - 1)?;
         let kernel = Lanes::new(self, i, init)?;
         let finish = Finish::new(init.act_type, init.shift_cut, kernel.extra())?;
@@ -48,7 +48,7 @@ impl Machine<'_> {
             rows: self.rows(i.bank_id_in)?,
             addresses: [i.bank_addr_in, i.bank_addr_in_1, i.bank_addr_in_2, i.bank_addr_in_3],
             kernel: [init.kernel_h, init.kernel_w],
-            stride: [init.stride_h, init.stride_w],
+            stride: [positive("stride_h", init.stride_h)?, positive("stride_w", init.stride_w)?],
             first: [i.pad_top, i.pad_left],
             last: [
                 last(i.valid_pixel_parallel, init.stride_h, i.pad_bottom),
@@ -61,7 +61,7 @@ impl Machine<'_> {
         let output = Output {
             rows: self.rows(i.bank_id_out)?,
             address: i.bank_addr_out,
-            packing: init.stride_out,
+            packing: positive("stride_out", init.stride_out)?,
             packed_at: init.stride_offset_out,
             jump: init.jump_write,
             jump_row: init.jump_write_endl,
@@ -87,12 +87,12 @@ impl Lanes {
                 let weights = machine.parameters(BankKind::DepthwiseWeights, i.bank_addr_weights, entries)?;
                 let bias = if mode == alu_mode::DWCONV {
                     let bias = machine.parameters(BankKind::Bias, i.bank_addr_bias, init.channel_group)?;
-                    Some(bias.offset + (i.bank_addr_bias * bias.width) as usize)
+                    Some(bias.offset + (i.bank_addr_bias * bias.width.get()) as usize)
                 } else {
                     None
                 };
                 Self::Depthwise {
-                    weights: weights.offset + (i.bank_addr_weights * weights.width) as usize,
+                    weights: weights.offset + (i.bank_addr_weights * weights.width.get()) as usize,
                     jump: init.jump_read_weights,
                     bias,
                     shift_bias: init.shift_bias,
@@ -126,12 +126,12 @@ impl Lanes {
     ) -> Result<(), Fault> {
         let start = if let Self::Max = self { i32::MIN } else { 0 };
         let mut acc = [start; MAX_LANES];
-        let (acc, _) = acc.split_at_mut(used);
-        let width = window.rows.place.width;
+        let acc = acc.get_mut(..used).unwrap_or_default();
+        let width = window.rows.place.width.get();
         for ky in window.taps(0, r) {
-            let (place, address) = window.row(r * window.stride[0] + ky)?;
+            let (place, address) = window.row(r * window.stride[0].get() + ky)?;
             for kx in window.taps(1, x) {
-                let pixel = x * window.stride[1] + kx;
+                let pixel = x * window.stride[1].get() + kx;
                 let address = u64::from(address) + u64::from(pixel) * u64::from(window.jump) + u64::from(g);
                 let at = place.offset + (place.wrapped(address, 1)? * width) as usize;
                 let input = machine.banks.get(at..at + used).unwrap_or(&[]);

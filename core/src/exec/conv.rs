@@ -1,6 +1,6 @@
 //! CONV: dense convolution of one output group.
 
-use super::{Fault, Finish, Machine, Output, Place, Window, at_most, shifted_bias};
+use super::{Fault, Finish, Machine, Output, Place, Window, at_most, positive, shifted_bias};
 use crate::isa::{Conv, ConvInit, Kind};
 use crate::target::BankKind;
 
@@ -31,11 +31,11 @@ impl Machine<'_> {
         at_most("kernel_h", init.kernel_h, 16)?;
         at_most("kernel_w", init.kernel_w, 16)?;
         let (window, output) = self.conv_maps(i, &init)?;
-        at_most("channel_offset", i.channel_offset, window.rows.place.width - 1)?;
+        at_most("channel_offset", i.channel_offset, window.rows.place.width.get() - 1)?;
         let taps = init.kernel_h * init.kernel_w;
         let entries = taps * i.channel_group;
         let weights = self.parameters(BankKind::ConvWeights, i.bank_addr_weights, entries)?;
-        let bias = self.parameters(BankKind::Bias, i.bank_addr_bias, lanes.div_ceil(weights.width))?;
+        let bias = self.parameters(BankKind::Bias, i.bank_addr_bias, lanes.div_ceil(weights.width.get()))?;
         let finish = Finish::new(init.act_type, init.shift_cut, 1)?;
         output.rows.place.holds((i.length - 1) * output.jump + 1)?;
 
@@ -59,7 +59,7 @@ impl Machine<'_> {
                     let bias = self.byte(&bias, i.bank_addr_bias, lane)?;
                     let bias = shifted_bias(bias, init.shift_bias)?;
                     let first = self.lane_weights(&weights, lane, i.bank_addr_weights);
-                    let own = self.banks.get(first..first + (entries * weights.width) as usize);
+                    let own = self.banks.get(first..first + (entries * weights.width.get()) as usize);
                     let own = own.ok_or(Fault::Bank { bank: lane })?;
                     let mut sums = [0i64; COLUMNS];
                     let mut start = 0;
@@ -71,7 +71,7 @@ impl Machine<'_> {
                     }
                     for (x, sum) in (column..).zip(sums.iter().take(ends.len())) {
                         let address = (out_address + x * output.jump) % out.depth;
-                        let at = out.offset + (address * out.width + lane) as usize;
+                        let at = out.offset + (address * out.width.get() + lane) as usize;
                         *self.banks.get_mut(at).ok_or(Fault::Bank { bank: i.bank_id_out })? = finish.apply(*sum)?;
                         self.note(at, *sum, finish.shift as i32);
                     }
@@ -92,7 +92,7 @@ impl Machine<'_> {
             rows: self.rows(i.bank_id_in)?,
             addresses: [i.bank_addr_in, i.bank_addr_in_1, i.bank_addr_in_2, i.bank_addr_in_3],
             kernel: [init.kernel_h, init.kernel_w],
-            stride: [init.stride_h, init.stride_w],
+            stride: [positive("stride_h", init.stride_h)?, positive("stride_w", init.stride_w)?],
             first: [i.pad_top, i.pad_left],
             last: [
                 last(init.valid_pixel_parallel, init.stride_h, i.pad_bottom),
@@ -105,7 +105,7 @@ impl Machine<'_> {
         let output = Output {
             rows: self.rows(i.bank_id_out)?,
             address: i.bank_addr_out,
-            packing: init.stride_out,
+            packing: positive("stride_out", init.stride_out)?,
             packed_at: init.stride_offset_out,
             jump: init.jump_write,
             jump_row: init.jump_write_endl,
@@ -114,13 +114,13 @@ impl Machine<'_> {
     }
 
     fn lane_weights(&self, weights: &Place, lane: u32, address: u32) -> usize {
-        let bank = (weights.depth * weights.width) as usize;
-        weights.offset + lane as usize * bank + (address * weights.width) as usize
+        let bank = (weights.depth.get() * weights.width.get()) as usize;
+        weights.offset + lane as usize * bank + (address * weights.width.get()) as usize
     }
 
     pub(super) fn byte(&self, place: &Place, address: u32, lane: u32) -> Result<u8, Fault> {
-        let at = place.offset + (address * place.width + lane) as usize;
-        self.banks.get(at).copied().ok_or(Fault::Address { address, depth: place.depth })
+        let at = place.offset + (address * place.width.get() + lane) as usize;
+        self.banks.get(at).copied().ok_or(Fault::Address { address, depth: place.depth.get() })
     }
 
     /// Sum of products of one segment. No overflow: at most `depth` addresses of products below 2^14 + 1.
@@ -143,19 +143,19 @@ fn dot(x: &[u8], w: &[u8]) -> i32 {
 /// Appends the segments of output row `r`, column `x`; false if they did not fit.
 fn gather(window: &Window, i: &Conv, r: u32, x: u32, out: &mut Segments) -> Result<bool, Fault> {
     let groups = i.channel_group;
-    let width = window.rows.place.width;
+    let width = window.rows.place.width.get();
     let used = groups * width - i.channel_offset;
     let columns = window.taps(1, x);
     for ky in window.taps(0, r) {
-        let (place, address) = window.row(r * window.stride[0] + ky)?;
+        let (place, address) = window.row(r * window.stride[0].get() + ky)?;
         if columns.is_empty() {
             continue;
         }
         // Pixels that lie one behind the other, without unused lanes between, are one run.
         let run = if window.jump == groups && i.channel_offset == 0 { columns.len() as u32 } else { 1 };
         let bytes = if run > 1 { run * groups * width } else { used };
-        for kx in columns.clone().step_by(run as usize) {
-            let pixel = x * window.stride[1] + kx;
+        for kx in columns.clone().step_by(run.max(1) as usize) {
+            let pixel = x * window.stride[1].get() + kx;
             let start = place.wrapped(u64::from(address) + u64::from(pixel) * u64::from(window.jump), run * groups)?;
             let mut weight = (ky * window.kernel[1] + kx) * groups * width;
             let mut rest = bytes;

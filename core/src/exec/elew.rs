@@ -22,7 +22,7 @@ impl Machine<'_> {
         at_most("num", i.num, operands.len() as u32)?;
         let output = self.rows(i.bank_id_out)?;
         output.place.holds((i.length - 1) * i.jump_write + i.channel_group)?;
-        let width = output.place.width;
+        let width = output.place.width.get();
         for r in 0..i.valid_pixel_parallel {
             for x in 0..i.length {
                 for g in 0..i.channel_group {
@@ -56,5 +56,5 @@ impl Machine<'_> {
 fn entry(rows: &Rows, banks: u32, address: u32, jump_row: u32, offset: u32) -> usize {
     let (place, crossed) = rows.at(banks);
     let address = (address + crossed * jump_row + offset) % place.depth;
-    place.offset + (address * place.width) as usize
+    place.offset + (address * place.width.get()) as usize
 }

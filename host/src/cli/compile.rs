@@ -114,9 +114,7 @@ pub(super) fn device(name: &str) -> Result<Device, Error> {
 /// A board's DPU; `None` if it has none.
 pub(super) fn board_device(name: &str) -> Result<Option<Device>, Error> {
     let plain = name.strip_prefix("qemu:").unwrap_or(name);
-    let board = shiftwise_targets::find_board(plain)
-        .or_else(|e| shiftwise_targets::find_board(&format!("qemu-{plain}")).map_err(|_| e))
-        .map_err(|e| Error::Target(e.to_string()))?;
+    let board = shiftwise_targets::find_board(plain).map_err(|e| Error::Target(e.to_string()))?;
     let on_board = |dpu: &String| {
         let (clock_mhz, cores, ddr_mb_per_s) = (board.clock_mhz, board.cores, board.ddr_mb_per_s);
         Ok(Device { clock_mhz, cores, ddr_mb_per_s, ..device(dpu)? })
