@@ -1,6 +1,6 @@
 //! Target `cpu`: every op is a CPU step; memory is planned to be as small as possible.
 
-use shiftwise_core::cpu::MAX_OPERANDS;
+use shiftwise_core::cpu::{MAX_OPERANDS, Rows};
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::{
     Act, ConvOp, CpuOp, MultiplyOp, PReluOp, PadOp, PermuteOp, PoolKind, PoolOp, SoftmaxOp, TensorId, UpSampleOp,
@@ -28,19 +28,24 @@ pub struct CpuOptions {
 ///
 /// Errors: [`Error::Compile`], naming the layer, where a dimension or an accumulator does not fit.
 pub fn compile(graph: &IntGraph, options: &CpuOptions) -> Result<Program, Error> {
-    let sharing = Sharing::of(graph, Policy { separate_io: options.separate_io, in_place: true })?;
-    let layout = sharing.lay_out(4)?;
-    let mut program = Program::new(graph, "cpu", 0, &layout)?;
-    for op in &graph.ops {
-        let before = program.constants.len();
-        let step = lower(graph, op, &mut program.constants)?;
-        program.layers.push(LayerRow {
-            constant_bytes: (program.constants.len() - before) as u64,
-            ..LayerRow::new(graph, op, Engine::Cpu, Some(program.steps.len()))
+    let mut sharing = Sharing::of(graph, Policy { separate_io: options.separate_io, in_place: true })?;
+    let (mut constants, mut steps, mut layers) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, op) in graph.ops.iter().enumerate() {
+        let before = constants.len();
+        let step = lower(graph, op, &mut constants)?;
+        if let ProgramStep::Cpu(layer) = &step
+            && let Some(rows) = Rows::of(layer)
+        {
+            sharing.follow(op, index + 1, &rows);
+        }
+        layers.push(LayerRow {
+            constant_bytes: (constants.len() - before) as u64,
+            ..LayerRow::new(graph, op, Engine::Cpu, Some(index))
         });
-        program.steps.push(step);
+        steps.push(step);
     }
-    Ok(program)
+    let program = Program::new(graph, "cpu", 0, &sharing.lay_out(4)?)?;
+    Ok(Program { steps, layers, constants, ..program })
 }
 
 /// One op as a CPU step; its weights are appended to `constants`.
