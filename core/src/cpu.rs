@@ -7,6 +7,8 @@ mod check;
 mod conv;
 mod elementwise;
 mod float;
+mod floats;
+mod function;
 mod moves;
 mod pool;
 mod rows;
@@ -119,6 +121,7 @@ pub(crate) fn execute(
         CpuOp::Concat(c) => moves::concat(model, c, memory),
         CpuOp::Permute(p) => moves::permute(model, p, memory),
         CpuOp::Softmax(s) => float::softmax_layer(model, s, memory),
+        CpuOp::Float { op, .. } => floats::execute(model, op, memory),
         CpuOp::View { .. } => Some(()),
         CpuOp::Quantize { input, output } => float::quantize_layer(model, *input, *output, memory),
         CpuOp::Dequantize { input, output } => float::dequantize_layer(model, *input, *output, memory),

@@ -5,10 +5,12 @@
 //! everything once and borrows from the bytes; afterwards no accessor fails or panics. Records stay encoded and are
 //! decoded one at a time, so a reader needs no memory beyond the file itself.
 
+mod floats;
 #[cfg(test)]
 mod format_page;
 mod ops;
 
+pub use floats::{Combine, CopyOp, FloatConvOp, FloatOp, FloatPoolKind, FloatPoolOp, Function};
 pub use ops::{
     Act, AddOp, ConcatOp, ConvOp, CpuOp, MultiplyOp, PReluOp, PadOp, PermuteOp, PoolKind, PoolOp, SoftmaxOp, UpSampleOp,
 };

@@ -243,7 +243,9 @@ pub fn run_with<D: Dpu>(
             }
             Step::Cpu(op) => {
                 cpu::execute(deployable, op, kernels, memory).ok_or(RunError::Layout { step: index })?;
-                show(op.output(), memory, observer);
+                if op.completes() {
+                    show(op.output(), memory, observer);
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ mod chain;
 pub mod constraint;
 mod cpu;
 mod dpu;
+mod floats;
 mod fold;
 mod hazard;
 mod join;

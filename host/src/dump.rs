@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fmt::Write as _;
 use std::path::Path;
+
+use rayon::prelude::*;
 
 use crate::error::Error;
 use crate::format::python::repr32;
@@ -69,13 +70,18 @@ impl Values {
         }
     }
 
+    /// One value per line.
     fn text(&self) -> String {
-        let mut text = String::new();
-        for i in 0..self.len() {
-            // Writing to a string has no way to fail.
-            let _ = writeln!(text, "{}", self.value(i));
+        match self {
+            // Most of a dump: each of the 256 lines is made once.
+            Self::Int8(v) => {
+                let lines: [String; 256] = std::array::from_fn(|q| format!("{}\n", (q as u8).cast_signed()));
+                let mut text = String::with_capacity(5 * v.len());
+                v.iter().for_each(|q| text.push_str(&lines[usize::from(q.cast_unsigned())]));
+                text
+            }
+            Self::Float(v) => v.iter().flat_map(|v| [repr32(*v), "\n".into()]).collect(),
         }
-        text
     }
 
     /// One value as text; empty past the end.
@@ -160,19 +166,20 @@ pub fn write(dir: &Path, dump: &Dump, text: bool) -> Result<(), Error> {
         if tensors.is_empty() {
             continue;
         }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = tensors.iter().find_map(|tensor| names.replace(tensor.file_name())) {
+            return Err(Error::model(format!("two tensors have the file name `{twice}`; rename a layer")));
+        }
         let folder = dir.join(folder);
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let mut names = BTreeSet::new();
-        for tensor in tensors {
+        tensors.par_iter().try_for_each(|tensor| {
             let name = tensor.file_name();
             write_file(&folder.join(format!("{name}.bin")), &tensor.values.bytes())?;
             if text {
                 write_file(&folder.join(format!("{name}.txt")), tensor.values.text().as_bytes())?;
             }
-            if let Some(twice) = names.replace(name) {
-                return Err(Error::model(format!("two tensors have the file name `{twice}`; rename a layer")));
-            }
-        }
+            Ok(())
+        })?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::eval;
 use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use crate::ir::{Node, NodeId};
 use crate::ops::pool::average_factor;
-use crate::ops::{Activate, ActivationFn, Interpolation, LeakyRelu, Op};
+use crate::ops::{Activate, ActivationFn, Interpolation, Layer, LeakyRelu, Op};
 use crate::passes::adjust_pos::output_owner;
 use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
 use crate::tensor::Tensor;
@@ -432,13 +432,46 @@ impl Lowering<'_> {
         }
     }
 
-    /// Emits a float op that computes (part of) a layer's result.
-    fn float_op(&mut self, id: NodeId, op: Op, inputs: Vec<TensorIx>, why: String) -> TensorIx {
-        let inputs = inputs.into_iter().map(|x| self.float(x)).collect();
-        let tensor = self.tensor(self.q.quant_name(id), self.q.graph.node(id), Kind::Float);
-        let weights = if op.layer().weights().is_empty() { Vec::new() } else { eval::layer_weights(self.q, id) };
-        self.push(IntOpKind::Float { op: Box::new(op), weights, why }, inputs, tensor, &[id]);
+    /// Emits float ops that compute (part of) a layer's result: a separable convolution is two, and a softmax of sums
+    /// works on a tensor of its own.
+    fn float_op(&mut self, id: NodeId, mut op: Op, inputs: Vec<TensorIx>, why: String) -> TensorIx {
+        let mut inputs: Vec<TensorIx> = inputs.into_iter().map(|x| self.float(x)).collect();
+        let mut weights = if op.layer().weights().is_empty() { Vec::new() } else { eval::layer_weights(self.q, id) };
+        let name = self.q.quant_name(id);
+        if let Op::SeparableConv2D(separable) = &op {
+            let (depthwise, pointwise) = separable.parts();
+            let middle = depthwise.output_shape(&[&self.out.tensors[inputs[0].0].shape]).unwrap_or_default();
+            let rest = weights.split_off(weights.len().min(1));
+            let own = std::mem::replace(&mut weights, rest);
+            let first = Op::DepthwiseConv2D(depthwise);
+            inputs = vec![self.float_part(id, first, own, inputs, (format!("{name}_depthwise"), middle), why.clone())];
+            op = Op::Conv2D(pointwise);
+        }
+        let shape = self.q.graph.node(id).shape.clone();
+        let function = op.layer().activation();
+        if let (ActivationFn::Softmax | ActivationFn::LogSoftmax, Some(w)) = (function, op.weighted_mut()) {
+            w.activation = ActivationFn::Linear;
+            inputs =
+                vec![self.float_part(id, op, weights, inputs, (format!("{name}_sums"), shape.clone()), why.clone())];
+            (op, weights) = (Op::Activation(Activate { function }), Vec::new());
+        }
+        let tensor = self.float_part(id, op, weights, inputs, (name, shape), why);
         self.value.insert(id, tensor);
+        tensor
+    }
+
+    fn float_part(
+        &mut self,
+        id: NodeId,
+        op: Op,
+        weights: Vec<Tensor>,
+        inputs: Vec<TensorIx>,
+        (name, shape): (String, Vec<usize>),
+        why: String,
+    ) -> TensorIx {
+        self.out.tensors.push(IntTensor { name, shape, kind: Kind::Float });
+        let tensor = TensorIx(self.out.tensors.len() - 1);
+        self.push(IntOpKind::Float { op: Box::new(op), weights, why }, inputs, tensor, &[id]);
         tensor
     }
 

@@ -3,8 +3,8 @@
 use shiftwise::ir::{Graph, NodeId};
 use shiftwise::ops::{
     Activate, ActivationFn, Add, AveragePooling2D, BatchNormalization, Concatenate, Conv2D, Conv2DTranspose,
-    Cropping2D, Dense, DepthwiseConv2D, Dropout, Flatten, GlobalAveragePooling2D, Input, LeakyRelu, MaxPooling2D,
-    Merge, Multiply, Op, PRelu, Padding, Permute, Relu, SeparableConv2D, Softmax, UpSampling2D, Weighted,
+    Cropping2D, Dense, DepthwiseConv2D, Dropout, Flatten, GlobalAveragePooling2D, Input, LayerNormalization, LeakyRelu,
+    MaxPooling2D, Merge, Multiply, Op, PRelu, Padding, Permute, Relu, SeparableConv2D, Softmax, UpSampling2D, Weighted,
     ZeroPadding2D, pool::PoolWindow, reshape::Interpolation,
 };
 use shiftwise::tensor::Tensor;
@@ -210,7 +210,7 @@ impl Builder {
     /// Layers that the vendor's tool leaves float.
     fn float_block(&mut self, from: NodeId) -> NodeId {
         let [h, w, c] = self.image(from);
-        match self.rng.range(0, 6) {
+        match self.rng.range(0, 11) {
             0 if h > 2 && w > 2 => self.add(Op::Cropping2D(Cropping2D { rows: [1, 0], columns: [0, 1] }), &[from]),
             1 => {
                 let merge = [Merge::Maximum, Merge::Average, Merge::Minimum][self.rng.size(0, 2)];
@@ -223,11 +223,41 @@ impl Builder {
                 let relu = Relu { max_value, negative_slope: 0.125, threshold: 0.0 };
                 self.add(Op::Relu(relu), &[from])
             }
-            4 => {
-                let function = [ActivationFn::Tanh, ActivationFn::Elu, ActivationFn::Softsign][self.rng.size(0, 2)];
+            4 | 10 => {
+                const FUNCTIONS: [ActivationFn; 11] = [
+                    ActivationFn::Tanh,
+                    ActivationFn::Elu,
+                    ActivationFn::Selu,
+                    ActivationFn::Softsign,
+                    ActivationFn::Softplus,
+                    ActivationFn::Sigmoid,
+                    ActivationFn::Swish,
+                    ActivationFn::Gelu,
+                    ActivationFn::Mish,
+                    ActivationFn::Softmax,
+                    ActivationFn::LogSoftmax,
+                ];
+                let function = FUNCTIONS[self.rng.size(0, FUNCTIONS.len() - 1)];
                 let w = self.weighted(&[1, 1, c, c], c, c, function);
                 let conv = Conv2D { w, strides: [1, 1], dilation: [1, 1], padding: Padding::Valid, groups: 1 };
                 self.add(Op::Conv2D(conv), &[from])
+            }
+            5 => {
+                let w = self.weighted(&[1, 1, c, c + 1], c, c + 1, ActivationFn::Tanh);
+                let depthwise = self.tensor(&[3, 2, c, 1], 0.5);
+                let (strides, dilation, padding) = ([1, 1], [1, 1], Padding::Same);
+                self.add(Op::SeparableConv2D(SeparableConv2D { depthwise, w, strides, dilation, padding }), &[from])
+            }
+            6 => self.add(Op::Multiply(Multiply), &[from, from, from]),
+            7 => self.add(Op::Merge(Merge::Subtract), &[from, from]),
+            8 => {
+                let mean = GlobalAveragePooling2D { keepdims: true, dpu: false };
+                let mean = self.add(Op::GlobalAveragePooling2D(mean), &[from]);
+                self.add(Op::Add(Add), &[mean, from])
+            }
+            9 => {
+                let (gamma, beta) = (Some(self.tensor(&[c], 1.0)), Some(self.tensor(&[c], 0.5)));
+                self.add(Op::LayerNormalization(LayerNormalization { gamma, beta, epsilon: 1e-3 }), &[from])
             }
             _ => {
                 let interpolation = Interpolation::Bilinear;

@@ -176,6 +176,7 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             // An empty tensor would let the axis be any number, and four times it leave 32 bits.
             (s.axis > 0 && elements > 0 && elements % u64::from(s.axis) == 0).then_some(())
         }
+        CpuOp::Float { op, .. } => super::floats::check(model, op),
         CpuOp::View { input, output } => {
             let (from, to) = (model.tensor(*input)?, model.tensor(*output)?);
             (from.place == to.place && from.dtype == to.dtype && from.bytes() == to.bytes()).then_some(())

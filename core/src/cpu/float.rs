@@ -56,16 +56,13 @@ pub(super) fn dequantize_layer(
     Some(())
 }
 
-fn get_f32(bytes: &[u8], index: usize) -> f32 {
-    match bytes.get(4 * index..4 * index + 4) {
-        Some(&[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-        _ => 0.0,
-    }
+pub(super) fn get_f32(bytes: &[u8], index: usize) -> f32 {
+    bytes.as_chunks().0.get(index).map_or(0.0, |x| f32::from_le_bytes(*x))
 }
 
-fn put_f32(bytes: &mut [u8], index: usize, value: f32) {
-    if let Some(slot) = bytes.get_mut(4 * index..4 * index + 4) {
-        slot.copy_from_slice(&value.to_le_bytes());
+pub(super) fn put_f32(bytes: &mut [u8], index: usize, value: f32) {
+    if let Some(slot) = bytes.as_chunks_mut().0.get_mut(index) {
+        *slot = value.to_le_bytes();
     }
 }
 

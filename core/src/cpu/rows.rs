@@ -26,6 +26,14 @@ impl Rows {
             CpuOp::Pool(PoolOp { in_dims, out_dims: [h, w], window, .. }) => (*in_dims, [*h, *w, in_dims[2]], *window),
             _ => return None,
         };
+        Self::new(input, output, window)
+    }
+
+    /// The rows of a layer with these dimensions, `[h, w, c]` in int8, and this window; `None` as for [`Self::of`].
+    pub fn new(input: [u16; 3], output: [u16; 3], window: Window) -> Option<Self> {
+        if !window.is_valid() {
+            return None;
+        }
         let rows = |[h, w, c]: [u16; 3]| [u64::from(h), u64::from(w) * u64::from(c)];
         let this = Self { input: rows(input), output: rows(output), window };
         let last = this.output[0].checked_sub(1)? * u64::from(window.stride[0]);

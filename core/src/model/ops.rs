@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{TensorId, TensorList};
+use super::{FloatOp, TensorId, TensorList};
 use crate::shape::{Shape, Window};
 
 /// Activation applied to an accumulator before it is requantized.
@@ -262,6 +262,13 @@ pub enum CpuOp<'a> {
         /// Destination, floats.
         output: TensorId,
     },
+    /// A step of a layer in floats.
+    Float {
+        /// What it computes.
+        op: FloatOp,
+        /// Whether it is the last one of its layer: only then is the output complete.
+        last: bool,
+    },
 }
 
 impl CpuOp<'_> {
@@ -278,11 +285,17 @@ impl CpuOp<'_> {
             Self::PRelu(op) => op.output,
             Self::Permute(op) => op.output,
             Self::Softmax(op) => op.output,
+            Self::Float { op, .. } => op.output(),
             Self::View { output, .. }
             | Self::Requantize { output, .. }
             | Self::HardSigmoid { output, .. }
             | Self::Quantize { output, .. }
             | Self::Dequantize { output, .. } => *output,
         }
+    }
+
+    /// Whether the output is complete after it.
+    pub fn completes(&self) -> bool {
+        !matches!(self, Self::Float { last: false, .. })
     }
 }

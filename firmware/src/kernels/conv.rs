@@ -3,8 +3,7 @@
 use shiftwise_core::model::ConvOp;
 
 use super::finish::{Biases, Finish};
-use super::portable::Portable;
-use super::unit::{Filters, PIXELS, Place, Runs, Unit, inside};
+use super::unit::{Columns, Filters, PIXELS, Place, Runs, Unit, inside};
 
 /// What the gathering of columns needs to know of a layer.
 struct Gather<'a> {
@@ -71,9 +70,12 @@ pub(super) fn conv<U: Unit>(
     for group in 0..groups {
         gather.channel = group * share;
         let first = group * filters;
+        let kernel = kernel.get(first * k..)?;
+        let whole = kernel.len().checked_sub(k.next_multiple_of(4)).map_or(0, |rest| rest / k.max(1) + 1);
         let all = Filters {
-            kernel: kernel.get(first * k..)?,
+            kernel,
             k,
+            whole: whole.min(filters),
             biases: Biases::of(op, constants).from(first),
             finish: Finish::of_conv(op),
         };
@@ -87,7 +89,7 @@ pub(super) fn conv<U: Unit>(
                 if stage.is_empty() {
                     gather.column::<U>(rows, x, words, to)?;
                 } else {
-                    gather.column::<Portable>(rows, x, stage, Place { pixels: 1, which: 0, ..to })?;
+                    gather.column::<U::Stage>(rows, x, stage, Place { pixels: 1, which: 0, ..to })?;
                     U::put(words, to, stage.get(..k)?, Runs { count: 1, len: k, step: 0 });
                 }
                 x += 1;
@@ -114,7 +116,7 @@ fn rows(op: &ConvOp, y: usize, height: usize) -> Rows {
 impl Gather<'_> {
     /// Puts together what output column `x` sees; `None` never happens with a checked op.
     #[inline(always)]
-    fn column<U: Unit>(&self, rows: Rows, x: usize, words: &mut [U::Word], mut to: Place) -> Option<()> {
+    fn column<C: Columns>(&self, rows: Rows, x: usize, words: &mut [C::Word], mut to: Place) -> Option<()> {
         let window = &self.op.window;
         let [kh, kw] = window.kernel.map(usize::from);
         let row = window.dilation.map(usize::from)[0] * self.width * self.channels;
@@ -130,20 +132,20 @@ impl Gather<'_> {
         let (taps, len) = if right == self.share { (1, (end - first) * self.share) } else { (end - first, self.share) };
         let before = if seen == 0 { kh } else { rows.first };
         if before > 0 {
-            to.zeros::<U>(words, before * kw * self.share);
+            to.zeros::<C>(words, before * kw * self.share);
         }
         if end - first == kw && taps == 1 {
-            to.put::<U>(words, self.input.get(from..)?, Runs { count: seen, len, step: row });
+            to.put::<C>(words, self.input.get(from..)?, Runs { count: seen, len, step: row });
         } else {
             for _ in 0..seen {
-                to.zeros::<U>(words, first * self.share);
-                to.put::<U>(words, self.input.get(from..)?, Runs { count: taps, len, step: right });
-                to.zeros::<U>(words, (kw - end) * self.share);
+                to.zeros::<C>(words, first * self.share);
+                to.put::<C>(words, self.input.get(from..)?, Runs { count: taps, len, step: right });
+                to.zeros::<C>(words, (kw - end) * self.share);
                 from += row;
             }
         }
         if before + seen < kh {
-            to.zeros::<U>(words, (kh - before - seen) * kw * self.share);
+            to.zeros::<C>(words, (kh - before - seen) * kw * self.share);
         }
         Some(())
     }
@@ -151,15 +153,15 @@ impl Gather<'_> {
 
 impl Place {
     #[inline(always)]
-    fn put<U: Unit>(&mut self, words: &mut [U::Word], bytes: &[u8], runs: Runs) {
-        U::put(words, *self, bytes, runs);
+    fn put<C: Columns>(&mut self, words: &mut [C::Word], bytes: &[u8], runs: Runs) {
+        C::put(words, *self, bytes, runs);
         self.at += runs.count * runs.len;
     }
 
     // Padding is the exception.
     #[inline(never)]
-    fn zeros<U: Unit>(&mut self, words: &mut [U::Word], len: usize) {
-        U::put_zeros(words, *self, len);
+    fn zeros<C: Columns>(&mut self, words: &mut [C::Word], len: usize) {
+        C::put_zeros(words, *self, len);
         self.at += len;
     }
 }

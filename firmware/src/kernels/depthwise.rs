@@ -12,9 +12,10 @@ fn taps(op: &ConvOp) -> usize {
     usize::from(op.window.kernel[0]) * usize::from(op.window.kernel[1])
 }
 
-/// Blocks of channels that are computed together, with one output per input channel.
+/// Blocks of channels: none where there are fewer, or where an input channel has several outputs.
 fn blocks(op: &ConvOp) -> usize {
-    if op.in_dims[2] == op.out_dims[2] { usize::from(op.out_dims[2]) / CHANNELS } else { 0 }
+    let channels = usize::from(op.out_dims[2]);
+    if op.in_dims[2] == op.out_dims[2] { channels / CHANNELS } else { 0 }
 }
 
 /// Bytes of scratch memory that serve the layer best.
@@ -41,8 +42,12 @@ pub(super) fn depthwise<U: Unit>(
     let words = U::columns(scratch);
     let inside = inside(op);
     let mut first = 0;
-    while first < blocks * CHANNELS {
-        let together = together?.min(blocks - first / CHANNELS);
+    while blocks > 0 && first < oc {
+        let mut together = together?.min((oc - first) / CHANNELS);
+        if together == 0 {
+            // The last block takes up channels of the one before: they come out the same.
+            (first, together) = (oc - CHANNELS, 1);
+        }
         let kernel = kernel.get(first..)?;
         U::depthwise_weights(words, kernel, oc, together);
         let blocks =
@@ -71,16 +76,15 @@ pub(super) fn depthwise<U: Unit>(
         }
         first += together * CHANNELS;
     }
-    // What is left, one by one.
-    let rest = blocks * CHANNELS;
-    if rest == oc {
+    if blocks > 0 {
         return Some(());
     }
+    // One by one.
     let per_input = (oc / c).max(1);
     for (pixel, out) in output.chunks_exact_mut(oc).enumerate() {
         let (ky0, ky1, iy0) = op.window.taps(0, pixel / ow, h);
         let (kx0, kx1, ix0) = op.window.taps(1, pixel % ow, w);
-        for (channel, out) in out.iter_mut().enumerate().skip(rest) {
+        for (channel, out) in out.iter_mut().enumerate() {
             let mut sum = 0i32;
             for ky in ky0..ky1 {
                 let mut from = ((iy0 + (ky - ky0) * dy) * w + ix0) * c + channel / per_input;

@@ -9,7 +9,7 @@ use core::mem::MaybeUninit;
 
 use super::finish::{Clamp, Finish};
 use super::portable::Portable;
-use super::unit::{Blocks, CHANNELS, Filters, PIXELS, Place, Runs, Taps, Unit};
+use super::unit::{Area, Blocks, CHANNELS, Columns, Filters, PIXELS, Place, Runs, Taps, Unit};
 
 /// A processor with the DSP extension.
 #[derive(Debug)]
@@ -36,6 +36,10 @@ instructions! {
     even(x) = "sxtb16 {y}, {x}";
     /// Bytes 1 and 3, sign-extended to 16 bits.
     odd(x) = "sxtb16 {y}, {x}, ror #8";
+    /// Halves plus bytes 0 and 2.
+    add_even(sums, x) = "sxtab16 {y}, {sums}, {x}";
+    /// Halves plus bytes 1 and 3.
+    add_odd(sums, x) = "sxtab16 {y}, {sums}, {x}, ror #8";
     /// acc + low half · low half.
     low_product(a, b, acc) = "smlabb {y}, {a}, {b}, {acc}";
     /// acc + high half · high half.
@@ -250,15 +254,6 @@ unsafe fn one_by_four(column: *const u32, words: usize, filters: [*const u8; 4],
     [a, b, c, d]
 }
 
-/// How many filters can be read in steps of 4 bytes, of at most `count`. What is read of the next filter meets zeros;
-/// behind the last ones there may be nothing to read.
-fn readable(filters: &Filters<'_>, count: usize) -> usize {
-    match filters.kernel.len().checked_sub(filters.k.next_multiple_of(4)) {
-        Some(rest) => (rest / filters.k.max(1) + 1).min(count),
-        None => 0,
-    }
-}
-
 /// The output of filter `f` at pixel `which` of `pixels`, by the byte.
 #[inline(never)]
 fn by_byte(columns: &[u32], pixels: usize, which: usize, filters: &Filters<'_>, f: usize) -> u8 {
@@ -360,19 +355,8 @@ fn tail(rest: &[u8], to: &mut [u32], at: usize) {
     }
 }
 
-impl Unit for Dsp {
+impl Columns for Dsp {
     type Word = u32;
-    const BY_FOUR: bool = true;
-
-    fn column_bytes(k: usize, pixels: usize) -> usize {
-        // And what aligning may cost.
-        k.next_multiple_of(4) * 2 * pixels + 3
-    }
-
-    fn columns(scratch: &mut [u8]) -> &mut [u32] {
-        // SAFETY: any bits are a `u32`.
-        unsafe { scratch.align_to_mut().1 }
-    }
 
     #[inline(always)]
     fn put(columns: &mut [u32], to: Place, bytes: &[u8], runs: Runs) {
@@ -405,13 +389,80 @@ impl Unit for Dsp {
             pair.iter_mut().take(2).for_each(|word| *word = 0);
         }
     }
+}
+
+/// Bytes of a column, one behind the other.
+#[derive(Debug)]
+pub(super) enum Bytes {}
+
+impl Columns for Bytes {
+    type Word = u8;
+
+    #[inline(always)]
+    fn put(columns: &mut [u8], to: Place, bytes: &[u8], runs: Runs) {
+        let Runs { count, len, step } = runs;
+        if count == 0 || len == 0 || (count - 1) * step + len > bytes.len() || to.at + count * len > columns.len() {
+            return;
+        }
+        // SAFETY: as just checked. Words may be unaligned; the last bytes of each run are copied one by one.
+        unsafe {
+            asm!(
+                "4:",
+                "subs {n}, {len}, #4",
+                "blo 3f",
+                "2:",
+                "ldr {w}, [{x}], #4",
+                "str {w}, [{y}], #4",
+                "subs {n}, {n}, #4",
+                "bhs 2b",
+                "3:",
+                "adds {n}, {n}, #4",
+                "beq 6f",
+                "5:",
+                "ldrb {w}, [{x}], #1",
+                "strb {w}, [{y}], #1",
+                "subs {n}, {n}, #1",
+                "bne 5b",
+                "6:",
+                "add {x}, {x}, {skip}",
+                "subs {runs}, {runs}, #1",
+                "bne 4b",
+                x = inout(reg) bytes.as_ptr() => _,
+                y = inout(reg) columns.as_mut_ptr().add(to.at) => _,
+                len = in(reg) len,
+                skip = in(reg) step.wrapping_sub(len),
+                runs = inout(reg) count => _,
+                n = out(reg) _, w = out(reg) _,
+                options(nostack),
+            );
+        }
+    }
+
+    fn put_zeros(columns: &mut [u8], to: Place, len: usize) {
+        Portable::put_zeros(columns, to, len);
+    }
+}
+
+impl Unit for Dsp {
+    type Stage = Bytes;
+    const BY_FOUR: bool = true;
+
+    fn column_bytes(k: usize, pixels: usize) -> usize {
+        // And what aligning may cost.
+        k.next_multiple_of(4) * 2 * pixels + 3
+    }
+
+    fn columns(scratch: &mut [u8]) -> &mut [u32] {
+        // SAFETY: any bits are a `u32`.
+        unsafe { scratch.align_to_mut().1 }
+    }
 
     fn two(columns: &[u32], filters: &Filters<'_>, first: &mut [u8], second: &mut [u8]) {
         let k = filters.k;
         let (words, beyond) = (k.next_multiple_of(4), k.next_multiple_of(4) - k);
         let all = first.len().min(second.len());
         let Some(columns) = columns.get(..words).filter(|columns| !columns.is_empty()) else { return };
-        let whole = readable(filters, all);
+        let whole = filters.whole.min(all);
         let mut f = 0;
         while f < whole {
             let pairs = ((whole - f) / 2).min(SUMS / 2);
@@ -437,8 +488,8 @@ impl Unit for Dsp {
                 k: if pairs == 0 { 0 } else { k },
                 count,
             };
-            // SAFETY: the columns are as long as said, there are as many starts as filters, and `readable` says that
-            // every filter can be read. `count` elements of `sums` are then written.
+            // SAFETY: the columns are as long as said, there are as many starts as filters, and every
+            // filter before `whole` can be read. `count` elements of `sums` are then written.
             let sums = unsafe {
                 two_by_two(&mut job, filters.kernel.as_ptr().add(f * k));
                 core::slice::from_raw_parts(sums.as_ptr().cast::<[i32; 4]>(), count)
@@ -462,7 +513,7 @@ impl Unit for Dsp {
         let k = filters.k;
         let words = k.next_multiple_of(4) / 2;
         let Some(columns) = columns.get(..words).filter(|columns| !columns.is_empty()) else { return };
-        let whole = readable(filters, outputs.len());
+        let whole = filters.whole.min(outputs.len());
         for f in (0..whole).step_by(4) {
             // What is missing of the last four is computed again.
             let each = [0, 1, 2, 3].map(|i| (f + i).min(whole - 1));
@@ -470,7 +521,7 @@ impl Unit for Dsp {
                 Finish::Clamp(_) => each.map(|f| filters.biases.get(f)),
                 Finish::General(_) => [0; 4],
             };
-            // SAFETY: `readable` says that every filter can be read.
+            // SAFETY: every filter before `whole` can be read.
             let sums = unsafe {
                 let rows = each.map(|f| filters.kernel.as_ptr().add(f * k));
                 one_by_four(columns.as_ptr(), words, rows, start)
@@ -575,13 +626,56 @@ impl Unit for Dsp {
         );
     }
 
-    fn max(input: &[u8], output: &mut [u8]) {
-        let (to, rest) = output.as_chunks_mut::<4>();
-        let (from, last) = input.as_chunks::<4>();
-        for (y, x) in to.iter_mut().zip(from) {
-            *y = max_bytes(u32::from_le_bytes(*y), u32::from_le_bytes(*x)).to_le_bytes();
+    fn max(input: &[u8], window: &Area) -> [i32; CHANNELS] {
+        let mut most = 0x8080_8080;
+        if window.fits(input.len()) {
+            // SAFETY: `fits` has checked the last place.
+            unsafe { each_word(input, window, |x| most = max_bytes(x, most)) };
         }
-        Portable::max(last, rest);
+        most.to_le_bytes().map(|x| (x as i8).into())
+    }
+
+    fn sum(input: &[u8], window: &Area) -> [i32; CHANNELS] {
+        // Sums of bytes are kept in 16 bits, of at most this many.
+        const MOST: usize = 256;
+        if !window.fits(input.len()) || window.columns > MOST {
+            return Portable::sum(input, window);
+        }
+        let mut sums = [0; CHANNELS];
+        let step = MOST / window.columns;
+        for first in (0..window.rows).step_by(step) {
+            let part = Area { from: window.from + first * window.down, rows: step.min(window.rows - first), ..*window };
+            let (mut a, mut b) = (0, 0);
+            // SAFETY: a part of what `fits` has checked.
+            unsafe {
+                each_word(input, &part, |x| {
+                    a = add_even(a, x);
+                    b = add_odd(b, x);
+                });
+            }
+            let low = |pair: u32| i32::from(pair as i16);
+            let part = [low(a), low(b), low(a >> 16), low(b >> 16)];
+            sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+        }
+        sums
+    }
+}
+
+/// Calls `each` with the 4 bytes at every place of a window.
+///
+/// # Safety
+/// The window fits the input.
+#[inline(always)]
+unsafe fn each_word(input: &[u8], window: &Area, mut each: impl FnMut(u32)) {
+    let mut row = input.as_ptr().wrapping_add(window.from);
+    for _ in 0..window.rows {
+        let mut x = row;
+        for _ in 0..window.columns {
+            // SAFETY: the caller's promise.
+            each(unsafe { x.cast::<u32>().read_unaligned() });
+            x = x.wrapping_add(window.right);
+        }
+        row = row.wrapping_add(window.down);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Plain Rust: blocks of two pixels and two filters, no bounds check per product.
 
 use super::finish::Clamp;
-use super::unit::{Blocks, CHANNELS, Filters, Place, Runs, Taps, Unit};
+use super::unit::{Area, Blocks, CHANNELS, Columns, Filters, Place, Runs, Taps, Unit};
 
 /// Any processor.
 #[derive(Debug)]
@@ -55,17 +55,8 @@ fn product<const P: usize>(columns: [&[u8]; P], filters: &Filters<'_>, mut outpu
     }
 }
 
-impl Unit for Portable {
+impl Columns for Portable {
     type Word = u8;
-    const BY_FOUR: bool = false;
-
-    fn column_bytes(k: usize, pixels: usize) -> usize {
-        k * pixels
-    }
-
-    fn columns(scratch: &mut [u8]) -> &mut [u8] {
-        scratch
-    }
 
     #[inline(always)]
     fn put(columns: &mut [u8], to: Place, bytes: &[u8], runs: Runs) {
@@ -80,6 +71,19 @@ impl Unit for Portable {
 
     fn put_zeros(columns: &mut [u8], to: Place, len: usize) {
         columns.iter_mut().skip(to.which * to.k + to.at).take(len).for_each(|to| *to = 0);
+    }
+}
+
+impl Unit for Portable {
+    type Stage = Self;
+    const BY_FOUR: bool = false;
+
+    fn column_bytes(k: usize, pixels: usize) -> usize {
+        k * pixels
+    }
+
+    fn columns(scratch: &mut [u8]) -> &mut [u8] {
+        scratch
     }
 
     fn two(columns: &[u8], filters: &Filters<'_>, first: &mut [u8], second: &mut [u8]) {
@@ -134,7 +138,15 @@ impl Unit for Portable {
         }
     }
 
-    fn max(input: &[u8], output: &mut [u8]) {
-        output.iter_mut().zip(input).for_each(|(y, x)| *y = (*y as i8).max(*x as i8) as u8);
+    fn max(input: &[u8], window: &Area) -> [i32; CHANNELS] {
+        let mut most = [i32::from(i8::MIN); CHANNELS];
+        window.each(input, |x: [i32; CHANNELS]| most.iter_mut().zip(x).for_each(|(most, x)| *most = x.max(*most)));
+        most
+    }
+
+    fn sum(input: &[u8], window: &Area) -> [i32; CHANNELS] {
+        let mut sums = [0; CHANNELS];
+        window.each(input, |x: [i32; CHANNELS]| sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x));
+        sums
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Filters<'a> {
     pub(super) kernel: &'a [u8],
     /// Elements of a filter and of a column.
     pub(super) k: usize,
+    /// Filters that can be read in steps of 4 bytes: behind the last ones there may be nothing to read.
+    pub(super) whole: usize,
     pub(super) biases: Biases<'a>,
     pub(super) finish: Finish,
 }
@@ -43,6 +45,42 @@ pub(super) struct Runs {
 
 /// Neighbouring channels of a block of a depthwise layer.
 pub(super) const CHANNELS: usize = 4;
+
+/// A window on the input that pooling sees.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Area {
+    /// The first input byte.
+    pub(super) from: usize,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Input bytes from row to row and from column to column.
+    pub(super) down: usize,
+    pub(super) right: usize,
+}
+
+impl Area {
+    /// Whether 4 channels of it lie inside an input of so many bytes; false for an empty window.
+    pub(super) fn fits(&self, input: usize) -> bool {
+        match (self.rows.checked_sub(1), self.columns.checked_sub(1)) {
+            (Some(rows), Some(columns)) => self.from + rows * self.down + columns * self.right + CHANNELS <= input,
+            _ => false,
+        }
+    }
+
+    /// Calls `each` with the values of `N` channels at every place.
+    #[inline(always)]
+    pub(super) fn each<const N: usize>(&self, input: &[u8], mut each: impl FnMut([i32; N])) {
+        for row in 0..self.rows {
+            let mut from = self.from + row * self.down;
+            for _ in 0..self.columns {
+                if let Some(x) = input.get(from..).and_then(|x| x.first_chunk::<N>()) {
+                    each(x.map(|x| (x as i8).into()));
+                }
+                from += self.right;
+            }
+        }
+    }
+}
 
 /// Neighbouring blocks of depthwise channels.
 #[derive(Clone, Copy, Debug)]
@@ -111,20 +149,26 @@ pub(super) fn inside(op: &ConvOp) -> Range<usize> {
     start..end.max(start)
 }
 
-/// Register blocks and vector loops of one processor. Every function gives the same bytes on every unit.
-pub(super) trait Unit {
-    /// What columns are made of.
+/// How columns are kept.
+pub(super) trait Columns {
+    /// What they are made of.
     type Word;
+    /// Puts runs of `bytes` into a column, one behind the other. Elements that fill up a step of 4 become 0.
+    fn put(columns: &mut [Self::Word], to: Place, bytes: &[u8], runs: Runs);
+    /// Puts `len` zeros.
+    fn put_zeros(columns: &mut [Self::Word], to: Place, len: usize);
+}
+
+/// Register blocks and vector loops of one processor. Every function gives the same bytes on every unit.
+pub(super) trait Unit: Columns {
+    /// Where columns are assembled that can't be put part by part.
+    type Stage: Columns<Word = u8>;
     /// Whether columns are put in steps of 4 elements only: anything else has to be assembled first.
     const BY_FOUR: bool;
     /// Bytes of scratch for columns of `k` elements, for `pixels` pixels, besides what is assembled.
     fn column_bytes(k: usize, pixels: usize) -> usize;
     /// Scratch as words.
     fn columns(scratch: &mut [u8]) -> &mut [Self::Word];
-    /// Puts runs of `bytes` into a column, one behind the other. Elements that fill up a step of 4 become 0.
-    fn put(columns: &mut [Self::Word], to: Place, bytes: &[u8], runs: Runs);
-    /// Puts `len` zeros.
-    fn put_zeros(columns: &mut [Self::Word], to: Place, len: usize);
     /// Every filter times two columns: the outputs of two pixels, as many as each slice holds.
     fn two(columns: &[Self::Word], filters: &Filters<'_>, first: &mut [u8], second: &mut [u8]);
     /// Every filter times one column.
@@ -140,6 +184,8 @@ pub(super) trait Unit {
 
     /// Sum of two operands times powers of two, finished; `None` for an operand in the output's place.
     fn add(operands: [Option<&[u8]>; 2], factors: [i16; 2], clamp: Clamp, output: &mut [u8]);
-    /// output = max(output, input), element by element.
-    fn max(input: &[u8], output: &mut [u8]);
+    /// Largest values of 4 neighbouring channels over a window.
+    fn max(input: &[u8], window: &Area) -> [i32; CHANNELS];
+    /// Sums of 4 neighbouring channels over a window.
+    fn sum(input: &[u8], window: &Area) -> [i32; CHANNELS];
 }

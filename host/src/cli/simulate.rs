@@ -1,13 +1,15 @@
 //! `shiftwise simulate`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
+use rayon::prelude::*;
 use serde_json::json;
 use shiftwise::dump::{self, Dump, DumpTensor, Values};
 use shiftwise::eval::Samples;
 use shiftwise::{Error, format};
 use shiftwise_core::model::{DType, Deployable, MAGIC, Region, TensorDesc, TensorId};
-use shiftwise_sim::CycleReport;
+use shiftwise_sim::{CycleReport, SimDpu};
 
 use super::backend::{self, Tensors};
 use super::compile::{Device, simulator};
@@ -72,29 +74,32 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     if let Some(device) = device.as_ref().filter(|_| !args.functional) {
         backend::check_order(&model, &device.target)?;
     }
-    let mut sim = device.as_ref().filter(|_| !args.functional).map(simulator).transpose()?;
     let samples = backend::open(&args.preprocess, &args.data, &model)?;
     let n = args.samples.clamp(1, samples.len().max(1));
 
-    let mut progress = screen.progress("simulating", "samples", n);
-    let mut all: Vec<Tensors> = Vec::with_capacity(n);
-    let mut report = None;
-    for index in 0..n {
+    let progress = Mutex::new((screen.progress("simulating", "samples", n), 0));
+    let sample = |index| {
         let inputs = backend::input_bytes(&model, &samples, index)?;
-        all.push(match &device {
+        let mut sim = device.as_ref().filter(|_| !args.functional).map(simulator).transpose()?;
+        let tensors = match &device {
             Some(device) if args.functional => backend::functional(&model, &device.target, &inputs)?,
             _ => backend::frame(&model, sim.as_mut(), &inputs)?,
-        });
-        if let Some(sim) = &mut sim {
-            if index == 0 {
-                report = Some(sim.report(&model));
-                if let Some(path) = &args.trace {
-                    format::write_file(path, sim.chrome_trace(&model).as_bytes())?;
-                }
-            }
-            sim.clear();
+        };
+        if let Ok(mut progress) = progress.lock() {
+            let (bar, done) = &mut *progress;
+            *done += 1;
+            bar.set(*done);
         }
-        progress.set(index + 1);
+        // Cycles do not depend on values: those of the first sample are those of all.
+        Ok((tensors, sim.filter(|_| index == 0)))
+    };
+    let (all, mut sims): (Vec<Tensors>, Vec<Option<SimDpu>>) =
+        (0..n).into_par_iter().map(sample).collect::<Result<Vec<_>, Error>>()?.into_iter().unzip();
+    drop(progress);
+    let sim = sims.first_mut().and_then(Option::take);
+    let report = sim.as_ref().map(|sim| sim.report(&model));
+    if let (Some(path), Some(sim)) = (&args.trace, &sim) {
+        format::write_file(path, sim.chrome_trace(&model).as_bytes())?;
     }
     let dump = Dump { weights: Vec::new(), activations: backend::to_dump(&model, &all) };
     dump::write(&args.output_dir, &dump, true)?;

@@ -7,9 +7,9 @@ use shiftwise_core::model::{
 };
 use shiftwise_core::shape::{Shape, Window};
 
-use super::pack;
 use super::plan::{Policy, Sharing};
 use super::program::{Engine, LayerRow, Program, ProgramStep};
+use super::{floats, pack};
 use crate::Error;
 use crate::integer::{ConvKind, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx, image};
 
@@ -29,27 +29,48 @@ pub struct CpuOptions {
 /// Errors: [`Error::Compile`], naming the layer, where a dimension or an accumulator does not fit.
 pub fn compile(graph: &IntGraph, options: &CpuOptions) -> Result<Program, Error> {
     let mut sharing = Sharing::of(graph, Policy { separate_io: options.separate_io, in_place: true })?;
-    let (mut constants, mut steps, mut layers) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, op) in graph.ops.iter().enumerate() {
-        let before = constants.len();
-        let step = lower(graph, op, &mut constants)?;
-        if let ProgramStep::Cpu(layer) = &step
-            && let Some(rows) = Rows::of(layer)
-        {
-            sharing.follow(op, index + 1, &rows);
+    for (step, op) in (1..).zip(&graph.ops) {
+        if let Some(rows) = rows(graph, op)? {
+            sharing.follow(op, step, &rows);
         }
-        layers.push(LayerRow {
-            constant_bytes: (constants.len() - before) as u64,
-            ..LayerRow::new(graph, op, Engine::Cpu, Some(index))
-        });
-        steps.push(step);
     }
-    let program = Program::new(graph, "cpu", 0, &sharing.lay_out(4)?)?;
-    Ok(Program { steps, layers, constants, ..program })
+    let mut program = Program::new(graph, "cpu", 0, &sharing.lay_out(4)?)?;
+    for op in &graph.ops {
+        let before = program.constants.len();
+        let steps = lower(graph, op, &mut program)?;
+        program.layers.push(LayerRow {
+            constant_bytes: (program.constants.len() - before) as u64,
+            ..LayerRow::new(graph, op, Engine::Cpu, Some(program.steps.len()))
+        });
+        program.steps.extend(steps);
+    }
+    Ok(program)
 }
 
-/// One op as a CPU step; its weights are appended to `constants`.
-pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Result<ProgramStep, Error> {
+/// How an op goes down the rows of its input; `None` for one that takes it as a whole.
+fn rows(graph: &IntGraph, op: &IntOp) -> Result<Option<Rows>, Error> {
+    let layer = op.layer.as_str();
+    Ok(match &op.kind {
+        IntOpKind::Conv(c) | IntOpKind::Depthwise(c) => {
+            Rows::new(dims(layer, c.input)?, dims(layer, c.output)?, c.window)
+        }
+        IntOpKind::MaxPool { window, .. } | IntOpKind::AveragePool { window, .. } => {
+            Rows::of(&CpuOp::Pool(pool(graph, op, window, PoolKind::Max, 0)?))
+        }
+        _ => None,
+    })
+}
+
+/// One op as CPU steps, of which the last one completes its tensor; its weights are appended to the program's constants.
+pub(super) fn lower(graph: &IntGraph, op: &IntOp, program: &mut Program) -> Result<Vec<ProgramStep>, Error> {
+    if let IntOpKind::Float { op: float, weights, why } = &op.kind {
+        return floats::lower(graph, op, (float, weights, why), program);
+    }
+    step(graph, op, &mut program.constants).map(|step| vec![step])
+}
+
+/// An op with integers as one step.
+fn step(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Result<ProgramStep, Error> {
     let layer = op.layer.as_str();
     let arity = |n: usize| {
         (op.inputs.len() == n)
@@ -66,13 +87,7 @@ pub(super) fn lower(graph: &IntGraph, op: &IntOp, constants: &mut Vec<u8>) -> Re
     let input = op.inputs.first().map_or(op.output, |t| *t);
     let (from, to) = (id(input)?, id(op.output)?);
     let step = match &op.kind {
-        IntOpKind::Float { op: float, why, .. } => {
-            return Err(refuse(
-                layer,
-                format!("{} is computed in floats and has no kernel here: {why}", float.class()),
-            ));
-        }
-        IntOpKind::FakeQuantize(_) => {
+        IntOpKind::Float { .. } | IntOpKind::FakeQuantize(_) => {
             return Err(refuse(layer, "is quantized to a grid that has no kernel here".into()));
         }
         IntOpKind::Conv(c) if c.groups > 1 && c.groups == c.input[2] => {
@@ -271,7 +286,7 @@ fn pool(graph: &IntGraph, op: &IntOp, window: &Window, kind: PoolKind, shift: i3
     })
 }
 
-fn refuse(layer: &str, text: String) -> Error {
+pub(super) fn refuse(layer: &str, text: String) -> Error {
     Error::Compile(format!("layer `{layer}`: {text}"))
 }
 
@@ -288,11 +303,11 @@ pub(super) fn position(graph: &IntGraph, t: TensorIx) -> FixPos {
     }
 }
 
-fn id(t: TensorIx) -> Result<TensorId, Error> {
+pub(super) fn id(t: TensorIx) -> Result<TensorId, Error> {
     u16::try_from(t.0).map(TensorId).map_err(|_| Error::Compile("more than 65535 tensors".into()))
 }
 
-fn dims(layer: &str, d: [usize; 3]) -> Result<[u16; 3], Error> {
+pub(super) fn dims(layer: &str, d: [usize; 3]) -> Result<[u16; 3], Error> {
     let [h, w, c] = d;
     Ok([narrow(layer, "height", h)?, narrow(layer, "width", w)?, narrow(layer, "number of channels", c)?])
 }
@@ -314,7 +329,7 @@ fn broadcasts(shape: &[usize], out: &[usize]) -> bool {
 }
 
 /// A number in the width that the deployable gives it.
-fn narrow<T, U>(layer: &str, what: &str, value: T) -> Result<U, Error>
+pub(super) fn narrow<T, U>(layer: &str, what: &str, value: T) -> Result<U, Error>
 where
     U: TryFrom<T>,
     T: Copy + std::fmt::Display,

@@ -135,9 +135,9 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
             continue;
         }
         let before = program.constants.len();
-        let step = match cpu::lower(graph, op, &mut program.constants) {
-            Ok(step) => Some(step),
-            Err(_) if options.timing_only => None,
+        let steps = match cpu::lower(graph, op, &mut program) {
+            Ok(steps) => steps,
+            Err(_) if options.timing_only => Vec::new(),
             Err(e) => return Err(e),
         };
         let reason = match &places[at] {
@@ -148,9 +148,9 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
             constant_bytes: (program.constants.len() - before) as u64,
             reason,
             cpu_us: Some(super::cpu_us(graph, op)),
-            ..LayerRow::new(graph, op, Engine::Cpu, step.as_ref().map(|_| program.steps.len()))
+            ..LayerRow::new(graph, op, Engine::Cpu, (!steps.is_empty()).then_some(program.steps.len()))
         });
-        program.steps.extend(step);
+        program.steps.extend(steps);
         at += 1;
     }
     Ok(program)

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::merge::offsets;
 use super::{Config, Layer, WeightSource, one, settings};
 use crate::tensor::Tensor;
+use shiftwise_core::model::{Combine, Function};
 
 /// Activation functions by Keras name. The class of a function decides where the vendor quantizes around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,28 +123,38 @@ impl ActivationFn {
 
     /// Applies the function in place; softmax works along the last axis.
     pub fn apply(self, tensor: &mut Tensor) {
-        let f: fn(f32) -> f32 = match self {
-            Self::Linear => return,
-            Self::Softmax => return softmax_last_axis(tensor),
-            Self::LogSoftmax => return log_softmax_last_axis(tensor),
-            Self::Relu => |x| x.max(0.0),
-            Self::Relu6 => |x| x.clamp(0.0, 6.0),
-            Self::Sigmoid => |x| 1.0 / (1.0 + (-x).exp()),
-            Self::Tanh => f32::tanh,
-            Self::Elu => |x| if x > 0.0 { x } else { x.exp_m1() },
-            Self::Selu => |x| 1.050_701 * if x > 0.0 { x } else { 1.673_263_2 * x.exp_m1() },
-            Self::Softplus => |x| if x > 30.0 { x } else { x.exp().ln_1p() },
-            Self::Softsign => |x| x / (1.0 + x.abs()),
-            Self::Swish => |x| x / (1.0 + (-x).exp()),
-            Self::Gelu => |x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
-            Self::Exponential => f32::exp,
-            Self::HardSigmoid => |x| (0.2 * x + 0.5).clamp(0.0, 1.0),
-            Self::HardSigmoid6 => |x| (x + 3.0).clamp(0.0, 6.0) / 6.0,
-            Self::HardSwish => |x| x * ((x + 3.0).clamp(0.0, 6.0) / 6.0),
-            Self::LeakyRelu => |x| if x > 0.0 { x } else { 0.2 * x },
-            Self::Mish => |x| x * if x > 30.0 { x } else { x.exp().ln_1p() }.tanh(),
-        };
-        tensor.data_mut().iter_mut().for_each(|x| *x = f(*x));
+        match self {
+            Self::Linear => {}
+            Self::Softmax => softmax_last_axis(tensor),
+            Self::LogSoftmax => log_softmax_last_axis(tensor),
+            _ => {
+                let function = self.function();
+                tensor.data_mut().iter_mut().for_each(|x| *x = function.apply(*x));
+            }
+        }
+    }
+
+    /// What it does to each element. The softmaxes, which look at a whole row, do nothing to an element.
+    pub fn function(self) -> Function {
+        match self {
+            Self::Linear | Self::Softmax | Self::LogSoftmax => Function::Identity,
+            Self::Relu => Function::RELU,
+            Self::Relu6 => Function::RELU6,
+            Self::Sigmoid => Function::Sigmoid,
+            Self::Tanh => Function::Tanh,
+            Self::Elu => Function::Elu,
+            Self::Selu => Function::Selu,
+            Self::Softplus => Function::Softplus,
+            Self::Softsign => Function::Softsign,
+            Self::Swish => Function::Swish,
+            Self::Gelu => Function::Gelu,
+            Self::Exponential => Function::Exponential,
+            Self::HardSigmoid => Function::HardSigmoid,
+            Self::HardSigmoid6 => Function::HardSigmoid6,
+            Self::HardSwish => Function::HardSwish,
+            Self::LeakyRelu => Function::LeakyRelu(0.2),
+            Self::Mish => Function::Mish,
+        }
     }
 }
 
@@ -158,9 +169,9 @@ fn softmax_last_axis(tensor: &mut Tensor) {
 fn log_softmax_last_axis(tensor: &mut Tensor) {
     let n = tensor.shape().last().copied().unwrap_or(1).max(1);
     for row in tensor.data_mut().chunks_exact_mut(n) {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f32 = row.iter().map(|x| (x - largest).exp()).sum();
-        row.iter_mut().for_each(|x| *x = (*x - largest) - sum.ln());
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m });
+        let sum = row.iter().fold(0.0f32, |sum, x| sum + libm::expf(x - largest));
+        row.iter_mut().for_each(|x| *x = (*x - largest) - libm::logf(sum));
     }
 }
 
@@ -234,18 +245,14 @@ impl Relu {
         })
     }
     fn apply(&self, data: &mut [f32]) {
-        let (max, slope, threshold) = (self.max_value.unwrap_or(f32::INFINITY), self.negative_slope, self.threshold);
-        if self.is_plain() {
-            // Not f32::max, which keeps −0.0 or not as the machine likes.
-            return data.iter_mut().for_each(|x| *x = if *x > 0.0 { *x } else { 0.0 });
-        }
-        data.iter_mut().for_each(|x| {
-            *x = match *x {
-                x if x >= max => max,
-                x if x >= threshold => x,
-                x => slope * (x - threshold),
-            }
-        });
+        let function = self.function();
+        data.iter_mut().for_each(|x| *x = function.apply(*x));
+    }
+
+    /// What it does to each element.
+    pub fn function(&self) -> Function {
+        let max = self.max_value.unwrap_or(f32::INFINITY);
+        Function::Relu { max, slope: self.negative_slope, threshold: self.threshold }
     }
 
     /// Whether it is max(x, 0) without more.
@@ -344,7 +351,8 @@ impl LeakyRelu {
         Ok(Self { alpha: config.f32_or(key, 0.3)? })
     }
     fn apply(&self, data: &mut [f32]) {
-        data.iter_mut().for_each(|x| *x = if *x > 0.0 { *x } else { self.alpha * *x });
+        let function = Function::LeakyRelu(self.alpha);
+        data.iter_mut().for_each(|x| *x = function.apply(*x));
     }
 }
 
@@ -416,7 +424,7 @@ impl Layer for PRelu {
         let sample = &inputs[0].shape()[1..];
         let slopes = offsets(weights[0].shape(), sample);
         for x in out.data_mut().chunks_exact_mut(slopes.len().max(1)) {
-            x.iter_mut().zip(&slopes).for_each(|(x, a)| *x = x.max(0.0) + weights[0].data()[*a] * x.min(0.0));
+            x.iter_mut().zip(&slopes).for_each(|(x, a)| *x = Combine::Slope.apply(*x, weights[0].data()[*a]));
         }
         out
     }

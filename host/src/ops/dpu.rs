@@ -5,15 +5,13 @@ use serde_json::{Map, Value, json};
 use super::norm::LayerNormalization;
 use super::{Config, Layer, WeightSource, one, settings};
 use crate::tensor::Tensor;
+use shiftwise_core::model::Function;
 
 /// Hard sigmoid: min(max(x + 3, 0), 6) · 2731 / 16384, every step in f32.
 #[derive(Clone, Debug)]
 pub struct HardSigmoid;
 
 impl HardSigmoid {
-    /// 2731 / 2^14, which stands for 1/6.
-    const SIXTH: f32 = 2731.0 / 16384.0;
-
     pub(crate) fn class(&self) -> &'static str {
         "VitisSigmoid"
     }
@@ -30,7 +28,7 @@ impl Layer for HardSigmoid {
         self.reuse(inputs[0].clone()).unwrap_or_else(|x| x)
     }
     fn reuse(&self, mut input: Tensor) -> Result<Tensor, Tensor> {
-        input.data_mut().iter_mut().for_each(|x| *x = (*x + 3.0).clamp(0.0, 6.0) * Self::SIXTH);
+        input.data_mut().iter_mut().for_each(|x| *x = Function::DpuHardSigmoid.apply(*x));
         Ok(input)
     }
 }

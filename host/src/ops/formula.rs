@@ -35,8 +35,8 @@ enum Expression {
 /// Functions of one argument.
 const UNARY: &[array::Unary] = &[
     ("abs", f32::abs),
-    ("exp", f32::exp),
-    ("log", f32::ln),
+    ("exp", libm::expf),
+    ("log", libm::logf),
     ("sqrt", f32::sqrt),
     ("square", |x| x * x),
     ("floor", f32::floor),

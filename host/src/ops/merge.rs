@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Config, Layer, WeightSource, settings};
 use crate::tensor::Tensor;
+use shiftwise_core::model::Combine;
 
 /// The shape that tensors of these shapes have after broadcasting: aligned at the last dimension, where each dimension
 /// is the same in all of them or 1.
@@ -147,21 +148,29 @@ impl Merge {
     }
 }
 
+impl Merge {
+    /// What it does to two elements; an average is divided by the number of inputs afterwards.
+    pub fn combine(self) -> Combine {
+        match self {
+            Self::Subtract => Combine::Subtract,
+            Self::Maximum => Combine::Maximum,
+            Self::Minimum => Combine::Minimum,
+            Self::Average => Combine::Add,
+        }
+    }
+}
+
 impl Layer for Merge {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         merged_shape(inputs)
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
-        match self {
-            Self::Subtract => fold(inputs, |a, b| a - b),
-            Self::Maximum => fold(inputs, f32::max),
-            Self::Minimum => fold(inputs, f32::min),
-            Self::Average => {
-                let mut sum = fold(inputs, |a, b| a + b);
-                sum.data_mut().iter_mut().for_each(|x| *x /= inputs.len() as f32);
-                sum
-            }
+        let combine = self.combine();
+        let mut all = fold(inputs, |a, b| combine.apply(a, b));
+        if *self == Self::Average {
+            all.data_mut().iter_mut().for_each(|x| *x /= inputs.len() as f32);
         }
+        all
     }
 }
 

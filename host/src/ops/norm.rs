@@ -52,6 +52,17 @@ impl BatchNormalization {
         }
     }
 
+    /// Factor and offset of each channel, from `weights`, which may be fake-quantized: Keras' x·mult + (beta − mean·mult).
+    pub(crate) fn affine(&self, weights: &[&Tensor]) -> (Vec<f32>, Vec<f32>) {
+        let mut own = self.clone();
+        let mut next = weights.iter().map(|w| (*w).clone());
+        own.gamma = own.gamma.and_then(|_| next.next());
+        own.beta = own.beta.and_then(|_| next.next());
+        let mult = own.multiplier();
+        let add = own.offset().iter().zip(own.mean.data()).zip(&mult).map(|((b, m), k)| b - m * k).collect();
+        (mult, add)
+    }
+
     /// Beta, or zeros.
     pub fn offset(&self) -> Vec<f32> {
         self.beta.as_ref().map_or_else(|| vec![0.0; self.mean.data().len()], |b| b.data().to_vec())
@@ -72,13 +83,7 @@ impl Layer for BatchNormalization {
         optional.into_iter().chain(moving).flatten().collect()
     }
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
-        // Rebuilt from the weights that were passed, which may be fake-quantized; then Keras' x·mult + (beta − mean·mult).
-        let mut own = self.clone();
-        let mut next = weights.iter().map(|w| (*w).clone());
-        own.gamma = own.gamma.and_then(|_| next.next());
-        own.beta = own.beta.and_then(|_| next.next());
-        let mult = own.multiplier();
-        let add: Vec<f32> = own.offset().iter().zip(own.mean.data()).zip(&mult).map(|((b, m), k)| b - m * k).collect();
+        let (mult, add) = self.affine(weights);
         let mut out = inputs[0].clone();
         for row in out.data_mut().chunks_exact_mut(mult.len()) {
             row.iter_mut().zip(&mult).zip(&add).for_each(|((x, k), a)| *x = *x * k + a);
@@ -293,6 +298,14 @@ impl Normalization {
     }
 }
 
+impl Normalization {
+    /// Mean and standard deviation, one value or one per channel.
+    pub(crate) fn statistics(&self) -> (Vec<f32>, Vec<f32>) {
+        let deviation = self.variance.data().iter().map(|v| v.sqrt().max(1e-7)).collect();
+        (self.mean.data().to_vec(), deviation)
+    }
+}
+
 impl Layer for Normalization {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
@@ -305,8 +318,8 @@ impl Layer for Normalization {
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         let mut out = inputs[0].clone();
-        let deviation: Vec<f32> = self.variance.data().iter().map(|v| v.sqrt().max(1e-7)).collect();
-        let (mean, deviation) = (self.mean.data().iter().cycle(), deviation.iter().cycle());
+        let (mean, deviation) = self.statistics();
+        let (mean, deviation) = (mean.iter().cycle(), deviation.iter().cycle());
         out.data_mut().iter_mut().zip(mean.zip(deviation)).for_each(|(x, (m, d))| *x = (*x - m) / d);
         out
     }

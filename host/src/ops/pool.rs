@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::linear::window_output;
 use super::{Config, Layer, Padding, WeightSource, image, settings};
 use crate::tensor::Tensor;
+use shiftwise_core::model::Combine;
 use shiftwise_core::shape::Window;
 
 /// Size, strides and padding of a pooling layer.
@@ -89,7 +90,7 @@ impl Layer for MaxPooling2D {
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         let window = self.pool.window(&inputs[0].shape()[1..]).unwrap_or(Window::POINT);
-        pool(inputs[0], &window, |v| v.fold(f32::NEG_INFINITY, f32::max))
+        pool(inputs[0], &window, |v| v.fold(f32::NEG_INFINITY, |m, x| Combine::Maximum.apply(x, m)))
     }
     fn to_keras(&self) -> Map<String, Value> {
         self.pool.to_keras()
@@ -181,6 +182,13 @@ impl AveragePooling2D {
     }
 }
 
+impl AveragePooling2D {
+    /// What the average is multiplied with, for an output of `[h, w, c]`.
+    pub(crate) fn dpu_factor(&self, output: &[usize]) -> f32 {
+        self.factor_window(output).filter(|_| self.dpu).map_or(1.0, |(a, b)| rescale(a, b))
+    }
+}
+
 impl Layer for AveragePooling2D {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         self.pool.output_shape(inputs)
@@ -192,7 +200,7 @@ impl Layer for AveragePooling2D {
             sum / n.max(1) as f32
         });
         if self.dpu {
-            let factor = self.factor_window(&out.shape()[1..]).map_or(1.0, |(a, b)| rescale(a, b));
+            let factor = self.dpu_factor(&out.shape()[1..]);
             out.data_mut().iter_mut().for_each(|x| *x *= factor);
         }
         out
@@ -228,6 +236,11 @@ impl GlobalAveragePooling2D {
     pub fn factor_window(&self, input: &[usize]) -> (usize, usize) {
         covering_window(input[0], input[1])
     }
+    /// What the average is multiplied with, for an input of `[h, w, c]`.
+    pub(crate) fn dpu_factor(&self, input: &[usize]) -> f32 {
+        let (a, b) = self.factor_window(input);
+        if self.dpu { rescale(a, b) } else { 1.0 }
+    }
 }
 
 impl Layer for GlobalAveragePooling2D {
@@ -238,12 +251,7 @@ impl Layer for GlobalAveragePooling2D {
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         let x = inputs[0];
         let [n, h, w, c] = [x.shape()[0], x.shape()[1], x.shape()[2], x.shape()[3]];
-        let factor = if self.dpu {
-            let (a, b) = self.factor_window(&[h, w, c]);
-            rescale(a, b)
-        } else {
-            1.0
-        };
+        let factor = self.dpu_factor(&[h, w, c]);
         let mut out = vec![0.0f32; n * c];
         for (image, sums) in x.data().chunks_exact(h * w * c).zip(out.chunks_exact_mut(c)) {
             for pixel in image.chunks_exact(c) {
@@ -293,7 +301,7 @@ impl Layer for GlobalMaxPooling2D {
         let per_image = (x.data().len() / n.max(1)).max(1);
         for (image, largest) in x.data().chunks_exact(per_image).zip(out.chunks_exact_mut(c)) {
             for pixel in image.chunks_exact(c) {
-                largest.iter_mut().zip(pixel).for_each(|(m, p)| *m = m.max(*p));
+                largest.iter_mut().zip(pixel).for_each(|(m, p)| *m = Combine::Maximum.apply(*p, *m));
             }
         }
         let shape = if self.keepdims { vec![n, 1, 1, c] } else { vec![n, c] };

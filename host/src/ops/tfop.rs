@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{ActivationFn, Config, Layer, WeightSource, array, settings};
 use crate::tensor::Tensor;
 use arguments::{Arguments, Part, operand, subscript, wrong};
+use shiftwise_core::model::{Combine, Function};
 
 pub(super) mod arguments;
 
@@ -37,10 +38,8 @@ pub struct TfOp {
 /// What a function computes. Axes are TensorFlow's: 0 is the batch, negative ones count from the end.
 #[derive(Clone, Debug)]
 enum Kind {
-    Unary(fn(f32) -> f32),
-    Activation(ActivationFn),
-    LeakyRelu(f32),
-    Binary(fn(f32, f32) -> f32),
+    Unary(Function),
+    Binary(Combine),
     /// min(max(x, low), high) of three operands.
     Clip,
     MatMul {
@@ -74,58 +73,47 @@ enum Reduction {
 }
 
 /// Functions of one tensor without settings.
-const UNARY: &[(&str, Kind)] = &[
-    ("math.negative", Kind::Unary(|x| -x)),
-    ("math.abs", Kind::Unary(f32::abs)),
-    ("math.square", Kind::Unary(|x| x * x)),
-    ("math.sqrt", Kind::Unary(f32::sqrt)),
-    ("math.rsqrt", Kind::Unary(|x| 1.0 / x.sqrt())),
-    ("math.reciprocal", Kind::Unary(|x| 1.0 / x)),
-    ("math.exp", Kind::Unary(f32::exp)),
-    ("math.log", Kind::Unary(f32::ln)),
-    (
-        "math.sign",
-        Kind::Unary(|x| {
-            if x > 0.0 {
-                1.0
-            } else if x < 0.0 {
-                -1.0
-            } else {
-                x
-            }
-        }),
-    ),
-    ("math.floor", Kind::Unary(f32::floor)),
-    ("math.ceil", Kind::Unary(f32::ceil)),
-    ("math.round", Kind::Unary(f32::round_ties_even)),
-    ("identity", Kind::Unary(|x| x)),
-    ("stop_gradient", Kind::Unary(|x| x)),
-    ("nn.relu", Kind::Activation(ActivationFn::Relu)),
-    ("nn.relu6", Kind::Activation(ActivationFn::Relu6)),
-    ("nn.elu", Kind::Activation(ActivationFn::Elu)),
-    ("nn.selu", Kind::Activation(ActivationFn::Selu)),
-    ("nn.silu", Kind::Activation(ActivationFn::Swish)),
-    ("nn.swish", Kind::Activation(ActivationFn::Swish)),
-    ("nn.gelu", Kind::Activation(ActivationFn::Gelu)),
-    ("nn.softsign", Kind::Activation(ActivationFn::Softsign)),
-    ("math.softplus", Kind::Activation(ActivationFn::Softplus)),
-    ("math.sigmoid", Kind::Activation(ActivationFn::Sigmoid)),
-    ("math.tanh", Kind::Activation(ActivationFn::Tanh)),
+const UNARY: &[(&str, Function)] = &[
+    ("math.negative", Function::Negative),
+    ("math.abs", Function::Absolute),
+    ("math.square", Function::Square),
+    ("math.sqrt", Function::SquareRoot),
+    ("math.rsqrt", Function::InverseRoot),
+    ("math.reciprocal", Function::Reciprocal),
+    ("math.exp", Function::Exponential),
+    ("math.log", Function::Logarithm),
+    ("math.sign", Function::Sign),
+    ("math.floor", Function::Floor),
+    ("math.ceil", Function::Ceiling),
+    ("math.round", Function::Round),
+    ("identity", Function::Identity),
+    ("stop_gradient", Function::Identity),
+    ("nn.relu", Function::RELU),
+    ("nn.relu6", Function::RELU6),
+    ("nn.elu", Function::Elu),
+    ("nn.selu", Function::Selu),
+    ("nn.silu", Function::Swish),
+    ("nn.swish", Function::Swish),
+    ("nn.gelu", Function::Gelu),
+    ("nn.softsign", Function::Softsign),
+    ("math.softplus", Function::Softplus),
+    ("math.sigmoid", Function::Sigmoid),
+    ("math.tanh", Function::Tanh),
 ];
 
 /// Functions of `x` and `y` with broadcasting.
-const BINARY: &[array::Binary] = &[
-    ("__operators__.add", |a, b| a + b),
-    ("math.add", |a, b| a + b),
-    ("math.subtract", |a, b| a - b),
-    ("math.multiply", |a, b| a * b),
-    ("math.truediv", |a, b| a / b),
-    ("math.divide", |a, b| a / b),
-    ("math.maximum", |a, b| if a > b { a } else { b }),
-    ("math.minimum", |a, b| if a < b { a } else { b }),
-    ("math.pow", libm::powf),
-    ("math.squared_difference", |a, b| (a - b) * (a - b)),
-    ("math.divide_no_nan", |a, b| if b == 0.0 { 0.0 } else { a / b }),
+const BINARY: &[(&str, Combine)] = &[
+    ("__operators__.add", Combine::Add),
+    ("math.add", Combine::Add),
+    ("math.subtract", Combine::Subtract),
+    ("math.multiply", Combine::Multiply),
+    ("math.truediv", Combine::Divide),
+    ("math.divide", Combine::Divide),
+    ("math.maximum", Combine::Maximum),
+    ("math.minimum", Combine::Minimum),
+    ("math.pow", Combine::Power),
+    ("math.squared_difference", Combine::SquaredDifference),
+    ("math.divide_no_nan", Combine::DivideNoNan),
 ];
 
 const REDUCTIONS: &[(&str, Reduction)] = &[
@@ -171,7 +159,40 @@ fn canonical(function: &str) -> String {
     if below && tables().any(|name| name == math) { math } else { short.to_owned() }
 }
 
+/// A function of elements, or a move of them, for those who compute it elsewhere.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Elements {
+    /// A function of each element.
+    Unary(Function),
+    /// Functions of the first operand so far and the next one, with broadcasting.
+    Binary(Vec<Combine>),
+    /// The same elements under another shape.
+    Reshaped,
+    /// Axis i of the sample is axis `order[i]` of the operand's.
+    Permuted(Vec<usize>),
+    /// Operands behind each other along an axis of the sample.
+    Joined(usize),
+}
+
 impl TfOp {
+    /// What it does to the elements of samples, if that is all it does. `rank` counts the sample's dimensions.
+    pub fn elements(&self, rank: usize) -> Option<Elements> {
+        Some(match &self.kind {
+            Kind::Unary(function) => Elements::Unary(*function),
+            Kind::Binary(combine) => Elements::Binary(vec![*combine]),
+            Kind::Clip => Elements::Binary(vec![Combine::Maximum, Combine::Minimum]),
+            Kind::Reshape(_) | Kind::ExpandDims(_) | Kind::Squeeze(_) => Elements::Reshaped,
+            Kind::Transpose(Some(order)) => {
+                let order = order.iter().map(|i| array::axis(*i, rank + 1)).collect::<Result<Vec<_>, _>>().ok()?;
+                Elements::Permuted(
+                    order.split_first().filter(|(batch, _)| **batch == 0)?.1.iter().map(|i| i - 1).collect(),
+                )
+            }
+            Kind::Concat(axis) => Elements::Joined(array::axis(*axis, rank + 1).ok()?.checked_sub(1)?),
+            _ => return None,
+        })
+    }
+
     pub(crate) fn class(&self) -> &'static str {
         if matches!(self.kind, Kind::Slice(_)) { "SlicingOpLambda" } else { "TFOpLambda" }
     }
@@ -199,7 +220,7 @@ impl TfOp {
             one => vec![operand(one)?],
         };
         let name = canonical(&function);
-        let kind = if let Some((_, kind)) = UNARY.iter().find(|(n, _)| *n == name) {
+        let kind = if let Some((_, function)) = UNARY.iter().find(|(n, _)| *n == name) {
             if name == "nn.gelu" && args.flag(&["approximate"])? {
                 return Err("the approximate gelu is not supported".into());
             }
@@ -207,7 +228,7 @@ impl TfOp {
             if beta != 1.0 {
                 return Err(format!("its argument `beta` is {beta}, 1 is expected"));
             }
-            kind.clone()
+            Kind::Unary(*function)
         } else if let Some((_, f)) = BINARY.iter().find(|(n, _)| *n == name) {
             operands.push(args.operand("y")?);
             Kind::Binary(*f)
@@ -227,13 +248,13 @@ impl TfOp {
 
     fn other(name: &str, args: &mut Arguments, operands: &mut Vec<Operand>) -> Result<Kind, String> {
         Ok(match name {
-            "nn.leaky_relu" => Kind::LeakyRelu(args.number("alpha", 0.2)?),
+            "nn.leaky_relu" => Kind::Unary(Function::LeakyRelu(args.number("alpha", 0.2)?)),
             "nn.bias_add" => {
                 operands.push(args.operand("bias")?);
                 if let Some(format) = args.take("data_format").filter(|v| v.as_str() == Some("NCHW")) {
                     return Err(wrong("data_format", &format, "NHWC is"));
                 }
-                Kind::Binary(|a, b| a + b)
+                Kind::Binary(Combine::Add)
             }
             "clip_by_value" => {
                 operands.push(args.operand("clip_value_min")?);
@@ -242,7 +263,7 @@ impl TfOp {
             }
             "cast" => match args.take("dtype") {
                 Some(dtype) if dtype.as_str() != Some("float32") => return Err(wrong("dtype", &dtype, "float32 is")),
-                _ => Kind::Unary(|x| x),
+                _ => Kind::Unary(Function::Identity),
             },
             "linalg.matmul" => {
                 operands.push(args.operand("b")?);
@@ -291,7 +312,7 @@ impl Kind {
         let rank = x.len();
         let axes = |list: &[i64]| list.iter().map(|i| array::axis(*i, rank)).collect::<Result<Vec<usize>, String>>();
         Ok(match self {
-            Self::Unary(_) | Self::Activation(_) | Self::LeakyRelu(_) => x.to_vec(),
+            Self::Unary(_) => x.to_vec(),
             Self::Softmax(axis) => {
                 array::axis(*axis, rank)?;
                 x.to_vec()
@@ -380,17 +401,11 @@ impl Kind {
         let first = x[0];
         let rank = first.shape().len();
         Ok(match self {
-            Self::Unary(f) => array::map(first, f),
-            Self::Activation(function) => {
-                let mut out = first.clone();
-                function.apply(&mut out);
-                out
-            }
-            Self::LeakyRelu(alpha) => array::map(first, |x| if x > 0.0 { x } else { alpha * x }),
-            Self::Binary(f) => array::zip(first, x[1], f),
+            Self::Unary(function) => array::map(first, |x| function.apply(x)),
+            Self::Binary(combine) => array::zip(first, x[1], |a, b| combine.apply(a, b)),
             Self::Clip => {
-                let above = array::zip(first, x[1], |a, b| if a > b { a } else { b });
-                array::zip(&above, x[2], |a, b| if a < b { a } else { b })
+                let above = array::zip(first, x[1], |a, b| Combine::Maximum.apply(a, b));
+                array::zip(&above, x[2], |a, b| Combine::Minimum.apply(a, b))
             }
             Self::MatMul { transpose } => {
                 let turned = |t: &Tensor, turn: bool| {
@@ -415,8 +430,10 @@ impl Kind {
                 let axes = axes.iter().map(|i| array::axis(*i, rank)).collect::<Result<Vec<usize>, String>>()?;
                 let out = match by {
                     Reduction::Mean | Reduction::Sum => array::reduce(first, &axes, 0.0, |a, b| a + b),
-                    Reduction::Max => array::reduce(first, &axes, f32::NEG_INFINITY, f32::max),
-                    Reduction::Min => array::reduce(first, &axes, f32::INFINITY, f32::min),
+                    Reduction::Max => {
+                        array::reduce(first, &axes, f32::NEG_INFINITY, |a, b| Combine::Maximum.apply(b, a))
+                    }
+                    Reduction::Min => array::reduce(first, &axes, f32::INFINITY, |a, b| Combine::Minimum.apply(b, a)),
                 };
                 let count: usize = axes.iter().map(|i| first.shape()[*i]).product();
                 let out = if *by == Reduction::Mean { array::map(&out, |sum| sum / count as f32) } else { out };

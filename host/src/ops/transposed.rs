@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::linear::{geometry, per_image, window_output};
-use super::{ActivationFn, Config, Layer, Padding, WeightSource, Weighted, image};
+use super::{ActivationFn, Config, Conv2D, DepthwiseConv2D, Layer, Padding, WeightSource, Weighted, image};
 use crate::kernel::{self, ConvGeometry};
 use crate::tensor::Tensor;
 use shiftwise_core::shape::Window;
@@ -300,6 +300,17 @@ impl SeparableConv2D {
         let [h, w, _] = image(&[input])?;
         let k = self.depthwise.shape();
         self.padding.window([h, w], [k[0], k[1]], self.strides, self.dilation)
+    }
+}
+
+impl SeparableConv2D {
+    /// The same as two layers; bias and activation belong to the second.
+    pub fn parts(&self) -> (DepthwiseConv2D, Conv2D) {
+        let plain = Weighted { kernel: self.depthwise.clone(), bias: None, activation: ActivationFn::Linear };
+        let (strides, dilation, padding) = (self.strides, self.dilation, self.padding);
+        let once = [1, 1];
+        let pointwise = Conv2D { w: self.w.clone(), strides: once, dilation: once, padding: Padding::Valid, groups: 1 };
+        (DepthwiseConv2D { w: plain, strides, dilation, padding }, pointwise)
     }
 }
 

@@ -1,0 +1,312 @@
+//! Steps of layers in floats.
+
+use super::conv::taps;
+use super::float::{get_f32, put_f32};
+use super::function::larger;
+use super::walk;
+use crate::model::{
+    Combine, CopyOp, DType, Deployable, FloatConvOp, FloatOp, FloatPoolKind, FloatPoolOp, TensorDesc, TensorId,
+};
+use crate::run::Memory;
+use crate::shape::Window;
+
+/// Runs one step; `None` if its tensors overlap where they must not, which a checked step's do not.
+pub(super) fn execute(model: &Deployable<'_>, op: &FloatOp, memory: &mut Memory<'_>) -> Option<()> {
+    let (output, constants) = (model.tensor(op.output())?, memory.constants);
+    let mut pair = |input: TensorId, kernel: &mut dyn FnMut(&[u8], &mut [u8])| {
+        let (input, output) = memory.pair(&model.tensor(input)?, &output)?;
+        kernel(input, output);
+        Some(())
+    };
+    match op {
+        FloatOp::Map { input, function, .. } => {
+            let from = model.tensor(*input)?;
+            if from.place == output.place {
+                let y = memory.tensor_mut(&output)?;
+                y.as_chunks_mut().0.iter_mut().for_each(|y| *y = function.apply(f32::from_le_bytes(*y)).to_le_bytes());
+                return Some(());
+            }
+            pair(*input, &mut |x, y| {
+                let (x, y) = (x.as_chunks().0, y.as_chunks_mut().0);
+                x.iter().zip(y).for_each(|(x, y)| *y = function.apply(f32::from_le_bytes(*x)).to_le_bytes());
+            })
+        }
+        FloatOp::Zip { a, b, combine, .. } => zip(&model.tensor(*a)?, &model.tensor(*b)?, &output, *combine, memory),
+        FloatOp::Conv(c) => pair(c.input, &mut |x, y| conv(c, constants, x, y)),
+        FloatOp::Pool(p) => pair(p.input, &mut |x, y| pool(p, x, y)),
+        FloatOp::Copy(c) => pair(c.input, &mut |x, y| copy(c, x, y)),
+        FloatOp::Bilinear { input, in_dims, factor, .. } => {
+            pair(*input, &mut |x, y| bilinear(in_dims.map(usize::from), factor.map(usize::from), x, y))
+        }
+        FloatOp::Standardize { input, axis, epsilon, .. } => {
+            rows(*axis, |axis| pair(*input, &mut |x, y| standardize(axis, *epsilon, x, y)))
+        }
+        FloatOp::LogSoftmax { input, axis, .. } => {
+            rows(*axis, |axis| pair(*input, &mut |x, y| log_softmax(axis, x, y)))
+        }
+    }
+}
+
+fn rows(axis: u32, mut run: impl FnMut(usize) -> Option<()>) -> Option<()> {
+    run((axis as usize).max(1))
+}
+
+/// `combine` of two tensors that broadcast to `out`. The first may be overwritten.
+fn zip(
+    a: &TensorDesc<'_>,
+    b: &TensorDesc<'_>,
+    out: &TensorDesc<'_>,
+    f: Combine,
+    memory: &mut Memory<'_>,
+) -> Option<()> {
+    let mut complete = Some(());
+    let value = |memory: &Memory<'_>, t: &TensorDesc<'_>, i: usize| {
+        let bytes = memory.read(t.place.region, t.place.offset as usize + 4 * i, 4)?;
+        Some(f32::from_le_bytes(*bytes.first_chunk()?))
+    };
+    walk(out.shape.aligned(), [a.shape.strides(), b.shape.strides(), out.shape.strides()], |[i, j, o]| {
+        let y = value(memory, a, i).zip(value(memory, b, j)).map(|(a, b)| f.apply(a, b));
+        let to = memory.write(out.place.region, out.place.offset as usize + 4 * o, 4);
+        match (y, to) {
+            (Some(y), Some(to)) => to.copy_from_slice(&y.to_le_bytes()),
+            _ => complete = None,
+        }
+    });
+    complete
+}
+
+/// See [`FloatConvOp`]: the output's own memory holds the chains while they grow.
+fn conv(op: &FloatConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
+    let [h, w, ic] = op.in_dims.map(usize::from);
+    let [_, ow, oc] = op.out_dims.map(|d| usize::from(d).max(1));
+    let [kh, kw] = op.window.kernel.map(usize::from);
+    let kernel = constants.get(op.kernel as usize..).unwrap_or(&[]);
+    let bias = op.bias.map(|at| constants.get(at as usize..).unwrap_or(&[]));
+    let share = ic / usize::from(op.groups).max(1);
+    let group = (oc / usize::from(op.groups).max(1)).max(1);
+    for (pixel, out) in output.chunks_exact_mut(4 * oc).enumerate() {
+        out.fill(0);
+        let (oy, ox) = (pixel / ow, pixel % ow);
+        for y in 0..kh {
+            let ky = if op.transposed { kh - 1 - y } else { y };
+            let Some(iy) = meets(op, 0, oy, ky, h) else { continue };
+            for x in 0..kw {
+                let kx = if op.transposed { kw - 1 - x } else { x };
+                let Some(ix) = meets(op, 1, ox, kx, w) else { continue };
+                for c in 0..share {
+                    let row = ((ky * kw + kx) * share + c) * oc;
+                    for o in 0..oc {
+                        let x = get_f32(input, (iy * w + ix) * ic + o / group * share + c);
+                        put_f32(out, o, libm::fmaf(x, get_f32(kernel, row + o), get_f32(out, o)));
+                    }
+                }
+            }
+        }
+        if let Some(bias) = bias {
+            (0..oc).for_each(|o| put_f32(out, o, get_f32(out, o) + get_f32(bias, o)));
+        }
+    }
+}
+
+/// The input row or column that output `out` meets at tap `tap`.
+fn meets(op: &FloatConvOp, axis: usize, out: usize, tap: usize, size: usize) -> Option<usize> {
+    let window: &Window = &op.window;
+    let (stride, dilation) = (usize::from(window.stride[axis]).max(1), usize::from(window.dilation[axis]));
+    let pad = usize::from(window.pad_before[axis]);
+    let at = if op.transposed {
+        let full = (out + pad).checked_sub(tap * dilation)?;
+        (full % stride == 0).then_some(full / stride)?
+    } else {
+        (out * stride + tap * dilation).checked_sub(pad)?
+    };
+    (at < size).then_some(at)
+}
+
+/// See [`FloatPoolOp`].
+fn pool(op: &FloatPoolOp, input: &[u8], output: &mut [u8]) {
+    let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
+    let ow = usize::from(op.out_dims[1]).max(1);
+    for (pixel, out) in output.chunks_exact_mut(4 * c).enumerate() {
+        let (ky0, ky1, iy0) = taps(&op.window, 0, pixel / ow, h);
+        let (kx0, kx1, ix0) = taps(&op.window, 1, pixel % ow, w);
+        let count = (ky1 - ky0) * (kx1 - kx0);
+        for channel in 0..c {
+            let rows = (iy0..iy0 + (ky1 - ky0)).flat_map(|y| (ix0..ix0 + (kx1 - kx0)).map(move |x| y * w + x));
+            let values = rows.map(|p| get_f32(input, p * c + channel));
+            let result = match op.kind {
+                FloatPoolKind::Max => values.fold(f32::NEG_INFINITY, |m, x| larger(x, m)),
+                FloatPoolKind::Min => values.fold(f32::INFINITY, |m, x| if x < m { x } else { m }),
+                FloatPoolKind::Sum => values.fold(0.0, |sum, x| sum + x),
+                FloatPoolKind::Average => values.fold(0.0, |sum, x| sum + x) / count.max(1) as f32,
+            };
+            put_f32(out, channel, result);
+        }
+    }
+}
+
+/// See [`CopyOp`]. Elements outside of the tensors, which a checked copy has none of, are left out.
+fn copy(op: &CopyOp, input: &[u8], output: &mut [u8]) {
+    if let Some(bits) = op.fill {
+        output.as_chunks_mut().0.iter_mut().for_each(|y: &mut [u8; 4]| *y = bits.to_le_bytes());
+    }
+    let [a, b, c, d, e] = op.sizes;
+    let at = |steps: [i64; 5], start: u32, [i, j, k, l, m]: [u32; 5]| {
+        let indices = [i, j, k, l, m].into_iter().zip(steps).map(|(i, s)| i64::from(i) * s);
+        usize::try_from(indices.sum::<i64>() + i64::from(start)).unwrap_or(usize::MAX / 8)
+    };
+    let (steps_in, steps_out) = (op.steps_in.map(i64::from), op.steps_out.map(i64::from));
+    for i in 0..a {
+        for j in 0..b {
+            for k in 0..c {
+                for l in 0..d {
+                    for m in 0..e {
+                        let index = [i, j, k, l, m];
+                        put_f32(output, at(steps_out, op.to, index), get_f32(input, at(steps_in, op.from, index)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The two neighbours of output `o` along an axis, and the weight of the second.
+fn neighbours(o: usize, input: usize, output: usize) -> (usize, usize, f32) {
+    let scale = input as f32 / output.max(1) as f32;
+    let at = (o as f32 + 0.5) * scale - 0.5;
+    let floor = libm::floorf(at);
+    let last = input.saturating_sub(1);
+    ((larger(floor, 0.0) as usize).min(last), (larger(libm::ceilf(at), 0.0) as usize).min(last), at - floor)
+}
+
+fn bilinear([h, w, c]: [usize; 3], factor: [usize; 2], input: &[u8], output: &mut [u8]) {
+    let c = c.max(1);
+    let (oh, ow) = (h * factor[0], (w * factor[1]).max(1));
+    for (pixel, out) in output.chunks_exact_mut(4 * c).enumerate() {
+        let (y0, y1, fy) = neighbours(pixel / ow, h, oh);
+        let (x0, x1, fx) = neighbours(pixel % ow, w, ow);
+        for channel in 0..c {
+            let value = |y: usize, x: usize| get_f32(input, (y * w + x) * c + channel);
+            let (a, b, d, e) = (value(y0, x0), value(y0, x1), value(y1, x0), value(y1, x1));
+            let (top, bottom) = (a + (b - a) * fx, d + (e - d) * fx);
+            put_f32(out, channel, top + (bottom - top) * fy);
+        }
+    }
+}
+
+fn standardize(axis: usize, epsilon: f32, input: &[u8], output: &mut [u8]) {
+    let n = axis as f32;
+    for (x, y) in input.chunks_exact(4 * axis).zip(output.chunks_exact_mut(4 * axis)) {
+        let sum = |f: &dyn Fn(f32) -> f32| (0..axis).fold(0.0f32, |sum, i| sum + f(get_f32(x, i)));
+        let mean = sum(&|x| x) / n;
+        let variance = sum(&|x| (x - mean) * (x - mean)) / n;
+        let r = 1.0 / libm::sqrtf(variance + epsilon);
+        (0..axis).for_each(|i| put_f32(y, i, (get_f32(x, i) - mean) * r));
+    }
+}
+
+fn log_softmax(axis: usize, input: &[u8], output: &mut [u8]) {
+    for (x, y) in input.chunks_exact(4 * axis).zip(output.chunks_exact_mut(4 * axis)) {
+        let largest = (0..axis).fold(f32::NEG_INFINITY, |m, i| larger(get_f32(x, i), m));
+        let sum = (0..axis).fold(0.0f32, |sum, i| sum + libm::expf(get_f32(x, i) - largest));
+        let log = libm::logf(sum);
+        (0..axis).for_each(|i| put_f32(y, i, (get_f32(x, i) - largest) - log));
+    }
+}
+
+/// Checks a step's references and geometry against the deployable; `None` if anything is off.
+pub(super) fn check(model: &Deployable<'_>, op: &FloatOp) -> Option<()> {
+    // Empty tensors would let the other dimensions be any numbers.
+    let floats = |id: TensorId| {
+        let t = model.tensor(id)?;
+        (t.dtype == DType::F32 && t.shape.elements()? > 0).then_some(t)
+    };
+    let size = |t: &TensorDesc<'_>| t.shape.elements().map_or(0, u64::from);
+    let volume = |d: [u16; 3]| d.iter().map(|v| u64::from(*v)).product::<u64>();
+    let constants = |offset: u32, count: u64| {
+        let end = count.checked_mul(4)?.checked_add(offset.into())?;
+        (offset.is_multiple_of(4) && end <= model.constants().len() as u64).then_some(())
+    };
+    let out = floats(op.output())?;
+    let apart = |t: &TensorDesc<'_>| super::check::apart(t, &out).then_some(());
+    let overwritten = |t: &TensorDesc<'_>| {
+        if t.place == out.place && t.bytes() == out.bytes() { Some(()) } else { apart(t) }
+    };
+    // Outputs along both axes, as far as the window has a say.
+    let slides = |window: &Window, input: [u16; 3], output: [u16; 2]| {
+        (window.is_valid()
+            && output.iter().chain(&input).all(|d| *d > 0)
+            && (0..2).all(|a| window.outputs(a, input[a].into()) == u32::from(output[a])))
+        .then_some(())
+    };
+    match op {
+        FloatOp::Map { input, .. } => {
+            let input = floats(*input)?;
+            overwritten(&input)?;
+            (size(&input) == size(&out)).then_some(())
+        }
+        FloatOp::Zip { a, b, .. } => {
+            let (a, b) = (floats(*a)?, floats(*b)?);
+            overwritten(&a)?;
+            apart(&b)?;
+            (a.place != out.place || a.shape == out.shape).then_some(())?;
+            (a.shape.broadcasts_to(&out.shape) && b.shape.broadcasts_to(&out.shape)).then_some(())
+        }
+        FloatOp::Conv(c) => {
+            let input = floats(c.input)?;
+            apart(&input)?;
+            (size(&input) == volume(c.in_dims) && size(&out) == volume(c.out_dims)).then_some(())?;
+            let [[_, _, ic], [oh, ow, oc]] = [c.in_dims, c.out_dims];
+            (c.groups > 0 && ic % c.groups == 0 && oc % c.groups == 0).then_some(())?;
+            if c.transposed {
+                (c.window.is_valid() && c.groups == 1).then_some(())?;
+            } else {
+                slides(&c.window, c.in_dims, [oh, ow])?;
+            }
+            let taps = u64::from(c.window.kernel[0]) * u64::from(c.window.kernel[1]);
+            constants(c.kernel, (taps * u64::from(ic / c.groups)).checked_mul(oc.into())?)?;
+            c.bias.map_or(Some(()), |at| constants(at, oc.into()))
+        }
+        FloatOp::Pool(p) => {
+            let input = floats(p.input)?;
+            apart(&input)?;
+            (size(&input) == volume(p.in_dims)).then_some(())?;
+            (size(&out) == volume([p.out_dims[0], p.out_dims[1], p.in_dims[2]])).then_some(())?;
+            (p.window.dilation == [1, 1]).then_some(())?;
+            slides(&p.window, p.in_dims, p.out_dims)
+        }
+        FloatOp::Copy(c) => {
+            let input = floats(c.input)?;
+            apart(&input)?;
+            c.sizes.iter().all(|n| *n > 0).then_some(())?;
+            // No more than the output has, so that the work is bounded by the file's own sizes.
+            let count = c.sizes.iter().try_fold(1u64, |n, size| n.checked_mul(u64::from(*size)))?;
+            (count <= size(&out)).then_some(())?;
+            let span = |steps: [i64; 5], start: u32| {
+                let mut ends = (i64::from(start), i64::from(start));
+                for (n, step) in c.sizes.iter().zip(steps) {
+                    // Below 2^32 each; five of them stay far inside 64 bits.
+                    let reach = i64::from(n - 1).checked_mul(step)?;
+                    if reach < 0 { ends.0 += reach } else { ends.1 += reach }
+                }
+                Some(ends)
+            };
+            let inside = |(low, high): (i64, i64), t: &TensorDesc<'_>| {
+                (low >= 0 && u64::try_from(high).ok()? < size(t)).then_some(())
+            };
+            inside(span(c.steps_in.map(i64::from), c.from)?, &input)?;
+            inside(span(c.steps_out.map(i64::from), c.to)?, &out)
+        }
+        FloatOp::Bilinear { input, in_dims, factor, .. } => {
+            let input = floats(*input)?;
+            apart(&input)?;
+            (in_dims.iter().chain(factor).all(|d| *d > 0) && size(&input) == volume(*in_dims)).then_some(())?;
+            let times = u64::from(factor[0]) * u64::from(factor[1]);
+            (Some(size(&out)) == volume(*in_dims).checked_mul(times)).then_some(())
+        }
+        FloatOp::Standardize { input, axis, .. } | FloatOp::LogSoftmax { input, axis, .. } => {
+            let input = floats(*input)?;
+            apart(&input)?;
+            (*axis > 0 && size(&input) == size(&out) && size(&out).is_multiple_of(u64::from(*axis))).then_some(())
+        }
+    }
+}

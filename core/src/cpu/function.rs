@@ -1,0 +1,118 @@
+//! Functions of floats. Their one definition: evaluation on a host and every board compute exactly this.
+//!
+//! Exponentials and the like are those of the `libm` crate, so that no machine's own library has a say in the bytes.
+
+use libm::{expf, expm1f, log1pf, logf, tanhf};
+
+use crate::model::{Combine, Function};
+
+impl Function {
+    /// max(x, 0).
+    pub const RELU: Self = Self::Relu { max: f32::INFINITY, slope: 0.0, threshold: 0.0 };
+    /// min(max(x, 0), 6).
+    pub const RELU6: Self = Self::Relu { max: 6.0, slope: 0.0, threshold: 0.0 };
+
+    /// Its value at `x`. Every operation is f32, in the order of the formula.
+    pub fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::Identity => x,
+            // Not f32::max, which keeps −0.0 or not as the machine likes.
+            Self::Relu { max, slope: 0.0, threshold: 0.0 } => {
+                if x >= max {
+                    max
+                } else if x > 0.0 {
+                    x
+                } else {
+                    0.0
+                }
+            }
+            Self::Relu { max, slope, threshold } => {
+                if x >= max {
+                    max
+                } else if x >= threshold {
+                    x
+                } else {
+                    slope * (x - threshold)
+                }
+            }
+            Self::LeakyRelu(alpha) => if_positive(x, alpha * x),
+            Self::Sigmoid => 1.0 / (1.0 + expf(-x)),
+            Self::Tanh => tanhf(x),
+            Self::Elu => if_positive(x, expm1f(x)),
+            Self::Selu => 1.050_701 * if_positive(x, 1.673_263_2 * expm1f(x)),
+            Self::Softplus => softplus(x),
+            Self::Softsign => x / (1.0 + x.abs()),
+            Self::Swish => x / (1.0 + expf(-x)),
+            Self::Gelu => 0.5 * x * (1.0 + libm::erff(x * core::f32::consts::FRAC_1_SQRT_2)),
+            Self::Exponential => expf(x),
+            Self::HardSigmoid => (0.2 * x + 0.5).clamp(0.0, 1.0),
+            Self::HardSigmoid6 => (x + 3.0).clamp(0.0, 6.0) / 6.0,
+            Self::DpuHardSigmoid => (x + 3.0).clamp(0.0, 6.0) * (2731.0 / 16384.0),
+            Self::HardSwish => x * ((x + 3.0).clamp(0.0, 6.0) / 6.0),
+            Self::Mish => x * tanhf(softplus(x)),
+            Self::Scale(factor) => x * factor,
+            Self::Negative => -x,
+            Self::Absolute => x.abs(),
+            Self::Square => x * x,
+            Self::SquareRoot => libm::sqrtf(x),
+            Self::InverseRoot => 1.0 / libm::sqrtf(x),
+            Self::Reciprocal => 1.0 / x,
+            Self::Logarithm => logf(x),
+            Self::Sign => {
+                if x > 0.0 {
+                    1.0
+                } else if x < 0.0 {
+                    -1.0
+                } else {
+                    x
+                }
+            }
+            Self::Floor => libm::floorf(x),
+            Self::Ceiling => libm::ceilf(x),
+            Self::Round => libm::rintf(x),
+        }
+    }
+}
+
+fn if_positive(x: f32, otherwise: f32) -> f32 {
+    if x > 0.0 { x } else { otherwise }
+}
+
+fn softplus(x: f32) -> f32 {
+    if x > 30.0 { x } else { log1pf(expf(x)) }
+}
+
+impl Combine {
+    /// Its value for `a` and `b`, in f32.
+    pub fn apply(self, a: f32, b: f32) -> f32 {
+        match self {
+            Self::Add => a + b,
+            Self::Subtract => a - b,
+            Self::Multiply => a * b,
+            Self::Divide => a / b,
+            Self::Maximum => larger(a, b),
+            Self::Minimum => {
+                if a < b {
+                    a
+                } else {
+                    b
+                }
+            }
+            Self::Power => libm::powf(a, b),
+            Self::SquaredDifference => (a - b) * (a - b),
+            Self::DivideNoNan => {
+                if b == 0.0 {
+                    0.0
+                } else {
+                    a / b
+                }
+            }
+            Self::Slope => if_positive(a, 0.0) + b * if a < 0.0 { a } else { 0.0 },
+        }
+    }
+}
+
+/// a > b → a, else b. Unlike `f32::max` the same for zeros of both signs on every machine.
+pub(super) fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
