@@ -280,7 +280,7 @@ impl Sharing {
     /// Per tensor its region and offset, and the layout of each region.
     pub fn lay_out(&self, align: u64) -> Result<Layout, Error> {
         let mut places = vec![(Region::Workspace, 0); self.root.len()];
-        let mut sizes = Vec::new();
+        let (mut sizes, mut placed) = (Vec::new(), Vec::new());
         for region in [Region::Workspace, Region::Inputs, Region::Outputs] {
             let roots: Vec<usize> =
                 (0..self.root.len()).filter(|&i| self.root[i] == i && self.region[i] == region).collect();
@@ -299,16 +299,32 @@ impl Sharing {
             if total > u32::MAX.into() {
                 return Err(Error::Compile(format!("region {region:?} needs {total} bytes; addresses have 32 bits")));
             }
-            for (&i, offset) in roots.iter().zip(&offsets) {
+            for ((&i, offset), block) in roots.iter().zip(&offsets).zip(&blocks) {
                 places[i] = (region, *offset as u32);
+                let tensors = (0..self.root.len()).filter(|t| self.root[*t] == i).map(TensorIx).collect();
+                placed.push(Placed { region, offset: *offset as u32, block: *block, tensors });
             }
             sizes.push((total as u32, lower_bound(&blocks, &follows)));
         }
         for i in 0..places.len() {
             places[i] = places[self.root[i]];
         }
-        Ok(Layout { places, workspace: sizes[0].0, inputs: sizes[1].0, outputs: sizes[2].0, lower_bound: sizes[0].1 })
+        let (workspace, inputs, outputs) = (sizes[0].0, sizes[1].0, sizes[2].0);
+        Ok(Layout { places, blocks: placed, workspace, inputs, outputs, lower_bound: sizes[0].1 })
     }
+}
+
+/// A block where it lies.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its region.
+    pub region: Region,
+    /// First byte in the region.
+    pub offset: u32,
+    /// Size and lifetime, in steps counted from 1; what is there before the first op is from step 0 on.
+    pub block: Block,
+    /// The tensors that it holds one after the other, or under several names.
+    pub tensors: Vec<TensorIx>,
 }
 
 /// Where everything lies.
@@ -316,6 +332,8 @@ impl Sharing {
 pub struct Layout {
     /// Per tensor.
     pub places: Vec<(Region, u32)>,
+    /// All blocks.
+    pub blocks: Vec<Placed>,
     /// Bytes of the workspace.
     pub workspace: u32,
     /// Bytes of the input region.
