@@ -12,6 +12,7 @@ mod cpu;
 mod dpu;
 mod floats;
 mod fold;
+pub mod footprint;
 mod hazard;
 mod join;
 mod lower;
