@@ -99,6 +99,13 @@ impl<'a> Rest<'a> {
 pub trait Dpu {
     /// What can go wrong.
     type Error;
+    /// The bytes of `deployable` are new in memory, and stay as they are until the next call.
+    ///
+    /// Whoever changes them, or runs several deployables in turn, says so by calling this; a device that keeps nothing
+    /// about them needs nothing done, and without any call every device is right.
+    fn load(&mut self, deployable: &Deployable<'_>) {
+        let _ = deployable;
+    }
     /// Runs `code` up to its END instruction. On success every tensor of `job.outputs` is in `memory`.
     fn run(&mut self, job: &DpuJob<'_>, code: &[u8], memory: &mut Memory<'_>) -> Result<(), Self::Error>;
 }

@@ -8,5 +8,6 @@
 #![deny(missing_docs)]
 
 pub mod kernels;
+pub mod mmio;
 pub mod port;
 pub mod session;
