@@ -221,30 +221,46 @@ pub fn run_with<D: Dpu>(
             return Err(RunError::Region { region, needed, given });
         }
     }
-    let show = |id, memory: &Memory<'_>, observer: &mut _| {
-        if let Some(t) = deployable.tensor(id)
-            && let Some(bytes) = memory.tensor(&t)
-        {
-            Observer::tensor(observer, id, &t, bytes);
-        }
-    };
     for (id, _) in deployable.inputs() {
-        show(id, memory, observer);
+        show(deployable, id, memory, observer);
     }
     for (index, step) in (0u16..).zip(deployable.steps()) {
-        observer.step(index, &step);
-        match &step {
-            Step::Dpu(job) => {
-                dpu.run(job, deployable.job_code(job), memory).map_err(|error| RunError::Dpu { step: index, error })?;
-                job.outputs.iter().for_each(|id| show(id, memory, observer));
-            }
-            Step::Cpu(op) => {
-                cpu::execute(deployable, op, kernels, memory).ok_or(RunError::Layout { step: index })?;
-                if op.completes() {
-                    show(op.output(), memory, observer);
-                }
+        step_with(deployable, (index, &step), dpu, kernels, memory, observer)?;
+    }
+    Ok(())
+}
+
+/// Runs one step of [`run_with`], for callers that do other work between the steps.
+///
+/// The memory is that of the steps before, unchanged, and as large as the deployable says.
+pub fn step_with<D: Dpu>(
+    deployable: &Deployable<'_>,
+    (index, step): (u16, &Step<'_>),
+    dpu: &mut D,
+    kernels: &mut impl Kernels,
+    memory: &mut Memory<'_>,
+    observer: &mut impl Observer,
+) -> Result<(), RunError<D::Error>> {
+    observer.step(index, step);
+    match step {
+        Step::Dpu(job) => {
+            dpu.run(job, deployable.job_code(job), memory).map_err(|error| RunError::Dpu { step: index, error })?;
+            job.outputs.iter().for_each(|id| show(deployable, id, memory, observer));
+        }
+        Step::Cpu(op) => {
+            cpu::execute(deployable, op, kernels, memory).ok_or(RunError::Layout { step: index })?;
+            if op.completes() {
+                show(deployable, op.output(), memory, observer);
             }
         }
     }
     Ok(())
+}
+
+fn show(deployable: &Deployable<'_>, id: TensorId, memory: &Memory<'_>, observer: &mut impl Observer) {
+    if let Some(t) = deployable.tensor(id)
+        && let Some(bytes) = memory.tensor(&t)
+    {
+        observer.tensor(id, &t, bytes);
+    }
 }
