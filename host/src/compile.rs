@@ -12,6 +12,7 @@ mod cpu;
 mod dpu;
 mod floats;
 mod fold;
+pub mod footprint;
 mod hazard;
 pub mod instructions;
 mod join;

@@ -38,6 +38,10 @@ fn every_enum_has_the_tags_of_the_page() {
     check("Role", &tags::<Role>());
     check("Act", &tags::<Act>());
     check("PoolKind", &tags::<PoolKind>());
+    check("FloatOp", &tags::<FloatOp>());
+    check("FloatPoolKind", &tags::<FloatPoolKind>());
+    check("Function", &tags::<Function>());
+    check("Combine", &tags::<Combine>());
     let ops: Vec<String> = (0u8..)
         .map_while(|tag| {
             let mut bytes = [0; 64];
