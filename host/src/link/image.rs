@@ -199,6 +199,10 @@ fn build_binary(board: &BoardImage, name: &str) -> Result<Image, ImageError> {
         command.env_remove(variable);
     }
     command.current_dir(root).env("SHIFTWISE_BOARD", &board.name);
+    if ["thumb", "armv7r"].iter().any(|family| target.starts_with(family)) {
+        // Their fast kernels are in assembly; all the rest may be small. Kernels in Rust need the optimizer.
+        command.env("CARGO_PROFILE_FIRMWARE_OPT_LEVEL", "s");
+    }
     if std::env::var_os("DEFMT_LOG").is_none() {
         // Without a level defmt keeps errors only.
         command.env("DEFMT_LOG", "info");
