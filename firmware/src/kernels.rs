@@ -2,7 +2,7 @@
 //!
 //! A convolution is a matrix product of *columns* (what two neighbouring outputs see of the input, gathered into scratch
 //! memory, zeros for padding) with the filters. Geometry ends with the gathering; what a processor does best is in its
-//! [`Unit`]: Arm's DSP extension, AArch64's vectors, or plain Rust.
+//! `Unit`: Arm's DSP extension, AArch64's vectors, or plain Rust.
 
 pub mod check;
 mod conv;
