@@ -10,7 +10,10 @@ mod floats;
 mod format_page;
 mod ops;
 
-pub use floats::{Combine, CopyOp, FloatConvOp, FloatOp, FloatPoolKind, FloatPoolOp, Function};
+pub use floats::{
+    Combine, CopyOp, FloatConvOp, FloatOp, FloatPoolKind, FloatPoolOp, Function, ProductOp, ResizeOp, RowFunction,
+    RowsOp,
+};
 pub use ops::{
     Act, AddOp, ConcatOp, ConvOp, CpuOp, MultiplyOp, PReluOp, PadOp, PermuteOp, PoolKind, PoolOp, SoftmaxOp, UpSampleOp,
 };
