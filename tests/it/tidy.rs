@@ -14,6 +14,8 @@ const UNSAFE: &[&str] = &[
     "host/src/kernel/avx2.rs",
     "host/src/kernel/conv.rs",
     "host/src/kernel/depthwise.rs",
+    "sim/src/products.rs",
+    "sim/src/products/avx2.rs",
 ];
 
 fn root() -> PathBuf {
