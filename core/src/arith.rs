@@ -123,7 +123,7 @@ pub fn requantize_lanes(values: impl Iterator<Item = i32>, shift: i32, to: &mut 
     if shift > 0 && shift < 32 {
         pairs.for_each(|(to, acc)| {
             let low = acc >> (shift - 1);
-            *to = ((low >> 1) + (low & 1)).max(-128).min(127) as u8;
+            *to = ((low >> 1) + (low & 1)).clamp(-128, 127) as u8;
         });
     } else {
         pairs.for_each(|(to, acc)| *to = requantize_i8(acc, shift) as u8);

@@ -287,9 +287,10 @@ impl<'a, P: Products> Machine<'a, P> {
                 }
                 let to = self.banks.get_mut(at..at + len).ok_or(Fault::Bank { bank: i.bank_id })?;
                 let (now, later) = rest.split_at_checked(len).unwrap_or((rest, &[]));
-                let (filled, zeros) = to.split_at_mut(now.len());
-                filled.copy_from_slice(now);
-                zeros.fill(0);
+                if let Some((filled, zeros)) = to.split_at_mut_checked(now.len()) {
+                    filled.copy_from_slice(now);
+                    zeros.fill(0);
+                }
                 rest = later;
             }
         }
@@ -317,7 +318,9 @@ impl<'a, P: Products> Machine<'a, P> {
             for (at, len) in bank.pieces(start, entries) {
                 let from = self.banks.get(at..at + len).ok_or(Fault::Bank { bank: i.bank_id })?;
                 let (now, later) = rest.split_at_mut(len.min(rest.len()));
-                now.copy_from_slice(from.get(..now.len()).unwrap_or(from));
+                if let Some(from) = from.get(..now.len()) {
+                    now.copy_from_slice(from);
+                }
                 rest = later;
             }
         }

@@ -23,33 +23,38 @@ pub(super) fn sums(tile: &Tile<'_>, lanes: usize, sums: &mut [[i32; MAX_LANES]; 
 
 #[target_feature(enable = "avx2")]
 fn columns<const N: usize>(tile: &Tile<'_>, lanes: usize, sums: &mut [[i32; MAX_LANES]; COLUMNS]) {
-    let segments: [&[Segment]; N] = core::array::from_fn(|c| tile.segments(c));
+    let mut segments: [&[Segment]; N] = [&[]; N];
+    for (c, segments) in segments.iter_mut().enumerate() {
+        *segments = tile.segments(c);
+    }
     for lane in (0..lanes).step_by(2) {
         // The last of an odd number of lanes goes twice.
         let pair = [lane, (lane + 1).min(lanes - 1)];
-        let weights = pair.map(|lane| tile.lane(lane));
+        let weights = [tile.lane(pair[0]), tile.lane(pair[1])];
         let mut acc = [[_mm256_setzero_si256(); 2]; N];
         for (k, first) in segments[0].iter().enumerate() {
             let (from, len) = (first.weight as usize, first.len as usize);
-            let w = weights.map(|w| &w[from..from + len]);
-            let x: [&[u8]; N] = core::array::from_fn(|c| tile.input(&segments[c][k]));
-            assert!(x.iter().all(|x| x.len() == len), "columns of a tile differ");
+            let w = [&weights[0][from..from + len], &weights[1][from..from + len]];
+            // Every slice has `len` bytes: the loop below relies on it.
+            let mut x: [&[u8]; N] = [&[]; N];
+            for c in 0..N {
+                x[c] = &tile.input(&segments[c][k])[..len];
+            }
             let whole = len / STEP * STEP;
             for at in (0..whole).step_by(STEP) {
                 // SAFETY: every slice has `len` bytes, and `at + STEP` is at most that.
-                let (x, w) = unsafe { (x.map(|x| load(x.as_ptr().add(at))), w.map(|w| load(w.as_ptr().add(at)))) };
-                multiply(&mut acc, x, w);
+                let w = unsafe { [load(w[0].as_ptr().add(at)), load(w[1].as_ptr().add(at))] };
+                for c in 0..N {
+                    // SAFETY: as above.
+                    let x = unsafe { load(x[c].as_ptr().add(at)) };
+                    multiply(&mut acc[c], x, w);
+                }
             }
             if whole < len {
-                let rest = |bytes: &[u8]| {
-                    let mut padded = [0u8; STEP];
-                    padded[..len - whole].copy_from_slice(&bytes[whole..]);
-                    padded
-                };
-                let (x, w) = (x.map(rest), w.map(rest));
-                // SAFETY: arrays of `STEP` bytes.
-                let (x, w) = unsafe { (x.map(|x| load(x.as_ptr())), w.map(|w| load(w.as_ptr()))) };
-                multiply(&mut acc, x, w);
+                let w = [load_rest(&w[0][whole..]), load_rest(&w[1][whole..])];
+                for c in 0..N {
+                    multiply(&mut acc[c], load_rest(&x[c][whole..]), w);
+                }
             }
         }
         for (sums, acc) in sums.iter_mut().zip(acc) {
@@ -63,11 +68,19 @@ fn columns<const N: usize>(tile: &Tile<'_>, lanes: usize, sums: &mut [[i32; MAX_
 /// `vpmaddwd` is exact here: two products of at most 2^14 each.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn multiply<const N: usize>(acc: &mut [[__m256i; 2]; N], x: [__m256i; N], w: [__m256i; 2]) {
-    for (acc, x) in acc.iter_mut().zip(x) {
-        acc[0] = _mm256_add_epi32(acc[0], _mm256_madd_epi16(x, w[0]));
-        acc[1] = _mm256_add_epi32(acc[1], _mm256_madd_epi16(x, w[1]));
-    }
+fn multiply(acc: &mut [__m256i; 2], x: __m256i, w: [__m256i; 2]) {
+    acc[0] = _mm256_add_epi32(acc[0], _mm256_madd_epi16(x, w[0]));
+    acc[1] = _mm256_add_epi32(acc[1], _mm256_madd_epi16(x, w[1]));
+}
+
+/// Fewer than `STEP` int8 in 16 bits each, then zeros.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_rest(bytes: &[u8]) -> __m256i {
+    let mut padded = [0u8; STEP];
+    padded[..bytes.len()].copy_from_slice(bytes);
+    // SAFETY: an array of `STEP` bytes.
+    unsafe { load(padded.as_ptr()) }
 }
 
 /// Sixteen int8 in 16 bits each.
