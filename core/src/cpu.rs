@@ -1,6 +1,7 @@
 //! Layers on the CPU: portable kernels that define what every faster one must equal bit for bit.
 //!
-//! They serve boards without a DPU, and layers that a DPU leaves to the CPU beside it.
+//! They serve boards without a DPU, and layers that a DPU leaves to the CPU beside it. A board with faster ones for the
+//! layers that take the time passes its [`Kernels`] to [`run_with`](crate::run::run_with).
 
 mod check;
 mod conv;
@@ -10,22 +11,77 @@ mod floats;
 mod function;
 mod moves;
 mod pool;
+mod rows;
+mod scratch;
 
 use crate::arith::{Round, requantize, requantize_i8};
-use crate::model::{Act, CpuOp, Deployable, TensorId};
-use crate::run::Memory;
+use crate::model::{Act, AddOp, ConvOp, CpuOp, Deployable, PoolOp, TensorDesc, TensorId};
+use crate::run::{Memory, Rest};
 
 pub(crate) use check::check;
 pub use conv::{conv, depthwise, transposed};
+pub use elementwise::{add, requantize_all};
 pub use float::{softmax, softmax_i8};
 pub use moves::{pad, upsample};
 pub use pool::pool;
+pub use rows::Rows;
+pub use scratch::scratch_bytes;
 
 /// Largest number of operands of an element-wise sum.
 pub const MAX_OPERANDS: usize = 8;
 
+/// How a board computes its CPU layers. Every method that a board does not replace is the kernel that defines it.
+///
+/// Tensors arrive as the bytes of their int8 elements, with the lengths that the op's dimensions tell: ops are checked
+/// when a deployable is parsed. Every implementation gives the same bytes as [`Spec`].
+pub trait Kernels {
+    /// Convolution or dense layer, see [`conv`].
+    fn conv(&mut self, op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
+        conv(op, constants, input, output);
+    }
+    /// Depthwise convolution, see [`depthwise`].
+    fn depthwise(&mut self, op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
+        depthwise(op, constants, input, output);
+    }
+    /// Transposed convolution, see [`transposed`].
+    fn transposed(&mut self, op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
+        transposed(op, constants, input, output);
+    }
+    /// Pooling, see [`pool`].
+    fn pool(&mut self, op: &PoolOp, input: &[u8], output: &mut [u8]) {
+        pool(op, input, output);
+    }
+    /// Element-wise sum of at most [`MAX_OPERANDS`], see [`add`].
+    fn add(&mut self, op: &AddOp<'_>, operands: &[Operand<'_>], output: &mut [u8]) {
+        add(op, operands, output);
+    }
+    /// Integers to another position, see [`requantize_all`].
+    fn requantize(&mut self, act: Act, shift: i8, input: Operand<'_>, output: &mut [u8]) {
+        requantize_all(act, shift, input, output);
+    }
+}
+
+/// The kernels that define what every layer computes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spec;
+
+impl Kernels for Spec {}
+
+/// Elements that a layer reads: bytes of their own, or `None` where they lie in the output's place and are overwritten.
+pub type Operand<'a> = Option<&'a [u8]>;
+
+/// A tensor beside, or in the place of, the output.
+fn operand<'a>(input: &TensorDesc<'_>, output: &TensorDesc<'_>, rest: &Rest<'a>) -> Option<Operand<'a>> {
+    if input.place == output.place { Some(None) } else { rest.tensor(input).map(Some) }
+}
+
 /// Runs one layer; `None` if its input and output overlap where they must not, which a checked op's do not.
-pub(crate) fn execute(model: &Deployable<'_>, op: &CpuOp<'_>, memory: &mut Memory<'_>) -> Option<()> {
+pub(crate) fn execute(
+    model: &Deployable<'_>,
+    op: &CpuOp<'_>,
+    kernels: &mut impl Kernels,
+    memory: &mut Memory<'_>,
+) -> Option<()> {
     let constants = memory.constants;
     let mut pair = |input: TensorId, output: TensorId, kernel: &mut dyn FnMut(&[u8], &mut [u8])| {
         let (input, output) = memory.pair(&model.tensor(input)?, &model.tensor(output)?)?;
@@ -33,16 +89,32 @@ pub(crate) fn execute(model: &Deployable<'_>, op: &CpuOp<'_>, memory: &mut Memor
         Some(())
     };
     match op {
-        CpuOp::Conv(c) => pair(c.input, c.output, &mut |x, y| conv(c, constants, x, y)),
-        CpuOp::Depthwise(c) => pair(c.input, c.output, &mut |x, y| depthwise(c, constants, x, y)),
-        CpuOp::ConvTranspose(c) => pair(c.input, c.output, &mut |x, y| transposed(c, constants, x, y)),
-        CpuOp::Pool(p) => pair(p.input, p.output, &mut |x, y| pool(p, x, y)),
+        CpuOp::Conv(c) => {
+            rows::run(model, [c.input, c.output], (op, c), memory, &mut |c, x, y| kernels.conv(c, constants, x, y))
+        }
+        CpuOp::Depthwise(c) => {
+            rows::run(model, [c.input, c.output], (op, c), memory, &mut |c, x, y| kernels.depthwise(c, constants, x, y))
+        }
+        CpuOp::ConvTranspose(c) => pair(c.input, c.output, &mut |x, y| kernels.transposed(c, constants, x, y)),
+        CpuOp::Pool(p) => rows::run(model, [p.input, p.output], (op, p), memory, &mut |p, x, y| kernels.pool(p, x, y)),
         CpuOp::UpSample(u) => pair(u.input, u.output, &mut |x, y| upsample(u, x, y)),
         CpuOp::Pad(p) => pair(p.input, p.output, &mut |x, y| pad(p, x, y)),
-        CpuOp::Add(a) => elementwise::add(model, a, memory),
+        CpuOp::Add(a) => {
+            let to = model.tensor(a.output)?;
+            let (y, rest) = memory.split(&to)?;
+            let mut operands = heapless::Vec::<_, MAX_OPERANDS>::new();
+            for id in a.inputs.iter() {
+                operands.push(operand(&model.tensor(id)?, &to, &rest)?).ok()?;
+            }
+            kernels.add(a, &operands, y);
+            Some(())
+        }
         CpuOp::Multiply(m) => elementwise::multiply(model, m, memory),
         CpuOp::Requantize { input, output, shift, act } => {
-            elementwise::map(model, *input, *output, memory, |x| finish(x.into(), *act, *shift))
+            let to = model.tensor(*output)?;
+            let (y, rest) = memory.split(&to)?;
+            kernels.requantize(*act, *shift, operand(&model.tensor(*input)?, &to, &rest)?, y);
+            Some(())
         }
         CpuOp::HardSigmoid { input, output, shift } => {
             elementwise::hard_sigmoid(model, *input, *output, *shift, memory)
@@ -73,7 +145,10 @@ pub fn finish(acc: i32, act: Act, shift: i8) -> i8 {
         Act::None => requantize_i8(acc, shift),
         Act::Relu => requantize_i8(acc.max(0), shift),
         Act::ReluMax(n) => requantize_i8(acc.clamp(0, n.max(0)), shift),
-        Act::LeakyRelu if acc < 0 => requantize(i64::from(acc) * 26, shift + 8, Round::HalfUp, 8, true) as i8,
+        Act::LeakyRelu if acc < 0 => match acc.checked_mul(26) {
+            Some(scaled) => requantize_i8(scaled, shift + 8),
+            None => requantize(i64::from(acc) * 26, shift + 8, Round::HalfUp, 8, true) as i8,
+        },
         Act::LeakyRelu => requantize_i8(acc, shift),
     }
 }

@@ -21,7 +21,7 @@ use crate::isa::codec::{self, program};
 use crate::isa::{AluInit, ConvInit, DwInit, ElewInit, Engine, Inst, Kind, Load, PoolInit, Save};
 use crate::model::{DpuJob, Region};
 use crate::run::{Dpu, Memory};
-use crate::target::{BankKind, Target};
+use crate::target::{BankGroup, BankKind, Target};
 
 pub use fault::{ExecError, Fault};
 pub use older::{dpt_wise_as_alu, pool_as_alu, pool_factor};
@@ -336,13 +336,8 @@ impl<'a, P: Products> Machine<'a, P> {
     }
 
     fn bank(&self, id: u32) -> Result<Place, Fault> {
-        let bank = self.target.bank(id).ok_or(Fault::Bank { bank: id })?;
-        Ok(Place {
-            offset: bank.offset,
-            depth: size("depth", bank.group.depth)?,
-            width: size("width", bank.group.width.into())?,
-            wraps: bank.group.kind == BankKind::Feature,
-        })
+        let bank = self.target.bank(id);
+        bank.and_then(|bank| Place::new(bank.group, bank.offset)).ok_or(Fault::Bank { bank: id })
     }
 
     fn feature_bank(&self, id: u32) -> Result<Place, Fault> {
@@ -351,9 +346,9 @@ impl<'a, P: Products> Machine<'a, P> {
 
     /// A bank of weights or biases of which `entries` addresses from `address` on are used.
     fn parameters(&self, kind: BankKind, address: u32, entries: u32) -> Result<Place, Fault> {
-        let (group, offset) = self.target.group(kind).ok_or(Fault::Bank { bank: u32::MAX })?;
-        let (depth, width) = (size("depth", group.depth)?, size("width", group.width.into())?);
-        let place = Place { offset, depth, width, wraps: false };
+        let group = self.target.group(kind);
+        let place = group.and_then(|(group, offset)| Place::new(group, offset));
+        let place = place.ok_or(Fault::Bank { bank: u32::MAX })?;
         place.wrapped(address.into(), entries)?;
         Ok(place)
     }
@@ -367,7 +362,7 @@ impl<'a, P: Products> Machine<'a, P> {
             place: self.bank(id)?,
             group_offset: bank.offset - usize::from(bank.index) * bank_bytes,
             bank_bytes,
-            count: size("count", bank.group.count.into())?,
+            count: NonZeroU32::new(bank.group.count.into()).ok_or(Fault::Bank { bank: id })?,
             index: bank.index.into(),
         })
     }
@@ -408,6 +403,12 @@ struct Place {
 }
 
 impl Place {
+    /// The bank of a group that starts at byte `offset`; `None` for one without bytes.
+    fn new(group: &BankGroup, offset: usize) -> Option<Self> {
+        let (depth, width) = (NonZeroU32::new(group.depth)?, NonZeroU32::new(group.width.into())?);
+        Some(Self { offset, depth, width, wraps: group.kind == BankKind::Feature })
+    }
+
     /// `address` brought into the bank; an error if it has to be and the bank does not wrap.
     fn wrapped(&self, address: u64, entries: u32) -> Result<u32, Fault> {
         let depth = u64::from(self.depth.get());
@@ -530,8 +531,8 @@ impl Output {
     }
 }
 
-/// A size to divide by. Field ranges and [`Machine::new`] keep zeros out; here it becomes part of the type.
-fn size(field: &'static str, value: u32) -> Result<NonZeroU32, Fault> {
+/// A stride or packing, which [`Machine::cost`] has found to be encodable and so not 0.
+fn positive(field: &'static str, value: u32) -> Result<NonZeroU32, Fault> {
     NonZeroU32::new(value).ok_or(Fault::Unsupported { field, value })
 }
 

@@ -1,6 +1,6 @@
 //! Running a deployable: steps in order, DPU jobs through a device, other layers on the CPU.
 
-use crate::cpu;
+use crate::cpu::{self, Kernels, Spec};
 use crate::model::{Deployable, DpuJob, Region, Step, TensorDesc, TensorId};
 
 /// The four regions, as the caller's slices.
@@ -39,6 +39,16 @@ impl Memory<'_> {
         bytes.get_mut(offset..offset.checked_add(len)?)
     }
 
+    /// All of a region; `None` for the constants.
+    pub(crate) fn region_mut(&mut self, region: Region) -> Option<&mut [u8]> {
+        match region {
+            Region::Constants => None,
+            Region::Workspace => Some(self.workspace),
+            Region::Inputs => Some(self.inputs),
+            Region::Outputs => Some(self.outputs),
+        }
+    }
+
     /// The bytes of a tensor.
     pub fn tensor(&self, t: &TensorDesc<'_>) -> Option<&[u8]> {
         self.read(t.place.region, t.place.offset as usize, t.bytes() as usize)
@@ -49,35 +59,49 @@ impl Memory<'_> {
         self.write(t.place.region, t.place.offset as usize, t.bytes() as usize)
     }
 
+    /// The writable bytes of `output`, and all other memory to read meanwhile; `None` if the tensor lies outside.
+    pub fn split(&mut self, output: &TensorDesc<'_>) -> Option<(&mut [u8], Rest<'_>)> {
+        let Memory { constants, workspace, inputs, outputs } = self;
+        let (region, start) = (output.place.region, output.place.offset as usize);
+        let (whole, mut parts): (&mut [u8], [&[u8]; 4]) = match region {
+            Region::Constants => return None,
+            Region::Workspace => (workspace, [constants, &[], inputs, outputs]),
+            Region::Inputs => (inputs, [constants, workspace, &[], outputs]),
+            Region::Outputs => (outputs, [constants, workspace, inputs, &[]]),
+        };
+        let (before, rest) = whole.split_at_mut_checked(start)?;
+        let (bytes, after) = rest.split_at_mut_checked(output.bytes() as usize)?;
+        *parts.get_mut(region as usize)? = before;
+        Some((bytes, Rest { parts, region, start: start + output.bytes() as usize, after }))
+    }
+
     /// An input tensor to read and an output tensor to write at once; `None` if they overlap or lie outside.
     pub fn pair(&mut self, input: &TensorDesc<'_>, output: &TensorDesc<'_>) -> Option<(&[u8], &mut [u8])> {
-        let range = |t: &TensorDesc<'_>| {
-            let start = t.place.offset as usize;
-            start..start.saturating_add(t.bytes() as usize)
+        let (to, rest) = self.split(output)?;
+        Some((rest.tensor(input)?, to))
+    }
+}
+
+/// All memory but the bytes of one tensor, see [`Memory::split`].
+#[derive(Clone, Copy, Debug)]
+pub struct Rest<'a> {
+    /// Each region from its beginning; `region` ends where the tensor begins.
+    parts: [&'a [u8]; 4],
+    region: Region,
+    /// `region` from `start`, the tensor's end.
+    after: &'a [u8],
+    start: usize,
+}
+
+impl<'a> Rest<'a> {
+    /// The bytes of a tensor; `None` if it lies outside or overlaps the one that is left out.
+    pub fn tensor(&self, t: &TensorDesc<'_>) -> Option<&'a [u8]> {
+        let (region, offset, len) = (t.place.region, t.place.offset as usize, t.bytes() as usize);
+        let (part, from) = match offset.checked_sub(self.start) {
+            Some(from) if region == self.region => (self.after, from),
+            _ => (*self.parts.get(region as usize)?, offset),
         };
-        if input.place.region == output.place.region {
-            let bytes = match input.place.region {
-                Region::Constants => return None,
-                Region::Workspace => &mut *self.workspace,
-                Region::Inputs => &mut *self.inputs,
-                Region::Outputs => &mut *self.outputs,
-            };
-            let [a, b] = bytes.get_disjoint_mut([range(input), range(output)]).ok()?;
-            return Some((a, b));
-        }
-        let (from, to): (&[u8], &mut [u8]) = match (input.place.region, output.place.region) {
-            (_, Region::Constants) => return None,
-            (Region::Constants, Region::Workspace) => (self.constants, self.workspace),
-            (Region::Constants, Region::Inputs) => (self.constants, self.inputs),
-            (Region::Constants, Region::Outputs) => (self.constants, self.outputs),
-            (Region::Workspace, Region::Inputs) => (self.workspace, self.inputs),
-            (Region::Workspace, _) => (self.workspace, self.outputs),
-            (Region::Inputs, Region::Workspace) => (self.inputs, self.workspace),
-            (Region::Inputs, _) => (self.inputs, self.outputs),
-            (Region::Outputs, Region::Inputs) => (self.outputs, self.inputs),
-            (Region::Outputs, _) => (self.outputs, self.workspace),
-        };
-        Some((from.get(range(input))?, to.get_mut(range(output))?))
+        part.get(from..from.checked_add(len)?)
     }
 }
 
@@ -85,6 +109,13 @@ impl Memory<'_> {
 pub trait Dpu {
     /// What can go wrong.
     type Error;
+    /// The bytes of `deployable` are new in memory, and stay as they are until the next call.
+    ///
+    /// Whoever changes them, or runs several deployables in turn, says so by calling this; a device that keeps nothing
+    /// about them needs nothing done, and without any call every device is right.
+    fn load(&mut self, deployable: &Deployable<'_>) {
+        let _ = deployable;
+    }
     /// Runs `code` up to its END instruction. On success every tensor of `job.outputs` is in `memory`.
     fn run(&mut self, job: &DpuJob<'_>, code: &[u8], memory: &mut Memory<'_>) -> Result<(), Self::Error>;
 }
@@ -169,12 +200,23 @@ impl<E: core::fmt::Display> core::fmt::Display for RunError<E> {
 
 impl<E: core::fmt::Debug + core::fmt::Display> core::error::Error for RunError<E> {}
 
-/// Runs every step of `deployable` on `memory`, whose inputs are in place.
-///
-/// `memory.constants` may be the deployable's own section. The observer sees inputs first, then each step's tensors.
+/// [`run_with`] the kernels that define what a layer computes.
 pub fn run<D: Dpu>(
     deployable: &Deployable<'_>,
     dpu: &mut D,
+    memory: &mut Memory<'_>,
+    observer: &mut impl Observer,
+) -> Result<(), RunError<D::Error>> {
+    run_with(deployable, dpu, &mut Spec, memory, observer)
+}
+
+/// Runs every step of `deployable` on `memory`, whose inputs are in place: DPU jobs on `dpu`, CPU layers by `kernels`.
+///
+/// `memory.constants` may be the deployable's own section. The observer sees inputs first, then each step's tensors.
+pub fn run_with<D: Dpu>(
+    deployable: &Deployable<'_>,
+    dpu: &mut D,
+    kernels: &mut impl Kernels,
     memory: &mut Memory<'_>,
     observer: &mut impl Observer,
 ) -> Result<(), RunError<D::Error>> {
@@ -189,30 +231,46 @@ pub fn run<D: Dpu>(
             return Err(RunError::Region { region, needed, given });
         }
     }
-    let show = |id, memory: &Memory<'_>, observer: &mut _| {
-        if let Some(t) = deployable.tensor(id)
-            && let Some(bytes) = memory.tensor(&t)
-        {
-            Observer::tensor(observer, id, &t, bytes);
-        }
-    };
     for (id, _) in deployable.inputs() {
-        show(id, memory, observer);
+        show(deployable, id, memory, observer);
     }
     for (index, step) in (0u16..).zip(deployable.steps()) {
-        observer.step(index, &step);
-        match &step {
-            Step::Dpu(job) => {
-                dpu.run(job, deployable.job_code(job), memory).map_err(|error| RunError::Dpu { step: index, error })?;
-                job.outputs.iter().for_each(|id| show(id, memory, observer));
-            }
-            Step::Cpu(op) => {
-                cpu::execute(deployable, op, memory).ok_or(RunError::Layout { step: index })?;
-                if op.completes() {
-                    show(op.output(), memory, observer);
-                }
+        step_with(deployable, (index, &step), dpu, kernels, memory, observer)?;
+    }
+    Ok(())
+}
+
+/// Runs one step of [`run_with`], for callers that do other work between the steps.
+///
+/// The memory is that of the steps before, unchanged, and as large as the deployable says.
+pub fn step_with<D: Dpu>(
+    deployable: &Deployable<'_>,
+    (index, step): (u16, &Step<'_>),
+    dpu: &mut D,
+    kernels: &mut impl Kernels,
+    memory: &mut Memory<'_>,
+    observer: &mut impl Observer,
+) -> Result<(), RunError<D::Error>> {
+    observer.step(index, step);
+    match step {
+        Step::Dpu(job) => {
+            dpu.run(job, deployable.job_code(job), memory).map_err(|error| RunError::Dpu { step: index, error })?;
+            job.outputs.iter().for_each(|id| show(deployable, id, memory, observer));
+        }
+        Step::Cpu(op) => {
+            cpu::execute(deployable, op, kernels, memory).ok_or(RunError::Layout { step: index })?;
+            if op.completes() {
+                show(deployable, op.output(), memory, observer);
             }
         }
     }
     Ok(())
+}
+
+fn show(deployable: &Deployable<'_>, id: TensorId, memory: &Memory<'_>, observer: &mut impl Observer) {
+    if let Some(t) = deployable.tensor(id)
+        && let Some(bytes) = memory.tensor(&t)
+    {
+        observer.tensor(id, &t, bytes);
+    }
 }

@@ -90,6 +90,18 @@ impl Window {
         if padded < extent { 0 } else { (padded - extent) / self.stride[axis] as u32 + 1 }
     }
 
+    /// The taps of one window position along one axis that fall on the input: first tap, end tap, first input pixel.
+    /// A window wholly in the padding has none: both taps are equal.
+    #[inline(always)]
+    pub fn taps(&self, axis: usize, output: usize, input: usize) -> (usize, usize, usize) {
+        let of = |pair: [u16; 2]| pair.get(axis).map_or(0, |n| usize::from(*n));
+        let (kernel, pad) = (of(self.kernel), of(self.pad_before));
+        let (origin, dilation) = (output * of(self.stride), of(self.dilation).max(1));
+        let first = pad.saturating_sub(origin).div_ceil(dilation);
+        let end = (input + pad).saturating_sub(origin).div_ceil(dilation).min(kernel);
+        (first, end.max(first), (origin + first * dilation).saturating_sub(pad))
+    }
+
     /// Whether every field is in range: taps, strides and dilations at least 1.
     pub const fn is_valid(&self) -> bool {
         self.kernel[0] > 0

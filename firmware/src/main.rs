@@ -4,19 +4,20 @@
 #[cfg(target_os = "none")]
 mod board;
 
+/// Serves hosts until one says that it is done. The board's start-up code ends here.
 #[cfg(target_os = "none")]
-#[cortex_m_rt::entry]
-fn main() -> ! {
+fn serve() -> ! {
     use shiftwise_core::run::NoDpu;
     use shiftwise_firmware::session::Session;
 
-    let Some(parts) = board::mps2_an386::take() else { board::mps2_an386::exit(false) };
-    defmt::info!("shiftwise firmware {=str} on {=str}", env!("CARGO_PKG_VERSION"), board::mps2_an386::NAME);
+    let Some(parts) = board::take() else { board::exit(false) };
+    defmt::info!("shiftwise firmware {=str} on {=str}", env!("CARGO_PKG_VERSION"), board::NAME);
     let mut session = Session::new(parts.link, NoDpu, parts.board, parts.memory);
     // The link's error type has no values and its stream no end: this returns when the host says so.
     let Ok(()) = session.serve();
-    defmt::info!("the host is done");
-    board::mps2_an386::exit(true)
+    let (used, of) = board::stack_used();
+    defmt::info!("the host is done; stack: {=usize} of {=usize} bytes used at most", used, of);
+    board::exit(true)
 }
 
 #[cfg(not(target_os = "none"))]

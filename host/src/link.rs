@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use client::{Client, Info};
-pub use machine::Board;
+pub use machine::{Board, boot_to_end};
 pub use shiftwise_core::link::{Fault, Report};
 use shiftwise_core::model::{ParseError, TensorId};
 
@@ -104,8 +104,13 @@ pub enum LinkError {
     #[error(transparent)]
     Image(#[from] image::ImageError),
     /// The emulator is not installed.
-    #[error("{0} is not installed; on Debian: apt-get install qemu-system-arm")]
-    NoEmulator(&'static str),
+    #[error("{program} is not installed; on Debian: apt-get install {package}")]
+    NoEmulator {
+        /// The program.
+        program: String,
+        /// Debian's package of it.
+        package: String,
+    },
     /// A file, port or process failed.
     #[error("{what}: {source}")]
     Io {

@@ -17,9 +17,6 @@ pub struct Board {
     pub title: String,
     /// Processor, such as `cortex-m4f`.
     pub cpu: String,
-    /// QEMU machine that stands for it, if any.
-    #[serde(default)]
-    pub machine: Option<String>,
     /// Target of its DPU; none if everything runs on the CPU.
     #[serde(default)]
     pub dpu: Option<String>,
@@ -32,9 +29,23 @@ pub struct Board {
     /// Bandwidth that all cores share, 10^6 bytes per second; 0 if unknown.
     #[serde(default)]
     pub ddr_mb_per_s: u32,
-    /// Memory for a bare-metal image.
+    /// Memory for a bare-metal image. One for which there is firmware has `FLASH` for code and constants, and `RAM` for
+    /// its data and stack.
     #[serde(default)]
     pub memory: Vec<MemoryRange>,
+    /// How firmware is built for it, and what it does with the memory; none if there is no firmware.
+    #[serde(default)]
+    pub firmware: Option<Firmware>,
+    /// The emulator that stands for it; none if there is only hardware.
+    #[serde(default)]
+    pub emulator: Option<Emulator>,
+}
+
+impl Board {
+    /// The memory of this name.
+    pub fn memory(&self, name: &str) -> Option<&MemoryRange> {
+        self.memory.iter().find(|m| m.name == name)
+    }
 }
 
 /// A range of a board's memory.
@@ -47,6 +58,75 @@ pub struct MemoryRange {
     pub start: u64,
     /// Size in bytes.
     pub bytes: u64,
+}
+
+/// Addresses of one use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// First address.
+    pub start: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+impl Range {
+    /// The address behind it, if there is one.
+    fn end(self) -> Option<u64> {
+        self.start.checked_add(self.bytes)
+    }
+
+    fn is_inside(self, memory: &MemoryRange) -> bool {
+        self.start >= memory.start && self.end().is_some_and(|end| end <= memory.start.saturating_add(memory.bytes))
+    }
+}
+
+/// How firmware is built for a board, and what it does with the memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Firmware {
+    /// The Rust compiler's target.
+    pub target: String,
+    /// Rate of the counter behind step times.
+    pub ticks_per_second: u32,
+    /// Bytes kept for the stack, at the end of `RAM`.
+    pub stack: u64,
+    /// Keeps the deployable.
+    pub store: Range,
+    /// Is cut into workspace, inputs and outputs.
+    pub arena: Range,
+    /// On-chip banks of a DPU in software.
+    pub banks: Range,
+    /// The image as it was measured; none if that was never done.
+    #[serde(default)]
+    pub image: Option<Measured>,
+}
+
+/// Sizes of a board's image, measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Bytes of code and constants, in `FLASH`.
+    pub code: u64,
+    /// Bytes of data, in `RAM`.
+    pub data: u64,
+    /// The most bytes of stack that were in use, in `RAM`.
+    pub stack: u64,
+}
+
+/// An emulator's command line.
+///
+/// It is started in a directory that holds `image.elf`. Its standard input and output are the link; it writes the log to
+/// `log.defmt` in this directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Emulator {
+    /// The program.
+    pub program: String,
+    /// Debian's package of it.
+    pub package: String,
+    /// What makes it this board.
+    pub arguments: Vec<String>,
 }
 
 fn toml<'a, T: Deserialize<'a>>(file: &str, text: &'a str) -> Result<T, Error> {
@@ -201,7 +281,7 @@ pub fn board(file: &str, text: &str) -> Result<Board, Error> {
         Some(name) if !crate::is_target(name) => Some(format!("its DPU `{name}` is unknown")),
         Some(_) if board.cores == 0 || board.clock_mhz == 0 => Some("a DPU needs `cores` and `clock_mhz`".into()),
         None if board.cores != 0 || board.clock_mhz != 0 => Some("`cores` and `clock_mhz` without a `dpu`".into()),
-        _ => memory_fault(&board.memory),
+        _ => memory_fault(&board.memory).or_else(|| firmware_fault(&board)),
     };
     match fault {
         Some(fault) => Err(Error::Invalid { file: file.into(), fault }),
@@ -217,6 +297,38 @@ fn memory_fault(memory: &[MemoryRange]) -> Option<String> {
         }
         if let Some(b) = memory[..i].iter().find(|b| end(b) > Some(a.start) && end(a) > Some(b.start)) {
             return Some(format!("memory `{}` and `{}` overlap", b.name, a.name));
+        }
+    }
+    None
+}
+
+/// Alignment of memory that a DPU in software, or a faster kernel, works in.
+const FIRMWARE_ALIGN: u64 = 4096;
+
+fn firmware_fault(board: &Board) -> Option<String> {
+    let firmware = board.firmware.as_ref()?;
+    let (Some(_), Some(ram)) = (board.memory("FLASH"), board.memory("RAM")) else {
+        return Some("firmware needs memory `FLASH` and `RAM`".into());
+    };
+    if firmware.ticks_per_second == 0 || firmware.stack == 0 || firmware.stack % 16 != 0 || firmware.stack > ram.bytes {
+        return Some("firmware needs a counter, and a stack of whole 16 bytes in `RAM`".into());
+    }
+    let uses = [("store", firmware.store), ("arena", firmware.arena), ("banks", firmware.banks)];
+    for (i, (name, a)) in uses.iter().enumerate() {
+        let home = board.memory.iter().find(|m| a.is_inside(m));
+        match home {
+            None => return Some(format!("`{name}` lies in no memory")),
+            Some(m) if ["FLASH", "RAM"].contains(&m.name.as_str()) => {
+                return Some(format!("`{name}` lies in `{}`, which the linker fills", m.name));
+            }
+            Some(_) if a.bytes == 0 || a.start % FIRMWARE_ALIGN != 0 => {
+                return Some(format!("`{name}` is empty or starts at no multiple of {FIRMWARE_ALIGN}"));
+            }
+            Some(_) => {}
+        }
+        if let Some((other, _)) = uses.iter().take(i).find(|(_, b)| b.end() > Some(a.start) && a.end() > Some(b.start))
+        {
+            return Some(format!("`{other}` and `{name}` overlap"));
         }
     }
     None
@@ -311,6 +423,28 @@ mod tests {
         ] {
             assert!(good.contains(change.0));
             match description("t", &good.replacen(change.0, change.1, 1)) {
+                Err(Error::Invalid { fault, .. }) => assert!(fault.contains(want), "{fault}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn contradictions_in_boards_are_named() {
+        let good = include_str!("../boards/mps2-an386.toml");
+        assert!(board("b", good).is_ok());
+        for (change, want) in [
+            (("name = \"RAM\"", "name = \"SRAM\""), "needs memory"),
+            (("stack = 0x2000", "stack = 0x2004"), "stack"),
+            (("stack = 0x2000", "stack = 0x0200_0000"), "stack"),
+            (("{ start = 0x2180_0000", "{ start = 0x2170_0000"), "`store` and `arena` overlap"),
+            (("{ start = 0x21E0_0000", "{ start = 0x21F0_0000"), "`banks` lies in no memory"),
+            (("{ start = 0x2100_0000", "{ start = 0x2000_0000"), "lies in no memory"),
+            (("{ start = 0x2180_0000", "{ start = 0x2180_0010"), "`arena` is empty or starts"),
+            (("start = 0x2100_0000\nbytes", "start = 0x2000_1000\nbytes"), "overlap"),
+        ] {
+            assert!(good.contains(change.0), "{change:?}");
+            match board("b", &good.replacen(change.0, change.1, 1)) {
                 Err(Error::Invalid { fault, .. }) => assert!(fault.contains(want), "{fault}"),
                 other => panic!("{other:?}"),
             }

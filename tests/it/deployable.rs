@@ -70,7 +70,7 @@ static FILES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         let q = ptq(graph.clone(), &random_samples(&graph, seed, 2), &options, |_, _| {}).unwrap().quantized;
         compile::cpu(&lower(&q).unwrap(), &CpuOptions::default()).ok()?.to_bytes(&[]).ok()
     };
-    (0..40).filter_map(compiled).chain([small::deployable().unwrap()]).collect()
+    (0..200).filter_map(compiled).chain([small::deployable().unwrap()]).collect()
 });
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod command;
 pub mod golden;
 pub mod graphs;
+pub mod models;
 pub mod networks;
 pub mod reference;
 pub mod shared;

@@ -223,7 +223,7 @@ impl Builder {
                 let relu = Relu { max_value, negative_slope: 0.125, threshold: 0.0 };
                 self.add(Op::Relu(relu), &[from])
             }
-            4 => {
+            4 | 10 => {
                 const FUNCTIONS: [ActivationFn; 11] = [
                     ActivationFn::Tanh,
                     ActivationFn::Elu,

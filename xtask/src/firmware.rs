@@ -1,12 +1,13 @@
 //! Firmware images: build, measure, try.
 
 use std::error::Error;
+use std::time::Duration;
 
 use shiftwise::link::image::{self, BoardImage, Image};
-use shiftwise::link::{BoardSpec, Report, Reported, run_on_board};
+use shiftwise::link::{BoardSpec, Report, Reported, boot_to_end, run_on_board};
 use shiftwise_core::model::Deployable;
 
-/// `build`, `size` or `run`, then options.
+/// `build`, `size`, `check` or `run`, then options.
 pub(crate) fn main(words: &[&str]) -> Result<(), Box<dyn Error>> {
     let [chore, options @ ..] = words else { return Err(crate::USAGE.into()) };
     let (board, files) = match options {
@@ -26,15 +27,25 @@ pub(crate) fn main(words: &[&str]) -> Result<(), Box<dyn Error>> {
             for name in &built.panics {
                 println!("  can panic: {name}");
             }
-            Ok(())
+            if built.panics.is_empty() { Ok(()) } else { Err("an image must not be able to panic".into()) }
         }
+        ("check", []) => check(board),
         ("run", [file]) => run(board, file),
         _ => Err(crate::USAGE.into()),
     }
 }
 
+/// Random layers through the board's kernels and those that define them.
+fn check(board: &BoardImage) -> Result<(), Box<dyn Error>> {
+    let built = image::build_check(board)?;
+    for line in boot_to_end(board, &built.elf, Duration::from_secs(600))? {
+        println!("{line}");
+    }
+    Ok(())
+}
+
 fn print_sizes(board: &BoardImage, image: &Image) {
-    println!("board {} ({}), built by {}", board.name, board.target, image.toolchain);
+    println!("board {} ({}), built by {}", board.name, board.firmware.target, image.toolchain);
     println!("{} bytes of code and constants, {} of data, {} zeroed", image.code, image.data, image.zeroed);
 }
 

@@ -15,6 +15,7 @@ usage: cargo xtask CHORE
   ci                                set up and run every check
   firmware build [--board NAME]     build the image of a board
   firmware size [--board NAME]      build it and print its sizes
+  firmware check [--board NAME]     compare its kernels with those that define them, on the emulated board
   firmware run [--board NAME] FILE  run a deployable's self-test, or one sample of zeros, on the emulated board
 ";
 

@@ -5,12 +5,9 @@ use std::process::{Command, Stdio};
 
 use shiftwise::link::image::{self, BoardImage};
 
-/// Debian's package of each emulator.
-const EMULATORS: &[(&str, &str)] = &[("qemu-system-arm", "qemu-system-arm")];
-
 /// Installs what is missing, and nothing else.
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
-    for board in &image::BOARDS {
+    for board in image::boards() {
         emulator(board)?;
         println!("{}: built by {}", board.name, compiler(board)?);
     }
@@ -26,16 +23,15 @@ pub(crate) fn component(command: &str, component: &str) -> Result<(), Box<dyn Er
 }
 
 fn emulator(board: &BoardImage) -> Result<(), Box<dyn Error>> {
-    if works(board.emulator, &["--version"]) {
+    let (program, package) = (board.emulator.program.as_str(), board.emulator.package.as_str());
+    if works(program, &["--version"]) {
         return Ok(());
     }
-    let package = EMULATORS.iter().find(|(program, _)| *program == board.emulator).map(|(_, package)| *package);
-    apt(&[package.unwrap_or(board.emulator)])
-        .map_err(|why| format!("{} is missing ({why}); install QEMU with its ARM system emulators", board.emulator))?;
-    if works(board.emulator, &["--version"]) {
+    apt(&[package]).map_err(|why| format!("{program} is missing ({why}); install QEMU's package with it"))?;
+    if works(program, &["--version"]) {
         return Ok(());
     }
-    Err(format!("{} was installed but does not start", board.emulator).into())
+    Err(format!("{program} was installed but does not start").into())
 }
 
 /// A compiler for the board's target: the default toolchain's if it has or can get the target, else Debian's.
@@ -44,7 +40,7 @@ fn compiler(board: &BoardImage) -> Result<&'static str, Box<dyn Error>> {
     if let Ok(name) = found() {
         return Ok(name);
     }
-    if run("rustup", &["target", "add", board.target])
+    if run("rustup", &["target", "add", &board.firmware.target])
         && let Ok(name) = found()
     {
         return Ok(name);
@@ -53,13 +49,13 @@ fn compiler(board: &BoardImage) -> Result<&'static str, Box<dyn Error>> {
     if let Ok(name) = found() {
         return Ok(name);
     }
-    // Debian's compiler comes without a linker for bare ARM.
+    // Debian's compiler comes without a linker for bare metal.
     apt(&["lld"]).map_err(|why| format!("{why}; {}", hint(board)))?;
     Ok(found()?)
 }
 
 fn hint(board: &BoardImage) -> String {
-    format!("no compiler for {0}: install one with `rustup target add {0}`", board.target)
+    format!("no compiler for {0}: install one with `rustup target add {0}`", board.firmware.target)
 }
 
 /// Installs Debian packages, as root or with sudo.

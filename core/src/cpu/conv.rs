@@ -2,18 +2,6 @@
 
 use super::{finish, get_i32};
 use crate::model::ConvOp;
-use crate::shape::Window;
-
-/// The taps of one window position along one axis that fall on the input: (first tap, end tap, first input index).
-#[inline(always)]
-pub(super) fn taps(window: &Window, axis: usize, output: usize, input: usize) -> (usize, usize, usize) {
-    let (stride, dilation) = (usize::from(window.stride[axis]), usize::from(window.dilation[axis]).max(1));
-    let (kernel, pad) = (usize::from(window.kernel[axis]), usize::from(window.pad_before[axis]));
-    let origin = output * stride;
-    let first = pad.saturating_sub(origin).div_ceil(dilation);
-    let end = (input + pad).saturating_sub(origin).div_ceil(dilation).min(kernel);
-    (first, end.max(first), (origin + first * dilation).saturating_sub(pad))
-}
 
 /// acc + Σ a·b.
 #[inline(always)]
@@ -43,8 +31,8 @@ pub fn conv(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
     let group = (oc / usize::from(op.groups).max(1)).max(1);
     for (pixel, out) in output.chunks_exact_mut(oc).enumerate() {
         let (y, x) = (pixel / ow, pixel % ow);
-        let (ky0, ky1, iy0) = taps(&op.window, 0, y, h);
-        let (kx0, kx1, ix0) = taps(&op.window, 1, x, w);
+        let (ky0, ky1, iy0) = op.window.taps(0, y, h);
+        let (kx0, kx1, ix0) = op.window.taps(1, x, w);
         for (o, out) in out.iter_mut().enumerate() {
             let mut acc = 0;
             for ky in ky0..ky1 {
@@ -71,8 +59,8 @@ pub fn depthwise(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8])
     let [dy, dx] = op.window.dilation.map(usize::from);
     let kernel = constants.get(op.kernel as usize..).unwrap_or(&[]);
     for (pixel, out) in output.chunks_exact_mut(oc).enumerate() {
-        let (ky0, ky1, iy0) = taps(&op.window, 0, pixel / ow, h);
-        let (kx0, kx1, ix0) = taps(&op.window, 1, pixel % ow, w);
+        let (ky0, ky1, iy0) = op.window.taps(0, pixel / ow, h);
+        let (kx0, kx1, ix0) = op.window.taps(1, pixel % ow, w);
         for (ch, out) in out.iter_mut().enumerate() {
             let mut acc = 0i32;
             for ky in ky0..ky1 {

@@ -1,30 +1,30 @@
 //! Element-wise layers. Where an operand lies in the output's place, it is overwritten element by element.
 
-use super::{MAX_OPERANDS, finish, walk};
+use super::{Operand, finish, walk};
 use crate::arith::requantize_i8;
-use crate::model::{AddOp, Deployable, MultiplyOp, PReluOp, TensorId};
+use crate::model::{Act, AddOp, Deployable, MultiplyOp, PReluOp, TensorId};
 use crate::run::Memory;
 
 /// Element-wise sum: operands shifted left to the finest position, summed, activated, rounded once.
-pub(super) fn add(model: &Deployable<'_>, op: &AddOp<'_>, memory: &mut Memory<'_>) -> Option<()> {
-    let output = model.tensor(op.output)?;
-    let mut operands = heapless::Vec::<_, MAX_OPERANDS>::new();
-    for (id, shift) in op.inputs.iter().zip(op.shift_read) {
-        operands.push((model.tensor(id)?.place, *shift)).ok()?;
-    }
-    // One element at a time, reading before writing: operands may share the output's memory exactly.
-    for i in 0..output.bytes() as usize {
+pub fn add(op: &AddOp<'_>, operands: &[Operand<'_>], output: &mut [u8]) {
+    // One element at a time, reading before writing: operands may be in the output's place.
+    for (i, y) in output.iter_mut().enumerate() {
         let mut sum = 0i32;
-        for (place, shift) in &operands {
-            let [x] = memory.read(place.region, place.offset as usize + i, 1)? else {
-                return None;
-            };
-            sum += i32::from(*x as i8) << shift;
+        for (x, shift) in operands.iter().zip(op.shift_read) {
+            let x = x.map_or(*y, |x| x.get(i).copied().unwrap_or(0));
+            sum += i32::from(x as i8) << shift;
         }
-        let y = finish(sum, op.act, op.shift_write);
-        *memory.write(output.place.region, output.place.offset as usize + i, 1)?.first_mut()? = y as u8;
+        *y = finish(sum, op.act, op.shift_write) as u8;
     }
-    Some(())
+}
+
+/// Every element activated, shifted right, rounded half up, saturated.
+pub fn requantize_all(act: Act, shift: i8, input: Operand<'_>, output: &mut [u8]) {
+    let f = |x: u8| finish((x as i8).into(), act, shift) as u8;
+    match input {
+        Some(input) => input.iter().zip(output).for_each(|(x, y)| *y = f(*x)),
+        None => output.iter_mut().for_each(|y| *y = f(*y)),
+    }
 }
 
 /// Element-wise product, activated, rounded once.
@@ -75,7 +75,8 @@ pub(super) fn hard_sigmoid(
 ) -> Option<()> {
     let one = 1i32 << model.tensor(input)?.pos.0.clamp(0, 15);
     map(model, input, output, memory, |x| {
-        requantize_i8((i32::from(x) + 3 * one).clamp(0, 6 * one) * 2731, shift.into())
+        // Not `clamp`, which has to refuse limits below 0.
+        requantize_i8((i32::from(x) + 3 * one).max(0).min(6 * one) * 2731, shift.into())
     })
 }
 

@@ -43,7 +43,7 @@ pub fn pad(op: &PadOp, input: &[u8], output: &mut [u8]) {
     let [top, left] = op.before.map(usize::from);
     let width = w + left + usize::from(op.after[1]);
     output.fill(0);
-    let rows = output.chunks_exact_mut(width * c).skip(top);
+    let rows = output.chunks_exact_mut((width * c).max(1)).skip(top);
     for (x, y) in input.chunks_exact(w * c).zip(rows) {
         x.iter().zip(y.iter_mut().skip(left * c)).for_each(|(x, y)| *y = *x);
     }

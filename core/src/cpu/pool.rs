@@ -1,6 +1,5 @@
 //! Pooling.
 
-use super::conv::taps;
 use super::finish;
 use crate::model::{PoolKind, PoolOp};
 
@@ -9,8 +8,8 @@ pub fn pool(op: &PoolOp, input: &[u8], output: &mut [u8]) {
     let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
     let ow = usize::from(op.out_dims[1]).max(1);
     for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
-        let (ky0, ky1, iy0) = taps(&op.window, 0, pixel / ow, h);
-        let (kx0, kx1, ix0) = taps(&op.window, 1, pixel % ow, w);
+        let (ky0, ky1, iy0) = op.window.taps(0, pixel / ow, h);
+        let (kx0, kx1, ix0) = op.window.taps(1, pixel % ow, w);
         for (ch, out) in out.iter_mut().enumerate() {
             let rows = (iy0..iy0 + (ky1 - ky0)).flat_map(|y| (ix0..ix0 + (kx1 - kx0)).map(move |x| y * w + x));
             let values = rows.map(|p| i32::from(input.get(p * c + ch).copied().unwrap_or(0) as i8));

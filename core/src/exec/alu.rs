@@ -2,7 +2,7 @@
 
 use super::finish::{Finish, Lanes};
 use super::products::Products;
-use super::{Fault, Machine, Output, Place, Window, at_most, size};
+use super::{Fault, Machine, Output, Place, Window, at_most, positive};
 use crate::isa::{Alu, AluInit, Kind, alu_mode};
 use crate::target::BankKind;
 
@@ -46,7 +46,7 @@ impl<P: Products> Machine<'_, P> {
                     let mut done = 0;
                     for (at, len) in out.pieces(start, n) {
                         let to = self.banks.get_mut(at..at + len).ok_or(Fault::Bank { bank: i.bank_id_out })?;
-                        let (to, rest) = to.split_at_mut(len.min(used - done));
+                        let (to, rest) = to.split_at_mut_checked(len.min(used - done)).unwrap_or_default();
                         kernel.finish(&finish, &acc, sums, done, to)?;
                         rest.fill(0);
                         let (sums, shift) = (&*sums, finish.shift as i32);
@@ -66,7 +66,7 @@ impl<P: Products> Machine<'_, P> {
             rows: self.rows(i.bank_id_in)?,
             addresses: [i.bank_addr_in, i.bank_addr_in_1, i.bank_addr_in_2, i.bank_addr_in_3],
             kernel: [init.kernel_h, init.kernel_w],
-            stride: [size("stride_h", init.stride_h)?, size("stride_w", init.stride_w)?],
+            stride: [positive("stride_h", init.stride_h)?, positive("stride_w", init.stride_w)?],
             first: [i.pad_top, i.pad_left],
             last: [
                 last(i.valid_pixel_parallel, init.stride_h, i.pad_bottom),
@@ -79,7 +79,7 @@ impl<P: Products> Machine<'_, P> {
         let output = Output {
             rows: self.rows(i.bank_id_out)?,
             address: i.bank_addr_out,
-            packing: size("stride_out", init.stride_out)?,
+            packing: positive("stride_out", init.stride_out)?,
             packed_at: init.stride_offset_out,
             jump: init.jump_write,
             jump_row: init.jump_write_endl,
@@ -179,7 +179,8 @@ impl Operation {
     fn tap(&self, banks: &[u8], place: &Place, start: u32, [tap, g, n]: [u32; 3], mut sums: &mut [i32]) {
         let mut channel = 0;
         for (at, len) in place.pieces(start, n) {
-            let (now, later) = sums.split_at_mut(len.min(sums.len()));
+            let len = len.min(sums.len());
+            let (now, later) = sums.split_at_mut_checked(len).unwrap_or_default();
             sums = later;
             let input = banks.get(at..at + len).unwrap_or(&[]);
             match self {

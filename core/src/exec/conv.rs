@@ -2,7 +2,7 @@
 
 use super::finish::{Finish, Lanes};
 use super::products::{COLUMNS, Products, Segment, Tile};
-use super::{Fault, MAX_LANES, Machine, Output, Window, at_most, size};
+use super::{Fault, MAX_LANES, Machine, Output, Window, at_most, positive};
 use crate::isa::{Conv, ConvInit, Kind};
 use crate::target::BankKind;
 
@@ -83,7 +83,7 @@ impl<P: Products> Machine<'_, P> {
             rows: self.rows(i.bank_id_in)?,
             addresses: [i.bank_addr_in, i.bank_addr_in_1, i.bank_addr_in_2, i.bank_addr_in_3],
             kernel: [init.kernel_h, init.kernel_w],
-            stride: [size("stride_h", init.stride_h)?, size("stride_w", init.stride_w)?],
+            stride: [positive("stride_h", init.stride_h)?, positive("stride_w", init.stride_w)?],
             first: [i.pad_top, i.pad_left],
             last: [
                 last(init.valid_pixel_parallel, init.stride_h, i.pad_bottom),
@@ -96,7 +96,7 @@ impl<P: Products> Machine<'_, P> {
         let output = Output {
             rows: self.rows(i.bank_id_out)?,
             address: i.bank_addr_out,
-            packing: size("stride_out", init.stride_out)?,
+            packing: positive("stride_out", init.stride_out)?,
             packed_at: init.stride_offset_out,
             jump: init.jump_write,
             jump_row: init.jump_write_endl,

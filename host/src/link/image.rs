@@ -2,41 +2,41 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind};
+use shiftwise_targets::{Emulator, Firmware};
 
-/// A board that images exist for.
+/// A board that images exist for and that an emulator stands for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BoardImage {
     /// Its name.
-    pub name: &'static str,
-    /// The compiler's target.
-    pub target: &'static str,
-    /// The emulator's program.
-    pub emulator: &'static str,
-    /// Its machine.
-    pub machine: &'static str,
-    /// Where the firmware keeps the deployable.
-    pub store: u32,
+    pub name: String,
+    /// How the image is built, and what it does with the memory.
+    pub firmware: Firmware,
+    /// The emulator.
+    pub emulator: Emulator,
 }
 
-/// All boards.
-pub const BOARDS: [BoardImage; 1] = [BoardImage {
-    name: "mps2-an386",
-    target: "thumbv7em-none-eabihf",
-    emulator: "qemu-system-arm",
-    machine: "mps2-an386",
-    store: 0x2100_0000,
-}];
+/// All boards, by name: those of the data files that have firmware and an emulator.
+pub fn boards() -> &'static [BoardImage] {
+    static BOARDS: LazyLock<Vec<BoardImage>> = LazyLock::new(|| {
+        let image = |board: shiftwise_targets::Board| {
+            Some(BoardImage { name: board.name, firmware: board.firmware?, emulator: board.emulator? })
+        };
+        shiftwise_targets::boards().into_iter().filter_map(image).collect()
+    });
+    &BOARDS
+}
 
 /// Names of all boards, for people.
 pub fn names() -> String {
-    BOARDS.map(|board| board.name).join(", ")
+    boards().iter().map(|board| board.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// The board with this name.
 pub fn board(name: &str) -> Result<&'static BoardImage, ImageError> {
-    BOARDS.iter().find(|board| board.name == name).ok_or_else(|| ImageError::UnknownBoard(name.into()))
+    boards().iter().find(|board| board.name == name).ok_or_else(|| ImageError::UnknownBoard(name.into()))
 }
 
 /// Why there is no image.
@@ -60,7 +60,7 @@ pub enum ImageError {
         "no compiler for {0}; install one:\n  rustup target add {0}\nor, on Debian:\n  \
          apt-get install rustc-web cargo-web rust-web-src lld"
     )]
-    NoToolchain(&'static str),
+    NoToolchain(String),
     /// The compiler failed, and has said why.
     #[error("building the firmware failed ({0})")]
     Build(String),
@@ -96,7 +96,7 @@ pub struct Image {
 pub fn find(board: &BoardImage) -> Result<PathBuf, ImageError> {
     match std::env::var_os("SHIFTWISE_FIRMWARE_DIR") {
         Some(directory) => {
-            let elf = Path::new(&directory).join(board.name).with_extension("elf");
+            let elf = Path::new(&directory).join(&board.name).with_extension("elf");
             if elf.is_file() { Ok(elf) } else { Err(ImageError::NotInDirectory(elf)) }
         }
         None => Ok(build(board)?.elf),
@@ -127,14 +127,15 @@ const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 
 /// The name of the compiler that [`build`] would use for this board; an error if it or its linker is missing.
 pub fn compiler(board: &BoardImage) -> Result<&'static str, ImageError> {
-    let toolchain = toolchain(board.target)?;
+    let target = &board.firmware.target;
+    let toolchain = toolchain(target)?;
     if toolchain == Toolchain::Debian {
-        linker(board.target)?;
+        linker(target)?;
     }
     Ok(toolchain.name())
 }
 
-fn toolchain(target: &'static str) -> Result<Toolchain, ImageError> {
+fn toolchain(target: &str) -> Result<Toolchain, ImageError> {
     let library = output("rustc", &["--print", "target-libdir", "--target", target]);
     if library.is_some_and(|path| Path::new(&path).is_dir()) {
         return Ok(Toolchain::Installed);
@@ -143,7 +144,7 @@ fn toolchain(target: &'static str) -> Result<Toolchain, ImageError> {
     if Path::new(DEBIAN_CARGO).is_file() && sources.is_some_and(|s| s.join("library/core").is_dir()) {
         return Ok(Toolchain::Debian);
     }
-    Err(ImageError::NoToolchain(target))
+    Err(ImageError::NoToolchain(target.into()))
 }
 
 /// First line of a program's output; `None` if it is missing or fails.
@@ -153,8 +154,8 @@ fn output(program: &str, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| text.trim().to_string())
 }
 
-/// A linker for bare ARM: the one inside a Rust toolchain, else LLVM's.
-fn linker(target: &'static str) -> Result<String, ImageError> {
+/// A linker for bare metal: the one inside a Rust toolchain, else LLVM's.
+fn linker(target: &str) -> Result<String, ImageError> {
     for rustc in ["rustc", DEBIAN_RUSTC] {
         let (Some(sysroot), Some(host)) =
             (output(rustc, &["--print", "sysroot"]), output(rustc, &["--print", "host-tuple"]))
@@ -168,17 +169,27 @@ fn linker(target: &'static str) -> Result<String, ImageError> {
     }
     match output("ld.lld", &["--version"]) {
         Some(_) => Ok("ld.lld".into()),
-        None => Err(ImageError::NoToolchain(target)),
+        None => Err(ImageError::NoToolchain(target.into())),
     }
 }
 
 /// Builds the board's image from the sources beside this crate; a finished one is only checked for changes.
 pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
+    build_binary(board, "shiftwise-firmware")
+}
+
+/// Builds the image that compares the board's kernels with those that define them, and ends.
+pub fn build_check(board: &BoardImage) -> Result<Image, ImageError> {
+    build_binary(board, "kernel-check")
+}
+
+fn build_binary(board: &BoardImage, name: &str) -> Result<Image, ImageError> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     if !root.join("firmware/Cargo.toml").is_file() {
         return Err(ImageError::NoSources(root.join("firmware")));
     }
-    let toolchain = toolchain(board.target)?;
+    let target = &board.firmware.target;
+    let toolchain = toolchain(target)?;
     let mut command = Command::new(match toolchain {
         Toolchain::Installed => "cargo",
         Toolchain::Debian => DEBIAN_CARGO,
@@ -187,7 +198,7 @@ pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
         command.env_remove(variable);
     }
-    command.current_dir(root).env("SHIFTWISE_BOARD", board.name);
+    command.current_dir(root).env("SHIFTWISE_BOARD", &board.name);
     if std::env::var_os("DEFMT_LOG").is_none() {
         // Without a level defmt keeps errors only.
         command.env("DEFMT_LOG", "info");
@@ -197,18 +208,19 @@ pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
         Toolchain::Installed => "installed",
         Toolchain::Debian => "debian",
     });
-    command.args(["build", "--quiet", "--package", "shiftwise-firmware", "--bin", "shiftwise-firmware"]);
-    command.args(["--profile", "firmware", "--target", board.target, "--target-dir"]).arg(&directory);
+    command.args(["build", "--quiet", "--package", "shiftwise-firmware", "--features", "image", "--bin", name]);
+    command.args(["--profile", "firmware", "--target", target, "--target-dir"]).arg(&directory);
     if toolchain == Toolchain::Debian {
         command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
         // Separated by 0x1F, so that a path with spaces stays one argument.
-        command.env("CARGO_ENCODED_RUSTFLAGS", format!("-C\u{1f}linker={}", linker(board.target)?));
+        let flags = format!("-C\u{1f}linker={}\u{1f}-C\u{1f}linker-flavor=ld.lld", linker(target)?);
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags);
     }
     let status = command.status().map_err(|e| ImageError::Build(format!("cargo: {e}")))?;
     if !status.success() {
         return Err(ImageError::Build(status.to_string()));
     }
-    let elf = directory.join(board.target).join("firmware/shiftwise-firmware");
+    let elf = directory.join(target).join("firmware").join(name);
     measure(elf, toolchain.name())
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::image::BoardImage;
 use super::{BoardSpec, Client, Info, Limits, LinkError, Report, SampleResult};
 
 /// Virtual nanoseconds per instruction with `-icount shift=0`.
@@ -101,6 +102,20 @@ impl Board {
     }
 }
 
+/// Boots an image that needs no host, waits until it ends with success, and returns its log.
+///
+/// Errors: the emulator cannot be started, or ends with a failure or not within `limit`; then with the log so far.
+pub fn boot_to_end(board: &BoardImage, firmware: &Path, limit: Duration) -> Result<Vec<String>, LinkError> {
+    let mut emulator = Emulator::boot(board, firmware, &[])?;
+    let status = emulator.wait(limit);
+    let log = emulator.log()?;
+    match status {
+        Some(status) if status.success() => Ok(log),
+        Some(status) => Err(LinkError::Closed(format!(": the emulator ended with {status}\n  {}", log.join("\n  ")))),
+        None => Err(LinkError::Silent(format!(": the emulator does not end\n  {}", log.join("\n  ")))),
+    }
+}
+
 fn io(what: impl Into<String>, source: std::io::Error) -> LinkError {
     LinkError::Io { what: what.into(), source }
 }
@@ -124,40 +139,34 @@ fn explain(error: LinkError, emulator: Option<&mut Emulator>) -> LinkError {
     }
 }
 
-/// A QEMU process and its files.
+/// A QEMU process and the directory that it works in.
 #[derive(Debug)]
 struct Emulator {
     child: Child,
-    firmware: PathBuf,
-    log: PathBuf,
-    image: PathBuf,
+    directory: PathBuf,
     complaints: Arc<Mutex<String>>,
 }
 
+/// Names in that directory. The boards' data files know the image's and the log's.
+const IMAGE: &str = "image.elf";
+const LOG: &str = "log.defmt";
+const DEPLOYABLE: &str = "model.swm";
+
 impl Emulator {
-    fn boot(board: &super::image::BoardImage, firmware: &Path, deployable: &[u8]) -> Result<Self, LinkError> {
+    fn boot(board: &BoardImage, firmware: &Path, deployable: &[u8]) -> Result<Self, LinkError> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let name = format!("shiftwise-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
-        let log = std::env::temp_dir().join(&name).with_extension("defmt");
-        let image = log.with_extension("swm");
-        if !firmware.is_file() {
-            return Err(io(format!("reading {}", firmware.display()), std::io::ErrorKind::NotFound.into()));
-        }
-        let mut command = Command::new(board.emulator);
-        command.args(["-M", board.machine, "-display", "none", "-monitor", "none", "-icount", "shift=0"]);
-        command.args(["-chardev", "stdio,id=link,signal=off", "-serial", "chardev:link", "-serial"]);
-        command.arg(format!("file:{}", log.display()));
-        command.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(firmware);
-        if !deployable.is_empty() {
-            std::fs::write(&image, deployable).map_err(|e| io(format!("writing {}", image.display()), e))?;
-            let place = format!("loader,file={},addr={:#x},force-raw=on", image.display(), board.store);
-            command.args(["-device", &place]);
-        }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => LinkError::NoEmulator(board.emulator),
-            _ => io(format!("starting {}", board.emulator), error),
-        })?;
+        // A directory of its own: paths with commas, which QEMU's options cannot hold, never reach it.
+        let directory = std::env::temp_dir().join(name);
+        let prepare = || {
+            std::fs::create_dir_all(&directory)?;
+            std::fs::copy(firmware, directory.join(IMAGE))?;
+            std::fs::write(directory.join(DEPLOYABLE), deployable)
+        };
+        let child = prepare()
+            .map_err(|e| io(format!("preparing {} with {}", directory.display(), firmware.display()), e))
+            .and_then(|()| Self::start(board, &directory, !deployable.is_empty()));
+        let mut child = child.inspect_err(|_| remove(&directory))?;
         let complaints = Arc::new(Mutex::new(String::new()));
         if let Some(mut stderr) = child.stderr.take() {
             let text = Arc::clone(&complaints);
@@ -172,7 +181,41 @@ impl Emulator {
                 }
             });
         }
-        Ok(Self { child, firmware: firmware.into(), log, image, complaints })
+        let mut emulator = Self { child, directory, complaints };
+        emulator.await_first_words();
+        Ok(emulator)
+    }
+
+    /// Waits until the firmware has logged something: what is sent before its port is on is lost, as on hardware.
+    ///
+    /// An image that logs nothing is given a second.
+    fn await_first_words(&mut self) {
+        let log = self.directory.join(LOG);
+        let until = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < until && std::fs::metadata(&log).map_or(0, |file| file.len()) == 0 {
+            if self.wait(Duration::ZERO).is_some() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn start(board: &BoardImage, directory: &Path, load: bool) -> Result<Child, LinkError> {
+        let emulator = &board.emulator;
+        let mut command = Command::new(&emulator.program);
+        command.args(["-display", "none", "-monitor", "none", "-icount", "shift=0"]);
+        command.args(&emulator.arguments);
+        if load {
+            let place = format!("loader,file={DEPLOYABLE},addr={:#x},force-raw=on", board.firmware.store.start);
+            command.args(["-device", &place]);
+        }
+        command.current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                LinkError::NoEmulator { program: emulator.program.clone(), package: emulator.package.clone() }
+            }
+            _ => io(format!("starting {}", emulator.program), error),
+        })
     }
 
     /// Whether the process has ended by itself within the time.
@@ -197,19 +240,26 @@ impl Emulator {
 
     /// The firmware's log so far.
     fn log(&self) -> Result<Vec<String>, LinkError> {
-        let read = |path: &Path| std::fs::read(path).map_err(|e| io(format!("reading {}", path.display()), e));
-        decode_log(&read(&self.firmware)?, &read(&self.log)?)
+        let read = |name: &str| {
+            let path = self.directory.join(name);
+            std::fs::read(&path).map_err(|e| io(format!("reading {}", path.display()), e))
+        };
+        decode_log(&read(IMAGE)?, &read(LOG)?)
     }
 }
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        // Errors mean that the process has ended, or that the file was never written.
+        // Errors mean that the process has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.log);
-        let _ = std::fs::remove_file(&self.image);
+        remove(&self.directory);
     }
+}
+
+/// Removes an emulator's directory. Left-overs in the directory for temporary files do no harm.
+fn remove(directory: &Path) {
+    let _ = std::fs::remove_dir_all(directory);
 }
 
 /// The lines of a defmt stream, by the string table in the image's ELF file. Damaged frames are skipped.

@@ -1,0 +1,786 @@
+//! Arm's DSP extension (Cortex-M4, M7, R5): two 16-bit products an instruction.
+//!
+//! `sxtb16` widens bytes 0 and 2 of a word to 16 bits each, and after a rotation bytes 1 and 3. Columns are kept so:
+//! every 4 elements are two words, (0, 2) and (1, 3), and those of two pixels alternate. Weights are widened on the way.
+#![allow(unsafe_code)]
+
+use core::arch::asm;
+use core::mem::MaybeUninit;
+
+use super::finish::{Clamp, Finish};
+use super::portable::Portable;
+use super::unit::{Area, Blocks, CHANNELS, Columns, Filters, PIXELS, Place, Runs, Taps, Unit};
+
+/// A processor with the DSP extension.
+#[derive(Debug)]
+pub(super) enum Dsp {}
+
+/// Defines a function for each instruction that computes one register from others.
+macro_rules! instructions {
+    ($($(#[$doc:meta])* $name:ident($($x:ident),*) = $text:literal;)*) => {
+        $($(#[$doc])*
+        #[inline(always)]
+        fn $name($($x: u32),*) -> u32 {
+            let y;
+            // SAFETY: the instruction reads and writes registers only, and no flag but the sticky Q.
+            unsafe {
+                asm!($text, y = lateout(reg) y, $($x = in(reg) $x,)* options(pure, nomem, nostack, preserves_flags));
+            }
+            y
+        })*
+    };
+}
+
+instructions! {
+    /// Bytes 0 and 2, sign-extended to 16 bits.
+    even(x) = "sxtb16 {y}, {x}";
+    /// Bytes 1 and 3, sign-extended to 16 bits.
+    odd(x) = "sxtb16 {y}, {x}, ror #8";
+    /// Halves plus bytes 0 and 2.
+    add_even(sums, x) = "sxtab16 {y}, {sums}, {x}";
+    /// Halves plus bytes 1 and 3.
+    add_odd(sums, x) = "sxtab16 {y}, {sums}, {x}, ror #8";
+    /// acc + low half · low half.
+    low_product(a, b, acc) = "smlabb {y}, {a}, {b}, {acc}";
+    /// acc + high half · high half.
+    high_product(a, b, acc) = "smlatt {y}, {a}, {b}, {acc}";
+    /// acc + both products of halves.
+    products(a, b, acc) = "smlad {y}, {a}, {b}, {acc}";
+    /// Low halves: a below b.
+    low_halves(a, b) = "pkhbt {y}, {a}, {b}, lsl #16";
+    /// High halves: a below b.
+    high_halves(a, b) = "pkhtb {y}, {b}, {a}, asr #16";
+    /// a + b, saturated.
+    add_saturated(a, b) = "qadd {y}, {a}, {b}";
+    /// To signed 8 bits.
+    to_i8(x) = "ssat {y}, #8, {x}";
+    /// To unsigned 7 bits: what int8 holds of ReLU.
+    to_u7(x) = "usat {y}, #7, {x}";
+    /// Half, to signed 8 bits.
+    half_to_i8(x) = "ssat {y}, #8, {x}, asr #1";
+    /// Half, to unsigned 7 bits.
+    half_to_u7(x) = "usat {y}, #7, {x}, asr #1";
+}
+
+/// The larger of each pair of signed bytes.
+#[inline(always)]
+fn max_bytes(a: u32, b: u32) -> u32 {
+    let y;
+    // SAFETY: registers only; the GE flags that the subtraction sets are read by the selection and by nobody else.
+    unsafe {
+        asm!("ssub8 {y}, {a}, {b}", "sel {y}, {a}, {b}", y = out(reg) y, a = in(reg) a, b = in(reg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    y
+}
+
+/// What a [`Clamp`] does, told apart once per layer.
+#[derive(Clone, Copy)]
+enum Range {
+    I8,
+    U7,
+    Other,
+}
+
+impl Range {
+    fn of(clamp: Clamp) -> Self {
+        match (clamp.low, clamp.high) {
+            (-128, 127) => Self::I8,
+            (0, 127) => Self::U7,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// [`Clamp::of`]: the addition of the rounding bit can only overflow upwards, where saturation gives the same.
+#[inline(always)]
+fn finish(sum: i32, clamp: Clamp, range: Range) -> u8 {
+    let rounded = add_saturated((sum >> (clamp.shift & 31)) as u32, 1);
+    match range {
+        Range::I8 => half_to_i8(rounded) as u8,
+        Range::U7 => half_to_u7(rounded) as u8,
+        Range::Other => (half_to_i8(rounded) as i32).clamp(clamp.low, clamp.high) as u8,
+    }
+}
+
+/// [`finish`] for four sums. Written out: at small optimization levels, `map` is a call.
+#[inline(always)]
+fn finish_four([a, b, c, d]: [i32; 4], clamp: Clamp, range: Range) -> [u8; 4] {
+    let each =
+        |range| [finish(a, clamp, range), finish(b, clamp, range), finish(c, clamp, range), finish(d, clamp, range)];
+    match range {
+        Range::I8 => each(Range::I8),
+        Range::U7 => each(Range::U7),
+        Range::Other => each(Range::Other),
+    }
+}
+
+/// Filters whose sums are kept until they are finished.
+const SUMS: usize = 16;
+static ZEROS: [i32; SUMS] = [0; SUMS];
+
+/// Two columns times pairs of filters.
+#[repr(C)]
+struct Pairs {
+    /// Both columns, from 4 words on, a multiple of 4.
+    columns: *const u32,
+    end: *const u32,
+    /// Where the sums begin, two for each pair; not necessarily aligned.
+    start: *const i32,
+    /// Four sums of each pair: two of the first column, two of the second.
+    sums: *mut i32,
+    /// Bytes read of a filter beyond its end.
+    beyond: usize,
+    /// Bytes from a filter to the next.
+    k: usize,
+    /// Pairs, at least 1.
+    count: usize,
+}
+
+/// # Safety
+/// Every pointer of `pairs` is good for what is said there, `columns` is aligned, and of every filter from `filters` on
+/// as many bytes can be read as the columns have words.
+unsafe fn two_by_two(pairs: &mut Pairs, filters: *const u8) {
+    // SAFETY: `pairs` tells where each loop ends; loads of weights and starts may be unaligned. Registers that a compiler
+    // does not give away, and the place of `pairs`, are kept on the stack.
+    unsafe {
+        asm!(
+            "push {{r0, r6, r7, r11}}",
+            "4:",
+            "ldr lr, [sp]",
+            "ldr r10, [lr, #8]",
+            "ldr r4, [r10], #4",
+            "ldr r5, [r10], #4",
+            "str r10, [lr, #8]",
+            "ldrd r0, r3, [lr]",
+            "mov r8, r4",
+            "mov r9, r5",
+            // An odd number of steps begins in the middle.
+            "sub r6, r3, r0",
+            "lsls r6, r6, #27",
+            "bmi 3f",
+            "2:",
+            "ldm r0!, {{r6, r7, r11, r12}}",
+            "ldr r10, [r1], #4",
+            "sxtb16 lr, r10, ror #8",
+            "sxtb16 r10, r10",
+            "smlad r4, r7, lr, r4",
+            "smlad r8, r12, lr, r8",
+            "smlad r4, r6, r10, r4",
+            "smlad r8, r11, r10, r8",
+            "ldr r10, [r2], #4",
+            "sxtb16 lr, r10, ror #8",
+            "sxtb16 r10, r10",
+            "smlad r5, r7, lr, r5",
+            "smlad r9, r12, lr, r9",
+            "smlad r5, r6, r10, r5",
+            "smlad r9, r11, r10, r9",
+            "3:",
+            "ldm r0!, {{r6, r7, r11, r12}}",
+            "ldr r10, [r1], #4",
+            "sxtb16 lr, r10, ror #8",
+            "sxtb16 r10, r10",
+            "smlad r4, r7, lr, r4",
+            "smlad r8, r12, lr, r8",
+            "smlad r4, r6, r10, r4",
+            "smlad r8, r11, r10, r8",
+            "ldr r10, [r2], #4",
+            "sxtb16 lr, r10, ror #8",
+            "sxtb16 r10, r10",
+            "smlad r5, r7, lr, r5",
+            "smlad r9, r12, lr, r9",
+            "smlad r5, r6, r10, r5",
+            "smlad r9, r11, r10, r9",
+            "cmp r0, r3",
+            "bne 2b",
+            "ldr lr, [sp]",
+            "ldr r0, [lr, #12]",
+            "stm r0!, {{r4, r5, r8, r9}}",
+            "str r0, [lr, #12]",
+            // The next pair begins where the second filter ended.
+            "ldrd r6, r7, [lr, #16]",
+            "sub r1, r2, r6",
+            "add r2, r1, r7",
+            "ldr r0, [lr, #24]",
+            "subs r0, r0, #1",
+            "str r0, [lr, #24]",
+            "bne 4b",
+            "pop {{r0, r6, r7, r11}}",
+            in("r0") &raw mut *pairs,
+            inout("r1") filters => _,
+            inout("r2") filters.add(pairs.k) => _,
+            out("r3") _, out("r4") _, out("r5") _, out("r8") _, out("r9") _, out("r10") _, out("r12") _, out("lr") _,
+        );
+    }
+}
+
+/// One column times four filters: `words` words of the column, an even number, at least 2, and twice as many bytes of
+/// each filter.
+///
+/// # Safety
+/// All of that can be read, and `column` is aligned to 4 bytes.
+unsafe fn one_by_four(column: *const u32, words: usize, filters: [*const u8; 4], start: [i32; 4]) -> [i32; 4] {
+    let [mut a, mut b, mut c, mut d] = start;
+    // SAFETY: the loop ends when the column does; loads of weights may be unaligned. Registers that a compiler does not
+    // give away are saved.
+    unsafe {
+        asm!(
+            "push {{r6, r7, r11}}",
+            "mov r11, lr",
+            "2:",
+            "ldm r0!, {{r6, r7}}",
+            "ldr r10, [r1], #4",
+            "sxtb16 lr, r10, ror #8",
+            "sxtb16 r10, r10",
+            "smlad r4, r7, lr, r4",
+            "smlad r4, r6, r10, r4",
+            "ldr r10, [r2], #4",
+            "sxtb16 lr, r10, ror #8",
+            "sxtb16 r10, r10",
+            "smlad r5, r7, lr, r5",
+            "smlad r5, r6, r10, r5",
+            "ldr r10, [r3], #4",
+            "sxtb16 lr, r10, ror #8",
+            "sxtb16 r10, r10",
+            "smlad r8, r7, lr, r8",
+            "smlad r8, r6, r10, r8",
+            "ldr r10, [r12], #4",
+            "sxtb16 lr, r10, ror #8",
+            "sxtb16 r10, r10",
+            "smlad r9, r7, lr, r9",
+            "smlad r9, r6, r10, r9",
+            "cmp r0, r11",
+            "bne 2b",
+            "pop {{r6, r7, r11}}",
+            inout("r0") column => _,
+            inout("r1") filters[0] => _,
+            inout("r2") filters[1] => _,
+            inout("r3") filters[2] => _,
+            inout("r12") filters[3] => _,
+            inout("lr") column.add(words) => _,
+            inout("r4") a, inout("r5") b, inout("r8") c, inout("r9") d,
+            out("r10") _,
+            options(readonly),
+        );
+    }
+    [a, b, c, d]
+}
+
+/// The output of filter `f` at pixel `which` of `pixels`, by the byte.
+#[inline(never)]
+fn by_byte(columns: &[u32], pixels: usize, which: usize, filters: &Filters<'_>, f: usize) -> u8 {
+    let filter = filters.kernel.get(f * filters.k..).unwrap_or(&[]);
+    let mut sum = 0i32;
+    for (i, w) in filter.iter().take(filters.k).enumerate() {
+        let word = columns.get(i / 4 * 2 * pixels + 2 * which + i % 2).copied().unwrap_or(0);
+        let x = if i & 2 == 0 { word as i16 } else { (word >> 16) as i16 };
+        sum = sum.wrapping_add(i32::from(x) * i32::from(*w as i8));
+    }
+    filters.finish.of(sum, filters.biases.get(f)) as u8
+}
+
+/// Sums to outputs, two filters of two pixels at a time; a last odd filter takes the first two of four sums, and the
+/// third.
+#[inline(always)]
+fn store_with(sums: &[[i32; 4]], outputs: [&mut [u8]; 2], finish: impl Fn(i32) -> u8) {
+    let [first, second] = outputs;
+    let ((first, last), (second, other)) = (first.as_chunks_mut::<2>(), second.as_chunks_mut::<2>());
+    let mut sums = sums.iter();
+    // The sums last: a pair of outputs that is not there must not use them up.
+    for ((first, second), sums) in first.iter_mut().zip(second).zip(sums.by_ref()) {
+        let [a, b, c, d] = *sums;
+        *first = [finish(a), finish(b)];
+        *second = [finish(c), finish(d)];
+    }
+    if let ([last, ..], [other, ..], Some([a, _, b, _])) = (last, other, sums.next()) {
+        (*last, *other) = (finish(*a), finish(*b));
+    }
+}
+
+/// [`store_with`] the layer's way to finish.
+fn store(sums: &[[i32; 4]], filters: &Filters<'_>, f: usize, outputs: [&mut [u8]; 2]) {
+    match filters.finish {
+        Finish::Clamp(clamp) => match Range::of(clamp) {
+            Range::I8 => store_with(sums, outputs, |sum| finish(sum, clamp, Range::I8)),
+            Range::U7 => store_with(sums, outputs, |sum| finish(sum, clamp, Range::U7)),
+            Range::Other => store_with(sums, outputs, |sum| finish(sum, clamp, Range::Other)),
+        },
+        Finish::General(general) => {
+            for (which, out) in outputs.into_iter().enumerate() {
+                let sums = sums.iter().flat_map(|sums| sums.iter().skip(2 * which).take(2));
+                for ((i, out), sum) in out.iter_mut().enumerate().zip(sums) {
+                    *out = general.of(*sum, filters.biases.get(f + i)) as u8;
+                }
+            }
+        }
+    }
+}
+
+/// Widens runs of `words` words each to pairs of words, the pairs `STEP` bytes apart.
+///
+/// # Safety
+/// All runs can be read, and every pair written; there is a word.
+#[inline(always)]
+unsafe fn widen<const STEP: usize>(from: *const u8, words: usize, runs: usize, step: usize, to: *mut u32) {
+    // SAFETY: the caller's promise; bytes may be unaligned.
+    unsafe {
+        asm!(
+            "4:",
+            // An odd number of words begins in the middle.
+            "mov {n}, {words}",
+            "lsls {w}, {n}, #31",
+            "bmi 3f",
+            "2:",
+            "ldr {w}, [{x}], #4",
+            "sxtb16 {o}, {w}, ror #8",
+            "sxtb16 {w}, {w}",
+            "strd {w}, {o}, [{y}], #{step}",
+            "3:",
+            "ldr {w}, [{x}], #4",
+            "sxtb16 {o}, {w}, ror #8",
+            "sxtb16 {w}, {w}",
+            "strd {w}, {o}, [{y}], #{step}",
+            "subs {n}, {n}, #2",
+            "bgt 2b",
+            "add {x}, {x}, {skip}",
+            "subs {runs}, {runs}, #1",
+            "bne 4b",
+            x = inout(reg) from => _,
+            y = inout(reg) to => _,
+            words = in(reg) words,
+            skip = in(reg) step.wrapping_sub(4 * words),
+            runs = inout(reg) runs => _,
+            n = out(reg) _, w = out(reg) _, o = out(reg) _,
+            step = const STEP,
+            options(nostack),
+        );
+    }
+}
+
+#[inline(never)]
+fn tail(rest: &[u8], to: &mut [u32], at: usize) {
+    if let Some(to) = to.get_mut(at..at + 2).filter(|_| !rest.is_empty()) {
+        let mut word = [0; 4];
+        word.iter_mut().zip(rest).for_each(|(to, x)| *to = *x);
+        let word = u32::from_le_bytes(word);
+        to.copy_from_slice(&[even(word), odd(word)]);
+    }
+}
+
+impl Columns for Dsp {
+    type Word = u32;
+
+    #[inline(always)]
+    fn put(columns: &mut [u32], to: Place, bytes: &[u8], runs: Runs) {
+        let Runs { count, len, step } = runs;
+        let (first, words) = (to.at / 4 * 2 * to.pixels + 2 * to.which, len / 4);
+        if count > 0 && words > 0 {
+            let read = (count - 1) * step + 4 * words;
+            let written = first + (count * words - 1) * 2 * to.pixels + 2;
+            if read > bytes.len() || written > columns.len() {
+                return;
+            }
+            // SAFETY: as just checked.
+            unsafe {
+                let (from, to_words) = (bytes.as_ptr(), columns.as_mut_ptr().add(first));
+                if to.pixels == PIXELS {
+                    widen::<16>(from, words, count, step, to_words);
+                } else {
+                    widen::<8>(from, words, count, step, to_words);
+                }
+            }
+        }
+        if !len.is_multiple_of(4) {
+            tail(bytes.get(4 * words..len).unwrap_or(&[]), columns, first + words * 2 * to.pixels);
+        }
+    }
+
+    fn put_zeros(columns: &mut [u32], to: Place, len: usize) {
+        let from = columns.get_mut(to.at / 4 * 2 * to.pixels + 2 * to.which..).unwrap_or_default();
+        for pair in from.chunks_mut(2 * to.pixels).take(len.div_ceil(4)) {
+            pair.iter_mut().take(2).for_each(|word| *word = 0);
+        }
+    }
+}
+
+/// Bytes of a column, one behind the other.
+#[derive(Debug)]
+pub(super) enum Bytes {}
+
+impl Columns for Bytes {
+    type Word = u8;
+
+    #[inline(always)]
+    fn put(columns: &mut [u8], to: Place, bytes: &[u8], runs: Runs) {
+        let Runs { count, len, step } = runs;
+        if count == 0 || len == 0 || (count - 1) * step + len > bytes.len() || to.at + count * len > columns.len() {
+            return;
+        }
+        // SAFETY: as just checked. Words may be unaligned; the last bytes of each run are copied one by one.
+        unsafe {
+            asm!(
+                "4:",
+                "subs {n}, {len}, #4",
+                "blo 3f",
+                "2:",
+                "ldr {w}, [{x}], #4",
+                "str {w}, [{y}], #4",
+                "subs {n}, {n}, #4",
+                "bhs 2b",
+                "3:",
+                "adds {n}, {n}, #4",
+                "beq 6f",
+                "5:",
+                "ldrb {w}, [{x}], #1",
+                "strb {w}, [{y}], #1",
+                "subs {n}, {n}, #1",
+                "bne 5b",
+                "6:",
+                "add {x}, {x}, {skip}",
+                "subs {runs}, {runs}, #1",
+                "bne 4b",
+                x = inout(reg) bytes.as_ptr() => _,
+                y = inout(reg) columns.as_mut_ptr().add(to.at) => _,
+                len = in(reg) len,
+                skip = in(reg) step.wrapping_sub(len),
+                runs = inout(reg) count => _,
+                n = out(reg) _, w = out(reg) _,
+                options(nostack),
+            );
+        }
+    }
+
+    fn put_zeros(columns: &mut [u8], to: Place, len: usize) {
+        Portable::put_zeros(columns, to, len);
+    }
+}
+
+impl Unit for Dsp {
+    type Stage = Bytes;
+    const BY_FOUR: bool = true;
+
+    fn column_bytes(k: usize, pixels: usize) -> usize {
+        // And what aligning may cost.
+        k.next_multiple_of(4) * 2 * pixels + 3
+    }
+
+    fn columns(scratch: &mut [u8]) -> &mut [u32] {
+        // SAFETY: any bits are a `u32`.
+        unsafe { scratch.align_to_mut().1 }
+    }
+
+    fn two(columns: &[u32], filters: &Filters<'_>, first: &mut [u8], second: &mut [u8]) {
+        let k = filters.k;
+        let (words, beyond) = (k.next_multiple_of(4), k.next_multiple_of(4) - k);
+        let all = first.len().min(second.len());
+        let Some(columns) = columns.get(..words).filter(|columns| !columns.is_empty()) else { return };
+        let whole = filters.whole.min(all);
+        let mut f = 0;
+        while f < whole {
+            let pairs = ((whole - f) / 2).min(SUMS / 2);
+            let own = match filters.finish {
+                Finish::Clamp(_) => filters.biases.bytes(f, 2 * pairs.max(1)),
+                Finish::General(_) => None,
+            };
+            // The last of an odd number is computed twice.
+            let last = [filters.biases.get(f); 2];
+            let start = match own {
+                _ if pairs == 0 && matches!(filters.finish, Finish::Clamp(_)) => last.as_ptr(),
+                Some(bytes) => bytes.as_ptr().cast(),
+                None => ZEROS.as_ptr(),
+            };
+            let mut sums = [const { MaybeUninit::<[i32; 4]>::uninit() }; SUMS / 2];
+            let count = pairs.max(1);
+            let mut job = Pairs {
+                columns: columns.as_ptr(),
+                end: columns.as_ptr_range().end,
+                start,
+                sums: sums.as_mut_ptr().cast(),
+                beyond,
+                k: if pairs == 0 { 0 } else { k },
+                count,
+            };
+            // SAFETY: the columns are as long as said, there are as many starts as filters, and every
+            // filter before `whole` can be read. `count` elements of `sums` are then written.
+            let sums = unsafe {
+                two_by_two(&mut job, filters.kernel.as_ptr().add(f * k));
+                core::slice::from_raw_parts(sums.as_ptr().cast::<[i32; 4]>(), count)
+            };
+            let to = f..(f + 2 * count).min(whole);
+            if let (Some(first), Some(second)) = (first.get_mut(to.clone()), second.get_mut(to)) {
+                store(sums, filters, f, [first, second]);
+            }
+            f += 2 * count;
+        }
+        for f in whole..all {
+            for (which, out) in [&mut *first, &mut *second].into_iter().enumerate() {
+                if let Some(out) = out.get_mut(f) {
+                    *out = by_byte(columns, 2, which, filters, f);
+                }
+            }
+        }
+    }
+
+    fn one(columns: &[u32], filters: &Filters<'_>, outputs: &mut [u8]) {
+        let k = filters.k;
+        let words = k.next_multiple_of(4) / 2;
+        let Some(columns) = columns.get(..words).filter(|columns| !columns.is_empty()) else { return };
+        let whole = filters.whole.min(outputs.len());
+        for f in (0..whole).step_by(4) {
+            // What is missing of the last four is computed again.
+            let each = [0, 1, 2, 3].map(|i| (f + i).min(whole - 1));
+            let start = match filters.finish {
+                Finish::Clamp(_) => each.map(|f| filters.biases.get(f)),
+                Finish::General(_) => [0; 4],
+            };
+            // SAFETY: every filter before `whole` can be read.
+            let sums = unsafe {
+                let rows = each.map(|f| filters.kernel.as_ptr().add(f * k));
+                one_by_four(columns.as_ptr(), words, rows, start)
+            };
+            for ((sum, f), out) in sums.into_iter().zip(each).zip(outputs.iter_mut().take(whole).skip(f)) {
+                *out = match filters.finish {
+                    Finish::Clamp(clamp) => clamp.of(sum) as u8,
+                    Finish::General(general) => general.of(sum, filters.biases.get(f)) as u8,
+                };
+            }
+        }
+        for (f, out) in outputs.iter_mut().enumerate().skip(whole) {
+            *out = by_byte(columns, 1, 0, filters, f);
+        }
+    }
+
+    fn depthwise_bytes(taps: usize, blocks: usize) -> usize {
+        8 * taps * blocks + 3
+    }
+
+    fn depthwise_weights(words: &mut [u32], kernel: &[u8], channels: usize, blocks: usize) {
+        let taps = kernel.len().div_ceil(channels);
+        for (block, words) in words.chunks_mut(2 * taps).take(blocks).enumerate() {
+            for (to, tap) in words.as_chunks_mut::<2>().0.iter_mut().zip(kernel.chunks(channels)) {
+                let channels = tap.get(block * CHANNELS..).and_then(|tap| tap.first_chunk().copied());
+                let word = u32::from_le_bytes(channels.unwrap_or_default());
+                *to = [even(word), odd(word)];
+            }
+        }
+    }
+
+    fn depthwise(words: &[u32], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]) {
+        if !taps.fit(blocks, input.len(), output.len(), words.len() / 2) {
+            // No tap falls on the input.
+            for out in output.chunks_mut(blocks.channels).take(taps.pixels) {
+                for (block, out) in out.as_chunks_mut().0.iter_mut().take(blocks.count).enumerate() {
+                    *out = blocks.finish(block, [0; CHANNELS]);
+                }
+            }
+            return;
+        }
+        let clamp = match blocks.finish {
+            Finish::Clamp(clamp) => Some((clamp, Range::of(clamp))),
+            Finish::General(_) => None,
+        };
+        for block in 0..blocks.count {
+            let start = if clamp.is_some() { blocks.biases.four(block * CHANNELS) } else { [0; CHANNELS] };
+            let start = start.map(|bias| bias as u32);
+            // SAFETY: `fit` has checked the ends of everything that is read and written.
+            unsafe {
+                let weights = words.as_ptr().add(2 * (block * blocks.taps + taps.tap));
+                let mut from = input.as_ptr().add(taps.from + block * CHANNELS);
+                let mut to = output.as_mut_ptr().add(block * CHANNELS);
+                for _ in 0..taps.pixels {
+                    let sums = if taps.columns == 3 && taps.width == 3 {
+                        three_wide(from, weights, taps, start)
+                    } else {
+                        window(from, weights, taps, start)
+                    };
+                    let [a, b, c, d] = sums;
+                    let sums = [a as i32, b as i32, c as i32, d as i32];
+                    let bytes = match clamp {
+                        Some((clamp, range)) => finish_four(sums, clamp, range),
+                        None => blocks.finish(block, sums),
+                    };
+                    to.cast::<[u8; CHANNELS]>().write(bytes);
+                    from = from.wrapping_add(taps.stride);
+                    to = to.wrapping_add(blocks.channels);
+                }
+            }
+        }
+    }
+
+    fn add(operands: [Option<&[u8]>; 2], factors: [i16; 2], clamp: Clamp, output: &mut [u8]) {
+        let words = operands.iter().flatten().map(|x| x.len()).fold(output.len(), usize::min) / 4;
+        let y = output.as_mut_ptr();
+        let [a, b] = operands.map(|x| x.map_or(y.cast_const(), <[u8]>::as_ptr));
+        let pair = low_halves(factors[0] as u32, factors[1] as u32);
+        let (half, shift) = (1u32 << (clamp.shift & 31), (clamp.shift + 1) & 31);
+        let range = Range::of(clamp);
+        for i in 0..words {
+            // SAFETY: both operands and the output have 4 bytes at 4 · i. One in the output's place is read
+            // before it is written.
+            let (a, b) =
+                unsafe { (a.add(4 * i).cast::<u32>().read_unaligned(), b.add(4 * i).cast::<u32>().read_unaligned()) };
+            let (ae, ao, be, bo) = (even(a), odd(a), even(b), odd(b));
+            let (p, q) = (low_halves(ae, be), low_halves(ao, bo));
+            let (r, s) = (high_halves(ae, be), high_halves(ao, bo));
+            // |sum| is at most 2^22: the rounding bit fits.
+            let sum = |x| (products(x, pair, half) as i32 >> shift) as u32;
+            let (p, q, r, s) = (sum(p), sum(q), sum(r), sum(s));
+            let other = |sum| (sum as i32).clamp(clamp.low, clamp.high) as u8;
+            let bytes = match range {
+                Range::I8 => [to_i8(p) as u8, to_i8(q) as u8, to_i8(r) as u8, to_i8(s) as u8],
+                Range::U7 => [to_u7(p) as u8, to_u7(q) as u8, to_u7(r) as u8, to_u7(s) as u8],
+                Range::Other => [other(p), other(q), other(r), other(s)],
+            };
+            // SAFETY: as above.
+            unsafe { y.add(4 * i).cast::<[u8; 4]>().write(bytes) };
+        }
+        Portable::add(
+            operands.map(|x| x.and_then(|x| x.get(4 * words..))),
+            factors,
+            clamp,
+            output.get_mut(4 * words..).unwrap_or_default(),
+        );
+    }
+
+    fn max(input: &[u8], window: &Area) -> [i32; CHANNELS] {
+        let mut most = 0x8080_8080;
+        if window.fits(input.len()) {
+            // SAFETY: `fits` has checked the last place.
+            unsafe { each_word(input, window, |x| most = max_bytes(x, most)) };
+        }
+        most.to_le_bytes().map(|x| (x as i8).into())
+    }
+
+    fn sum(input: &[u8], window: &Area) -> [i32; CHANNELS] {
+        // Sums of bytes are kept in 16 bits, of at most this many.
+        const MOST: usize = 256;
+        if !window.fits(input.len()) || window.columns > MOST {
+            return Portable::sum(input, window);
+        }
+        let mut sums = [0; CHANNELS];
+        let step = MOST / window.columns;
+        for first in (0..window.rows).step_by(step) {
+            let part = Area { from: window.from + first * window.down, rows: step.min(window.rows - first), ..*window };
+            let (mut a, mut b) = (0, 0);
+            // SAFETY: a part of what `fits` has checked.
+            unsafe {
+                each_word(input, &part, |x| {
+                    a = add_even(a, x);
+                    b = add_odd(b, x);
+                });
+            }
+            let low = |pair: u32| i32::from(pair as i16);
+            let part = [low(a), low(b), low(a >> 16), low(b >> 16)];
+            sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+        }
+        sums
+    }
+}
+
+/// Calls `each` with the 4 bytes at every place of a window.
+///
+/// # Safety
+/// The window fits the input.
+#[inline(always)]
+unsafe fn each_word(input: &[u8], window: &Area, mut each: impl FnMut(u32)) {
+    let mut row = input.as_ptr().wrapping_add(window.from);
+    for _ in 0..window.rows {
+        let mut x = row;
+        for _ in 0..window.columns {
+            // SAFETY: the caller's promise.
+            each(unsafe { x.cast::<u32>().read_unaligned() });
+            x = x.wrapping_add(window.right);
+        }
+        row = row.wrapping_add(window.down);
+    }
+}
+
+/// Sums of four channels over a window.
+///
+/// # Safety
+/// The window lies inside the input, and its weights behind `weights`.
+#[inline(always)]
+unsafe fn window(from: *const u8, weights: *const u32, taps: &Taps, mut sums: [u32; 4]) -> [u32; 4] {
+    let (mut row, mut weights) = (from, weights);
+    for _ in 0..taps.rows {
+        let (mut x, mut w) = (row, weights);
+        for _ in 0..taps.columns {
+            // SAFETY: the caller's promise.
+            unsafe { sums = one_tap(x, w, sums) };
+            x = x.wrapping_add(taps.right);
+            w = w.wrapping_add(2);
+        }
+        row = row.wrapping_add(taps.down);
+        weights = weights.wrapping_add(2 * taps.width);
+    }
+    sums
+}
+
+/// [`window`] for whole rows of a kernel with 3 columns. A compiler would spread the taps over more registers than there
+/// are.
+///
+/// # Safety
+/// As there; at least one row.
+#[inline(always)]
+unsafe fn three_wide(from: *const u8, weights: *const u32, taps: &Taps, sums: [u32; 4]) -> [u32; 4] {
+    let [mut a, mut b, mut c, mut d] = sums;
+    // SAFETY: the caller's promise; input bytes may be unaligned, weights are not. Registers that a compiler does not
+    // give away are saved.
+    unsafe {
+        asm!(
+            "push {{r6, r7}}",
+            "2:",
+            "ldr r6, [r0]",
+            "ldrd r10, lr, [r1]",
+            "sxtb16 r7, r6, ror #8",
+            "sxtb16 r6, r6",
+            "smlabb r4, r6, r10, r4",
+            "smlabb r5, r7, lr, r5",
+            "smlatt r8, r6, r10, r8",
+            "smlatt r9, r7, lr, r9",
+            "ldr r6, [r0, r3]",
+            "ldrd r10, lr, [r1, #8]",
+            "sxtb16 r7, r6, ror #8",
+            "sxtb16 r6, r6",
+            "smlabb r4, r6, r10, r4",
+            "smlabb r5, r7, lr, r5",
+            "smlatt r8, r6, r10, r8",
+            "smlatt r9, r7, lr, r9",
+            "ldr r6, [r0, r3, lsl #1]",
+            "ldrd r10, lr, [r1, #16]",
+            "sxtb16 r7, r6, ror #8",
+            "sxtb16 r6, r6",
+            "smlabb r4, r6, r10, r4",
+            "smlabb r5, r7, lr, r5",
+            "smlatt r8, r6, r10, r8",
+            "smlatt r9, r7, lr, r9",
+            "add r0, r0, r12",
+            "add r1, r1, #24",
+            "subs r2, r2, #1",
+            "bne 2b",
+            "pop {{r6, r7}}",
+            inout("r0") from => _,
+            inout("r1") weights => _,
+            inout("r2") taps.rows => _,
+            in("r3") taps.right,
+            in("r12") taps.down,
+            inout("r4") a, inout("r5") b, inout("r8") c, inout("r9") d,
+            out("r10") _, out("lr") _,
+            options(readonly),
+        );
+    }
+    [a, b, c, d]
+}
+
+/// Four channels of one tap.
+///
+/// # Safety
+/// 4 bytes at `x` and 2 words at `w` can be read.
+#[inline(always)]
+unsafe fn one_tap(x: *const u8, w: *const u32, sums: [u32; 4]) -> [u32; 4] {
+    // SAFETY: the caller's promise.
+    let (x, we, wo) = unsafe { (x.cast::<u32>().read_unaligned(), w.read(), w.add(1).read()) };
+    let (xe, xo) = (even(x), odd(x));
+    let [a, b, c, d] = sums;
+    [low_product(xe, we, a), low_product(xo, wo, b), high_product(xe, we, c), high_product(xo, wo, d)]
+}

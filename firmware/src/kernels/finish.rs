@@ -1,0 +1,120 @@
+//! From accumulator to output, with everything decided once per layer that can be.
+
+use shiftwise_core::arith::requantize_i8;
+use shiftwise_core::cpu::finish;
+use shiftwise_core::model::{Act, ConvOp};
+
+/// What happens to an accumulator.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Finish {
+    /// Right shift, rounded half up, clamped: activations up to a threshold are monotone, so that they may follow the
+    /// shift.
+    Clamp(Clamp),
+    /// Everything else: a left shift of the sum before the bias is added, then [`finish`].
+    General(General),
+}
+
+/// See [`Finish::Clamp`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clamp {
+    /// The right shift less one, 0..=30: the bit that decides the rounding is dropped last.
+    pub(super) shift: u32,
+    /// Least output.
+    pub(super) low: i32,
+    /// Greatest output.
+    pub(super) high: i32,
+}
+
+/// See [`Finish::General`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct General {
+    act: Act,
+    shift: i8,
+    fine: u8,
+}
+
+impl Clamp {
+    /// The output.
+    #[inline(always)]
+    pub(super) fn of(self, acc: i32) -> i8 {
+        let low = acc >> self.shift;
+        ((low >> 1) + (low & 1)).clamp(self.low, self.high) as i8
+    }
+}
+
+impl General {
+    /// The output for a sum of products.
+    // Never inlined: rare, and the register blocks around it need every register.
+    #[inline(never)]
+    pub(super) fn of(self, sum: i32, bias: i32) -> i8 {
+        finish(sum.wrapping_shl(self.fine.into()).wrapping_add(bias), self.act, self.shift)
+    }
+}
+
+impl Finish {
+    pub(super) fn new(act: Act, shift: i8, fine: u8) -> Self {
+        let (low, high) = match act {
+            Act::None => (i8::MIN, i8::MAX),
+            Act::Relu => (0, i8::MAX),
+            Act::ReluMax(n) => (0, requantize_i8(n.max(0), shift.into())),
+            Act::LeakyRelu => (0, -1),
+        };
+        match u32::try_from(i32::from(shift) - 1) {
+            Ok(shift @ 0..=30) if fine == 0 && low <= high => {
+                Self::Clamp(Clamp { shift, low: low.into(), high: high.into() })
+            }
+            _ => Self::General(General { act, shift, fine }),
+        }
+    }
+
+    pub(super) fn of_conv(op: &ConvOp) -> Self {
+        Self::new(op.act, op.shift_cut, op.fine)
+    }
+
+    /// The output for a sum of products.
+    #[inline(always)]
+    pub(super) fn of(&self, sum: i32, bias: i32) -> i8 {
+        match self {
+            Self::Clamp(clamp) => clamp.of(sum.wrapping_add(bias)),
+            Self::General(general) => general.of(sum, bias),
+        }
+    }
+}
+
+/// Biases of the channels of a layer, i32 each; without any, all are 0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Biases<'a>(&'a [u8]);
+
+impl<'a> Biases<'a> {
+    pub(super) fn of(op: &ConvOp, constants: &'a [u8]) -> Self {
+        let all = op.bias.and_then(|at| constants.get(at as usize..));
+        Self(all.and_then(|all| all.get(..4 * usize::from(op.out_dims[2]))).unwrap_or(&[]))
+    }
+
+    /// From channel `first`.
+    pub(super) fn from(self, first: usize) -> Self {
+        Self(self.0.get(4 * first..).unwrap_or(&[]))
+    }
+
+    /// The biases of `count` channels from `first` on, if there are any.
+    pub(super) fn bytes(self, first: usize, count: usize) -> Option<&'a [u8]> {
+        self.0.get(4 * first..4 * (first + count))
+    }
+
+    /// Those of four neighbouring channels.
+    #[inline(always)]
+    pub(super) fn four(self, channel: usize) -> [i32; 4] {
+        match self.0.get(4 * channel..).and_then(|bytes| bytes.as_chunks::<4>().0.first_chunk::<4>()) {
+            Some(four) => four.map(i32::from_le_bytes),
+            None => [0; 4],
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn get(self, channel: usize) -> i32 {
+        match self.0.get(4 * channel..4 * channel + 4) {
+            Some(&[a, b, c, d]) => i32::from_le_bytes([a, b, c, d]),
+            _ => 0,
+        }
+    }
+}
