@@ -12,6 +12,7 @@ mod function;
 mod moves;
 mod pool;
 mod rows;
+mod scratch;
 
 use crate::arith::{Round, requantize, requantize_i8};
 use crate::model::{Act, AddOp, ConvOp, CpuOp, Deployable, PoolOp, TensorDesc, TensorId};
@@ -24,6 +25,7 @@ pub use float::{softmax, softmax_i8};
 pub use moves::{pad, upsample};
 pub use pool::pool;
 pub use rows::Rows;
+pub use scratch::scratch_bytes;
 
 /// Largest number of operands of an element-wise sum.
 pub const MAX_OPERANDS: usize = 8;

@@ -14,6 +14,7 @@ mod floats;
 mod fold;
 pub mod footprint;
 mod hazard;
+pub mod instructions;
 mod join;
 mod lower;
 pub mod pack;
