@@ -6,15 +6,15 @@ use embedded_io::{Read, Write};
 use heapless::String;
 use shiftwise_core::exec::{MAX_LANES, Machine};
 use shiftwise_core::link::{CHUNK, Fault, Report, Request, Response, VERSION};
-use shiftwise_core::model::{Deployable, ParseError, Region, Role, Step, TensorDesc, TensorId, crc32};
+use shiftwise_core::model::{Deployable, ParseError, Role, Step, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Dpu, Memory, Observer, RunError, run_with};
 use shiftwise_core::target::Target;
 
+use crate::error::Error;
 use crate::kernels::Fast;
+use crate::memory::{Loaded, load};
 use crate::port::{Inbox, Outbox};
 
-/// Alignment of the regions inside the arena.
-const REGION_ALIGN: usize = 16;
 /// Most bytes of a device's own words about a failure.
 const TEXT: usize = 96;
 
@@ -38,7 +38,7 @@ pub trait Board {
 
 /// What happens in a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(target_os = "none", derive(defmt::Format))]
+#[cfg_attr(all(feature = "image", target_os = "none"), derive(defmt::Format))]
 pub enum Event {
     /// A host said hello.
     Host,
@@ -137,18 +137,16 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
                 return Ok(());
             };
             let file = self.store.get(..bytes as usize).unwrap_or(&[]);
-            let soft = self.soft.as_ref();
-            let deployable = match accept(file, self.arena.len(), &self.out.board, soft) {
-                Ok(deployable) => deployable,
-                Err(fault) => {
-                    self.out.refuse(sequence, fault, "")?;
+            let (soft, board) = (self.soft.as_ref(), &self.out.board);
+            let accepts = |own| board.accepts(own) || soft.is_some_and(|target| target.fingerprint == own);
+            let Loaded { deployable, memory, scratch } = match load(file, self.arena, accepts) {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    self.out.refuse(sequence, refusal(error), "")?;
                     continue;
                 }
             };
             self.out.board.event(Event::Loaded(bytes));
-            let Some((memory, scratch)) = split(self.arena, &deployable) else {
-                continue;
-            };
             let wanted = soft.filter(|target| target.fingerprint == deployable.fingerprint());
             let mut machine = wanted.and_then(|target| Machine::new(target, self.banks));
             let device = match machine.as_mut() {
@@ -216,10 +214,6 @@ fn place(target: &mut [u8], offset: u32, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-fn region_sizes(deployable: &Deployable<'_>) -> [u64; 3] {
-    [Region::Workspace, Region::Inputs, Region::Outputs].map(|region| deployable.region_bytes(region) as u64)
-}
-
 /// Whether a device from outside is one that the machine can be.
 fn is_sound(target: &Target, banks: usize) -> bool {
     let bytes = target.banks.iter().map(|g| {
@@ -231,41 +225,17 @@ fn is_sound(target: &Target, banks: usize) -> bool {
         && bytes.fold(0, u64::saturating_add) <= banks as u64
 }
 
-/// Checks the file against the board.
-fn accept<'a>(
-    file: &'a [u8],
-    arena: usize,
-    board: &impl Board,
-    soft: Option<&Target>,
-) -> Result<Deployable<'a>, Fault> {
-    let deployable = Deployable::parse(file).map_err(|error| match error {
-        ParseError::Crc => Fault::Crc,
-        other => Fault::Parse(other),
-    })?;
-    let fingerprint = deployable.fingerprint();
-    if !board.accepts(fingerprint) && soft.is_none_or(|target| target.fingerprint != fingerprint) {
-        return Err(Fault::Target { fingerprint });
+/// The fault that a deployable which was not loaded is to the host.
+fn refusal(error: Error) -> Fault {
+    let clip = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    match error {
+        Error::Parse(ParseError::Crc) => Fault::Crc,
+        Error::Parse(error) => Fault::Parse(error),
+        Error::Target(fingerprint) => Fault::Target { fingerprint },
+        Error::Memory { needed, given } => Fault::Memory { needed: clip(needed), given: clip(given) },
+        // Loading has no other errors.
+        _ => Fault::Range,
     }
-    let needed = region_sizes(&deployable).map(|n| n.next_multiple_of(REGION_ALIGN as u64)).iter().sum::<u64>();
-    if needed > arena as u64 {
-        let clip = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-        return Err(Fault::Memory { needed: clip(needed), given: clip(arena as u64) });
-    }
-    Ok(deployable)
-}
-
-/// The regions in the arena; `None` only for a deployable that [`accept`] refuses.
-fn split<'a>(arena: &'a mut [u8], deployable: &Deployable<'a>) -> Option<(Memory<'a>, &'a mut [u8])> {
-    let [workspace, inputs, outputs] = region_sizes(deployable).map(|n| n as usize);
-    let (workspace, rest) = cut(arena, workspace)?;
-    let (inputs, rest) = cut(rest, inputs)?;
-    let (outputs, scratch) = cut(rest, outputs)?;
-    Some((Memory { constants: deployable.constants(), workspace, inputs, outputs }, scratch))
-}
-
-fn cut(bytes: &mut [u8], len: usize) -> Option<(&mut [u8], &mut [u8])> {
-    let (region, rest) = bytes.split_at_mut_checked(len.next_multiple_of(REGION_ALIGN))?;
-    Some((region.get_mut(..len)?, rest))
 }
 
 /// A deployable in service.

@@ -208,7 +208,7 @@ fn build_binary(board: &BoardImage, name: &str) -> Result<Image, ImageError> {
         Toolchain::Installed => "installed",
         Toolchain::Debian => "debian",
     });
-    command.args(["build", "--quiet", "--package", "shiftwise-firmware", "--bin", name]);
+    command.args(["build", "--quiet", "--package", "shiftwise-firmware", "--features", "image", "--bin", name]);
     command.args(["--profile", "firmware", "--target", target, "--target-dir"]).arg(&directory);
     if toolchain == Toolchain::Debian {
         command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
