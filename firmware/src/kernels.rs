@@ -11,6 +11,8 @@ mod depthwise;
 mod dsp;
 mod elementwise;
 mod finish;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pool;
 mod portable;
 mod unit;
@@ -21,7 +23,9 @@ use shiftwise_core::model::{Act, AddOp, ConvOp, PoolOp};
 
 #[cfg(dsp)]
 type Own = dsp::Dsp;
-#[cfg(not(dsp))]
+#[cfg(target_arch = "aarch64")]
+type Own = neon::Neon;
+#[cfg(not(any(dsp, target_arch = "aarch64")))]
 type Own = portable::Portable;
 
 /// The kernels of the processor that this is compiled for.

@@ -3,12 +3,12 @@
 //! Runs when `SHIFTWISE_QEMU=1`; needs QEMU and a compiler for the boards.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shiftwise::compile::{self, CpuOptions, DpuOptions};
 use shiftwise::eval::integer::{Engine, Value};
-use shiftwise::link::image::{Image, board, boards, build};
-use shiftwise::link::{Board, BoardSpec, Limits, LinkError, Report, Reported, run_on_board};
+use shiftwise::link::image::{Image, board, boards, build, build_check};
+use shiftwise::link::{Board, BoardSpec, Limits, LinkError, Report, Reported, boot_to_end, run_on_board};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{Deployable, Region, Role, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
@@ -103,6 +103,17 @@ fn every_tensor_is_equal(name: &str) {
     }
 }
 
+/// Random layers through the board's kernels and those that define them, on the board.
+fn fast_kernels_are_equal(name: &str) {
+    if !wanted() {
+        return;
+    }
+    let board = board(name).unwrap();
+    let image = build_check(board).unwrap();
+    let log = boot_to_end(board, &image.elf, Duration::from_secs(600)).unwrap();
+    assert!(log.iter().any(|line| line.contains("layers are equal")), "{log:?}");
+}
+
 /// A module per board, so that boards run beside each other.
 macro_rules! boards {
     ($($module:ident = $name:literal),+) => {
@@ -120,6 +131,11 @@ macro_rules! boards {
             #[test]
             fn dpu_code_runs() {
                 super::dpu_code_runs($name);
+            }
+
+            #[test]
+            fn fast_kernels_are_equal() {
+                super::fast_kernels_are_equal($name);
             }
         })+
 

@@ -79,12 +79,14 @@ fn max_bytes(a: u32, b: u32) -> u32 {
 enum Range {
     I8,
     U7,
+    Leak,
     Other,
 }
 
 impl Range {
     fn of(clamp: Clamp) -> Self {
         match (clamp.low, clamp.high) {
+            _ if clamp.leak => Self::Leak,
             (-128, 127) => Self::I8,
             (0, 127) => Self::U7,
             _ => Self::Other,
@@ -95,9 +97,10 @@ impl Range {
 /// [`Clamp::of`]: the addition of the rounding bit can only overflow upwards, where saturation gives the same.
 #[inline(always)]
 fn finish(sum: i32, clamp: Clamp, range: Range) -> u8 {
-    let rounded = add_saturated((sum >> (clamp.shift & 31)) as u32, 1);
+    let shifted = if let Range::Leak = range { clamp.leaked(sum) } else { sum >> (clamp.shift & 31) };
+    let rounded = add_saturated(shifted as u32, 1);
     match range {
-        Range::I8 => half_to_i8(rounded) as u8,
+        Range::I8 | Range::Leak => half_to_i8(rounded) as u8,
         Range::U7 => half_to_u7(rounded) as u8,
         Range::Other => (half_to_i8(rounded) as i32).clamp(clamp.low, clamp.high) as u8,
     }
@@ -111,6 +114,7 @@ fn finish_four([a, b, c, d]: [i32; 4], clamp: Clamp, range: Range) -> [u8; 4] {
     match range {
         Range::I8 => each(Range::I8),
         Range::U7 => each(Range::U7),
+        Range::Leak => each(Range::Leak),
         Range::Other => each(Range::Other),
     }
 }
@@ -152,7 +156,7 @@ unsafe fn two_by_two(pairs: &mut Pairs, filters: *const u8) {
             "ldr r4, [r10], #4",
             "ldr r5, [r10], #4",
             "str r10, [lr, #8]",
-            "ldrd r0, r3, [lr]",
+            "ldm lr, {{r0, r3}}",
             "mov r8, r4",
             "mov r9, r5",
             // An odd number of steps begins in the middle.
@@ -303,6 +307,7 @@ fn store(sums: &[[i32; 4]], filters: &Filters<'_>, f: usize, outputs: [&mut [u8]
         Finish::Clamp(clamp) => match Range::of(clamp) {
             Range::I8 => store_with(sums, outputs, |sum| finish(sum, clamp, Range::I8)),
             Range::U7 => store_with(sums, outputs, |sum| finish(sum, clamp, Range::U7)),
+            Range::Leak => store_with(sums, outputs, |sum| finish(sum, clamp, Range::Leak)),
             Range::Other => store_with(sums, outputs, |sum| finish(sum, clamp, Range::Other)),
         },
         Finish::General(general) => {
@@ -328,18 +333,18 @@ unsafe fn widen<const STEP: usize>(from: *const u8, words: usize, runs: usize, s
             "4:",
             // An odd number of words begins in the middle.
             "mov {n}, {words}",
-            "lsls {w}, {n}, #31",
+            "lsls r4, {n}, #31",
             "bmi 3f",
             "2:",
-            "ldr {w}, [{x}], #4",
-            "sxtb16 {o}, {w}, ror #8",
-            "sxtb16 {w}, {w}",
-            "strd {w}, {o}, [{y}], #{step}",
+            "ldr r4, [{x}], #4",
+            "sxtb16 r5, r4, ror #8",
+            "sxtb16 r4, r4",
+            "strd r4, r5, [{y}], #{step}",
             "3:",
-            "ldr {w}, [{x}], #4",
-            "sxtb16 {o}, {w}, ror #8",
-            "sxtb16 {w}, {w}",
-            "strd {w}, {o}, [{y}], #{step}",
+            "ldr r4, [{x}], #4",
+            "sxtb16 r5, r4, ror #8",
+            "sxtb16 r4, r4",
+            "strd r4, r5, [{y}], #{step}",
             "subs {n}, {n}, #2",
             "bgt 2b",
             "add {x}, {x}, {skip}",
@@ -350,7 +355,7 @@ unsafe fn widen<const STEP: usize>(from: *const u8, words: usize, runs: usize, s
             words = in(reg) words,
             skip = in(reg) step.wrapping_sub(4 * words),
             runs = inout(reg) runs => _,
-            n = out(reg) _, w = out(reg) _, o = out(reg) _,
+            n = out(reg) _, out("r4") _, out("r5") _,
             step = const STEP,
             options(nostack),
         );
@@ -629,7 +634,7 @@ impl Unit for Dsp {
             let bytes = match range {
                 Range::I8 => [to_i8(p) as u8, to_i8(q) as u8, to_i8(r) as u8, to_i8(s) as u8],
                 Range::U7 => [to_u7(p) as u8, to_u7(q) as u8, to_u7(r) as u8, to_u7(s) as u8],
-                Range::Other => [other(p), other(q), other(r), other(s)],
+                Range::Leak | Range::Other => [other(p), other(q), other(r), other(s)],
             };
             // SAFETY: as above.
             unsafe { y.add(4 * i).cast::<[u8; 4]>().write(bytes) };
@@ -728,44 +733,44 @@ unsafe fn three_wide(from: *const u8, weights: *const u32, taps: &Taps, sums: [u
     // give away are saved.
     unsafe {
         asm!(
-            "push {{r6, r7}}",
+            "push {{r6, r7, r11}}",
             "2:",
             "ldr r6, [r0]",
-            "ldrd r10, lr, [r1]",
+            "ldrd r10, r11, [r1]",
             "sxtb16 r7, r6, ror #8",
             "sxtb16 r6, r6",
             "smlabb r4, r6, r10, r4",
-            "smlabb r5, r7, lr, r5",
+            "smlabb r5, r7, r11, r5",
             "smlatt r8, r6, r10, r8",
-            "smlatt r9, r7, lr, r9",
+            "smlatt r9, r7, r11, r9",
             "ldr r6, [r0, r3]",
-            "ldrd r10, lr, [r1, #8]",
+            "ldrd r10, r11, [r1, #8]",
             "sxtb16 r7, r6, ror #8",
             "sxtb16 r6, r6",
             "smlabb r4, r6, r10, r4",
-            "smlabb r5, r7, lr, r5",
+            "smlabb r5, r7, r11, r5",
             "smlatt r8, r6, r10, r8",
-            "smlatt r9, r7, lr, r9",
+            "smlatt r9, r7, r11, r9",
             "ldr r6, [r0, r3, lsl #1]",
-            "ldrd r10, lr, [r1, #16]",
+            "ldrd r10, r11, [r1, #16]",
             "sxtb16 r7, r6, ror #8",
             "sxtb16 r6, r6",
             "smlabb r4, r6, r10, r4",
-            "smlabb r5, r7, lr, r5",
+            "smlabb r5, r7, r11, r5",
             "smlatt r8, r6, r10, r8",
-            "smlatt r9, r7, lr, r9",
+            "smlatt r9, r7, r11, r9",
             "add r0, r0, r12",
             "add r1, r1, #24",
             "subs r2, r2, #1",
             "bne 2b",
-            "pop {{r6, r7}}",
+            "pop {{r6, r7, r11}}",
             inout("r0") from => _,
             inout("r1") weights => _,
             inout("r2") taps.rows => _,
             in("r3") taps.right,
             in("r12") taps.down,
             inout("r4") a, inout("r5") b, inout("r8") c, inout("r9") d,
-            out("r10") _, out("lr") _,
+            out("r10") _,
             options(readonly),
         );
     }

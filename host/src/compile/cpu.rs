@@ -44,6 +44,10 @@ pub fn compile(graph: &IntGraph, options: &CpuOptions) -> Result<Program, Error>
         });
         program.steps.extend(steps);
     }
+    // Fast kernels read weights in words: with this the last ones are no exception.
+    if !program.constants.is_empty() {
+        program.constants.resize(program.constants.len().next_multiple_of(4) + 4, 0);
+    }
     Ok(program)
 }
 

@@ -1,7 +1,8 @@
 //! Measures the firmware's kernels on emulated boards.
 //!
-//! `instructions` runs the real models and prints `firmware/MEASURED.md`; `instructions --write` also writes it, and
-//! the fitted prices of `shiftwise::compile::instructions`.
+//! `instructions [BOARD…]` runs the real models on these boards, or on all, and prints `firmware/MEASURED.md`, where the
+//! layers of the first are listed; with `--write` it also writes that page, and the fitted prices of
+//! `shiftwise::compile::instructions`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use nalgebra::{DMatrix, DVector};
 use serde_json::{Value, json};
-use shiftwise::compile::instructions::{instructions, work};
+use shiftwise::compile::instructions::work;
 use shiftwise::compile::{self, CpuOptions};
 use shiftwise::link::image::{BoardImage, board, build};
 use shiftwise::link::{BoardSpec, Report, run_on_board};
@@ -19,10 +20,8 @@ use shiftwise_core::model::{ConvOp, CpuOp, Deployable, Region, Step};
 use shiftwise_tests::models::{self, RealModel};
 use shiftwise_tests::shared::shared;
 
-/// The board whose layers are listed.
-const BOARD: &str = "mps2-an386";
-/// Boards that only the totals are listed of.
-const OTHERS: [&str; 3] = ["cortex-r5f", "xlnx-zcu102", "riscv32-virt"];
+/// The boards that are asked when none is named.
+const BOARDS: [&str; 4] = ["mps2-an386", "cortex-r5f", "xlnx-zcu102", "riscv32-virt"];
 
 /// One step of a model.
 struct Row {
@@ -49,11 +48,14 @@ impl Run {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let write = std::env::args().any(|word| word == "--write");
+    let (options, mut names): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|word| word.starts_with("--"));
+    let write = options.iter().any(|word| word == "--write");
+    if names.is_empty() {
+        names.extend(BOARDS.map(String::from));
+    }
     let peers = peers();
-    let names = [BOARD].into_iter().chain(OTHERS);
     let mut all = Vec::new();
-    for name in names {
+    for name in &names {
         let board = board(name)?;
         let image = build(board)?;
         let runs = models::all()
@@ -63,13 +65,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         eprintln!("{name}: {} models", runs.len());
         all.push((board, image.code, runs));
     }
-    let prices: BTreeMap<&str, _> = all.iter().map(|(board, _, runs)| (cpu(board), fit(runs))).collect();
-    let page = page(&all);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let path = root.join("host/src/compile/instructions.json");
+    // Prices of processors that were not asked stay.
+    let mut prices: BTreeMap<String, Value> = serde_json::from_slice(&std::fs::read(&path)?)?;
+    prices.extend(all.iter().map(|(board, _, runs)| (cpu(board).to_string(), json!(fit(runs)))));
+    let page = page(&all, &prices);
     print!("{page}");
     if write {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         std::fs::write(root.join("firmware/MEASURED.md"), &page)?;
-        let path = root.join("host/src/compile/instructions.json");
         std::fs::write(path, serde_json::to_string_pretty(&prices)? + "\n")?;
     }
     Ok(())
@@ -194,7 +198,7 @@ fn solve(samples: &[(Vec<f64>, f64)]) -> Vec<f64> {
     }
 }
 
-fn page(all: &[(&BoardImage, u64, Vec<Run>)]) -> String {
+fn page(all: &[(&BoardImage, u64, Vec<Run>)], prices: &BTreeMap<String, Value>) -> String {
     let mut out = String::new();
     let text = &mut out;
     let _ = writeln!(
@@ -232,7 +236,13 @@ fn page(all: &[(&BoardImage, u64, Vec<Run>)]) -> String {
     let codes: Vec<String> = all.iter().map(|(board, code, _)| format!("{} {}", board.name, spaced(*code))).collect();
     let _ = writeln!(text, "\nImages, bytes of code and constants: {}.", codes.join(", "));
     let Some((board, _, runs)) = all.first() else { return out };
-    let cpu = cpu(board);
+    let prices = prices.get(cpu(board));
+    // As `shiftwise::compile::instructions` does it, with the new prices.
+    let formula = |model: &Deployable<'_>, op: &CpuOp<'_>| -> Option<f64> {
+        let work = work(model, op)?;
+        let prices: Vec<f64> = prices?.get(work.kind)?.as_array()?.iter().filter_map(Value::as_f64).collect();
+        Some(prices.iter().zip(&work.units).map(|(price, n)| price * n).sum())
+    };
     for run in runs {
         let _ = writeln!(text, "\n## {} on {}\n", run.name, board.name);
         let _ = writeln!(text, "| layer | shape | instructions | a product | CMSIS-NN | ratio | formula |");
@@ -248,8 +258,8 @@ fn page(all: &[(&BoardImage, u64, Vec<Run>)]) -> String {
             let peer = row.peer.map_or((String::new(), String::new()), |peer| {
                 (spaced(peer), format!("{:.2}", row.instructions as f64 / peer as f64))
             });
-            let estimate = instructions(&model, op, cpu)
-                .map_or(String::new(), |n| format!("{:+.0} %", (n as f64 / row.instructions as f64 - 1.0) * 100.0));
+            let estimate = formula(&model, op)
+                .map_or(String::new(), |n| format!("{:+.0} %", (n / row.instructions as f64 - 1.0) * 100.0));
             let _ = writeln!(
                 text,
                 "| {} | {} | {} | {each} | {} | {} | {estimate} |",
