@@ -93,6 +93,16 @@ pub struct Session {
     pub log: Vec<String>,
 }
 
+impl Session {
+    /// The most bytes of stack that were in use on the board, and the bytes set aside for it; `None` if its log does not
+    /// tell.
+    pub fn stack(&self) -> Option<(u64, u64)> {
+        let line = self.log.iter().find_map(|line| line.split_once("stack: "))?.1;
+        let mut numbers = line.split(' ').filter_map(|word| word.parse().ok());
+        Some((numbers.next()?, numbers.next()?))
+    }
+}
+
 /// Why a board could not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
