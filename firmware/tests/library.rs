@@ -277,6 +277,12 @@ fn error_codes_are_stable() {
     let all: Vec<Error> = parse.map(Error::Parse).into_iter().chain(rest).collect();
     let codes: Vec<u8> = all.iter().map(Error::code).collect();
     assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 32, 33, 48, 49]);
+    let page = include_str!("../README.md");
+    let rows: Vec<String> = (1..=255)
+        .filter(|n| error::text(*n) != error::text(255))
+        .map(|n| format!("| {n} | {} |\n", error::text(n)))
+        .collect();
+    assert!(page.ends_with(&rows.concat()), "the README's table of errors is not {rows:?}");
     let mut texts: Vec<&str> = all.iter().map(Error::text).collect();
     assert!(!texts.contains(&error::text(255)));
     texts.sort();
