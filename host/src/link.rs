@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use client::{Client, Info};
 pub use machine::{Board, boot_to_end};
-pub use shiftwise_core::link::{Fault, Report};
+pub use shiftwise_core::link::{Fault, Report, Wrong};
 use shiftwise_core::model::{ParseError, TensorId};
 
 /// A board that a user named.
@@ -80,6 +80,29 @@ pub enum Reported {
     Bytes(Vec<u8>),
     /// Their CRC-32.
     Crc(u32),
+}
+
+/// The first tensor in which a board differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Which.
+    pub tensor: TensorId,
+    /// Its first byte that differs; `None` if the bytes are right the second time: the board does not always compute
+    /// the same.
+    pub first: Option<usize>,
+    /// How many bytes differ.
+    pub count: usize,
+    /// Its bytes on the board.
+    pub found: Vec<u8>,
+}
+
+/// What came of a deployable's own samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelfTested {
+    /// How many there are.
+    pub samples: u16,
+    /// The first wrong byte, if there is one.
+    pub wrong: Option<Wrong>,
 }
 
 /// All results of a session with a board.

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::image::BoardImage;
-use super::{BoardSpec, Client, Info, Limits, LinkError, Report, SampleResult};
+use super::{BoardSpec, Client, Difference, Info, Limits, LinkError, Report, SampleResult, SelfTested};
+use shiftwise_core::model::TensorId;
+use shiftwise_core::monitor::Sketch;
 
 /// Virtual nanoseconds per instruction with `-icount shift=0`.
 const NANOSECONDS_PER_INSTRUCTION: u64 = 1;
@@ -90,6 +92,30 @@ impl Board {
             result.steps.iter_mut().for_each(|ticks| *ticks *= per_tick);
         }
         Ok(result)
+    }
+
+    /// As [`Client::first_difference`].
+    pub fn first_difference(
+        &mut self,
+        inputs: &[Vec<u8>],
+        wanted: &[(TensorId, Vec<u8>)],
+    ) -> Result<Option<Difference>, LinkError> {
+        self.client.first_difference(inputs, wanted).map_err(|error| explain(error, self.emulator.as_mut()))
+    }
+
+    /// As [`Client::self_test`].
+    pub fn self_test(&mut self) -> Result<SelfTested, LinkError> {
+        self.client.self_test().map_err(|error| explain(error, self.emulator.as_mut()))
+    }
+
+    /// As [`Client::sketches`].
+    pub fn sketches(&mut self) -> Result<Vec<(TensorId, Sketch)>, LinkError> {
+        self.client.sketches().map_err(|error| explain(error, self.emulator.as_mut()))
+    }
+
+    /// As [`Client::forget`].
+    pub fn forget(&mut self) -> Result<(), LinkError> {
+        self.client.forget().map_err(|error| explain(error, self.emulator.as_mut()))
     }
 
     /// Ends the session and returns the firmware's log.
