@@ -39,6 +39,16 @@ impl Memory<'_> {
         bytes.get_mut(offset..offset.checked_add(len)?)
     }
 
+    /// All of a region; `None` for the constants.
+    pub(crate) fn region_mut(&mut self, region: Region) -> Option<&mut [u8]> {
+        match region {
+            Region::Constants => None,
+            Region::Workspace => Some(self.workspace),
+            Region::Inputs => Some(self.inputs),
+            Region::Outputs => Some(self.outputs),
+        }
+    }
+
     /// The bytes of a tensor.
     pub fn tensor(&self, t: &TensorDesc<'_>) -> Option<&[u8]> {
         self.read(t.place.region, t.place.offset as usize, t.bytes() as usize)

@@ -94,12 +94,24 @@ impl Range {
 
 /// [`Clamp::of`]: the addition of the rounding bit can only overflow upwards, where saturation gives the same.
 #[inline(always)]
-fn finish<const N: usize>(sums: [i32; N], clamp: Clamp, range: Range) -> [u8; N] {
-    let round = |sum: i32| add_saturated((sum >> (clamp.shift & 31)) as u32, 1);
+fn finish(sum: i32, clamp: Clamp, range: Range) -> u8 {
+    let rounded = add_saturated((sum >> (clamp.shift & 31)) as u32, 1);
     match range {
-        Range::I8 => sums.map(|sum| half_to_i8(round(sum)) as u8),
-        Range::U7 => sums.map(|sum| half_to_u7(round(sum)) as u8),
-        Range::Other => sums.map(|sum| (half_to_i8(round(sum)) as i32).clamp(clamp.low, clamp.high) as u8),
+        Range::I8 => half_to_i8(rounded) as u8,
+        Range::U7 => half_to_u7(rounded) as u8,
+        Range::Other => (half_to_i8(rounded) as i32).clamp(clamp.low, clamp.high) as u8,
+    }
+}
+
+/// [`finish`] for four sums. Written out: at small optimization levels, `map` is a call.
+#[inline(always)]
+fn finish_four([a, b, c, d]: [i32; 4], clamp: Clamp, range: Range) -> [u8; 4] {
+    let each =
+        |range| [finish(a, clamp, range), finish(b, clamp, range), finish(c, clamp, range), finish(d, clamp, range)];
+    match range {
+        Range::I8 => each(Range::I8),
+        Range::U7 => each(Range::U7),
+        Range::Other => each(Range::Other),
     }
 }
 
@@ -289,9 +301,9 @@ fn store_with(sums: &[[i32; 4]], outputs: [&mut [u8]; 2], finish: impl Fn(i32) -
 fn store(sums: &[[i32; 4]], filters: &Filters<'_>, f: usize, outputs: [&mut [u8]; 2]) {
     match filters.finish {
         Finish::Clamp(clamp) => match Range::of(clamp) {
-            Range::I8 => store_with(sums, outputs, |sum| finish([sum], clamp, Range::I8)[0]),
-            Range::U7 => store_with(sums, outputs, |sum| finish([sum], clamp, Range::U7)[0]),
-            Range::Other => store_with(sums, outputs, |sum| finish([sum], clamp, Range::Other)[0]),
+            Range::I8 => store_with(sums, outputs, |sum| finish(sum, clamp, Range::I8)),
+            Range::U7 => store_with(sums, outputs, |sum| finish(sum, clamp, Range::U7)),
+            Range::Other => store_with(sums, outputs, |sum| finish(sum, clamp, Range::Other)),
         },
         Finish::General(general) => {
             for (which, out) in outputs.into_iter().enumerate() {
@@ -581,9 +593,10 @@ impl Unit for Dsp {
                     } else {
                         window(from, weights, taps, start)
                     };
-                    let sums = sums.map(|sum| sum as i32);
+                    let [a, b, c, d] = sums;
+                    let sums = [a as i32, b as i32, c as i32, d as i32];
                     let bytes = match clamp {
-                        Some((clamp, range)) => finish(sums, clamp, range),
+                        Some((clamp, range)) => finish_four(sums, clamp, range),
                         None => blocks.finish(block, sums),
                     };
                     to.cast::<[u8; CHANNELS]>().write(bytes);
@@ -607,13 +620,16 @@ impl Unit for Dsp {
             let (a, b) =
                 unsafe { (a.add(4 * i).cast::<u32>().read_unaligned(), b.add(4 * i).cast::<u32>().read_unaligned()) };
             let (ae, ao, be, bo) = (even(a), odd(a), even(b), odd(b));
-            let pairs = [low_halves(ae, be), low_halves(ao, bo), high_halves(ae, be), high_halves(ao, bo)];
+            let (p, q) = (low_halves(ae, be), low_halves(ao, bo));
+            let (r, s) = (high_halves(ae, be), high_halves(ao, bo));
             // |sum| is at most 2^22: the rounding bit fits.
-            let sums = pairs.map(|x| (products(x, pair, half) as i32 >> shift) as u32);
+            let sum = |x| (products(x, pair, half) as i32 >> shift) as u32;
+            let (p, q, r, s) = (sum(p), sum(q), sum(r), sum(s));
+            let other = |sum| (sum as i32).clamp(clamp.low, clamp.high) as u8;
             let bytes = match range {
-                Range::I8 => sums.map(|sum| to_i8(sum) as u8),
-                Range::U7 => sums.map(|sum| to_u7(sum) as u8),
-                Range::Other => sums.map(|sum| (sum as i32).clamp(clamp.low, clamp.high) as u8),
+                Range::I8 => [to_i8(p) as u8, to_i8(q) as u8, to_i8(r) as u8, to_i8(s) as u8],
+                Range::U7 => [to_u7(p) as u8, to_u7(q) as u8, to_u7(r) as u8, to_u7(s) as u8],
+                Range::Other => [other(p), other(q), other(r), other(s)],
             };
             // SAFETY: as above.
             unsafe { y.add(4 * i).cast::<[u8; 4]>().write(bytes) };
