@@ -184,7 +184,7 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
     /// Serves until the host says [`Request::Exit`] or the stream ends. Errors: the link's own.
     pub fn serve(&mut self) -> Result<(), R::Error> {
         loop {
-            let Some((sequence, bytes)) = self.load()? else {
+            let Some((sequence, bytes, crc)) = self.load()? else {
                 return Ok(());
             };
             let file = self.store.get(..bytes as usize).unwrap_or(&[]);
@@ -208,7 +208,7 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
             let mut monitor = Monitor::new(self.sketches);
             monitor.reset();
             let network = Network { deployable, memory, scratch, dpu };
-            let mut ready = Ready { network, monitor, out: &mut self.out };
+            let mut ready = Ready { file: (bytes, crc), network, monitor, out: &mut self.out };
             match ready.serve(&mut self.inbox, sequence)? {
                 Next::Load => self.soft = None,
                 Next::Stop => return Ok(()),
@@ -216,8 +216,8 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
         }
     }
 
-    /// Fills the store up to a commit, whose sequence number and length it returns. `None` when the host is gone.
-    fn load(&mut self) -> Result<Option<(u8, u32)>, R::Error> {
+    /// Fills the store up to a commit, whose sequence number, length and checksum it returns. `None` when the host is gone.
+    fn load(&mut self) -> Result<Option<(u8, u32, u32)>, R::Error> {
         let out = &mut self.out;
         while let Some(request) = self.inbox.receive()? {
             let (sequence, request) = match request {
@@ -242,7 +242,7 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
                     match file.map(|file| file.last_chunk().map(|last| u32::from_le_bytes(*last))) {
                         None => out.refuse(sequence, Fault::Range, "")?,
                         Some(own) if own != Some(crc) => out.refuse(sequence, Fault::Crc, "")?,
-                        Some(_) => return Ok(Some((sequence, bytes))),
+                        Some(_) => return Ok(Some((sequence, bytes, crc))),
                     }
                 }
                 Request::Input { .. }
@@ -298,6 +298,8 @@ fn refusal(error: Error) -> Fault {
 
 /// A deployable in service.
 struct Ready<'a, 's, 't, W, D, B> {
+    /// Length and checksum, as the commit gave them.
+    file: (u32, u32),
     network: Network<'a, Device<'s, 't, D>>,
     monitor: Monitor<'s>,
     out: &'s mut Answers<W, B>,
@@ -318,7 +320,8 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W,
                 Request::Hello => self.out.hello(sequence)?,
                 Request::Load { .. } | Request::Device { .. } => self.out.refuse(sequence, Fault::Loaded, "")?,
                 // The answer to the commit that brought us here may have been lost.
-                Request::Commit { .. } => self.facts(sequence)?,
+                Request::Commit { bytes, crc } if (bytes, crc) == self.file => self.facts(sequence)?,
+                Request::Commit { .. } => self.out.refuse(sequence, Fault::Loaded, "")?,
                 Request::Input { index, offset, bytes } => {
                     let result = self.input(index, offset, bytes);
                     self.out.settle(sequence, result)?;

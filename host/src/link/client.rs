@@ -85,6 +85,8 @@ impl<W: Write> Client<W> {
         let model = Deployable::parse(deployable)?;
         let file = deployable.get(..model.file_bytes()).unwrap_or(deployable);
         let device = soft_device(&model);
+        // Until the board says otherwise, nothing is known of what it holds.
+        self.loaded.clear();
         for left in (0..self.limits.attempts.max(1)).rev() {
             match self.load_once(file, device.as_deref()) {
                 // What a board that has forgotten the chunks or its device says. If it has not, it says so again.
@@ -129,18 +131,14 @@ impl<W: Write> Client<W> {
 
     /// Runs the loaded deployable on one sample: one byte slice per network input.
     pub fn sample(&mut self, inputs: &[Vec<u8>], report: Report) -> Result<SampleResult, LinkError> {
-        let file = std::mem::take(&mut self.loaded);
-        let result = Deployable::parse(&file).map_err(LinkError::from).and_then(|model| {
-            let wanted: Vec<usize> = model.inputs().map(|(_, t)| t.bytes() as usize).collect();
-            let given: Vec<usize> = inputs.iter().map(Vec::len).collect();
-            if wanted == given {
-                self.attempts(&model, inputs, report)
-            } else {
-                Err(LinkError::Inputs { wanted, given })
-            }
-        });
-        self.loaded = file;
-        result
+        if self.loaded.is_empty() {
+            return Err(LinkError::Refused { fault: Fault::NotLoaded, text: String::new() });
+        }
+        let file = self.loaded.clone();
+        let model = Deployable::parse(&file)?;
+        let wanted: Vec<usize> = model.inputs().map(|(_, t)| t.bytes() as usize).collect();
+        let given: Vec<usize> = inputs.iter().map(Vec::len).collect();
+        if wanted == given { self.attempts(&model, inputs, report) } else { Err(LinkError::Inputs { wanted, given }) }
     }
 
     fn attempts(
@@ -177,9 +175,7 @@ impl<W: Write> Client<W> {
                     if file.is_empty() {
                         return Err(LinkError::Refused { fault, text });
                     }
-                    let result = self.load(&file);
-                    self.loaded = file;
-                    result?;
+                    self.load(&file)?;
                     last = LinkError::Refused { fault, text };
                 }
                 Err(Miss::Fatal(error)) => return Err(error),
