@@ -1,6 +1,5 @@
 //! Steps of layers in floats.
 
-use super::conv::taps;
 use super::float::{get_f32, put_f32};
 use super::function::larger;
 use super::walk;
@@ -127,8 +126,8 @@ fn pool(op: &FloatPoolOp, input: &[u8], output: &mut [u8]) {
     let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
     let ow = usize::from(op.out_dims[1]).max(1);
     for (pixel, out) in output.chunks_exact_mut(4 * c).enumerate() {
-        let (ky0, ky1, iy0) = taps(&op.window, 0, pixel / ow, h);
-        let (kx0, kx1, ix0) = taps(&op.window, 1, pixel % ow, w);
+        let (ky0, ky1, iy0) = op.window.taps(0, pixel / ow, h);
+        let (kx0, kx1, ix0) = op.window.taps(1, pixel % ow, w);
         let count = (ky1 - ky0) * (kx1 - kx0);
         for channel in 0..c {
             let rows = (iy0..iy0 + (ky1 - ky0)).flat_map(|y| (ix0..ix0 + (kx1 - kx0)).map(move |x| y * w + x));
