@@ -19,6 +19,7 @@ pub mod pack;
 pub mod plan;
 mod price;
 pub mod program;
+mod resident;
 mod schedule;
 mod tile;
 

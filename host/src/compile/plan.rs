@@ -86,6 +86,8 @@ pub struct Sharing {
     bytes: Vec<u64>,
     /// Per representing tensor.
     region: Vec<Region>,
+    /// Per tensor: it is in no memory.
+    nowhere: Vec<bool>,
 }
 
 /// What may share memory.
@@ -103,8 +105,13 @@ impl Sharing {
         let n = graph.tensors.len();
         check_order(graph)?;
         let bytes = graph.tensors.iter().map(tensor_bytes).collect::<Result<Vec<_>, _>>()?;
-        let mut this =
-            Self { root: (0..n).collect(), life: vec![(0, 0); n], bytes, region: vec![Region::Workspace; n] };
+        let mut this = Self {
+            root: (0..n).collect(),
+            life: vec![(0, 0); n],
+            bytes,
+            region: vec![Region::Workspace; n],
+            nowhere: vec![false; n],
+        };
         for op in &graph.ops {
             if let (IntOpKind::View, [source]) = (&op.kind, op.inputs.as_slice()) {
                 if this.bytes[source.0] != this.bytes[op.output.0] {
@@ -206,6 +213,11 @@ impl Sharing {
         }
     }
 
+    /// A tensor that nobody writes to memory or reads from there: its place overlaps others'.
+    pub fn dismiss(&mut self, t: TensorIx) {
+        self.nowhere[t.0] = true;
+    }
+
     /// Whether a tensor is still needed after the first `steps` ops.
     pub fn outlives(&self, t: TensorIx, steps: usize) -> bool {
         self.root.get(t.0).is_some_and(|root| self.life[*root].1 > steps)
@@ -216,8 +228,8 @@ impl Sharing {
         let mut places = vec![(Region::Workspace, 0); self.root.len()];
         let mut sizes = Vec::new();
         for region in [Region::Workspace, Region::Inputs, Region::Outputs] {
-            let roots: Vec<usize> =
-                (0..self.root.len()).filter(|&i| self.root[i] == i && self.region[i] == region).collect();
+            let of_region = (0..self.root.len()).filter(|&i| self.root[i] == i && self.region[i] == region);
+            let (dismissed, roots): (Vec<usize>, Vec<usize>) = of_region.partition(|&i| self.nowhere[i]);
             let blocks: Vec<Block> = roots
                 .iter()
                 .map(|&i| {
@@ -227,6 +239,8 @@ impl Sharing {
                 })
                 .collect();
             let (offsets, total) = place(&blocks, align);
+            // Every place lies in its region, whoever looks.
+            let total = dismissed.iter().map(|&i| self.bytes[i]).fold(total, u64::max);
             if total > u32::MAX.into() {
                 return Err(Error::Compile(format!("region {region:?} needs {total} bytes; addresses have 32 bits")));
             }
