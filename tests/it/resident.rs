@@ -38,6 +38,7 @@ fn network(seed: u64, side: [usize; 2], channels: usize) -> Builder {
     let seen = b.conv(x, same(5), channels, 1, IntAct::Relu);
     let pooled = max_pool(&mut b, seen, same(3));
     let x = add(&mut b, pooled, early);
+    let x = b.conv(x, same(3), channels, 1, IntAct::None);
     let down = b.conv(x, Window { stride: [2, 2], ..same(3) }, channels + 9, 1, IntAct::Relu);
     let x = b.conv(down, same(3), channels + 9, 1, IntAct::None);
     let x = add(&mut b, x, down);

@@ -60,7 +60,7 @@ impl Residence {
         }
     }
 
-    /// Bytes of operands that are not loaded and of a result that is not saved, on a DPU of `lanes` bytes an address.
+    /// Bytes of operands that are not loaded and of a result that is not saved.
     pub(super) fn kept_bytes(&self, cx: &Context<'_>, output: TensorIx) -> u64 {
         let bytes = |t: TensorIx| cx.graph.tensors.get(t.0).map_or(0, |t| t.shape.iter().map(|d| *d as u64).product());
         self.reads.iter().map(|(t, _)| bytes(*t)).sum::<u64>() + if self.unsaved { bytes(output) } else { 0 }
@@ -80,6 +80,7 @@ struct Work<'a> {
     ops: &'a [IntOp],
     layers: Vec<Layer>,
     tilings: Vec<Tiling>,
+    /// What is decided so far, without rooms and tilings.
     residence: Residence,
 }
 
@@ -91,6 +92,7 @@ struct Pin {
     last: usize,
 }
 
+/// Tilings by shape and room: layers are often alike, and asked about again and again.
 type Known = HashMap<(Shape, [u32; 2]), Option<(u64, Tiling)>>;
 
 /// The residences of the ops that begin work in `job`, by op.
