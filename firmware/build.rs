@@ -19,8 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     if ["thumbv7em-", "armv7r-"].iter().any(|family| target.starts_with(family)) {
         println!("cargo::rustc-cfg=dsp");
     }
-    // A build for the host is for the library's tests.
-    if env::var("CARGO_CFG_TARGET_OS")? != "none" {
+    // A build for the host is for the library's tests, and one without images must leave the user's linker alone.
+    if env::var("CARGO_CFG_TARGET_OS")? != "none" || env::var_os("CARGO_FEATURE_IMAGE").is_none() {
         return Ok(());
     }
     let asked = env::var("SHIFTWISE_BOARD").unwrap_or_else(|_| "mps2-an386".into());

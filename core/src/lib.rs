@@ -18,6 +18,7 @@
 //! - [`exec`] — what instructions do to memory
 //! - [`model`] — the deployable: a checked view into bytes
 //! - [`link`] — messages between a host and a board
+//! - [`monitor`] — what tensors hold over many runs, and whether that drifts
 //! - [`run`], [`cpu`] — running a deployable: DPU jobs through the [`run::Dpu`] trait, other layers by portable kernels
 #![no_std]
 #![forbid(unsafe_code)]
@@ -34,6 +35,7 @@ pub mod isa;
 pub mod link;
 pub mod listing;
 pub mod model;
+pub mod monitor;
 pub mod run;
 pub mod shape;
 pub mod target;

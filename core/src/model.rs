@@ -285,6 +285,13 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     CRC.checksum(bytes)
 }
 
+/// [`crc32`] of the bytes one after the other.
+pub fn crc32_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
+    let mut digest = CRC.digest();
+    parts.into_iter().for_each(|bytes| digest.update(bytes));
+    digest.finalize()
+}
+
 pub(crate) static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
 /// A table section: `u32` count, then that many `u32` offsets from the section's start, then the records.

@@ -39,6 +39,16 @@ impl Memory<'_> {
         bytes.get_mut(offset..offset.checked_add(len)?)
     }
 
+    /// All of a region; `None` for the constants.
+    pub(crate) fn region_mut(&mut self, region: Region) -> Option<&mut [u8]> {
+        match region {
+            Region::Constants => None,
+            Region::Workspace => Some(self.workspace),
+            Region::Inputs => Some(self.inputs),
+            Region::Outputs => Some(self.outputs),
+        }
+    }
+
     /// The bytes of a tensor.
     pub fn tensor(&self, t: &TensorDesc<'_>) -> Option<&[u8]> {
         self.read(t.place.region, t.place.offset as usize, t.bytes() as usize)
@@ -99,6 +109,13 @@ impl<'a> Rest<'a> {
 pub trait Dpu {
     /// What can go wrong.
     type Error;
+    /// The bytes of `deployable` are new in memory, and stay as they are until the next call.
+    ///
+    /// Whoever changes them, or runs several deployables in turn, says so by calling this; a device that keeps nothing
+    /// about them needs nothing done, and without any call every device is right.
+    fn load(&mut self, deployable: &Deployable<'_>) {
+        let _ = deployable;
+    }
     /// Runs `code` up to its END instruction. On success every tensor of `job.outputs` is in `memory`.
     fn run(&mut self, job: &DpuJob<'_>, code: &[u8], memory: &mut Memory<'_>) -> Result<(), Self::Error>;
 }
@@ -214,30 +231,46 @@ pub fn run_with<D: Dpu>(
             return Err(RunError::Region { region, needed, given });
         }
     }
-    let show = |id, memory: &Memory<'_>, observer: &mut _| {
-        if let Some(t) = deployable.tensor(id)
-            && let Some(bytes) = memory.tensor(&t)
-        {
-            Observer::tensor(observer, id, &t, bytes);
-        }
-    };
     for (id, _) in deployable.inputs() {
-        show(id, memory, observer);
+        show(deployable, id, memory, observer);
     }
     for (index, step) in (0u16..).zip(deployable.steps()) {
-        observer.step(index, &step);
-        match &step {
-            Step::Dpu(job) => {
-                dpu.run(job, deployable.job_code(job), memory).map_err(|error| RunError::Dpu { step: index, error })?;
-                job.outputs.iter().for_each(|id| show(id, memory, observer));
-            }
-            Step::Cpu(op) => {
-                cpu::execute(deployable, op, kernels, memory).ok_or(RunError::Layout { step: index })?;
-                if op.completes() {
-                    show(op.output(), memory, observer);
-                }
+        step_with(deployable, (index, &step), dpu, kernels, memory, observer)?;
+    }
+    Ok(())
+}
+
+/// Runs one step of [`run_with`], for callers that do other work between the steps.
+///
+/// The memory is that of the steps before, unchanged, and as large as the deployable says.
+pub fn step_with<D: Dpu>(
+    deployable: &Deployable<'_>,
+    (index, step): (u16, &Step<'_>),
+    dpu: &mut D,
+    kernels: &mut impl Kernels,
+    memory: &mut Memory<'_>,
+    observer: &mut impl Observer,
+) -> Result<(), RunError<D::Error>> {
+    observer.step(index, step);
+    match step {
+        Step::Dpu(job) => {
+            dpu.run(job, deployable.job_code(job), memory).map_err(|error| RunError::Dpu { step: index, error })?;
+            job.outputs.iter().for_each(|id| show(deployable, id, memory, observer));
+        }
+        Step::Cpu(op) => {
+            cpu::execute(deployable, op, kernels, memory).ok_or(RunError::Layout { step: index })?;
+            if op.completes() {
+                show(deployable, op.output(), memory, observer);
             }
         }
     }
     Ok(())
+}
+
+fn show(deployable: &Deployable<'_>, id: TensorId, memory: &Memory<'_>, observer: &mut impl Observer) {
+    if let Some(t) = deployable.tensor(id)
+        && let Some(bytes) = memory.tensor(&t)
+    {
+        observer.tensor(id, &t, bytes);
+    }
 }

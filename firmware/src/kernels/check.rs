@@ -8,7 +8,7 @@ use super::Fast;
 
 /// The kernels disagree, or `memory` is too small for the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(target_os = "none", derive(defmt::Format))]
+#[cfg_attr(all(feature = "image", target_os = "none"), derive(defmt::Format))]
 pub enum Difference {
     /// The layer of this seed needs more memory.
     Memory,
