@@ -27,3 +27,8 @@ pub mod self_test;
 pub mod session;
 
 pub use shiftwise_core::monitor;
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -1,6 +1,7 @@
 //! Integration tests, one binary.
 
 mod beyond;
+mod c_library;
 mod chain;
 mod cli;
 mod compile;
@@ -16,6 +17,7 @@ mod own;
 mod props;
 mod qemu;
 mod quantized;
+mod resident;
 mod tidy;
 mod xmodel;
 mod zoo;

@@ -179,15 +179,13 @@ fn layers_of_every_kind(name: &str, spec: &BoardSpec, image: &Image) {
     println!("log: {:?}", bytes.log);
     assert!(bytes.log.iter().any(|line| line.contains("shiftwise firmware")), "{:?}", bytes.log);
     assert!(bytes.log.iter().any(|line| line.contains("the host is done")), "{:?}", bytes.log);
-    stack_is_deep_enough(&bytes.log);
-}
-
-/// The firmware says how much of its stack has been in use: it must leave a quarter.
-fn stack_is_deep_enough(log: &[String]) {
-    let line = log.iter().find(|line| line.contains("bytes used at most")).unwrap();
-    let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
-    let [used, of] = numbers[..] else { panic!("{line}") };
-    assert!(used > 0 && used * 4 <= of * 3, "{line}");
+    // A quarter of the stack must be left, and what the memory report says of the image must be so.
+    let (used, of) = bytes.stack().unwrap();
+    assert!(used > 0 && used * 4 <= of * 3, "{used} of {of}");
+    let measured = board(name).unwrap().firmware.image.unwrap();
+    let near = |now: u64, then: u64| now * 10 <= then * 11 && then * 10 <= now * 11;
+    let as_measured = near(image.code, measured.code) && used * 10 <= measured.stack * 11;
+    assert!(as_measured, "{} of code, {used} of stack, not {measured:?}: write firmware/MEMORY.md again", image.code);
 }
 
 fn a_deployable_sent_over_the_port_runs(name: &str) {

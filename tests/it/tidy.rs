@@ -9,6 +9,7 @@ const CRATES: [&str; 7] = ["core", "targets", "host", "sim", "firmware", "tests"
 
 /// The only files with `unsafe` code.
 const UNSAFE: &[&str] = &[
+    "firmware/c/src/lib.rs",
     "firmware/src/board/cortex_r5f.rs",
     "firmware/src/board/log.rs",
     "firmware/src/board/memory.rs",
@@ -24,6 +25,8 @@ const UNSAFE: &[&str] = &[
     "host/src/kernel/avx2.rs",
     "host/src/kernel/conv.rs",
     "host/src/kernel/depthwise.rs",
+    "sim/src/products.rs",
+    "sim/src/products/avx2.rs",
 ];
 
 fn root() -> PathBuf {

@@ -193,8 +193,11 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 
     // Only the CPU's memory is planned here: a DPU's board has its own, of gigabytes.
     let board = if device.is_none() { args.place.board()? } else { None };
-    let layers = if device.is_none() { memory::layers(&program) } else { Vec::new() };
-    let taken = board.as_ref().and_then(|b| Footprint::of(&program, file.len() as u64, b));
+    let layers = footprint::Layers {
+        memory: if device.is_none() { memory::layers(&program) } else { Vec::new() },
+        instructions: board.as_ref().map_or_else(Vec::new, |b| memory::instructions(&program, &model, &b.cpu)),
+    };
+    let taken = board.as_ref().and_then(|b| Footprint::of(&program, &model, b));
     match &times {
         Some((_, times)) => {
             estimate::table(&program, &times.report, screen);

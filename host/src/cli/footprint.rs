@@ -12,8 +12,17 @@ fn peak(memory: &[LayerMemory]) -> Option<&LayerMemory> {
     memory.iter().rev().max_by_key(|m| m.bytes)
 }
 
+/// What is known of a program on the CPU, row by row of its layers.
+pub(super) struct Layers {
+    pub(super) memory: Vec<LayerMemory>,
+    /// On the board's processor; empty without a board.
+    pub(super) instructions: Vec<Option<u64>>,
+}
+
 /// Layers with what they compute, the memory in use while they run, and where their result lies until when.
-pub(super) fn table(program: &Program, memory: &[LayerMemory], screen: &Screen) {
+pub(super) fn table(program: &Program, layers: &Layers, screen: &Screen) {
+    let memory = &layers.memory;
+    let known = layers.instructions.iter().any(Option::is_some);
     let peak = peak(memory).map_or(0, |m| m.bytes);
     let place = |output: &str| {
         let buffer = program.buffers.iter().find(|b| b.tensors.iter().any(|t| t == output))?;
@@ -25,21 +34,36 @@ pub(super) fn table(program: &Program, memory: &[LayerMemory], screen: &Screen) 
         .layers
         .iter()
         .zip(memory)
-        .filter(|(l, _)| l.engine != Engine::View)
-        .map(|(l, m)| {
+        .enumerate()
+        .filter(|(_, (l, _))| l.engine != Engine::View)
+        .map(|(index, (l, m))| {
             let (result, until) = place(&l.output).unwrap_or_default();
             let mark = if m.bytes == peak { " (peak)" } else { "" };
             let used = format!("{}{mark}", count(m.bytes));
-            vec![l.layer.clone(), l.op.clone(), count(l.macs), bytes(l.constant_bytes), used, result, until]
+            let mut row = vec![l.layer.clone(), l.op.clone(), count(l.macs)];
+            if known {
+                row.push(layers.instructions.get(index).copied().flatten().map_or_else(|| "-".into(), count));
+            }
+            row.extend([bytes(l.constant_bytes), used, result, until]);
+            row
         })
         .collect();
-    screen.table(&["layer", "op", "MACs", "weights", "RAM in use", "result at", "needed until"], 2, &rows);
+    let mut header = vec!["layer", "op", "MACs"];
+    header.extend(known.then_some("instructions"));
+    header.extend(["weights", "RAM in use", "result at", "needed until"]);
+    screen.table(&header, 2, &rows);
 }
 
 /// The peak, and the board's memory if it has firmware.
-pub(super) fn say(memory: &[LayerMemory], board: Option<(&Board, Option<&Footprint>)>, screen: &Screen) {
-    if let Some(peak) = peak(memory) {
+pub(super) fn say(layers: &Layers, board: Option<(&Board, Option<&Footprint>)>, screen: &Screen) {
+    if let Some(peak) = peak(&layers.memory) {
         screen.say(format!("most RAM in use: {} in layer {}", bytes(peak.bytes), peak.layer));
+    }
+    let known: Vec<u64> = layers.instructions.iter().flatten().copied().collect();
+    if !known.is_empty() {
+        let rest = layers.instructions.len() - known.len();
+        let rest = if rest > 0 { format!(", {rest} layers not measured") } else { String::new() };
+        screen.say(format!("about {} instructions{rest}", count(known.iter().sum::<u64>())));
     }
     match board {
         Some((board, Some(footprint))) => {
@@ -61,7 +85,7 @@ pub(super) fn say(memory: &[LayerMemory], board: Option<(&Board, Option<&Footpri
 }
 
 /// The same for scripts.
-pub(super) fn json(program: &Program, memory: &[LayerMemory], footprint: Option<&Footprint>) -> Value {
+pub(super) fn json(program: &Program, layers: &Layers, footprint: Option<&Footprint>) -> Value {
     let layer = |index: usize| program.layers.get(index).map(|l| l.layer.as_str());
     let buffers: Vec<Value> = program
         .buffers
@@ -75,7 +99,8 @@ pub(super) fn json(program: &Program, memory: &[LayerMemory], footprint: Option<
         })
         .collect();
     json!({
-        "buffers": buffers, "layers": memory, "peak_layer": peak(memory).map(|m| m.layer.as_str()),
+        "buffers": buffers, "layers": layers.memory, "instructions": layers.instructions,
+        "peak_layer": peak(&layers.memory).map(|m| m.layer.as_str()),
         "board": footprint, "fits": footprint.map(Footprint::fits),
     })
 }

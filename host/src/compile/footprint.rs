@@ -1,7 +1,8 @@
 //! What a program for target `cpu` takes of a board: flash, RAM, and which layers need the most.
 
 use serde::Serialize;
-use shiftwise_core::model::Region;
+use shiftwise_core::cpu::scratch_bytes;
+use shiftwise_core::model::{Deployable, Region, Step};
 use shiftwise_targets::Board;
 
 use super::program::{Buffer, Program};
@@ -39,6 +40,20 @@ pub fn layers(program: &Program) -> Vec<LayerMemory> {
     program.layers.iter().enumerate().map(row).collect()
 }
 
+/// Instructions of each layer on a processor, estimated; `None` where nothing was measured for one of its steps.
+pub fn instructions(program: &Program, deployable: &Deployable<'_>, cpu: &str) -> Vec<Option<u64>> {
+    let steps: Vec<Option<u64>> = deployable
+        .steps()
+        .map(|step| match step {
+            Step::Cpu(op) => super::instructions::instructions(deployable, &op, cpu),
+            Step::Dpu(_) => None,
+        })
+        .collect();
+    let starts = program.layers.iter().map(|l| l.step);
+    let ends = starts.clone().skip(1).chain([None]).map(|next| next.unwrap_or(steps.len()));
+    starts.zip(ends).map(|(start, end)| steps.get(start?..end)?.iter().copied().sum()).collect()
+}
+
 /// One kind of memory: what is needed of it, and what the board has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Need {
@@ -55,26 +70,30 @@ pub struct Need {
 pub struct Footprint {
     /// Bytes of flash: the image's code and constants, if they were measured, and the deployable.
     pub flash: u64,
-    /// Bytes of RAM: workspace, inputs, outputs, the image's data and the deepest stack, if they were measured.
+    /// Bytes of RAM: workspace, inputs, outputs, what the kernels gather in, the image's data and the deepest stack, if
+    /// they were measured.
     pub ram: u64,
     /// Each kind of memory.
     pub needs: Vec<Need>,
 }
 
 impl Footprint {
-    /// Of a deployable of `file` bytes; `None` for a board that there is no firmware for.
-    pub fn of(program: &Program, file: u64, board: &Board) -> Option<Self> {
+    /// Of a program and its deployable; `None` for a board that there is no firmware for.
+    pub fn of(program: &Program, deployable: &Deployable<'_>, board: &Board) -> Option<Self> {
         let firmware = board.firmware.as_ref()?;
+        let (file, scratch) = (deployable.file_bytes() as u64, scratch_bytes(deployable) as u64);
         let m = &program.memory;
         let regions = [m.workspace_bytes, m.input_bytes, m.output_bytes].map(u64::from);
-        let arena = regions.map(|n| n.next_multiple_of(REGION_ALIGN)).iter().sum();
+        let arena = regions.map(|n| n.next_multiple_of(REGION_ALIGN)).iter().sum::<u64>();
         let size = |name| board.memory(name).map_or(0, |m| m.bytes);
         let need = |name, needed, given| Need { name, needed, given };
         let mut needs = vec![
             need("deployable", file, firmware.store.bytes),
             need("workspace, inputs, outputs", arena, firmware.arena.bytes),
+            // Kernels do with less, and slower.
+            need("what kernels gather in", scratch, firmware.arena.bytes.saturating_sub(arena)),
         ];
-        let (mut flash, mut ram) = (file, arena);
+        let (mut flash, mut ram) = (file, arena + scratch);
         if let Some(image) = firmware.image {
             needs.push(need("code and constants of the runtime", image.code, size("FLASH")));
             needs.push(need("data of the runtime", image.data, size("RAM").saturating_sub(firmware.stack)));

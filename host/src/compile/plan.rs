@@ -136,6 +136,8 @@ pub struct Sharing {
     region: Vec<Region>,
     /// Blocks that may lie over each other, by representing tensor.
     follows: Vec<Follow>,
+    /// Per tensor: it is in no memory.
+    nowhere: Vec<bool>,
 }
 
 /// What may share memory.
@@ -159,6 +161,7 @@ impl Sharing {
             bytes,
             region: vec![Region::Workspace; n],
             follows: Vec::new(),
+            nowhere: vec![false; n],
         };
         for op in &graph.ops {
             if let (IntOpKind::View, [source]) = (&op.kind, op.inputs.as_slice()) {
@@ -272,6 +275,11 @@ impl Sharing {
         }
     }
 
+    /// A tensor that nobody writes to memory or reads from there: its place overlaps others'.
+    pub fn dismiss(&mut self, t: TensorIx) {
+        self.nowhere[t.0] = true;
+    }
+
     /// Whether a tensor is still needed after the first `steps` ops.
     pub fn outlives(&self, t: TensorIx, steps: usize) -> bool {
         self.root.get(t.0).is_some_and(|root| self.life[*root].1 > steps)
@@ -282,8 +290,8 @@ impl Sharing {
         let mut places = vec![(Region::Workspace, 0); self.root.len()];
         let (mut sizes, mut placed) = (Vec::new(), Vec::new());
         for region in [Region::Workspace, Region::Inputs, Region::Outputs] {
-            let roots: Vec<usize> =
-                (0..self.root.len()).filter(|&i| self.root[i] == i && self.region[i] == region).collect();
+            let of_region = (0..self.root.len()).filter(|&i| self.root[i] == i && self.region[i] == region);
+            let (dismissed, roots): (Vec<usize>, Vec<usize>) = of_region.partition(|&i| self.nowhere[i]);
             let blocks: Vec<Block> = roots
                 .iter()
                 .map(|&i| {
@@ -296,6 +304,8 @@ impl Sharing {
             let follow = |f: &Follow| Some(Follow { reader: index(f.reader)?, writer: index(f.writer)?, ..*f });
             let follows: Vec<Follow> = self.follows.iter().filter_map(follow).collect();
             let (offsets, total) = place(&blocks, &follows, align);
+            // Every place lies in its region, whoever looks.
+            let total = dismissed.iter().map(|&i| self.bytes[i]).fold(total, u64::max);
             if total > u32::MAX.into() {
                 return Err(Error::Compile(format!("region {region:?} needs {total} bytes; addresses have 32 bits")));
             }

@@ -193,6 +193,8 @@ pub struct LayerRow {
     pub load_bytes: u64,
     /// Bytes that SAVEs move.
     pub save_bytes: u64,
+    /// Bytes of operands that are read, and of a result that is left, in the banks instead of being loaded and saved.
+    pub kept_bytes: u64,
     /// Tiles that it is cut into.
     pub tiles: u32,
     /// Name of the result.
@@ -216,6 +218,7 @@ impl LayerRow {
             constant_bytes: 0,
             load_bytes: 0,
             save_bytes: 0,
+            kept_bytes: 0,
             tiles: 0,
             output: graph.tensors.get(op.output.0).map(|t| t.name.clone()).unwrap_or_default(),
         }

@@ -183,12 +183,27 @@ pub fn build_check(board: &BoardImage) -> Result<Image, ImageError> {
     build_binary(board, "kernel-check")
 }
 
+/// Builds the static library for users of C, for a processor without an operating system.
+pub fn build_c_library(target: &str) -> Result<PathBuf, ImageError> {
+    Ok(compile(target, &[], &["--package", "shiftwise-c", "--lib"])?.0.join("libshiftwise.a"))
+}
+
 fn build_binary(board: &BoardImage, name: &str) -> Result<Image, ImageError> {
+    let arguments = ["--package", "shiftwise-firmware", "--features", "image", "--bin", name];
+    let (directory, toolchain) = compile(&board.firmware.target, &[("SHIFTWISE_BOARD", &board.name)], &arguments)?;
+    measure(directory.join(name), toolchain)
+}
+
+/// Compiles a part of the sources beside this crate; returns the directory of the results and the compiler's name.
+fn compile(
+    target: &str,
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+) -> Result<(PathBuf, &'static str), ImageError> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     if !root.join("firmware/Cargo.toml").is_file() {
         return Err(ImageError::NoSources(root.join("firmware")));
     }
-    let target = &board.firmware.target;
     let toolchain = toolchain(target)?;
     let mut command = Command::new(match toolchain {
         Toolchain::Installed => "cargo",
@@ -198,7 +213,7 @@ fn build_binary(board: &BoardImage, name: &str) -> Result<Image, ImageError> {
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
         command.env_remove(variable);
     }
-    command.current_dir(root).env("SHIFTWISE_BOARD", &board.name);
+    command.current_dir(root).envs(variables.iter().copied());
     if ["thumb", "armv7r"].iter().any(|family| target.starts_with(family)) {
         // Their fast kernels are in assembly; all the rest may be small. Kernels in Rust need the optimizer.
         command.env("CARGO_PROFILE_FIRMWARE_OPT_LEVEL", "s");
@@ -212,7 +227,7 @@ fn build_binary(board: &BoardImage, name: &str) -> Result<Image, ImageError> {
         Toolchain::Installed => "installed",
         Toolchain::Debian => "debian",
     });
-    command.args(["build", "--quiet", "--package", "shiftwise-firmware", "--features", "image", "--bin", name]);
+    command.args(["build", "--quiet"]).args(arguments);
     command.args(["--profile", "firmware", "--target", target, "--target-dir"]).arg(&directory);
     if toolchain == Toolchain::Debian {
         command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
@@ -224,11 +239,11 @@ fn build_binary(board: &BoardImage, name: &str) -> Result<Image, ImageError> {
     if !status.success() {
         return Err(ImageError::Build(status.to_string()));
     }
-    let elf = directory.join(target).join("firmware").join(name);
-    measure(elf, toolchain.name())
+    Ok((directory.join(target).join("firmware"), toolchain.name()))
 }
 
-fn measure(elf: PathBuf, toolchain: &'static str) -> Result<Image, ImageError> {
+/// Sizes of a finished image, and what in it can panic.
+pub fn measure(elf: PathBuf, toolchain: &'static str) -> Result<Image, ImageError> {
     let bad = |why: String| ImageError::Read { path: elf.clone(), why };
     let bytes = std::fs::read(&elf).map_err(|e| bad(e.to_string()))?;
     let file = object::File::parse(&*bytes).map_err(|e| bad(e.to_string()))?;

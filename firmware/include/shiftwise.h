@@ -1,0 +1,103 @@
+/*
+ * Runs a shiftwise deployable: no heap, no globals, memory given by the caller.
+ *
+ * Functions return 0 or an error number, for which sw_error_text has words. The README beside this folder has an example.
+ */
+
+#ifndef SHIFTWISE_H
+#define SHIFTWISE_H
+
+/* Made from firmware/c/src/lib.rs; a test compares the two. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// No null pointer and no bad handle, please.
+#define SW_ERROR_HANDLE 64
+
+// Version of this interface: a library with another number does not fit this header.
+#define SW_VERSION 1
+
+// An element type: signed 8-bit integers, q stands for q * 2^-position.
+#define SW_INT8 0
+
+// An element type: 32-bit floats.
+#define SW_FLOAT32 1
+
+// Storage of one network, to be placed anywhere; the contents are not for the user.
+typedef struct {
+    uint64_t opaque[64];
+} sw_network;
+
+// Facts about an input or an output.
+typedef struct {
+    // The name: not terminated, lies in the deployable.
+    const char *name;
+    // Bytes of the name.
+    size_t name_bytes;
+    // Sizes of the dimensions, channels last; 1 beyond the rank.
+    uint32_t dims[4];
+    // Number of dimensions.
+    uint8_t rank;
+    // SW_INT8 or SW_FLOAT32.
+    uint8_t type_;
+    // Fraction bits of integers.
+    int8_t position;
+    // Number of elements.
+    size_t elements;
+    // The tensor's memory, which may be read and, for inputs, written in place.
+    uint8_t *data;
+} sw_tensor;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// SW_VERSION of the library.
+uint32_t sw_version(void);
+
+// A sentence about an error number, for ever.
+const char *sw_error_text(uint8_t error);
+
+// Bytes of memory that the deployable in `file` needs; 0 if it is none, which sw_open says more about. A little more
+// memory makes convolutions faster.
+size_t sw_arena_bytes(const uint8_t *file, size_t file_bytes);
+
+// Checks the deployable that `file` begins with, aligned to 16 bytes, and makes it a network in `storage`. The arena,
+// best aligned to 16 bytes, holds its tensors.
+uint8_t sw_open(sw_network *storage, const uint8_t *file, size_t file_bytes, uint8_t *arena, size_t arena_bytes);
+
+// Facts about input `index`.
+uint8_t sw_input(sw_network *network, size_t index, sw_tensor *tensor);
+
+// Facts about output `index`.
+uint8_t sw_output(sw_network *network, size_t index, sw_tensor *tensor);
+
+// Writes input `index` from real values, as the network was calibrated with them.
+uint8_t sw_set_f32(sw_network *network, size_t index, const float *values, size_t count);
+
+// Writes input `index` from integers of its position.
+uint8_t sw_set_i8(sw_network *network, size_t index, const int8_t *values, size_t count);
+
+// Writes input `index` from raw samples, each of which stands for sample * scale + offset.
+uint8_t sw_set_u8(sw_network *network, size_t index, const uint8_t *samples, size_t count, float scale, float offset);
+
+// Runs the network once. A run may use the memory of inputs, so they are written anew before each.
+uint8_t sw_run(sw_network *network);
+
+// Real values of output `index`, whatever its element type.
+uint8_t sw_get_f32(sw_network *network, size_t index, float *values, size_t count);
+
+// Integers of output `index`.
+uint8_t sw_get_i8(sw_network *network, size_t index, int8_t *values, size_t count);
+
+// Runs one layer of the self-test that the deployable holds. `*done` says whether that was the last and all outputs
+// are right. Call it until then, or until an error; run nothing else on the network in between.
+uint8_t sw_self_test_step(sw_network *network, bool *done);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* SHIFTWISE_H */
