@@ -214,10 +214,6 @@ fn compile(
         command.env_remove(variable);
     }
     command.current_dir(root).envs(variables.iter().copied());
-    if ["thumb", "armv7r"].iter().any(|family| target.starts_with(family)) {
-        // Their fast kernels are in assembly; all the rest may be small. Kernels in Rust need the optimizer.
-        command.env("CARGO_PROFILE_FIRMWARE_OPT_LEVEL", "s");
-    }
     if std::env::var_os("DEFMT_LOG").is_none() {
         // Without a level defmt keeps errors only.
         command.env("DEFMT_LOG", "info");
