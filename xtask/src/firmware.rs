@@ -11,28 +11,37 @@ use shiftwise_core::model::Deployable;
 pub(crate) fn main(words: &[&str]) -> Result<(), Box<dyn Error>> {
     let [chore, options @ ..] = words else { return Err(crate::USAGE.into()) };
     let (board, files) = match options {
-        ["--board", name, files @ ..] => (image::board(name)?, files),
-        files => (image::board("mps2-an386")?, files),
+        ["--board", name, files @ ..] => (Some(image::board(name)?), files),
+        files => (None, files),
     };
+    let chosen = || image::boards().iter().filter(|b| board.is_none_or(|board| board == *b));
+    let one = || board.map_or_else(|| image::board("mps2-an386"), Ok);
     match (*chore, files) {
-        ("build", []) => {
+        ("build", []) => chosen().try_for_each(|board| {
             let built = image::build(board)?;
             println!("{}", built.elf.display());
             print_sizes(board, &built);
             Ok(())
-        }
-        ("size", []) => {
-            let built = image::build(board)?;
-            print_sizes(board, &built);
-            for name in &built.panics {
-                println!("  can panic: {name}");
-            }
-            if built.panics.is_empty() { Ok(()) } else { Err("an image must not be able to panic".into()) }
-        }
-        ("check", []) => check(board),
-        ("run", [file]) => run(board, file),
+        }),
+        ("size", []) => size(&chosen().collect::<Vec<_>>()),
+        ("check", []) => check(one()?),
+        ("run", [file]) => run(one()?, file),
         _ => Err(crate::USAGE.into()),
     }
+}
+
+/// Sizes of images; an error if one of them can panic.
+fn size(boards: &[&BoardImage]) -> Result<(), Box<dyn Error>> {
+    let mut sound = true;
+    for board in boards {
+        let built = image::build(board)?;
+        print_sizes(board, &built);
+        for name in &built.panics {
+            println!("  can panic: {name}");
+        }
+        sound &= built.panics.is_empty();
+    }
+    if sound { Ok(()) } else { Err("an image must not be able to panic".into()) }
 }
 
 /// Random layers through the board's kernels and those that define them.
