@@ -15,7 +15,7 @@ use shiftwise_firmware::memory;
 use shiftwise_firmware::network::Network;
 use shiftwise_firmware::self_test::{Progress, SelfTest};
 
-/// No null pointer and no bad handle, please.
+/// Error number of a null or misaligned pointer, or of storage that holds no network.
 pub const SW_ERROR_HANDLE: u8 = 64;
 /// Version of this interface: a library with another number does not fit this header.
 pub const SW_VERSION: u32 = 1;
