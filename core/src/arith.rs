@@ -115,6 +115,21 @@ pub const fn requantize_i8(acc: i32, shift: i32) -> i8 {
     }
 }
 
+/// [`requantize_i8`] of every value into the bytes of `to`, as many as the shorter has: the usual shifts without a branch
+/// per lane.
+#[inline(always)]
+pub fn requantize_lanes(values: impl Iterator<Item = i32>, shift: i32, to: &mut [u8]) {
+    let pairs = to.iter_mut().zip(values);
+    if shift > 0 && shift < 32 {
+        pairs.for_each(|(to, acc)| {
+            let low = acc >> (shift - 1);
+            *to = ((low >> 1) + (low & 1)).clamp(-128, 127) as u8;
+        });
+    } else {
+        pairs.for_each(|(to, acc)| *to = requantize_i8(acc, shift) as u8);
+    }
+}
+
 /// A bias of position `bpos` as an integer of the accumulator, whose step is `2^(-(wpos + ipos))`.
 ///
 /// `shift_bias = wpos + ipos − bpos`, `shift_cut = wpos + ipos − opos`. With a negative `shift_bias` the bias is

@@ -11,6 +11,8 @@ mod floats;
 mod function;
 mod moves;
 mod pool;
+mod rows;
+mod scratch;
 
 use crate::arith::{Round, requantize, requantize_i8};
 use crate::model::{Act, AddOp, ConvOp, CpuOp, Deployable, PoolOp, TensorDesc, TensorId};
@@ -22,6 +24,8 @@ pub use elementwise::{add, requantize_all};
 pub use float::{softmax, softmax_i8};
 pub use moves::{pad, upsample};
 pub use pool::pool;
+pub use rows::Rows;
+pub use scratch::scratch_bytes;
 
 /// Largest number of operands of an element-wise sum.
 pub const MAX_OPERANDS: usize = 8;
@@ -85,10 +89,14 @@ pub(crate) fn execute(
         Some(())
     };
     match op {
-        CpuOp::Conv(c) => pair(c.input, c.output, &mut |x, y| kernels.conv(c, constants, x, y)),
-        CpuOp::Depthwise(c) => pair(c.input, c.output, &mut |x, y| kernels.depthwise(c, constants, x, y)),
+        CpuOp::Conv(c) => {
+            rows::run(model, [c.input, c.output], (op, c), memory, &mut |c, x, y| kernels.conv(c, constants, x, y))
+        }
+        CpuOp::Depthwise(c) => {
+            rows::run(model, [c.input, c.output], (op, c), memory, &mut |c, x, y| kernels.depthwise(c, constants, x, y))
+        }
         CpuOp::ConvTranspose(c) => pair(c.input, c.output, &mut |x, y| kernels.transposed(c, constants, x, y)),
-        CpuOp::Pool(p) => pair(p.input, p.output, &mut |x, y| kernels.pool(p, x, y)),
+        CpuOp::Pool(p) => rows::run(model, [p.input, p.output], (op, p), memory, &mut |p, x, y| kernels.pool(p, x, y)),
         CpuOp::UpSample(u) => pair(u.input, u.output, &mut |x, y| upsample(u, x, y)),
         CpuOp::Pad(p) => pair(p.input, p.output, &mut |x, y| pad(p, x, y)),
         CpuOp::Add(a) => {

@@ -9,21 +9,23 @@ mod alu;
 mod conv;
 mod elew;
 mod fault;
+mod finish;
 mod older;
+mod products;
 #[cfg(test)]
 mod tests;
 
 use core::num::{NonZeroU32, NonZeroU64};
 
-use crate::arith::{Round, requantize, requantize_i8};
 use crate::isa::codec::{self, program};
-use crate::isa::{Activation, AluInit, ConvInit, DwInit, ElewInit, Engine, Inst, Kind, Load, PoolInit, Save};
+use crate::isa::{AluInit, ConvInit, DwInit, ElewInit, Engine, Inst, Kind, Load, PoolInit, Save};
 use crate::model::{DpuJob, Region};
 use crate::run::{Dpu, Memory};
 use crate::target::{BankGroup, BankKind, Target};
 
 pub use fault::{ExecError, Fault};
 pub use older::{dpt_wise_as_alu, pool_as_alu, pool_factor};
+pub use products::{COLUMNS, Plain, Products, Segment, Tile};
 
 /// Widest bank address, in bytes, that a machine handles.
 pub const MAX_LANES: usize = 64;
@@ -60,8 +62,11 @@ impl Work {
 }
 
 /// A DPU without time. See the [module documentation](self).
+///
+/// `P` sums products for CONV; it never changes a result.
 #[derive(Debug)]
-pub struct Machine<'a> {
+pub struct Machine<'a, P = Plain> {
+    products: P,
     target: &'a Target,
     banks: &'a mut [u8],
     conv: Option<ConvInit>,
@@ -98,9 +103,29 @@ impl<'a> Machine<'a> {
             && target.banks.iter().all(|g| g.kind == BankKind::Feature || g.bank_bytes() < MOST_PRODUCTS)
             && target.banks.iter().all(|g| (1..=MAX_LANES).contains(&g.width.into()) && g.depth > 0 && g.count > 0);
         let (conv, alu, pool, dw) = (None, None, None, None);
-        fits.then_some(Self { target, banks, conv, alu, elew: [None; 4], pool, dw, probe: None, probed: None })
+        let products = Plain;
+        fits.then_some(Self {
+            products,
+            target,
+            banks,
+            conv,
+            alu,
+            elew: [None; 4],
+            pool,
+            dw,
+            probe: None,
+            probed: None,
+        })
     }
 
+    /// The same machine with another way to sum products.
+    pub fn with<P: Products>(self, products: P) -> Machine<'a, P> {
+        let Self { target, banks, conv, alu, elew, pool, dw, probe, probed, .. } = self;
+        Machine { products, target, banks, conv, alu, elew, pool, dw, probe, probed }
+    }
+}
+
+impl<'a, P: Products> Machine<'a, P> {
     /// Its target.
     pub fn target(&self) -> &'a Target {
         self.target
@@ -132,7 +157,7 @@ impl<'a> Machine<'a> {
         let byte = (u64::from(to) - u64::from(save.ddr_addr) - u64::from(pixel) * u64::from(save.jump_write)) as u32;
         let address = u64::from(save.bank_addr) + u64::from(pixel) * u64::from(save.jump_read);
         let address = bank.wrapped(address + u64::from(byte / bank.width), 1).ok()?;
-        Some(bank.offset + (address * bank.width.get() + byte % bank.width) as usize)
+        Some(bank.byte(address) + (byte % bank.width) as usize)
     }
 
     /// Forgets what initialisations set; a job starts like this.
@@ -262,9 +287,10 @@ impl<'a> Machine<'a> {
                 }
                 let to = self.banks.get_mut(at..at + len).ok_or(Fault::Bank { bank: i.bank_id })?;
                 let (now, later) = rest.split_at_checked(len).unwrap_or((rest, &[]));
-                let (filled, zeros) = to.split_at_mut(now.len());
-                filled.copy_from_slice(now);
-                zeros.fill(0);
+                if let Some((filled, zeros)) = to.split_at_mut_checked(now.len()) {
+                    filled.copy_from_slice(now);
+                    zeros.fill(0);
+                }
                 rest = later;
             }
         }
@@ -292,18 +318,20 @@ impl<'a> Machine<'a> {
             for (at, len) in bank.pieces(start, entries) {
                 let from = self.banks.get(at..at + len).ok_or(Fault::Bank { bank: i.bank_id })?;
                 let (now, later) = rest.split_at_mut(len.min(rest.len()));
-                now.copy_from_slice(from.get(..now.len()).unwrap_or(from));
+                if let Some(from) = from.get(..now.len()) {
+                    now.copy_from_slice(from);
+                }
                 rest = later;
             }
         }
         Ok(())
     }
 
-    /// Remembers a computed lane if its byte is probed.
+    /// Remembers the accumulator of the probed byte if it is one of the `lanes` that were computed from byte `at` on.
     #[inline]
-    fn note(&mut self, at: usize, accumulator: i64, shift: i32) {
-        if self.probe == Some(at) {
-            self.probed = Some(Probed::Computed { accumulator, shift });
+    fn note(&mut self, at: usize, lanes: usize, shift: i32, accumulator: impl FnOnce(usize) -> i64) {
+        if let Some(lane) = self.probe.and_then(|p| p.checked_sub(at)).filter(|lane| *lane < lanes) {
+            self.probed = Some(Probed::Computed { accumulator: accumulator(lane), shift });
         }
     }
 
@@ -340,7 +368,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-impl Dpu for Machine<'_> {
+impl<P: Products> Dpu for Machine<'_, P> {
     type Error = ExecError;
 
     /// Executes the job's instructions in program order up to END; tokens have no say in it.
@@ -383,13 +411,35 @@ impl Place {
 
     /// `address` brought into the bank; an error if it has to be and the bank does not wrap.
     fn wrapped(&self, address: u64, entries: u32) -> Result<u32, Fault> {
-        let depth = NonZeroU64::from(self.depth);
-        let end = if self.wraps { u64::from(entries) } else { address + u64::from(entries) };
-        if end > depth.get() {
+        let depth = u64::from(self.depth.get());
+        let past = if self.wraps { u64::from(entries) > depth } else { address + u64::from(entries) > depth };
+        if past {
             let address = (address + u64::from(entries)).min(u32::MAX.into()) as u32;
             return Err(Fault::Address { address, depth: self.depth.get() });
         }
-        Ok((address % depth) as u32)
+        Ok(self.brought(address))
+    }
+
+    /// `address` modulo the bank's depth. Most addresses are inside: the division is spared.
+    #[inline]
+    fn brought(&self, address: u64) -> u32 {
+        match u32::try_from(address) {
+            Ok(inside) if inside < self.depth.get() => inside,
+            Ok(past) => past % self.depth,
+            // A 64-bit divisor that is known not to be zero has no panic either.
+            Err(_) => (address % NonZeroU64::from(self.depth)) as u32,
+        }
+    }
+
+    /// The first byte of an address of the bank.
+    #[inline]
+    fn byte(&self, address: u32) -> usize {
+        self.offset + address as usize * self.width.get() as usize
+    }
+
+    /// Bytes of the bank.
+    fn bytes(&self) -> usize {
+        self.depth.get() as usize * self.width.get() as usize
     }
 
     /// An error if `entries` addresses in a row are more than the bank has, so that the last would overwrite the first.
@@ -401,10 +451,8 @@ impl Place {
     /// The bytes of `entries` consecutive addresses: one piece, or two around the end of the bank.
     fn pieces(&self, start: u32, entries: u32) -> impl Iterator<Item = (usize, usize)> {
         let first = entries.min(self.depth.get() - start);
-        let width = self.width.get() as usize;
-        let piece = |start: u32, n: u32, offset: usize| (offset + start as usize * width, n as usize * width);
-        let second = entries - first;
-        [piece(start, first, self.offset), piece(0, second, self.offset)].into_iter().filter(|(_, len)| *len > 0)
+        let piece = |start: u32, n: u32| (self.byte(start), n as usize * self.width.get() as usize);
+        [piece(start, first), piece(0, entries - first)].into_iter().filter(|(_, len)| *len > 0)
     }
 }
 
@@ -453,6 +501,7 @@ impl Window {
     }
 
     /// The taps of output `out` along `axis` (0 rows, 1 columns) that count.
+    #[inline(always)]
     fn taps(&self, axis: usize, out: u32) -> core::ops::Range<u32> {
         let origin = out * self.stride[axis].get();
         let end = (self.last[axis] + 1).saturating_sub(origin).min(self.kernel[axis]);
@@ -480,66 +529,6 @@ impl Output {
             _ => Err(Fault::Rows { row: r }),
         }
     }
-}
-
-/// What happens to a doubled accumulator after the sum: bias, activation, shift.
-#[derive(Clone, Copy, Debug)]
-struct Finish {
-    activation: Activation,
-    /// Right shift of the doubled accumulator.
-    shift: u32,
-    /// ReLU6: its limit in steps of the accumulator.
-    limit: i32,
-}
-
-impl Finish {
-    /// `act_type` and the right shift of an accumulator with `extra` fraction bits beyond `shift_cut`.
-    fn new(act_type: u32, shift_cut: u32, extra: u32) -> Result<Self, Fault> {
-        let unsupported = Fault::Unsupported { field: "act_type", value: act_type };
-        let activation = Activation::from_code(act_type).ok_or(unsupported)?;
-        let shift = shift_cut + extra;
-        let limit = match activation {
-            Activation::Relu6 { pos } => {
-                // 6·2^(pos + shift) as 3·2^(pos + shift + 1): an integer from −1 on. Above 28 it is past 31 bits, where
-                // the clamp has no effect that saturation to 127 would not have.
-                let exponent = i32::from(pos) + shift as i32 + 1;
-                match exponent {
-                    ..0 => return Err(Fault::Unsupported { field: "shift_cut", value: shift_cut }),
-                    0..=28 => 3 << exponent,
-                    _ => i32::MAX,
-                }
-            }
-            _ => i32::MAX,
-        };
-        Ok(Self { activation, shift, limit })
-    }
-
-    /// The output lane of an exact accumulator.
-    #[inline]
-    fn apply(&self, acc: i64) -> Result<u8, Fault> {
-        let acc = i32::try_from(acc).map_err(|_| Fault::Accumulator { value: acc })?;
-        let acc = match self.activation {
-            Activation::None => acc,
-            Activation::Relu => acc.max(0),
-            // Not `clamp`, which has to refuse limits below 0.
-            Activation::Relu6 { .. } => acc.max(0).min(self.limit),
-            Activation::LeakyRelu if acc < 0 => {
-                let exact = i64::from(acc) * 26;
-                return Ok(requantize(exact, self.shift as i32 + 8, Round::HalfUp, 8, true) as u8);
-            }
-            Activation::LeakyRelu => acc,
-        };
-        Ok(requantize_i8(acc, self.shift as i32) as u8)
-    }
-}
-
-/// `bias · 2^shift`, exact; an error if it is beyond any accumulator.
-fn shifted_bias(bias: u8, shift: u32) -> Result<i64, Fault> {
-    let bias = i64::from(bias as i8);
-    if bias != 0 && shift > 32 {
-        return Err(Fault::Accumulator { value: if bias > 0 { i64::MAX } else { i64::MIN } });
-    }
-    Ok(bias << shift.min(32))
 }
 
 /// A stride or packing, which [`Machine::cost`] has found to be encodable and so not 0.

@@ -3,16 +3,23 @@
 //! The host asks, the board answers. A frame is `COBS(postcard(sequence number, message) ++ CRC-32) ++ 0x00`, with the
 //! checksum little-endian, so that a zero byte ends a frame and nothing else does: after noise or a cut, both sides are
 //! in step again at the next zero. An answer repeats the request's sequence number; the host numbers every attempt
-//! anew and drops answers to older ones. Every request may be repeated without harm, except that [`Request::Run`]
-//! wants its inputs sent again, because a program may have used their memory for something else.
+//! anew and drops answers to older ones. After its message an answer has its number among the answers to the same
+//! request, from 0: one that is lost or comes twice is noticed.
+//!
+//! Every request may be repeated without harm. [`Request::Run`] says what its inputs are by a checksum, because they may
+//! have been damaged by a request that came twice, or their memory used for something else by the run before.
+//!
+//! In every version of the protocol, past and to come, [`Request::Hello`] is this one, and its answer begins with the
+//! board's version: see [`version_of`].
 
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{CRC, ParseError, Region, TensorId, crc32};
+use crate::monitor::Sketch;
 
 /// Version of the protocol.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Most data bytes in one message.
 pub const CHUNK: usize = 2048;
 /// Most bytes of a message and its checksum, before stuffing.
@@ -32,6 +39,8 @@ pub enum Report {
     Crc,
     /// The bytes of every tensor.
     Bytes,
+    /// The bytes of one tensor.
+    Tensor(TensorId),
 }
 
 /// Host to board.
@@ -72,6 +81,8 @@ pub enum Request<'a> {
     Run {
         /// What to tell.
         report: Report,
+        /// CRC-32 of all inputs' bytes, in order: [`Fault::Inputs`] if memory holds something else.
+        inputs: u32,
     },
     /// Bytes of a tensor as its memory holds them now. Answered by one [`Response::Bytes`].
     Read {
@@ -86,6 +97,28 @@ pub enum Request<'a> {
     Reset,
     /// Stop serving. Answered by [`Response::Ready`].
     Exit,
+    /// Run the deployable's own samples. Answered by steps as they happen, then by [`Response::Tested`].
+    SelfTest,
+    /// What have the tensors held since the last [`Self::Forget`]? Answered by sketches, then by [`Response::Done`].
+    Drift,
+    /// Set the sketches back to nothing. Answered by [`Response::Ready`].
+    Forget,
+}
+
+/// The first wrong byte of a self-test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Wrong {
+    /// Sample, from 0.
+    pub sample: u16,
+    /// Output of the network, from 0.
+    pub output: u8,
+    /// Byte of that output.
+    pub byte: u32,
+    /// What the deployable says.
+    pub wanted: u8,
+    /// What was computed.
+    pub found: u8,
 }
 
 /// Board to host.
@@ -138,17 +171,28 @@ pub enum Response<'a> {
         /// At most [`CHUNK`].
         bytes: &'a [u8],
     },
-    /// The run is over.
-    Done {
-        /// Messages sent for this run before this one.
-        messages: u32,
-    },
+    /// The last answer to a request that has several.
+    Done,
     /// The request was not served.
     Fault {
         /// Why.
         fault: Fault,
         /// The device's own words, if it has any.
         text: &'a str,
+    },
+    /// The self-test is over.
+    Tested {
+        /// Samples of the deployable.
+        samples: u16,
+        /// What was wrong; nothing was run after that.
+        wrong: Option<Wrong>,
+    },
+    /// What a tensor has held.
+    Sketch {
+        /// Which.
+        tensor: TensorId,
+        /// Counts since they were last forgotten.
+        sketch: Sketch,
     },
 }
 
@@ -189,6 +233,16 @@ pub enum Fault {
     Dpu(u16),
     /// A CPU layer's tensors overlap in this step.
     Layout(u16),
+    /// The inputs in memory are not those of the request; nothing was run.
+    Inputs,
+    /// The deployable has no samples of its own.
+    NoSelfTest,
+    /// A frame arrived intact and holds no message that the board knows. Its sequence number may mean something else,
+    /// so this answer carries number 0.
+    Unknown {
+        /// [`VERSION`] of the board.
+        version: u8,
+    },
 }
 
 impl core::fmt::Display for Fault {
@@ -210,6 +264,9 @@ impl core::fmt::Display for Fault {
             Self::Region(region) => write!(f, "region {region:?} is too small"),
             Self::Dpu(step) => write!(f, "step {step}: the DPU failed"),
             Self::Layout(step) => write!(f, "step {step}: its tensors overlap"),
+            Self::Inputs => write!(f, "the inputs arrived incomplete"),
+            Self::NoSelfTest => write!(f, "the deployable holds no self-test samples"),
+            Self::Unknown { version } => write!(f, "the board speaks link version {version} and not this one"),
         }
     }
 }
@@ -243,29 +300,56 @@ impl core::fmt::Display for FrameError {
 
 impl core::error::Error for FrameError {}
 
-#[derive(Serialize, Deserialize)]
-struct Envelope<T> {
-    sequence: u8,
-    message: T,
+/// The frame of a request, written into `buffer` ([`FRAME`] bytes suffice for every message whose parts keep to
+/// [`CHUNK`]).
+pub fn encode<'b>(sequence: u8, request: &Request<'_>, buffer: &'b mut [u8]) -> Result<&'b [u8], FrameError> {
+    seal(&(sequence, request), buffer)
 }
 
-/// The frame of a message, written into `buffer` ([`FRAME`] bytes suffice for every [`Request`] and [`Response`] whose
-/// parts keep to [`CHUNK`]).
-pub fn encode<'b, T: Serialize>(sequence: u8, message: &T, buffer: &'b mut [u8]) -> Result<&'b [u8], FrameError> {
+/// The frame of an answer, the one with number `part` among the answers to request `sequence`.
+pub fn encode_answer<'b>(
+    (sequence, part): (u8, u32),
+    response: &Response<'_>,
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], FrameError> {
+    seal(&(sequence, response, part), buffer)
+}
+
+fn seal<'b>(message: &impl Serialize, buffer: &'b mut [u8]) -> Result<&'b [u8], FrameError> {
     let framer = Framer { buffer, code: 0, end: 1, digest: CRC.digest() };
-    postcard::serialize_with_flavor(&Envelope { sequence, message }, framer).map_err(|_| FrameError::Long)
+    postcard::serialize_with_flavor(message, framer).map_err(|_| FrameError::Long)
 }
 
-/// The sequence number and message of an unstuffed frame, which must be used up completely.
-pub fn decode<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<(u8, T), FrameError> {
-    let (body, crc) = payload.split_last_chunk().ok_or(FrameError::Cut)?;
-    if crc32(body) != u32::from_le_bytes(*crc) {
-        return Err(FrameError::Crc);
-    }
-    match postcard::take_from_bytes::<Envelope<T>>(body) {
-        Ok((envelope, [])) => Ok((envelope.sequence, envelope.message)),
+/// The sequence number and message of an unstuffed request, which must be used up completely.
+pub fn decode(payload: &[u8]) -> Result<(u8, Request<'_>), FrameError> {
+    match postcard::take_from_bytes(intact(payload)?) {
+        Ok((message, [])) => Ok(message),
         _ => Err(FrameError::Message),
     }
+}
+
+/// The sequence number, number among its answers, and message of an unstuffed answer, which must be used up completely.
+pub fn decode_answer(payload: &[u8]) -> Result<((u8, u32), Response<'_>), FrameError> {
+    match postcard::take_from_bytes(intact(payload)?) {
+        Ok(((sequence, response, part), [])) => Ok(((sequence, part), response)),
+        _ => Err(FrameError::Message),
+    }
+}
+
+/// The version of the board that sent this answer to a [`Request::Hello`], whatever version that is; `None` for other
+/// and damaged frames.
+pub fn version_of(payload: &[u8]) -> Option<u8> {
+    // Sequence number, then the first of all responses, whose first field is the version.
+    match intact(payload).ok()? {
+        [_, 0, version, ..] => Some(*version),
+        _ => None,
+    }
+}
+
+/// The body of a frame whose checksum is right.
+fn intact(payload: &[u8]) -> Result<&[u8], FrameError> {
+    let (body, crc) = payload.split_last_chunk().ok_or(FrameError::Cut)?;
+    if crc32(body) == u32::from_le_bytes(*crc) { Ok(body) } else { Err(FrameError::Crc) }
 }
 
 /// Stuffs bytes as they are serialized, and appends their checksum and the final zero.
@@ -425,12 +509,13 @@ mod tests {
             let bytes = [fill; CHUNK];
             let largest = Response::Bytes { tensor: TensorId(u16::MAX), offset: u32::MAX, bytes: &bytes };
             let mut buffer = [0; FRAME];
-            let frame = encode(255, &largest, &mut buffer).unwrap();
+            let frame = encode_answer((255, u32::MAX), &largest, &mut buffer).unwrap();
             assert!(frame.len() <= FRAME);
             let mut deframer = Deframer::new();
             let ends: Vec<_> = frame.iter().filter_map(|b| deframer.push(*b)).collect();
             assert_eq!(ends, [Ok(())]);
-            assert_eq!(decode(deframer.payload()), Ok((255, largest)));
+            assert_eq!(decode_answer(deframer.payload()), Ok(((255, u32::MAX), largest)));
+            assert_eq!(version_of(deframer.payload()), None);
         }
         assert_eq!(encode(0, &load(&[1; CHUNK + 200]), &mut [0; FRAME]), Err(FrameError::Long));
     }
@@ -439,6 +524,33 @@ mod tests {
     fn known_bytes() {
         // One block of seven: sequence number 5, variant 7, CRC-32 of both (as zip computes it), zero.
         assert_eq!(frame(5, &Request::Reset), [7, 5, 7, 0x19, 0x73, 0xCA, 0xA2, 0]);
+    }
+
+    /// Greetings of every version are understood by every version.
+    #[test]
+    fn a_greeting_tells_the_version_to_any_host() {
+        // One byte that is not zero, then the variant as the zero between two blocks.
+        assert_eq!(frame(1, &Request::Hello)[..3], [2, 1, 5]);
+        let body = |rest: &[u8]| {
+            let mut body = [&[9, 0][..], rest].concat();
+            let crc = crc32(&body);
+            body.extend(crc.to_le_bytes());
+            body
+        };
+        // Version 1 sent no number among the answers; a later one may send anything.
+        let old = body(&[1, 4, b'f', b'a', b'k', b'e', 0, 0, 0]);
+        let later = body(&[77, 1, 2, 3]);
+        assert_eq!((version_of(&old), version_of(&later)), (Some(1), Some(77)));
+        assert_eq!(decode_answer(&old), Err(FrameError::Message));
+        let hello = Response::Hello { version: VERSION, board: "b", store: 1, arena: 2, hz: 3 };
+        let mut buffer = [0; FRAME];
+        let own = encode_answer((200, 0), &hello, &mut buffer).unwrap();
+        let mut deframer = Deframer::new();
+        assert_eq!(own.iter().find_map(|b| deframer.push(*b)), Some(Ok(())));
+        assert_eq!(version_of(deframer.payload()), Some(VERSION));
+        let mut damaged = deframer.payload().to_vec();
+        damaged[3] ^= 1;
+        assert_eq!(version_of(&damaged), None);
     }
 
     #[test]
@@ -489,8 +601,9 @@ mod tests {
         fn decoding_never_panics(mut body in prop::collection::vec(any::<u8>(), 0..80)) {
             let crc = crc32(&body);
             body.extend(crc.to_le_bytes());
-            let _ = decode::<Request<'_>>(&body);
-            let _ = decode::<Response<'_>>(&body);
+            let _ = decode(&body);
+            let _ = decode_answer(&body);
+            let _ = version_of(&body);
         }
     }
 }

@@ -10,7 +10,10 @@ mod floats;
 mod format_page;
 mod ops;
 
-pub use floats::{Combine, CopyOp, FloatConvOp, FloatOp, FloatPoolKind, FloatPoolOp, Function};
+pub use floats::{
+    Combine, CopyOp, FloatConvOp, FloatOp, FloatPoolKind, FloatPoolOp, Function, ProductOp, ResizeOp, RowFunction,
+    RowsOp,
+};
 pub use ops::{
     Act, AddOp, ConcatOp, ConvOp, CpuOp, MultiplyOp, PReluOp, PadOp, PermuteOp, PoolKind, PoolOp, SoftmaxOp, UpSampleOp,
 };
@@ -280,6 +283,13 @@ impl core::error::Error for ParseError {}
 /// CRC-32 (ISO-HDLC, as in zip and Ethernet) of the bytes.
 pub fn crc32(bytes: &[u8]) -> u32 {
     CRC.checksum(bytes)
+}
+
+/// [`crc32`] of the bytes one after the other.
+pub fn crc32_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
+    let mut digest = CRC.digest();
+    parts.into_iter().for_each(|bytes| digest.update(bytes));
+    digest.finalize()
 }
 
 pub(crate) static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);

@@ -39,6 +39,16 @@ impl Memory<'_> {
         bytes.get_mut(offset..offset.checked_add(len)?)
     }
 
+    /// All of a region; `None` for the constants.
+    pub(crate) fn region_mut(&mut self, region: Region) -> Option<&mut [u8]> {
+        match region {
+            Region::Constants => None,
+            Region::Workspace => Some(self.workspace),
+            Region::Inputs => Some(self.inputs),
+            Region::Outputs => Some(self.outputs),
+        }
+    }
+
     /// The bytes of a tensor.
     pub fn tensor(&self, t: &TensorDesc<'_>) -> Option<&[u8]> {
         self.read(t.place.region, t.place.offset as usize, t.bytes() as usize)
@@ -99,6 +109,13 @@ impl<'a> Rest<'a> {
 pub trait Dpu {
     /// What can go wrong.
     type Error;
+    /// The bytes of `deployable` are new in memory, and stay as they are until the next call.
+    ///
+    /// Whoever changes them, or runs several deployables in turn, says so by calling this; a device that keeps nothing
+    /// about them needs nothing done, and without any call every device is right.
+    fn load(&mut self, deployable: &Deployable<'_>) {
+        let _ = deployable;
+    }
     /// Runs `code` up to its END instruction. On success every tensor of `job.outputs` is in `memory`.
     fn run(&mut self, job: &DpuJob<'_>, code: &[u8], memory: &mut Memory<'_>) -> Result<(), Self::Error>;
 }

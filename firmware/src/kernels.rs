@@ -11,16 +11,21 @@ mod depthwise;
 mod dsp;
 mod elementwise;
 mod finish;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pool;
 mod portable;
 mod unit;
 
+pub use shiftwise_core::cpu::scratch_bytes;
 use shiftwise_core::cpu::{Kernels, Operand, Spec};
-use shiftwise_core::model::{Act, AddOp, ConvOp, CpuOp, Deployable, PoolOp, Step};
+use shiftwise_core::model::{Act, AddOp, ConvOp, PoolOp};
 
 #[cfg(dsp)]
 type Own = dsp::Dsp;
-#[cfg(not(dsp))]
+#[cfg(target_arch = "aarch64")]
+type Own = neon::Neon;
+#[cfg(not(any(dsp, target_arch = "aarch64")))]
 type Own = portable::Portable;
 
 /// The kernels of the processor that this is compiled for.
@@ -30,21 +35,11 @@ pub struct Fast<'m> {
 }
 
 impl<'m> Fast<'m> {
-    /// Kernels that gather columns in `scratch`, best aligned to 4 bytes. [`scratch_bytes`] says how many of them pay; a
-    /// convolution that has too few is computed the slow way.
+    /// Kernels that gather columns in `scratch`, best aligned to 4 bytes. [`scratch_bytes`] says how many
+    /// of them pay; a convolution that has too few is computed the slow way.
     pub const fn new(scratch: &'m mut [u8]) -> Self {
         Self { scratch }
     }
-}
-
-/// Bytes of scratch memory with which every layer of the deployable runs as fast as it can.
-pub fn scratch_bytes(deployable: &Deployable<'_>) -> usize {
-    let of = |step: Step<'_>| match step {
-        Step::Cpu(CpuOp::Conv(op)) => conv::scratch_bytes::<Own>(&op),
-        Step::Cpu(CpuOp::Depthwise(op)) => depthwise::scratch_bytes::<Own>(&op),
-        _ => 0,
-    };
-    deployable.steps().map(of).max().unwrap_or(0)
 }
 
 impl Kernels for Fast<'_> {

@@ -4,6 +4,7 @@
 //! - [`memory`]: how many bytes that takes, at compile time
 //! - [`self_test`]: the deployable's own samples, a layer at a time
 //! - [`monitor`]: what tensors hold over many runs, and whether that has drifted
+//! - [`mmio::MmioDpu`]: a DPU behind registers
 //! - [`error::Error`]: why nothing was run, with stable numbers
 //! - [`session::Session`] (feature `link`): takes deployables and inputs from a host and reports every tensor
 //!
@@ -17,6 +18,7 @@
 pub mod error;
 pub mod kernels;
 pub mod memory;
+pub mod mmio;
 pub mod network;
 #[cfg(feature = "link")]
 pub mod port;

@@ -7,12 +7,18 @@ mod board;
 /// Serves hosts until one says that it is done. The board's start-up code ends here.
 #[cfg(target_os = "none")]
 fn serve() -> ! {
+    use shiftwise_core::monitor::Sketch;
     use shiftwise_core::run::NoDpu;
-    use shiftwise_firmware::session::Session;
+    use shiftwise_firmware::session::{Session, Space};
+
+    /// Tensors of a network that are watched, from its inputs on.
+    const WATCHED: usize = 64;
 
     let Some(parts) = board::take() else { board::exit(false) };
     defmt::info!("shiftwise firmware {=str} on {=str}", env!("CARGO_PKG_VERSION"), board::NAME);
-    let mut session = Session::new(parts.link, NoDpu, parts.board, parts.memory);
+    let mut sketches = [Sketch::new(); WATCHED];
+    let memory = Space { sketches: &mut sketches, ..parts.memory };
+    let mut session = Session::new(parts.link, NoDpu, parts.board, memory);
     // The link's error type has no values and its stream no end: this returns when the host says so.
     let Ok(()) = session.serve();
     let (used, of) = board::stack_used();

@@ -1,7 +1,7 @@
 //! The board's end of the link: requests in, responses out.
 
 use embedded_io::{Read, Write};
-use shiftwise_core::link::{Deframer, FRAME, FrameError, Request, Response, decode, encode};
+use shiftwise_core::link::{Deframer, FRAME, FrameError, Request, Response, decode, encode_answer};
 
 /// A request with its sequence number, or what is wrong with its frame.
 pub type Received<'a> = Result<(u8, Request<'a>), FrameError>;
@@ -47,12 +47,12 @@ impl<W: Write> Outbox<W> {
         Self { writer, frame: [0; FRAME] }
     }
 
-    /// Sends one response to the request with number `sequence`.
+    /// Sends the response with number `part` among those to request `sequence`.
     ///
     /// A response too long for a frame (only a name of more than 100 bytes could do that) is not sent; the host then
     /// runs into its time limit.
-    pub fn send(&mut self, sequence: u8, response: &Response<'_>) -> Result<(), W::Error> {
-        if let Ok(frame) = encode(sequence, response, &mut self.frame) {
+    pub fn send(&mut self, (sequence, part): (u8, u32), response: &Response<'_>) -> Result<(), W::Error> {
+        if let Ok(frame) = encode_answer((sequence, part), response, &mut self.frame) {
             self.writer.write_all(frame)?;
             self.writer.flush()?;
         }

@@ -4,16 +4,18 @@ use core::fmt::Write as _;
 
 use embedded_io::{Read, Write};
 use heapless::String;
-use shiftwise_core::exec::{MAX_LANES, Machine};
-use shiftwise_core::link::{CHUNK, Fault, Report, Request, Response, VERSION};
-use shiftwise_core::model::{Deployable, ParseError, Role, Step, TensorDesc, TensorId, crc32};
-use shiftwise_core::run::{Dpu, Memory, Observer, RunError, run_with};
+use shiftwise_core::exec::{ExecError, MAX_LANES, Machine};
+use shiftwise_core::link::{CHUNK, Fault, FrameError, Report, Request, Response, VERSION, Wrong};
+use shiftwise_core::model::{Deployable, DpuJob, ParseError, Role, Step, TensorDesc, TensorId, crc32, crc32_of};
+use shiftwise_core::monitor::{Monitor, Sketch};
+use shiftwise_core::run::{Dpu, Memory, Observer, RunError};
 use shiftwise_core::target::Target;
 
-use crate::error::Error;
-use crate::kernels::Fast;
+use crate::error::{Error, Mismatch};
 use crate::memory::{Loaded, load};
+use crate::network::Network;
 use crate::port::{Inbox, Outbox};
+use crate::self_test::{Progress, SelfTest};
 
 /// Most bytes of a device's own words about a failure.
 const TEXT: usize = 96;
@@ -59,6 +61,8 @@ pub struct Space<'m> {
     pub arena: &'m mut [u8],
     /// On-chip banks of a DPU in software; empty on a board that shall not offer one.
     pub banks: &'m mut [u8],
+    /// What the first tensors of a network have held, see [`Monitor`]; empty on a board that shall not watch them.
+    pub sketches: &'m mut [Sketch],
 }
 
 /// Everything that serves one host. `R` and `W` are the two halves of the link.
@@ -72,12 +76,45 @@ pub struct Session<'m, R, W, D, B> {
     store: &'m mut [u8],
     arena: &'m mut [u8],
     banks: &'m mut [u8],
+    sketches: &'m mut [Sketch],
 }
 
 /// The DPU of one deployable.
 enum Device<'s, 't, D> {
     Own(&'s mut D),
     Soft(&'s mut Machine<'t>),
+}
+
+enum DeviceError<E> {
+    Own(E),
+    Soft(ExecError),
+}
+
+impl<E: core::fmt::Display> core::fmt::Display for DeviceError<E> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Own(error) => error.fmt(f),
+            Self::Soft(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<D: Dpu> Dpu for Device<'_, '_, D> {
+    type Error = DeviceError<D::Error>;
+
+    fn load(&mut self, deployable: &Deployable<'_>) {
+        match self {
+            Self::Own(dpu) => dpu.load(deployable),
+            Self::Soft(machine) => machine.load(deployable),
+        }
+    }
+
+    fn run(&mut self, job: &DpuJob<'_>, code: &[u8], memory: &mut Memory<'_>) -> Result<(), Self::Error> {
+        match self {
+            Self::Own(dpu) => dpu.run(job, code, memory).map_err(DeviceError::Own),
+            Self::Soft(machine) => machine.run(job, code, memory).map_err(DeviceError::Soft),
+        }
+    }
 }
 
 /// Responses and the board that sends them.
@@ -94,16 +131,30 @@ impl<W: Write, B: Board> Answers<W, B> {
         self.board.event(Event::Host);
         let (store, arena, hz) = (self.store, self.arena, self.board.hz());
         let hello = Response::Hello { version: VERSION, board: self.board.name(), store, arena, hz };
-        self.outbox.send(sequence, &hello)
+        self.outbox.send((sequence, 0), &hello)
+    }
+
+    /// The only answer to a request.
+    fn answer(&mut self, sequence: u8, response: &Response<'_>) -> Result<(), W::Error> {
+        self.outbox.send((sequence, 0), response)
     }
 
     fn ready(&mut self, sequence: u8) -> Result<(), W::Error> {
-        self.outbox.send(sequence, &Response::Ready)
+        self.answer(sequence, &Response::Ready)
     }
 
     fn refuse(&mut self, sequence: u8, fault: Fault, text: &str) -> Result<(), W::Error> {
         self.board.event(Event::Refused(fault));
-        self.outbox.send(sequence, &Response::Fault { fault, text })
+        self.answer(sequence, &Response::Fault { fault, text })
+    }
+
+    /// Answers a frame that is no request.
+    fn complain(&mut self, error: FrameError) -> Result<(), W::Error> {
+        let fault = match error {
+            FrameError::Message => Fault::Unknown { version: VERSION },
+            FrameError::Long | FrameError::Cut | FrameError::Crc => Fault::Frame,
+        };
+        self.refuse(0, fault, "")
     }
 
     /// [`Response::Ready`], or the fault if there was nothing to be ready with.
@@ -124,16 +175,16 @@ enum Next {
 impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>, B: Board> Session<'m, R, W, D, B> {
     /// The link is its reading and its writing half.
     pub fn new((reader, writer): (R, W), dpu: D, board: B, memory: Space<'m>) -> Self {
-        let Space { store, arena, banks } = memory;
+        let Space { store, arena, banks, sketches } = memory;
         let bytes = |slice: &[u8]| u32::try_from(slice.len()).unwrap_or(u32::MAX);
         let out = Answers { outbox: Outbox::new(writer), board, store: bytes(store), arena: bytes(arena) };
-        Self { inbox: Inbox::new(reader), out, dpu, soft: None, store, arena, banks }
+        Self { inbox: Inbox::new(reader), out, dpu, soft: None, store, arena, banks, sketches }
     }
 
     /// Serves until the host says [`Request::Exit`] or the stream ends. Errors: the link's own.
     pub fn serve(&mut self) -> Result<(), R::Error> {
         loop {
-            let Some((sequence, bytes)) = self.load()? else {
+            let Some((sequence, bytes, crc)) = self.load()? else {
                 return Ok(());
             };
             let file = self.store.get(..bytes as usize).unwrap_or(&[]);
@@ -149,11 +200,15 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
             self.out.board.event(Event::Loaded(bytes));
             let wanted = soft.filter(|target| target.fingerprint == deployable.fingerprint());
             let mut machine = wanted.and_then(|target| Machine::new(target, self.banks));
-            let device = match machine.as_mut() {
+            let mut dpu = match machine.as_mut() {
                 Some(machine) => Device::Soft(machine),
                 None => Device::Own(&mut self.dpu),
             };
-            let mut ready = Ready { deployable, memory, scratch, out: &mut self.out, device };
+            dpu.load(&deployable);
+            let mut monitor = Monitor::new(self.sketches);
+            monitor.reset();
+            let network = Network { deployable, memory, scratch, dpu };
+            let mut ready = Ready { file: (bytes, crc), network, monitor, out: &mut self.out };
             match ready.serve(&mut self.inbox, sequence)? {
                 Next::Load => self.soft = None,
                 Next::Stop => return Ok(()),
@@ -161,14 +216,14 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
         }
     }
 
-    /// Fills the store up to a commit, whose sequence number and length it returns. `None` when the host is gone.
-    fn load(&mut self) -> Result<Option<(u8, u32)>, R::Error> {
+    /// Fills the store up to a commit, whose sequence number, length and checksum it returns. `None` when the host is gone.
+    fn load(&mut self) -> Result<Option<(u8, u32, u32)>, R::Error> {
         let out = &mut self.out;
         while let Some(request) = self.inbox.receive()? {
             let (sequence, request) = match request {
                 Ok(request) => request,
-                Err(_) => {
-                    out.refuse(0, Fault::Frame, "")?;
+                Err(error) => {
+                    out.complain(error)?;
                     continue;
                 }
             };
@@ -187,12 +242,15 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
                     match file.map(|file| file.last_chunk().map(|last| u32::from_le_bytes(*last))) {
                         None => out.refuse(sequence, Fault::Range, "")?,
                         Some(own) if own != Some(crc) => out.refuse(sequence, Fault::Crc, "")?,
-                        Some(_) => return Ok(Some((sequence, bytes))),
+                        Some(_) => return Ok(Some((sequence, bytes, crc))),
                     }
                 }
-                Request::Input { .. } | Request::Run { .. } | Request::Read { .. } => {
-                    out.refuse(sequence, Fault::NotLoaded, "")?;
-                }
+                Request::Input { .. }
+                | Request::Run { .. }
+                | Request::Read { .. }
+                | Request::SelfTest
+                | Request::Drift
+                | Request::Forget => out.refuse(sequence, Fault::NotLoaded, "")?,
                 Request::Reset => {
                     self.soft = None;
                     out.ready(sequence)?;
@@ -240,12 +298,11 @@ fn refusal(error: Error) -> Fault {
 
 /// A deployable in service.
 struct Ready<'a, 's, 't, W, D, B> {
-    deployable: Deployable<'a>,
-    memory: Memory<'a>,
-    /// What the arena has left, for the kernels.
-    scratch: &'a mut [u8],
+    /// Length and checksum, as the commit gave them.
+    file: (u32, u32),
+    network: Network<'a, Device<'s, 't, D>>,
+    monitor: Monitor<'s>,
     out: &'s mut Answers<W, B>,
-    device: Device<'s, 't, D>,
 }
 
 impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W, D, B> {
@@ -254,8 +311,8 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W,
         while let Some(request) = inbox.receive()? {
             let (sequence, request) = match request {
                 Ok(request) => request,
-                Err(_) => {
-                    self.out.refuse(0, Fault::Frame, "")?;
+                Err(error) => {
+                    self.out.complain(error)?;
                     continue;
                 }
             };
@@ -263,13 +320,20 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W,
                 Request::Hello => self.out.hello(sequence)?,
                 Request::Load { .. } | Request::Device { .. } => self.out.refuse(sequence, Fault::Loaded, "")?,
                 // The answer to the commit that brought us here may have been lost.
-                Request::Commit { .. } => self.facts(sequence)?,
+                Request::Commit { bytes, crc } if (bytes, crc) == self.file => self.facts(sequence)?,
+                Request::Commit { .. } => self.out.refuse(sequence, Fault::Loaded, "")?,
                 Request::Input { index, offset, bytes } => {
                     let result = self.input(index, offset, bytes);
                     self.out.settle(sequence, result)?;
                 }
-                Request::Run { report } => self.run(sequence, report)?,
+                Request::Run { report, inputs } => self.run(sequence, report, inputs)?,
                 Request::Read { tensor, offset, bytes } => self.read(sequence, tensor, offset, bytes)?,
+                Request::SelfTest => self.self_test(sequence)?,
+                Request::Drift => self.drift(sequence)?,
+                Request::Forget => {
+                    self.monitor.reset();
+                    self.out.ready(sequence)?;
+                }
                 Request::Reset => {
                     self.out.ready(sequence)?;
                     return Ok(Next::Load);
@@ -284,50 +348,83 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W,
     }
 
     fn facts(&mut self, sequence: u8) -> Result<(), W::Error> {
-        let model = &self.deployable;
+        let model = &self.network.deployable;
         // A name is for people: one that would burst the frame shows its beginning.
         let name = model.facts().name;
         let name = (0..=name.len().min(64)).rev().find_map(|n| name.get(..n)).unwrap_or("");
         let (steps, tensors) = (model.step_count(), model.tensor_count());
-        self.out.outbox.send(sequence, &Response::Facts { name, steps, tensors })
+        self.out.answer(sequence, &Response::Facts { name, steps, tensors })
     }
 
     fn input(&mut self, index: u8, offset: u32, bytes: &[u8]) -> Option<()> {
-        let (_, tensor) = self.deployable.inputs().nth(index.into())?;
-        place(self.memory.tensor_mut(&tensor)?, offset, bytes)
+        place(self.network.input(index.into()).ok()?.bytes(), offset, bytes)
+    }
+
+    /// CRC-32 of all inputs as they are in memory.
+    fn inputs(&self) -> u32 {
+        let Network { deployable, memory, .. } = &self.network;
+        crc32_of(deployable.inputs().map(|(_, tensor)| memory.tensor(&tensor).unwrap_or(&[])))
     }
 
     fn read(&mut self, sequence: u8, tensor: TensorId, offset: u32, bytes: u32) -> Result<(), W::Error> {
-        let found = self.deployable.tensor(tensor).and_then(|t| {
+        let found = self.network.deployable.tensor(tensor).and_then(|t| {
             let end = offset.checked_add(bytes).filter(|_| bytes as usize <= CHUNK)?;
-            self.memory.tensor(&t)?.get(offset as usize..end as usize)
+            self.network.memory.tensor(&t)?.get(offset as usize..end as usize)
         });
         match found {
-            Some(bytes) => self.out.outbox.send(sequence, &Response::Bytes { tensor, offset, bytes }),
+            Some(bytes) => self.out.answer(sequence, &Response::Bytes { tensor, offset, bytes }),
             None => self.out.refuse(sequence, Fault::Range, ""),
         }
     }
 
-    fn run(&mut self, sequence: u8, report: Report) -> Result<(), W::Error> {
-        let mut reporter = Reporter { out: self.out, sequence, report, sent: 0, open: None, broken: Ok(()) };
-        let (model, memory) = (&self.deployable, &mut self.memory);
-        let mut kernels = Fast::new(self.scratch);
-        let mut text = String::new();
-        let result = match &mut self.device {
-            Device::Own(dpu) => {
-                run_with(model, *dpu, &mut kernels, memory, &mut reporter).map_err(|e| fault_of(e, &mut text))
-            }
-            Device::Soft(machine) => {
-                run_with(model, *machine, &mut kernels, memory, &mut reporter).map_err(|e| fault_of(e, &mut text))
-            }
-        };
-        reporter.close();
-        let Reporter { sent: messages, broken, .. } = reporter;
-        broken?;
-        match result {
-            Ok(()) => self.out.outbox.send(sequence, &Response::Done { messages }),
-            Err(fault) => self.out.refuse(sequence, fault, &text),
+    fn run(&mut self, sequence: u8, report: Report, inputs: u32) -> Result<(), W::Error> {
+        if self.inputs() != inputs {
+            return self.out.refuse(sequence, Fault::Inputs, "");
         }
+        let reporter = Reporter { out: self.out, sequence, report, sent: 0, open: None, broken: Ok(()) };
+        let mut observer = (reporter, &mut self.monitor);
+        let result = self.network.run(&mut observer);
+        let mut text = String::new();
+        let last = match result {
+            Ok(()) => Response::Done,
+            Err(error) => Response::Fault { fault: fault_of(error, &mut text), text: &text },
+        };
+        observer.0.finish(&last)
+    }
+
+    fn self_test(&mut self, sequence: u8) -> Result<(), W::Error> {
+        let samples = self.network.deployable.facts().self_test_samples;
+        let reporter = Reporter { out: self.out, sequence, report: Report::None, sent: 0, open: None, broken: Ok(()) };
+        let mut observer = (reporter, &mut self.monitor);
+        let mut test = SelfTest::new();
+        let last = loop {
+            let fault = match test.step(&mut self.network, &mut observer) {
+                // A host that is gone shall not keep the board busy.
+                Ok(Progress::Running) if observer.0.broken.is_ok() => continue,
+                Ok(_) => break Response::Tested { samples, wrong: None },
+                Err(Error::SelfTest(Mismatch { sample, output, byte, wanted, found })) => {
+                    break Response::Tested { samples, wrong: Some(Wrong { sample, output, byte, wanted, found }) };
+                }
+                Err(Error::NoSelfTest) => Fault::NoSelfTest,
+                Err(Error::Dpu { step }) => Fault::Dpu(step),
+                Err(Error::Layout { step }) => Fault::Layout(step),
+                Err(_) => Fault::Range,
+            };
+            break Response::Fault { fault, text: "" };
+        };
+        observer.0.finish(&last)
+    }
+
+    fn drift(&mut self, sequence: u8) -> Result<(), W::Error> {
+        let mut part = 0u32;
+        for (id, tensor) in (0..).map(TensorId).zip(self.monitor.sketches()) {
+            if tensor.runs > 0 {
+                let sketch = Response::Sketch { tensor: id, sketch: *tensor };
+                self.out.outbox.send((sequence, part), &sketch)?;
+                part = part.wrapping_add(1);
+            }
+        }
+        self.out.outbox.send((sequence, part), &Response::Done)
     }
 }
 
@@ -349,6 +446,7 @@ struct Reporter<'s, W: Write, B> {
     out: &'s mut Answers<W, B>,
     sequence: u8,
     report: Report,
+    /// Messages so far.
     sent: u32,
     /// The step that is running and the ticks at its start.
     open: Option<(u16, u64)>,
@@ -358,9 +456,19 @@ struct Reporter<'s, W: Write, B> {
 impl<W: Write, B: Board> Reporter<'_, W, B> {
     fn send(&mut self, response: &Response<'_>) {
         if self.broken.is_ok() {
+            self.broken = self.out.outbox.send((self.sequence, self.sent), response);
             self.sent = self.sent.wrapping_add(1);
-            self.broken = self.out.outbox.send(self.sequence, response);
         }
+    }
+
+    /// The last message.
+    fn finish(&mut self, last: &Response<'_>) -> Result<(), W::Error> {
+        self.close();
+        if let Response::Fault { fault, .. } = last {
+            self.out.board.event(Event::Refused(*fault));
+        }
+        self.send(last);
+        core::mem::replace(&mut self.broken, Ok(()))
     }
 
     /// Ends the running step's time before anything is sent.
@@ -384,7 +492,8 @@ impl<W: Write, B: Board> Observer for Reporter<'_, W, B> {
         match self.report {
             Report::Crc => self.send(&Response::Crc { tensor: id, crc: crc32(bytes) }),
             Report::Outputs if !matches!(tensor.role, Role::Output(_)) => {}
-            Report::Outputs | Report::Bytes => {
+            Report::Tensor(wanted) if wanted != id => {}
+            Report::Outputs | Report::Bytes | Report::Tensor(_) => {
                 for (offset, bytes) in (0u32..).step_by(CHUNK).zip(bytes.chunks(CHUNK)) {
                     self.send(&Response::Bytes { tensor: id, offset, bytes });
                 }

@@ -17,6 +17,7 @@ mod data;
 mod dump;
 mod estimate;
 mod evaluate;
+mod footprint;
 mod machine_code;
 mod proof;
 mod quantize;

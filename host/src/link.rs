@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use client::{Client, Info};
 pub use machine::{Board, boot_to_end};
-pub use shiftwise_core::link::{Fault, Report};
+pub use shiftwise_core::link::{Fault, Report, Wrong};
 use shiftwise_core::model::{ParseError, TensorId};
 
 /// A board that a user named.
@@ -21,8 +21,28 @@ use shiftwise_core::model::{ParseError, TensorId};
 pub enum BoardSpec {
     /// `qemu:NAME`: an emulated board; QEMU is started and ended with the session.
     Qemu(&'static image::BoardImage),
-    /// `serial:PATH`: a board that runs the image already, behind a port set to raw bytes (`stty -F PATH raw 115200`).
-    Serial(PathBuf),
+    /// `serial:PATH` or `serial:PATH@BAUD`: a board that runs the image already.
+    Serial(SerialPort),
+}
+
+/// A serial port. A terminal device is set to raw bytes at the rate given; anything else that can be opened is taken as
+/// it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SerialPort {
+    /// Its device file.
+    pub path: PathBuf,
+    /// Bits per second.
+    pub baud: u32,
+}
+
+impl From<&str> for SerialPort {
+    /// `PATH` at 115200 bits per second, or `PATH@BAUD`.
+    fn from(text: &str) -> Self {
+        match text.rsplit_once('@').and_then(|(path, baud)| Some((path, baud.parse().ok()?))) {
+            Some((path, baud)) if baud > 0 => Self { path: path.into(), baud },
+            _ => Self { path: text.into(), baud: 115_200 },
+        }
+    }
 }
 
 impl std::str::FromStr for BoardSpec {
@@ -31,7 +51,7 @@ impl std::str::FromStr for BoardSpec {
     fn from_str(text: &str) -> Result<Self, LinkError> {
         match text.split_once(':') {
             Some(("qemu", name)) => image::board(name).map(Self::Qemu).map_err(LinkError::from),
-            Some(("serial", path)) if !path.is_empty() => Ok(Self::Serial(path.into())),
+            Some(("serial", port)) if !port.is_empty() => Ok(Self::Serial(port.into())),
             _ => Err(LinkError::UnknownBoard(text.into())),
         }
     }
@@ -82,6 +102,29 @@ pub enum Reported {
     Crc(u32),
 }
 
+/// The first tensor in which a board differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Which.
+    pub tensor: TensorId,
+    /// Its first byte that differs; `None` if the bytes are right the second time: the board does not always compute
+    /// the same.
+    pub first: Option<usize>,
+    /// How many bytes differ.
+    pub count: usize,
+    /// Its bytes on the board.
+    pub found: Vec<u8>,
+}
+
+/// What came of a deployable's own samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelfTested {
+    /// How many there are.
+    pub samples: u16,
+    /// The first wrong byte, if there is one.
+    pub wrong: Option<Wrong>,
+}
+
 /// All results of a session with a board.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -91,6 +134,16 @@ pub struct Session {
     pub samples: Vec<SampleResult>,
     /// The firmware's log, one line per entry; empty for a board that logs elsewhere.
     pub log: Vec<String>,
+}
+
+impl Session {
+    /// The most bytes of stack that were in use on the board, and the bytes set aside for it; `None` if its log does not
+    /// tell.
+    pub fn stack(&self) -> Option<(u64, u64)> {
+        let line = self.log.iter().find_map(|line| line.split_once("stack: "))?.1;
+        let mut numbers = line.split(' ').filter_map(|word| word.parse().ok());
+        Some((numbers.next()?, numbers.next()?))
+    }
 }
 
 /// Why a board could not be used.

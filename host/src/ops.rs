@@ -16,20 +16,25 @@ pub mod formula;
 pub mod linear;
 pub mod merge;
 pub mod norm;
+pub mod one_d;
 pub mod pool;
 pub mod reshape;
 pub mod tfop;
 pub mod transposed;
 
-pub use act::{Activate, ActivationFn, LeakyRelu, PRelu, Relu, Softmax};
+pub use act::{Activate, ActivationFn, Elu, LeakyRelu, PRelu, Relu, Softmax};
 pub use custom::{Custom, CustomLayer, CustomLayers};
 pub use dpu::{DpuLayerNorm, DpuSoftmax, HardSigmoid};
 pub use linear::{Conv2D, Dense, DepthwiseConv2D, Padding, Weighted};
-pub use merge::{Add, Concatenate, Merge, Multiply};
-pub use norm::{BatchNormalization, LayerNormalization, Normalization, Rescaling};
+pub use merge::{Add, Concatenate, Dot, Merge, Multiply};
+pub use norm::{
+    BatchNormalization, GroupNormalization, LayerNormalization, Normalization, Rescaling, UnitNormalization,
+};
+pub use one_d::OneD;
 pub use pool::{AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D};
 pub use reshape::{
-    Cropping2D, Dropout, Flatten, Input, Interpolation, Permute, Quantize, Reshape, UpSampling2D, ZeroPadding2D,
+    Cropping2D, Dropout, Flatten, Input, Interpolation, Permute, Quantize, RepeatVector, Reshape, Resizing,
+    UpSampling2D, ZeroPadding2D,
 };
 pub use tfop::{Operand, TfOp};
 pub use transposed::{Conv2DTranspose, SeparableConv2D};
@@ -193,10 +198,13 @@ layers! {
     Dense(Dense) = "Dense";
     BatchNormalization(BatchNormalization) = "BatchNormalization";
     LayerNormalization(LayerNormalization) = "LayerNormalization";
+    GroupNormalization(GroupNormalization) = "GroupNormalization";
+    UnitNormalization(UnitNormalization) = "UnitNormalization";
     DpuLayerNorm(DpuLayerNorm) = "VitisLayernorm";
     Normalization(Normalization) = "Normalization";
     Rescaling(Rescaling) = "Rescaling";
     Relu(Relu) = "ReLU";
+    Elu(Elu) = "ELU";
     LeakyRelu(LeakyRelu) = "LeakyReLU";
     PRelu(PRelu) = "PReLU";
     HardSigmoid(HardSigmoid) = "VitisSigmoid";
@@ -206,6 +214,7 @@ layers! {
     Add(Add) = "Add";
     Multiply(Multiply) = "Multiply";
     Merge(Merge) = "Subtract" | "Maximum" | "Minimum" | "Average";
+    Dot(Dot) = "Dot";
     Concatenate(Concatenate) = "Concatenate";
     MaxPooling2D(MaxPooling2D) = "MaxPooling2D";
     AveragePooling2D(AveragePooling2D) = "AveragePooling2D" | "VitisAveragePooling2D";
@@ -216,8 +225,12 @@ layers! {
     ZeroPadding2D(ZeroPadding2D) = "ZeroPadding2D";
     Cropping2D(Cropping2D) = "Cropping2D";
     UpSampling2D(UpSampling2D) = "UpSampling2D";
+    Resizing(Resizing) = "Resizing";
+    RepeatVector(RepeatVector) = "RepeatVector";
+    OneD(OneD) = "Conv1D" | "DepthwiseConv1D" | "Conv1DTranspose" | "MaxPooling1D" | "AveragePooling1D"
+        | "GlobalAveragePooling1D" | "GlobalMaxPooling1D" | "UpSampling1D" | "ZeroPadding1D" | "Cropping1D";
     Permute(Permute) = "Permute";
-    Dropout(Dropout) = "Dropout" | "SpatialDropout2D" | "AlphaDropout" | "GaussianDropout" | "GaussianNoise"
+    Dropout(Dropout) = "Dropout" | "SpatialDropout2D" | "SpatialDropout1D" | "AlphaDropout" | "GaussianDropout" | "GaussianNoise"
         | "ActivityRegularization" | "RandomFlip" | "RandomRotation" | "RandomTranslation" | "RandomZoom"
         | "RandomContrast" | "RandomBrightness";
     TfOp(TfOp) = "TFOpLambda" | "SlicingOpLambda";

@@ -19,6 +19,7 @@
 mod code;
 pub mod explain;
 pub mod order;
+mod products;
 pub mod report;
 mod schedule;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use shiftwise_core::target::Target;
 
 pub use explain::{Explanation, explain, explain_code};
 pub use order::{Race, check_order};
+pub use products::HostProducts;
 pub use report::{Bound, CycleReport};
 pub use timing::Costs;
 
@@ -230,8 +232,8 @@ impl SimDpu {
     fn job(&mut self, job: &DpuJob<'_>, code: &[u8], memory: Option<&mut Memory<'_>>) -> Result<(), SimError> {
         let mut events = Vec::new();
         // `new` has checked the size; a `None` cannot happen, and an empty job would be no result.
-        if let Some(mut machine) = Machine::new(&self.target, &mut self.banks) {
-            events = schedule::run(&mut machine, &self.costs, code, memory)?;
+        if let Some(machine) = Machine::new(&self.target, &mut self.banks) {
+            events = schedule::run(&mut machine.with(HostProducts::detect()), &self.costs, code, memory)?;
         }
         let cycles = events.iter().map(|e| e.end).max().unwrap_or(0);
         self.jobs.push(JobRun { name: job.name.into(), offset: job.offset, cycles, events });

@@ -3,11 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use shiftwise_core::exec::{ExecError, Fault, Machine, Work};
+use shiftwise_core::exec::{ExecError, Fault, Machine, Products, Work};
 use shiftwise_core::isa::codec::program;
 use shiftwise_core::isa::{Engine, Inst, Kind, Line};
 use shiftwise_core::model::Region;
 use shiftwise_core::run::Memory;
+use shiftwise_core::target::IsaVersion;
 
 use crate::timing::{Ddr, Ports};
 use crate::{Costs, Event, SimError, Waiting};
@@ -21,11 +22,10 @@ pub(crate) struct Entry {
 }
 
 /// Decodes a job up to END.
-pub(crate) fn fetch(machine: &Machine<'_>, code: &[u8]) -> Result<Vec<Entry>, SimError> {
+pub(crate) fn fetch(isa: IsaVersion, code: &[u8]) -> Result<Vec<Entry>, SimError> {
     let error = |index: usize, offset: usize, fault| {
         SimError::Exec(ExecError { index: index as u32, offset: offset as u32, inst: "", fault })
     };
-    let isa = machine.target().isa;
     let mut entries: Vec<Entry> = Vec::new();
     for (index, (offset, line)) in program(isa, code).enumerate() {
         let line = line.map_err(|e| error(index, offset, Fault::Decode(e)))?;
@@ -183,14 +183,14 @@ impl<'e> Core<'e> {
 }
 
 /// Runs one job; the events come in program order. Without memory only time passes: no values are moved or computed.
-pub(crate) fn run(
-    machine: &mut Machine<'_>,
+pub(crate) fn run<P: Products>(
+    machine: &mut Machine<'_, P>,
     costs: &Costs,
     code: &[u8],
     mut memory: Option<&mut Memory<'_>>,
 ) -> Result<Vec<Event>, SimError> {
     machine.reset();
-    let entries = fetch(machine, code)?;
+    let entries = fetch(machine.target().isa, code)?;
     let mut core = Core::new(&entries, 0);
     let mut ddr = Ddr::default();
     let mut events: Vec<Option<Event>> = vec![None; entries.len()];
@@ -222,7 +222,7 @@ pub(crate) struct Decoded {
 
 impl Decoded {
     pub(crate) fn new(machine: &mut Machine<'_>, code: &[u8]) -> Result<Self, SimError> {
-        let entries = fetch(machine, code)?;
+        let entries = fetch(machine.target().isa, code)?;
         let work = work(machine, &entries)?;
         Ok(Self { entries, work })
     }

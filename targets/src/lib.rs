@@ -8,7 +8,7 @@ pub mod timing;
 
 use std::path::Path;
 
-pub use parse::{Board, Description, Emulator, Firmware, MemoryRange, Range};
+pub use parse::{Board, Description, Emulator, Firmware, Measured, MemoryRange, Range};
 use shiftwise_core::target::Target;
 pub use timing::Timing;
 

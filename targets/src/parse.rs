@@ -97,6 +97,21 @@ pub struct Firmware {
     pub arena: Range,
     /// On-chip banks of a DPU in software.
     pub banks: Range,
+    /// The image as it was measured; none if that was never done.
+    #[serde(default)]
+    pub image: Option<Measured>,
+}
+
+/// Sizes of a board's image, measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Bytes of code and constants, in `FLASH`.
+    pub code: u64,
+    /// Bytes of data, in `RAM`.
+    pub data: u64,
+    /// The most bytes of stack that were in use, in `RAM`.
+    pub stack: u64,
 }
 
 /// An emulator's command line.

@@ -17,6 +17,7 @@ mod own;
 mod props;
 mod qemu;
 mod quantized;
+mod resident;
 mod tidy;
 mod xmodel;
 mod zoo;

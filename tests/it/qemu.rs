@@ -3,12 +3,12 @@
 //! Runs when `SHIFTWISE_QEMU=1`; needs QEMU and a compiler for the boards.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shiftwise::compile::{self, CpuOptions, DpuOptions};
 use shiftwise::eval::integer::{Engine, Value};
-use shiftwise::link::image::{Image, board, boards, build};
-use shiftwise::link::{Board, BoardSpec, Limits, LinkError, Report, Reported, run_on_board};
+use shiftwise::link::image::{Image, board, boards, build, build_check};
+use shiftwise::link::{Board, BoardSpec, Limits, LinkError, Report, Reported, boot_to_end, run_on_board};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{Deployable, Region, Role, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
@@ -103,6 +103,17 @@ fn every_tensor_is_equal(name: &str) {
     }
 }
 
+/// Random layers through the board's kernels and those that define them, on the board.
+fn fast_kernels_are_equal(name: &str) {
+    if !wanted() {
+        return;
+    }
+    let board = board(name).unwrap();
+    let image = build_check(board).unwrap();
+    let log = boot_to_end(board, &image.elf, Duration::from_secs(600)).unwrap();
+    assert!(log.iter().any(|line| line.contains("layers are equal")), "{log:?}");
+}
+
 /// A module per board, so that boards run beside each other.
 macro_rules! boards {
     ($($module:ident = $name:literal),+) => {
@@ -120,6 +131,11 @@ macro_rules! boards {
             #[test]
             fn dpu_code_runs() {
                 super::dpu_code_runs($name);
+            }
+
+            #[test]
+            fn fast_kernels_are_equal() {
+                super::fast_kernels_are_equal($name);
             }
         })+
 
@@ -163,15 +179,13 @@ fn layers_of_every_kind(name: &str, spec: &BoardSpec, image: &Image) {
     println!("log: {:?}", bytes.log);
     assert!(bytes.log.iter().any(|line| line.contains("shiftwise firmware")), "{:?}", bytes.log);
     assert!(bytes.log.iter().any(|line| line.contains("the host is done")), "{:?}", bytes.log);
-    stack_is_deep_enough(&bytes.log);
-}
-
-/// The firmware says how much of its stack has been in use: it must leave a quarter.
-fn stack_is_deep_enough(log: &[String]) {
-    let line = log.iter().find(|line| line.contains("bytes used at most")).unwrap();
-    let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
-    let [used, of] = numbers[..] else { panic!("{line}") };
-    assert!(used > 0 && used * 4 <= of * 3, "{line}");
+    // A quarter of the stack must be left, and what the memory report says of the image must be so.
+    let (used, of) = bytes.stack().unwrap();
+    assert!(used > 0 && used * 4 <= of * 3, "{used} of {of}");
+    let measured = board(name).unwrap().firmware.image.unwrap();
+    let near = |now: u64, then: u64| now * 10 <= then * 11 && then * 10 <= now * 11;
+    let as_measured = near(image.code, measured.code) && used * 10 <= measured.stack * 11;
+    assert!(as_measured, "{} of code, {used} of stack, not {measured:?}: write firmware/MEMORY.md again", image.code);
 }
 
 fn a_deployable_sent_over_the_port_runs(name: &str) {

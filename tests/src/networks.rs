@@ -11,6 +11,8 @@ use shiftwise::tensor::Tensor;
 
 use crate::graphs::Rng;
 
+mod described;
+
 /// A float network under construction.
 #[derive(Debug)]
 struct Builder {
@@ -311,12 +313,18 @@ pub fn random_network_with_floats(seed: u64, blocks: usize) -> Graph {
     network(seed, blocks, Rare::Float)
 }
 
+/// [`random_network_with_floats`] with sequences, functions and products of tensors, which are always float.
+pub fn random_network_of_functions(seed: u64, blocks: usize) -> Graph {
+    network(seed, blocks, Rare::Described)
+}
+
 /// Which of the rarer layers there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rare {
     None,
     Integer,
     Float,
+    Described,
 }
 
 fn network(seed: u64, blocks: usize, rare: Rare) -> Graph {
@@ -327,9 +335,11 @@ fn network(seed: u64, blocks: usize, rare: Rare) -> Graph {
     let mut live = vec![input];
     for _ in 0..blocks {
         let from = if b.rng.one_in(4) { live[b.rng.size(0, live.len() - 1)] } else { live[live.len() - 1] };
-        let float = rare == Rare::Float && b.rng.one_in(4);
+        let float = matches!(rare, Rare::Float | Rare::Described) && b.rng.one_in(4);
+        let described = rare == Rare::Described && b.rng.one_in(3);
         let other = rare != Rare::None && b.rng.one_in(2);
         let mut made = match b.rng.range(0, 11) {
+            _ if described => b.described_block(from),
             _ if float => b.float_block(from),
             _ if other => b.other_block(from, &live),
             0..=5 => b.conv_block(from, 12),

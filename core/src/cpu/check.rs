@@ -1,6 +1,6 @@
 //! What must hold of a layer before it may run.
 
-use super::MAX_OPERANDS;
+use super::{MAX_OPERANDS, Rows};
 use crate::model::{CpuOp, DType, Deployable, PoolKind, TensorDesc, TensorId};
 use crate::shape::Window;
 
@@ -33,9 +33,14 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
         let (from, to) = (model.tensor(a)?, model.tensor(b)?);
         if from.place == to.place && from.bytes() == to.bytes() { Some(()) } else { apart(a, b) }
     };
+    // Away from the input, or over it where the layer's rows allow that.
+    let follows = |a: TensorId, b: TensorId| {
+        let (from, to) = (model.tensor(a)?, model.tensor(b)?);
+        let allowed = || Rows::of(op).is_some_and(|rows| rows.allow(from.place, to.place));
+        (self::apart(&from, &to) || allowed()).then_some(())
+    };
     match op {
         CpuOp::Conv(c) | CpuOp::Depthwise(c) | CpuOp::ConvTranspose(c) => {
-            apart(c.input, c.output)?;
             tensor(c.input, DType::I8, volume(c.in_dims))?;
             tensor(c.output, DType::I8, volume(c.out_dims))?;
             let [_, _, ic] = c.in_dims;
@@ -61,10 +66,10 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
                 constants(bias, 4 * u64::from(oc))?;
             }
             (c.fine <= 24).then_some(())?;
-            shift_ok(c.shift_cut)
+            shift_ok(c.shift_cut)?;
+            follows(c.input, c.output)
         }
         CpuOp::Pool(p) => {
-            apart(p.input, p.output)?;
             tensor(p.input, DType::I8, volume(p.in_dims))?;
             tensor(p.output, DType::I8, volume([p.out_dims[0], p.out_dims[1], p.in_dims[2]]))?;
             fits(&p.window, p.in_dims, p.out_dims)?;
@@ -82,7 +87,8 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             let taps = u64::from(p.window.kernel[0]) * u64::from(p.window.kernel[1]);
             let factor = if let PoolKind::Average(m) = p.kind { u64::from(m) } else { 1 };
             (taps * factor <= 1 << 23).then_some(())?;
-            shift_ok(p.shift)
+            shift_ok(p.shift)?;
+            follows(p.input, p.output)
         }
         CpuOp::Add(a) => {
             let n = a.inputs.iter().len();

@@ -1,13 +1,16 @@
 //! Steps of layers in floats.
 
+use core::cell::Cell;
+
 use super::float::{get_f32, put_f32};
 use super::function::larger;
 use super::walk;
 use crate::model::{
-    Combine, CopyOp, DType, Deployable, FloatConvOp, FloatOp, FloatPoolKind, FloatPoolOp, TensorDesc, TensorId,
+    Combine, CopyOp, DType, Deployable, FloatConvOp, FloatOp, FloatPoolKind, FloatPoolOp, ProductOp, ResizeOp, RowsOp,
+    TensorDesc, TensorId,
 };
 use crate::run::Memory;
-use crate::shape::Window;
+use crate::shape::{Shape, Window};
 
 /// Runs one step; `None` if its tensors overlap where they must not, which a checked step's do not.
 pub(super) fn execute(model: &Deployable<'_>, op: &FloatOp, memory: &mut Memory<'_>) -> Option<()> {
@@ -34,20 +37,25 @@ pub(super) fn execute(model: &Deployable<'_>, op: &FloatOp, memory: &mut Memory<
         FloatOp::Conv(c) => pair(c.input, &mut |x, y| conv(c, constants, x, y)),
         FloatOp::Pool(p) => pair(p.input, &mut |x, y| pool(p, x, y)),
         FloatOp::Copy(c) => pair(c.input, &mut |x, y| copy(c, x, y)),
-        FloatOp::Bilinear { input, in_dims, factor, .. } => {
-            pair(*input, &mut |x, y| bilinear(in_dims.map(usize::from), factor.map(usize::from), x, y))
+        FloatOp::Resize(r) => pair(r.input, &mut |x, y| resize(r, x, y)),
+        FloatOp::Rows(r) => {
+            if model.tensor(r.input)?.place != output.place {
+                pair(r.input, &mut |x, y| y.iter_mut().zip(x).for_each(|(y, x)| *y = *x))?;
+            }
+            rows(r, memory.tensor_mut(&output)?);
+            Some(())
         }
-        FloatOp::Standardize { input, axis, epsilon, .. } => {
-            rows(*axis, |axis| pair(*input, &mut |x, y| standardize(axis, *epsilon, x, y)))
+        FloatOp::Reduce { input, axes, kind, .. } => {
+            let shape = model.tensor(*input)?.shape;
+            pair(*input, &mut |x, y| reduce(&shape, *axes, *kind, x, y))
         }
-        FloatOp::LogSoftmax { input, axis, .. } => {
-            rows(*axis, |axis| pair(*input, &mut |x, y| log_softmax(axis, x, y)))
+        FloatOp::Product(p) => {
+            let (a, b) = (model.tensor(p.a)?, model.tensor(p.b)?);
+            let (y, rest) = memory.split(&output)?;
+            product(p, rest.tensor(&a)?, rest.tensor(&b)?, y);
+            Some(())
         }
     }
-}
-
-fn rows(axis: u32, mut run: impl FnMut(usize) -> Option<()>) -> Option<()> {
-    run((axis as usize).max(1))
 }
 
 /// `combine` of two tensors that broadcast to `out`. The first may be overwritten.
@@ -177,14 +185,26 @@ fn neighbours(o: usize, input: usize, output: usize) -> (usize, usize, f32) {
     ((larger(floor, 0.0) as usize).min(last), (larger(libm::ceilf(at), 0.0) as usize).min(last), at - floor)
 }
 
-fn bilinear([h, w, c]: [usize; 3], factor: [usize; 2], input: &[u8], output: &mut [u8]) {
-    let c = c.max(1);
-    let (oh, ow) = (h * factor[0], (w * factor[1]).max(1));
+/// See [`ResizeOp`].
+fn resize(op: &ResizeOp, input: &[u8], output: &mut [u8]) {
+    let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
+    let [oh, ow] = op.out_dims.map(|d| usize::from(d).max(1));
+    let nearest = |o: usize, input: usize, output: usize| {
+        let at = libm::floorf((o as f32 + 0.5) * (input as f32 / output as f32));
+        (larger(at, 0.0) as usize).min(input - 1)
+    };
     for (pixel, out) in output.chunks_exact_mut(4 * c).enumerate() {
-        let (y0, y1, fy) = neighbours(pixel / ow, h, oh);
-        let (x0, x1, fx) = neighbours(pixel % ow, w, ow);
+        let (y, x) = (pixel / ow, pixel % ow);
+        let value = |y: usize, x: usize, channel: usize| get_f32(input, (y * w + x) * c + channel);
+        if op.nearest {
+            let (y, x) = (nearest(y, h, oh), nearest(x, w, ow));
+            (0..c).for_each(|channel| put_f32(out, channel, value(y, x, channel)));
+            continue;
+        }
+        let (y0, y1, fy) = neighbours(y, h, oh);
+        let (x0, x1, fx) = neighbours(x, w, ow);
         for channel in 0..c {
-            let value = |y: usize, x: usize| get_f32(input, (y * w + x) * c + channel);
+            let value = |y: usize, x: usize| value(y, x, channel);
             let (a, b, d, e) = (value(y0, x0), value(y0, x1), value(y1, x0), value(y1, x1));
             let (top, bottom) = (a + (b - a) * fx, d + (e - d) * fx);
             put_f32(out, channel, top + (bottom - top) * fy);
@@ -192,24 +212,81 @@ fn bilinear([h, w, c]: [usize; 3], factor: [usize; 2], input: &[u8], output: &mu
     }
 }
 
-fn standardize(axis: usize, epsilon: f32, input: &[u8], output: &mut [u8]) {
-    let n = axis as f32;
-    for (x, y) in input.chunks_exact(4 * axis).zip(output.chunks_exact_mut(4 * axis)) {
-        let sum = |f: &dyn Fn(f32) -> f32| (0..axis).fold(0.0f32, |sum, i| sum + f(get_f32(x, i)));
-        let mean = sum(&|x| x) / n;
-        let variance = sum(&|x| (x - mean) * (x - mean)) / n;
-        let r = 1.0 / libm::sqrtf(variance + epsilon);
-        (0..axis).for_each(|i| put_f32(y, i, (get_f32(x, i) - mean) * r));
+/// See [`RowsOp`].
+fn rows(op: &RowsOp, output: &mut [u8]) {
+    let cells = Cell::from_mut(output.as_chunks_mut::<4>().0).as_slice_of_cells();
+    let [rows, columns, outer, inner] = op.sizes.map(|n| n as usize);
+    let [step_i, step_j, step_k, step_l] = op.steps.map(|n| n as usize);
+    for (i, j) in (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))) {
+        let at = |e: usize| cells.get(i * step_i + j * step_j + e / inner.max(1) * step_k + e % inner.max(1) * step_l);
+        let get = |e: usize| at(e).map_or(0.0, |cell| f32::from_le_bytes(cell.get()));
+        let put = |e: usize, value: f32| at(e).map_or((), |cell| cell.set(value.to_le_bytes()));
+        op.function.apply(outer * inner, get, put);
     }
 }
 
-fn log_softmax(axis: usize, input: &[u8], output: &mut [u8]) {
-    for (x, y) in input.chunks_exact(4 * axis).zip(output.chunks_exact_mut(4 * axis)) {
-        let largest = (0..axis).fold(f32::NEG_INFINITY, |m, i| larger(get_f32(x, i), m));
-        let sum = (0..axis).fold(0.0f32, |sum, i| sum + libm::expf(get_f32(x, i) - largest));
-        let log = libm::logf(sum);
-        (0..axis).for_each(|i| put_f32(y, i, (get_f32(x, i) - largest) - log));
+/// Folds the axes of the mask; the others keep their order.
+fn reduce(shape: &Shape, axes: u8, kind: FloatPoolKind, input: &[u8], output: &mut [u8]) {
+    let first = match kind {
+        FloatPoolKind::Max => f32::NEG_INFINITY,
+        FloatPoolKind::Min => f32::INFINITY,
+        FloatPoolKind::Sum | FloatPoolKind::Average => 0.0,
+    };
+    let size = output.len() / 4;
+    (0..size).for_each(|i| put_f32(output, i, first));
+    let (sizes, mut steps, mut step, mut count) = (shape.aligned(), [0; 4], 1, 1u32);
+    for (axis, (n, to)) in sizes.iter().zip(&mut steps).enumerate().rev() {
+        if axes >> axis & 1 == 1 {
+            count *= n;
+        } else {
+            *to = step;
+            step *= n;
+        }
     }
+    walk(sizes, [shape.strides(), steps], |[from, to]| {
+        let (value, so_far) = (get_f32(input, from), get_f32(output, to));
+        let folded = match kind {
+            FloatPoolKind::Max => larger(value, so_far),
+            FloatPoolKind::Min if value < so_far => value,
+            FloatPoolKind::Min => so_far,
+            FloatPoolKind::Sum | FloatPoolKind::Average => so_far + value,
+        };
+        put_f32(output, to, folded);
+    });
+    if kind == FloatPoolKind::Average {
+        (0..size).for_each(|i| put_f32(output, i, get_f32(output, i) / count as f32));
+    }
+}
+
+/// See [`ProductOp`].
+fn product(op: &ProductOp, a: &[u8], b: &[u8], output: &mut [u8]) {
+    let [_, n1, n2, n3, depth] = op.sizes.map(|n| (n as usize).max(1));
+    let start = |steps: &[u32; 5], [i, j, k, l]: [usize; 4]| {
+        let [si, sj, sk, sl, _] = steps.map(|s| s as usize);
+        i * si + j * sj + k * sk + l * sl
+    };
+    let ([.., step_a], [.., step_b]) = (op.steps_a.map(|s| s as usize), op.steps_b.map(|s| s as usize));
+    for (at, y) in output.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let index = [at / n3 / n2 / n1, at / n3 / n2 % n1, at / n3 % n2, at % n3];
+        let (from_a, from_b) = (start(&op.steps_a, index), start(&op.steps_b, index));
+        let term = |m: usize| get_f32(a, from_a + m * step_a) * get_f32(b, from_b + m * step_b);
+        *y = (0..depth).fold(0.0f32, |sum, m| sum + term(m)).to_le_bytes();
+    }
+}
+
+/// The first and last element that indices below `sizes` reach; `None` beyond 64 bits.
+fn span(sizes: &[u32], steps: &[i64], start: u32) -> Option<(i64, i64)> {
+    let mut ends = (i64::from(start), i64::from(start));
+    for (n, step) in sizes.iter().zip(steps) {
+        // Below 2^32 each; five of them stay far inside 64 bits.
+        let reach = i64::from(n.checked_sub(1)?).checked_mul(*step)?;
+        if reach < 0 {
+            ends.0 = ends.0.checked_add(reach)?;
+        } else {
+            ends.1 = ends.1.checked_add(reach)?;
+        }
+    }
+    Some(ends)
 }
 
 /// Checks a step's references and geometry against the deployable; `None` if anything is off.
@@ -230,6 +307,9 @@ pub(super) fn check(model: &Deployable<'_>, op: &FloatOp) -> Option<()> {
     let overwritten = |t: &TensorDesc<'_>| {
         if t.place == out.place && t.bytes() == out.bytes() { Some(()) } else { apart(t) }
     };
+    let inside =
+        |(low, high): (i64, i64), t: &TensorDesc<'_>| (low >= 0 && u64::try_from(high).ok()? < size(t)).then_some(());
+    let total = |sizes: &[u32]| sizes.iter().try_fold(1u64, |n, size| n.checked_mul(u64::from(*size)));
     // Outputs along both axes, as far as the window has a say.
     let slides = |window: &Window, input: [u16; 3], output: [u16; 2]| {
         (window.is_valid()
@@ -278,34 +358,38 @@ pub(super) fn check(model: &Deployable<'_>, op: &FloatOp) -> Option<()> {
             apart(&input)?;
             c.sizes.iter().all(|n| *n > 0).then_some(())?;
             // No more than the output has, so that the work is bounded by the file's own sizes.
-            let count = c.sizes.iter().try_fold(1u64, |n, size| n.checked_mul(u64::from(*size)))?;
-            (count <= size(&out)).then_some(())?;
-            let span = |steps: [i64; 5], start: u32| {
-                let mut ends = (i64::from(start), i64::from(start));
-                for (n, step) in c.sizes.iter().zip(steps) {
-                    // Below 2^32 each; five of them stay far inside 64 bits.
-                    let reach = i64::from(n - 1).checked_mul(step)?;
-                    if reach < 0 { ends.0 += reach } else { ends.1 += reach }
-                }
-                Some(ends)
-            };
-            let inside = |(low, high): (i64, i64), t: &TensorDesc<'_>| {
-                (low >= 0 && u64::try_from(high).ok()? < size(t)).then_some(())
-            };
-            inside(span(c.steps_in.map(i64::from), c.from)?, &input)?;
-            inside(span(c.steps_out.map(i64::from), c.to)?, &out)
+            (total(&c.sizes)? <= size(&out)).then_some(())?;
+            inside(span(&c.sizes, &c.steps_in.map(i64::from), c.from)?, &input)?;
+            inside(span(&c.sizes, &c.steps_out.map(i64::from), c.to)?, &out)
         }
-        FloatOp::Bilinear { input, in_dims, factor, .. } => {
+        FloatOp::Resize(r) => {
+            let input = floats(r.input)?;
+            apart(&input)?;
+            r.in_dims.iter().chain(&r.out_dims).all(|d| *d > 0).then_some(())?;
+            (size(&input) == volume(r.in_dims)).then_some(())?;
+            (size(&out) == volume([r.out_dims[0], r.out_dims[1], r.in_dims[2]])).then_some(())
+        }
+        FloatOp::Rows(r) => {
+            let input = floats(r.input)?;
+            overwritten(&input)?;
+            (size(&input) == size(&out) && total(&r.sizes)? <= size(&out)).then_some(())?;
+            inside(span(&r.sizes, &r.steps.map(i64::from), 0)?, &out)
+        }
+        FloatOp::Reduce { input, axes, .. } => {
             let input = floats(*input)?;
             apart(&input)?;
-            (in_dims.iter().chain(factor).all(|d| *d > 0) && size(&input) == volume(*in_dims)).then_some(())?;
-            let times = u64::from(factor[0]) * u64::from(factor[1]);
-            (Some(size(&out)) == volume(*in_dims).checked_mul(times)).then_some(())
+            let kept = (0..4).zip(input.shape.aligned()).filter(|(axis, _)| axes >> axis & 1 == 0);
+            (*axes < 16 && kept.map(|(_, n)| u64::from(n)).product::<u64>() == size(&out)).then_some(())
         }
-        FloatOp::Standardize { input, axis, .. } | FloatOp::LogSoftmax { input, axis, .. } => {
-            let input = floats(*input)?;
-            apart(&input)?;
-            (*axis > 0 && size(&input) == size(&out) && size(&out).is_multiple_of(u64::from(*axis))).then_some(())
+        FloatOp::Product(p) => {
+            let (a, b) = (floats(p.a)?, floats(p.b)?);
+            apart(&a)?;
+            apart(&b)?;
+            let [outputs @ .., depth] = p.sizes;
+            // The depth is no more than an operand has, so that the work is bounded by the file's own sizes.
+            (total(&outputs)? == size(&out) && depth > 0 && u64::from(depth) <= size(&a)).then_some(())?;
+            inside(span(&p.sizes, &p.steps_a.map(i64::from), 0)?, &a)?;
+            inside(span(&p.sizes, &p.steps_b.map(i64::from), 0)?, &b)
         }
     }
 }

@@ -4,7 +4,8 @@
 
 use libm::{expf, expm1f, log1pf, logf, tanhf};
 
-use crate::model::{Combine, Function};
+use super::softmax;
+use crate::model::{Combine, Function, RowFunction};
 
 impl Function {
     /// max(x, 0).
@@ -38,7 +39,7 @@ impl Function {
             Self::LeakyRelu(alpha) => if_positive(x, alpha * x),
             Self::Sigmoid => 1.0 / (1.0 + expf(-x)),
             Self::Tanh => tanhf(x),
-            Self::Elu => if_positive(x, expm1f(x)),
+            Self::Elu(alpha) => if_positive(x, alpha * expm1f(x)),
             Self::Selu => 1.050_701 * if_positive(x, 1.673_263_2 * expm1f(x)),
             Self::Softplus => softplus(x),
             Self::Softsign => x / (1.0 + x.abs()),
@@ -108,6 +109,32 @@ impl Combine {
                 }
             }
             Self::Slope => if_positive(a, 0.0) + b * if a < 0.0 { a } else { 0.0 },
+        }
+    }
+}
+
+impl RowFunction {
+    /// Replaces a row of `n` values; sums are taken in its order. A value is not read again once it is replaced, so that
+    /// `get` and `put` may share memory.
+    pub fn apply(self, n: usize, get: impl Fn(usize) -> f32, mut put: impl FnMut(usize, f32)) {
+        let sum = |f: &dyn Fn(f32) -> f32| (0..n).fold(0.0f32, |sum, i| sum + f(get(i)));
+        match self {
+            Self::Softmax => softmax(n, get, put),
+            Self::LogSoftmax => {
+                let largest = (0..n).fold(f32::NEG_INFINITY, |m, i| larger(get(i), m));
+                let log = logf(sum(&|x| expf(x - largest)));
+                (0..n).for_each(|i| put(i, (get(i) - largest) - log));
+            }
+            Self::Standardize(epsilon) => {
+                let mean = sum(&|x| x) / n as f32;
+                let variance = sum(&|x| (x - mean) * (x - mean)) / n as f32;
+                let r = 1.0 / libm::sqrtf(variance + epsilon);
+                (0..n).for_each(|i| put(i, (get(i) - mean) * r));
+            }
+            Self::Unit(epsilon) => {
+                let r = 1.0 / libm::sqrtf(larger(sum(&|x| x * x), epsilon));
+                (0..n).for_each(|i| put(i, get(i) * r));
+            }
         }
     }
 }

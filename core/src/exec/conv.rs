@@ -1,28 +1,17 @@
 //! CONV: dense convolution of one output group.
 
-use super::{Fault, Finish, Machine, Output, Place, Window, at_most, positive, shifted_bias};
+use super::finish::{Finish, Lanes};
+use super::products::{COLUMNS, Products, Segment, Tile};
+use super::{Fault, MAX_LANES, Machine, Output, Window, at_most, positive};
 use crate::isa::{Conv, ConvInit, Kind};
 use crate::target::BankKind;
 
-/// Contiguous input bytes and the weights they meet.
-#[derive(Clone, Copy, Debug, Default)]
-struct Segment {
-    /// First input byte, in all banks.
-    input: usize,
-    /// First weight byte, counted from this output group's first weight.
-    weight: u32,
-    /// Bytes.
-    len: u32,
-}
-
 /// Room for the segments of at least one output: 16 × 16 taps, each cut in two by the end of a bank.
 const SEGMENTS: usize = 512;
-/// Output columns whose segments are kept together, so that a lane's weights are used for all of them while cached.
-const COLUMNS: usize = 64;
 
 type Segments = heapless::Vec<Segment, SEGMENTS>;
 
-impl Machine<'_> {
+impl<P: Products> Machine<'_, P> {
     pub(super) fn conv(&mut self, i: &Conv) -> Result<(), Fault> {
         let init = self.conv.ok_or(Fault::Uninitialised { inst: Kind::ConvInit.mnemonic() })?;
         let rows = init.valid_pixel_parallel;
@@ -39,48 +28,50 @@ impl Machine<'_> {
         let finish = Finish::new(init.act_type, init.shift_cut, 1)?;
         output.rows.place.holds((i.length - 1) * output.jump + 1)?;
 
+        let biases = bias.byte(i.bank_addr_bias);
+        let biases = self.banks.get(biases..biases + lanes as usize);
+        let biases = biases.ok_or(Fault::Address { address: i.bank_addr_bias, depth: bias.depth.get() })?;
+        let pitch = weights.bytes();
+        let first = weights.byte(i.bank_addr_weights);
+        let weight_bytes = entries as usize * weights.width.get() as usize;
+        let acc = Lanes::<MAX_LANES>::doubled(biases, init.shift_bias, weight_bytes)?;
+        // Every lane's weights are there if the last one's are.
+        if first + (lanes as usize - 1) * pitch + weight_bytes > self.banks.len() {
+            return Err(Fault::Bank { bank: lanes - 1 });
+        }
+
         let mut segments = Segments::new();
+        let mut sums = [[0; MAX_LANES]; COLUMNS];
         for r in 0..rows {
             let (out, out_address) = output.row(r)?;
             let mut column = 0;
             while column < i.length {
-                // As many columns as the list has room for; `ends` holds where each one's segments end.
-                let mut ends = heapless::Vec::<u16, COLUMNS>::new();
                 segments.clear();
-                for x in column..i.length {
+                if !gather(&window, i, r, column, &mut segments)? {
+                    // Cannot happen with at most 16 × 16 taps; an error beats a wrong sum.
+                    return Err(Fault::Value { field: "kernel_h", value: init.kernel_h, max: 16 });
+                }
+                let each = segments.len();
+                let mut columns = 1;
+                while columns < COLUMNS && column + (columns as u32) < i.length {
                     let before = segments.len();
-                    if ends.is_full() || !gather(&window, i, r, x, &mut segments)? {
+                    let fits = gather(&window, i, r, column + columns as u32, &mut segments)?;
+                    if !fits || !alike(&segments, each, before) {
                         segments.truncate(before);
                         break;
                     }
-                    let _ = ends.push(segments.len() as u16);
+                    columns += 1;
                 }
-                for lane in 0..lanes {
-                    let bias = self.byte(&bias, i.bank_addr_bias, lane)?;
-                    let bias = shifted_bias(bias, init.shift_bias)?;
-                    let first = self.lane_weights(&weights, lane, i.bank_addr_weights);
-                    let own = self.banks.get(first..first + (entries * weights.width.get()) as usize);
-                    let own = own.ok_or(Fault::Bank { bank: lane })?;
-                    let mut sums = [0i64; COLUMNS];
-                    let mut start = 0;
-                    for (total, end) in sums.iter_mut().zip(&ends) {
-                        let list = segments.get(start..usize::from(*end)).unwrap_or(&[]);
-                        start = usize::from(*end);
-                        let sum = list.iter().fold(0i32, |sum, s| sum.wrapping_add(self.product(s, own)));
-                        *total = 2 * i64::from(sum) + bias;
-                    }
-                    for (x, sum) in (column..).zip(sums.iter().take(ends.len())) {
-                        let address = (out_address + x * output.jump) % out.depth;
-                        let at = out.offset + (address * out.width.get() + lane) as usize;
-                        *self.banks.get_mut(at).ok_or(Fault::Bank { bank: i.bank_id_out })? = finish.apply(*sum)?;
-                        self.note(at, *sum, finish.shift as i32);
-                    }
+                let tile =
+                    Tile { banks: self.banks, segments: &segments, columns, weights: [first, pitch], weight_bytes };
+                self.products.sums(&tile, lanes as usize, &mut sums);
+                for (x, sums) in (column..).zip(sums.iter().take(columns)) {
+                    let at = out.byte(out.brought(u64::from(out_address) + u64::from(x) * u64::from(output.jump)));
+                    let to = self.banks.get_mut(at..at + lanes as usize).ok_or(Fault::Bank { bank: i.bank_id_out })?;
+                    finish.lanes(sums, &acc, 0, to)?;
+                    self.note(at, lanes as usize, finish.shift as i32, |lane| acc.exact(sums, lane));
                 }
-                if ends.is_empty() {
-                    // Cannot happen with at most 16 × 16 taps; an error beats an endless loop.
-                    return Err(Fault::Value { field: "kernel_h", value: init.kernel_h, max: 16 });
-                }
-                column += ends.len() as u32;
+                column += columns as u32;
             }
         }
         Ok(())
@@ -112,32 +103,12 @@ impl Machine<'_> {
         };
         Ok((window, output))
     }
-
-    fn lane_weights(&self, weights: &Place, lane: u32, address: u32) -> usize {
-        let bank = (weights.depth.get() * weights.width.get()) as usize;
-        weights.offset + lane as usize * bank + (address * weights.width.get()) as usize
-    }
-
-    pub(super) fn byte(&self, place: &Place, address: u32, lane: u32) -> Result<u8, Fault> {
-        let at = place.offset + (address * place.width.get() + lane) as usize;
-        self.banks.get(at).copied().ok_or(Fault::Address { address, depth: place.depth.get() })
-    }
-
-    /// Sum of products of one segment. No overflow: at most `depth` addresses of products below 2^14 + 1.
-    #[inline]
-    fn product(&self, s: &Segment, weights: &[u8]) -> i32 {
-        let (from, len) = (s.weight as usize, s.len as usize);
-        match (self.banks.get(s.input..s.input + len), weights.get(from..from + len)) {
-            (Some(x), Some(w)) => dot(x, w),
-            _ => 0,
-        }
-    }
 }
 
-#[inline]
-fn dot(x: &[u8], w: &[u8]) -> i32 {
-    let product = |(x, w): (&u8, &u8)| i32::from(*x as i8).wrapping_mul(i32::from(*w as i8));
-    x.iter().zip(w).fold(0i32, |sum, pair| sum.wrapping_add(product(pair)))
+/// Whether a column's segments, from `other` on, meet the weights of the first column's, of which there are `each`.
+fn alike(segments: &[Segment], each: usize, other: usize) -> bool {
+    let (first, other) = (segments.get(..each).unwrap_or(&[]), segments.get(other..).unwrap_or(&[]));
+    first.len() == other.len() && first.iter().zip(other).all(|(a, b)| (a.weight, a.len) == (b.weight, b.len))
 }
 
 /// Appends the segments of output row `r`, column `x`; false if they did not fit.
@@ -154,19 +125,21 @@ fn gather(window: &Window, i: &Conv, r: u32, x: u32, out: &mut Segments) -> Resu
         // Pixels that lie one behind the other, without unused lanes between, are one run.
         let run = if window.jump == groups && i.channel_offset == 0 { columns.len() as u32 } else { 1 };
         let bytes = if run > 1 { run * groups * width } else { used };
-        for kx in columns.clone().step_by(run.max(1) as usize) {
+        let mut kx = columns.start;
+        while kx < columns.end {
             let pixel = x * window.stride[1].get() + kx;
             let start = place.wrapped(u64::from(address) + u64::from(pixel) * u64::from(window.jump), run * groups)?;
             let mut weight = (ky * window.kernel[1] + kx) * groups * width;
             let mut rest = bytes;
             for (input, len) in place.pieces(start, run * groups) {
                 let len = rest.min(len as u32);
-                if len > 0 && out.push(Segment { input, weight, len }).is_err() {
+                if len > 0 && out.push(Segment { input: input as u32, weight, len }).is_err() {
                     return Ok(false);
                 }
                 weight += len;
                 rest -= len;
             }
+            kx += run;
         }
     }
     Ok(true)

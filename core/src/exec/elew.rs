@@ -1,10 +1,11 @@
 //! ELEW: sums and products of up to four feature maps.
 
+use super::products::Products;
 use super::{Fault, MAX_LANES, Machine, Rows, at_most};
-use crate::arith::requantize_i8;
+use crate::arith::requantize_lanes;
 use crate::isa::{Elew, ElewInit, Kind, elew_type};
 
-impl Machine<'_> {
+impl<P: Products> Machine<'_, P> {
     pub(super) fn elew(&mut self, i: &Elew) -> Result<(), Fault> {
         at_most("valid_pixel_parallel", i.valid_pixel_parallel, self.target.elew_pixel_parallel.into())?;
         at_most("act_type", i.act_type, 1)?;
@@ -22,29 +23,41 @@ impl Machine<'_> {
         at_most("num", i.num, operands.len() as u32)?;
         let output = self.rows(i.bank_id_out)?;
         output.place.holds((i.length - 1) * i.jump_write + i.channel_group)?;
-        let width = output.place.width.get();
+        let width = output.place.width.get() as usize;
+        // Four terms of int8 and 20 bits of shift stay within 32 bits.
+        let narrow = !multiply && operands.iter().all(|(o, _)| o.shift_read <= 20);
         for r in 0..i.valid_pixel_parallel {
             for x in 0..i.length {
                 for g in 0..i.channel_group {
-                    let mut acc = [i64::from(multiply); MAX_LANES];
-                    for (o, rows) in &operands {
+                    let inputs = operands.iter().map(|(o, rows)| {
                         let row = if o.share_pp == 0 { r } else { 0 };
                         let at = entry(rows, row * o.jump_bank, o.bank_addr_in, o.jump_read_endl, x * o.jump_read + g);
-                        let input = self.banks.get(at..at + width as usize).unwrap_or(&[]);
-                        for (acc, x) in acc.iter_mut().zip(input) {
-                            let x = i64::from(*x as i8) << o.shift_read;
-                            // Four factors of 23 bits can leave 64 bits; saturation keeps that an overflow of 32.
-                            *acc = if multiply { acc.saturating_mul(x) } else { *acc + x };
+                        (self.banks.get(at..at + width).unwrap_or(&[]), o.shift_read)
+                    });
+                    let mut acc = [i64::from(multiply); MAX_LANES];
+                    let mut sums = [0i32; MAX_LANES];
+                    if narrow {
+                        for (input, shift) in inputs {
+                            sums.iter_mut().zip(input).for_each(|(sum, x)| *sum += i32::from(*x as i8) << shift);
+                        }
+                    } else {
+                        for (input, shift) in inputs {
+                            for (acc, x) in acc.iter_mut().zip(input) {
+                                let x = i64::from(*x as i8) << shift;
+                                // Four factors of 23 bits can leave 64 bits; saturation keeps that an overflow of 32.
+                                *acc = if multiply { acc.saturating_mul(x) } else { *acc + x };
+                            }
+                        }
+                        for (sum, exact) in sums.iter_mut().zip(acc) {
+                            *sum = i32::try_from(exact).map_err(|_| Fault::Accumulator { value: exact })?;
                         }
                     }
                     let at = entry(&output, r, i.bank_addr_out, i.jump_write_endl, x * i.jump_write + g);
-                    for (at, exact) in (at..at + width as usize).zip(acc) {
-                        let acc = i32::try_from(exact).map_err(|_| Fault::Accumulator { value: exact })?;
-                        let acc = if i.act_type == 1 { acc.max(0) } else { acc };
-                        let to = self.banks.get_mut(at).ok_or(Fault::Bank { bank: i.bank_id_out })?;
-                        *to = requantize_i8(acc, i.shift_write) as u8;
-                        self.note(at, exact, i.shift_write);
-                    }
+                    let to = self.banks.get_mut(at..at + width).ok_or(Fault::Bank { bank: i.bank_id_out })?;
+                    let least = if i.act_type == 1 { 0 } else { i32::MIN };
+                    requantize_lanes(sums.iter().map(|sum| *sum.max(&least)), i.shift_write, to);
+                    let exact = |lane: usize| sums.get(lane).copied().unwrap_or(0).into();
+                    self.note(at, width, i.shift_write, exact);
                 }
             }
         }
@@ -55,6 +68,5 @@ impl Machine<'_> {
 /// First byte of the address `banks` further on: past the end of the group `jump_row` is added.
 fn entry(rows: &Rows, banks: u32, address: u32, jump_row: u32, offset: u32) -> usize {
     let (place, crossed) = rows.at(banks);
-    let address = (address + crossed * jump_row + offset) % place.depth;
-    place.offset + (address * place.width.get()) as usize
+    place.byte(place.brought((address + crossed * jump_row + offset).into()))
 }

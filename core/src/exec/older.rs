@@ -1,5 +1,6 @@
 //! POOL and DPTWISE: older encodings of what ALU does, executed as such. INF: no sample exists.
 
+use super::products::Products;
 use super::{Fault, Machine};
 use crate::isa::{Alu, AluInit, DptWise, DwInit, Kind, Pool, PoolInit, alu_mode, pool_type};
 
@@ -189,7 +190,7 @@ pub fn dpt_wise_as_alu(init: &DwInit, i: &DptWise) -> (AluInit, Alu) {
     (as_init, as_alu)
 }
 
-impl Machine<'_> {
+impl<P: Products> Machine<'_, P> {
     pub(super) fn pool(&mut self, i: &Pool) -> Result<(), Fault> {
         let init = self.pool.ok_or(Fault::Uninitialised { inst: Kind::PoolInit.mnemonic() })?;
         let (init, alu) = pool_as_alu(&init, i)?;

@@ -10,7 +10,7 @@ use std::vec::Vec;
 use super::*;
 use crate::isa::codec::encode;
 use crate::isa::layout::IsaVersion;
-use crate::isa::{Alu, Conv, Elew, End, Line, Tokens, alu_mode, elew_type};
+use crate::isa::{Activation, Alu, Conv, Elew, End, Line, Tokens, alu_mode, elew_type};
 use crate::model::TensorList;
 use crate::target::{BankGroup, Limit, Limits};
 

@@ -27,8 +27,8 @@ pub enum Function {
     Sigmoid,
     /// tanh(x).
     Tanh,
-    /// x > 0 → x, else exp(x) − 1.
-    Elu,
+    /// x > 0 → x, else this · (exp(x) − 1).
+    Elu(f32),
     /// Scaled elu.
     Selu,
     /// ln(1 + exp(x)); x beyond 30.
@@ -182,6 +182,69 @@ pub struct CopyOp {
     pub fill: Option<u32>,
 }
 
+/// An image of another size: pixel centres lie at half-integers, all in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResizeOp {
+    /// Input tensor, read as `[h, w, c]` = `in_dims`.
+    pub input: TensorId,
+    /// Output tensor.
+    pub output: TensorId,
+    /// Input height, width, channels.
+    pub in_dims: [u16; 3],
+    /// Output height, width.
+    pub out_dims: [u16; 2],
+    /// The nearest pixel instead of the weighted mean of four.
+    pub nearest: bool,
+}
+
+/// What is done to the values of a row. [`RowFunction::apply`] defines it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum RowFunction {
+    /// exp(x − max) / Σ exp(x − max).
+    Softmax,
+    /// (x − max) − ln Σ exp(x − max).
+    LogSoftmax,
+    /// Mean 0 and variance 1: (x − mean) · (1 / √(variance + this)).
+    Standardize(f32),
+    /// Length 1: x · (1 / √max(Σ x², this)).
+    Unit(f32),
+}
+
+/// A function of rows of values, which lie anywhere in a tensor; the output may lie in the input's place.
+///
+/// Row (i, j) has the elements (k, l) at `Σ index · steps`; it is read in that order.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RowsOp {
+    /// Input tensor.
+    pub input: TensorId,
+    /// Output tensor of the same number of elements.
+    pub output: TensorId,
+    /// Number of indices i, j, k, l.
+    pub sizes: [u32; 4],
+    /// Elements from one index to the next.
+    pub steps: [u32; 4],
+    /// The function.
+    pub function: RowFunction,
+}
+
+/// Products of matrices: element (i, j, k, l) of the output, which is written in that order, is
+/// Σ a\[i, j, k, l, m\] · b\[i, j, k, l, m\] over m, in order from +0, each product rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProductOp {
+    /// Left operand.
+    pub a: TensorId,
+    /// Right operand.
+    pub b: TensorId,
+    /// Output tensor.
+    pub output: TensorId,
+    /// Number of indices i, j, k, l, m.
+    pub sizes: [u32; 5],
+    /// Elements of the left operand from one index to the next.
+    pub steps_a: [u32; 5],
+    /// Elements of the right operand from one index to the next.
+    pub steps_b: [u32; 5],
+}
+
 /// One step of a layer in floats.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FloatOp {
@@ -212,37 +275,23 @@ pub enum FloatOp {
     Pool(FloatPoolOp),
     /// Copies along strides.
     Copy(CopyOp),
-    /// Bilinear enlargement by whole factors; pixel centres at half-integers, all in f32.
-    Bilinear {
-        /// Input tensor, read as `[h, w, c]` = `in_dims`.
-        input: TensorId,
-        /// Output tensor.
-        output: TensorId,
-        /// Input height, width, channels.
-        in_dims: [u16; 3],
-        /// Factors, vertical and horizontal.
-        factor: [u16; 2],
-    },
-    /// Rows of `axis` values with mean 0 and variance 1: (x − mean) · (1 / √(variance + epsilon)).
-    Standardize {
+    /// An image of another size.
+    Resize(ResizeOp),
+    /// A function of rows.
+    Rows(RowsOp),
+    /// Folds along axes, in the order of the input.
+    Reduce {
         /// Source.
         input: TensorId,
-        /// Destination of the same number of elements.
+        /// Destination; axes that are folded are 1 in its shape, or left out of it.
         output: TensorId,
-        /// Values of a row.
-        axis: u32,
-        /// Added to the variance.
-        epsilon: f32,
+        /// Bit i: axis i of the input's shape is folded, counted after leading ones have brought it to 4.
+        axes: u8,
+        /// What is taken of the values.
+        kind: FloatPoolKind,
     },
-    /// Logarithm of the softmax of rows of `axis` values: (x − max) − ln Σ exp(x − max).
-    LogSoftmax {
-        /// Source.
-        input: TensorId,
-        /// Destination of the same number of elements.
-        output: TensorId,
-        /// Values of a row.
-        axis: u32,
-    },
+    /// Products of matrices.
+    Product(ProductOp),
 }
 
 impl FloatOp {
@@ -252,11 +301,10 @@ impl FloatOp {
             Self::Conv(op) => op.output,
             Self::Pool(op) => op.output,
             Self::Copy(op) => op.output,
-            Self::Map { output, .. }
-            | Self::Zip { output, .. }
-            | Self::Bilinear { output, .. }
-            | Self::Standardize { output, .. }
-            | Self::LogSoftmax { output, .. } => *output,
+            Self::Resize(op) => op.output,
+            Self::Rows(op) => op.output,
+            Self::Product(op) => op.output,
+            Self::Map { output, .. } | Self::Zip { output, .. } | Self::Reduce { output, .. } => *output,
         }
     }
 }

@@ -40,6 +40,7 @@ fn every_enum_has_the_tags_of_the_page() {
     check("PoolKind", &tags::<PoolKind>());
     check("FloatOp", &tags::<FloatOp>());
     check("FloatPoolKind", &tags::<FloatPoolKind>());
+    check("RowFunction", &tags::<RowFunction>());
     check("Function", &tags::<Function>());
     check("Combine", &tags::<Combine>());
     let ops: Vec<String> = (0u8..)

@@ -35,7 +35,7 @@ pub(super) fn take() -> Option<Space<'static>> {
         // check of the crate that reads it), and this line runs once per range; any bytes are valid `u8`s.
         unsafe { from_raw_parts_mut(at::<u8>(range.start), range.len()) }
     };
-    Some(Space { store: region(STORE), arena: region(ARENA), banks: region(BANKS) })
+    Some(Space { store: region(STORE), arena: region(ARENA), banks: region(BANKS), sketches: &mut [] })
 }
 
 /// The words of the stack from its lowest on.

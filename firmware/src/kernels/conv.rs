@@ -45,11 +45,6 @@ fn pixels(op: &ConvOp) -> usize {
     if op.out_dims[0] == 1 && op.out_dims[1] == 1 { 1 } else { PIXELS }
 }
 
-/// Bytes of scratch memory that serve the layer best.
-pub(super) fn scratch_bytes<U: Unit>(op: &ConvOp) -> usize {
-    stage_bytes::<U>(op) + U::column_bytes(elements(op), pixels(op))
-}
-
 /// Computes the layer; `None` if `scratch` does not hold a column.
 pub(super) fn conv<U: Unit>(
     op: &ConvOp,

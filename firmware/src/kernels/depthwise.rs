@@ -18,11 +18,6 @@ fn blocks(op: &ConvOp) -> usize {
     if op.in_dims[2] == op.out_dims[2] { channels / CHANNELS } else { 0 }
 }
 
-/// Bytes of scratch memory that serve the layer best.
-pub(super) fn scratch_bytes<U: Unit>(op: &ConvOp) -> usize {
-    U::depthwise_bytes(taps(op), blocks(op).min(BLOCKS))
-}
-
 /// Computes the layer; `None` if `scratch` does not hold the weights of four channels.
 pub(super) fn depthwise<U: Unit>(
     op: &ConvOp,

@@ -4,8 +4,12 @@
 //! every 4 elements are two words, (0, 2) and (1, 3), and those of two pixels alternate. Weights are widened on the way.
 #![allow(unsafe_code)]
 
+mod loops;
+
 use core::arch::asm;
 use core::mem::MaybeUninit;
+
+use loops::{Pairs, one_by_four, three_wide, two_by_two, widen};
 
 use super::finish::{Clamp, Finish};
 use super::portable::Portable;
@@ -79,12 +83,14 @@ fn max_bytes(a: u32, b: u32) -> u32 {
 enum Range {
     I8,
     U7,
+    Leak,
     Other,
 }
 
 impl Range {
     fn of(clamp: Clamp) -> Self {
         match (clamp.low, clamp.high) {
+            _ if clamp.leak => Self::Leak,
             (-128, 127) => Self::I8,
             (0, 127) => Self::U7,
             _ => Self::Other,
@@ -94,165 +100,32 @@ impl Range {
 
 /// [`Clamp::of`]: the addition of the rounding bit can only overflow upwards, where saturation gives the same.
 #[inline(always)]
-fn finish<const N: usize>(sums: [i32; N], clamp: Clamp, range: Range) -> [u8; N] {
-    let round = |sum: i32| add_saturated((sum >> (clamp.shift & 31)) as u32, 1);
+fn finish(sum: i32, clamp: Clamp, range: Range) -> u8 {
+    let shifted = if let Range::Leak = range { clamp.leaked(sum) } else { sum >> (clamp.shift & 31) };
+    let rounded = add_saturated(shifted as u32, 1);
     match range {
-        Range::I8 => sums.map(|sum| half_to_i8(round(sum)) as u8),
-        Range::U7 => sums.map(|sum| half_to_u7(round(sum)) as u8),
-        Range::Other => sums.map(|sum| (half_to_i8(round(sum)) as i32).clamp(clamp.low, clamp.high) as u8),
+        Range::I8 | Range::Leak => half_to_i8(rounded) as u8,
+        Range::U7 => half_to_u7(rounded) as u8,
+        Range::Other => (half_to_i8(rounded) as i32).clamp(clamp.low, clamp.high) as u8,
+    }
+}
+
+/// [`finish`] for four sums. Written out: at small optimization levels, `map` is a call.
+#[inline(always)]
+fn finish_four([a, b, c, d]: [i32; 4], clamp: Clamp, range: Range) -> [u8; 4] {
+    let each =
+        |range| [finish(a, clamp, range), finish(b, clamp, range), finish(c, clamp, range), finish(d, clamp, range)];
+    match range {
+        Range::I8 => each(Range::I8),
+        Range::U7 => each(Range::U7),
+        Range::Leak => each(Range::Leak),
+        Range::Other => each(Range::Other),
     }
 }
 
 /// Filters whose sums are kept until they are finished.
 const SUMS: usize = 16;
 static ZEROS: [i32; SUMS] = [0; SUMS];
-
-/// Two columns times pairs of filters.
-#[repr(C)]
-struct Pairs {
-    /// Both columns, from 4 words on, a multiple of 4.
-    columns: *const u32,
-    end: *const u32,
-    /// Where the sums begin, two for each pair; not necessarily aligned.
-    start: *const i32,
-    /// Four sums of each pair: two of the first column, two of the second.
-    sums: *mut i32,
-    /// Bytes read of a filter beyond its end.
-    beyond: usize,
-    /// Bytes from a filter to the next.
-    k: usize,
-    /// Pairs, at least 1.
-    count: usize,
-}
-
-/// # Safety
-/// Every pointer of `pairs` is good for what is said there, `columns` is aligned, and of every filter from `filters` on
-/// as many bytes can be read as the columns have words.
-unsafe fn two_by_two(pairs: &mut Pairs, filters: *const u8) {
-    // SAFETY: `pairs` tells where each loop ends; loads of weights and starts may be unaligned. Registers that a compiler
-    // does not give away, and the place of `pairs`, are kept on the stack.
-    unsafe {
-        asm!(
-            "push {{r0, r6, r7, r11}}",
-            "4:",
-            "ldr lr, [sp]",
-            "ldr r10, [lr, #8]",
-            "ldr r4, [r10], #4",
-            "ldr r5, [r10], #4",
-            "str r10, [lr, #8]",
-            "ldrd r0, r3, [lr]",
-            "mov r8, r4",
-            "mov r9, r5",
-            // An odd number of steps begins in the middle.
-            "sub r6, r3, r0",
-            "lsls r6, r6, #27",
-            "bmi 3f",
-            "2:",
-            "ldm r0!, {{r6, r7, r11, r12}}",
-            "ldr r10, [r1], #4",
-            "sxtb16 lr, r10, ror #8",
-            "sxtb16 r10, r10",
-            "smlad r4, r7, lr, r4",
-            "smlad r8, r12, lr, r8",
-            "smlad r4, r6, r10, r4",
-            "smlad r8, r11, r10, r8",
-            "ldr r10, [r2], #4",
-            "sxtb16 lr, r10, ror #8",
-            "sxtb16 r10, r10",
-            "smlad r5, r7, lr, r5",
-            "smlad r9, r12, lr, r9",
-            "smlad r5, r6, r10, r5",
-            "smlad r9, r11, r10, r9",
-            "3:",
-            "ldm r0!, {{r6, r7, r11, r12}}",
-            "ldr r10, [r1], #4",
-            "sxtb16 lr, r10, ror #8",
-            "sxtb16 r10, r10",
-            "smlad r4, r7, lr, r4",
-            "smlad r8, r12, lr, r8",
-            "smlad r4, r6, r10, r4",
-            "smlad r8, r11, r10, r8",
-            "ldr r10, [r2], #4",
-            "sxtb16 lr, r10, ror #8",
-            "sxtb16 r10, r10",
-            "smlad r5, r7, lr, r5",
-            "smlad r9, r12, lr, r9",
-            "smlad r5, r6, r10, r5",
-            "smlad r9, r11, r10, r9",
-            "cmp r0, r3",
-            "bne 2b",
-            "ldr lr, [sp]",
-            "ldr r0, [lr, #12]",
-            "stm r0!, {{r4, r5, r8, r9}}",
-            "str r0, [lr, #12]",
-            // The next pair begins where the second filter ended.
-            "ldrd r6, r7, [lr, #16]",
-            "sub r1, r2, r6",
-            "add r2, r1, r7",
-            "ldr r0, [lr, #24]",
-            "subs r0, r0, #1",
-            "str r0, [lr, #24]",
-            "bne 4b",
-            "pop {{r0, r6, r7, r11}}",
-            in("r0") &raw mut *pairs,
-            inout("r1") filters => _,
-            inout("r2") filters.add(pairs.k) => _,
-            out("r3") _, out("r4") _, out("r5") _, out("r8") _, out("r9") _, out("r10") _, out("r12") _, out("lr") _,
-        );
-    }
-}
-
-/// One column times four filters: `words` words of the column, an even number, at least 2, and twice as many bytes of
-/// each filter.
-///
-/// # Safety
-/// All of that can be read, and `column` is aligned to 4 bytes.
-unsafe fn one_by_four(column: *const u32, words: usize, filters: [*const u8; 4], start: [i32; 4]) -> [i32; 4] {
-    let [mut a, mut b, mut c, mut d] = start;
-    // SAFETY: the loop ends when the column does; loads of weights may be unaligned. Registers that a compiler does not
-    // give away are saved.
-    unsafe {
-        asm!(
-            "push {{r6, r7, r11}}",
-            "mov r11, lr",
-            "2:",
-            "ldm r0!, {{r6, r7}}",
-            "ldr r10, [r1], #4",
-            "sxtb16 lr, r10, ror #8",
-            "sxtb16 r10, r10",
-            "smlad r4, r7, lr, r4",
-            "smlad r4, r6, r10, r4",
-            "ldr r10, [r2], #4",
-            "sxtb16 lr, r10, ror #8",
-            "sxtb16 r10, r10",
-            "smlad r5, r7, lr, r5",
-            "smlad r5, r6, r10, r5",
-            "ldr r10, [r3], #4",
-            "sxtb16 lr, r10, ror #8",
-            "sxtb16 r10, r10",
-            "smlad r8, r7, lr, r8",
-            "smlad r8, r6, r10, r8",
-            "ldr r10, [r12], #4",
-            "sxtb16 lr, r10, ror #8",
-            "sxtb16 r10, r10",
-            "smlad r9, r7, lr, r9",
-            "smlad r9, r6, r10, r9",
-            "cmp r0, r11",
-            "bne 2b",
-            "pop {{r6, r7, r11}}",
-            inout("r0") column => _,
-            inout("r1") filters[0] => _,
-            inout("r2") filters[1] => _,
-            inout("r3") filters[2] => _,
-            inout("r12") filters[3] => _,
-            inout("lr") column.add(words) => _,
-            inout("r4") a, inout("r5") b, inout("r8") c, inout("r9") d,
-            out("r10") _,
-            options(readonly),
-        );
-    }
-    [a, b, c, d]
-}
 
 /// The output of filter `f` at pixel `which` of `pixels`, by the byte.
 #[inline(never)]
@@ -289,9 +162,10 @@ fn store_with(sums: &[[i32; 4]], outputs: [&mut [u8]; 2], finish: impl Fn(i32) -
 fn store(sums: &[[i32; 4]], filters: &Filters<'_>, f: usize, outputs: [&mut [u8]; 2]) {
     match filters.finish {
         Finish::Clamp(clamp) => match Range::of(clamp) {
-            Range::I8 => store_with(sums, outputs, |sum| finish([sum], clamp, Range::I8)[0]),
-            Range::U7 => store_with(sums, outputs, |sum| finish([sum], clamp, Range::U7)[0]),
-            Range::Other => store_with(sums, outputs, |sum| finish([sum], clamp, Range::Other)[0]),
+            Range::I8 => store_with(sums, outputs, |sum| finish(sum, clamp, Range::I8)),
+            Range::U7 => store_with(sums, outputs, |sum| finish(sum, clamp, Range::U7)),
+            Range::Leak => store_with(sums, outputs, |sum| finish(sum, clamp, Range::Leak)),
+            Range::Other => store_with(sums, outputs, |sum| finish(sum, clamp, Range::Other)),
         },
         Finish::General(general) => {
             for (which, out) in outputs.into_iter().enumerate() {
@@ -301,47 +175,6 @@ fn store(sums: &[[i32; 4]], filters: &Filters<'_>, f: usize, outputs: [&mut [u8]
                 }
             }
         }
-    }
-}
-
-/// Widens runs of `words` words each to pairs of words, the pairs `STEP` bytes apart.
-///
-/// # Safety
-/// All runs can be read, and every pair written; there is a word.
-#[inline(always)]
-unsafe fn widen<const STEP: usize>(from: *const u8, words: usize, runs: usize, step: usize, to: *mut u32) {
-    // SAFETY: the caller's promise; bytes may be unaligned.
-    unsafe {
-        asm!(
-            "4:",
-            // An odd number of words begins in the middle.
-            "mov {n}, {words}",
-            "lsls {w}, {n}, #31",
-            "bmi 3f",
-            "2:",
-            "ldr {w}, [{x}], #4",
-            "sxtb16 {o}, {w}, ror #8",
-            "sxtb16 {w}, {w}",
-            "strd {w}, {o}, [{y}], #{step}",
-            "3:",
-            "ldr {w}, [{x}], #4",
-            "sxtb16 {o}, {w}, ror #8",
-            "sxtb16 {w}, {w}",
-            "strd {w}, {o}, [{y}], #{step}",
-            "subs {n}, {n}, #2",
-            "bgt 2b",
-            "add {x}, {x}, {skip}",
-            "subs {runs}, {runs}, #1",
-            "bne 4b",
-            x = inout(reg) from => _,
-            y = inout(reg) to => _,
-            words = in(reg) words,
-            skip = in(reg) step.wrapping_sub(4 * words),
-            runs = inout(reg) runs => _,
-            n = out(reg) _, w = out(reg) _, o = out(reg) _,
-            step = const STEP,
-            options(nostack),
-        );
     }
 }
 
@@ -581,9 +414,10 @@ impl Unit for Dsp {
                     } else {
                         window(from, weights, taps, start)
                     };
-                    let sums = sums.map(|sum| sum as i32);
+                    let [a, b, c, d] = sums;
+                    let sums = [a as i32, b as i32, c as i32, d as i32];
                     let bytes = match clamp {
-                        Some((clamp, range)) => finish(sums, clamp, range),
+                        Some((clamp, range)) => finish_four(sums, clamp, range),
                         None => blocks.finish(block, sums),
                     };
                     to.cast::<[u8; CHANNELS]>().write(bytes);
@@ -607,13 +441,16 @@ impl Unit for Dsp {
             let (a, b) =
                 unsafe { (a.add(4 * i).cast::<u32>().read_unaligned(), b.add(4 * i).cast::<u32>().read_unaligned()) };
             let (ae, ao, be, bo) = (even(a), odd(a), even(b), odd(b));
-            let pairs = [low_halves(ae, be), low_halves(ao, bo), high_halves(ae, be), high_halves(ao, bo)];
+            let (p, q) = (low_halves(ae, be), low_halves(ao, bo));
+            let (r, s) = (high_halves(ae, be), high_halves(ao, bo));
             // |sum| is at most 2^22: the rounding bit fits.
-            let sums = pairs.map(|x| (products(x, pair, half) as i32 >> shift) as u32);
+            let sum = |x| (products(x, pair, half) as i32 >> shift) as u32;
+            let (p, q, r, s) = (sum(p), sum(q), sum(r), sum(s));
+            let other = |sum| (sum as i32).clamp(clamp.low, clamp.high) as u8;
             let bytes = match range {
-                Range::I8 => sums.map(|sum| to_i8(sum) as u8),
-                Range::U7 => sums.map(|sum| to_u7(sum) as u8),
-                Range::Other => sums.map(|sum| (sum as i32).clamp(clamp.low, clamp.high) as u8),
+                Range::I8 => [to_i8(p) as u8, to_i8(q) as u8, to_i8(r) as u8, to_i8(s) as u8],
+                Range::U7 => [to_u7(p) as u8, to_u7(q) as u8, to_u7(r) as u8, to_u7(s) as u8],
+                Range::Leak | Range::Other => [other(p), other(q), other(r), other(s)],
             };
             // SAFETY: as above.
             unsafe { y.add(4 * i).cast::<[u8; 4]>().write(bytes) };
@@ -698,62 +535,6 @@ unsafe fn window(from: *const u8, weights: *const u32, taps: &Taps, mut sums: [u
         weights = weights.wrapping_add(2 * taps.width);
     }
     sums
-}
-
-/// [`window`] for whole rows of a kernel with 3 columns. A compiler would spread the taps over more registers than there
-/// are.
-///
-/// # Safety
-/// As there; at least one row.
-#[inline(always)]
-unsafe fn three_wide(from: *const u8, weights: *const u32, taps: &Taps, sums: [u32; 4]) -> [u32; 4] {
-    let [mut a, mut b, mut c, mut d] = sums;
-    // SAFETY: the caller's promise; input bytes may be unaligned, weights are not. Registers that a compiler does not
-    // give away are saved.
-    unsafe {
-        asm!(
-            "push {{r6, r7}}",
-            "2:",
-            "ldr r6, [r0]",
-            "ldrd r10, lr, [r1]",
-            "sxtb16 r7, r6, ror #8",
-            "sxtb16 r6, r6",
-            "smlabb r4, r6, r10, r4",
-            "smlabb r5, r7, lr, r5",
-            "smlatt r8, r6, r10, r8",
-            "smlatt r9, r7, lr, r9",
-            "ldr r6, [r0, r3]",
-            "ldrd r10, lr, [r1, #8]",
-            "sxtb16 r7, r6, ror #8",
-            "sxtb16 r6, r6",
-            "smlabb r4, r6, r10, r4",
-            "smlabb r5, r7, lr, r5",
-            "smlatt r8, r6, r10, r8",
-            "smlatt r9, r7, lr, r9",
-            "ldr r6, [r0, r3, lsl #1]",
-            "ldrd r10, lr, [r1, #16]",
-            "sxtb16 r7, r6, ror #8",
-            "sxtb16 r6, r6",
-            "smlabb r4, r6, r10, r4",
-            "smlabb r5, r7, lr, r5",
-            "smlatt r8, r6, r10, r8",
-            "smlatt r9, r7, lr, r9",
-            "add r0, r0, r12",
-            "add r1, r1, #24",
-            "subs r2, r2, #1",
-            "bne 2b",
-            "pop {{r6, r7}}",
-            inout("r0") from => _,
-            inout("r1") weights => _,
-            inout("r2") taps.rows => _,
-            in("r3") taps.right,
-            in("r12") taps.down,
-            inout("r4") a, inout("r5") b, inout("r8") c, inout("r9") d,
-            out("r10") _, out("lr") _,
-            options(readonly),
-        );
-    }
-    [a, b, c, d]
 }
 
 /// Four channels of one tap.

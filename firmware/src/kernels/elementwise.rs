@@ -3,7 +3,7 @@
 use shiftwise_core::cpu::Operand;
 use shiftwise_core::model::{Act, AddOp};
 
-use super::finish::Finish;
+use super::finish::{Clamp, Finish};
 use super::unit::Unit;
 
 /// Elements whose sums are kept at once.
@@ -19,7 +19,7 @@ pub(super) fn add<U: Unit>(op: &AddOp<'_>, operands: &[Operand<'_>], output: &mu
         (act, 0) => (act, 1, 1),
         (act, shift) => (act, shift, 0),
     };
-    if let (&[a, b], &[left @ ..SHIFT, right @ ..SHIFT], Finish::Clamp(clamp)) =
+    if let (&[a, b], &[left @ ..SHIFT, right @ ..SHIFT], Finish::Clamp(clamp @ Clamp { leak: false, .. })) =
         (operands, op.shift_read, Finish::new(act, shift, 0))
     {
         return U::add([a, b], [1 << (left + twice), 1 << (right + twice)], clamp, output);

@@ -23,7 +23,13 @@ pub(super) struct Clamp {
     pub(super) low: i32,
     /// Greatest output.
     pub(super) high: i32,
+    /// LeakyReLU: what is negative is multiplied by 26/256, rounded once with the shift. Only with shifts that let a
+    /// product that would leave 32 bits saturate anyway.
+    pub(super) leak: bool,
 }
+
+/// Shifts up to this one, less one, go with [`Clamp::leak`]: −2^26 · 26 / 2^(8 + 15) is below −128.
+const LEAKING: u32 = 14;
 
 /// See [`Finish::General`].
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +43,16 @@ impl Clamp {
     /// The output.
     #[inline(always)]
     pub(super) fn of(self, acc: i32) -> i8 {
-        let low = acc >> self.shift;
+        let low = if self.leak { self.leaked(acc) } else { acc >> self.shift };
         ((low >> 1) + (low & 1)).clamp(self.low, self.high) as i8
+    }
+}
+
+impl Clamp {
+    /// The accumulator, multiplied where it is negative, shifted right but for the last bit.
+    #[inline(always)]
+    pub(super) fn leaked(self, acc: i32) -> i32 {
+        if acc < 0 { (acc.max(-(1 << 26)) * 26) >> ((self.shift + 8) & 31) } else { acc >> (self.shift & 31) }
     }
 }
 
@@ -57,11 +71,12 @@ impl Finish {
             Act::None => (i8::MIN, i8::MAX),
             Act::Relu => (0, i8::MAX),
             Act::ReluMax(n) => (0, requantize_i8(n.max(0), shift.into())),
-            Act::LeakyRelu => (0, -1),
+            Act::LeakyRelu => (i8::MIN, i8::MAX),
         };
+        let leak = act == Act::LeakyRelu;
         match u32::try_from(i32::from(shift) - 1) {
-            Ok(shift @ 0..=30) if fine == 0 && low <= high => {
-                Self::Clamp(Clamp { shift, low: low.into(), high: high.into() })
+            Ok(shift @ 0..=30) if fine == 0 && (!leak || shift <= LEAKING) => {
+                Self::Clamp(Clamp { shift, low: low.into(), high: high.into(), leak })
             }
             _ => Self::General(General { act, shift, fine }),
         }
@@ -97,6 +112,7 @@ impl<'a> Biases<'a> {
     }
 
     /// The biases of `count` channels from `first` on, if there are any.
+    #[cfg(dsp)]
     pub(super) fn bytes(self, first: usize, count: usize) -> Option<&'a [u8]> {
         self.0.get(4 * first..4 * (first + count))
     }

@@ -1,4 +1,5 @@
 //! What a processor brings to the kernels.
+#![cfg_attr(not(dsp), allow(dead_code, reason = "what only some processors need to know"))]
 
 use core::ops::Range;
 
@@ -182,7 +183,7 @@ pub(super) trait Unit: Columns {
     /// the first pixel's channels.
     fn depthwise(words: &[Self::Word], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]);
 
-    /// Sum of two operands times powers of two, finished; `None` for an operand in the output's place.
+    /// Sum of two operands times powers of two, finished without a leak; `None` for an operand in the output's place.
     fn add(operands: [Option<&[u8]>; 2], factors: [i16; 2], clamp: Clamp, output: &mut [u8]);
     /// Largest values of 4 neighbouring channels over a window.
     fn max(input: &[u8], window: &Area) -> [i32; CHANNELS];

@@ -10,7 +10,7 @@ use shiftwise_core::isa::{Line, codec};
 use shiftwise_core::model::{DType, Deployable, Region, Step, TensorDesc, TensorId};
 use shiftwise_core::run::{self, Dpu, Memory, NoDpu, Observer, RunError};
 use shiftwise_core::target::Target;
-use shiftwise_sim::{SimDpu, SimError};
+use shiftwise_sim::{HostProducts, SimDpu, SimError};
 
 use super::data::Preprocess;
 
@@ -79,8 +79,8 @@ pub(super) fn frame(model: &Deployable<'_>, sim: Option<&mut SimDpu>, inputs: &[
 pub(super) fn functional(model: &Deployable<'_>, target: &Target, inputs: &[Vec<u8>]) -> Result<Tensors, Error> {
     let mut banks = vec![0; target.bank_bytes()];
     let machine = Machine::new(target, &mut banks);
-    let mut machine =
-        machine.ok_or_else(|| Error::Target(format!("{} is wider than the machine handles", target.name)))?;
+    let machine = machine.ok_or_else(|| Error::Target(format!("{} is wider than the machine handles", target.name)))?;
+    let mut machine = machine.with(HostProducts::detect());
     frame_on(model, &mut machine, inputs, |e: &ExecError| Some(e.index))
 }
 

@@ -3,20 +3,21 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use shiftwise::compile::{self, CpuOptions, DpuOptions, Engine, Program};
+use shiftwise::compile::footprint::{self as memory, Footprint};
+use shiftwise::compile::{self, CpuOptions, DpuOptions, Program};
 use shiftwise::eval::Samples;
 use shiftwise::format::{self, Model};
 use shiftwise::integer::IntGraph;
 use shiftwise::{Error, lower};
 use shiftwise_core::target::Target;
 use shiftwise_sim::{Costs, SimDpu};
-use shiftwise_targets::Timing;
+use shiftwise_targets::{Board, Timing};
 
 use super::backend;
 use super::data::{ModelArgs, Preprocess};
 use super::estimate::{self, Times};
-use super::screen::{Screen, bytes, count};
-use super::{Outcome, data, targets};
+use super::screen::{Screen, bytes};
+use super::{Outcome, data, footprint, targets};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -48,12 +49,12 @@ pub(super) struct Args {
 
 /// What to compile for.
 #[derive(Clone, Debug, clap::Args)]
-#[group(required = true, multiple = false)]
+#[group(required = true, multiple = true)]
 pub(super) struct Place {
     /// DPU: a name, a fingerprint, an arch.json; or `cpu`
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
-    /// Board: its DPU, or its CPU where it has none
+    /// Board: its DPU, or its CPU where it has none or with --target cpu
     #[arg(long, value_name = "BOARD")]
     board: Option<String>,
 }
@@ -99,10 +100,18 @@ impl Place {
     pub(super) fn device(&self) -> Result<Option<Device>, Error> {
         match (self.target.as_deref(), self.board.as_deref()) {
             (Some("cpu"), _) => Ok(None),
-            (Some(name), _) => device(name).map(Some),
+            (Some(_), Some(_)) => {
+                Err(Error::Options("a board has its own DPU: only --target cpu goes with --board".into()))
+            }
+            (Some(name), None) => device(name).map(Some),
             (None, Some(board)) => board_device(board),
             (None, None) => Err(Error::Options("--target or --board is needed".into())),
         }
+    }
+
+    /// The board, if one was named.
+    fn board(&self) -> Result<Option<Board>, Error> {
+        self.board.as_deref().map(find_board).transpose()
     }
 }
 
@@ -111,10 +120,15 @@ pub(super) fn device(name: &str) -> Result<Device, Error> {
     Ok(Device::new(targets::find(name)?, None))
 }
 
+/// A board by its name, with or without the `qemu:` of its emulator.
+fn find_board(name: &str) -> Result<Board, Error> {
+    let plain = name.strip_prefix("qemu:").unwrap_or(name);
+    shiftwise_targets::find_board(plain).map_err(|e| Error::Target(e.to_string()))
+}
+
 /// A board's DPU; `None` if it has none.
 pub(super) fn board_device(name: &str) -> Result<Option<Device>, Error> {
-    let plain = name.strip_prefix("qemu:").unwrap_or(name);
-    let board = shiftwise_targets::find_board(plain).map_err(|e| Error::Target(e.to_string()))?;
+    let board = find_board(name)?;
     let on_board = |dpu: &String| {
         let (clock_mhz, cores, ddr_mb_per_s) = (board.clock_mhz, board.cores, board.ddr_mb_per_s);
         Ok(Device { clock_mhz, cores, ddr_mb_per_s, ..device(dpu)? })
@@ -177,25 +191,34 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         format::write_file(path, super::machine_code::listing(&model)?.as_bytes())?;
     }
 
+    // Only the CPU's memory is planned here: a DPU's board has its own, of gigabytes.
+    let board = if device.is_none() { args.place.board()? } else { None };
+    let layers = footprint::Layers {
+        memory: if device.is_none() { memory::layers(&program) } else { Vec::new() },
+        instructions: board.as_ref().map_or_else(Vec::new, |b| memory::instructions(&program, &model, &b.cpu)),
+    };
+    let taken = board.as_ref().and_then(|b| Footprint::of(&program, &model, b));
     match &times {
         Some((_, times)) => {
             estimate::table(&program, &times.report, screen);
             estimate::fallbacks(&program, screen);
         }
-        None => table(&program, screen),
+        None => footprint::table(&program, &layers, screen),
     }
     screen.say("");
     screen.say(estimate::memory(&program));
-    if let Some((device, times)) = &times {
-        times.say(device, screen);
+    match &times {
+        Some((device, times)) => times.say(device, screen),
+        None => footprint::say(&layers, board.as_ref().map(|b| (b, taken.as_ref())), screen),
     }
     screen.say(format!("{} for {}, {}", args.output.display(), program.target, bytes(file.len() as u64)));
     let json = json!({
         "output": args.output, "target": program.target, "layers": program.layers,
         "cycles": times.as_ref().map(|(_, t)| &t.report), "speed": times.as_ref().map(|(_, t)| t.json()),
         "memory": estimate::memory_json(&program),
+        "footprint": times.is_none().then(|| footprint::json(&program, &layers, taken.as_ref())),
     });
-    Outcome::done(json)
+    Ok(Outcome { json, yes: taken.is_none_or(|t| t.fits()) })
 }
 
 /// Inputs and outputs of the first samples, computed by the program itself.
@@ -212,14 +235,4 @@ fn self_test(args: &Args, file: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         Ok(inputs.iter().cloned().chain(outputs).collect::<Vec<_>>().concat())
     };
     (0..args.self_test_samples.min(samples.len())).map(vector).collect()
-}
-
-fn table(program: &Program, screen: &Screen) {
-    let rows: Vec<Vec<String>> = program
-        .layers
-        .iter()
-        .filter(|l| l.engine != Engine::View)
-        .map(|l| vec![l.layer.clone(), l.op.clone(), "CPU".into(), count(l.macs), bytes(l.constant_bytes)])
-        .collect();
-    screen.table(&["layer", "op", "on", "MACs", "weights"], 3, &rows);
 }

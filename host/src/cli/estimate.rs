@@ -176,6 +176,7 @@ fn layer_json(row: &LayerRow, report: &CycleReport) -> Option<Value> {
         json["bound"] = json!(c.bound);
         json["instructions"] = json!(c.instructions);
         json["tiles"] = json!(row.tiles);
+        json["bytes_kept"] = json!(row.kept_bytes);
     }
     if let Some(reason) = &row.reason {
         json["reason"] = json!(reason);

@@ -43,11 +43,12 @@ pub(super) fn find(cx: &Context<'_>, places: &[Place], first: usize, end: usize,
 }
 
 /// The plan of an op on the DPU that is one layer.
-fn alone(cx: &Context<'_>, places: &[Place], op: usize) -> Option<Plan> {
-    let Place::Dpu { plan, tilings, .. } = places.get(op)? else { return None };
-    if tilings.len() != 1 {
-        return None;
-    }
+pub(super) fn alone(cx: &Context<'_>, places: &[Place], op: usize) -> Option<Plan> {
+    let plan = match places.get(op)? {
+        Place::Dpu { plan, tilings, .. } if tilings.len() == 1 => plan,
+        Place::Chained { plan } => plan,
+        _ => return None,
+    };
     let mut plans = lower(cx, cx.graph.ops.get(op)?).ok()?;
     (*plan < plans.len()).then(|| plans.swap_remove(*plan))
 }
@@ -110,7 +111,7 @@ pub(super) fn join(
                 layer.shape.saves = next.shape.saves;
                 layer.outputs.clone_from(&next.outputs);
                 let (map, shift_write, relu) = (next.inputs[other], *shift_write, *relu);
-                layer.passes.push(Pass::Add { map, shift_read, shift_write, relu });
+                layer.passes.push(Pass::Add { map, held: None, shift_read, shift_write, relu });
                 layer.passes.extend(next.passes);
             }
             _ => return None,
@@ -119,12 +120,12 @@ pub(super) fn join(
     Some(layer)
 }
 
-fn last_channels(layer: &Layer) -> u32 {
+pub(super) fn last_channels(layer: &Layer) -> u32 {
     if layer.shape.point == 0 { layer.shape.output[2] } else { layer.shape.point }
 }
 
 /// Whether anything but op `reader` needs a tensor, so that it has to be in memory.
-fn needed(cx: &Context<'_>, t: TensorIx, reader: usize, observe: bool) -> bool {
+pub(super) fn needed(cx: &Context<'_>, t: TensorIx, reader: usize, observe: bool) -> bool {
     let others = cx.graph.ops.iter().enumerate().any(|(i, op)| i != reader && op.inputs.contains(&t));
     let twice = cx.graph.ops.get(reader).is_some_and(|op| op.inputs.iter().filter(|x| **x == t).count() > 1);
     observe || others || twice || cx.graph.outputs.contains(&t) || !cx.joins.slices(t).is_empty()

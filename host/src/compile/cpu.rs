@@ -1,6 +1,6 @@
 //! Target `cpu`: every op is a CPU step; memory is planned to be as small as possible.
 
-use shiftwise_core::cpu::MAX_OPERANDS;
+use shiftwise_core::cpu::{MAX_OPERANDS, Rows};
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::{
     Act, ConvOp, CpuOp, MultiplyOp, PReluOp, PadOp, PermuteOp, PoolKind, PoolOp, SoftmaxOp, TensorId, UpSampleOp,
@@ -28,9 +28,13 @@ pub struct CpuOptions {
 ///
 /// Errors: [`Error::Compile`], naming the layer, where a dimension or an accumulator does not fit.
 pub fn compile(graph: &IntGraph, options: &CpuOptions) -> Result<Program, Error> {
-    let sharing = Sharing::of(graph, Policy { separate_io: options.separate_io, in_place: true })?;
-    let layout = sharing.lay_out(4)?;
-    let mut program = Program::new(graph, "cpu", 0, &layout)?;
+    let mut sharing = Sharing::of(graph, Policy { separate_io: options.separate_io, in_place: true })?;
+    for (step, op) in (1..).zip(&graph.ops) {
+        if let Some(rows) = rows(graph, op)? {
+            sharing.follow(op, step, &rows);
+        }
+    }
+    let mut program = Program::new(graph, "cpu", 0, &sharing.lay_out(4)?)?;
     for op in &graph.ops {
         let before = program.constants.len();
         let steps = lower(graph, op, &mut program)?;
@@ -40,7 +44,25 @@ pub fn compile(graph: &IntGraph, options: &CpuOptions) -> Result<Program, Error>
         });
         program.steps.extend(steps);
     }
+    // Fast kernels read weights in words: with this the last ones are no exception.
+    if !program.constants.is_empty() {
+        program.constants.resize(program.constants.len().next_multiple_of(4) + 4, 0);
+    }
     Ok(program)
+}
+
+/// How an op goes down the rows of its input; `None` for one that takes it as a whole.
+fn rows(graph: &IntGraph, op: &IntOp) -> Result<Option<Rows>, Error> {
+    let layer = op.layer.as_str();
+    Ok(match &op.kind {
+        IntOpKind::Conv(c) | IntOpKind::Depthwise(c) => {
+            Rows::new(dims(layer, c.input)?, dims(layer, c.output)?, c.window)
+        }
+        IntOpKind::MaxPool { window, .. } | IntOpKind::AveragePool { window, .. } => {
+            Rows::of(&CpuOp::Pool(pool(graph, op, window, PoolKind::Max, 0)?))
+        }
+        _ => None,
+    })
 }
 
 /// One op as CPU steps, of which the last one completes its tensor; its weights are appended to the program's constants.

@@ -1,5 +1,7 @@
 //! Target DPU: runs of ops that the DPU can do become jobs, the rest stays on the CPU with a reason.
 
+use std::collections::HashMap;
+
 use shiftwise_core::isa::codec::encode;
 use shiftwise_core::isa::{End, Inst, Line};
 use shiftwise_core::model::{CODE_ALIGN, TensorId};
@@ -10,6 +12,7 @@ use super::join::Joins;
 use super::lower::{Context, Plan, lower};
 use super::plan::{Layout, Policy, Sharing};
 use super::program::{Engine, LayerRow, Program, ProgramStep, Span};
+use super::resident::{self, Residence};
 use super::schedule::{Emitter, Layer, MAX_PITCH, Weights};
 use super::tile::{Machine, Tiling, Unit};
 use super::{cpu, fold, hazard};
@@ -122,6 +125,23 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
             at += ops;
         }
     }
+    let mut residences = HashMap::new();
+    for job in &jobs {
+        let found = resident::plan(&cx, target, &places, job.clone(), options.observe);
+        for (index, op) in graph.ops.iter().enumerate().take(job.end).skip(job.start) {
+            let chained = matches!(places.get(index + 1), Some(Place::Chained { .. }));
+            let on_chip = if chained {
+                !chain::needed(&cx, op.output, index + 1, options.observe)
+            } else {
+                let first = (0..=index).rev().find(|i| !matches!(places[*i], Place::Chained { .. }));
+                first.and_then(|f| found.get(&f)).is_some_and(|r| r.unsaved)
+            };
+            if on_chip {
+                sharing.dismiss(op.output);
+            }
+        }
+        residences.extend(found);
+    }
     let layout = sharing.lay_out(ALIGN)?;
     check_reach(&layout)?;
     let mut program = Program::new(graph, &target.name, target.fingerprint, &layout)?;
@@ -130,7 +150,7 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
     let mut at = 0;
     while let Some(op) = graph.ops.get(at) {
         if let Some(job) = jobs.iter().find(|j| j.start == at) {
-            emit_job(&cx, &places, job.clone(), &sharing, options, &mut program)?;
+            emit_job(&cx, (&places, &residences), job.clone(), &sharing, options, &mut program)?;
             at = job.end;
             continue;
         }
@@ -218,7 +238,7 @@ fn jobs(places: &[Place]) -> Vec<std::ops::Range<usize>> {
 
 fn emit_job(
     cx: &Context<'_>,
-    places: &[Place],
+    (places, residences): (&[Place], &HashMap<usize, Residence>),
     job: std::ops::Range<usize>,
     sharing: &Sharing,
     options: &DpuOptions,
@@ -235,8 +255,8 @@ fn emit_job(
         if own_place && (options.observe || sharing.outlives(op.output, job.end)) {
             outputs.push(TensorId(op.output.0 as u16));
         }
-        let (plan, tilings, chain) = match &places[index] {
-            Place::Dpu { plan, tilings, chain } => (plan, tilings, chain),
+        let (plan, chain) = match &places[index] {
+            Place::Dpu { plan, chain, .. } => (plan, chain),
             Place::Chained { .. } => continue,
             Place::Cpu(_) | Place::View => {
                 program.layers.push(LayerRow::new(cx.graph, op, Engine::View, Some(step)));
@@ -264,16 +284,26 @@ fn emit_job(
             Some(_) => Engine::Misc,
             None => Engine::View,
         };
-        let layers = match chain {
-            Some(c) => {
+        let broken = || Error::Compile(format!("layer `{}`: no place in the banks was planned for it", op.layer));
+        let residence = residences.get(&index).ok_or_else(broken)?;
+        let mut layers = match chain {
+            Some(_) => {
                 let broken = || Error::Compile(format!("layer `{}`: its chain cannot be built again", op.layer));
                 let layer = chain::join(cx, index, plans, &weights, options.observe).ok_or_else(broken)?;
-                vec![(layer, c.tiling)]
+                vec![layer]
             }
-            None => plans.swap_remove(0).layers.into_iter().zip(tilings.iter().copied()).collect(),
+            None => plans.swap_remove(0).layers,
         };
-        for (layer, tiling) in &layers {
-            let amount = emitter.layer(layer, tiling, weights[0]);
+        if let [layer] = layers.as_mut_slice() {
+            residence.apply(layer, &cx.graph.ops[ops.clone()]);
+            let last = cx.graph.ops.get(ops.end - 1).unwrap_or(op);
+            row.kept_bytes = residence.kept_bytes(cx, last.output);
+        }
+        if layers.len() != residence.tilings.len() {
+            return Err(broken());
+        }
+        for (layer, tiling) in layers.iter().zip(&residence.tilings) {
+            let amount = emitter.layer(layer, tiling, weights[0], residence.rooms);
             row.load_bytes += amount.load_bytes;
             row.save_bytes += amount.save_bytes;
             row.engine_macs += amount.engine_macs;

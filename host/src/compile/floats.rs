@@ -4,8 +4,8 @@
 
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::{
-    Combine, CopyOp, CpuOp, DType, FloatConvOp, FloatOp, FloatPoolKind, FloatPoolOp, Function, Place, Region, Role,
-    SoftmaxOp, TensorId,
+    Combine, CopyOp, CpuOp, DType, FloatConvOp, FloatOp, FloatPoolKind, FloatPoolOp, Function, Place, ProductOp,
+    Region, ResizeOp, Role, RowFunction, RowsOp, SoftmaxOp, TensorId,
 };
 use shiftwise_core::shape::{Shape, Window};
 
@@ -14,7 +14,7 @@ use super::program::{Program, ProgramStep, ProgramTensor};
 use crate::Error;
 use crate::integer::{IntGraph, IntOp, image};
 use crate::ops::tfop::Elements;
-use crate::ops::{ActivationFn, Interpolation, Op, Operand, TfOp};
+use crate::ops::{ActivationFn, Dot, Interpolation, Op, Operand, TfOp, UnitNormalization};
 use crate::tensor::Tensor;
 
 /// The steps of `op`, which is a `layer` in floats with these weights.
@@ -51,10 +51,8 @@ pub(super) fn lower(
         return Err(refuse(&op.layer, format!("{what} is computed in floats and has no kernel here: {why}")));
     }
     match float.layer().activation() {
-        ActivationFn::Softmax => return Err(refuse(&op.layer, "a softmax right behind float sums".into())),
-        ActivationFn::LogSoftmax if steps.list.len() > 1 => {
-            return Err(refuse(&op.layer, "a log_softmax right behind float sums".into()));
-        }
+        ActivationFn::Softmax => steps.last_axis(RowFunction::Softmax)?,
+        ActivationFn::LogSoftmax => steps.last_axis(RowFunction::LogSoftmax)?,
         activation => steps.map_in_place(activation.function()),
     }
     let last = steps.list.len().saturating_sub(1);
@@ -93,20 +91,40 @@ impl Steps<'_> {
                 self.with_constant(Combine::Add, &offset)?;
             }
             Op::LayerNormalization(n) => {
-                let axis = self.axis()?;
-                let (gamma, beta) = n.scale_and_offset(&weights.iter().collect::<Vec<_>>(), axis as usize);
-                let (input, output) = (self.inputs[0], self.output);
-                self.list.push(FloatOp::Standardize { input, output, axis, epsilon: n.epsilon });
+                let (gamma, beta) = n.scale_and_offset(&weights.iter().collect::<Vec<_>>(), c);
+                self.last_axis(RowFunction::Standardize(n.epsilon))?;
                 self.with_constant(Combine::Multiply, &gamma)?;
                 self.with_constant(Combine::Add, &beta)?;
             }
+            Op::GroupNormalization(n) => {
+                let (gamma, beta) = n.norm.scale_and_offset(&weights.iter().collect::<Vec<_>>(), c);
+                let part = c / n.groups.max(1);
+                let (sizes, steps) = ([1, n.groups, h * w, part], [0, part, c, 1]);
+                self.rows(sizes, steps, RowFunction::Standardize(n.norm.epsilon))?;
+                self.with_constant(Combine::Multiply, &gamma)?;
+                self.with_constant(Combine::Add, &beta)?;
+            }
+            Op::UnitNormalization(_) => self.last_axis(UnitNormalization::FUNCTION)?,
+            Op::OneD(l) => {
+                let weights = l.image_weights(&weights.iter().collect::<Vec<_>>());
+                self.shapes[0].insert(0, 1);
+                if self.out.len() == 2 {
+                    self.out.insert(0, 1);
+                }
+                return self.layer_of(&l.image, &weights);
+            }
+            Op::Elu(e) => self.map(Function::Elu(e.alpha)),
+            Op::Dot(d) => {
+                let [a0, depth, a1] = Dot::blocks(&self.shapes[0], d.axes[0]);
+                let [b0, _, b1] = Dot::blocks(&self.shapes[1], d.axes[1]);
+                let steps_a = [depth * a1, 1, 0, 0, a1];
+                self.product([a0, a1, b0, b1, depth], steps_a, [0, 0, depth * b1, 1, b1])?;
+            }
+            Op::RepeatVector(r) => self.copy([1, 1, 1, r.n, c], (0, [0, 0, 0, 0, 1]), (0, [0, 0, 0, c, 1]), None)?,
+            Op::Resizing(r) => self.resize(r.size, r.interpolation)?,
             Op::Relu(r) => self.map(r.function()),
             Op::LeakyRelu(r) => self.map(Function::LeakyRelu(r.alpha)),
             Op::HardSigmoid(_) => self.map(Function::DpuHardSigmoid),
-            Op::Activation(a) if a.function == ActivationFn::LogSoftmax => {
-                let axis = self.axis()?;
-                self.list.push(FloatOp::LogSoftmax { input: self.inputs[0], output: self.output, axis });
-            }
             // The activation attribute follows.
             Op::Activation(_) | Op::Dropout(_) | Op::Flatten(_) | Op::Reshape(_) | Op::Quantize(_) => {
                 self.map(Function::Identity);
@@ -143,9 +161,7 @@ impl Steps<'_> {
                 self.copy([h, fy, w, fx, c], (0, [w * c, 0, c, 0, 1]), (0, [fy * row, row, fx * c, c, 1]), None)?;
             }
             Op::UpSampling2D(u) => {
-                let factor = [narrow(self.layer, "factor", u.size[0])?, narrow(self.layer, "factor", u.size[1])?];
-                let in_dims = dims(self.layer, [h, w, c])?;
-                self.list.push(FloatOp::Bilinear { input: self.inputs[0], output: self.output, in_dims, factor });
+                self.resize([h * u.size[0], w * u.size[1]], u.interpolation)?;
             }
             Op::MaxPooling2D(p) => self.pool(p.pool.window(&self.shapes[0]), FloatPoolKind::Max, 1.0)?,
             Op::AveragePooling2D(p) => {
@@ -176,13 +192,20 @@ impl Steps<'_> {
     }
 
     fn function(&mut self, f: &TfOp) -> Result<bool, Error> {
-        let Some(elements) = f.elements(self.shapes[0].len()) else { return Ok(false) };
+        let sample = match f.operands.first() {
+            Some(Operand::Tensor(k)) => self.shapes[*k].clone(),
+            Some(Operand::Constant(t)) => t.shape().get(1..).unwrap_or_default().to_vec(),
+            None => return Ok(false),
+        };
+        let Some(elements) = f.elements(&sample) else { return Ok(false) };
+        let matrices = matches!(elements, Elements::Product(_));
         let operands = f.operands.iter().map(|operand| match operand {
             Operand::Tensor(k) => Ok((self.inputs[*k], self.shapes[*k].clone())),
             Operand::Constant(t) => {
                 // A constant has no batch to leave out; one along it is the same for all samples.
                 let own = t.shape();
-                let own = if own.len() > self.out.len() && own[0] == 1 { &own[1..] } else { own };
+                let batched = own.len() > self.out.len().max(if matrices { 2 } else { 0 }) && own[0] == 1;
+                let own = if batched { &own[1..] } else { own };
                 Ok((self.constant(own, t.data())?, own.to_vec()))
             }
         });
@@ -198,6 +221,19 @@ impl Steps<'_> {
             Elements::Reshaped => self.map(Function::Identity),
             Elements::Permuted(order) => self.permute(&order)?,
             Elements::Joined(axis) => self.join(axis)?,
+            Elements::Stacked(axis) => {
+                self.shapes.iter_mut().for_each(|shape| shape.insert(axis, 1));
+                self.join(axis)?;
+            }
+            Elements::Sliced(parts) => self.slice(&parts)?,
+            Elements::Padded(widths, value) => self.pad(&widths, value)?,
+            Elements::Reduced(kind, axes) => self.reduce(kind, &axes)?,
+            Elements::Softmax(axis) => {
+                let [outer, n, inner] = Dot::blocks(&self.shapes[0], axis);
+                self.rows([outer, inner, 1, n], [n * inner, 1, 0, inner], RowFunction::Softmax)?;
+            }
+            Elements::Product(transpose) => self.matrices(transpose)?,
+            Elements::Resized(size, method) => self.resize(size, method)?,
         }
         Ok(true)
     }
@@ -207,8 +243,101 @@ impl Steps<'_> {
         if self.list.is_empty() { self.inputs[0] } else { self.output }
     }
 
-    fn axis(&self) -> Result<u32, Error> {
-        narrow(self.layer, "last axis", self.shapes[0].last().copied().unwrap_or(1))
+    /// A function of rows along the last axis of the result.
+    fn last_axis(&mut self, function: RowFunction) -> Result<(), Error> {
+        let n = self.out.last().copied().unwrap_or(1).max(1);
+        // A layer that is nothing but this function.
+        if matches!(self.list[..], [FloatOp::Map { function: Function::Identity, .. }]) {
+            self.list.clear();
+        }
+        self.rows([self.out.iter().product::<usize>() / n, 1, 1, n], [n, 0, 0, 1], function)
+    }
+
+    /// See [`RowsOp`].
+    fn rows(&mut self, sizes: [usize; 4], steps: [usize; 4], function: RowFunction) -> Result<(), Error> {
+        let (sizes, steps) = (self.all("row", sizes)?, self.all("stride", steps)?);
+        self.list.push(FloatOp::Rows(RowsOp { input: self.current(), output: self.output, sizes, steps, function }));
+        Ok(())
+    }
+
+    fn resize(&mut self, size: [usize; 2], method: Interpolation) -> Result<(), Error> {
+        let in_dims = dims(self.layer, image(&self.shapes[0]))?;
+        let out_dims = [narrow(self.layer, "height", size[0])?, narrow(self.layer, "width", size[1])?];
+        let (input, output, nearest) = (self.inputs[0], self.output, method == Interpolation::Nearest);
+        self.list.push(FloatOp::Resize(ResizeOp { input, output, in_dims, out_dims, nearest }));
+        Ok(())
+    }
+
+    fn reduce(&mut self, kind: FloatPoolKind, axes: &[usize]) -> Result<(), Error> {
+        let rank = self.shapes[0].len();
+        if rank > 4 {
+            return Err(refuse(self.layer, format!("{rank} dimensions; up to 4 can be folded")));
+        }
+        let axes = axes.iter().fold(0, |mask, axis| mask | 1 << (axis + 4 - rank));
+        self.list.push(FloatOp::Reduce { input: self.inputs[0], output: self.output, axes, kind });
+        Ok(())
+    }
+
+    /// See [`ProductOp`].
+    fn product(&mut self, sizes: [usize; 5], steps_a: [usize; 5], steps_b: [usize; 5]) -> Result<(), Error> {
+        self.list.push(FloatOp::Product(ProductOp {
+            a: self.inputs[0],
+            b: self.inputs[1],
+            output: self.output,
+            sizes: self.all("matrix", sizes)?,
+            steps_a: self.all("stride", steps_a)?,
+            steps_b: self.all("stride", steps_b)?,
+        }));
+        Ok(())
+    }
+
+    /// Product of the matrices in the last two axes of both operands; up to two axes before them broadcast.
+    fn matrices(&mut self, transpose: [bool; 2]) -> Result<(), Error> {
+        // A sample of one dimension is a row: the batch is the other.
+        let four = |shape: &[usize]| -> Option<[usize; 4]> {
+            let mut four = [1; 4];
+            four.get_mut(4usize.checked_sub(shape.len())?..)?.copy_from_slice(shape);
+            Some(four)
+        };
+        let (Some(a), Some(b)) = (four(&self.shapes[0]), four(&self.shapes[1])) else {
+            return Err(refuse(self.layer, "matrices of more than 4 dimensions".into()));
+        };
+        // Elements from one index to the next: two leading axes, rows, columns.
+        let steps = |[i, j, rows, columns]: [usize; 4], turned: bool| {
+            let matrix = rows * columns;
+            let lead = [if i == 1 { 0 } else { j * matrix }, if j == 1 { 0 } else { matrix }];
+            (lead, if turned { [1, columns] } else { [columns, 1] })
+        };
+        let ((lead_a, [row, depth_a]), (lead_b, [depth_b, column])) = (steps(a, transpose[0]), steps(b, transpose[1]));
+        let (m, k) = if transpose[0] { (a[3], a[2]) } else { (a[2], a[3]) };
+        let n = if transpose[1] { b[2] } else { b[3] };
+        let sizes = [a[0].max(b[0]), a[1].max(b[1]), m, n, k];
+        self.product(sizes, [lead_a[0], lead_a[1], row, 0, depth_a], [lead_b[0], lead_b[1], 0, column, depth_b])
+    }
+
+    /// Along each axis `count` elements from `start`, `step` apart.
+    fn slice(&mut self, parts: &[(usize, usize, isize)]) -> Result<(), Error> {
+        let own = strides(&self.shapes[0]);
+        let to = strides(&parts.iter().map(|(_, count, _)| *count).collect::<Vec<_>>());
+        let from = parts.iter().zip(&own).map(|((start, ..), stride)| start * stride).sum();
+        let along = |i: usize| (parts[i].1, parts[i].2 * own[i].cast_signed(), to[i]);
+        self.strided((0..parts.len()).map(along).collect(), from, 0, None)
+    }
+
+    fn pad(&mut self, widths: &[(usize, usize)], value: f32) -> Result<(), Error> {
+        let (own, to) = (strides(&self.shapes[0]), strides(&self.out));
+        let start = widths.iter().zip(&to).map(|((before, _), stride)| before * stride).sum();
+        let along = |i: usize| (self.shapes[0][i], own[i].cast_signed(), to[i]);
+        self.strided((0..widths.len()).map(along).collect(), 0, start, Some(value))
+    }
+
+    /// Numbers that must fit 32 bits.
+    fn all<const N: usize>(&self, what: &str, values: [usize; N]) -> Result<[u32; N], Error> {
+        let mut narrowed = [0; N];
+        for (to, value) in narrowed.iter_mut().zip(values) {
+            *to = narrow(self.layer, what, value)?;
+        }
+        Ok(narrowed)
     }
 
     fn map(&mut self, function: Function) {
@@ -327,40 +456,35 @@ impl Steps<'_> {
         (to, steps_out): (usize, [usize; 5]),
         fill: Option<f32>,
     ) -> Result<(), Error> {
-        self.copy_of(self.inputs[0], sizes, (from, steps_in), (to, steps_out), fill)
+        let along = |i: usize| (sizes[i], steps_in[i].cast_signed(), steps_out[i]);
+        self.strided((0..5).map(along).collect(), from, to, fill)
     }
 
-    fn copy_of(
+    /// A copy along axes of (size, step of the input, step of the output).
+    fn strided(
         &mut self,
-        input: TensorId,
-        sizes: [usize; 5],
-        (from, steps_in): (usize, [usize; 5]),
-        (to, steps_out): (usize, [usize; 5]),
+        axes: Vec<(usize, isize, usize)>,
+        from: usize,
+        to: usize,
         fill: Option<f32>,
     ) -> Result<(), Error> {
-        let layer = self.layer;
-        let five = |values: [usize; 5]| -> Result<[u32; 5], Error> {
-            let mut narrowed = [0; 5];
-            for (to, value) in narrowed.iter_mut().zip(values) {
-                *to = narrow(layer, "stride", value)?;
-            }
-            Ok(narrowed)
-        };
-        let signed = |steps: [u32; 5]| -> Result<[i32; 5], Error> {
-            let mut all = [0; 5];
-            for (to, value) in all.iter_mut().zip(steps) {
-                *to = narrow(layer, "stride", value as usize)?;
-            }
-            Ok(all)
-        };
+        if axes.len() > 5 {
+            return Err(refuse(self.layer, format!("{} dimensions; up to 5 can be moved", axes.len())));
+        }
+        let (mut sizes, mut steps_in, mut steps_out) = ([1; 5], [0; 5], [0; 5]);
+        for (i, (size, step_in, step_out)) in axes.into_iter().enumerate() {
+            (sizes[i], steps_out[i]) = (size, step_out);
+            steps_in[i] = i32::try_from(step_in)
+                .map_err(|_| refuse(self.layer, format!("a stride of {step_in} elements; 32 bits fit")))?;
+        }
         self.list.push(FloatOp::Copy(CopyOp {
-            input,
+            input: self.inputs[0],
             output: self.output,
-            sizes: five(sizes)?,
-            from: narrow(layer, "offset", from)?,
-            steps_in: signed(five(steps_in)?)?,
-            to: narrow(layer, "offset", to)?,
-            steps_out: five(steps_out)?,
+            sizes: self.all("size", sizes)?,
+            from: narrow(self.layer, "offset", from)?,
+            steps_in,
+            to: narrow(self.layer, "offset", to)?,
+            steps_out: self.all("stride", steps_out)?,
             fill: fill.map(f32::to_bits),
         }));
         Ok(())
@@ -373,7 +497,8 @@ impl Steps<'_> {
         let mut start = 0;
         for (input, shape) in self.inputs.clone().into_iter().zip(self.shapes.clone()) {
             let part = block(&shape);
-            self.copy_of(input, [1, 1, 1, outer, part], (0, [0, 0, 0, part, 1]), (start, [0, 0, 0, whole, 1]), None)?;
+            self.inputs[0] = input;
+            self.copy([1, 1, 1, outer, part], (0, [0, 0, 0, part, 1]), (start, [0, 0, 0, whole, 1]), None)?;
             start += part;
         }
         Ok(())
@@ -381,16 +506,13 @@ impl Steps<'_> {
 
     /// Axis i of the result is axis `order[i]` of the input.
     fn permute(&mut self, order: &[usize]) -> Result<(), Error> {
-        if order.len() > 4 || order.len() != self.shapes[0].len() {
-            return Err(refuse(self.layer, format!("{} dimensions; up to 4 can be permuted", order.len())));
-        }
-        let strides =
-            |shape: &[usize]| -> Vec<usize> { (1..=shape.len()).map(|i| shape[i..].iter().product()).collect() };
         let (own, out) = (strides(&self.shapes[0]), strides(&self.out));
-        let (mut sizes, mut steps_in, mut steps_out) = ([1; 5], [0; 5], [0; 5]);
-        for (i, axis) in order.iter().enumerate() {
-            (sizes[i], steps_in[i], steps_out[i]) = (self.out[i], own[*axis], out[i]);
-        }
-        self.copy(sizes, (0, steps_in), (0, steps_out), None)
+        let along = |(axis, from): (usize, &usize)| (self.out[axis], own[*from].cast_signed(), out[axis]);
+        self.strided(order.iter().enumerate().map(along).collect(), 0, 0, None)
     }
+}
+
+/// Elements from one index to the next along each axis.
+fn strides(shape: &[usize]) -> Vec<usize> {
+    (1..=shape.len()).map(|i| shape[i..].iter().product()).collect()
 }

@@ -98,12 +98,12 @@ impl Context<'_> {
     }
 
     /// A tensor's dimensions as `[h, w, c]`.
-    fn dims(&self, t: TensorIx) -> Result<[u32; 3], String> {
+    pub(super) fn dims(&self, t: TensorIx) -> Result<[u32; 3], String> {
         narrow(image(shape(self.graph, t)))
     }
 
     /// Where a tensor that is read as `[h, w, c]` lies.
-    fn map(&self, t: TensorIx, dims: [u32; 3]) -> Map {
+    pub(super) fn map(&self, t: TensorIx, dims: [u32; 3]) -> Map {
         match self.joins.home(t) {
             Some(slice) => self.map(slice.of, self.dims(slice.of).unwrap_or_default()).sub(slice.at),
             None => self.dense(t, dims),

@@ -6,10 +6,10 @@ use shiftwise_core::model::{
 };
 use shiftwise_core::shape::Shape;
 
-use super::plan::Layout;
+use super::plan::{Layout, Placed};
 use crate::Error;
 use crate::emit::{self, Parts};
-use crate::integer::{IntGraph, IntOp, IntOpKind, Kind};
+use crate::integer::{IntGraph, IntOp, IntOpKind, Kind, TensorIx};
 
 /// A compiled network. [`Program::to_bytes`] writes the deployable.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Program {
     pub code: Vec<u8>,
     /// What the regions need.
     pub memory: MemoryMap,
+    /// What lies where, and when.
+    pub buffers: Vec<Buffer>,
     /// Per op of the integer form: where it runs and what it needs.
     pub layers: Vec<LayerRow>,
 }
@@ -114,6 +116,20 @@ pub struct Span {
     pub output: TensorId,
 }
 
+/// A piece of memory with the tensors that it holds one after the other, or under several names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Names of the tensors.
+    pub tensors: Vec<String>,
+    /// Where it starts.
+    pub place: Place,
+    /// Its bytes.
+    pub bytes: u64,
+    /// The ops of the integer form during which it is needed, from the first to the last; in a program for target `cpu`
+    /// these are the rows of [`Program::layers`]. `None` for a network without ops.
+    pub ops: Option<(usize, usize)>,
+}
+
 /// Bytes that a program needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryMap {
@@ -177,6 +193,8 @@ pub struct LayerRow {
     pub load_bytes: u64,
     /// Bytes that SAVEs move.
     pub save_bytes: u64,
+    /// Bytes of operands that are read, and of a result that is left, in the banks instead of being loaded and saved.
+    pub kept_bytes: u64,
     /// Tiles that it is cut into.
     pub tiles: u32,
     /// Name of the result.
@@ -200,6 +218,7 @@ impl LayerRow {
             constant_bytes: 0,
             load_bytes: 0,
             save_bytes: 0,
+            kept_bytes: 0,
             tiles: 0,
             output: graph.tensors.get(op.output.0).map(|t| t.name.clone()).unwrap_or_default(),
         }
@@ -297,6 +316,7 @@ impl Program {
             workspace_lower_bound: layout.lower_bound,
             unshared_bytes,
         };
+        let buffers = layout.blocks.iter().map(|b| buffer(graph, b)).collect();
         Ok(Self {
             name: graph.name.clone(),
             target: target.into(),
@@ -307,6 +327,7 @@ impl Program {
             constants: Vec::new(),
             code: Vec::new(),
             memory,
+            buffers,
             layers: Vec::with_capacity(graph.ops.len()),
         })
     }
@@ -341,6 +362,18 @@ impl Program {
             code: &self.code,
         };
         emit::write(&parts).map_err(|e| Error::Compile(e.to_string()))
+    }
+}
+
+fn buffer(graph: &IntGraph, placed: &Placed) -> Buffer {
+    let name = |t: &TensorIx| graph.tensors.get(t.0).map(|t| t.name.clone()).unwrap_or_default();
+    let last = placed.block.last.min(graph.ops.len());
+    Buffer {
+        tensors: placed.tensors.iter().map(name).collect(),
+        place: Place { region: placed.region, offset: placed.offset },
+        bytes: placed.block.bytes,
+        // Steps count from 1.
+        ops: last.checked_sub(1).map(|last| (placed.block.first.saturating_sub(1).min(last), last)),
     }
 }
 

@@ -2,12 +2,15 @@
 
 mod arrays;
 mod piece;
+mod spot;
 
 use shiftwise_core::isa::{AluInit, ConvInit, Inst, Load, Save};
 use shiftwise_core::target::{BankKind, Target};
 
 use super::hazard::BANK_GRAIN;
 use super::tile::{MAX_LENGTH, Machine, Shape, Tiling, Unit};
+
+pub(super) use self::spot::Spot;
 
 /// A feature map in memory: pixel (y, x) starts at `offset + y·row_pitch + x·pixel_pitch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +95,8 @@ pub(super) enum Pass {
     Act { act_type: u32 },
     /// The tile as it is so far is saved too.
     Keep(Vec<Map>),
-    /// ELEW: the sum of the tile and of a map in memory, each shifted left.
-    Add { map: Map, shift_read: [u32; 2], shift_write: i32, relu: bool },
+    /// ELEW: the sum of the tile and of a map in memory, or in the banks if it is `held` there, each shifted left.
+    Add { map: Map, held: Option<Spot>, shift_read: [u32; 2], shift_write: i32, relu: bool },
     /// CONV with one tap over all channels of the tile: a layer of the tile's size, and its constants.
     Point { layer: Box<Layer>, weights: Weights },
 }
@@ -105,8 +108,12 @@ pub(super) struct Layer {
     pub shape: Shape,
     /// Operands in memory.
     pub inputs: Vec<Map>,
+    /// Operands that lie in the banks, whole: as many as `inputs`, or none.
+    pub held: Vec<Option<Spot>>,
     /// Result in memory, in every place that wants it.
     pub outputs: Vec<Map>,
+    /// Where the whole result stays in the banks.
+    pub stays: Option<Spot>,
     /// Operation.
     pub compute: Compute,
     /// What follows on chip.
@@ -148,25 +155,37 @@ const FILL_BYTES: u32 = 4096;
 /// Largest `jump_read` of a LOAD (DOC: 16 bits).
 pub(super) const MAX_PITCH: u32 = 1 << 16;
 
-/// Hands out addresses of a bank group, around and around.
-#[derive(Clone, Copy, Debug, Default)]
+/// Hands out addresses of a part of a bank group, around and around.
+#[derive(Clone, Copy, Debug)]
 struct Ring {
+    start: u32,
+    end: u32,
     next: u32,
 }
 
 impl Ring {
-    /// Sees to it that the next `addresses` follow each other.
-    fn reserve(&mut self, addresses: u32, depth: u32) {
-        if self.next + addresses > depth {
-            self.next = 0;
+    fn new(depth: u32) -> Self {
+        Self { start: 0, end: depth, next: 0 }
+    }
+
+    /// The part of the group that it hands out from now on.
+    fn within(&mut self, [start, end]: [u32; 2]) {
+        (self.start, self.end) = (start, end);
+        if self.next < start {
+            self.next = start;
         }
     }
 
-    fn take(&mut self, addresses: u32, depth: u32) -> u32 {
-        let size = addresses.next_multiple_of(BANK_GRAIN);
-        if self.next + size > depth {
-            self.next = 0;
+    /// Sees to it that the next `addresses` follow each other.
+    fn reserve(&mut self, addresses: u32) {
+        if self.next + addresses > self.end {
+            self.next = self.start;
         }
+    }
+
+    fn take(&mut self, addresses: u32) -> u32 {
+        let size = addresses.next_multiple_of(BANK_GRAIN);
+        self.reserve(size);
         let at = self.next;
         self.next += size;
         at
@@ -194,10 +213,8 @@ struct Piece<'a> {
     tile: &'a Tile,
     /// First group and number of groups.
     set: (u32, u32),
-    /// Addresses of the operands.
-    from: &'a [u32],
-    /// First bank of the operands.
-    bank: u32,
+    /// The operands, from the set's first group on.
+    from: &'a [Spot],
     /// Where operands of passes go.
     adds: u32,
     /// Address of the weights.
@@ -214,7 +231,6 @@ pub(super) struct Emitter {
     m: Machine,
     pp: u32,
     gather_weights: bool,
-    bias_depth: u32,
     first: [u32; 2],
     first_weight_bank: u32,
     depthwise_bank: u32,
@@ -243,17 +259,16 @@ impl Emitter {
             m,
             pp: m.pp,
             gather_weights,
-            bias_depth: bias.depth,
             first,
             first_weight_bank: group(BankKind::ConvWeights)?.first.into(),
             depthwise_bank: group(BankKind::DepthwiseWeights)?.first.into(),
             bias_bank: bias.first.into(),
             program: Vec::new(),
-            input: Ring::default(),
-            output: Ring::default(),
-            weights: Ring::default(),
-            depthwise: Ring::default(),
-            bias: Ring::default(),
+            input: Ring::new(m.depth),
+            output: Ring::new(m.depth),
+            weights: Ring::new(m.weight_depth),
+            depthwise: Ring::new(m.depthwise_depth),
+            bias: Ring::new(bias.depth),
             conv: None,
             alu: None,
             port: 0,
@@ -261,9 +276,11 @@ impl Emitter {
         })
     }
 
-    /// Appends the instructions of `layer`.
-    pub(super) fn layer(&mut self, layer: &Layer, t: &Tiling, weights: Weights) -> Amount {
+    /// Appends the instructions of `layer`. `rooms`: the addresses of each feature-map group that its tiles may use.
+    pub(super) fn layer(&mut self, layer: &Layer, t: &Tiling, weights: Weights, rooms: [[u32; 2]; 2]) -> Amount {
         self.amount = Amount::default();
+        self.input.within(rooms[0]);
+        self.output.within(rooms[1]);
         layer.fills.iter().for_each(|f| self.fill(f));
         let s = &layer.shape;
         let total = s.groups_out(&self.m);
@@ -273,22 +290,21 @@ impl Emitter {
         // What stays for all tiles lies in one piece, so that the later part never overwrites the earlier.
         let point = s.point.div_ceil(self.m.lanes);
         let biases = total.next_multiple_of(BANK_GRAIN) + point.next_multiple_of(BANK_GRAIN);
-        self.bias.reserve(biases, self.bias_depth);
+        self.bias.reserve(biases);
         if point > 0 {
             let own = if s.unit == Unit::Conv { s.weight_addresses(&self.m, t) } else { 0 };
             let both = own.next_multiple_of(BANK_GRAIN) + s.point_weights(&self.m);
-            self.weights.reserve(both, self.m.weight_depth);
+            self.weights.reserve(both);
         }
         let bias = self.load_bias(layer, weights);
         let point = self.load_point(layer);
-        let bank = self.first[0];
         if s.unit == Unit::Conv && !t.groups_outside && sets.len() > 1 {
             for tile in &tiles {
                 let (from, adds) = self.load_inputs(layer, t, tile, (0, s.groups_in(&self.m)));
                 for (turn, &set) in (0..).zip(&sets) {
                     let kernel = self.load_kernel(layer, weights, set);
                     let adds = adds + turn % 2 * s.adds * s.add_addresses(&self.m, t);
-                    self.piece(&Piece { layer, tiling: t, tile, set, from: &from, bank, adds, kernel, bias, point });
+                    self.piece(&Piece { layer, tiling: t, tile, set, from: &from, adds, kernel, bias, point });
                 }
             }
         } else {
@@ -297,7 +313,7 @@ impl Emitter {
                 for tile in &tiles {
                     let channels = if s.unit == Unit::Conv { (0, s.groups_in(&self.m)) } else { set };
                     let (from, adds) = self.load_inputs(layer, t, tile, channels);
-                    self.piece(&Piece { layer, tiling: t, tile, set, from: &from, bank, adds, kernel, bias, point });
+                    self.piece(&Piece { layer, tiling: t, tile, set, from: &from, adds, kernel, bias, point });
                 }
             }
         }
@@ -346,7 +362,7 @@ impl Emitter {
         if !matches!(layer.compute, Compute::Conv { .. } | Compute::Depthwise { biased: true, .. }) {
             return 0;
         }
-        let at = self.bias.take(layer.shape.groups_out(&self.m), self.bias_depth);
+        let at = self.bias.take(layer.shape.groups_out(&self.m));
         self.load_bias_at(layer, weights, at);
         at
     }
@@ -371,7 +387,7 @@ impl Emitter {
         });
         let Some((point, weights)) = point else { return (0, 0) };
         let groups = point.shape.groups_out(&self.m);
-        let bias = self.bias.take(groups, self.bias_depth);
+        let bias = self.bias.take(groups);
         self.load_bias_at(point, weights, bias);
         (self.load_kernel(point, weights, (0, groups)), bias)
     }
@@ -390,7 +406,7 @@ impl Emitter {
         match layer.compute {
             Compute::Conv { .. } => {
                 let (channels, groups) = (s.input[2], s.groups_in(&self.m));
-                let at = self.weights.take(taps * groups * count, self.m.weight_depth);
+                let at = self.weights.take(taps * groups * count);
                 let size = taps * channels;
                 let place = |channel: u32| Load {
                     bank_id: self.first_weight_bank + channel % lanes,
@@ -428,7 +444,7 @@ impl Emitter {
                 at
             }
             Compute::Depthwise { .. } => {
-                let at = self.depthwise.take(taps * count, self.m.depthwise_depth);
+                let at = self.depthwise.take(taps * count);
                 self.load(Load {
                     bank_id: self.depthwise_bank,
                     bank_addr: at,
@@ -446,21 +462,27 @@ impl Emitter {
         }
     }
 
-    /// Input groups `first..first + count` under a tile, for every operand; their addresses, and where operands of passes
+    /// Input groups `first..first + count` under a tile, for every operand; where they lie, and where operands of passes
     /// go.
-    fn load_inputs(&mut self, layer: &Layer, t: &Tiling, tile: &Tile, (first, count): (u32, u32)) -> (Vec<u32>, u32) {
+    fn load_inputs(&mut self, layer: &Layer, t: &Tiling, tile: &Tile, (first, count): (u32, u32)) -> (Vec<Spot>, u32) {
         let s = &layer.shape;
         let lanes = self.m.lanes;
         let [x0, columns] = tile.columns;
-        let row = columns * count;
         let channels = (count * lanes).min(s.input[2] - first * lanes);
-        let mut bases = Vec::with_capacity(layer.inputs.len());
+        let mut spots = Vec::with_capacity(layer.inputs.len());
         // One block: parts of a tile that are needed together never overwrite each other.
-        let block = self.input.take(s.input_block(&self.m, t), self.m.depth);
+        let block = self.input.take(s.input_block(&self.m, t));
         let size = s.input_addresses(&self.m, t).next_multiple_of(BANK_GRAIN);
-        for (k, map) in (0..).zip(&layer.inputs) {
-            let base = block + k * size;
-            bases.push(base);
+        let mut base = block;
+        for (k, map) in layer.inputs.iter().enumerate() {
+            if let Some(held) = layer.held.get(k).copied().flatten() {
+                spots.push(held.from_group(first));
+                continue;
+            }
+            let origin = [tile.origin[0], x0.into()];
+            let spot = Spot { pack: t.pack, ..Spot::tile(self.first[0], base, columns, count, origin) };
+            spots.push(spot);
+            base += size;
             for i in 0..s.rows_under(tile.size[0]) {
                 // Between windows that do not touch lie rows that nobody reads.
                 let between = i % s.stride[0] >= s.kernel[0];
@@ -468,10 +490,10 @@ impl Emitter {
                 if between || y >= s.input[0] {
                     continue;
                 }
-                let q = i / t.pack;
+                let (bank_id, bank_addr) = spot.pixel(&self.m, y, x0);
                 self.load(Load {
-                    bank_id: self.first[0] + q % self.pp,
-                    bank_addr: base + (q / self.pp * t.pack + i % t.pack) * row,
+                    bank_id,
+                    bank_addr,
                     jump_write: count,
                     jump_read: map.pixel_pitch,
                     length: columns,
@@ -482,7 +504,7 @@ impl Emitter {
                 });
             }
         }
-        (bases, block + s.operands * size)
+        (spots, base)
     }
 }
 

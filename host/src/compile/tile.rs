@@ -9,7 +9,7 @@ use shiftwise_core::target::Target;
 use super::hazard::BANK_GRAIN;
 
 /// Sizes of a layer as the engines see it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
     /// Input rows, columns, channels.
     pub input: [u32; 3],
@@ -35,12 +35,19 @@ pub(super) struct Shape {
     pub point_passes: u32,
     /// Places that results on the way are saved to, of all passes together.
     pub keeps: u32,
+    /// Input maps that lie in the banks already; rows of theirs that share a bank.
+    pub held: u32,
+    pub held_pack: u32,
+    /// Operands of passes that lie in the banks already.
+    pub held_adds: u32,
+    /// The result has a place of its own in the banks.
+    pub stays: bool,
     /// Which engine, and what it may do at once.
     pub unit: Unit,
 }
 
 /// The engine of a layer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Unit {
     /// CONV: reads all channels, writes one output group at a time.
     Conv,
@@ -77,6 +84,8 @@ pub(super) struct Machine {
     pub lanes: u32,
     /// Addresses of a feature-map bank.
     pub depth: u32,
+    /// Addresses of them that tiles may use, per group: what maps that stay there leave.
+    pub rooms: [u32; 2],
     /// Addresses of a weight bank.
     pub weight_depth: u32,
     /// Addresses of a depthwise weight bank.
@@ -132,6 +141,11 @@ impl Shape {
         }
     }
 
+    /// Input maps that are loaded.
+    pub(super) fn loaded(&self) -> u32 {
+        self.operands - self.held
+    }
+
     /// Channel groups of the input.
     pub(super) fn groups_in(&self, m: &Machine) -> u32 {
         self.input[2].div_ceil(m.lanes)
@@ -183,8 +197,8 @@ impl Shape {
     /// several sets of groups follow each other).
     pub(super) fn input_block(&self, m: &Machine, t: &Tiling) -> u32 {
         let sets = if self.unit == Unit::Conv && t.groups < self.groups_out(m) { 2 } else { 1 };
-        self.operands.saturating_mul(aligned(self.input_addresses(m, t))).saturating_add(product([
-            self.adds,
+        self.loaded().saturating_mul(aligned(self.input_addresses(m, t))).saturating_add(product([
+            self.adds - self.held_adds,
             sets,
             self.add_addresses(m, t),
             1,
@@ -196,13 +210,15 @@ impl Shape {
         aligned(Self::output_addresses(m, &Tiling { groups: self.groups_last(m, t.groups), ..*t }))
     }
 
-    /// Addresses of one block of results: the tile, and one more for every pass.
+    /// Addresses of one block of results: the tile, and one more for every pass; the last may have a place of its own.
     pub(super) fn output_block(&self, m: &Machine, t: &Tiling) -> u32 {
-        let first = (1 + self.passes).saturating_mul(aligned(Self::output_addresses(m, t)));
+        let elsewhere = u32::from(self.stays);
+        let own = |results: u32| results.saturating_mul(aligned(Self::output_addresses(m, t)));
         if self.point == 0 {
-            return first;
+            return own(1 + self.passes - elsewhere);
         }
-        first.saturating_add((1 + self.point_passes).saturating_mul(self.add_addresses(m, t)))
+        let point = (1 + self.point_passes - elsewhere).saturating_mul(self.add_addresses(m, t));
+        own(1 + self.passes).saturating_add(point)
     }
 
     /// Addresses that the weights of the pointwise convolution take in each bank.
@@ -221,8 +237,9 @@ impl Shape {
         let at_once = m.rows_at_once(self.unit).min(t.rows);
         // The last instruction of a bank turn starts furthest into it.
         let first_bank = if t.rows == 1 { 0 } else { (m.pp - 1) / at_once * at_once };
-        let first_bank = first_bank.min((t.rows - 1) / at_once * at_once);
-        let reach = first_bank + ((at_once - 1) * self.stride[0] + self.kernel[0] - 1) / t.pack;
+        let first_bank = if self.held > 0 { m.pp - 1 } else { first_bank.min((t.rows - 1) / at_once * at_once) };
+        let pack = if self.held > 0 { self.held_pack } else { t.pack };
+        let reach = first_bank + ((at_once - 1) * self.stride[0] + self.kernel[0] + pack - 2) / pack;
         let own = aligned(self.weight_addresses(m, t));
         let weights = if self.unit == Unit::Conv {
             let point = self.point_weights(m);
@@ -238,8 +255,8 @@ impl Shape {
             && whole
             && (t.pack == 1 || row <= endl)
             && reach < ROW_TURNS * m.pp
-            && room(self.input_block(m, t), slots, m.depth)
-            && room(self.output_block(m, t), slots, m.depth)
+            && room(self.input_block(m, t), slots, m.rooms[0])
+            && room(self.output_block(m, t), slots, m.rooms[1])
             && weights
     }
 
@@ -291,8 +308,8 @@ impl Shape {
         let columns_in = wide(self.columns_under(t.columns).min(self.input[1]));
         // Channels of a tile's input; tiles of other units split them, so that the sum over sets is the same.
         let input_loads = if conv && t.groups_outside { sets } else { 1 };
-        let input_bytes = rows_in * columns_in * wide(self.input[2]) * wide(self.operands);
-        let input_count = rows_in * wide(self.operands) * if conv { input_loads } else { sets };
+        let input_bytes = rows_in * columns_in * wide(self.input[2]) * wide(self.loaded());
+        let input_count = rows_in * wide(self.loaded()) * if conv { input_loads } else { sets };
         let weights = match self.unit {
             Unit::Conv => taps * wide(self.input[2]) * wide(channels),
             Unit::Depthwise => taps * wide(channels),
@@ -301,17 +318,15 @@ impl Shape {
         let weight_loads = if conv && sets > 1 && !t.groups_outside { tiles } else { 1 };
         let weight_count = if conv { wide(channels) } else { sets };
         let point = wide(self.point);
+        let adds = wide(self.adds - self.held_adds);
         let last_channels = if self.point == 0 { wide(channels) } else { point };
         let pixels = wide(height) * wide(width);
         let load = (tiles * input_bytes * input_loads
             + weights * weight_loads
             + wide(channels) * point
-            + pixels * last_channels * wide(self.adds))
+            + pixels * last_channels * adds)
             / BYTES_PER_CYCLE
-            + (tiles * input_count
-                + weight_count * weight_loads
-                + point
-                + wide(height) * column_tiles * sets * wide(self.adds))
+            + (tiles * input_count + weight_count * weight_loads + point + wide(height) * column_tiles * sets * adds)
                 * TRANSFER_START;
         let kept = if self.point == 0 { last_channels } else { wide(channels) };
         let output_bytes = pixels * (last_channels * wide(self.saves) + kept * wide(self.keeps));
@@ -386,6 +401,7 @@ impl Machine {
             pp,
             lanes,
             depth: first.depth,
+            rooms: [first.depth; 2],
             weight_depth: target.group(BankKind::ConvWeights)?.0.depth,
             depthwise_depth: target.group(BankKind::DepthwiseWeights)?.0.depth,
             alu_rows: target.alu_pixel_parallel.into(),

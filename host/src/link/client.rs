@@ -5,10 +5,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 use std::vec;
 
-use shiftwise_core::link::{CHUNK, Deframer, FRAME, Fault, Report, Request, Response, VERSION, decode, encode};
-use shiftwise_core::model::Deployable;
+use shiftwise_core::link::{
+    CHUNK, Deframer, FRAME, Fault, Report, Request, Response, VERSION, decode_answer, encode, version_of,
+};
+use shiftwise_core::model::{Deployable, TensorId, crc32, crc32_of};
+use shiftwise_core::monitor::Sketch;
 
-use super::{Limits, LinkError, Reported, SampleResult};
+use super::{Difference, Limits, LinkError, Reported, SampleResult, SelfTested};
 
 /// What a board says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,13 +79,33 @@ impl<W: Write> Client<W> {
 
     /// Makes the board run this deployable from now on, sending it unless the board holds it already.
     ///
-    /// DPU code for a known target is run by the board's own DPU if it has that one, else in software.
+    /// DPU code for a known target is run by the board's own DPU if it has that one, else in software. A board that
+    /// restarts meanwhile gets the deployable again.
     pub fn load(&mut self, deployable: &[u8]) -> Result<(), LinkError> {
         let model = Deployable::parse(deployable)?;
         let file = deployable.get(..model.file_bytes()).unwrap_or(deployable);
+        let device = soft_device(&model);
+        // Until the board says otherwise, nothing is known of what it holds.
+        self.loaded.clear();
+        for left in (0..self.limits.attempts.max(1)).rev() {
+            match self.load_once(file, device.as_deref()) {
+                // What a board that has forgotten the chunks or its device says. If it has not, it says so again.
+                Err(LinkError::Refused { fault: Fault::Crc | Fault::Target { .. } | Fault::Loaded, .. })
+                    if left > 0 => {}
+                other => {
+                    other?;
+                    break;
+                }
+            }
+        }
+        self.loaded = file.to_vec();
+        Ok(())
+    }
+
+    fn load_once(&mut self, file: &[u8], device: Option<&[u8]>) -> Result<(), LinkError> {
         self.ready(&Request::Reset)?;
-        if let Some(target) = soft_device(&model) {
-            match self.ready(&Request::Device { target: &target }) {
+        if let Some(target) = device {
+            match self.ready(&Request::Device { target }) {
                 // The board may have the real one; the commit tells.
                 Ok(()) | Err(LinkError::Refused { fault: Fault::Device, .. }) => {}
                 Err(error) => return Err(error),
@@ -93,12 +116,10 @@ impl<W: Write> Client<W> {
                 for (offset, bytes) in chunks(file) {
                     self.ready(&Request::Load { offset, bytes })?;
                 }
-                self.commit(file)?;
+                self.commit(file)
             }
-            other => other?,
+            other => other,
         }
-        self.loaded = file.to_vec();
-        Ok(())
     }
 
     fn commit(&mut self, file: &[u8]) -> Result<(), LinkError> {
@@ -110,18 +131,14 @@ impl<W: Write> Client<W> {
 
     /// Runs the loaded deployable on one sample: one byte slice per network input.
     pub fn sample(&mut self, inputs: &[Vec<u8>], report: Report) -> Result<SampleResult, LinkError> {
-        let file = std::mem::take(&mut self.loaded);
-        let result = Deployable::parse(&file).map_err(LinkError::from).and_then(|model| {
-            let wanted: Vec<usize> = model.inputs().map(|(_, t)| t.bytes() as usize).collect();
-            let given: Vec<usize> = inputs.iter().map(Vec::len).collect();
-            if wanted == given {
-                self.attempts(&model, inputs, report)
-            } else {
-                Err(LinkError::Inputs { wanted, given })
-            }
-        });
-        self.loaded = file;
-        result
+        if self.loaded.is_empty() {
+            return Err(LinkError::Refused { fault: Fault::NotLoaded, text: String::new() });
+        }
+        let file = self.loaded.clone();
+        let model = Deployable::parse(&file)?;
+        let wanted: Vec<usize> = model.inputs().map(|(_, t)| t.bytes() as usize).collect();
+        let given: Vec<usize> = inputs.iter().map(Vec::len).collect();
+        if wanted == given { self.attempts(&model, inputs, report) } else { Err(LinkError::Inputs { wanted, given }) }
     }
 
     fn attempts(
@@ -130,29 +147,46 @@ impl<W: Write> Client<W> {
         inputs: &[Vec<u8>],
         report: Report,
     ) -> Result<SampleResult, LinkError> {
-        let mut last = LinkError::Noise;
-        for _ in 0..self.limits.attempts.max(1) {
+        let request = Request::Run { report, inputs: crc32_of(inputs.iter().map(Vec::as_slice)) };
+        self.with_retries(|client| {
             // The last attempt's steps may have used the inputs' memory for something else.
             for (index, input) in (0..=u8::MAX).zip(inputs) {
                 for (offset, bytes) in chunks(input) {
-                    self.ready(&Request::Input { index, offset, bytes })?;
+                    client.ready(&Request::Input { index, offset, bytes }).map_err(Miss::Fatal)?;
                 }
             }
-            match self.run_once(model, report) {
+            client.run_once(model, &request)
+        })
+    }
+
+    /// Repeats what may be repeated. A board that has restarted gets the deployable again.
+    fn with_retries<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<T, Miss>) -> Result<T, LinkError> {
+        let mut last = LinkError::Noise;
+        for _ in 0..self.limits.attempts.max(1) {
+            match attempt(self) {
                 Ok(result) => return Ok(result),
                 Err(Miss::Damage) => last = LinkError::Noise,
                 Err(Miss::Silence) => last = LinkError::Silent(String::new()),
+                Err(Miss::Fatal(LinkError::Refused { fault: fault @ Fault::Inputs, text })) => {
+                    last = LinkError::Refused { fault, text };
+                }
+                Err(Miss::Fatal(LinkError::Refused { fault: fault @ Fault::NotLoaded, text })) => {
+                    let file = std::mem::take(&mut self.loaded);
+                    if file.is_empty() {
+                        return Err(LinkError::Refused { fault, text });
+                    }
+                    self.load(&file)?;
+                    last = LinkError::Refused { fault, text };
+                }
                 Err(Miss::Fatal(error)) => return Err(error),
             }
         }
         Err(last)
     }
 
-    fn run_once(&mut self, model: &Deployable<'_>, report: Report) -> Result<SampleResult, Miss> {
+    fn run_once(&mut self, model: &Deployable<'_>, request: &Request<'_>) -> Result<SampleResult, Miss> {
         let mut result = SampleResult { tensors: Vec::new(), steps: Vec::new() };
-        let mut received = 0u32;
-        let messages = self.exchange(&Request::Run { report }, self.limits.step, |response| {
-            received = received.wrapping_add(1);
+        self.exchange(request, self.limits.step, |response| {
             match response {
                 Response::Step { ticks, .. } => result.steps.push(*ticks),
                 Response::Crc { tensor, crc } => result.tensors.push((*tensor, Reported::Crc(*crc))),
@@ -165,8 +199,8 @@ impl<W: Write> Client<W> {
                     }
                     _ => return Err(Miss::Damage),
                 },
-                Response::Done { messages } => return Ok(Some(*messages)),
-                other => return Err(Miss::Fatal(LinkError::Answer(format!("{other:?}")))),
+                Response::Done => return Ok(Some(())),
+                other => return Err(unexpected(other)),
             }
             Ok(None)
         })?;
@@ -174,11 +208,78 @@ impl<W: Write> Client<W> {
             Reported::Crc(_) => true,
             Reported::Bytes(bytes) => model.tensor(*id).is_some_and(|t| t.bytes() as usize == bytes.len()),
         };
-        if received == messages.wrapping_add(1) && result.tensors.iter().all(whole) {
+        if result.steps.len() == usize::from(model.step_count()) && result.tensors.iter().all(whole) {
             Ok(result)
         } else {
             Err(Miss::Damage)
         }
+    }
+
+    /// Runs one sample and compares each tensor with the one of the same number in `wanted`: by checksums first, which
+    /// costs the link a few bytes for each tensor; only of the first tensor that differs are bytes fetched, in another
+    /// run. `None` if there is none, and nothing is missing.
+    pub fn first_difference(
+        &mut self,
+        inputs: &[Vec<u8>],
+        wanted: &[(TensorId, Vec<u8>)],
+    ) -> Result<Option<Difference>, LinkError> {
+        let sums = self.sample(inputs, Report::Crc)?;
+        let found: Vec<_> = sums.tensors.iter().map(|(id, _)| *id).collect();
+        if found != wanted.iter().map(|(id, _)| *id).collect::<Vec<_>>() {
+            return Err(LinkError::Answer("for other tensors than the network's".into()));
+        }
+        let differs = |((_, reported), (_, bytes)): &(&(TensorId, Reported), &(TensorId, Vec<u8>))| !matches!(reported, Reported::Crc(crc) if *crc == crc32(bytes));
+        let Some((_, (tensor, wanted))) = sums.tensors.iter().zip(wanted).find(differs) else {
+            return Ok(None);
+        };
+        let again = self.sample(inputs, Report::Tensor(*tensor))?;
+        let found = again.bytes(*tensor).unwrap_or(&[]);
+        let pairs = found.iter().zip(wanted);
+        let count = pairs.clone().filter(|(a, b)| a != b).count();
+        let first = pairs.clone().position(|(a, b)| a != b);
+        Ok(Some(Difference { tensor: *tensor, first, count, found: found.to_vec() }))
+    }
+
+    /// Runs the deployable's own samples on the board.
+    ///
+    /// Errors: [`Fault::NoSelfTest`] if it has none. A wrong output is no error.
+    pub fn self_test(&mut self) -> Result<SelfTested, LinkError> {
+        self.with_retries(|client| {
+            client.exchange(&Request::SelfTest, client.limits.step, |response| match response {
+                Response::Step { .. } => Ok(None),
+                Response::Tested { samples, wrong } => Ok(Some(SelfTested { samples: *samples, wrong: *wrong })),
+                other => Err(unexpected(other)),
+            })
+        })
+    }
+
+    /// What the tensors that the board watches have held since [`Self::forget`], in order of their numbers. Tensors in
+    /// floats, and those that no run has reached, are not among them.
+    pub fn sketches(&mut self) -> Result<Vec<(TensorId, Sketch)>, LinkError> {
+        self.with_retries(|client| {
+            let mut all = Vec::new();
+            client.exchange(&Request::Drift, client.limits.answer, |response| match response {
+                Response::Sketch { tensor, sketch } => {
+                    all.push((*tensor, *sketch));
+                    Ok(None)
+                }
+                Response::Done => Ok(Some(())),
+                other => Err(unexpected(other)),
+            })?;
+            Ok(all)
+        })
+    }
+
+    /// Sets what [`Self::sketches`] tells back to nothing.
+    pub fn forget(&mut self) -> Result<(), LinkError> {
+        self.with_retries(|client| client.ready(&Request::Forget).map_err(Miss::Fatal))
+    }
+
+    /// Makes the board forget the deployable. The next [`Self::load`] need not send it again if the board still has its
+    /// bytes.
+    pub fn reset(&mut self) -> Result<(), LinkError> {
+        self.loaded.clear();
+        self.ready(&Request::Reset)
     }
 
     /// Ends the board's service.
@@ -196,7 +297,7 @@ impl<W: Write> Client<W> {
         for _ in 0..self.limits.attempts.max(1) {
             let answer = self.exchange(request, self.limits.answer, |response| match take(response) {
                 Some(value) => Ok(Some(value)),
-                None => Err(Miss::Fatal(LinkError::Answer(format!("{response:?}")))),
+                None => Err(unexpected(response)),
             });
             match answer {
                 Ok(value) => return Ok(value),
@@ -224,19 +325,33 @@ impl<W: Write> Client<W> {
         let length = encode(own, request, rest).map_err(|_| Miss::Damage)?.len();
         let sent = self.writer.write_all(buffer.get(..=length).unwrap_or(&buffer)).and_then(|()| self.writer.flush());
         sent.map_err(|e| Miss::Fatal(LinkError::Closed(format!(": {e}"))))?;
+        let mut next = 0;
         loop {
             let end = self.receive(Instant::now() + quiet)?;
-            let answer = end.ok().and_then(|()| decode::<Response<'_>>(self.deframer.payload()).ok());
+            let payload = self.deframer.payload();
+            let answer = end.and_then(|()| decode_answer(payload));
             match answer {
-                None | Some((0, Response::Fault { fault: Fault::Frame, .. })) => return Err(Miss::Damage),
-                Some((number, _)) if number != own => {}
-                Some((_, Response::Fault { fault, text })) => {
+                Err(_) => {
+                    return Err(match version_of(payload).filter(|_| end.is_ok()) {
+                        Some(board) if board != VERSION => Miss::Fatal(LinkError::Version { board, own: VERSION }),
+                        _ => Miss::Damage,
+                    });
+                }
+                Ok(((0, _), Response::Fault { fault: Fault::Unknown { version }, .. })) if version != VERSION => {
+                    return Err(Miss::Fatal(LinkError::Version { board: version, own: VERSION }));
+                }
+                Ok(((0, _), _)) => return Err(Miss::Damage),
+                // An answer to an older attempt, or one that came twice.
+                Ok(((number, part), _)) if number != own || part < next => {}
+                Ok(((_, part), _)) if part > next => return Err(Miss::Damage),
+                Ok((_, Response::Fault { fault, text })) => {
                     return Err(Miss::Fatal(LinkError::Refused { fault, text: text.into() }));
                 }
-                Some((_, response)) => {
+                Ok((_, response)) => {
                     if let Some(value) = take(&response)? {
                         return Ok(value);
                     }
+                    next += 1;
                 }
             }
         }
@@ -255,6 +370,10 @@ impl<W: Write> Client<W> {
             }
         }
     }
+}
+
+fn unexpected(response: &Response<'_>) -> Miss {
+    Miss::Fatal(LinkError::Answer(format!("{response:?}")))
 }
 
 /// The record of the DPU that a deployable was compiled for, if it holds DPU code and the DPU is known here.

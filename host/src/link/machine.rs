@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::image::BoardImage;
-use super::{BoardSpec, Client, Info, Limits, LinkError, Report, SampleResult};
+use super::{BoardSpec, Client, Difference, Info, Limits, LinkError, Report, SampleResult, SelfTested, SerialPort};
+use shiftwise_core::model::TensorId;
+use shiftwise_core::monitor::Sketch;
 
 /// Virtual nanoseconds per instruction with `-icount shift=0`.
 const NANOSECONDS_PER_INSTRUCTION: u64 = 1;
@@ -20,6 +22,7 @@ pub struct Board {
     client: Client<Port>,
     info: Info,
     emulator: Option<Emulator>,
+    log: Option<SerialLog>,
 }
 
 /// Where requests go.
@@ -59,15 +62,13 @@ impl Board {
                 };
                 (Client::new(Port::Pipe(input), output, limits), Some(emulator))
             }
-            BoardSpec::Serial(path) => {
-                let open = || File::options().read(true).write(true).open(path);
-                let file = open().and_then(|file| Ok((file.try_clone()?, file)));
-                let (reader, writer) = file.map_err(|source| io(format!("opening {}", path.display()), source))?;
+            BoardSpec::Serial(port) => {
+                let (reader, writer) = open(port)?;
                 (Client::new(Port::Serial(writer), reader, limits), None)
             }
         };
         match client.hello() {
-            Ok(info) => Ok(Self { client, info, emulator }),
+            Ok(info) => Ok(Self { client, info, emulator, log: None }),
             Err(error) => Err(explain(error, emulator.as_mut())),
         }
     }
@@ -92,14 +93,105 @@ impl Board {
         Ok(result)
     }
 
+    /// As [`Client::first_difference`].
+    pub fn first_difference(
+        &mut self,
+        inputs: &[Vec<u8>],
+        wanted: &[(TensorId, Vec<u8>)],
+    ) -> Result<Option<Difference>, LinkError> {
+        self.client.first_difference(inputs, wanted).map_err(|error| explain(error, self.emulator.as_mut()))
+    }
+
+    /// As [`Client::self_test`].
+    pub fn self_test(&mut self) -> Result<SelfTested, LinkError> {
+        self.client.self_test().map_err(|error| explain(error, self.emulator.as_mut()))
+    }
+
+    /// As [`Client::sketches`].
+    pub fn sketches(&mut self) -> Result<Vec<(TensorId, Sketch)>, LinkError> {
+        self.client.sketches().map_err(|error| explain(error, self.emulator.as_mut()))
+    }
+
+    /// As [`Client::forget`].
+    pub fn forget(&mut self) -> Result<(), LinkError> {
+        self.client.forget().map_err(|error| explain(error, self.emulator.as_mut()))
+    }
+
     /// Ends the session and returns the firmware's log.
     pub fn finish(mut self) -> Result<Vec<String>, LinkError> {
         self.client.exit().map_err(|error| explain(error, self.emulator.as_mut()))?;
         match self.emulator.as_mut() {
             Some(emulator) => emulator.finish(),
-            None => Ok(Vec::new()),
+            None => self.log.map_or_else(|| Ok(Vec::new()), |log| log.lines()),
         }
     }
+
+    /// Listens from now on to a port on which the board sends its log, as defmt frames. `firmware` is the ELF file of
+    /// the image that it runs, which has the log's texts.
+    pub fn listen(&mut self, port: &SerialPort, firmware: &Path) -> Result<(), LinkError> {
+        let elf = std::fs::read(firmware).map_err(|e| io(format!("reading {}", firmware.display()), e))?;
+        let (mut reader, _) = open(port)?;
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let stream = Arc::clone(&bytes);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok(n @ 1..) = reader.read(&mut buffer) {
+                match stream.lock() {
+                    Ok(mut all) if all.len() < MOST_LOG => all.extend(buffer.iter().take(n)),
+                    _ => break,
+                }
+            }
+        });
+        self.log = Some(SerialLog { elf, bytes });
+        Ok(())
+    }
+}
+
+/// Bytes of a log that are kept.
+const MOST_LOG: usize = 1 << 20;
+
+/// The log of a board behind a serial port.
+#[derive(Debug)]
+struct SerialLog {
+    elf: Vec<u8>,
+    bytes: Arc<Mutex<Vec<u8>>>,
+}
+
+impl SerialLog {
+    fn lines(&self) -> Result<Vec<String>, LinkError> {
+        // What the board sent last is still on its way.
+        std::thread::sleep(Duration::from_millis(100));
+        decode_log(&self.elf, &self.bytes.lock().map(|bytes| bytes.clone()).unwrap_or_default())
+    }
+}
+
+/// The reading and the writing half of a port.
+fn open(port: &SerialPort) -> Result<(File, File), LinkError> {
+    let open = || {
+        let file = File::options().read(true).write(true).open(&port.path)?;
+        set_up(&file, port.baud)?;
+        Ok((file.try_clone()?, file))
+    };
+    open().map_err(|source| io(format!("opening {}", port.path.display()), source))
+}
+
+/// Raw bytes at this rate, if the file is a terminal.
+#[cfg(unix)]
+fn set_up(file: &File, baud: u32) -> std::io::Result<()> {
+    use rustix::termios::{OptionalActions, isatty, tcgetattr, tcsetattr};
+    if isatty(file) {
+        let mut settings = tcgetattr(file)?;
+        settings.make_raw();
+        settings.set_speed(baud)?;
+        tcsetattr(file, OptionalActions::Flush, &settings)?;
+    }
+    Ok(())
+}
+
+/// The system's own settings are used.
+#[cfg(not(unix))]
+fn set_up(_: &File, _: u32) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// Boots an image that needs no host, waits until it ends with success, and returns its log.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::merge::offsets;
 use super::{Config, Layer, WeightSource, one, settings};
 use crate::tensor::Tensor;
-use shiftwise_core::model::{Combine, Function};
+use shiftwise_core::model::{Combine, Function, RowFunction};
 
 /// Activation functions by Keras name. The class of a function decides where the vendor quantizes around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,8 +125,8 @@ impl ActivationFn {
     pub fn apply(self, tensor: &mut Tensor) {
         match self {
             Self::Linear => {}
-            Self::Softmax => softmax_last_axis(tensor),
-            Self::LogSoftmax => log_softmax_last_axis(tensor),
+            Self::Softmax => rows(tensor, RowFunction::Softmax),
+            Self::LogSoftmax => rows(tensor, RowFunction::LogSoftmax),
             _ => {
                 let function = self.function();
                 tensor.data_mut().iter_mut().for_each(|x| *x = function.apply(*x));
@@ -142,7 +142,7 @@ impl ActivationFn {
             Self::Relu6 => Function::RELU6,
             Self::Sigmoid => Function::Sigmoid,
             Self::Tanh => Function::Tanh,
-            Self::Elu => Function::Elu,
+            Self::Elu => Function::Elu(1.0),
             Self::Selu => Function::Selu,
             Self::Softplus => Function::Softplus,
             Self::Softsign => Function::Softsign,
@@ -158,20 +158,12 @@ impl ActivationFn {
     }
 }
 
-fn softmax_last_axis(tensor: &mut Tensor) {
+/// `function` of each stretch along the last axis.
+pub(crate) fn rows(tensor: &mut Tensor, function: RowFunction) {
     let n = tensor.shape().last().copied().unwrap_or(1).max(1);
     for row in tensor.data_mut().chunks_exact_mut(n) {
         let x = row.to_vec();
-        shiftwise_core::cpu::softmax(n, |i| x[i], |i, v| row[i] = v);
-    }
-}
-
-fn log_softmax_last_axis(tensor: &mut Tensor) {
-    let n = tensor.shape().last().copied().unwrap_or(1).max(1);
-    for row in tensor.data_mut().chunks_exact_mut(n) {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m });
-        let sum = row.iter().fold(0.0f32, |sum, x| sum + libm::expf(x - largest));
-        row.iter_mut().for_each(|x| *x = (*x - largest) - libm::logf(sum));
+        function.apply(n, |i| x[i], |i, v| row[i] = v);
     }
 }
 
@@ -318,11 +310,49 @@ impl Layer for Softmax {
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         let mut out = inputs[0].clone();
-        softmax_last_axis(&mut out);
+        rows(&mut out, RowFunction::Softmax);
         out
     }
     fn to_keras(&self) -> Map<String, Value> {
         settings(json!({ "axis": self.axis }))
+    }
+}
+
+/// x for x > 0, else alpha · (exp(x) − 1).
+#[derive(Clone, Debug)]
+pub struct Elu {
+    /// Minus the limit at −∞.
+    pub alpha: f32,
+}
+
+impl Elu {
+    pub(crate) fn class(&self) -> &'static str {
+        "ELU"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        _: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        Ok(Self { alpha: config.f32_or("alpha", 1.0)? })
+    }
+}
+
+impl Layer for Elu {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        one(inputs).map(<[usize]>::to_vec)
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        self.reuse(inputs[0].clone()).unwrap_or_else(|x| x)
+    }
+    fn reuse(&self, mut input: Tensor) -> Result<Tensor, Tensor> {
+        let function = Function::Elu(self.alpha);
+        input.data_mut().iter_mut().for_each(|x| *x = function.apply(*x));
+        Ok(input)
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "alpha": self.alpha }))
     }
 }
 

@@ -174,6 +174,81 @@ impl Layer for Merge {
     }
 }
 
+/// Sums of products along one axis of each of two tensors; the remaining axes of the first come first.
+#[derive(Clone, Debug)]
+pub struct Dot {
+    /// Axes of the samples, from 0.
+    pub axes: [usize; 2],
+}
+
+impl Dot {
+    pub(crate) fn class(&self) -> &'static str {
+        "Dot"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let [a, b] = inputs else { return Err(format!("it has {} inputs, two are expected", inputs.len())) };
+        if config.bool_or("normalize", false)? {
+            return Err("`normalize` is not supported; put a UnitNormalization before it".into());
+        }
+        let value = config.get("axes").cloned().unwrap_or(json!(-1));
+        let list = value.as_array().cloned().unwrap_or_else(|| vec![value.clone(); 2]);
+        // Keras counts the batch.
+        let axis = |v: &Value, rank: usize| super::array::axis(v.as_i64()?, rank + 1).ok()?.checked_sub(1);
+        let axes = match &list[..] {
+            [of_a, of_b] => axis(of_a, a.len()).zip(axis(of_b, b.len())),
+            _ => None,
+        };
+        let (of_a, of_b) =
+            axes.ok_or_else(|| format!("its axes are {value}, for samples of shapes {a:?} and {b:?}"))?;
+        let own = Self { axes: [of_a, of_b] };
+        own.output_shape(inputs).map(|_| own)
+    }
+
+    /// Products in front of, and behind, the summed axis: [outer, summed, inner] of each sample.
+    pub(crate) fn blocks(shape: &[usize], axis: usize) -> [usize; 3] {
+        [shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product()]
+    }
+}
+
+impl Layer for Dot {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let [a, b] = inputs else { return Err(format!("it has {} inputs, two are expected", inputs.len())) };
+        let size = a.get(self.axes[0]).zip(b.get(self.axes[1]));
+        if size.is_none_or(|(m, n)| m != n) {
+            return Err(format!("samples of shapes {a:?} and {b:?} have no product along axes {:?}", self.axes));
+        }
+        let rest = |shape: &[usize], axis: usize| [&shape[..axis], &shape[axis + 1..]].concat();
+        let all = [rest(a, self.axes[0]), rest(b, self.axes[1])].concat();
+        Ok(if all.is_empty() { vec![1] } else { all })
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let (a, b) = (inputs[0], inputs[1]);
+        let sample = self.output_shape(&[&a.shape()[1..], &b.shape()[1..]]).unwrap_or_default();
+        let [a0, depth, a1] = Self::blocks(&a.shape()[1..], self.axes[0]);
+        let [b0, _, b1] = Self::blocks(&b.shape()[1..], self.axes[1]);
+        let mut data = Vec::with_capacity(a.shape()[0] * sample.iter().product::<usize>());
+        for (x, y) in
+            a.data().chunks_exact((a0 * depth * a1).max(1)).zip(b.data().chunks_exact((b0 * depth * b1).max(1)))
+        {
+            let rows = (0..a0).flat_map(|i| (0..a1).map(move |j| i * depth * a1 + j));
+            for from in rows {
+                for other in (0..b0).flat_map(|k| (0..b1).map(move |l| k * depth * b1 + l)) {
+                    data.push((0..depth).fold(0.0f32, |sum, m| sum + x[from + m * a1] * y[other + m * b1]));
+                }
+            }
+        }
+        Tensor::new([&a.shape()[..1], sample.as_slice()].concat(), data).unwrap_or_else(|| Tensor::zeros(&[0]))
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "axes": self.axes.map(|axis| axis + 1), "normalize": false }))
+    }
+}
+
 /// Tensors side by side along one axis.
 #[derive(Clone, Debug)]
 pub struct Concatenate {

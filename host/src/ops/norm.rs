@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::act::rows;
 use super::{Config, Layer, WeightSource, one, settings};
 use crate::tensor::Tensor;
+use shiftwise_core::model::RowFunction;
 
 /// Batch normalization at inference over the last axis: (x − mean) · gamma / sqrt(variance + epsilon) + beta.
 #[derive(Clone, Debug)]
@@ -153,17 +155,114 @@ impl Layer for LayerNormalization {
         let mut out = inputs[0].clone();
         let axis = out.shape().last().copied().unwrap_or(1).max(1);
         let (gamma, beta) = self.scale_and_offset(weights, axis);
-        let n = axis as f32;
+        rows(&mut out, RowFunction::Standardize(self.epsilon));
         for row in out.data_mut().chunks_exact_mut(axis) {
-            let mean = row.iter().sum::<f32>() / n;
-            let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / n;
-            let r = 1.0 / (variance + self.epsilon).sqrt();
-            row.iter_mut().zip(&gamma).zip(&beta).for_each(|((x, g), b)| *x = (*x - mean) * r * g + b);
+            row.iter_mut().zip(&gamma).zip(&beta).for_each(|((x, g), b)| *x = *x * g + b);
         }
         out
     }
     fn to_keras(&self) -> Map<String, Value> {
         settings(json!({ "epsilon": self.epsilon, "center": self.beta.is_some(), "scale": self.gamma.is_some() }))
+    }
+}
+
+/// Group normalization over everything but groups of channels: (x − mean) · (1 / √(variance + epsilon)) · gamma + beta,
+/// with mean and variance of each sample's groups, summed pixel by pixel.
+#[derive(Clone, Debug)]
+pub struct GroupNormalization {
+    /// Groups of neighbouring channels.
+    pub groups: usize,
+    /// Scale and offset of each channel.
+    pub norm: LayerNormalization,
+}
+
+impl GroupNormalization {
+    pub(crate) fn class(&self) -> &'static str {
+        "GroupNormalization"
+    }
+    pub(crate) fn from_keras(
+        class: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        weights: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let channels = one(inputs)?.last().copied().unwrap_or(1);
+        let groups = match config.get("groups").map_or(Some(32), Value::as_i64) {
+            Some(-1) => channels,
+            groups => groups.and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
+        };
+        if groups == 0 || !channels.is_multiple_of(groups) {
+            return Err(format!("{groups} groups don't divide {channels} channels"));
+        }
+        Ok(Self { groups, norm: LayerNormalization::from_keras(class, config, inputs, weights)? })
+    }
+}
+
+impl Layer for GroupNormalization {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        self.norm.output_shape(inputs)
+    }
+    fn weights(&self) -> Vec<(&str, &Tensor)> {
+        self.norm.weights()
+    }
+    fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
+        let mut out = inputs[0].clone();
+        let c = out.shape().last().copied().unwrap_or(1).max(1);
+        let (gamma, beta) = self.norm.scale_and_offset(weights, c);
+        let size = out.shape()[1..].iter().product::<usize>().max(1);
+        let per_group = c / self.groups;
+        for image in out.data_mut().chunks_exact_mut(size) {
+            let x = image.to_vec();
+            for group in 0..self.groups {
+                let at = |e: usize| e / per_group * c + group * per_group + e % per_group;
+                let function = RowFunction::Standardize(self.norm.epsilon);
+                function.apply(size / self.groups, |e| x[at(e)], |e, v| image[at(e)] = v);
+            }
+            for pixel in image.chunks_exact_mut(c) {
+                pixel.iter_mut().zip(&gamma).zip(&beta).for_each(|((x, g), b)| *x = *x * g + b);
+            }
+        }
+        out
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        let mut map = self.norm.to_keras();
+        map.insert("groups".into(), json!(self.groups));
+        map
+    }
+}
+
+/// Rows along the last axis brought to length 1: x · (1 / √max(Σ x², 1e-12)).
+#[derive(Clone, Debug)]
+pub struct UnitNormalization;
+
+impl UnitNormalization {
+    /// What it does to a row.
+    pub(crate) const FUNCTION: RowFunction = RowFunction::Unit(1e-12);
+
+    pub(crate) fn class(&self) -> &'static str {
+        "UnitNormalization"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        last_axis(config, one(inputs)?.len()).map(|()| Self)
+    }
+}
+
+impl Layer for UnitNormalization {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        one(inputs).map(<[usize]>::to_vec)
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let mut out = inputs[0].clone();
+        rows(&mut out, Self::FUNCTION);
+        out
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "axis": -1 }))
     }
 }
 

@@ -79,6 +79,7 @@ impl Layer for Quantize {
 const IDENTITIES: &[&str] = &[
     "Dropout",
     "SpatialDropout2D",
+    "SpatialDropout1D",
     "AlphaDropout",
     "GaussianDropout",
     "GaussianNoise",
@@ -361,11 +362,7 @@ impl UpSampling2D {
         _: &mut dyn WeightSource,
     ) -> Result<Self, String> {
         config.channels_last()?;
-        let interpolation = match config.str_or("interpolation", "nearest")? {
-            "nearest" => Interpolation::Nearest,
-            "bilinear" => Interpolation::Bilinear,
-            other => return Err(format!("interpolation is `{other}`, `nearest` or `bilinear` is expected")),
-        };
+        let interpolation = Interpolation::from_keras(config, "nearest")?;
         Ok(Self { size: config.pair("size", [2, 2])?, interpolation })
     }
 }
@@ -385,21 +382,33 @@ fn neighbours(input: usize, output: usize) -> Vec<(usize, usize, f32)> {
         .collect()
 }
 
-impl Layer for UpSampling2D {
-    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
-        let [h, w, c] = image(inputs)?;
-        Ok(vec![h * self.size[0], w * self.size[1], c])
+impl Interpolation {
+    fn from_keras(config: Config<'_>, default: &str) -> Result<Self, String> {
+        match config.str_or("interpolation", default)? {
+            "nearest" => Ok(Self::Nearest),
+            "bilinear" => Ok(Self::Bilinear),
+            other => Err(format!("interpolation is `{other}`, `nearest` or `bilinear` is expected")),
+        }
     }
-    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
-        let x = inputs[0];
+
+    /// Keras' name.
+    pub fn name(self) -> &'static str {
+        if self == Self::Nearest { "nearest" } else { "bilinear" }
+    }
+
+    /// Images `[n, h, w, c]` brought to a size of `[height, width]`.
+    pub(crate) fn resize(self, x: &Tensor, [oh, ow]: [usize; 2]) -> Tensor {
         let [n, h, w, c] = [x.shape()[0], x.shape()[1], x.shape()[2], x.shape()[3]];
-        let (oh, ow) = (h * self.size[0], w * self.size[1]);
         let pixel = |image: usize, y: usize, x0: usize| &x.data()[((image * h + y) * w + x0) * c..][..c];
         let mut data = Vec::with_capacity(n * oh * ow * c);
+        // The pixel that the centre of output `o` lies in.
+        let nearest = |o: usize, input: usize, output: usize| {
+            (((o as f32 + 0.5) * (input as f32 / output as f32)).floor() as usize).min(input - 1)
+        };
         let (rows, columns) = (neighbours(h, oh), neighbours(w, ow));
         for (image, oy, ox) in (0..n).flat_map(|i| (0..oh).flat_map(move |y| (0..ow).map(move |x| (i, y, x)))) {
-            if self.interpolation == Interpolation::Nearest {
-                data.extend_from_slice(pixel(image, oy / self.size[0], ox / self.size[1]));
+            if self == Self::Nearest {
+                data.extend_from_slice(pixel(image, nearest(oy, h, oh), nearest(ox, w, ow)));
                 continue;
             }
             let ((y0, y1, fy), (x0, x1, fx)) = (rows[oy], columns[ox]);
@@ -412,9 +421,122 @@ impl Layer for UpSampling2D {
         }
         Tensor::new(vec![n, oh, ow, c], data).unwrap_or_else(|| Tensor::zeros(&[0]))
     }
+}
+
+/// Pixels repeated by whole factors; images `[n, h, w, c]`.
+fn repeat(x: &Tensor, size: [usize; 2]) -> Tensor {
+    let [n, h, w, c] = [x.shape()[0], x.shape()[1], x.shape()[2], x.shape()[3]];
+    let (oh, ow) = (h * size[0], w * size[1]);
+    let mut data = Vec::with_capacity(n * oh * ow * c);
+    for (image, oy, ox) in (0..n).flat_map(|i| (0..oh).flat_map(move |y| (0..ow).map(move |x| (i, y, x)))) {
+        data.extend_from_slice(&x.data()[((image * h + oy / size[0]) * w + ox / size[1]) * c..][..c]);
+    }
+    Tensor::new(vec![n, oh, ow, c], data).unwrap_or_else(|| Tensor::zeros(&[0]))
+}
+
+impl Layer for UpSampling2D {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let [h, w, c] = image(inputs)?;
+        Ok(vec![h * self.size[0], w * self.size[1], c])
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let x = inputs[0];
+        match self.interpolation {
+            Interpolation::Nearest => repeat(x, self.size),
+            bilinear => bilinear.resize(x, [x.shape()[1] * self.size[0], x.shape()[2] * self.size[1]]),
+        }
+    }
     fn to_keras(&self) -> Map<String, Value> {
-        let interpolation = if self.interpolation == Interpolation::Nearest { "nearest" } else { "bilinear" };
+        let interpolation = self.interpolation.name();
         settings(json!({ "size": self.size, "data_format": "channels_last", "interpolation": interpolation }))
+    }
+}
+
+/// An image brought to a size.
+#[derive(Clone, Debug)]
+pub struct Resizing {
+    /// Height and width.
+    pub size: [usize; 2],
+    /// Method.
+    pub interpolation: Interpolation,
+}
+
+impl Resizing {
+    pub(crate) fn class(&self) -> &'static str {
+        "Resizing"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        _: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        config.channels_last()?;
+        for key in ["crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"] {
+            if config.bool_or(key, false)? {
+                return Err(format!("`{key}` is not supported"));
+            }
+        }
+        let side = |key: &str| match config.usize(key)? {
+            n @ 1..=65535 => Ok(n),
+            n => Err(format!("`{key}` is {n}, 1 to 65535 is expected")),
+        };
+        let interpolation = Interpolation::from_keras(config, "bilinear")?;
+        Ok(Self { size: [side("height")?, side("width")?], interpolation })
+    }
+}
+
+impl Layer for Resizing {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let [_, _, c] = image(inputs)?;
+        Ok(vec![self.size[0], self.size[1], c])
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        self.interpolation.resize(inputs[0], self.size)
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        let [height, width] = self.size;
+        settings(json!({
+            "height": height, "width": width, "interpolation": self.interpolation.name(), "crop_to_aspect_ratio": false,
+        }))
+    }
+}
+
+/// A vector n times.
+#[derive(Clone, Debug)]
+pub struct RepeatVector {
+    /// How often.
+    pub n: usize,
+}
+
+impl RepeatVector {
+    pub(crate) fn class(&self) -> &'static str {
+        "RepeatVector"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        _: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        Ok(Self { n: config.usize("n")? })
+    }
+}
+
+impl Layer for RepeatVector {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        match one(inputs)? {
+            [c] if self.n > 0 => Ok(vec![self.n, *c]),
+            other => Err(format!("its input has shape {other:?}, a vector and at least one repetition are expected")),
+        }
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let (batch, c) = (inputs[0].shape()[0], inputs[0].shape()[1]);
+        let data = inputs[0].data().chunks_exact(c.max(1)).flat_map(|row| row.repeat(self.n)).collect();
+        Tensor::new(vec![batch, self.n, c], data).unwrap_or_else(|| Tensor::zeros(&[0]))
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "n": self.n }))
     }
 }
 

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ActivationFn, Config, Layer, WeightSource, array, settings};
+use super::{ActivationFn, Config, Interpolation, Layer, WeightSource, array, settings};
 use crate::tensor::Tensor;
 use arguments::{Arguments, Part, operand, subscript, wrong};
-use shiftwise_core::model::{Combine, Function};
+use shiftwise_core::model::{Combine, FloatPoolKind, Function};
 
 pub(super) mod arguments;
 
@@ -62,6 +62,10 @@ enum Kind {
         value: f32,
     },
     Slice(Vec<Part>),
+    Resize {
+        size: [usize; 2],
+        method: Interpolation,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,18 @@ enum Reduction {
     Sum,
     Max,
     Min,
+}
+
+impl Reduction {
+    /// What it takes of the values.
+    fn fold(self) -> FloatPoolKind {
+        match self {
+            Self::Mean => FloatPoolKind::Average,
+            Self::Sum => FloatPoolKind::Sum,
+            Self::Max => FloatPoolKind::Max,
+            Self::Min => FloatPoolKind::Min,
+        }
+    }
 }
 
 /// Functions of one tensor without settings.
@@ -90,7 +106,7 @@ const UNARY: &[(&str, Function)] = &[
     ("stop_gradient", Function::Identity),
     ("nn.relu", Function::RELU),
     ("nn.relu6", Function::RELU6),
-    ("nn.elu", Function::Elu),
+    ("nn.elu", Function::Elu(1.0)),
     ("nn.selu", Function::Selu),
     ("nn.silu", Function::Swish),
     ("nn.swish", Function::Swish),
@@ -138,6 +154,7 @@ const OTHER: &[&str] = &[
     "squeeze",
     "pad",
     "cast",
+    "image.resize",
     "__operators__.getitem",
 ];
 
@@ -172,11 +189,28 @@ pub enum Elements {
     Permuted(Vec<usize>),
     /// Operands behind each other along an axis of the sample.
     Joined(usize),
+    /// Operands behind each other along a new axis of the sample.
+    Stacked(usize),
+    /// Along each axis of the sample `count` elements from `start`, `step` apart: (start, count, step).
+    Sliced(Vec<(usize, usize, isize)>),
+    /// A value around the sample, (before, after) each axis.
+    Padded(Vec<(usize, usize)>, f32),
+    /// Axes of the sample folded.
+    Reduced(FloatPoolKind, Vec<usize>),
+    /// Softmax along an axis of the sample.
+    Softmax(usize),
+    /// Product of matrices, each transposed or not.
+    Product([bool; 2]),
+    /// An image of another size.
+    Resized([usize; 2], Interpolation),
 }
 
 impl TfOp {
-    /// What it does to the elements of samples, if that is all it does. `rank` counts the sample's dimensions.
-    pub fn elements(&self, rank: usize) -> Option<Elements> {
+    /// What it does to the elements of samples. `sample` is the first operand's shape. `None` where it also touches the
+    /// batch, which a layer that was read does not.
+    pub fn elements(&self, sample: &[usize]) -> Option<Elements> {
+        let rank = sample.len();
+        let own = |axis: i64, rank: usize| array::axis(axis, rank + 1).ok()?.checked_sub(1);
         Some(match &self.kind {
             Kind::Unary(function) => Elements::Unary(*function),
             Kind::Binary(combine) => Elements::Binary(vec![*combine]),
@@ -188,8 +222,25 @@ impl TfOp {
                     order.split_first().filter(|(batch, _)| **batch == 0)?.1.iter().map(|i| i - 1).collect(),
                 )
             }
-            Kind::Concat(axis) => Elements::Joined(array::axis(*axis, rank + 1).ok()?.checked_sub(1)?),
-            _ => return None,
+            Kind::Concat(axis) => Elements::Joined(own(*axis, rank)?),
+            Kind::Stack(axis) => Elements::Stacked(own(*axis, rank + 1)?),
+            Kind::Transpose(None) => return None,
+            Kind::Slice(parts) => {
+                let (at, _) = subscript(parts, &[&[1], sample].concat()).ok()?;
+                Elements::Sliced(at.split_first()?.1.to_vec())
+            }
+            Kind::Pad { widths, value } => {
+                let (batch, widths) = widths.split_first()?;
+                (*batch == (0, 0)).then_some(())?;
+                Elements::Padded(widths.to_vec(), *value)
+            }
+            Kind::Reduce { by, axes, .. } => {
+                let axes = axes.as_ref()?.iter().map(|axis| own(*axis, rank)).collect::<Option<_>>()?;
+                Elements::Reduced(by.fold(), axes)
+            }
+            Kind::Softmax(axis) => Elements::Softmax(own(*axis, rank)?),
+            Kind::MatMul { transpose } => Elements::Product(*transpose),
+            Kind::Resize { size, method } => Elements::Resized(*size, *method),
         })
     }
 
@@ -265,6 +316,24 @@ impl TfOp {
                 Some(dtype) if dtype.as_str() != Some("float32") => return Err(wrong("dtype", &dtype, "float32 is")),
                 _ => Kind::Unary(Function::Identity),
             },
+            "image.resize" => {
+                let size = args.integers("size")?.ok_or("its argument `size` is missing")?;
+                let side = |n: &i64| usize::try_from(*n).ok().filter(|n| (1..=65535).contains(n));
+                let size = match &size[..] {
+                    [height, width] => side(height).zip(side(width)).map(|(h, w)| [h, w]),
+                    _ => None,
+                };
+                let method = match args.take("method") {
+                    None => Interpolation::Bilinear,
+                    Some(method) if method.as_str() == Some("bilinear") => Interpolation::Bilinear,
+                    Some(method) if method.as_str() == Some("nearest") => Interpolation::Nearest,
+                    Some(method) => return Err(wrong("method", &method, "bilinear or nearest is")),
+                };
+                if args.flag(&["preserve_aspect_ratio"])? || args.flag(&["antialias"])? {
+                    return Err("keeping the aspect ratio and anti-aliasing are not supported".into());
+                }
+                Kind::Resize { size: size.ok_or("its argument `size` is no height and width")?, method }
+            }
             "linalg.matmul" => {
                 operands.push(args.operand("b")?);
                 Kind::MatMul { transpose: [args.flag(&["transpose_a"])?, args.flag(&["transpose_b"])?] }
@@ -384,6 +453,10 @@ impl Kind {
                 x.iter().zip(widths).map(|(d, (before, after))| before + d + after).collect()
             }
             Self::Slice(parts) => subscript(parts, x)?.1,
+            Self::Resize { size, .. } => match x[..] {
+                [n, h, w, c] if h * w > 0 => vec![n, size[0], size[1], c],
+                _ => return Err(format!("its operand has shape {x:?}, images are expected")),
+            },
         })
     }
 
@@ -449,6 +522,7 @@ impl Kind {
             Self::Transpose(order) => array::transpose(first, &self.order(order.as_deref(), rank)?),
             Self::Reshape(_) | Self::ExpandDims(_) | Self::Squeeze(_) => reshaped(first)?,
             Self::Pad { widths, value } => array::pad(first, widths, *value),
+            Self::Resize { size, method } => method.resize(first, *size),
             Self::Slice(parts) => reshaped(&array::slice(first, &subscript(parts, first.shape())?.0))?,
         })
     }

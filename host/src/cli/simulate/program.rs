@@ -13,7 +13,7 @@ use shiftwise_core::isa::{Line, codec};
 use shiftwise_core::model::{DpuJob, LayerSpan, Region, TensorId, TensorList};
 use shiftwise_core::run::{Dpu, Memory};
 use shiftwise_core::target::Target;
-use shiftwise_sim::{Costs, SimDpu, SimError};
+use shiftwise_sim::{Costs, HostProducts, SimDpu, SimError};
 
 use super::super::backend::MOST_MEMORY;
 
@@ -242,7 +242,8 @@ impl<'a> Program<'a> {
         let mut ordered = before.clone();
         let mut banks = vec![0; job.target.bank_bytes()];
         let machine = Machine::new(&job.target, &mut banks);
-        let mut machine = machine.ok_or_else(|| Error::Target(format!("{} is too wide", job.target.name)))?;
+        let machine = machine.ok_or_else(|| Error::Target(format!("{} is too wide", job.target.name)))?;
+        let mut machine = machine.with(HostProducts::detect());
         for (index, (offset, line)) in (0u32..).zip(&job.lines) {
             machine
                 .execute(&line.inst, &mut ordered.memory())
@@ -397,7 +398,8 @@ impl Job<'_> {
 fn functional(target: &Target, code: &[u8], registers: &mut Registers) -> Result<(), ExecError> {
     let mut banks = vec![0; target.bank_bytes()];
     let no_end = ExecError { index: 0, offset: 0, inst: "", fault: Fault::NoEnd };
-    let Some(mut machine) = Machine::new(target, &mut banks) else { return Err(no_end) };
+    let Some(machine) = Machine::new(target, &mut banks) else { return Err(no_end) };
+    let mut machine = machine.with(HostProducts::detect());
     let job = DpuJob { name: "", offset: 0, bytes: 0, outputs: TensorList(&[]) };
     machine.run(&job, code, &mut registers.memory())
 }

@@ -2,40 +2,39 @@
 
 use shiftwise_core::isa::{Alu, AluInit, Conv, ConvInit, Elew, ElewInit, alu_mode};
 
-use super::{Compute, Emitter, Layer, Piece};
+use super::{Compute, Emitter, Layer, Piece, Spot, Tile};
 use crate::compile::tile::Unit;
 
 impl Emitter {
     /// Input addresses of the instruction for output row `r` of a tile, before the padding columns; then the pads.
-    fn window(&self, p: &Piece<'_>, groups: u32, r: u32, n: u32) -> Window {
-        let Piece { layer: Layer { shape: s, .. }, tiling: t, tile, .. } = *p;
-        let from = p.from.first().copied().unwrap_or(0);
-        let row = tile.columns[1] * groups;
+    fn window(&self, p: &Piece<'_>, r: u32, n: u32) -> Option<Window> {
+        let Piece { layer: Layer { shape: s, .. }, tile, .. } = *p;
+        let from = p.from.first()?;
         let hidden = (i64::from(tile.columns[0]) - tile.origin[1]) as u32;
-        let turn = t.pack * row;
-        let address = |turns: u32| {
-            let at = i64::from(from + (r / self.pp + turns) * turn) - i64::from(hidden * groups);
-            at.rem_euclid(self.m.depth.into()) as u32
-        };
+        let y = tile.origin[0] + i64::from(r * s.stride[0]);
+        let start = from.start(&self.m, y, tile.origin[1]);
+        let address = |turns: u32| (start.at + i64::from(turns * from.turn())).rem_euclid(self.m.depth.into()) as u32;
         let cap = if s.unit == Unit::Conv { 15 } else { 255 };
         let after = |axis: usize, last: u32| {
             let inside = i64::from(s.input[axis]) - 1 + i64::from(s.pad[axis]) - i64::from(last * s.stride[axis]);
             inside.clamp(0, cap) as u32
         };
-        Window {
-            bank: p.bank + r % self.pp,
+        Some(Window {
+            bank: start.bank,
             addresses: [0, 1, 2, 3].map(address),
-            pad_top: (-(tile.origin[0] + i64::from(r * s.stride[0]))).max(0) as u32,
+            packed: start.packed,
+            pad_top: (-y).max(0) as u32,
             pad_left: hidden,
             pad_bottom: after(0, tile.at[0] + r + n - 1),
             pad_right: after(1, tile.at[1] + tile.size[1] - 1),
-            stride_h: if tile.size[0] == 1 { t.pack } else { s.stride[0] },
-            jump_row: if t.pack > 1 { row } else { 1 },
-        }
+            stride_h: if n == 1 { from.pack } else { s.stride[0] },
+            jump: from.groups,
+            jump_row: if from.pack > 1 { from.row } else { 1 },
+        })
     }
 
     /// CONV: one output group after the other of each row group.
-    pub(super) fn conv(&mut self, p: &Piece<'_>, to: u32) {
+    pub(super) fn conv(&mut self, p: &Piece<'_>, to: Spot) {
         let Piece { layer, tile, set: (first, count), kernel, bias, .. } = *p;
         let Compute::Conv { shift_cut, shift_bias, act_type } = layer.compute else { return };
         let s = &layer.shape;
@@ -44,7 +43,8 @@ impl Emitter {
         let taps = s.kernel[0] * s.kernel[1];
         for r in (0..rows).step_by(self.m.rows_at_once(s.unit) as usize) {
             let n = (rows - r).min(self.m.rows_at_once(s.unit));
-            let w = self.window(p, groups, r, n);
+            let Some(w) = self.window(p, r, n) else { return };
+            let out = self.row_of(&to, tile.at, r);
             let init = ConvInit {
                 kernel_h: s.kernel[0],
                 kernel_w: s.kernel[1],
@@ -53,9 +53,13 @@ impl Emitter {
                 shift_cut,
                 shift_bias,
                 act_type,
-                jump_read: groups,
+                jump_read: w.jump,
                 jump_read_endl: w.jump_row,
-                jump_write: count,
+                jump_write: to.groups,
+                jump_write_endl: out.jump_row,
+                stride_out: to.pack,
+                stride_offset_in: w.packed,
+                stride_offset_out: out.packed,
                 valid_pixel_parallel: n,
                 ..ConvInit::default()
             };
@@ -84,15 +88,15 @@ impl Emitter {
                     length: columns,
                     bank_addr_weights: kernel + g * taps * groups,
                     bank_addr_bias: bias + first + g,
-                    bank_id_out: self.first[1] + r % self.pp,
-                    bank_addr_out: to + r / self.pp * columns * count + g,
+                    bank_id_out: out.bank,
+                    bank_addr_out: out.at + g,
                 });
             }
         }
     }
 
     /// ALU: all groups of each row group.
-    pub(super) fn alu(&mut self, p: &Piece<'_>, to: u32) {
+    pub(super) fn alu(&mut self, p: &Piece<'_>, to: Spot) {
         let Piece { layer, tile, set: (first, count), kernel, bias, .. } = *p;
         let s = &layer.shape;
         let [rows, columns] = tile.size;
@@ -104,8 +108,8 @@ impl Emitter {
             length: columns,
             channel_group: count,
             channel_offset: end.saturating_sub(s.output[2]),
-            jump_read: count,
-            jump_write: count,
+            jump_write: to.groups,
+            stride_out: to.pack,
             jump_read_weights: count,
             ..AluInit::default()
         };
@@ -125,8 +129,17 @@ impl Emitter {
         let steps = columns * count * s.kernel[0] * s.kernel[1];
         for r in (0..rows).step_by(self.m.rows_at_once(s.unit) as usize) {
             let n = (rows - r).min(self.m.rows_at_once(s.unit));
-            let w = self.window(p, count, r, n);
-            self.alu_init(AluInit { stride_h: w.stride_h, jump_read_endl: w.jump_row, ..base });
+            let Some(w) = self.window(p, r, n) else { return };
+            let out = self.row_of(&to, tile.at, r);
+            self.alu_init(AluInit {
+                stride_h: w.stride_h,
+                jump_read: w.jump,
+                jump_read_endl: w.jump_row,
+                jump_write_endl: out.jump_row,
+                stride_offset_in: w.packed,
+                stride_offset_out: out.packed,
+                ..base
+            });
             self.amount.engine_macs += u64::from(steps) * u64::from(self.m.alu_rows) * u64::from(self.m.lanes);
             let [a, b, c, d] = w.addresses;
             self.push(Alu {
@@ -142,36 +155,31 @@ impl Emitter {
                 pad_right: w.pad_right,
                 bank_addr_weights: kernel,
                 bank_addr_bias: bias + first,
-                bank_id_out: self.first[1] + r % self.pp,
-                bank_addr_out: to + r / self.pp * columns * count,
+                bank_id_out: out.bank,
+                bank_addr_out: out.at,
                 ..Alu::default()
             });
         }
     }
 
-    /// Tiles that lie at (first bank, address), with a left shift each, made into one.
-    pub(super) fn elew(
-        &mut self,
-        operands: &[(u32, u32, u32)],
-        to: u32,
-        [rows, columns]: [u32; 2],
-        groups: u32,
-        how: Combine,
-    ) {
+    /// Parts of maps at a tile's place, with a left shift each, made into one.
+    pub(super) fn elew(&mut self, operands: &[(Spot, u32)], to: Spot, tile: &Tile, groups: u32, how: Combine) {
+        let [rows, columns] = tile.size;
         let at_once = self.m.rows_at_once(Unit::Elew);
         for r in (0..rows).step_by(at_once as usize) {
-            let turn = r / self.pp * columns * groups;
-            for (id, &(bank, base, shift_read)) in (0..).zip(operands) {
+            for (id, (from, shift_read)) in (0..).zip(operands) {
+                let own = self.row_of(from, tile.at, r);
                 self.push(ElewInit {
                     id,
-                    bank_id_in: bank + r % self.pp,
-                    bank_addr_in: base + turn,
-                    jump_read: groups,
-                    shift_read,
+                    bank_id_in: own.bank,
+                    bank_addr_in: own.at,
+                    jump_read: from.groups,
+                    shift_read: *shift_read,
                     ..ElewInit::default()
                 });
             }
             let n = (rows - r).min(at_once);
+            let out = self.row_of(&to, tile.at, r);
             self.amount.engine_macs +=
                 u64::from(columns * groups) * operands.len() as u64 * u64::from(at_once * self.m.lanes);
             self.push(Elew {
@@ -182,38 +190,50 @@ impl Emitter {
                 length: columns,
                 channel_group: groups,
                 valid_pixel_parallel: n,
-                jump_write: groups,
-                bank_id_out: self.first[1] + r % self.pp,
-                bank_addr_out: to + turn,
+                jump_write: to.groups,
+                bank_id_out: out.bank,
+                bank_addr_out: out.at,
                 ..Elew::default()
             });
         }
     }
 
     /// An activation over a tile: the maximum of one tap.
-    pub(super) fn act(&mut self, from: u32, to: u32, [rows, columns]: [u32; 2], groups: u32, act_type: u32) {
-        self.alu_init(AluInit {
-            exec_mode: alu_mode::MAX_POOL,
-            act_type,
-            length: columns,
-            channel_group: groups,
-            jump_read: groups,
-            jump_write: groups,
-            ..AluInit::default()
-        });
+    pub(super) fn act(&mut self, from: &Spot, to: &Spot, tile: &Tile, groups: u32, act_type: u32) {
+        let [rows, columns] = tile.size;
         let at_once = self.m.rows_at_once(Unit::Pool);
         for r in (0..rows).step_by(at_once as usize) {
-            let turn = r / self.pp * columns * groups;
+            let (own, out) = (self.row_of(from, tile.at, r), self.row_of(to, tile.at, r));
+            self.alu_init(AluInit {
+                exec_mode: alu_mode::MAX_POOL,
+                act_type,
+                length: columns,
+                channel_group: groups,
+                jump_read: from.groups,
+                jump_write: to.groups,
+                jump_write_endl: out.jump_row,
+                stride_out: to.pack,
+                stride_offset_out: out.packed,
+                ..AluInit::default()
+            });
             self.amount.engine_macs += u64::from(columns * groups) * u64::from(at_once * self.m.lanes);
             self.push(Alu {
-                bank_id_in: self.first[1] + r % self.pp,
-                bank_addr_in: from + turn,
+                bank_id_in: own.bank,
+                bank_addr_in: own.at,
                 valid_pixel_parallel: (rows - r).min(at_once),
-                bank_id_out: self.first[1] + r % self.pp,
-                bank_addr_out: to + turn,
+                bank_id_out: out.bank,
+                bank_addr_out: out.at,
                 ..Alu::default()
             });
         }
+    }
+
+    /// Where row `r` of a tile at `at` begins.
+    fn row_of(&self, spot: &Spot, at: [u32; 2], r: u32) -> Row {
+        let start = spot.start(&self.m, (at[0] + r).into(), at[1].into());
+        let jump_row = if spot.pack > 1 { spot.row } else { 1 };
+        let at = start.at.rem_euclid(self.m.depth.into()) as u32;
+        Row { bank: start.bank, at, packed: start.packed, jump_row }
     }
 
     fn alu_init(&mut self, init: AluInit) {
@@ -232,14 +252,24 @@ pub(super) struct Combine {
     pub relu: bool,
 }
 
+/// The first row of an instruction's operand or result.
+struct Row {
+    bank: u32,
+    at: u32,
+    packed: u32,
+    jump_row: u32,
+}
+
 /// The input side of one CONV or ALU.
 struct Window {
     bank: u32,
     addresses: [u32; 4],
+    packed: u32,
     pad_top: u32,
     pad_left: u32,
     pad_bottom: u32,
     pad_right: u32,
     stride_h: u32,
+    jump: u32,
     jump_row: u32,
 }

@@ -14,10 +14,11 @@ use shiftwise::compile::{self, DpuOptions};
 use shiftwise::emit::{Parts, write};
 use shiftwise::link::{Client, Fault, Limits, LinkError, Report, Reported};
 use shiftwise_core::exec::Machine;
-use shiftwise_core::link::{Deframer, FRAME, Request, Response, decode, encode};
+use shiftwise_core::link::{Deframer, FRAME, Request, Response, decode_answer, encode};
 use shiftwise_core::model::{
     Deployable, DpuJob, Facts, ParseError, Region, Step, TensorDesc, TensorId, TensorList, crc32,
 };
+use shiftwise_core::monitor::Sketch;
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
 use shiftwise_firmware::session::{Board, Event, Session, Space};
 use shiftwise_tests::graphs::{self, random_graph, random_inputs};
@@ -155,7 +156,8 @@ impl embedded_io::Write for BoardWire {
 
 fn serve(reader: End, writer: Wire) {
     let (mut store, mut arena, mut banks) = (vec![0; STORE], vec![0xA5; ARENA], vec![0; BANKS]);
-    let memory = Space { store: &mut store, arena: &mut arena, banks: &mut banks };
+    let mut sketches = [Sketch::new(); 32];
+    let memory = Space { store: &mut store, arena: &mut arena, banks: &mut banks, sketches: &mut sketches };
     let Ok(()) = Session::new((BoardEnd(reader), BoardWire(writer)), NoDpu, Fake::default(), memory).serve();
 }
 
@@ -348,7 +350,13 @@ fn any_request() -> impl Strategy<Value = Vec<u8>> {
         })),
         bytes().prop_map(move |target| frame(&Request::Device { target: &target })),
         (offset(), any::<u32>()).prop_map(move |(bytes, crc)| frame(&Request::Commit { bytes, crc })),
-        Just(frame(&Request::Run { report: Report::Bytes })),
+        (any::<bool>(), any::<u32>()).prop_map(move |(right, other)| frame(&Request::Run {
+            report: Report::Bytes,
+            inputs: if right { crc32(&[0xA5; small::INPUT_BYTES]) } else { other },
+        })),
+        Just(frame(&Request::SelfTest)),
+        Just(frame(&Request::Drift)),
+        Just(frame(&Request::Forget)),
         Just(frame(&Request::Hello)),
         bytes(),
     ]
@@ -381,7 +389,7 @@ proptest! {
         for byte in host_in.receiver.iter().flatten() {
             if let Some(end) = deframer.push(byte) {
                 prop_assert_eq!(end, Ok(()));
-                let (number, answer) = decode::<Response<'_>>(deframer.payload()).unwrap();
+                let ((number, _), answer) = decode_answer(deframer.payload()).unwrap();
                 ran |= number == 2 && matches!(answer, Response::Facts { name: "small", .. });
             }
         }
