@@ -356,3 +356,10 @@ fn sizes_are_read_without_parsing() {
         assert!((0..file.len()).all(|n| arena_bytes(&file[..n]).is_none_or(|n| n as u64 == wanted)));
     }
 }
+
+#[test]
+fn files_are_aligned_in_flash() {
+    let file: &'static [u8] = shiftwise_firmware::include_deployable!("library.rs");
+    assert_eq!(file, include_bytes!("library.rs"));
+    assert_eq!(file.as_ptr().align_offset(ALIGN), 0);
+}
