@@ -43,7 +43,7 @@ fn link(folder: &Path, library: &Path, file: &[u8]) -> std::path::PathBuf {
     gcc.args([example.join("start.c"), example.join("main.c")]).arg(library);
     gcc.arg("-T")
         .arg(example.join("link.ld"))
-        .args(["-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments", "-o"])
+        .args(["-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments,-z,noexecstack", "-o"])
         .arg(&elf);
     assert!(gcc.status().unwrap().success());
     elf

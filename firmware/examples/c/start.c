@@ -50,6 +50,4 @@ __asm__(".section .rodata.model, \"a\"\n"
         ".balign 4096\n"
         "model: .incbin \"" MODEL "\"\n"
         "model_end: .byte 0\n"
-        ".previous\n"
-        ".section .note.GNU-stack, \"\", %progbits\n"
         ".previous\n");
