@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// No null pointer and no bad handle, please.
+// Error number of a null or misaligned pointer, or of storage that holds no network.
 #define SW_ERROR_HANDLE 64
 
 // Version of this interface: a library with another number does not fit this header.

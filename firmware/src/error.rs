@@ -1,5 +1,7 @@
 //! Why nothing was run: one list of numbers for Rust, C and logs.
 
+use core::ffi::CStr;
+
 use shiftwise_core::model::ParseError;
 use shiftwise_core::run::RunError;
 
@@ -85,29 +87,50 @@ impl Error {
     }
 }
 
-/// The sentence of an error code; 0 is no error.
-pub const fn text(code: u8) -> &'static str {
-    match code {
-        0 => "no error",
-        1 => "the deployable is cut short",
-        2 => "not a shiftwise deployable",
-        3 => "a deployable format version that this runtime does not know",
-        4 => "the deployable's checksum does not match its bytes",
-        5 => "a section of the deployable lies outside the file",
-        6 => "a record of the deployable does not decode",
-        7 => "a record of the deployable refers to something that does not exist",
-        16 => "the deployable was compiled for another target",
-        17 => "too little memory for the deployable",
-        18 => "there is no such input or output",
-        19 => "the data has another number of elements than the tensor",
-        20 => "the tensor holds another element type",
-        32 => "the DPU failed, or there is none",
-        33 => "a layer's memory is not as its kernel needs it",
-        48 => "the deployable holds no self-test",
-        49 => "the self-test found a wrong output",
-        64 => "a null pointer or a bad handle",
-        _ => "unknown error",
-    }
+macro_rules! texts {
+    ($($code:literal => $text:literal,)*) => {
+        /// The sentence of an error code; 0 is no error.
+        pub const fn text(code: u8) -> &'static str {
+            match code {
+                $($code => $text,)*
+                _ => "unknown error",
+            }
+        }
+
+        /// [`text`], terminated for C.
+        pub const fn terminated(code: u8) -> &'static CStr {
+            match code {
+                $($code => const {
+                    match CStr::from_bytes_with_nul(concat!($text, "\0").as_bytes()) {
+                        Ok(text) => text,
+                        Err(_) => c"",
+                    }
+                },)*
+                _ => c"unknown error",
+            }
+        }
+    };
+}
+
+texts! {
+    0 => "no error",
+    1 => "the deployable is cut short",
+    2 => "not a shiftwise deployable",
+    3 => "a deployable format version that this runtime does not know",
+    4 => "the deployable's checksum does not match its bytes",
+    5 => "a section of the deployable lies outside the file",
+    6 => "a record of the deployable does not decode",
+    7 => "a record of the deployable refers to something that does not exist",
+    16 => "the deployable was compiled for another target",
+    17 => "too little memory for the deployable",
+    18 => "there is no such input or output",
+    19 => "the data has another number of elements than the tensor",
+    20 => "the tensor holds another element type",
+    32 => "the DPU failed, or there is none",
+    33 => "a layer's memory is not as its kernel needs it",
+    48 => "the deployable holds no self-test",
+    49 => "the self-test found a wrong output",
+    64 => "a null pointer or a bad handle",
 }
 
 impl core::fmt::Display for Error {

@@ -8,16 +8,7 @@ use crate::error::Error;
 /// Alignment of every region, so that kernels may read words and DMA may write lines.
 pub const ALIGN: usize = 16;
 
-/// Memory for a network, sized at compile time:
-///
-/// ```
-/// use shiftwise_firmware::memory::{Arena, arena_bytes};
-/// # const MODEL: &[u8] = &[];
-/// // A file that is not a deployable does not compile if `unwrap` stands for `unwrap_or` here.
-/// const NEEDED: usize = arena_bytes(MODEL).unwrap_or(0);
-/// let mut arena: Arena<NEEDED> = Arena::new();
-/// # let _ = arena.bytes();
-/// ```
+/// Memory for a network, sized at compile time by [`arena_bytes`] and what else the user wants to give.
 #[derive(Debug)]
 #[repr(align(16))]
 pub struct Arena<const N: usize>([u8; N]);

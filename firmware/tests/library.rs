@@ -277,6 +277,7 @@ fn error_codes_are_stable() {
     let all: Vec<Error> = parse.map(Error::Parse).into_iter().chain(rest).collect();
     let codes: Vec<u8> = all.iter().map(Error::code).collect();
     assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 32, 33, 48, 49]);
+    assert!((0..=255).all(|n| error::terminated(n).to_str() == Ok(error::text(n))));
     let page = include_str!("../README.md");
     let rows: Vec<String> = (1..=255)
         .filter(|n| error::text(*n) != error::text(255))
@@ -355,4 +356,11 @@ fn sizes_are_read_without_parsing() {
         assert_eq!(arena_bytes(&file), usize::try_from(wanted).ok());
         assert!((0..file.len()).all(|n| arena_bytes(&file[..n]).is_none_or(|n| n as u64 == wanted)));
     }
+}
+
+#[test]
+fn files_are_aligned_in_flash() {
+    let file: &'static [u8] = shiftwise_firmware::include_deployable!("library.rs");
+    assert_eq!(file, include_bytes!("library.rs"));
+    assert_eq!(file.as_ptr().align_offset(ALIGN), 0);
 }

@@ -11,6 +11,17 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         emulator(board)?;
         println!("{}: built by {}", board.name, compiler(board)?);
     }
+    c_compiler()
+}
+
+/// The compiler and C library that the example in C is built with.
+fn c_compiler() -> Result<(), Box<dyn Error>> {
+    let program = "arm-none-eabi-gcc";
+    if !works(program, &["--version"]) {
+        apt(&["gcc-arm-none-eabi", "libnewlib-arm-none-eabi"])
+            .map_err(|why| format!("{program} is missing ({why}); install the GNU compiler for bare Arm"))?;
+    }
+    println!("the example in C: built by {program}");
     Ok(())
 }
 

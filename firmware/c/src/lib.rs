@@ -15,7 +15,7 @@ use shiftwise_firmware::memory;
 use shiftwise_firmware::network::Network;
 use shiftwise_firmware::self_test::{Progress, SelfTest};
 
-/// No null pointer and no bad handle, please.
+/// Error number of a null or misaligned pointer, or of storage that holds no network.
 pub const SW_ERROR_HANDLE: u8 = 64;
 /// Version of this interface: a library with another number does not fit this header.
 pub const SW_VERSION: u32 = 1;
@@ -105,26 +105,7 @@ pub extern "C" fn sw_version() -> u32 {
 /// A sentence about an error number, for ever.
 #[unsafe(no_mangle)]
 pub extern "C" fn sw_error_text(error: u8) -> *const c_char {
-    /// Terminated copies, made when this is compiled.
-    const fn terminated(text: &str) -> [u8; 80] {
-        let (bytes, mut own, mut i) = (text.as_bytes(), [0; 80], 0);
-        assert!(bytes.len() < own.len());
-        while i < bytes.len() {
-            own[i] = bytes[i];
-            i += 1;
-        }
-        own
-    }
-    static TEXTS: [[u8; 80]; 66] = {
-        let (mut texts, mut code) = ([[0; 80]; 66], 0);
-        while code < texts.len() {
-            texts[code] = terminated(shiftwise_firmware::error::text(code as u8));
-            code += 1;
-        }
-        texts
-    };
-    let [.., unknown] = &TEXTS;
-    TEXTS.get(usize::from(error)).unwrap_or(unknown).as_ptr().cast()
+    shiftwise_firmware::error::terminated(error).as_ptr()
 }
 
 /// Bytes of memory that the deployable in `file` needs; 0 if it is none, which sw_open says more about. A little more

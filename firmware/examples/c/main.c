@@ -93,4 +93,5 @@ int main(void)
     print_number((size_t)(stack_top - used) * sizeof *used);
     print("\n");
     leave(0x20026); /* application exit */
+    return 0;
 }
