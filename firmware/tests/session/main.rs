@@ -1,5 +1,8 @@
 //! A session and a host on the two ends of a link in memory, with and without faults on it.
 
+mod faults;
+mod protocol;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
@@ -15,11 +18,10 @@ use shiftwise::emit::{Parts, write};
 use shiftwise::link::{Client, Fault, Limits, LinkError, Report, Reported};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::link::{Deframer, FRAME, Request, Response, decode_answer, encode};
-use shiftwise_core::model::{
-    Deployable, DpuJob, Facts, ParseError, Region, Step, TensorDesc, TensorId, TensorList, crc32,
-};
+use shiftwise_core::model::{Deployable, DpuJob, Facts, Region, Step, TensorDesc, TensorId, TensorList, crc32};
 use shiftwise_core::monitor::Sketch;
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
+use shiftwise_core::target::Target;
 use shiftwise_firmware::session::{Board, Event, Session, Space};
 use shiftwise_tests::graphs::{self, random_graph, random_inputs};
 use shiftwise_tests::small;
@@ -266,7 +268,7 @@ fn a_bad_link_costs_time_and_no_bits() {
 fn what_cannot_run_is_refused_with_a_reason() {
     let (mut client, board, _) = connect(0, 2, Limits::default());
     let sample = [small::sample(0)];
-    assert!(matches!(client.sample(&sample, Report::None), Err(LinkError::Deployable(ParseError::Truncated))));
+    assert_eq!(refused(client.sample(&sample, Report::None)).0, Fault::NotLoaded);
 
     let with = |fingerprint, workspace_bytes, constants: &[u8], steps: &[Step<'_>]| {
         let facts = Facts {
@@ -332,6 +334,15 @@ fn a_silent_board_is_an_error_and_no_hang() {
     assert!(matches!(Client::new(to_board, host_in, limits).hello(), Err(LinkError::Silent(_))));
 }
 
+/// A network with DPU code, its inputs, and the DPU.
+fn random_deployable(seed: u64) -> (Vec<u8>, Vec<Vec<u8>>, Target) {
+    let target = shiftwise_targets::find("B512").unwrap();
+    let limits = graphs::Limits { ops: 6, side: 12, channels: 20, cpu_only: false, extreme: false };
+    let graph = random_graph(seed, limits);
+    let file = compile::dpu(&graph, &target, &DpuOptions::default()).unwrap().to_bytes(&[]).unwrap();
+    (file, random_inputs(&graph, seed), target)
+}
+
 fn any_request() -> impl Strategy<Value = Vec<u8>> {
     let bytes = || prop::collection::vec(any::<u8>(), 0..40);
     let offset = || prop_oneof![0u32..300, any::<u32>()];
@@ -394,5 +405,21 @@ proptest! {
             }
         }
         prop_assert!(ran, "the deployable was not taken");
+    }
+
+    /// Bytes of any kind, long frames among them, with a zero here and there.
+    #[test]
+    fn no_bytes_stop_a_session(bytes in prop::collection::vec(prop_oneof![20 => 1u8..=255, 1 => Just(0u8)], 0..3 * FRAME)) {
+        let (to_board, board_in) = wire(0, 1);
+        let (to_host, host_in) = wire(0, 1);
+        to_board.sender.send([&bytes[..], &[0], &encode(7, &Request::Hello, &mut [0; FRAME]).unwrap()].concat()).unwrap();
+        drop(to_board);
+        serve(board_in, to_host);
+        let mut deframer = Deframer::new();
+        let answers: Vec<_> = host_in.receiver.iter().flatten().filter_map(|byte| {
+            deframer.push(byte)?.unwrap();
+            Some(decode_answer(deframer.payload()).unwrap().0)
+        }).collect();
+        prop_assert_eq!(answers.last(), Some(&(7, 0)));
     }
 }

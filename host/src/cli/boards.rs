@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shiftwise::Error;
 use shiftwise::eval::Samples;
-use shiftwise::link::{self, BoardSpec, Report, Reported, Session, image};
-use shiftwise_core::model::Step;
+use shiftwise::link::{self, Board, BoardSpec, Limits, Report, Reported, SelfTested, Session, image};
+use shiftwise_core::model::{Deployable, Step, TensorId};
+use shiftwise_core::monitor::{Drift, Expected, Sketch};
 
 use super::backend::{self, Tensors};
 use super::data::Preprocess;
@@ -22,7 +23,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "BOARD")]
     board: String,
     /// Data: .npy, .npz[:key], a folder of .npy or of images; [NAME=]DATA, once per input
-    #[arg(long, required = true, value_name = "DATA")]
+    #[arg(long, required_unless_present = "self_test", value_name = "DATA")]
     data: Vec<String>,
     /// Samples to run, from the first
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::positive())]
@@ -30,6 +31,21 @@ pub(super) struct Args {
     /// Folder for the outputs as .npy
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
+    /// Run the model's own samples on the board; a wrong output is exit code 1
+    #[arg(long)]
+    self_test: bool,
+    /// Compare every tensor with this machine's, by checksums; the first that differs is shown, with exit code 1
+    #[arg(long)]
+    check: bool,
+    /// Tell what the tensors have held, beside what they hold in the self-test
+    #[arg(long)]
+    drift: bool,
+    /// Port with the log of a board behind a serial port: PATH[@BAUD]
+    #[arg(long, value_name = "PORT", requires = "firmware")]
+    log: Option<String>,
+    /// Image that the board runs (ELF): it has the log's texts
+    #[arg(long, value_name = "ELF")]
+    firmware: Option<PathBuf>,
     #[command(flatten)]
     preprocess: Preprocess,
 }
@@ -39,6 +55,17 @@ pub(super) fn spec(name: &str) -> Result<BoardSpec, Error> {
     name.parse().map_err(|e: link::LinkError| Error::Target(e.to_string()))
 }
 
+fn failed(error: link::LinkError) -> Error {
+    Error::Run(error.to_string())
+}
+
+/// The image for an emulator; empty for a board that runs one already.
+fn firmware(spec: &BoardSpec, screen: &Screen) -> Result<PathBuf, Error> {
+    let BoardSpec::Qemu(board) = spec else { return Ok(PathBuf::new()) };
+    screen.note(format!("firmware of {}: bringing the image up to date (a first build takes minutes)", board.name));
+    image::find(board).map_err(|e| Error::Run(e.to_string()))
+}
+
 /// Runs samples on a board and brings back every tensor.
 pub(super) fn session(
     spec: &BoardSpec,
@@ -46,20 +73,81 @@ pub(super) fn session(
     samples: Vec<Vec<Vec<u8>>>,
     screen: &Screen,
 ) -> Result<Session, Error> {
-    let fail = |e: link::LinkError| Error::Run(e.to_string());
-    let firmware = match spec {
-        BoardSpec::Qemu(board) => {
-            screen.note(format!(
-                "firmware of {}: bringing the image up to date (a first build takes minutes)",
-                board.name
-            ));
-            image::find(board).map_err(|e| Error::Run(e.to_string()))?
-        }
-        BoardSpec::Serial(_) => PathBuf::new(),
-    };
-    let session = link::run_on_board(spec, &firmware, file, samples, Report::Bytes).map_err(fail)?;
+    let session = link::run_on_board(spec, &firmware(spec, screen)?, file, samples, Report::Bytes).map_err(failed)?;
     session.log.iter().for_each(|line| screen.detail(format!("board: {line}")));
     Ok(session)
+}
+
+/// The model's own samples on the board: what to print, for `--json`, and whether all outputs are right.
+fn self_test(board: &mut Board) -> Result<(String, Value, bool), Error> {
+    let SelfTested { samples, wrong } = board.self_test().map_err(failed)?;
+    Ok(match wrong {
+        None => {
+            (format!("self-test: {samples} samples right"), json!({ "samples": samples, "first_wrong": null }), true)
+        }
+        Some(w) => (
+            format!(
+                "self-test: sample {}, output {}, byte {}: expected {:#04x}, computed {:#04x}",
+                w.sample, w.output, w.byte, w.wanted, w.found
+            ),
+            json!({ "samples": samples, "first_wrong": { "sample": w.sample, "output": w.output, "byte": w.byte,
+                "expected": w.wanted, "computed": w.found } }),
+            false,
+        ),
+    })
+}
+
+/// The first tensor in which the board differs from this machine, in words.
+fn difference(board: &mut Board, model: &Deployable<'_>, inputs: &[Vec<u8>]) -> Result<Option<String>, Error> {
+    let wanted = match backend::target_of(model)? {
+        Some(target) => backend::functional(model, &target, inputs)?,
+        None => backend::frame(model, None, inputs)?,
+    };
+    let Some(found) = board.first_difference(inputs, &wanted.0).map_err(failed)? else { return Ok(None) };
+    let (layer, name) = model.tensor(found.tensor).map_or(("?", "?"), |t| (t.origin, t.name));
+    let place = match found.first {
+        None => "right at the second try: the board does not always compute the same".to_owned(),
+        Some(at) => {
+            let byte = |bytes: &[u8]| bytes.get(at).map_or_else(|| "nothing".into(), |b| format!("{b:#04x}"));
+            let wanted = wanted.0.iter().find(|(id, _)| *id == found.tensor).map_or(&[][..], |(_, bytes)| bytes);
+            let (all, n) = (wanted.len(), found.count);
+            format!("byte {at}: expected {}, computed {}; {n} of {all} differ", byte(wanted), byte(&found.found))
+        }
+    };
+    Ok(Some(format!("layer {layer}, tensor {name}, {place}")))
+}
+
+/// Prints what the tensors have held; `expected` is what they held in the self-test.
+fn drift(
+    model: &Deployable<'_>,
+    seen: &[(TensorId, Sketch)],
+    expected: &[(TensorId, Sketch)],
+    screen: &Screen,
+) -> Value {
+    let mut rows = Vec::new();
+    let mut all = Vec::new();
+    for (id, sketch) in seen {
+        let name = model.tensor(*id).map_or("?", |t| t.name);
+        let known = expected.iter().find(|(other, _)| other == id);
+        let drift = sketch.drift(known.map_or(Expected::OF_POSITION, |(_, sketch)| sketch.into()));
+        let verdict = match drift {
+            Drift::Inside => "as expected",
+            Drift::Unseen => "not seen",
+            Drift::Clipped => "too large: values are cut off",
+            Drift::Wide => "larger than expected",
+            Drift::Narrow => "smaller than expected",
+        };
+        let cells = [sketch.min.to_string(), sketch.max.to_string(), count(sketch.saturated()), verdict.to_owned()];
+        rows.push([vec![name.to_owned()], cells.to_vec()].concat());
+        all.push(json!({ "tensor": name, "runs": sketch.runs, "min": sketch.min, "max": sketch.max,
+            "saturated": sketch.saturated(), "values": sketch.values(), "octaves": sketch.octaves,
+            "drift": format!("{drift:?}").to_lowercase() }));
+    }
+    screen.table(&["tensor", "min", "max", "at the limits", "compared with the self-test"], 1, &rows);
+    if expected.is_empty() {
+        screen.note("the model holds no self-test: compared with what positions alone tell");
+    }
+    Value::Array(all)
 }
 
 /// A sample's tensors as the board sent them.
@@ -72,23 +160,76 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let file = std::fs::read(&args.model).map_err(Error::io(&args.model))?;
     let model = backend::parse(&args.model, &file)?;
     let spec = spec(&args.board)?;
-    let samples = backend::open(&args.preprocess, &args.data, &model)?;
-    let n = args.samples.clamp(1, samples.len().max(1));
-    let inputs = (0..n).map(|i| backend::input_bytes(&model, &samples, i)).collect::<Result<Vec<_>, _>>()?;
-    let session = session(&spec, &file, inputs, screen)?;
+    let inputs = if args.data.is_empty() {
+        Vec::new()
+    } else {
+        let samples = backend::open(&args.preprocess, &args.data, &model)?;
+        let n = args.samples.clamp(1, samples.len().max(1));
+        (0..n).map(|i| backend::input_bytes(&model, &samples, i)).collect::<Result<Vec<_>, _>>()?
+    };
+    let n = inputs.len();
+    let image = firmware(&spec, screen)?;
+    let mut board = Board::start(&spec, &image, &file, Limits::default()).map_err(failed)?;
+    if let (Some(port), Some(image)) = (&args.log, &args.firmware) {
+        board.listen(&port.as_str().into(), image).map_err(failed)?;
+    }
+    board.load(&file).map_err(failed)?;
+    let mut yes = true;
+    let (mut tested, mut expected) = (Value::Null, Vec::new());
+    if args.self_test || model.facts().self_test_samples > 0 {
+        let (words, value, right) = self_test(&mut board)?;
+        screen.say(words);
+        (tested, yes) = (value, right);
+        if args.drift {
+            expected = board.sketches().map_err(failed)?;
+            board.forget().map_err(failed)?;
+        }
+    }
+    let mut runs = Vec::new();
+    for sample in &inputs {
+        runs.push(board.sample(sample, Report::Outputs).map_err(failed)?);
+    }
+    let mut drifted = Value::Null;
+    if args.drift && n > 0 {
+        drifted = drift(&model, &board.sketches().map_err(failed)?, &expected, screen);
+    }
+    let mut checked = Value::Null;
+    if args.check {
+        let mut first = None;
+        for (index, sample) in inputs.iter().enumerate() {
+            if let Some(words) = difference(&mut board, &model, sample)? {
+                first = Some(format!("sample {index}, {words}"));
+                break;
+            }
+        }
+        yes &= first.is_none();
+        screen.say(first.as_ref().map_or_else(
+            || format!("check: every tensor of {n} samples is this machine's"),
+            |words| format!("check: first difference: {words}"),
+        ));
+        checked = json!({ "samples": n, "first_difference": first });
+    }
+    let info = board.info().clone();
+    let log = board.finish().map_err(failed)?;
+    log.iter().for_each(|line| screen.detail(format!("board: {line}")));
+    let session = Session { info, samples: runs, log };
+    if n == 0 {
+        return Ok(Outcome { json: json!({ "board": args.board, "self_test": tested, "log": session.log }), yes });
+    }
 
     let first = session.samples.first();
+    let total: u64 = first.map_or(0, |s| s.steps.iter().sum());
     let mut rows = Vec::new();
     for (step, ticks) in model.steps().zip(first.map_or(&[][..], |s| &s.steps)) {
         let name = match &step {
             Step::Dpu(job) => job.name,
             Step::Cpu(op) => model.tensor(op.output()).map_or("?", |t| t.origin),
         };
-        rows.push(vec![name.to_owned(), count(*ticks)]);
+        let share = 100.0 * *ticks as f64 / total.max(1) as f64;
+        rows.push(vec![name.to_owned(), count(*ticks), format!("{share:.1} %")]);
     }
     let unit = if matches!(spec, BoardSpec::Qemu(_)) { "instructions" } else { "ticks" };
-    screen.table(&["step", unit], 1, &rows);
-    let total: u64 = first.map_or(0, |s| s.steps.iter().sum());
+    screen.table(&["step", unit, "share"], 1, &rows);
     screen.say("");
     screen.say(format!("{n} samples on {}; {} {unit} for the first", args.board, count(total)));
     let results: Vec<Tensors> = session.samples.iter().map(tensors).collect();
@@ -108,9 +249,10 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         simulate::write_outputs(dir, &model, &results)?;
     }
-    Outcome::done(json!({
-        "board": args.board, "samples": n, "unit": unit,
+    let json = json!({
+        "board": args.board, "samples": n, "unit": unit, "self_test": tested, "check": checked, "drift": drifted,
         "per_step": session.samples.iter().map(|s| s.steps.clone()).collect::<Vec<_>>(),
         "log": session.log,
-    }))
+    });
+    Ok(Outcome { json, yes })
 }
