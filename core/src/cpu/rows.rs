@@ -147,6 +147,9 @@ impl InBands for PoolOp {
     }
 }
 
+/// A kernel of a layer, or of a band of one: input bytes, output bytes.
+type Kernel<'k, T> = &'k mut dyn FnMut(&T, &[u8], &mut [u8]);
+
 /// Runs `kernel` on the whole layer, or where its output lies over its input on one band after the other.
 ///
 /// `None` if a tensor is missing or outside, or they overlap otherwise than [`Rows::allow`]s.
@@ -155,7 +158,7 @@ pub(super) fn run<T: InBands>(
     [input, output]: [TensorId; 2],
     (op, layer): (&CpuOp<'_>, &T),
     memory: &mut Memory<'_>,
-    kernel: &mut dyn FnMut(&T, &[u8], &mut [u8]),
+    kernel: Kernel<'_, T>,
 ) -> Option<()> {
     let (from, to) = (model.tensor(input)?, model.tensor(output)?);
     if super::check::apart(&from, &to) {
@@ -163,7 +166,7 @@ pub(super) fn run<T: InBands>(
         kernel(layer, x, y);
         return Some(());
     }
-    in_bands(&from, &to, &Rows::of(op)?, memory, &mut |band, x, y| {
+    in_bands(&from, &to, &Rows::of(op)?, memory, &mut |band: &Band, x, y| {
         kernel(&layer.band(band.heights(), |window| band.window(window)), x, y);
     })
 }
@@ -174,7 +177,7 @@ fn in_bands(
     to: &TensorDesc<'_>,
     rows: &Rows,
     memory: &mut Memory<'_>,
-    each: &mut dyn FnMut(Band, &[u8], &mut [u8]),
+    each: Kernel<'_, Band>,
 ) -> Option<()> {
     let region = memory.region_mut(from.place.region).filter(|_| from.place.region == to.place.region)?;
     let (start, to_start) = (u64::from(from.place.offset), u64::from(to.place.offset));
@@ -187,7 +190,7 @@ fn in_bands(
         let band = rows.next(left, apart)?;
         let (x, y) = (range(start, band.input, rows.input[1])?, range(to_start, band.rows, rows.output[1])?);
         let [x, y] = region.get_disjoint_mut([x, y]).ok()?;
-        each(band, x, y);
+        each(&band, x, y);
         left = if apart < 0 { [band.rows[1], left[1]] } else { [left[0], band.rows[0]] };
     }
     Some(())
@@ -285,7 +288,7 @@ mod tests {
                 let mut bytes = vec![0u8; (from_at as usize + input.len()).max(to_at as usize + wanted.len())];
                 bytes[from_at as usize..][..input.len()].copy_from_slice(&input);
                 let mut memory = Memory { constants: &[], workspace: &mut bytes, inputs: &mut [], outputs: &mut [] };
-                in_bands(&from, &to, &rows, &mut memory, &mut |band, x, y| run(Some(band), x, y)).unwrap();
+                in_bands(&from, &to, &rows, &mut memory, &mut |band, x, y| run(Some(*band), x, y)).unwrap();
                 prop_assert_eq!(&bytes[to_at as usize..][..wanted.len()], &wanted[..]);
             }
             // One byte closer, and some row would be overwritten before its last reader: neither check nor run takes it.

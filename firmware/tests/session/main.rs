@@ -412,7 +412,7 @@ proptest! {
     fn no_bytes_stop_a_session(bytes in prop::collection::vec(prop_oneof![20 => 1u8..=255, 1 => Just(0u8)], 0..3 * FRAME)) {
         let (to_board, board_in) = wire(0, 1);
         let (to_host, host_in) = wire(0, 1);
-        to_board.sender.send([&bytes[..], &[0], &encode(7, &Request::Hello, &mut [0; FRAME]).unwrap()].concat()).unwrap();
+        to_board.sender.send([&bytes[..], &[0], encode(7, &Request::Hello, &mut [0; FRAME]).unwrap()].concat()).unwrap();
         drop(to_board);
         serve(board_in, to_host);
         let mut deframer = Deframer::new();

@@ -476,7 +476,7 @@ impl Emitter {
         let mut base = block;
         for (k, map) in layer.inputs.iter().enumerate() {
             if let Some(held) = layer.held.get(k).copied().flatten() {
-                spots.push(held.from_group(first));
+                spots.push(held.later_group(first));
                 continue;
             }
             let origin = [tile.origin[0], x0.into()];

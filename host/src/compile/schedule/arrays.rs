@@ -61,7 +61,6 @@ impl Emitter {
                 stride_offset_in: w.packed,
                 stride_offset_out: out.packed,
                 valid_pixel_parallel: n,
-                ..ConvInit::default()
             };
             if self.conv != Some(init) {
                 self.conv = Some(init);

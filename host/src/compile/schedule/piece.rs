@@ -32,7 +32,7 @@ impl Emitter {
             let [rows, columns] = tile.size;
             results -= 1;
             if let (0, Some(spot)) = (results, layer.stays) {
-                return spot.from_group(first);
+                return spot.later_group(first);
             }
             let spot = Spot::tile(emitter.first[1], next, columns, groups, tile.at.map(i64::from));
             next += (rows.div_ceil(emitter.pp) * columns * groups).next_multiple_of(BANK_GRAIN);
@@ -70,7 +70,7 @@ impl Emitter {
                 Pass::Keep(maps) => self.save(tile, &done, maps),
                 Pass::Add { map, held, shift_read: [own, other], shift_write, relu } => {
                     let operand = match held {
-                        Some(spot) => spot.from_group(done.set.0),
+                        Some(spot) => spot.later_group(done.set.0),
                         None => self.load_add(p, &done, map),
                     };
                     let to = place(self, done.set);

@@ -38,7 +38,7 @@ impl Spot {
     }
 
     /// From channel group `first` on.
-    pub(super) fn from_group(self, first: u32) -> Self {
+    pub(super) fn later_group(self, first: u32) -> Self {
         Self { at: self.at + first, ..self }
     }
 
