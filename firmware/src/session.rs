@@ -268,7 +268,8 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
 /// Copies `bytes` to `offset` of `target`; `None` if they don't fit.
 fn place(target: &mut [u8], offset: u32, bytes: &[u8]) -> Option<()> {
     let start = offset as usize;
-    target.get_mut(start..start.checked_add(bytes.len())?)?.copy_from_slice(bytes);
+    // Equal lengths, which a compiler may not see: no copy that checks them again and could panic.
+    target.get_mut(start..start.checked_add(bytes.len())?)?.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
     Some(())
 }
 

@@ -91,7 +91,7 @@ fn conv(op: &FloatConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
     let bias = op.bias.map(|at| constants.get(at as usize..).unwrap_or(&[]));
     let share = ic / usize::from(op.groups).max(1);
     let group = (oc / usize::from(op.groups).max(1)).max(1);
-    for (pixel, out) in output.chunks_exact_mut(4 * oc).enumerate() {
+    for (pixel, out) in output.chunks_exact_mut((4 * oc).max(4)).enumerate() {
         out.fill(0);
         let (oy, ox) = (pixel / ow, pixel % ow);
         for y in 0..kh {
@@ -133,7 +133,7 @@ fn meets(op: &FloatConvOp, axis: usize, out: usize, tap: usize, size: usize) -> 
 fn pool(op: &FloatPoolOp, input: &[u8], output: &mut [u8]) {
     let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
     let ow = usize::from(op.out_dims[1]).max(1);
-    for (pixel, out) in output.chunks_exact_mut(4 * c).enumerate() {
+    for (pixel, out) in output.chunks_exact_mut((4 * c).max(4)).enumerate() {
         let (ky0, ky1, iy0) = op.window.taps(0, pixel / ow, h);
         let (kx0, kx1, ix0) = op.window.taps(1, pixel % ow, w);
         let count = (ky1 - ky0) * (kx1 - kx0);
@@ -193,7 +193,7 @@ fn resize(op: &ResizeOp, input: &[u8], output: &mut [u8]) {
         let at = libm::floorf((o as f32 + 0.5) * (input as f32 / output as f32));
         (larger(at, 0.0) as usize).min(input - 1)
     };
-    for (pixel, out) in output.chunks_exact_mut(4 * c).enumerate() {
+    for (pixel, out) in output.chunks_exact_mut((4 * c).max(4)).enumerate() {
         let (y, x) = (pixel / ow, pixel % ow);
         let value = |y: usize, x: usize, channel: usize| get_f32(input, (y * w + x) * c + channel);
         if op.nearest {

@@ -76,7 +76,7 @@ pub(super) fn conv<U: Unit>(
         };
         let (mut y, mut x) = (0, 0);
         let mut rows = rows(op, 0, h);
-        for out in output.chunks_mut(pixels * oc) {
+        for out in output.chunks_mut((pixels * oc).max(1)) {
             let (one, two) = out.split_at_mut_checked(oc).unwrap_or_default();
             let count = if two.is_empty() { 1 } else { 2 };
             for which in 0..count {

@@ -47,7 +47,7 @@ pub(super) fn depthwise<U: Unit>(
         U::depthwise_weights(words, kernel, oc, together);
         let blocks =
             Blocks { count: together, kernel, channels: oc, taps: kh * kw, biases: biases.from(first), finish };
-        for (y, out) in output.chunks_exact_mut(ow * oc).enumerate() {
+        for (y, out) in output.chunks_exact_mut((ow * oc).max(1)).enumerate() {
             let (ky0, ky1, iy0) = op.window.taps(0, y, h);
             let mut x = 0;
             while x < ow {
@@ -76,7 +76,7 @@ pub(super) fn depthwise<U: Unit>(
     }
     // One by one.
     let per_input = (oc / c).max(1);
-    for (pixel, out) in output.chunks_exact_mut(oc).enumerate() {
+    for (pixel, out) in output.chunks_exact_mut(oc.max(1)).enumerate() {
         let (ky0, ky1, iy0) = op.window.taps(0, pixel / ow, h);
         let (kx0, kx1, ix0) = op.window.taps(1, pixel % ow, w);
         for (channel, out) in out.iter_mut().enumerate() {

@@ -106,7 +106,7 @@ fn finish(sum: i32, clamp: Clamp, range: Range) -> u8 {
     match range {
         Range::I8 | Range::Leak => half_to_i8(rounded) as u8,
         Range::U7 => half_to_u7(rounded) as u8,
-        Range::Other => (half_to_i8(rounded) as i32).clamp(clamp.low, clamp.high) as u8,
+        Range::Other => (half_to_i8(rounded) as i32).max(clamp.low).min(clamp.high) as u8,
     }
 }
 
@@ -218,7 +218,7 @@ impl Columns for Dsp {
 
     fn put_zeros(columns: &mut [u32], to: Place, len: usize) {
         let from = columns.get_mut(to.at / 4 * 2 * to.pixels + 2 * to.which..).unwrap_or_default();
-        for pair in from.chunks_mut(2 * to.pixels).take(len.div_ceil(4)) {
+        for pair in from.chunks_mut((2 * to.pixels).max(1)).take(len.div_ceil(4)) {
             pair.iter_mut().take(2).for_each(|word| *word = 0);
         }
     }
@@ -377,8 +377,8 @@ impl Unit for Dsp {
 
     fn depthwise_weights(words: &mut [u32], kernel: &[u8], channels: usize, blocks: usize) {
         let taps = kernel.len().div_ceil(channels);
-        for (block, words) in words.chunks_mut(2 * taps).take(blocks).enumerate() {
-            for (to, tap) in words.as_chunks_mut::<2>().0.iter_mut().zip(kernel.chunks(channels)) {
+        for (block, words) in words.chunks_mut((2 * taps).max(1)).take(blocks).enumerate() {
+            for (to, tap) in words.as_chunks_mut::<2>().0.iter_mut().zip(kernel.chunks(channels.max(1))) {
                 let channels = tap.get(block * CHANNELS..).and_then(|tap| tap.first_chunk().copied());
                 let word = u32::from_le_bytes(channels.unwrap_or_default());
                 *to = [even(word), odd(word)];
@@ -389,7 +389,7 @@ impl Unit for Dsp {
     fn depthwise(words: &[u32], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]) {
         if !taps.fit(blocks, input.len(), output.len(), words.len() / 2) {
             // No tap falls on the input.
-            for out in output.chunks_mut(blocks.channels).take(taps.pixels) {
+            for out in output.chunks_mut(blocks.channels.max(1)).take(taps.pixels) {
                 for (block, out) in out.as_chunks_mut().0.iter_mut().take(blocks.count).enumerate() {
                     *out = blocks.finish(block, [0; CHANNELS]);
                 }
@@ -446,7 +446,7 @@ impl Unit for Dsp {
             // |sum| is at most 2^22: the rounding bit fits.
             let sum = |x| (products(x, pair, half) as i32 >> shift) as u32;
             let (p, q, r, s) = (sum(p), sum(q), sum(r), sum(s));
-            let other = |sum| (sum as i32).clamp(clamp.low, clamp.high) as u8;
+            let other = |sum| (sum as i32).max(clamp.low).min(clamp.high) as u8;
             let bytes = match range {
                 Range::I8 => [to_i8(p) as u8, to_i8(q) as u8, to_i8(r) as u8, to_i8(s) as u8],
                 Range::U7 => [to_u7(p) as u8, to_u7(q) as u8, to_u7(r) as u8, to_u7(s) as u8],

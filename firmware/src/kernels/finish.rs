@@ -44,7 +44,7 @@ impl Clamp {
     #[inline(always)]
     pub(super) fn of(self, acc: i32) -> i8 {
         let low = if self.leak { self.leaked(acc) } else { acc >> self.shift };
-        ((low >> 1) + (low & 1)).clamp(self.low, self.high) as i8
+        ((low >> 1) + (low & 1)).max(self.low).min(self.high) as i8
     }
 }
 

@@ -185,7 +185,7 @@ impl Unit for Neon {
         // Two blocks of channels fill a vector.
         let pairs = blocks.count / 2;
         let eight = |bytes: &[u8], at: usize| bytes.get(at..).and_then(|b| b.first_chunk::<LANES>().copied());
-        for (pixel, out) in output.chunks_mut(blocks.channels).take(taps.pixels).enumerate() {
+        for (pixel, out) in output.chunks_mut(blocks.channels.max(1)).take(taps.pixels).enumerate() {
             for (pair, out) in out.as_chunks_mut::<LANES>().0.iter_mut().take(pairs).enumerate() {
                 let channel = pair * LANES;
                 let mut biases = [0; LANES];

@@ -103,7 +103,7 @@ impl Unit for Portable {
 
     fn depthwise(_: &[u8], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]) {
         let four = |bytes: &[u8], at: usize| bytes.get(at..).and_then(|b| b.first_chunk::<CHANNELS>().copied());
-        for (pixel, out) in output.chunks_mut(blocks.channels).take(taps.pixels).enumerate() {
+        for (pixel, out) in output.chunks_mut(blocks.channels.max(1)).take(taps.pixels).enumerate() {
             for (block, out) in out.as_chunks_mut::<CHANNELS>().0.iter_mut().take(blocks.count).enumerate() {
                 let mut sums = [0i32; CHANNELS];
                 let mut from = taps.from + pixel * taps.stride + block * CHANNELS;
