@@ -252,6 +252,26 @@ def mobilenet_v1(name, size, alpha, classes=1001):
     net.save(net.classify(x, classes))
 
 
+def ssd_mobilenet_v1(name, size=300, classes=91):
+    """TensorFlow's object detection API: six maps, on each a pointwise predictor of boxes and one of classes."""
+    net = Net(name, size, size)
+    x = net.conv(net.input, 32, 3, 2, act="relu6")
+    plan = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)] + [(512, 1)] * 5 + [(1024, 2), (1024, 1)]
+    maps = []
+    for index, (filters, stride) in enumerate(plan):
+        x = net.conv(net.depthwise(x, 3, stride), filters, act="relu6")
+        if index in (10, 12):
+            maps.append(x)
+    for filters in (512, 256, 256, 128):
+        x = net.conv(net.conv(x, filters // 2, act="relu6"), filters, 3, 2, act="relu6")
+        maps.append(x)
+    outputs = []
+    for index, x in enumerate(maps):
+        anchors = 3 if index == 0 else 6
+        outputs += [net.conv(x, anchors * n, bn=False, act=None, bias=True) for n in (4, classes)]
+    net.save(outputs)
+
+
 def mobilenet_v2(name, size=224, classes=1001):
     net = Net(name, size, size)
     x = net.conv(net.input, 32, 3, 2, act="relu6")
@@ -372,6 +392,7 @@ def main():
     inception_v3("inception_v3")
     mobilenet_v1("mobilenet_v1_1_0_224", 224, 1.0)
     mobilenet_v1("mobilenet_v1_0_5_160", 160, 0.5)
+    ssd_mobilenet_v1("ssd_mobilenet_v1")
     mobilenet_v2("mobilenet_v2_1_0_224")
     squeezenet("squeezenet_1_1")
     efficientnet_edgetpu("efficientnet_edgetpu_s", 224, 1.0)
@@ -397,6 +418,7 @@ ROWS = {
         r"(tf|tf2)_inceptionv3_imagenet_299_299_11.4?5G|pt_inceptionv3_imagenet_299_299_(11.4|5.7)G",
     "mobilenet_v1_1_0_224": r"tf_mobilenetv1(_1.0)?_imagenet_224_224_1.14G|tf2_mobilenetv1_imagenet_224_224_1.15G",
     "mobilenet_v1_0_5_160": r"tf_mobilenetv1_0.5_imagenet_160_160_150(.07)?M",
+    "ssd_mobilenet_v1": r"tf_ssdmobilenetv1_coco_300_300_2.47G",
     "mobilenet_v2_1_0_224": r"tf_mobilenetv2_1.0_imagenet_224_224_(602M|0.59G)",
     "squeezenet_1_1": r"pt_squeezenet_imagenet_224_224_(351.7|703.5)M",
     "efficientnet_edgetpu_s": r"tf_efficientnet-edgetpu-S_imagenet_224_224_4.72G",
