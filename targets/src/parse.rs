@@ -435,8 +435,8 @@ mod tests {
         assert!(board("b", good).is_ok());
         for (change, want) in [
             (("name = \"RAM\"", "name = \"SRAM\""), "needs memory"),
-            (("stack = 0x4000", "stack = 0x4004"), "stack"),
-            (("stack = 0x4000", "stack = 0x0200_0000"), "stack"),
+            (("stack = 0x0001_0000", "stack = 0x0001_0004"), "stack"),
+            (("stack = 0x0001_0000", "stack = 0x0200_0000"), "stack"),
             (("{ start = 0x2180_0000", "{ start = 0x2170_0000"), "`store` and `arena` overlap"),
             (("{ start = 0x21E0_0000", "{ start = 0x21F0_0000"), "`banks` lies in no memory"),
             (("{ start = 0x2100_0000", "{ start = 0x2000_0000"), "lies in no memory"),
