@@ -156,7 +156,6 @@ impl Columns for Neon {
 
 impl Unit for Neon {
     type Stage = Self;
-    const BY_FOUR: bool = false;
 
     fn column_bytes(k: usize, pixels: usize) -> usize {
         Portable::column_bytes(k, pixels)
@@ -174,12 +173,6 @@ impl Unit for Neon {
     fn one(columns: &[u8], filters: &Filters<'_>, outputs: &mut [u8]) {
         product([columns], filters, [outputs]);
     }
-
-    fn depthwise_bytes(_: usize, _: usize) -> usize {
-        0
-    }
-
-    fn depthwise_weights(_: &mut [u8], _: &[u8], _: usize, _: usize) {}
 
     fn depthwise(words: &[u8], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]) {
         // Two blocks of channels fill a vector.

@@ -76,7 +76,6 @@ impl Columns for Portable {
 
 impl Unit for Portable {
     type Stage = Self;
-    const BY_FOUR: bool = false;
 
     fn column_bytes(k: usize, pixels: usize) -> usize {
         k * pixels
@@ -94,12 +93,6 @@ impl Unit for Portable {
     fn one(columns: &[u8], filters: &Filters<'_>, outputs: &mut [u8]) {
         product([columns], filters, [outputs]);
     }
-
-    fn depthwise_bytes(_: usize, _: usize) -> usize {
-        0
-    }
-
-    fn depthwise_weights(_: &mut [u8], _: &[u8], _: usize, _: usize) {}
 
     fn depthwise(_: &[u8], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]) {
         let four = |bytes: &[u8], at: usize| bytes.get(at..).and_then(|b| b.first_chunk::<CHANNELS>().copied());

@@ -165,7 +165,7 @@ pub(super) trait Unit: Columns {
     /// Where columns are assembled that can't be put part by part.
     type Stage: Columns<Word = u8>;
     /// Whether columns are put in steps of 4 elements only: anything else has to be assembled first.
-    const BY_FOUR: bool;
+    const BY_FOUR: bool = false;
     /// Bytes of scratch for columns of `k` elements, for `pixels` pixels, besides what is assembled.
     fn column_bytes(k: usize, pixels: usize) -> usize;
     /// Scratch as words.
@@ -175,10 +175,16 @@ pub(super) trait Unit: Columns {
     /// Every filter times one column.
     fn one(columns: &[Self::Word], filters: &Filters<'_>, outputs: &mut [u8]);
 
-    /// Bytes of scratch for the prepared weights of so many blocks of depthwise channels with so many taps.
-    fn depthwise_bytes(taps: usize, blocks: usize) -> usize;
+    /// Bytes of scratch for the prepared weights of so many blocks of depthwise channels with so many taps; 0 for a unit
+    /// that reads them as they are.
+    fn depthwise_bytes(taps: usize, blocks: usize) -> usize {
+        let _ = (taps, blocks);
+        0
+    }
     /// Prepares the weights of the first `blocks` blocks of `kernel`, `[tap][channels]`.
-    fn depthwise_weights(words: &mut [Self::Word], kernel: &[u8], channels: usize, blocks: usize);
+    fn depthwise_weights(words: &mut [Self::Word], kernel: &[u8], channels: usize, blocks: usize) {
+        let _ = (words, kernel, channels, blocks);
+    }
     /// Blocks of channels at pixels that see the same taps. `words` are the prepared weights, `output` begins with
     /// the first pixel's channels.
     fn depthwise(words: &[Self::Word], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]);
