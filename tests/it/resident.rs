@@ -87,3 +87,19 @@ fn small_maps_cross_the_bus_once() {
     assert!(u64::from(program.memory.workspace_bytes) <= map);
     assert_eq!(program.memory.workspace_lower_bound, 0);
 }
+
+/// A permutation moves values as it saves them: its tiles in the banks are not the map that its readers want, even if that
+/// has the same dimensions.
+#[test]
+fn a_permuted_square_is_read_from_memory() {
+    for name in ["B512", "B1152", "B4096"] {
+        let target = shiftwise_targets::find(name).unwrap();
+        let mut b = Builder::new("square", 7);
+        let input = b.input(&[8, 8, 2]);
+        let kind = b.graph.tensors[input.0].kind;
+        let turned = b.op(IntOpKind::Permute { dims: vec![1, 0, 2] }, &[input], &[8, 8, 2], kind);
+        let out = b.depthwise(turned, Window::POINT, IntAct::None);
+        b.graph.outputs = vec![out];
+        check_dpu("a permuted square", &b.graph, &target, &DpuOptions::default());
+    }
+}

@@ -198,7 +198,9 @@ impl Wish {
         let tensor = op.output;
         let dims = cx.dims(tensor).ok()?;
         let made = [layer.shape.output[0], layer.shape.output[1], chain::last_channels(layer)];
-        if made != dims || !layer.fills.is_empty() {
+        // What is saved elsewhere than where it lies in the banks, as by a permutation, is not what its readers want.
+        let plain = layer.outputs.contains(&cx.map(tensor, dims));
+        if made != dims || !layer.fills.is_empty() || !plain {
             return None;
         }
         let users: Vec<usize> = (u + 1..works.len()).filter(|v| uses(works[*v].ops, tensor)).collect();
