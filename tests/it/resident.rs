@@ -103,3 +103,27 @@ fn a_permuted_square_is_read_from_memory() {
         check_dpu("a permuted square", &b.graph, &target, &DpuOptions::default());
     }
 }
+
+#[test]
+fn a_view_of_an_earlier_map_is_seen_at_the_jobs_end() {
+    for name in ["B512", "B4096"] {
+        let target = shiftwise_targets::find(name).unwrap();
+        let mut b = Builder::new("view", 8);
+        let input = b.input(&[16, 16, 16]);
+        // What the CPU writes before the job is read in the job, also under another name, long before its end.
+        let sparse = Window { stride: [2, 2], dilation: [2, 2], ..same(3) };
+        let first = b.conv(input, sparse, 16, 1, IntAct::None);
+        let [h, w, c] = b.shape(first)[..] else { panic!("an image") };
+        let kind = b.graph.tensors[first.0].kind;
+        let mut x = b.conv(first, same(3), 16, 1, IntAct::Relu);
+        let flat = b.op(IntOpKind::View, &[first], &[h * w * c], kind);
+        let scores = b.dense(flat, 10, IntAct::None);
+        for _ in 0..4 {
+            x = b.conv(x, same(3), 16, 1, IntAct::Relu);
+        }
+        b.graph.outputs = vec![x, scores];
+        let on_cpu = compile::placement(&b.graph, &target).unwrap().iter().filter(|r| r.is_some()).count();
+        assert_eq!(on_cpu, 1);
+        check_dpu("a view", &b.graph, &target, &DpuOptions::default());
+    }
+}

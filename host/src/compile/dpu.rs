@@ -94,7 +94,7 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
     let jobs = jobs(&places);
     if options.observe {
         // Steps count from 1.
-        sharing.extend(|step| jobs.iter().find(|j| j.contains(&(step.wrapping_sub(1)))).map_or(step, |j| j.end));
+        sharing.extend(graph, |step| jobs.iter().find(|j| j.contains(&(step.wrapping_sub(1)))).map_or(step, |j| j.end));
     }
     let joins = Joins::of(&cx, |op| matches!(places[op], Place::Dpu { .. }), options.observe);
     let cx = Context { joins: &joins, ..cx };

@@ -236,12 +236,14 @@ impl Sharing {
         }
     }
 
-    /// Every block stays to the end of the range of steps that it is written in, so that all of them can be read there.
+    /// Every block stays to the end of the range of steps that it is written in, so that all of them can be read there:
+    /// also under the name of a view made in a later range.
     ///
     /// `end_of(step)` is the last step of the range with step `step`, counted from 1.
-    pub fn extend(&mut self, end_of: impl Fn(usize) -> usize) {
-        for life in &mut self.life {
-            life.1 = life.1.max(end_of(life.0));
+    pub fn extend(&mut self, graph: &IntGraph, end_of: impl Fn(usize) -> usize) {
+        for (step, op) in (1..).zip(&graph.ops) {
+            let life = &mut self.life[self.root[op.output.0]];
+            life.1 = life.1.max(end_of(step));
         }
     }
 
