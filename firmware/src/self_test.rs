@@ -42,7 +42,7 @@ impl SelfTest {
         observer: &mut impl Observer,
     ) -> Result<Progress, Error> {
         let result = self.advance(network, observer);
-        if result != Ok(Progress::Running) {
+        if !matches!(result, Ok(Progress::Running)) {
             *self = Self::new();
         }
         result
