@@ -198,7 +198,9 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
                 }
             };
             self.out.board.event(Event::Loaded(bytes));
-            let wanted = soft.filter(|target| target.fingerprint == deployable.fingerprint());
+            // The real one before one in software.
+            let own = self.out.board.accepts(deployable.fingerprint());
+            let wanted = soft.filter(|target| !own && target.fingerprint == deployable.fingerprint());
             let mut machine = wanted.and_then(|target| Machine::new(target, self.banks));
             let mut dpu = match machine.as_mut() {
                 Some(machine) => Device::Soft(machine),
