@@ -7,7 +7,7 @@ use shiftwise::eval::integer::{Engine, Value};
 use shiftwise_core::model::{DType, Deployable, ParseError, Region, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Memory, NoDpu, Observer, run};
 use shiftwise_firmware::error::{self, Error};
-use shiftwise_firmware::memory::{ALIGN, Arena, arena_bytes, required_bytes};
+use shiftwise_firmware::memory::{ALIGN, Arena, LINE, arena_bytes, load, required_bytes};
 use shiftwise_firmware::monitor::{Drift, Expected, Monitor, Sketch};
 use shiftwise_firmware::network::Network;
 use shiftwise_firmware::self_test::{Progress, SelfTest};
@@ -244,7 +244,7 @@ fn bad_deployables_are_refused_with_a_code() {
     bad[8] = 5;
     repair(&mut bad);
     assert_eq!(refuse(&bad, needed), Error::Target(5));
-    let mut arena = vec![0; needed + ALIGN];
+    let mut arena = vec![0; arena_bytes(&bad).unwrap() + LINE];
     assert!(Network::with_dpu(&bad, &mut arena, NoDpu, 5).is_ok());
     assert!(Network::with_dpu(&file, &mut arena, NoDpu, 5).is_ok());
 }
@@ -335,7 +335,8 @@ fn drift_is_judged_against_the_self_test() {
 fn sizes_are_read_without_parsing() {
     let file = small::deployable().unwrap();
     let model = Deployable::parse(&file).unwrap();
-    for workspace_bytes in [model.facts().workspace_bytes, 70_000, 3_000_000, u32::MAX] {
+    let sizes = [model.facts().workspace_bytes, 70_001, 3_000_000, u32::MAX];
+    for (workspace_bytes, fingerprint) in sizes.into_iter().flat_map(|bytes| [0, 5, 5 << 32].map(|own| (bytes, own))) {
         let name = "n".repeat(300);
         let facts = shiftwise_core::model::Facts { name: &name, workspace_bytes, ..model.facts().clone() };
         let tensors: Vec<_> = model.tensors().map(|(_, t)| t).collect();
@@ -343,7 +344,7 @@ fn sizes_are_read_without_parsing() {
         let layers: Vec<_> = model.layers().collect();
         let parts = Parts {
             facts,
-            fingerprint: 0,
+            fingerprint,
             tensors: &tensors,
             steps: &steps,
             layers: &layers,
@@ -355,6 +356,27 @@ fn sizes_are_read_without_parsing() {
         let wanted = required_bytes(&Deployable::parse(&file).unwrap());
         assert_eq!(arena_bytes(&file), usize::try_from(wanted).ok());
         assert!((0..file.len()).all(|n| arena_bytes(&file[..n]).is_none_or(|n| n as u64 == wanted)));
+    }
+}
+
+/// What a DPU writes shares no cache line with anything else, wherever the memory begins.
+#[test]
+fn regions_beside_a_dpu_have_lines_of_their_own() {
+    let mut file = small::deployable().unwrap();
+    for (fingerprint, align) in [(0, ALIGN), (5, LINE)] {
+        file[8] = fingerprint;
+        repair(&mut file);
+        let needed = arena_bytes(&file).unwrap();
+        let mut arena = vec![0; needed + 3 * LINE];
+        for skew in 0..2 * LINE {
+            let loaded = load(&file, &mut arena[skew..], |_| true).unwrap();
+            let memory = &loaded.memory;
+            let starts = [&*memory.workspace, &*memory.inputs, &*memory.outputs, &*loaded.scratch];
+            assert_eq!(starts.map(|bytes| bytes.as_ptr().align_offset(align)), [0; 4], "at {skew}");
+        }
+        let lost = arena.as_ptr().align_offset(align);
+        let refused = load(&file, &mut arena[..needed + lost - 1], |_| true).unwrap_err();
+        assert_eq!(refused, Error::Memory { needed: needed + lost, given: needed + lost - 1 });
     }
 }
 
