@@ -177,11 +177,14 @@ fn a_self_test_runs_on_the_dpu() {
     let outputs = model.outputs().flat_map(|(_, tensor)| memory.tensor(&tensor).unwrap().to_vec()).collect();
     let vector = [inputs.concat(), outputs].concat();
     let file = program.to_bytes(&[vector]).unwrap();
-    let (tested, model) = serve(Model::new(Map::Vivado, 0, &target), target.fingerprint, 0, |host| {
+    let mut model = Model::new(Map::Vivado, 0, &target);
+    model.troubles.push_back(Trouble::Hangs);
+    let ((first, second), model) = serve(model, target.fingerprint, 0, |host| {
         host.load(&file).unwrap();
-        host.self_test().unwrap()
+        (words(host.self_test()), host.self_test().unwrap())
     });
-    assert_eq!((tested.samples, tested.wrong), (1, None));
+    assert!(matches!(first.0, Fault::Dpu(_)) && first.1.starts_with("timeout; "), "{first:?}");
+    assert_eq!((second.samples, second.wrong), (1, None));
     assert_eq!(model.finished as usize, jobs(&file));
     assert_eq!(model.violations, [""; 0]);
 }
