@@ -11,6 +11,7 @@ const CRATES: [&str; 8] = ["core", "targets", "host", "sim", "firmware", "firmwa
 const UNSAFE: &[&str] = &[
     "firmware/c/src/lib.rs",
     "firmware/src/board/cortex_r5f.rs",
+    "firmware/src/board/dpu.rs",
     "firmware/src/board/log.rs",
     "firmware/src/board/memory.rs",
     "firmware/src/board/mmio.rs",
