@@ -253,6 +253,12 @@ mod tests {
         }
     }
 
+    /// As the README says.
+    #[test]
+    fn a_sketch_takes_52_bytes() {
+        assert_eq!(size_of::<Sketch>(), 52);
+    }
+
     #[test]
     fn drift_is_told_by_share_and_reach() {
         let usual: Vec<i8> = (0..2048).map(|i| (i % 200 - 100) as i8).collect();

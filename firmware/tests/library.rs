@@ -1,9 +1,10 @@
 //! The library as a project uses it: on good deployables equal to the host, on bad ones an error and nothing else.
 
 use proptest::prelude::*;
-use shiftwise::compile::{self, CpuOptions};
+use shiftwise::compile::{self, CpuOptions, DpuOptions};
 use shiftwise::emit::{Parts, write};
 use shiftwise::eval::integer::{Engine, Value};
+use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{DType, Deployable, ParseError, Region, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Memory, NoDpu, Observer, run};
 use shiftwise_firmware::error::{self, Error};
@@ -190,6 +191,49 @@ proptest! {
                     let _ = SelfTest::run(&mut network, &mut ());
                 }
                 Err(error) => prop_assert!((1..=17).contains(&error.code()), "{error}"),
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// The same for DPU code, on a DPU in software; half of the damage is to the code itself. Undamaged it runs.
+    #[test]
+    fn damaged_dpu_code_is_refused_or_run(seed: u64) {
+        let target = shiftwise_targets::find("B512").unwrap();
+        let mut banks = vec![0; target.bank_bytes()];
+        let mut random = Rng(seed | 1);
+        let graph = random_graph(seed, Limits { cpu_only: false, side: 12, channels: 20, ..LIMITS });
+        let file = compile::dpu(&graph, &target, &DpuOptions::default()).unwrap().to_bytes(&[]).unwrap();
+        let model = Deployable::parse(&file).unwrap();
+        let code = model.code().as_ptr() as usize - file.as_ptr() as usize;
+        let code = code..code + model.code().len();
+        for round in 0..40 {
+            let mut copy = file.clone();
+            for _ in 0..if round == 0 { 0 } else { random.size(1, 4) } {
+                let whole = code.is_empty() || random.one_in(2);
+                let at = if whole { random.size(0, copy.len() - 1) } else { random.size(code.start, code.end - 1) };
+                copy[at] = if random.one_in(2) { copy[at] ^ 1 << random.size(0, 7) } else { random.next_u64() as u8 };
+            }
+            if !random.one_in(10) {
+                repair(&mut copy);
+            }
+            let mut arena = vec![0; arena_bytes(&copy).unwrap_or(0).min(1 << 20) + random.size(LINE, 2 * LINE)];
+            let machine = Machine::new(&target, &mut banks).unwrap();
+            match Network::with_dpu(&copy, &mut arena, machine, target.fingerprint) {
+                Ok(mut network) => match network.run(&mut ()) {
+                    Ok(()) => {}
+                    Err(error) => {
+                        prop_assert!(round > 0, "{error}");
+                        prop_assert!([32, 33].contains(&Error::from(error).code()));
+                    }
+                },
+                Err(error) => {
+                    prop_assert!(round > 0, "{error}");
+                    prop_assert!((1..=17).contains(&error.code()), "{error}");
+                }
             }
         }
     }
