@@ -274,6 +274,6 @@ fn an_image_for_a_dpu_says_that_none_is_there() {
             }
         }
         let log = machine.finish().unwrap();
-        assert!(log.iter().any(|line| line.contains("Refused(Dpu(")), "{log:?}");
+        assert!(log.iter().any(|line| line.contains("refused: Dpu(")), "{log:?}");
     }
 }

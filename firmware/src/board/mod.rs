@@ -102,9 +102,10 @@ impl Board for Local {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Step(..) => defmt::debug!("{}", event),
-            Event::Refused(_) => defmt::warn!("{}", event),
-            Event::Host | Event::Loaded(_) => defmt::info!("{}", event),
+            Event::Host => defmt::info!("a host says hello"),
+            Event::Loaded(bytes) => defmt::info!("a deployable of {=u32} bytes is ready to run", bytes),
+            Event::Step(index, ticks) => defmt::debug!("step {=u16}: {=u64} ticks", index, ticks),
+            Event::Refused(fault) => defmt::warn!("refused: {}", fault),
         }
     }
 }
