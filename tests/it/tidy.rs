@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use shiftwise::passes;
 use shiftwise::strategy::Strategy;
 
-const CRATES: [&str; 8] = ["core", "targets", "host", "sim", "firmware", "firmware/c", "tests", "xtask"];
+const CRATES: [&str; 9] =
+    ["core", "targets", "host", "sim", "firmware", "firmware/c", "firmware/examples/rust", "tests", "xtask"];
 
 /// The only files with `unsafe` code.
 const UNSAFE: &[&str] = &[

@@ -7,7 +7,7 @@ use shiftwise::link::image::{self, BoardImage, Image};
 use shiftwise::link::{BoardSpec, Report, Reported, boot_to_end, run_on_board};
 use shiftwise_core::model::Deployable;
 
-/// `build`, `size`, `check` or `run`, then options.
+/// `build`, `size`, `check`, `run` or `examples`, then options.
 pub(crate) fn main(words: &[&str]) -> Result<(), Box<dyn Error>> {
     let [chore, options @ ..] = words else { return Err(crate::USAGE.into()) };
     let (board, files) = match options {
@@ -26,6 +26,7 @@ pub(crate) fn main(words: &[&str]) -> Result<(), Box<dyn Error>> {
         }),
         ("size", []) => size(&chosen().collect::<Vec<_>>()),
         ("check", []) => check(one()?),
+        ("examples", []) => Ok(image::build_examples(one()?)?),
         ("run", [file]) => run(one()?, file),
         _ => Err(crate::USAGE.into()),
     }

@@ -193,6 +193,11 @@ pub fn build_c_library(target: &str) -> Result<PathBuf, ImageError> {
     Ok(compile(target, &[], &["--package", "shiftwise-c", "--lib"])?.0.join("libshiftwise.a"))
 }
 
+/// Builds the examples for users of Rust, for a board's processor.
+pub fn build_examples(board: &BoardImage) -> Result<(), ImageError> {
+    compile(&board.firmware.target, &[], &["--package", "shiftwise-examples", "--lib"]).map(|_| ())
+}
+
 fn build_binary(board: &BoardImage, name: &str, feature: &str) -> Result<Image, ImageError> {
     let arguments = ["--package", "shiftwise-firmware", "--features", feature, "--bin", name];
     let (directory, toolchain) = compile(&board.firmware.target, &[("SHIFTWISE_BOARD", &board.name)], &arguments)?;
