@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use shiftwise_targets::{Board, Firmware, boards, find_board};
+use shiftwise_targets::{Board, Firmware, RegisterLayout, boards, find, find_board};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=link");
@@ -35,7 +35,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("memory.x"), memory(&board, firmware)?)?;
-    fs::write(out.join("board.rs"), constants(&board, firmware))?;
+    let mut text = constants(&board, firmware);
+    if env::var_os("CARGO_FEATURE_DPU").is_some() {
+        text += &dpu(firmware)?.ok_or_else(|| format!("board {asked} has no DPU in its data file"))?;
+    }
+    fs::write(out.join("board.rs"), text)?;
     println!("cargo::rustc-link-search={}", out.display());
     println!("cargo::rustc-link-search={}/link", env::var("CARGO_MANIFEST_DIR")?);
     // Cortex-M starts by the script of its run-time crate.
@@ -59,9 +63,32 @@ fn memory(board: &Board, firmware: &Firmware) -> Result<String, std::fmt::Error>
     Ok(text)
 }
 
+fn range(r: shiftwise_targets::Range) -> String {
+    format!("{:#x}..{:#x}", r.start, r.start + r.bytes)
+}
+
+/// What the image knows of its DPU.
+fn dpu(firmware: &Firmware) -> Result<Option<String>, Box<dyn Error>> {
+    let Some(dpu) = &firmware.dpu else { return Ok(None) };
+    let layout = match dpu.layout {
+        RegisterLayout::Vivado => "VIVADO",
+        RegisterLayout::Vitis => "VITIS",
+    };
+    Ok(Some(format!(
+        "const DPU_FINGERPRINT: u64 = {:#018x};\n\
+         const DPU_LAYOUT: &shiftwise_firmware::mmio::Layout = &shiftwise_firmware::mmio::{layout};\n\
+         const DPU_REGISTERS: core::ops::Range<usize> = {};\n\
+         const DPU_CORE: u8 = {};\n\
+         const DPU_COHERENT: bool = {};\n",
+        find(&dpu.target)?.fingerprint,
+        range(dpu.registers),
+        dpu.core,
+        dpu.coherent,
+    )))
+}
+
 /// What the image knows of its board.
 fn constants(board: &Board, firmware: &Firmware) -> String {
-    let range = |r: shiftwise_targets::Range| format!("{:#x}..{:#x}", r.start, r.start + r.bytes);
     format!(
         "pub(crate) const NAME: &str = {:?};\n\
          const TICKS_PER_SECOND: u32 = {};\n\

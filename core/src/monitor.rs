@@ -13,9 +13,10 @@ use crate::run::Observer;
 /// Octaves of magnitude: |q| = 0, 1, 2..4, 4..8, …, 64..128, and 128.
 pub const OCTAVES: usize = 9;
 
-/// Counts over the values of one int8 tensor. Counters stop at their largest number.
+/// Counts over the values of one int8 tensor. Counters stop at their largest number. The layout is that of C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(C)]
 pub struct Sketch {
     /// Times that the tensor was seen.
     pub runs: u32,
@@ -111,7 +112,8 @@ impl Sketch {
 
 /// `part` of `whole` in 1/65536, at most 65535.
 fn share(part: u64, whole: u64) -> u16 {
-    let scaled = (u128::from(part) << 16).checked_div(whole.into()).unwrap_or(0);
+    // Both are sums of a few counters of 32 bits.
+    let scaled = part.saturating_mul(1 << 16).checked_div(whole).unwrap_or(0);
     u16::try_from(scaled).unwrap_or(u16::MAX)
 }
 
@@ -249,6 +251,12 @@ mod tests {
             assert_eq!((s.min, s.max, usize::from(s.reach())), (q, q, octave));
             assert_eq!((s.low, s.high), (u32::from(q == -128), u32::from(q == 127)));
         }
+    }
+
+    /// As the README says.
+    #[test]
+    fn a_sketch_takes_52_bytes() {
+        assert_eq!(size_of::<Sketch>(), 52);
     }
 
     #[test]

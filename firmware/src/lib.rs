@@ -28,6 +28,11 @@ pub mod session;
 
 pub use shiftwise_core::monitor;
 
+/// What is known of a tensor.
+pub mod tensor {
+    pub use shiftwise_core::model::{DType, TensorDesc, TensorId};
+}
+
 /// The examples of the README are compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

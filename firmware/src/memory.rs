@@ -5,12 +5,20 @@ use shiftwise_core::run::Memory;
 
 use crate::error::Error;
 
-/// Alignment of every region, so that kernels may read words and DMA may write lines.
+/// Alignment of every region of a deployable without DPU code: kernels may read words.
 pub const ALIGN: usize = 16;
+/// Alignment of every region of a deployable with DPU code. It is a cache line of the processors that stand beside a DPU:
+/// what the DPU writes and what the processor writes never share one, so that a line may be dropped from the cache.
+pub const LINE: usize = 64;
+
+/// The alignment of regions for a deployable with this fingerprint; 0: it holds no DPU code.
+const fn alignment(fingerprint: u64) -> usize {
+    if fingerprint == 0 { ALIGN } else { LINE }
+}
 
 /// Memory for a network, sized at compile time by [`arena_bytes`] and what else the user wants to give.
 #[derive(Debug)]
-#[repr(align(16))]
+#[repr(align(64))]
 pub struct Arena<const N: usize>([u8; N]);
 
 impl<const N: usize> Arena<N> {
@@ -19,7 +27,7 @@ impl<const N: usize> Arena<N> {
         Self([0; N])
     }
 
-    /// The memory, aligned to [`ALIGN`].
+    /// The memory, aligned to [`LINE`].
     pub const fn bytes(&mut self) -> &mut [u8] {
         &mut self.0
     }
@@ -48,15 +56,19 @@ macro_rules! include_deployable {
     }};
 }
 
-/// Bytes of memory that the deployable needs, aligned to [`ALIGN`]; more is scratch memory for faster kernels, see
-/// [`crate::kernels::scratch_bytes`].
+/// Bytes of memory that the deployable needs, aligned to [`ALIGN`], or to [`LINE`] if it holds DPU code; more is scratch
+/// memory for faster kernels, see [`crate::kernels::scratch_bytes`].
 pub fn required_bytes(deployable: &Deployable<'_>) -> u64 {
-    regions(deployable).map(|bytes| (bytes as u64).next_multiple_of(ALIGN as u64)).iter().sum()
+    let align = alignment(deployable.fingerprint()) as u64;
+    regions(deployable).map(|bytes| (bytes as u64).next_multiple_of(align)).iter().sum()
 }
 
 /// [`required_bytes`] at compile time, from a file that was not checked; `None` if it is certainly none.
 pub const fn arena_bytes(file: &[u8]) -> Option<usize> {
-    // Header: the first entry of the section table is that of the facts, which begin with three strings.
+    // Header: behind magic and version the fingerprint; the first entry of the section table is that of the facts, which
+    // begin with three strings.
+    let (Some(low), Some(high)) = (word(file, 8), word(file, 12)) else { return None };
+    let align = alignment((low | high) as u64);
     let Some(start) = word(file, 24) else { return None };
     let mut at = start as usize;
     let mut strings = 3;
@@ -68,7 +80,7 @@ pub const fn arena_bytes(file: &[u8]) -> Option<usize> {
     let (mut sum, mut regions) = (0usize, 3);
     while regions > 0 {
         let Some((bytes, next)) = varint(file, at) else { return None };
-        let Some(bytes) = (bytes as usize).checked_next_multiple_of(ALIGN) else { return None };
+        let Some(bytes) = (bytes as usize).checked_next_multiple_of(align) else { return None };
         let Some(more) = sum.checked_add(bytes) else { return None };
         (sum, at, regions) = (more, next, regions - 1);
     }
@@ -120,7 +132,7 @@ pub struct Loaded<'m> {
 }
 
 /// Checks the deployable in `file`, asks whether the device `accepts` its fingerprint (0: it holds no DPU code), and
-/// cuts `arena` into its regions. A slice that is not aligned to [`ALIGN`] loses its first bytes.
+/// cuts `arena` into its regions. A slice that is not aligned as [`required_bytes`] says loses its first bytes.
 ///
 /// Errors: [`Error::Parse`], [`Error::Target`], [`Error::Memory`], looked for in this order.
 pub fn load<'m>(file: &'m [u8], arena: &'m mut [u8], accepts: impl FnOnce(u64) -> bool) -> Result<Loaded<'m>, Error> {
@@ -129,7 +141,8 @@ pub fn load<'m>(file: &'m [u8], arena: &'m mut [u8], accepts: impl FnOnce(u64) -
     if !accepts(fingerprint) {
         return Err(Error::Target(fingerprint));
     }
-    let skip = arena.as_ptr().align_offset(ALIGN);
+    let align = alignment(fingerprint);
+    let skip = arena.as_ptr().align_offset(align);
     let needed = required_bytes(&deployable).saturating_add(skip as u64);
     let needed = usize::try_from(needed).unwrap_or(usize::MAX);
     let too_small = Error::Memory { needed, given: arena.len() };
@@ -139,7 +152,7 @@ pub fn load<'m>(file: &'m [u8], arena: &'m mut [u8], accepts: impl FnOnce(u64) -
     let [workspace, inputs, outputs] = regions(&deployable);
     let mut rest = arena.get_mut(skip..).ok_or(too_small)?;
     let mut cut = |bytes: usize| {
-        let (region, after) = core::mem::take(&mut rest).split_at_mut_checked(bytes.next_multiple_of(ALIGN))?;
+        let (region, after) = core::mem::take(&mut rest).split_at_mut_checked(bytes.next_multiple_of(align))?;
         rest = after;
         region.get_mut(..bytes)
     };

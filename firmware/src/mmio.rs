@@ -116,6 +116,13 @@ pub enum MmioError {
         /// What it held.
         read: u32,
     },
+    /// The DPU is another than the one that the deployable was compiled for.
+    Target {
+        /// Fingerprint of the deployable's.
+        wanted: u64,
+        /// What the DPU says of itself.
+        found: u64,
+    },
     /// The status says that a job is done before one was started, whatever is done about it.
     Stuck,
     /// The job did not end in time. The core was reset; all regions but the constants may hold anything, so the network
@@ -137,6 +144,7 @@ impl fmt::Display for MmioError {
             Self::NoAnswer { offset, wrote, read } => {
                 write!(f, "register {offset:#x} holds {read:#x}, not {wrote:#x}: no DPU there, or no clock")
             }
+            Self::Target { wanted, found } => write!(f, "this DPU is {found:#018x}, the code is for {wanted:#018x}"),
             Self::Stuck => f.write_str("done before the start"),
             Self::Timeout(c) => write!(f, "timeout; {c}"),
             Self::Unfinished(c) => write!(f, "done too early; {c}"),
@@ -171,6 +179,8 @@ pub struct MmioDpu<R, M, T> {
     hung: bool,
     /// Code and constants that are in memory, not only in the cache, by address and length.
     published: [(usize, usize); 2],
+    /// Fingerprint of the deployable that was loaded last, until the DPU was seen to have it.
+    wanted: Option<u64>,
     counters: Counters,
 }
 
@@ -191,7 +201,7 @@ impl<R: Registers, M: Dma, T: DelayNs> MmioDpu<R, M, T> {
             return Err(MmioError::Core(config.core));
         }
         let (published, counters) = ([(0, 0); 2], Counters::default());
-        Ok(Self { registers, dma, timer, config, unknown: true, hung: false, published, counters })
+        Ok(Self { registers, dma, timer, config, unknown: true, hung: false, published, wanted: None, counters })
     }
 
     /// The fingerprint of the DPU's target, for comparison with [`Deployable::fingerprint`]; `None` where the register
@@ -218,6 +228,18 @@ impl<R: Registers, M: Dma, T: DelayNs> MmioDpu<R, M, T> {
             None => {}
         }
         (self.unknown, self.hung) = (false, false);
+        Ok(())
+    }
+
+    /// Once for each deployable, when it is known that somebody answers.
+    fn check_target(&mut self) -> Result<(), MmioError> {
+        if let Some(wanted) = self.wanted
+            && let Some(found) = self.fingerprint()
+            && wanted != found
+        {
+            return Err(MmioError::Target { wanted, found });
+        }
+        self.wanted = None;
         Ok(())
     }
 
@@ -386,12 +408,18 @@ impl<R: Registers, M: Dma, T: DelayNs> MmioDpu<R, M, T> {
 impl<R: Registers, M: Dma, T: DelayNs> Dpu for MmioDpu<R, M, T> {
     type Error = MmioError;
 
-    /// Writes code and constants back from the cache once, instead of before each job.
+    /// Writes code and constants back from the cache once, instead of before each job. Where the register map tells the
+    /// DPU's fingerprint, the next job compares it with the deployable's.
     fn load(&mut self, deployable: &Deployable<'_>) {
-        self.published = [deployable.code(), deployable.constants()].map(|bytes| {
-            self.clean(bytes);
-            span(bytes)
-        });
+        self.wanted = Some(deployable.fingerprint());
+        // A core that hung and was not reset gets nothing new; the next job begins with another try at that.
+        self.published = match self.hung {
+            true => [(0, 0); 2],
+            false => [deployable.code(), deployable.constants()].map(|bytes| {
+                self.clean(bytes);
+                span(bytes)
+            }),
+        };
     }
 
     fn run(&mut self, _: &DpuJob<'_>, code: &[u8], memory: &mut Memory<'_>) -> Result<(), MmioError> {
@@ -405,6 +433,7 @@ impl<R: Registers, M: Dma, T: DelayNs> Dpu for MmioDpu<R, M, T> {
             self.unknown = true;
             return Err(error);
         }
+        self.check_target()?;
         if self.is_done() {
             self.apply(self.config.layout.acknowledge);
             if self.is_done() {

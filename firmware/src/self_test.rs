@@ -1,7 +1,7 @@
 //! The deployable's own samples, run in slices small enough for a start-up that feeds a watchdog.
 
 use shiftwise_core::model::{Deployable, TensorDesc, TensorId};
-use shiftwise_core::run::{Dpu, Observer, step_with};
+use shiftwise_core::run::{Dpu, Observer, RunError, step_with};
 
 use crate::error::{Error, Mismatch};
 use crate::kernels::Fast;
@@ -14,6 +14,14 @@ pub enum Progress {
     Running,
     /// All samples gave the outputs that the deployable says.
     Passed,
+}
+
+/// What stops a self-test.
+pub(crate) enum Stop<E> {
+    /// A step failed.
+    Run(RunError<E>),
+    /// Anything else.
+    Other(Error),
 }
 
 /// Runs the self-test samples of a deployable, a layer at a time. It is bound to no network: use it with one only, and
@@ -41,6 +49,18 @@ impl SelfTest {
         network: &mut Network<'_, D>,
         observer: &mut impl Observer,
     ) -> Result<Progress, Error> {
+        self.try_step(network, observer).map_err(|stop| match stop {
+            Stop::Run(error) => error.into(),
+            Stop::Other(error) => error,
+        })
+    }
+
+    /// [`Self::step`] with the device's own error.
+    pub(crate) fn try_step<D: Dpu>(
+        &mut self,
+        network: &mut Network<'_, D>,
+        observer: &mut impl Observer,
+    ) -> Result<Progress, Stop<D::Error>> {
         let result = self.advance(network, observer);
         if !matches!(result, Ok(Progress::Running)) {
             *self = Self::new();
@@ -52,17 +72,17 @@ impl SelfTest {
         &mut self,
         network: &mut Network<'_, D>,
         observer: &mut impl Observer,
-    ) -> Result<Progress, Error> {
+    ) -> Result<Progress, Stop<D::Error>> {
         let model = &network.deployable;
         let samples = model.facts().self_test_samples;
         if self.sample >= samples {
-            return Err(Error::NoSelfTest);
+            return Err(Stop::Other(Error::NoSelfTest));
         }
         if self.done == 0 {
             let mut bytes = vectors(model, self.sample);
             for (id, tensor) in model.inputs() {
                 let (Some(given), Some(to)) = (take(&mut bytes, &tensor), network.memory.tensor_mut(&tensor)) else {
-                    return Err(Error::NoSelfTest);
+                    return Err(Stop::Other(Error::NoSelfTest));
                 };
                 // As long as each other, which the compiler cannot see: a copy that checks it could panic.
                 to.iter_mut().zip(given).for_each(|(to, from)| *to = *from);
@@ -72,13 +92,13 @@ impl SelfTest {
         if let Some(step) = model.steps().nth(self.done.into()) {
             let mut kernels = Fast::new(network.scratch);
             let (dpu, memory) = (&mut network.dpu, &mut network.memory);
-            step_with(model, (self.done, &step), dpu, &mut kernels, memory, observer)?;
+            step_with(model, (self.done, &step), dpu, &mut kernels, memory, observer).map_err(Stop::Run)?;
             self.done = self.done.saturating_add(1);
         }
         if self.done < model.step_count() {
             return Ok(Progress::Running);
         }
-        compare(network, self.sample)?;
+        compare(network, self.sample).map_err(Stop::Other)?;
         *self = Self { sample: self.sample.saturating_add(1), done: 0 };
         Ok(if self.sample < samples { Progress::Running } else { Progress::Passed })
     }

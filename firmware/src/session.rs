@@ -15,7 +15,7 @@ use crate::error::{Error, Mismatch};
 use crate::memory::{Loaded, load};
 use crate::network::Network;
 use crate::port::{Inbox, Outbox};
-use crate::self_test::{Progress, SelfTest};
+use crate::self_test::{Progress, SelfTest, Stop};
 
 /// Most bytes of a device's own words about a failure.
 const TEXT: usize = 96;
@@ -198,7 +198,9 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
                 }
             };
             self.out.board.event(Event::Loaded(bytes));
-            let wanted = soft.filter(|target| target.fingerprint == deployable.fingerprint());
+            // The real one before one in software.
+            let own = self.out.board.accepts(deployable.fingerprint());
+            let wanted = soft.filter(|target| !own && target.fingerprint == deployable.fingerprint());
             let mut machine = wanted.and_then(|target| Machine::new(target, self.banks));
             let mut dpu = match machine.as_mut() {
                 Some(machine) => Device::Soft(machine),
@@ -398,20 +400,20 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W,
         let reporter = Reporter { out: self.out, sequence, report: Report::None, sent: 0, open: None, broken: Ok(()) };
         let mut observer = (reporter, &mut self.monitor);
         let mut test = SelfTest::new();
+        let mut text = String::new();
         let last = loop {
-            let fault = match test.step(&mut self.network, &mut observer) {
+            let fault = match test.try_step(&mut self.network, &mut observer) {
                 // A host that is gone shall not keep the board busy.
                 Ok(Progress::Running) if observer.0.broken.is_ok() => continue,
                 Ok(_) => break Response::Tested { samples, wrong: None },
-                Err(Error::SelfTest(Mismatch { sample, output, byte, wanted, found })) => {
+                Err(Stop::Other(Error::SelfTest(Mismatch { sample, output, byte, wanted, found }))) => {
                     break Response::Tested { samples, wrong: Some(Wrong { sample, output, byte, wanted, found }) };
                 }
-                Err(Error::NoSelfTest) => Fault::NoSelfTest,
-                Err(Error::Dpu { step }) => Fault::Dpu(step),
-                Err(Error::Layout { step }) => Fault::Layout(step),
-                Err(_) => Fault::Range,
+                Err(Stop::Run(error)) => fault_of(error, &mut text),
+                // It has no other errors.
+                Err(Stop::Other(_)) => Fault::NoSelfTest,
             };
-            break Response::Fault { fault, text: "" };
+            break Response::Fault { fault, text: &text };
         };
         observer.0.finish(&last)
     }

@@ -1,13 +1,14 @@
 //! The library as a project uses it: on good deployables equal to the host, on bad ones an error and nothing else.
 
 use proptest::prelude::*;
-use shiftwise::compile::{self, CpuOptions};
+use shiftwise::compile::{self, CpuOptions, DpuOptions};
 use shiftwise::emit::{Parts, write};
 use shiftwise::eval::integer::{Engine, Value};
+use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{DType, Deployable, ParseError, Region, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Memory, NoDpu, Observer, run};
 use shiftwise_firmware::error::{self, Error};
-use shiftwise_firmware::memory::{ALIGN, Arena, arena_bytes, required_bytes};
+use shiftwise_firmware::memory::{ALIGN, Arena, LINE, arena_bytes, load, required_bytes};
 use shiftwise_firmware::monitor::{Drift, Expected, Monitor, Sketch};
 use shiftwise_firmware::network::Network;
 use shiftwise_firmware::self_test::{Progress, SelfTest};
@@ -195,6 +196,49 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// The same for DPU code, on a DPU in software; half of the damage is to the code itself. Undamaged it runs.
+    #[test]
+    fn damaged_dpu_code_is_refused_or_run(seed: u64) {
+        let target = shiftwise_targets::find("B512").unwrap();
+        let mut banks = vec![0; target.bank_bytes()];
+        let mut random = Rng(seed | 1);
+        let graph = random_graph(seed, Limits { cpu_only: false, side: 12, channels: 20, ..LIMITS });
+        let file = compile::dpu(&graph, &target, &DpuOptions::default()).unwrap().to_bytes(&[]).unwrap();
+        let model = Deployable::parse(&file).unwrap();
+        let code = model.code().as_ptr() as usize - file.as_ptr() as usize;
+        let code = code..code + model.code().len();
+        for round in 0..40 {
+            let mut copy = file.clone();
+            for _ in 0..if round == 0 { 0 } else { random.size(1, 4) } {
+                let whole = code.is_empty() || random.one_in(2);
+                let at = if whole { random.size(0, copy.len() - 1) } else { random.size(code.start, code.end - 1) };
+                copy[at] = if random.one_in(2) { copy[at] ^ 1 << random.size(0, 7) } else { random.next_u64() as u8 };
+            }
+            if !random.one_in(10) {
+                repair(&mut copy);
+            }
+            let mut arena = vec![0; arena_bytes(&copy).unwrap_or(0).min(1 << 20) + random.size(LINE, 2 * LINE)];
+            let machine = Machine::new(&target, &mut banks).unwrap();
+            match Network::with_dpu(&copy, &mut arena, machine, target.fingerprint) {
+                Ok(mut network) => match network.run(&mut ()) {
+                    Ok(()) => {}
+                    Err(error) => {
+                        prop_assert!(round > 0, "{error}");
+                        prop_assert!([32, 33].contains(&Error::from(error).code()));
+                    }
+                },
+                Err(error) => {
+                    prop_assert!(round > 0, "{error}");
+                    prop_assert!((1..=17).contains(&error.code()), "{error}");
+                }
+            }
+        }
+    }
+}
+
 /// Sets the checksum to that of the bytes, so that damage is found by what it means.
 fn repair(file: &mut [u8]) {
     if let Some(body) = file.len().checked_sub(4) {
@@ -244,7 +288,7 @@ fn bad_deployables_are_refused_with_a_code() {
     bad[8] = 5;
     repair(&mut bad);
     assert_eq!(refuse(&bad, needed), Error::Target(5));
-    let mut arena = vec![0; needed + ALIGN];
+    let mut arena = vec![0; arena_bytes(&bad).unwrap() + LINE];
     assert!(Network::with_dpu(&bad, &mut arena, NoDpu, 5).is_ok());
     assert!(Network::with_dpu(&file, &mut arena, NoDpu, 5).is_ok());
 }
@@ -335,7 +379,8 @@ fn drift_is_judged_against_the_self_test() {
 fn sizes_are_read_without_parsing() {
     let file = small::deployable().unwrap();
     let model = Deployable::parse(&file).unwrap();
-    for workspace_bytes in [model.facts().workspace_bytes, 70_000, 3_000_000, u32::MAX] {
+    let sizes = [model.facts().workspace_bytes, 70_001, 3_000_000, u32::MAX];
+    for (workspace_bytes, fingerprint) in sizes.into_iter().flat_map(|bytes| [0, 5, 5 << 32].map(|own| (bytes, own))) {
         let name = "n".repeat(300);
         let facts = shiftwise_core::model::Facts { name: &name, workspace_bytes, ..model.facts().clone() };
         let tensors: Vec<_> = model.tensors().map(|(_, t)| t).collect();
@@ -343,7 +388,7 @@ fn sizes_are_read_without_parsing() {
         let layers: Vec<_> = model.layers().collect();
         let parts = Parts {
             facts,
-            fingerprint: 0,
+            fingerprint,
             tensors: &tensors,
             steps: &steps,
             layers: &layers,
@@ -355,6 +400,27 @@ fn sizes_are_read_without_parsing() {
         let wanted = required_bytes(&Deployable::parse(&file).unwrap());
         assert_eq!(arena_bytes(&file), usize::try_from(wanted).ok());
         assert!((0..file.len()).all(|n| arena_bytes(&file[..n]).is_none_or(|n| n as u64 == wanted)));
+    }
+}
+
+/// What a DPU writes shares no cache line with anything else, wherever the memory begins.
+#[test]
+fn regions_beside_a_dpu_have_lines_of_their_own() {
+    let mut file = small::deployable().unwrap();
+    for (fingerprint, align) in [(0, ALIGN), (5, LINE)] {
+        file[8] = fingerprint;
+        repair(&mut file);
+        let needed = arena_bytes(&file).unwrap();
+        let mut arena = vec![0; needed + 3 * LINE];
+        for skew in 0..2 * LINE {
+            let loaded = load(&file, &mut arena[skew..], |_| true).unwrap();
+            let memory = &loaded.memory;
+            let starts = [&*memory.workspace, &*memory.inputs, &*memory.outputs, &*loaded.scratch];
+            assert_eq!(starts.map(|bytes| bytes.as_ptr().align_offset(align)), [0; 4], "at {skew}");
+        }
+        let lost = arena.as_ptr().align_offset(align);
+        let refused = load(&file, &mut arena[..needed + lost - 1], |_| true).unwrap_err();
+        assert_eq!(refused, Error::Memory { needed: needed + lost, given: needed + lost - 1 });
     }
 }
 

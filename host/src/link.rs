@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use client::{Client, Info};
-pub use machine::{Board, boot_to_end};
+pub use machine::{Board, SerialLog, boot_to_end};
 pub use shiftwise_core::link::{Fault, Report, Wrong};
 use shiftwise_core::model::{ParseError, TensorId};
 
@@ -25,8 +25,8 @@ pub enum BoardSpec {
     Serial(SerialPort),
 }
 
-/// A serial port. A terminal device is set to raw bytes at the rate given; anything else that can be opened is taken as
-/// it is.
+/// A serial port. A terminal device is set to raw bytes at the rate given; any other device is taken as it is. A file is
+/// refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SerialPort {
     /// Its device file.
@@ -146,12 +146,17 @@ impl Session {
     }
 }
 
+/// The names of emulated boards, in a list that goes on.
+fn emulated() -> String {
+    image::boards().iter().map(|board| format!("qemu:{}, ", board.name)).collect()
+}
+
 /// Why a board could not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
     /// The name is of no known form.
-    #[error("unknown board {0:?}; boards are named qemu:{names} or serial:PATH", names = image::names())]
+    #[error("unknown board {0:?}; boards are named {names}serial:PATH[@BAUD]", names = emulated())]
     UnknownBoard(String),
     /// The firmware image is missing and could not be built, or the board's name is unknown.
     #[error(transparent)]

@@ -8,7 +8,7 @@ pub mod timing;
 
 use std::path::Path;
 
-pub use parse::{Board, Description, Emulator, Firmware, Measured, MemoryRange, Range};
+pub use parse::{Board, Description, DpuPort, Emulator, Firmware, Measured, MemoryRange, Range, RegisterLayout};
 use shiftwise_core::target::Target;
 pub use timing::Timing;
 

@@ -100,6 +100,35 @@ pub struct Firmware {
     /// The image as it was measured; none if that was never done.
     #[serde(default)]
     pub image: Option<Measured>,
+    /// The DPU that an image built for one drives; none if there is no such image.
+    #[serde(default)]
+    pub dpu: Option<DpuPort>,
+}
+
+/// Where firmware finds a DPU, and how it sees memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DpuPort {
+    /// Its target.
+    pub target: String,
+    /// How it was integrated, which tells what its registers are.
+    pub layout: RegisterLayout,
+    /// Its registers, outside of all memory.
+    pub registers: Range,
+    /// Which of the cores that the registers serve.
+    pub core: u8,
+    /// Whether it reads and writes through the processor's caches. If not, firmware maintains them.
+    pub coherent: bool,
+}
+
+/// Register maps of a DPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegisterLayout {
+    /// The IP as Vivado integrates it.
+    Vivado,
+    /// The kernel as Vitis integrates it.
+    Vitis,
 }
 
 /// Sizes of a board's image, measured.
@@ -331,7 +360,19 @@ fn firmware_fault(board: &Board) -> Option<String> {
             return Some(format!("`{other}` and `{name}` overlap"));
         }
     }
-    None
+    firmware.dpu.as_ref().and_then(|dpu| dpu_fault(dpu, &board.memory))
+}
+
+fn dpu_fault(dpu: &DpuPort, memory: &[MemoryRange]) -> Option<String> {
+    let (start, end) = (dpu.registers.start, dpu.registers.end());
+    if crate::find(&dpu.target).is_err() {
+        return Some(format!("nothing is compiled for its DPU `{}`", dpu.target));
+    }
+    if dpu.registers.bytes == 0 || start == 0 || start % 4 != 0 || end.is_none() {
+        return Some("the DPU's registers are none, or not at a multiple of 4".into());
+    }
+    let inside = memory.iter().find(|m| end > Some(m.start) && m.start.saturating_add(m.bytes) > start)?;
+    Some(format!("the DPU's registers overlap memory `{}`", inside.name))
 }
 
 /// The first contradiction in a target, if any.
@@ -442,6 +483,25 @@ mod tests {
             (("{ start = 0x2100_0000", "{ start = 0x2000_0000"), "lies in no memory"),
             (("{ start = 0x2180_0000", "{ start = 0x2180_0010"), "`arena` is empty or starts"),
             (("start = 0x2100_0000\nbytes", "start = 0x2000_1000\nbytes"), "overlap"),
+        ] {
+            assert!(good.contains(change.0), "{change:?}");
+            match board("b", &good.replacen(change.0, change.1, 1)) {
+                Err(Error::Invalid { fault, .. }) => assert!(fault.contains(want), "{fault}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn contradictions_in_a_boards_dpu_are_named() {
+        let good = include_str!("../boards/xlnx-zcu102.toml");
+        let dpu = board("b", good).unwrap().firmware.unwrap().dpu.unwrap();
+        assert!(crate::find(&dpu.target).is_ok());
+        for (change, want) in [
+            (("DPUCZDX8G_ISA1_B4096", "DPUCVDX8G_ISA3_C32B6"), "nothing is compiled"),
+            (("{ start = 0x8F00_0000, bytes = 0x1000", "{ start = 0x8F00_0000, bytes = 0"), "registers are none"),
+            (("{ start = 0x8F00_0000", "{ start = 0x8F00_0002"), "registers are none"),
+            (("{ start = 0x8F00_0000", "{ start = 0x10FF_F004"), "overlap memory `DDR`"),
         ] {
             assert!(good.contains(change.0), "{change:?}");
             match board("b", &good.replacen(change.0, change.1, 1)) {

@@ -6,6 +6,7 @@ use std::process::Command;
 use shiftwise::compile::{self, CpuOptions};
 use shiftwise::link::image::{build_c_library, measure};
 use shiftwise_core::model::{Deployable, Region, crc32};
+use shiftwise_core::monitor::{Expected, Monitor, Sketch};
 use shiftwise_core::run::{Memory, NoDpu, run};
 use shiftwise_tests::graphs::{Limits, random_graph, random_inputs};
 
@@ -13,6 +14,8 @@ const CPU: [&str; 4] = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu
 /// What the runtime takes of the flash: to be lowered. The goal is 32 KB; layers in floats, checks of records and kernels that define the
 /// fast ones are most of it.
 const CODE: u64 = 176 << 10;
+/// Tensors that the program watches.
+const WATCHED: usize = 64;
 /// A random network with one sample for its self-test.
 fn deployable(seed: u64) -> Vec<u8> {
     let graph = random_graph(seed, Limits::CPU);
@@ -30,6 +33,36 @@ fn deployable(seed: u64) -> Vec<u8> {
     run(&model, &mut NoDpu, &mut memory, &mut ()).unwrap();
     let results = model.outputs().map(|(_, t)| memory.tensor(&t).unwrap().to_vec());
     program.to_bytes(&[sample.into_iter().chain(results).collect::<Vec<_>>().concat()]).unwrap()
+}
+
+/// What the tensors hold in a run on these inputs.
+fn sketches(model: &Deployable<'_>, inputs: &[u8]) -> Vec<Sketch> {
+    let [mut workspace, mut outputs] = [Region::Workspace, Region::Outputs].map(|r| vec![0; model.region_bytes(r)]);
+    let mut regions = vec![0; model.region_bytes(Region::Inputs)];
+    let constants = model.constants();
+    let mut memory = Memory { constants, workspace: &mut workspace, inputs: &mut regions, outputs: &mut outputs };
+    let mut rest = inputs;
+    for (_, tensor) in model.inputs() {
+        let (own, after) = rest.split_at(tensor.bytes() as usize);
+        memory.tensor_mut(&tensor).unwrap().copy_from_slice(own);
+        rest = after;
+    }
+    let mut sketches = vec![Sketch::new(); WATCHED];
+    run(model, &mut NoDpu, &mut memory, &mut Monitor::new(&mut sketches)).unwrap();
+    sketches
+}
+
+/// What the program prints of a run on zeros: the counters of each tensor, and how they differ from the self-test's.
+fn drift(file: &[u8]) -> Vec<String> {
+    let model = Deployable::parse(file).unwrap();
+    let zeros = vec![0; model.inputs().map(|(_, tensor)| tensor.bytes() as usize).sum()];
+    let (known, seen) = (sketches(&model, &model.self_test()[..zeros.len()]), sketches(&model, &zeros));
+    let line = |(n, (seen, known)): (usize, (&Sketch, &Sketch))| {
+        let verdict = format!("{:?}", seen.drift(Expected::from(known))).to_lowercase();
+        let (min, max, limits, zeros) = (seen.min, seen.max, seen.saturated(), seen.octaves[0]);
+        format!("tensor {n}: {min} to {max}, at the limits {limits}, zeros {zeros}, {verdict}")
+    };
+    seen.iter().zip(&known).enumerate().filter(|(_, (seen, _))| seen.runs > 0).map(line).collect()
 }
 
 /// Links the example around a deployable.
@@ -73,6 +106,9 @@ fn a_program_in_c_runs_its_self_test() {
         let (good, text) = boot(&elf);
         println!("{text}");
         assert!(good && text.contains("self-test passed\n"), "{text}");
+        let told: Vec<_> = text.lines().filter(|line| line.starts_with("tensor ")).collect();
+        assert!(told.len() > 3);
+        assert_eq!(told, drift(&file));
         let stack = text.split("stack bytes: ").nth(1).and_then(|n| n.trim().parse::<u32>().ok()).unwrap();
         assert!((1..=8 << 10).contains(&stack), "{stack} bytes of stack");
 

@@ -1,6 +1,7 @@
 //! Integration tests, one binary.
 
 mod beyond;
+mod board;
 mod c_library;
 mod chain;
 mod cli;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use shiftwise::compile::{self, CpuOptions, DpuOptions};
 use shiftwise::eval::integer::{Engine, Value};
-use shiftwise::link::image::{Image, board, boards, build, build_check};
+use shiftwise::link::image::{Image, board, boards, build, build_check, build_with_dpu};
 use shiftwise::link::{Board, BoardSpec, Limits, LinkError, Report, Reported, boot_to_end, run_on_board};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{Deployable, Region, Role, TensorDesc, TensorId, crc32};
@@ -237,5 +237,43 @@ fn dpu_code_runs(board_name: &str) {
         let [result] = &session.samples[..] else { panic!("one sample, one result") };
         assert_eq!(result.tensors, wanted, "{name}");
         println!("{name}: {} bytes, instructions per step {:?}", file.len(), result.steps);
+    }
+}
+
+/// The image for a DPU, where there is none: the processor's layers run, a DPU of another kind is one in software, and
+/// the board's own is reported as missing, whatever the host asks for.
+#[test]
+fn an_image_for_a_dpu_says_that_none_is_there() {
+    if !wanted() {
+        return;
+    }
+    for board in boards() {
+        let Some(image) = build_with_dpu(board).unwrap() else { continue };
+        assert_eq!(image.panics, [""; 0]);
+        let spec = BoardSpec::Qemu(board);
+        let file = small::deployable().unwrap();
+        let mut machine = Board::start(&spec, &image.elf, &[], Limits::default()).unwrap();
+        machine.load(&file).unwrap();
+        let result = machine.sample(&[small::sample(1)], Report::Bytes).unwrap();
+        let wanted = on_the_host(&file, &small::sample(1)).into_iter().map(|(id, _, b)| (id, Reported::Bytes(b)));
+        assert_eq!(result.tensors, wanted.collect::<Vec<_>>());
+        let limits = graphs::Limits { ops: 6, side: 12, channels: 20, cpu_only: false, extreme: false };
+        let own = board.firmware.dpu.as_ref().unwrap().target.as_str();
+        for name in ["B512", own, own] {
+            let target = shiftwise_targets::find(name).unwrap();
+            let graph = random_graph(3, limits);
+            let file = compile::dpu(&graph, &target, &DpuOptions::default()).unwrap().to_bytes(&[]).unwrap();
+            machine.load(&file).unwrap();
+            let result = machine.sample(&random_inputs(&graph, 3), Report::Outputs);
+            match result {
+                Ok(_) => assert_ne!(name, own, "on a DPU that is not there"),
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(name == own && text.contains("no DPU there, or no clock"), "{name}: {text}");
+                }
+            }
+        }
+        let log = machine.finish().unwrap();
+        assert!(log.iter().any(|line| line.contains("refused: Dpu(")), "{log:?}");
     }
 }

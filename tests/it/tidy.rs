@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use shiftwise::passes;
 use shiftwise::strategy::Strategy;
 
-const CRATES: [&str; 8] = ["core", "targets", "host", "sim", "firmware", "firmware/c", "tests", "xtask"];
+const CRATES: [&str; 9] =
+    ["core", "targets", "host", "sim", "firmware", "firmware/c", "firmware/examples/rust", "tests", "xtask"];
 
 /// The only files with `unsafe` code.
 const UNSAFE: &[&str] = &[
     "firmware/c/src/lib.rs",
     "firmware/src/board/cortex_r5f.rs",
+    "firmware/src/board/dpu.rs",
     "firmware/src/board/log.rs",
     "firmware/src/board/memory.rs",
     "firmware/src/board/mmio.rs",

@@ -84,6 +84,7 @@ fn steps() -> Vec<Step> {
         Step::new("documents", &["cargo", "doc", "--workspace", "--no-deps"]).with("RUSTDOCFLAGS", "--deny warnings"),
         Step::new("examples in documents", &["cargo", "test", "--workspace", "--doc"]),
         Step::new("firmware", &["cargo", "xtask", "firmware", "size"]),
+        Step::new("examples for a Cortex-M4", &["cargo", "xtask", "firmware", "examples"]),
     ];
     steps.extend(demo::steps());
     steps

@@ -7,7 +7,7 @@ use shiftwise::link::image::{self, BoardImage, Image};
 use shiftwise::link::{BoardSpec, Report, Reported, boot_to_end, run_on_board};
 use shiftwise_core::model::Deployable;
 
-/// `build`, `size`, `check` or `run`, then options.
+/// `build`, `size`, `check`, `run` or `examples`, then options.
 pub(crate) fn main(words: &[&str]) -> Result<(), Box<dyn Error>> {
     let [chore, options @ ..] = words else { return Err(crate::USAGE.into()) };
     let (board, files) = match options {
@@ -18,28 +18,37 @@ pub(crate) fn main(words: &[&str]) -> Result<(), Box<dyn Error>> {
     let one = || board.map_or_else(|| image::board("mps2-an386"), Ok);
     match (*chore, files) {
         ("build", []) => chosen().try_for_each(|board| {
-            let built = image::build(board)?;
-            println!("{}", built.elf.display());
-            print_sizes(board, &built);
+            for built in images(board)? {
+                println!("{}", built.elf.display());
+                print_sizes(board, &built);
+            }
             Ok(())
         }),
         ("size", []) => size(&chosen().collect::<Vec<_>>()),
         ("check", []) => check(one()?),
+        ("examples", []) => Ok(image::build_examples(one()?)?),
         ("run", [file]) => run(one()?, file),
         _ => Err(crate::USAGE.into()),
     }
+}
+
+/// The board's image, and the one for its DPU if it may have one.
+fn images(board: &BoardImage) -> Result<Vec<Image>, Box<dyn Error>> {
+    let with_dpu = image::build_with_dpu(board)?;
+    Ok([image::build(board)?].into_iter().chain(with_dpu).collect())
 }
 
 /// Sizes of images; an error if one of them can panic.
 fn size(boards: &[&BoardImage]) -> Result<(), Box<dyn Error>> {
     let mut sound = true;
     for board in boards {
-        let built = image::build(board)?;
-        print_sizes(board, &built);
-        for name in &built.panics {
-            println!("  can panic: {name}");
+        for built in images(board)? {
+            print_sizes(board, &built);
+            for name in &built.panics {
+                println!("  can panic: {name}");
+            }
+            sound &= built.panics.is_empty();
         }
-        sound &= built.panics.is_empty();
     }
     if sound { Ok(()) } else { Err("an image must not be able to panic".into()) }
 }
@@ -54,7 +63,8 @@ fn check(board: &BoardImage) -> Result<(), Box<dyn Error>> {
 }
 
 fn print_sizes(board: &BoardImage, image: &Image) {
-    println!("board {} ({}), built by {}", board.name, board.firmware.target, image.toolchain);
+    let what = if image.elf.ends_with("with-dpu") { " with the DPU's driver" } else { "" };
+    println!("board {}{what} ({}), built by {}", board.name, board.firmware.target, image.toolchain);
     println!("{} bytes of code and constants, {} of data, {} zeroed", image.code, image.data, image.zeroed);
 }
 

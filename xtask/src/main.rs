@@ -13,9 +13,10 @@ usage: cargo xtask CHORE
   setup                             install what is missing: an emulator, a compiler for the boards
   demo                              set up, build, and verify the digits network on an emulated board
   ci                                set up and run every check
-  firmware build [--board NAME]     build the image of a board, or of all
+  firmware build [--board NAME]     build the images of a board, or of all
   firmware size [--board NAME]      build it and print its sizes; an error if it can panic
   firmware check [--board NAME]     compare its kernels with those that define them, on the emulated board
+  firmware examples [--board NAME]  build the examples for its processor
   firmware run [--board NAME] FILE  run a deployable's self-test, or one sample of zeros, on the emulated board
 ";
 

@@ -25,6 +25,16 @@ fn load(bytes: &[u8]) -> Request<'_> {
     Request::Load { offset: 7, bytes }
 }
 
+/// As the documentation of [`Report::Crc`] has it.
+#[test]
+fn a_checksum_takes_few_bytes() {
+    let bytes = |part, tensor| {
+        let crc = Response::Crc { tensor: TensorId(tensor), crc: u32::MAX };
+        encode_answer((1, part), &crc, &mut [0; FRAME]).unwrap().len()
+    };
+    assert_eq!((bytes(127, 127), bytes(u32::MAX, u16::MAX)), (15, 21));
+}
+
 #[test]
 fn the_largest_messages_fit_a_frame() {
     for fill in [0, 1, 255] {

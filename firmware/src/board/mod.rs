@@ -1,8 +1,10 @@
 //! Start-up, registers and memory: the only code of this crate that is `unsafe`.
 //!
-//! A board's module has what differs: `start`, `receive` and `send` for the link, `log`, `ticks`, `exit`. Addresses of
-//! memory come from the board's data file. All the rest is here, once.
+//! A board's module has what differs: `start`, `receive` and `send` for the link, `log`, `ticks`, and beside a DPU `clean`
+//! and `invalidate`. Addresses come from the board's data file. All the rest is here, once.
 
+#[cfg(feature = "dpu")]
+mod dpu;
 mod log;
 mod memory;
 mod mmio;
@@ -31,6 +33,19 @@ use shiftwise_firmware::session::{Board, Event, Space};
 use xlnx_zcu102 as machine;
 
 include!(concat!(env!("OUT_DIR"), "/board.rs"));
+
+/// A board without a DPU.
+#[cfg(not(feature = "dpu"))]
+mod dpu {
+    pub(crate) use shiftwise_core::run::NoDpu as Dpu;
+
+    /// Code for no DPU at all is what it accepts.
+    pub(super) const FINGERPRINT: u64 = 0;
+
+    pub(super) fn take() -> Option<Dpu> {
+        Some(Dpu)
+    }
+}
 
 pub(crate) use memory::stack_used;
 
@@ -81,11 +96,16 @@ impl Board for Local {
         machine::ticks()
     }
 
+    fn accepts(&self, fingerprint: u64) -> bool {
+        [0, dpu::FINGERPRINT].contains(&fingerprint)
+    }
+
     fn event(&mut self, event: Event) {
         match event {
-            Event::Step(..) => defmt::debug!("{}", event),
-            Event::Refused(_) => defmt::warn!("{}", event),
-            Event::Host | Event::Loaded(_) => defmt::info!("{}", event),
+            Event::Host => defmt::info!("a host says hello"),
+            Event::Loaded(bytes) => defmt::info!("a deployable of {=u32} bytes is ready to run", bytes),
+            Event::Step(index, ticks) => defmt::debug!("step {=u16}: {=u64} ticks", index, ticks),
+            Event::Refused(fault) => defmt::warn!("refused: {}", fault),
         }
     }
 }
@@ -93,6 +113,7 @@ impl Board for Local {
 /// What the image is made of.
 pub(crate) struct Parts {
     pub(crate) link: (Input, Output),
+    pub(crate) dpu: dpu::Dpu,
     pub(crate) board: Local,
     pub(crate) memory: Space<'static>,
 }
@@ -101,7 +122,7 @@ pub(crate) struct Parts {
 pub(crate) fn take() -> Option<Parts> {
     let memory = memory::take()?;
     machine::start();
-    Some(Parts { link: (Input(()), Output(())), board: Local(()), memory })
+    Some(Parts { link: (Input(()), Output(())), dpu: dpu::take()?, board: Local(()), memory })
 }
 
 /// Ends the emulator (or stops in the debugger) with a status.

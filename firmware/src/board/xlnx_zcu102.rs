@@ -142,3 +142,25 @@ pub(super) fn ticks() -> u64 {
     unsafe { asm!("mrs {}, pmccntr_el0", out(reg) ticks, options(nomem, nostack)) };
     ticks
 }
+
+/// Writes lines of the data caches back to memory, by their first addresses.
+#[cfg(feature = "dpu")]
+pub(super) fn clean(lines: impl Iterator<Item = usize>) {
+    for line in lines {
+        // SAFETY: what memory holds for the processor stays the same.
+        unsafe { asm!("dc cvac, {}", in(reg) line, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: a barrier: the lines are in memory before anything that follows.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
+}
+
+/// Drops lines of the data caches, by their first addresses. A line that was written meanwhile is written back first.
+#[cfg(feature = "dpu")]
+pub(super) fn invalidate(lines: impl Iterator<Item = usize>) {
+    for line in lines {
+        // SAFETY: drops copies; nothing that the processor wrote is lost.
+        unsafe { asm!("dc civac, {}", in(reg) line, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: a barrier: what follows reads memory.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
+}

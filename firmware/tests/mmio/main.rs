@@ -1,6 +1,7 @@
 //! The driver of a DPU behind registers, against a model of those registers that executes the code.
 
 mod model;
+mod session;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -102,9 +103,10 @@ fn plain(file: &[u8], target: &Target, inputs: &[Vec<u8>]) -> All {
     all
 }
 
+const LIMITS: Limits = Limits { ops: 6, side: 12, channels: 20, cpu_only: false, extreme: false };
+
 fn random(seed: u64, target: &Target) -> (Vec<u8>, Vec<Vec<u8>>) {
-    let limits = Limits { ops: 6, side: 12, channels: 20, cpu_only: false, extreme: false };
-    let graph = random_graph(seed, limits);
+    let graph = random_graph(seed, LIMITS);
     let file = compile::dpu(&graph, target, &DpuOptions::default()).unwrap().to_bytes(&[]).unwrap();
     (file, random_inputs(&graph, seed))
 }

@@ -73,7 +73,7 @@ struct Job {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Model {
-    map: Map,
+    pub(super) map: Map,
     core: u32,
     target: Target,
     /// Whether anybody is there at all.
@@ -112,6 +112,8 @@ pub(super) struct Model {
 }
 
 const PORTS: u32 = 0x0707_0F0F;
+/// Bytes of a line of the cache.
+const LINE: u64 = 64;
 
 impl Model {
     pub(super) fn new(map: Map, core: u32, target: &Target) -> Self {
@@ -491,8 +493,12 @@ impl Dma for Shared {
             model.wrong("invalidate while running");
         }
         let (window, at) = model.window(bytes).expect("invalidate of memory that is not shared");
+        let bus = model.windows[window].bus + at as u64;
+        if !bus.is_multiple_of(LINE) {
+            model.wrong("invalidate of a line that begins before the bytes");
+        }
         let window = &mut model.windows[window];
-        let call = Call::Invalidate(window.bus + at as u64, bytes.len());
+        let call = Call::Invalidate(bus, bytes.len());
         // A dirty line might have left the cache before, over the DPU's result.
         let dirty = window.agreed[at..].iter().zip(&*bytes).any(|(agreed, byte)| *agreed != Some(*byte));
         bytes.copy_from_slice(&window.ddr[at..at + bytes.len()]);

@@ -290,7 +290,8 @@ fn what_cannot_run_is_refused_with_a_reason() {
     assert_eq!(refused(client.load(&with(0, 0, &[1; STORE], &[]))).0, Fault::Range);
 
     let job = Step::Dpu(DpuJob { name: "job", offset: 0, bytes: 8, outputs: TensorList(&[]) });
-    client.load(&with(FINGERPRINT, ARENA as u32, &[], &[job])).unwrap();
+    // Less what it takes to begin at a cache line.
+    client.load(&with(FINGERPRINT, ARENA as u32 - 64, &[], &[job])).unwrap();
     let (fault, text) = refused(client.sample(&[], Report::Bytes));
     assert_eq!((fault, text.as_str()), (Fault::Dpu(0), "the deployable holds DPU code and there is no DPU here"));
 

@@ -157,6 +157,25 @@ pub(super) fn values(t: &TensorDesc<'_>, bytes: &[u8]) -> Values {
     }
 }
 
+/// A tensor's values as text: integers as they are, floats so that no two differ in bits only.
+pub(super) fn texts(t: &TensorDesc<'_>, bytes: &[u8]) -> Vec<String> {
+    match values(t, bytes) {
+        Values::Int8(q) => q.iter().map(ToString::to_string).collect(),
+        Values::Float(x) => x.iter().map(|x| format!("{x:?} ({:#010x})", x.to_bits())).collect(),
+    }
+}
+
+/// The index of a tensor's element along each dimension.
+pub(super) fn index(t: &TensorDesc<'_>, element: usize) -> Vec<usize> {
+    let mut rest = element;
+    let mut index: Vec<usize> = Vec::new();
+    for size in t.shape.dims().iter().rev().map(|size| (*size as usize).max(1)) {
+        index.insert(0, rest % size);
+        rest /= size;
+    }
+    index
+}
+
 /// Little-endian floats.
 pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use shiftwise::Error;
 use shiftwise::eval::Samples;
-use shiftwise::link::{self, Board, BoardSpec, Limits, Report, Reported, SelfTested, Session, image};
+use shiftwise::link::{self, Board, BoardSpec, Limits, Report, Reported, SelfTested, SerialLog, Session, image};
 use shiftwise_core::model::{Deployable, Step, TensorId};
 use shiftwise_core::monitor::{Drift, Expected, Sketch};
 
@@ -29,22 +29,22 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::positive())]
     samples: usize,
     /// Folder for the outputs as .npy
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, requires = "data", value_name = "DIR")]
     output_dir: Option<PathBuf>,
     /// Run the model's own samples on the board; a wrong output is exit code 1
     #[arg(long)]
     self_test: bool,
     /// Compare every tensor with this machine's, by checksums; the first that differs is shown, with exit code 1
-    #[arg(long)]
+    #[arg(long, requires = "data")]
     check: bool,
     /// Tell what the tensors have held, beside what they hold in the self-test
-    #[arg(long)]
+    #[arg(long, requires = "data")]
     drift: bool,
-    /// Port with the log of a board behind a serial port: PATH[@BAUD]
+    /// Show the log that a board behind a serial port sends to another port: PATH[@BAUD]. (Emulators: -v)
     #[arg(long, value_name = "PORT", requires = "firmware")]
     log: Option<String>,
     /// Image that the board runs (ELF): it has the log's texts
-    #[arg(long, value_name = "ELF")]
+    #[arg(long, value_name = "ELF", requires = "log")]
     firmware: Option<PathBuf>,
     #[command(flatten)]
     preprocess: Preprocess,
@@ -97,24 +97,33 @@ fn self_test(board: &mut Board) -> Result<(String, Value, bool), Error> {
     })
 }
 
-/// The first tensor in which the board differs from this machine, in words.
-fn difference(board: &mut Board, model: &Deployable<'_>, inputs: &[Vec<u8>]) -> Result<Option<String>, Error> {
+/// The first tensor in which the board differs from this machine, and the first value in it: in words, and for `--json`.
+fn difference(board: &mut Board, model: &Deployable<'_>, inputs: &[Vec<u8>]) -> Result<Option<(String, Value)>, Error> {
     let wanted = match backend::target_of(model)? {
         Some(target) => backend::functional(model, &target, inputs)?,
         None => backend::frame(model, None, inputs)?,
     };
-    let Some(found) = board.first_difference(inputs, &wanted.0).map_err(failed)? else { return Ok(None) };
-    let (layer, name) = model.tensor(found.tensor).map_or(("?", "?"), |t| (t.origin, t.name));
-    let place = match found.first {
-        None => "right at the second try: the board does not always compute the same".to_owned(),
-        Some(at) => {
-            let byte = |bytes: &[u8]| bytes.get(at).map_or_else(|| "nothing".into(), |b| format!("{b:#04x}"));
-            let wanted = wanted.0.iter().find(|(id, _)| *id == found.tensor).map_or(&[][..], |(_, bytes)| bytes);
-            let (all, n) = (wanted.len(), found.count);
-            format!("byte {at}: expected {}, computed {}; {n} of {all} differ", byte(wanted), byte(&found.found))
-        }
+    let Some(difference) = board.first_difference(inputs, &wanted.0).map_err(failed)? else { return Ok(None) };
+    let known = wanted.0.iter().find(|(id, _)| *id == difference.tensor).zip(model.tensor(difference.tensor));
+    let Some(((_, wanted), tensor)) = known else {
+        return Err(Error::Run(format!("the board told of tensor {}, which there is not", difference.tensor.0)));
     };
-    Ok(Some(format!("layer {layer}, tensor {name}, {place}")))
+    let (wanted, found) = (backend::texts(&tensor, wanted), backend::texts(&tensor, &difference.found));
+    let differ = || wanted.iter().zip(&found).enumerate().filter(|(_, (a, b))| a != b);
+    let mut words = format!("layer {}, tensor {}", tensor.origin, tensor.name);
+    let mut value = json!({ "layer": tensor.origin, "tensor": tensor.name, "values": wanted.len() });
+    if let (Some(_), Some((element, (expected, computed)))) = (difference.first, differ().next()) {
+        let (index, count) = (backend::index(&tensor, element), differ().count());
+        let of = wanted.len();
+        words += &format!(", at {index:?}: expected {expected}, computed {computed}; {count} of {of} values differ");
+        value["index"] = json!(index);
+        value["expected"] = json!(expected);
+        value["computed"] = json!(computed);
+        value["differing"] = json!(count);
+    } else {
+        words += ", right at the second try: the board does not always compute the same";
+    }
+    Ok(Some((words, value)))
 }
 
 /// Prints what the tensors have held; `expected` is what they held in the self-test.
@@ -160,6 +169,17 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let file = std::fs::read(&args.model).map_err(Error::io(&args.model))?;
     let model = backend::parse(&args.model, &file)?;
     let spec = spec(&args.board)?;
+    if args.self_test && model.facts().self_test_samples == 0 {
+        let text = format!("{} holds no self-test: compile it with --self-test DATA", args.model.display());
+        return Err(Error::Options(text));
+    }
+    let log = match (&args.log, &args.firmware) {
+        (Some(_), _) if matches!(spec, BoardSpec::Qemu(_)) => {
+            return Err(Error::Options("--log is for a board behind a serial port; -v shows an emulator's log".into()));
+        }
+        (Some(port), Some(image)) => Some(SerialLog::open(&port.as_str().into(), image).map_err(failed)?),
+        _ => None,
+    };
     let inputs = if args.data.is_empty() {
         Vec::new()
     } else {
@@ -167,16 +187,39 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         let n = args.samples.clamp(1, samples.len().max(1));
         (0..n).map(|i| backend::input_bytes(&model, &samples, i)).collect::<Result<Vec<_>, _>>()?
     };
-    let n = inputs.len();
-    let image = firmware(&spec, screen)?;
-    let mut board = Board::start(&spec, &image, &file, Limits::default()).map_err(failed)?;
-    if let (Some(port), Some(image)) = (&args.log, &args.firmware) {
-        board.listen(&port.as_str().into(), image).map_err(failed)?;
+    let served = serve(args, (&file, &model, &spec), &inputs, screen);
+    let mut lines = Vec::new();
+    if let Some(log) = log {
+        lines = log.lines().map_err(failed)?;
+        lines.iter().for_each(|line| screen.note(format!("board: {line}")));
     }
-    board.load(&file).map_err(failed)?;
+    let mut served = served?;
+    served.session.log.extend(lines);
+    tell(args, &model, &served, screen)
+}
+
+/// What came of a session.
+struct Served {
+    session: Session,
+    /// For `--json`: self-test, drift, comparison with this machine.
+    tested: Value,
+    drifted: Value,
+    checked: Value,
+    /// Whether the board was right in everything that was asked for.
+    yes: bool,
+}
+
+fn serve(
+    args: &Args,
+    (file, model, spec): (&[u8], &Deployable<'_>, &BoardSpec),
+    inputs: &[Vec<Vec<u8>>],
+    screen: &Screen,
+) -> Result<Served, Error> {
+    let mut board = Board::start(spec, &firmware(spec, screen)?, file, Limits::default()).map_err(failed)?;
+    board.load(file).map_err(failed)?;
     let mut yes = true;
     let (mut tested, mut expected) = (Value::Null, Vec::new());
-    if args.self_test || model.facts().self_test_samples > 0 {
+    if args.self_test || args.drift && model.facts().self_test_samples > 0 {
         let (words, value, right) = self_test(&mut board)?;
         screen.say(words);
         (tested, yes) = (value, right);
@@ -186,37 +229,44 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         }
     }
     let mut runs = Vec::new();
-    for sample in &inputs {
+    for sample in inputs {
         runs.push(board.sample(sample, Report::Outputs).map_err(failed)?);
     }
     let mut drifted = Value::Null;
-    if args.drift && n > 0 {
-        drifted = drift(&model, &board.sketches().map_err(failed)?, &expected, screen);
+    if args.drift {
+        drifted = drift(model, &board.sketches().map_err(failed)?, &expected, screen);
     }
     let mut checked = Value::Null;
     if args.check {
+        let n = inputs.len();
         let mut first = None;
         for (index, sample) in inputs.iter().enumerate() {
-            if let Some(words) = difference(&mut board, &model, sample)? {
-                first = Some(format!("sample {index}, {words}"));
+            if let Some((words, mut value)) = difference(&mut board, model, sample)? {
+                value["sample"] = json!(index);
+                first = Some((format!("sample {index}, {words}"), value));
                 break;
             }
         }
         yes &= first.is_none();
         screen.say(first.as_ref().map_or_else(
             || format!("check: every tensor of {n} samples is this machine's"),
-            |words| format!("check: first difference: {words}"),
+            |(words, _)| format!("check: first difference: {words}"),
         ));
-        checked = json!({ "samples": n, "first_difference": first });
+        checked = json!({ "samples": n, "first_difference": first.map(|(_, value)| value) });
     }
     let info = board.info().clone();
     let log = board.finish().map_err(failed)?;
     log.iter().for_each(|line| screen.detail(format!("board: {line}")));
-    let session = Session { info, samples: runs, log };
+    Ok(Served { session: Session { info, samples: runs, log }, tested, drifted, checked, yes })
+}
+
+/// Prints what the samples gave and took.
+fn tell(args: &Args, model: &Deployable<'_>, served: &Served, screen: &Screen) -> Result<Outcome, Error> {
+    let Served { session, tested, drifted, checked, yes } = served;
+    let (n, yes) = (session.samples.len(), *yes);
     if n == 0 {
         return Ok(Outcome { json: json!({ "board": args.board, "self_test": tested, "log": session.log }), yes });
     }
-
     let first = session.samples.first();
     let total: u64 = first.map_or(0, |s| s.steps.iter().sum());
     let mut rows = Vec::new();
@@ -228,10 +278,15 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         let share = 100.0 * *ticks as f64 / total.max(1) as f64;
         rows.push(vec![name.to_owned(), count(*ticks), format!("{share:.1} %")]);
     }
-    let unit = if matches!(spec, BoardSpec::Qemu(_)) { "instructions" } else { "ticks" };
+    let emulated = args.board.starts_with("qemu:");
+    let unit = if emulated { "instructions" } else { "ticks" };
     screen.table(&["step", unit, "share"], 1, &rows);
     screen.say("");
-    screen.say(format!("{n} samples on {}; {} {unit} for the first", args.board, count(total)));
+    let time = match session.info.hz {
+        hz @ 1.. if !emulated => format!(" ({:.3} ms)", 1e3 * total as f64 / f64::from(hz)),
+        _ => String::new(),
+    };
+    screen.say(format!("{n} samples on {}; {} {unit}{time} for the first", args.board, count(total)));
     let results: Vec<Tensors> = session.samples.iter().map(tensors).collect();
     for (k, (id, t)) in model.outputs().enumerate() {
         for (sample, tensors) in results.iter().enumerate().take(8) {
@@ -247,7 +302,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     }
     if let Some(dir) = &args.output_dir {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        simulate::write_outputs(dir, &model, &results)?;
+        simulate::write_outputs(dir, model, &results)?;
     }
     let json = json!({
         "board": args.board, "samples": n, "unit": unit, "self_test": tested, "check": checked, "drift": drifted,

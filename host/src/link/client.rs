@@ -215,9 +215,9 @@ impl<W: Write> Client<W> {
         }
     }
 
-    /// Runs one sample and compares each tensor with the one of the same number in `wanted`: by checksums first, which
-    /// costs the link a few bytes for each tensor; only of the first tensor that differs are bytes fetched, in another
-    /// run. `None` if there is none, and nothing is missing.
+    /// Runs one sample and compares each tensor with the one of the same number in `wanted`: by checksums first, some 15
+    /// bytes of the link for each tensor, all in one run; only of the first tensor that differs are bytes fetched, in
+    /// another run. `None` if there is none, and nothing is missing.
     pub fn first_difference(
         &mut self,
         inputs: &[Vec<u8>],

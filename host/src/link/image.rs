@@ -175,12 +175,17 @@ fn linker(target: &str) -> Result<String, ImageError> {
 
 /// Builds the board's image from the sources beside this crate; a finished one is only checked for changes.
 pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
-    build_binary(board, "shiftwise-firmware")
+    build_binary(board, "shiftwise-firmware", "image")
+}
+
+/// Builds the board's image with the driver of its DPU; `None` if the board's data file has no DPU.
+pub fn build_with_dpu(board: &BoardImage) -> Result<Option<Image>, ImageError> {
+    board.firmware.dpu.as_ref().map(|_| build_binary(board, "with-dpu", "dpu")).transpose()
 }
 
 /// Builds the image that compares the board's kernels with those that define them, and ends.
 pub fn build_check(board: &BoardImage) -> Result<Image, ImageError> {
-    build_binary(board, "kernel-check")
+    build_binary(board, "kernel-check", "image")
 }
 
 /// Builds the static library for users of C, for a processor without an operating system.
@@ -188,8 +193,13 @@ pub fn build_c_library(target: &str) -> Result<PathBuf, ImageError> {
     Ok(compile(target, &[], &["--package", "shiftwise-c", "--lib"])?.0.join("libshiftwise.a"))
 }
 
-fn build_binary(board: &BoardImage, name: &str) -> Result<Image, ImageError> {
-    let arguments = ["--package", "shiftwise-firmware", "--features", "image", "--bin", name];
+/// Builds the examples for users of Rust, for a board's processor.
+pub fn build_examples(board: &BoardImage) -> Result<(), ImageError> {
+    compile(&board.firmware.target, &[], &["--package", "shiftwise-examples", "--lib"]).map(|_| ())
+}
+
+fn build_binary(board: &BoardImage, name: &str, feature: &str) -> Result<Image, ImageError> {
+    let arguments = ["--package", "shiftwise-firmware", "--features", feature, "--bin", name];
     let (directory, toolchain) = compile(&board.firmware.target, &[("SHIFTWISE_BOARD", &board.name)], &arguments)?;
     measure(directory.join(name), toolchain)
 }

@@ -22,7 +22,6 @@ pub struct Board {
     client: Client<Port>,
     info: Info,
     emulator: Option<Emulator>,
-    log: Option<SerialLog>,
 }
 
 /// Where requests go.
@@ -68,7 +67,7 @@ impl Board {
             }
         };
         match client.hello() {
-            Ok(info) => Ok(Self { client, info, emulator, log: None }),
+            Ok(info) => Ok(Self { client, info, emulator }),
             Err(error) => Err(explain(error, emulator.as_mut())),
         }
     }
@@ -117,19 +116,33 @@ impl Board {
         self.client.forget().map_err(|error| explain(error, self.emulator.as_mut()))
     }
 
-    /// Ends the session and returns the firmware's log.
+    /// Ends the session and returns an emulator's log; a board behind a serial port logs to a [`SerialLog`].
     pub fn finish(mut self) -> Result<Vec<String>, LinkError> {
         self.client.exit().map_err(|error| explain(error, self.emulator.as_mut()))?;
         match self.emulator.as_mut() {
             Some(emulator) => emulator.finish(),
-            None => self.log.map_or_else(|| Ok(Vec::new()), |log| log.lines()),
+            None => Ok(Vec::new()),
         }
     }
+}
 
-    /// Listens from now on to a port on which the board sends its log, as defmt frames. `firmware` is the ELF file of
-    /// the image that it runs, which has the log's texts.
-    pub fn listen(&mut self, port: &SerialPort, firmware: &Path) -> Result<(), LinkError> {
+/// Bytes of a log that are kept.
+const MOST_LOG: usize = 1 << 20;
+
+/// The log of a board behind a serial port: defmt frames on a port of their own.
+#[derive(Debug)]
+pub struct SerialLog {
+    elf: Vec<u8>,
+    bytes: Arc<Mutex<Vec<u8>>>,
+}
+
+impl SerialLog {
+    /// Listens from now on. `firmware` is the ELF file of the image that the board runs, which has the log's texts.
+    ///
+    /// Errors: [`LinkError::Io`] for a port that cannot be opened, or a file that has no such texts.
+    pub fn open(port: &SerialPort, firmware: &Path) -> Result<Self, LinkError> {
         let elf = std::fs::read(firmware).map_err(|e| io(format!("reading {}", firmware.display()), e))?;
+        decode_log(&elf, &[])?;
         let (mut reader, _) = open(port)?;
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let stream = Arc::clone(&bytes);
@@ -142,23 +155,11 @@ impl Board {
                 }
             }
         });
-        self.log = Some(SerialLog { elf, bytes });
-        Ok(())
+        Ok(Self { elf, bytes })
     }
-}
 
-/// Bytes of a log that are kept.
-const MOST_LOG: usize = 1 << 20;
-
-/// The log of a board behind a serial port.
-#[derive(Debug)]
-struct SerialLog {
-    elf: Vec<u8>,
-    bytes: Arc<Mutex<Vec<u8>>>,
-}
-
-impl SerialLog {
-    fn lines(&self) -> Result<Vec<String>, LinkError> {
+    /// What the board has logged since.
+    pub fn lines(&self) -> Result<Vec<String>, LinkError> {
         // What the board sent last is still on its way.
         std::thread::sleep(Duration::from_millis(100));
         decode_log(&self.elf, &self.bytes.lock().map(|bytes| bytes.clone()).unwrap_or_default())
@@ -168,6 +169,10 @@ impl SerialLog {
 /// The reading and the writing half of a port.
 fn open(port: &SerialPort) -> Result<(File, File), LinkError> {
     let open = || {
+        // Frames would be written over its contents.
+        if std::fs::metadata(&port.path)?.is_file() {
+            return Err(std::io::Error::other("a file, not a port"));
+        }
         let file = File::options().read(true).write(true).open(&port.path)?;
         set_up(&file, port.baud)?;
         Ok((file.try_clone()?, file))
@@ -358,7 +363,7 @@ fn remove(directory: &Path) {
 fn decode_log(elf: &[u8], stream: &[u8]) -> Result<Vec<String>, LinkError> {
     let broken = |e: &dyn std::fmt::Display| io("decoding the firmware's log", std::io::Error::other(e.to_string()));
     let table = defmt_decoder::Table::parse(elf).map_err(|e| broken(&e))?;
-    let table = table.ok_or_else(|| broken(&"the image has no log table"))?;
+    let table = table.ok_or_else(|| broken(&"the image has no texts of a log: is it the ELF file of the firmware?"))?;
     let mut decoder = table.new_stream_decoder();
     decoder.received(stream);
     let mut lines = Vec::new();
