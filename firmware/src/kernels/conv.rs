@@ -66,7 +66,7 @@ pub(super) fn conv<U: Unit>(
         gather.channel = group * share;
         let first = group * filters;
         let kernel = kernel.get(first * k..)?;
-        let whole = kernel.len().checked_sub(k.next_multiple_of(4)).map_or(0, |rest| rest / k.max(1) + 1);
+        let whole = kernel.len().checked_sub(k.next_multiple_of(U::STEP)).map_or(0, |rest| rest / k.max(1) + 1);
         let all = Filters {
             kernel,
             k,
@@ -83,6 +83,7 @@ pub(super) fn conv<U: Unit>(
                 let (words, to) = (&mut *words, Place { k, pixels: count, which, at: 0 });
                 if stage.is_empty() {
                     gather.column::<U>(rows, x, words, to)?;
+                    U::end(words, to);
                 } else {
                     gather.column::<U::Stage>(rows, x, stage, Place { pixels: 1, which: 0, ..to })?;
                     U::put(words, to, stage.get(..k)?, Runs { count: 1, len: k, step: 0 });

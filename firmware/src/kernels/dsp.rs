@@ -279,6 +279,7 @@ impl Columns for Bytes {
 impl Unit for Dsp {
     type Stage = Bytes;
     const BY_FOUR: bool = true;
+    const STEP: usize = 4;
 
     fn column_bytes(k: usize, pixels: usize) -> usize {
         // And what aligning may cost.
@@ -387,7 +388,8 @@ impl Unit for Dsp {
     }
 
     fn depthwise(words: &[u32], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]) {
-        if !taps.fit(blocks, input.len(), output.len(), words.len() / 2) {
+        let weights = taps.last().map_or(0, |last| (blocks.count.saturating_sub(1) * blocks.taps + last + 1) * 2);
+        if !taps.fit(blocks, input.len(), output.len()) || weights > words.len() {
             // No tap falls on the input.
             for out in output.chunks_mut(blocks.channels.max(1)).take(taps.pixels) {
                 for (block, out) in out.as_chunks_mut().0.iter_mut().take(blocks.count).enumerate() {

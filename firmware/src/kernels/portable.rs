@@ -55,6 +55,16 @@ fn product<const P: usize>(columns: [&[u8]; P], filters: &Filters<'_>, mut outpu
     }
 }
 
+/// The output of filter `f`, element by element.
+#[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "for units that read more than an element at once"))]
+#[inline(never)]
+pub(super) fn by_byte(column: &[u8], filters: &Filters<'_>, f: usize) -> u8 {
+    let filter = filters.kernel.get(f * filters.k..).unwrap_or(&[]);
+    let pairs = column.iter().zip(filter).take(filters.k);
+    let sum = pairs.fold(0i32, |sum, (x, w)| sum.wrapping_add(i32::from(*x as i8) * i32::from(*w as i8)));
+    filters.finish.of(sum, filters.biases.get(f)) as u8
+}
+
 impl Columns for Portable {
     type Word = u8;
 
@@ -76,6 +86,7 @@ impl Columns for Portable {
 
 impl Unit for Portable {
     type Stage = Self;
+    const STEP: usize = 1;
 
     fn column_bytes(k: usize, pixels: usize) -> usize {
         k * pixels
