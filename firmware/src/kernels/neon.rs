@@ -138,14 +138,17 @@ fn product<const P: usize, const F: usize>(columns: &[u8], filters: &Filters<'_>
     while first < whole {
         // The last filters take up some of those before, or the last is computed again: they come out the same.
         first = first.min(whole.saturating_sub(F));
-        let mut f = first;
+        let mut filter = filters.kernel.as_ptr().wrapping_add(first * filters.k);
+        let last = filters.kernel.as_ptr().wrapping_add((whole - 1) * filters.k);
         let each = [(); F].map(|()| {
-            f += 1;
-            filters.kernel.as_ptr().wrapping_add((f - 1).min(whole - 1) * filters.k)
+            let own = filter;
+            filter = filter.wrapping_add(filters.k).min(last);
+            own
         });
         // SAFETY: columns are filled up to steps, and every filter before `whole` can be read so far.
         let sums = unsafe { dots(columns_at, each, filters.k.next_multiple_of(LANES)) };
-        let biases = [first, if P == 1 { first + CHANNELS } else { first }].map(|first| four(filters.biases, first));
+        let bias = four(filters.biases, first);
+        let biases = [bias, if P == 1 { four(filters.biases, first + CHANNELS) } else { bias }];
         let bytes = finish(sums, &filters.finish, biases);
         if whole >= F {
             // SAFETY: so many outputs follow in each.
@@ -176,14 +179,15 @@ fn four(biases: Biases<'_>, channel: usize) -> int32x4_t {
     match biases.bytes(channel, CHANNELS) {
         // SAFETY: 16 bytes.
         Some(bytes) => unsafe { vreinterpretq_s32_s8(load(&mut bytes.as_ptr(), 0)) },
-        None => sums_of(biases.four(channel)),
+        None => fewer(biases, channel),
     }
 }
 
+/// [`four`] where fewer channels follow, or none has a bias.
 #[inline(never)]
-fn sums_of(sums: [i32; CHANNELS]) -> int32x4_t {
+fn fewer(biases: Biases<'_>, channel: usize) -> int32x4_t {
     // SAFETY: 16 bytes.
-    unsafe { vreinterpretq_s32_s8(load(&mut sums.as_ptr().cast(), 0)) }
+    unsafe { vreinterpretq_s32_s8(load(&mut biases.four(channel).as_ptr().cast(), 0)) }
 }
 
 fn bytes_of(bytes: int8x8_t) -> [u8; LANES] {
