@@ -39,6 +39,9 @@ struct Pixel {
     from: usize,
 }
 
+/// Pixels for which it pays to look at the weights first.
+const MANY: usize = 16;
+
 /// Elements of a filter.
 fn elements(op: &ConvOp) -> usize {
     let [kh, kw] = op.window.kernel.map(usize::from);
@@ -83,6 +86,7 @@ pub(super) fn conv<U: Unit>(
             kernel,
             k,
             whole: whole.min(filters),
+            tame: output.len() >= MANY * oc && U::tame(kernel.get(..filters * k)?),
             biases: Biases::of(op, constants).from(first),
             finish: Finish::of_conv(op),
         };

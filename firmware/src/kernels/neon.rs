@@ -3,9 +3,10 @@
 
 use core::arch::aarch64::{
     int8x8_t, int8x16_t, int32x4_t, vaddq_s32, vaddw_high_s16, vaddw_s16, vbslq_s32, vcltzq_s32, vcombine_s16,
-    vdup_n_s8, vdupq_n_s32, vget_lane_s32, vget_low_s8, vget_low_s16, vgetq_lane_s32, vmax_s8, vmaxq_s32, vmin_s8,
-    vmlal_high_n_s16, vmlal_n_s16, vmovl_s8, vmull_high_n_s16, vmull_high_s8, vmull_n_s16, vmull_s8, vmulq_n_s32,
-    vpadalq_s16, vpaddq_s32, vqmovn_s16, vqmovn_s32, vreinterpret_s32_s8, vreinterpretq_s32_s8, vrshlq_s32,
+    vdup_n_s8, vdupq_n_s8, vdupq_n_s32, vget_lane_s32, vget_low_s8, vget_low_s16, vgetq_lane_s32, vmax_s8, vmaxq_s8,
+    vmaxq_s32, vmin_s8, vminq_s8, vminvq_s8, vmlal_high_n_s16, vmlal_high_s8, vmlal_n_s16, vmovl_s8, vmull_high_n_s16,
+    vmull_high_s8, vmull_n_s16, vmull_s8, vmulq_n_s32, vpadalq_s16, vpaddq_s32, vqmovn_s16, vqmovn_s32,
+    vreinterpret_s32_s8, vreinterpretq_s32_s8, vrshlq_s32,
 };
 use core::arch::asm;
 
@@ -82,13 +83,12 @@ type Sums = [int32x4_t; 2];
 /// # Safety
 /// `k` bytes of each can be read, a multiple of 8.
 #[inline(always)]
-unsafe fn dots<const P: usize, const F: usize>(
+unsafe fn dots<const P: usize, const F: usize, const TAME: bool>(
     mut columns: [*const u8; P],
     mut filters: [*const u8; F],
     k: usize,
 ) -> Sums {
-    // SAFETY: the caller's promise. Two products of 8 bits do not fit 16 bits where all four factors are −128, so that
-    // each is added to 32 bits by itself.
+    // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); P]; F];
         for _ in 0..k / VECTOR {
@@ -96,8 +96,13 @@ unsafe fn dots<const P: usize, const F: usize>(
             for (sums, w) in sums.iter_mut().zip(&mut filters) {
                 let w = load(w, VECTOR);
                 for (sum, x) in sums.iter_mut().zip(x) {
-                    let low = vpadalq_s16(*sum, vmull_s8(vget_low_s8(x), vget_low_s8(w)));
-                    *sum = vpadalq_s16(low, vmull_high_s8(x, w));
+                    let low = vmull_s8(vget_low_s8(x), vget_low_s8(w));
+                    // Two products do not fit 16 bits where all four factors are −128.
+                    *sum = if TAME {
+                        vpadalq_s16(*sum, vmlal_high_s8(low, x, w))
+                    } else {
+                        vpadalq_s16(vpadalq_s16(*sum, low), vmull_high_s8(x, w))
+                    };
                 }
             }
         }
@@ -122,7 +127,11 @@ unsafe fn dots<const P: usize, const F: usize>(
 
 /// All filters times `P` columns, `F` filters at a time.
 #[inline(always)]
-fn product<const P: usize, const F: usize>(columns: &[u8], filters: &Filters<'_>, mut outputs: [&mut [u8]; P]) {
+fn product<const P: usize, const F: usize, const TAME: bool>(
+    columns: &[u8],
+    filters: &Filters<'_>,
+    mut outputs: [&mut [u8]; P],
+) {
     let stride = stride(filters.k);
     let count = outputs.iter().map(|out| out.len()).min().unwrap_or(0);
     let whole = filters.whole.min(count);
@@ -146,7 +155,7 @@ fn product<const P: usize, const F: usize>(columns: &[u8], filters: &Filters<'_>
             own
         });
         // SAFETY: columns are filled up to steps, and every filter before `whole` can be read so far.
-        let sums = unsafe { dots(columns_at, each, filters.k.next_multiple_of(LANES)) };
+        let sums = unsafe { dots::<P, F, TAME>(columns_at, each, filters.k.next_multiple_of(LANES)) };
         let bias = four(filters.biases, first);
         let biases = [bias, if P == 1 { four(filters.biases, first + CHANNELS) } else { bias }];
         let bytes = finish(sums, &filters.finish, biases);
@@ -375,13 +384,36 @@ impl Unit for Neon {
     }
 
     #[inline(never)]
+    fn tame(weights: &[u8]) -> bool {
+        // Two −128 that meet in one lane lie 8 bytes apart.
+        let blocks = weights.len().saturating_sub(LANES) / VECTOR;
+        let mut from = weights.as_ptr();
+        // SAFETY: each block and 8 bytes more.
+        let least = unsafe {
+            let mut least = vdupq_n_s8(i8::MAX);
+            for _ in 0..blocks {
+                let (a, b) = (load(&mut from, LANES), load(&mut from, LANES));
+                least = vminq_s8(least, vmaxq_s8(a, b));
+            }
+            vminvq_s8(least)
+        };
+        let rest = weights.get(blocks * VECTOR..).unwrap_or(&[]);
+        let mut pairs = rest.iter().zip(rest.iter().skip(LANES));
+        least > i8::MIN && pairs.all(|(a, b)| (*a as i8).max(*b as i8) > i8::MIN)
+    }
+
+    #[inline(never)]
     fn two(columns: &[u8], filters: &Filters<'_>, first: &mut [u8], second: &mut [u8]) {
-        product::<2, 4>(columns, filters, [first, second]);
+        if filters.tame {
+            product::<2, 4, true>(columns, filters, [first, second]);
+        } else {
+            product::<2, 4, false>(columns, filters, [first, second]);
+        }
     }
 
     #[inline(never)]
     fn one(columns: &[u8], filters: &Filters<'_>, outputs: &mut [u8]) {
-        product::<1, 8>(columns, filters, [outputs]);
+        product::<1, 8, false>(columns, filters, [outputs]);
     }
 
     fn depthwise(words: &[u8], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]) {

@@ -19,6 +19,8 @@ pub(super) struct Filters<'a> {
     pub(super) k: usize,
     /// Filters that can be read in steps of [`Unit::STEP`] bytes: behind the last ones there may be nothing to read.
     pub(super) whole: usize,
+    /// What [`Unit::tame`] says of the weights; false where nobody has asked.
+    pub(super) tame: bool,
     pub(super) biases: Biases<'a>,
     pub(super) finish: Finish,
 }
@@ -177,6 +179,12 @@ pub(super) trait Unit: Columns {
     const BY_FOUR: bool = false;
     /// Bytes of a filter that are read at once. Columns are filled up with zeros to a multiple of it.
     const STEP: usize;
+    /// Whether these weights let the unit multiply faster than any do. Takes longer than to multiply them with a few
+    /// columns.
+    fn tame(weights: &[u8]) -> bool {
+        let _ = weights;
+        false
+    }
     /// Bytes of scratch for columns of `k` elements, for `pixels` pixels, besides what is assembled.
     fn column_bytes(k: usize, pixels: usize) -> usize;
     /// Scratch as words.
