@@ -2,15 +2,19 @@
 #![allow(unsafe_code)]
 
 use core::arch::aarch64::{
-    int8x8_t, int8x16_t, int32x4_t, vaddq_s32, vaddw_high_s16, vaddw_s16, vbslq_s32, vcltzq_s32, vcombine_s16,
-    vdup_n_s8, vdupq_n_s8, vdupq_n_s32, vget_lane_s32, vget_low_s8, vget_low_s16, vgetq_lane_s32, vmax_s8, vmaxq_s8,
-    vmaxq_s32, vmin_s8, vminq_s8, vminvq_s8, vmlal_high_n_s16, vmlal_high_s8, vmlal_n_s16, vmovl_s8, vmull_high_n_s16,
-    vmull_high_s8, vmull_n_s16, vmull_s8, vmulq_n_s32, vpadalq_s16, vpaddq_s32, vqmovn_s16, vqmovn_s32,
-    vreinterpret_s32_s8, vreinterpretq_s32_s8, vrshlq_s32,
+    int8x8_t, int8x16_t, int32x4_t, vaddq_s32, vaddw_high_s16, vaddw_s8, vaddw_s16, vbslq_s32, vcltzq_s32,
+    vcombine_s16, vdup_n_s8, vdupq_n_s8, vdupq_n_s16, vdupq_n_s32, vget_lane_s32, vget_low_s8, vget_low_s16,
+    vgetq_lane_s32, vmax_s8, vmaxq_s8, vmaxq_s32, vmin_s8, vminq_s8, vminvq_s8, vmlal_high_n_s16, vmlal_high_s8,
+    vmlal_n_s16, vmovl_high_s16, vmovl_s8, vmovl_s16, vmull_high_n_s16, vmull_high_s8, vmull_n_s16, vmull_s8,
+    vmulq_n_s32, vpadalq_s16, vpaddq_s32, vqmovn_s16, vqmovn_s32, vreinterpret_s32_s8, vreinterpretq_s32_s8,
+    vrshlq_s32,
 };
 use core::arch::asm;
 
+use shiftwise_core::model::PoolKind;
+
 use super::finish::{Biases, Clamp, Finish};
+use super::pool::{Pooling, in_fours};
 use super::portable::{Portable, by_byte};
 use super::unit::{Area, Blocks, CHANNELS, Columns, Filters, Place, Runs, Taps, Unit};
 
@@ -371,6 +375,36 @@ unsafe fn channels<const V: usize>(at: usize, input: &[u8], taps: &Taps, blocks:
     }
 }
 
+/// Outputs of 8 channels of a window.
+///
+/// # Safety
+/// The window lies behind `row`.
+#[inline(always)]
+unsafe fn pooled(mut row: *const u8, window: &Area, how: &Pooling) -> int8x8_t {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (mut most, mut sums) = (vdup_n_s8(i8::MIN), vdupq_n_s16(0));
+        for _ in 0..window.rows {
+            let mut x = row;
+            for _ in 0..window.columns {
+                let x = load_half(&mut x, window.right);
+                match how.kind {
+                    PoolKind::Max => most = vmax_s8(most, x),
+                    PoolKind::Average(_) => sums = vaddw_s8(sums, x),
+                }
+            }
+            row = row.wrapping_add(window.down);
+        }
+        let (values, factor) = match how.kind {
+            PoolKind::Max if how.keep => return most,
+            PoolKind::Max => (vmovl_s8(most), 1),
+            PoolKind::Average(factor) => (sums, factor.into()),
+        };
+        let wide = [vmovl_s16(vget_low_s16(values)), vmovl_high_s16(values)].map(|x| vmulq_n_s32(x, factor));
+        finish(wide, &how.finish, [vdupq_n_s32(0); 2])
+    }
+}
+
 impl Unit for Neon {
     type Stage = Self;
     const STEP: usize = LANES;
@@ -459,6 +493,25 @@ impl Unit for Neon {
             clamp,
             output.get_mut(whole..).unwrap_or_default(),
         );
+    }
+
+    fn pool(input: &[u8], window: &Area, how: &Pooling, output: &mut [u8]) {
+        // Sums are kept in 16 bits, of less than 256 bytes.
+        let last = Area { from: window.from + output.len().saturating_sub(CHANNELS), ..*window };
+        let (all, taps) = (output.len(), window.rows * window.columns);
+        if all < LANES || taps > 255 || !last.fits(input.len()) {
+            return in_fours::<Self>(input, window, how, output);
+        }
+        let mut at = 0;
+        while at < all {
+            // The last channels take up some of those before: they come out the same.
+            at = at.min(all - LANES);
+            // SAFETY: the last place was just checked, and at least 8 channels follow.
+            unsafe {
+                store_half(output.as_mut_ptr().add(at), pooled(input.as_ptr().add(window.from + at), window, how))
+            };
+            at += LANES;
+        }
     }
 
     fn max(input: &[u8], window: &Area) -> [i32; CHANNELS] {

@@ -6,6 +6,7 @@ use core::ops::Range;
 use shiftwise_core::model::ConvOp;
 
 use super::finish::{Biases, Clamp, Finish};
+use super::pool::{Pooling, in_fours};
 
 /// Pixels whose columns are multiplied at once.
 pub(super) const PIXELS: usize = 2;
@@ -210,6 +211,14 @@ pub(super) trait Unit: Columns {
 
     /// Sum of two operands times powers of two, finished without a leak; `None` for an operand in the output's place.
     fn add(operands: [Option<&[u8]>; 2], factors: [i16; 2], clamp: Clamp, output: &mut [u8]);
+    /// Pools all channels of an output pixel, whose window begins at its first.
+    #[inline(always)]
+    fn pool(input: &[u8], window: &Area, how: &Pooling, output: &mut [u8])
+    where
+        Self: Sized,
+    {
+        in_fours::<Self>(input, window, how, output);
+    }
     /// Largest values of 4 neighbouring channels over a window.
     fn max(input: &[u8], window: &Area) -> [i32; CHANNELS];
     /// Sums of 4 neighbouring channels over a window.
