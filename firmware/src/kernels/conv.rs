@@ -60,6 +60,21 @@ fn pixels(op: &ConvOp) -> usize {
     if op.out_dims[0] == 1 && op.out_dims[1] == 1 { 1 } else { PIXELS }
 }
 
+/// The filters of a group, `count` of them from `first` on.
+fn group<'a, U: Unit>(op: &ConvOp, constants: &'a [u8], first: usize, count: usize) -> Option<Filters<'a>> {
+    let k = elements(op);
+    let kernel = constants.get(op.kernel as usize + first * k..)?;
+    let whole = kernel.len().checked_sub(k.next_multiple_of(U::STEP)).map_or(0, |rest| rest / k.max(1) + 1);
+    Some(Filters {
+        kernel,
+        k,
+        whole: whole.min(count),
+        tame: false,
+        biases: Biases::of(op, constants).from(first),
+        finish: Finish::of_conv(op),
+    })
+}
+
 /// Computes the layer; `None` if `scratch` does not hold a column.
 pub(super) fn conv<U: Unit>(
     op: &ConvOp,
@@ -68,6 +83,34 @@ pub(super) fn conv<U: Unit>(
     output: &mut [u8],
     scratch: &mut [u8],
 ) -> Option<()> {
+    let ([h, w, _], window) = (op.in_dims, &op.window);
+    // The only output sees all of the input, in its order.
+    let whole = window.kernel == [h, w] && window.pad_before == [0, 0] && window.dilation == [1, 1];
+    if whole && op.out_dims[..2] == [1, 1] && op.groups == 1 {
+        dense::<U>(op, constants, input, output, scratch)
+    } else {
+        windows::<U>(op, constants, input, output, scratch)
+    }
+}
+
+/// A layer whose only column is its input.
+#[inline(never)]
+fn dense<U: Unit>(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8], scratch: &mut [u8]) -> Option<()> {
+    let filters = group::<U>(op, constants, 0, output.len())?;
+    let k = filters.k;
+    if U::column_bytes(k, 1) > scratch.len() {
+        return None;
+    }
+    let (words, to) = (U::columns(scratch), Place { k, pixels: 1, which: 0, at: 0 });
+    U::put(words, to, input, Runs { count: 1, len: k, step: 0 });
+    U::end(words, to);
+    U::one(words, &filters, output);
+    Some(())
+}
+
+/// A layer whose windows slide.
+#[inline(never)]
+fn windows<U: Unit>(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8], scratch: &mut [u8]) -> Option<()> {
     let ic = usize::from(op.in_dims[2]);
     let [_, ow, oc] = op.out_dims.map(|d| usize::from(d).max(1));
     let groups = usize::from(op.groups).max(1);
@@ -75,21 +118,12 @@ pub(super) fn conv<U: Unit>(
     let (stage, scratch) = scratch.split_at_mut_checked(stage_bytes::<U>(op))?;
     let pixels = (1..=pixels(op)).rev().find(|pixels| U::column_bytes(k, *pixels) <= scratch.len())?;
     let words = U::columns(scratch);
-    let kernel = constants.get(op.kernel as usize..)?;
     let mut gather = Gather::new(op, input, share);
-    for group in 0..groups {
-        gather.channel = group * share;
-        let first = group * filters;
-        let kernel = kernel.get(first * k..)?;
-        let whole = kernel.len().checked_sub(k.next_multiple_of(U::STEP)).map_or(0, |rest| rest / k.max(1) + 1);
-        let all = Filters {
-            kernel,
-            k,
-            whole: whole.min(filters),
-            tame: output.len() >= MANY * oc && U::tame(kernel.get(..filters * k)?),
-            biases: Biases::of(op, constants).from(first),
-            finish: Finish::of_conv(op),
-        };
+    for part in 0..groups {
+        gather.channel = part * share;
+        let first = part * filters;
+        let mut all = group::<U>(op, constants, first, filters)?;
+        all.tame = output.len() >= MANY * oc && U::tame(all.kernel.get(..filters * k)?);
         let mut pixel = gather.row(0);
         for out in output.chunks_mut((pixels * oc).max(1)) {
             let (one, two) = out.split_at_mut_checked(oc).unwrap_or_default();

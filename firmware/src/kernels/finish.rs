@@ -66,6 +66,8 @@ impl General {
 }
 
 impl Finish {
+    // Never inlined: once a layer, and the compiler would compute the threshold of activations that have none.
+    #[inline(never)]
     pub(super) fn new(act: Act, shift: i8, fine: u8) -> Self {
         let (low, high) = match act {
             Act::None => (i8::MIN, i8::MAX),
