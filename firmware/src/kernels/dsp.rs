@@ -9,7 +9,7 @@ mod loops;
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
-use loops::{Ending, Pairs, Row, To, one_by_four, three_wide, two_by_two, two_wide, widen};
+use loops::{Ending, Pairs, Row, To, any_wide, one_by_four, three_wide, two_by_two, two_wide, widen};
 
 use super::finish::{Clamp, Finish};
 use super::portable::Portable;
@@ -44,10 +44,6 @@ instructions! {
     add_even(sums, x) = "sxtab16 {y}, {sums}, {x}";
     /// Halves plus bytes 1 and 3.
     add_odd(sums, x) = "sxtab16 {y}, {sums}, {x}, ror #8";
-    /// acc + low half · low half.
-    low_product(a, b, acc) = "smlabb {y}, {a}, {b}, {acc}";
-    /// acc + high half · high half.
-    high_product(a, b, acc) = "smlatt {y}, {a}, {b}, {acc}";
     /// acc + both products of halves.
     products(a, b, acc) = "smlad {y}, {a}, {b}, {acc}";
     /// Low halves: a below b.
@@ -367,10 +363,10 @@ impl Unit for Dsp {
             }
             return;
         }
-        let columns: Option<unsafe fn(&mut Row, usize, usize)> = match (taps.width, taps.columns) {
-            (3, 3) => Some(three_wide),
-            (3, 2) => Some(two_wide),
-            _ => None,
+        let columns = match (taps.width, taps.columns) {
+            (3, 3) => three_wide,
+            (3, 2) => two_wide,
+            _ => any_wide,
         };
         let ending = ending(blocks.finish);
         for block in 0..blocks.count {
@@ -391,8 +387,10 @@ impl Unit for Dsp {
                     step: blocks.channels,
                     stride: taps.stride,
                     pixels: taps.pixels,
+                    skip: [taps.down.wrapping_sub(taps.columns * taps.right), 8 * (taps.width - taps.columns)],
+                    columns: taps.columns,
                 };
-                if let (Some(columns), Some(_)) = (columns, ending) {
+                if ending.is_some() {
                     columns(&mut row, taps.right, taps.down);
                     continue;
                 }
@@ -400,10 +398,7 @@ impl Unit for Dsp {
                 row.to = sums.as_mut_ptr().cast();
                 row.ending = Ending::SUMS;
                 for _ in 0..taps.pixels {
-                    match columns {
-                        Some(columns) => columns(&mut row, taps.right, taps.down),
-                        None => sums = window(row.from, row.weights, taps, start),
-                    }
+                    columns(&mut row, taps.right, taps.down);
                     let mut channel = block * CHANNELS;
                     let bytes = sums.map(|sum| {
                         channel += 1;
@@ -422,7 +417,7 @@ impl Unit for Dsp {
         let y = output.as_mut_ptr();
         let [a, b] = operands.map(|x| x.map_or(y.cast_const(), <[u8]>::as_ptr));
         let pair = low_halves(factors[0] as u32, factors[1] as u32);
-        let to = Ending::of(clamp).map(|ending| ending.to);
+        let to = To::of(clamp);
         let (half, shift) = (1u32 << (clamp.shift & 31), (clamp.shift + 1) & 31);
         for i in 0..words {
             // SAFETY: both operands and the output have 4 bytes at 4 · i. One in the output's place is read
@@ -437,8 +432,8 @@ impl Unit for Dsp {
             let (p, q, r, s) = (sum(p), sum(q), sum(r), sum(s));
             let other = |sum| (sum as i32).max(clamp.low).min(clamp.high) as u8;
             let bytes = match to {
-                Some(To::I8) => [to_i8(p) as u8, to_i8(q) as u8, to_i8(r) as u8, to_i8(s) as u8],
-                Some(To::U7) => [to_u7(p) as u8, to_u7(q) as u8, to_u7(r) as u8, to_u7(s) as u8],
+                To::I8 => [to_i8(p) as u8, to_i8(q) as u8, to_i8(r) as u8, to_i8(s) as u8],
+                To::U7 => [to_u7(p) as u8, to_u7(q) as u8, to_u7(r) as u8, to_u7(s) as u8],
                 _ => [other(p), other(q), other(r), other(s)],
             };
             // SAFETY: as above.
@@ -503,39 +498,4 @@ unsafe fn each_word(input: &[u8], window: &Area, mut each: impl FnMut(u32)) {
         }
         row = row.wrapping_add(window.down);
     }
-}
-
-/// Sums of four channels over a window.
-///
-/// # Safety
-/// The window lies inside the input, and its weights behind `weights`.
-#[inline(always)]
-unsafe fn window(from: *const u8, weights: *const u32, taps: &Taps, start: [i32; 4]) -> [i32; 4] {
-    let mut sums = start.map(|sum| sum as u32);
-    let (mut row, mut weights) = (from, weights);
-    for _ in 0..taps.rows {
-        let (mut x, mut w) = (row, weights);
-        for _ in 0..taps.columns {
-            // SAFETY: the caller's promise.
-            unsafe { sums = one_tap(x, w, sums) };
-            x = x.wrapping_add(taps.right);
-            w = w.wrapping_add(2);
-        }
-        row = row.wrapping_add(taps.down);
-        weights = weights.wrapping_add(2 * taps.width);
-    }
-    sums.map(|sum| sum as i32)
-}
-
-/// Four channels of one tap.
-///
-/// # Safety
-/// 4 bytes at `x` and 2 words at `w` can be read.
-#[inline(always)]
-unsafe fn one_tap(x: *const u8, w: *const u32, sums: [u32; 4]) -> [u32; 4] {
-    // SAFETY: the caller's promise.
-    let (x, we, wo) = unsafe { (x.cast::<u32>().read_unaligned(), w.read(), w.add(1).read()) };
-    let (xe, xo) = (even(x), odd(x));
-    let [a, b, c, d] = sums;
-    [low_product(xe, we, a), low_product(xo, wo, b), high_product(xe, we, c), high_product(xo, wo, d)]
 }

@@ -12,8 +12,8 @@ pub(super) struct Ending {
     /// 2^(32 − shift), for shifts from 2 on.
     pub(super) factor: u32,
     pub(super) to: To,
-    /// 127 less the greatest byte, for [`To::Capped`].
-    pub(super) slack: u32,
+    /// For [`To::Capped`] 127 less the greatest byte, for [`To::Leaking`] what the factor of negative sums has more.
+    pub(super) more: i32,
 }
 
 /// What a loop leaves behind.
@@ -28,27 +28,42 @@ pub(super) enum To {
     Sums = 2,
     /// Bytes up to a greatest one, none negative.
     Capped = 3,
+    /// Signed bytes; negative sums have a factor of their own.
+    Leaking = 4,
 }
 
 impl Ending {
     /// None of bytes.
-    pub(super) const SUMS: Self = Self { factor: 0, to: To::Sums, slack: 0 };
+    pub(super) const SUMS: Self = Self { factor: 0, to: To::Sums, more: 0 };
 
     /// What gives the same as [`Clamp::of`]; `None` where only that does.
     pub(super) fn of(clamp: Clamp) -> Option<Self> {
-        let to = match (clamp.low, clamp.high) {
-            _ if clamp.leak || clamp.shift == 0 => return None,
-            (0, 127) => To::U7,
-            (0, _) => To::Capped,
-            (-128, 127) => To::I8,
-            _ => return None,
+        let shift = clamp.shift + 1;
+        let factor = 1 << 32u32.checked_sub(shift).filter(|bits| *bits < 31)?;
+        let (to, more) = match To::of(clamp) {
+            // 26/256, within the same rounding.
+            To::Leaking => (To::Leaking, (26 << 24u32.checked_sub(shift)?) - factor),
+            to => (to, 127 - clamp.high),
         };
-        Some(Self { factor: 1 << (31 - clamp.shift.min(31)), to, slack: (127 - clamp.high) as u32 })
+        (to != To::Sums).then_some(Self { factor: factor as u32, to, more })
+    }
+}
+
+impl To {
+    /// The bytes that a clamp leaves; [`To::Sums`] for those that none of these are.
+    pub(super) fn of(clamp: Clamp) -> Self {
+        match (clamp.low, clamp.high) {
+            (-128, 127) if clamp.leak => Self::Leaking,
+            (0, 127) => Self::U7,
+            (0, _) => Self::Capped,
+            (-128, 127) => Self::I8,
+            _ => Self::Sums,
+        }
     }
 }
 
 /// Four sums in r4, r5, r8 and r9 to bytes, as the [`Ending`] says that lies at this offset from lr. Goes on with what
-/// follows, or at 3 with the sums.
+/// follows, or at 3 with the sums; of other registers r0, r6 and r7 change.
 macro_rules! to_bytes {
     ($offset:literal) => {
         concat!(
@@ -83,11 +98,12 @@ macro_rules! other_bytes {
             "b 5b\n",
             "7:\n",
             "cmp r7, #3\n",
-            "bne 3f\n",
-            // With the slack added, saturation caps.
             "ldr r7, [lr, #",
             $offset,
             " + 8]\n",
+            "blo 3f\n",
+            "bhi 7f\n",
+            // With what is more added, saturation caps.
             "smmlar r4, r4, r6, r7\n",
             "smmlar r5, r5, r6, r7\n",
             "smmlar r8, r8, r6, r7\n",
@@ -105,6 +121,20 @@ macro_rules! other_bytes {
             "usat r8, #7, r8\n",
             "usat r9, #7, r9\n",
             "b 5b\n",
+            "7:\n",
+            "and r0, r7, r4, asr #31\n",
+            "add r0, r0, r6\n",
+            "smmulr r4, r4, r0\n",
+            "and r0, r7, r5, asr #31\n",
+            "add r0, r0, r6\n",
+            "smmulr r5, r5, r0\n",
+            "and r0, r7, r8, asr #31\n",
+            "add r0, r0, r6\n",
+            "smmulr r8, r8, r0\n",
+            "and r0, r7, r9, asr #31\n",
+            "add r0, r0, r6\n",
+            "smmulr r9, r9, r0\n",
+            "b 6b\n",
         )
     };
 }
@@ -336,13 +366,33 @@ pub(super) struct Row {
     pub(super) stride: usize,
     /// Outputs, at least 1.
     pub(super) pixels: usize,
+    /// Bytes from behind a row of taps to the next, of input and of weights; and columns of taps, at least 1.
+    pub(super) skip: [usize; 2],
+    pub(super) columns: usize,
 }
 
-/// Defines the loop for a number of columns of taps, in a kernel with 3. A compiler would spread the taps over more
+/// A tap of [`rows`], whose input this loads to r6 and its weights to r10 and r11.
+macro_rules! tap {
+    ($loads:literal) => {
+        concat!(
+            $loads,
+            "sxtb16 r7, r6, ror #8\n",
+            "sxtb16 r6, r6\n",
+            "smlabb r4, r6, r10, r4\n",
+            "smlabb r5, r7, r11, r5\n",
+            "smlatt r8, r6, r10, r8\n",
+            "smlatt r9, r7, r11, r9\n",
+        )
+    };
+}
+
+/// Defines the loop over the pixels of a row with what goes over a row of taps. A compiler would spread the taps over more
 /// registers than there are.
-macro_rules! columns {
-    ($($name:ident: $($tap:literal)*;)*) => {
-        $(/// # Safety
+macro_rules! rows {
+    ($($(#[$doc:meta])* $name:ident: $($part:expr),*;)*) => {
+        $($(#[$doc])*
+        ///
+        /// # Safety
         /// All pointers of `row` are good for what is said there, also `right` and `down` bytes further for each tap and
         /// row of them.
         #[inline(never)]
@@ -356,15 +406,7 @@ macro_rules! columns {
                     "ldm lr, {{r0, r1, r2, r8}}",
                     "ldm r8, {{r4, r5, r8, r9}}",
                     "2:",
-                    $($tap,
-                    "sxtb16 r7, r6, ror #8",
-                    "sxtb16 r6, r6",
-                    "smlabb r4, r6, r10, r4",
-                    "smlabb r5, r7, r11, r5",
-                    "smlatt r8, r6, r10, r8",
-                    "smlatt r9, r7, r11, r9",)*
-                    "add r0, r0, r12",
-                    "add r1, r1, #24",
+                    $($part,)*
                     "subs r2, r2, #1",
                     "bne 2b",
                     to_bytes!("16"),
@@ -391,7 +433,7 @@ macro_rules! columns {
                     "pop {{r6, r7, r11}}",
                     inout("lr") &raw mut *row => _,
                     in("r3") right,
-                    in("r12") down,
+                    inout("r12") down => _,
                     out("r0") _, out("r1") _, out("r2") _, out("r4") _, out("r5") _, out("r8") _, out("r9") _,
                     out("r10") _,
                 );
@@ -400,12 +442,22 @@ macro_rules! columns {
     };
 }
 
-columns! {
+rows! {
+    /// Two columns of taps, of a kernel with three.
     two_wide:
-        "ldr r6, [r0]\n ldrd r10, r11, [r1]"
-        "ldr r6, [r0, r3]\n ldrd r10, r11, [r1, #8]";
+        tap!("ldr r6, [r0]\n ldrd r10, r11, [r1]\n"),
+        tap!("ldr r6, [r0, r3]\n ldrd r10, r11, [r1, #8]\n"),
+        "add r0, r0, r12\n add r1, r1, #24";
+    /// Three columns of taps, of a kernel with three.
     three_wide:
-        "ldr r6, [r0]\n ldrd r10, r11, [r1]"
-        "ldr r6, [r0, r3]\n ldrd r10, r11, [r1, #8]"
-        "ldr r6, [r0, r3, lsl #1]\n ldrd r10, r11, [r1, #16]";
+        tap!("ldr r6, [r0]\n ldrd r10, r11, [r1]\n"),
+        tap!("ldr r6, [r0, r3]\n ldrd r10, r11, [r1, #8]\n"),
+        tap!("ldr r6, [r0, r3, lsl #1]\n ldrd r10, r11, [r1, #16]\n"),
+        "add r0, r0, r12\n add r1, r1, #24";
+    /// Any columns of taps.
+    any_wide:
+        "ldr r12, [lr, #52]\n 8:",
+        tap!("ldr r6, [r0]\n add r0, r0, r3\n ldrd r10, r11, [r1], #8\n"),
+        "subs r12, r12, #1\n bne 8b",
+        "ldrd r6, r7, [lr, #44]\n add r0, r0, r6\n add r1, r1, r7";
 }
