@@ -342,12 +342,16 @@ impl Unit for Dsp {
     }
 
     fn depthwise_weights(words: &mut [u32], kernel: &[u8], channels: usize, blocks: usize) {
-        let taps = kernel.len().div_ceil(channels);
-        for (block, words) in words.chunks_mut((2 * taps).max(1)).take(blocks).enumerate() {
-            for (to, tap) in words.as_chunks_mut::<2>().0.iter_mut().zip(kernel.chunks(channels.max(1))) {
-                let channels = tap.get(block * CHANNELS..).and_then(|tap| tap.first_chunk().copied());
-                let word = u32::from_le_bytes(channels.unwrap_or_default());
-                *to = [even(word), odd(word)];
+        let taps = kernel.len().div_ceil(channels.max(1));
+        let end = blocks * CHANNELS + taps.saturating_sub(1) * channels;
+        if taps == 0 || end > kernel.len() || 2 * taps * blocks > words.len() {
+            return;
+        }
+        for block in 0..blocks {
+            // SAFETY: as just checked.
+            unsafe {
+                let to = words.as_mut_ptr().add(2 * taps * block);
+                widen::<8>(kernel.as_ptr().add(block * CHANNELS), 1, taps, channels, to);
             }
         }
     }
@@ -369,41 +373,42 @@ impl Unit for Dsp {
             _ => any_wide,
         };
         let ending = ending(blocks.finish);
+        let mut row = Row {
+            from: input.as_ptr(),
+            weights: words.as_ptr(),
+            rows: taps.rows,
+            to: output.as_mut_ptr(),
+            ending: ending.unwrap_or(Ending::SUMS),
+            step: blocks.channels,
+            stride: taps.stride,
+            pixels: taps.pixels,
+            skip: [taps.down.wrapping_sub(taps.columns * taps.right), 8 * (taps.width - taps.columns)],
+            columns: taps.columns,
+            start: [0; CHANNELS],
+        };
         for block in 0..blocks.count {
-            let start = match blocks.finish {
-                Finish::Clamp(_) => blocks.biases.four(block * CHANNELS),
-                Finish::General(_) => [0; CHANNELS],
-            };
+            let channel = block * CHANNELS;
+            if let Finish::Clamp(_) = blocks.finish {
+                row.start = blocks.biases.four(channel);
+            }
             // SAFETY: `fit` has checked the ends of everything that is read and written.
             unsafe {
-                let mut sums = start;
-                let mut row = Row {
-                    from: input.as_ptr().add(taps.from + block * CHANNELS),
-                    weights: words.as_ptr().add(2 * (block * blocks.taps + taps.tap)),
-                    rows: taps.rows,
-                    start: &start,
-                    ending: ending.unwrap_or(Ending::SUMS),
-                    to: output.as_mut_ptr().add(block * CHANNELS),
-                    step: blocks.channels,
-                    stride: taps.stride,
-                    pixels: taps.pixels,
-                    skip: [taps.down.wrapping_sub(taps.columns * taps.right), 8 * (taps.width - taps.columns)],
-                    columns: taps.columns,
-                };
+                row.from = input.as_ptr().add(taps.from + channel);
+                row.weights = words.as_ptr().add(2 * (block * blocks.taps + taps.tap));
+                let mut to = output.as_mut_ptr().add(channel);
                 if ending.is_some() {
+                    (row.to, row.pixels) = (to, taps.pixels);
                     columns(&mut row, taps.right, taps.down);
                     continue;
                 }
-                let mut to = row.to;
-                row.to = sums.as_mut_ptr().cast();
-                row.ending = Ending::SUMS;
                 for _ in 0..taps.pixels {
+                    let mut sums = [0; CHANNELS];
+                    row.to = sums.as_mut_ptr().cast();
                     columns(&mut row, taps.right, taps.down);
-                    let mut channel = block * CHANNELS;
-                    let bytes = sums.map(|sum| {
-                        channel += 1;
-                        finish(sum, &blocks.finish, ending, blocks.biases.get(channel - 1))
-                    });
+                    let bytes = match blocks.finish {
+                        Finish::Clamp(clamp) => sums.map(|sum| clamp.of(sum) as u8),
+                        Finish::General(_) => blocks.finish(block, sums),
+                    };
                     to.cast::<[u8; CHANNELS]>().write(bytes);
                     row.from = row.from.wrapping_add(taps.stride);
                     to = to.wrapping_add(blocks.channels);

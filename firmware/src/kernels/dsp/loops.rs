@@ -356,11 +356,9 @@ pub(super) struct Row {
     pub(super) from: *const u8,
     pub(super) weights: *const u32,
     pub(super) rows: usize,
-    /// Where the sums begin.
-    pub(super) start: *const [i32; 4],
-    pub(super) ending: Ending,
     /// The first output, and bytes from one to the next; for [`To::Sums`] four words, and nothing further.
     pub(super) to: *mut u8,
+    pub(super) ending: Ending,
     pub(super) step: usize,
     /// Input bytes from an output to the next.
     pub(super) stride: usize,
@@ -369,6 +367,8 @@ pub(super) struct Row {
     /// Bytes from behind a row of taps to the next, of input and of weights; and columns of taps, at least 1.
     pub(super) skip: [usize; 2],
     pub(super) columns: usize,
+    /// Where the sums begin.
+    pub(super) start: [i32; 4],
 }
 
 /// A tap of [`rows`], whose input this loads to r6 and its weights to r10 and r11.
@@ -403,31 +403,33 @@ macro_rules! rows {
                 asm!(
                     "push {{r6, r7, r11}}",
                     "4:",
-                    "ldm lr, {{r0, r1, r2, r8}}",
+                    "add r8, lr, #52",
                     "ldm r8, {{r4, r5, r8, r9}}",
+                    "ldm lr, {{r0, r1, r2}}",
                     "2:",
                     $($part,)*
                     "subs r2, r2, #1",
                     "bne 2b",
                     to_bytes!("16"),
-                    "ldrd r10, r11, [lr, #28]",
+                    "ldr r10, [lr, #12]",
+                    "strb r4, [r10]",
                     "strb r5, [r10, #1]",
                     "strb r8, [r10, #2]",
                     "strb r9, [r10, #3]",
-                    "strb r4, [r10]",
-                    "add r10, r10, r11",
-                    "str r10, [lr, #28]",
+                    "ldrd r0, r1, [lr, #28]",
+                    "add r10, r10, r0",
+                    "str r10, [lr, #12]",
                     "ldr r0, [lr]",
-                    "ldrd r10, r11, [lr, #36]",
-                    "add r0, r0, r10",
+                    "add r0, r0, r1",
                     "str r0, [lr]",
-                    "subs r11, r11, #1",
-                    "str r11, [lr, #40]",
+                    "ldr r0, [lr, #36]",
+                    "subs r0, r0, #1",
+                    "str r0, [lr, #36]",
                     "bne 4b",
                     "b 9f",
                     other_bytes!("16"),
                     "3:",
-                    "ldr r10, [lr, #28]",
+                    "ldr r10, [lr, #12]",
                     "stm r10, {{r4, r5, r8, r9}}",
                     "9:",
                     "pop {{r6, r7, r11}}",
@@ -456,8 +458,8 @@ rows! {
         "add r0, r0, r12\n add r1, r1, #24";
     /// Any columns of taps.
     any_wide:
-        "ldr r12, [lr, #52]\n 8:",
+        "ldr r12, [lr, #48]\n 8:",
         tap!("ldr r6, [r0]\n add r0, r0, r3\n ldrd r10, r11, [r1], #8\n"),
         "subs r12, r12, #1\n bne 8b",
-        "ldrd r6, r7, [lr, #44]\n add r0, r0, r6\n add r1, r1, r7";
+        "ldrd r6, r7, [lr, #40]\n add r0, r0, r6\n add r1, r1, r7";
 }
