@@ -84,27 +84,43 @@ pub(super) fn conv<U: Unit>(
     scratch: &mut [u8],
 ) -> Option<()> {
     let ([h, w, _], window) = (op.in_dims, &op.window);
+    let padded = window.pad_before != [0, 0] || window.pad_after != [0, 0];
     // The only output sees all of the input, in its order.
-    let whole = window.kernel == [h, w] && window.pad_before == [0, 0] && window.dilation == [1, 1];
-    if whole && op.out_dims[..2] == [1, 1] && op.groups == 1 {
-        dense::<U>(op, constants, input, output, scratch)
+    let dense = window.kernel == [h, w] && window.dilation == [1, 1] && op.out_dims[..2] == [1, 1];
+    if (window.kernel == [1, 1] || dense) && !padded && op.groups == 1 {
+        points::<U>(op, constants, input, output, scratch)
     } else {
         windows::<U>(op, constants, input, output, scratch)
     }
 }
 
-/// A layer whose only column is its input.
+/// A layer whose columns are runs of its input.
 #[inline(never)]
-fn dense<U: Unit>(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8], scratch: &mut [u8]) -> Option<()> {
-    let filters = group::<U>(op, constants, 0, output.len())?;
+fn points<U: Unit>(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8], scratch: &mut [u8]) -> Option<()> {
+    let [_, w, ic] = op.in_dims.map(usize::from);
+    let [_, ow, oc] = op.out_dims.map(|d| usize::from(d).max(1));
+    let [down, right] = op.window.stride.map(usize::from);
+    let mut filters = group::<U>(op, constants, 0, oc)?;
     let k = filters.k;
-    if U::column_bytes(k, 1) > scratch.len() {
-        return None;
+    let pixels = (1..=pixels(op)).rev().find(|pixels| U::column_bytes(k, *pixels) <= scratch.len())?;
+    filters.tame = output.len() >= MANY * oc && U::tame(filters.kernel.get(..oc * k)?);
+    let words = U::columns(scratch);
+    let (mut row, mut x, mut from) = (0, 0, 0);
+    for out in output.chunks_mut(pixels * oc) {
+        let (one, two) = out.split_at_mut_checked(oc).unwrap_or_default();
+        let count = if two.is_empty() { 1 } else { 2 };
+        for which in 0..count {
+            let to = Place { k, pixels: count, which, at: 0 };
+            U::put(words, to, input.get(from..)?, Runs { count: 1, len: k, step: 0 });
+            U::end(words, to);
+            (x, from) = (x + 1, from + right * ic);
+            if x == ow {
+                row += down * w * ic;
+                (x, from) = (0, row);
+            }
+        }
+        if count == 1 { U::one(words, &filters, one) } else { U::two(words, &filters, one, two) }
     }
-    let (words, to) = (U::columns(scratch), Place { k, pixels: 1, which: 0, at: 0 });
-    U::put(words, to, input, Runs { count: 1, len: k, step: 0 });
-    U::end(words, to);
-    U::one(words, &filters, output);
     Some(())
 }
 

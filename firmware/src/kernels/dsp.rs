@@ -253,6 +253,7 @@ impl Unit for Dsp {
         unsafe { scratch.align_to_mut().1 }
     }
 
+    #[inline(never)]
     fn two(columns: &[u32], filters: &Filters<'_>, first: &mut [u8], second: &mut [u8]) {
         let k = filters.k;
         let (words, beyond) = (k.next_multiple_of(4), k.next_multiple_of(4) - k);
