@@ -2,7 +2,7 @@
 //!
 //! A convolution is a matrix product of *columns* (what two neighbouring outputs see of the input, gathered into scratch
 //! memory, zeros for padding) with the filters. Geometry ends with the gathering; what a processor does best is in its
-//! `Unit`: Arm's DSP extension, AArch64's vectors, or plain Rust.
+//! `Unit`: Arm's DSP extension, AArch64's vectors, RISC-V's registers, or plain Rust.
 
 pub mod check;
 mod conv;
@@ -15,6 +15,8 @@ mod finish;
 mod neon;
 mod pool;
 mod portable;
+#[cfg(all(target_arch = "riscv32", target_feature = "m"))]
+mod riscv;
 mod unit;
 
 pub use shiftwise_core::cpu::scratch_bytes;
@@ -25,7 +27,9 @@ use shiftwise_core::model::{Act, AddOp, ConvOp, PoolOp};
 type Own = dsp::Dsp;
 #[cfg(target_arch = "aarch64")]
 type Own = neon::Neon;
-#[cfg(not(any(dsp, target_arch = "aarch64")))]
+#[cfg(all(target_arch = "riscv32", target_feature = "m"))]
+type Own = riscv::RiscV;
+#[cfg(not(any(dsp, target_arch = "aarch64", all(target_arch = "riscv32", target_feature = "m"))))]
 type Own = portable::Portable;
 
 /// The kernels of the processor that this is compiled for.

@@ -23,6 +23,7 @@ const UNSAFE: &[&str] = &[
     "firmware/src/kernels/dsp.rs",
     "firmware/src/kernels/dsp/loops.rs",
     "firmware/src/kernels/neon.rs",
+    "firmware/src/kernels/riscv.rs",
     "firmware/src/mmio/mapped.rs",
     "host/src/kernel/avx2.rs",
     "host/src/kernel/conv.rs",

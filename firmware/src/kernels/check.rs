@@ -47,10 +47,10 @@ impl Random {
         self.next().is_multiple_of(n)
     }
 
-    /// Bytes of a tensor: small, any, or of the largest magnitude.
+    /// Bytes of a tensor: small, any, of the largest magnitude, or all −128 but for some that are −127.
     fn fill(&mut self, bytes: &mut [u8]) {
-        let kind = self.range(0, 3);
-        for byte in bytes {
+        let (kind, rare) = (self.range(0, 5), self.one_in(2));
+        for (i, byte) in bytes.iter_mut().enumerate() {
             let x = self.next();
             *byte = match kind {
                 0 => ((x & 15) as i8 - 8) as u8,
@@ -61,6 +61,7 @@ impl Random {
                         0x80
                     }
                 }
+                2 => 0x80 | u8::from(if rare { x & 63 == 0 } else { i & 8 == 0 }),
                 _ => x as u8,
             };
         }

@@ -1,6 +1,7 @@
 //! Depthwise convolutions in blocks of four channels.
 
 use shiftwise_core::model::ConvOp;
+use shiftwise_core::shape::Window;
 
 use super::finish::{Biases, Finish};
 use super::unit::{Blocks, CHANNELS, Taps, Unit, inside};
@@ -18,6 +19,27 @@ fn blocks(op: &ConvOp) -> usize {
     if op.in_dims[2] == op.out_dims[2] { channels / CHANNELS } else { 0 }
 }
 
+/// The layer with rows for columns, if there is but one column: the same bytes, and the pixels of a row go together.
+fn on_its_side(op: &ConvOp) -> ConvOp {
+    let turn = |[a, b]: [u16; 2]| [b, a];
+    let ([h, w, c], [oh, ow, oc], window) = (op.in_dims, op.out_dims, op.window);
+    if w != 1 || ow != 1 || window.kernel[1] != 1 {
+        return *op;
+    }
+    ConvOp {
+        in_dims: [w, h, c],
+        out_dims: [ow, oh, oc],
+        window: Window {
+            kernel: turn(window.kernel),
+            stride: turn(window.stride),
+            dilation: turn(window.dilation),
+            pad_before: turn(window.pad_before),
+            pad_after: turn(window.pad_after),
+        },
+        ..*op
+    }
+}
+
 /// Computes the layer; `None` if `scratch` does not hold the weights of four channels.
 pub(super) fn depthwise<U: Unit>(
     op: &ConvOp,
@@ -26,6 +48,7 @@ pub(super) fn depthwise<U: Unit>(
     output: &mut [u8],
     scratch: &mut [u8],
 ) -> Option<()> {
+    let op = &on_its_side(op);
     let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
     let [_, ow, oc] = op.out_dims.map(|d| usize::from(d).max(1));
     let [kh, kw] = op.window.kernel.map(usize::from);

@@ -9,7 +9,7 @@ mod loops;
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
-use loops::{Pairs, one_by_four, three_wide, two_by_two, widen};
+use loops::{Ending, Pairs, Row, To, any_wide, one_by_four, three_wide, two_by_two, two_wide, widen};
 
 use super::finish::{Clamp, Finish};
 use super::portable::Portable;
@@ -44,26 +44,18 @@ instructions! {
     add_even(sums, x) = "sxtab16 {y}, {sums}, {x}";
     /// Halves plus bytes 1 and 3.
     add_odd(sums, x) = "sxtab16 {y}, {sums}, {x}, ror #8";
-    /// acc + low half · low half.
-    low_product(a, b, acc) = "smlabb {y}, {a}, {b}, {acc}";
-    /// acc + high half · high half.
-    high_product(a, b, acc) = "smlatt {y}, {a}, {b}, {acc}";
     /// acc + both products of halves.
     products(a, b, acc) = "smlad {y}, {a}, {b}, {acc}";
     /// Low halves: a below b.
     low_halves(a, b) = "pkhbt {y}, {a}, {b}, lsl #16";
     /// High halves: a below b.
     high_halves(a, b) = "pkhtb {y}, {b}, {a}, asr #16";
-    /// a + b, saturated.
-    add_saturated(a, b) = "qadd {y}, {a}, {b}";
+    /// The high half of x · factor, rounded half up.
+    high_rounded(x, factor) = "smmulr {y}, {x}, {factor}";
     /// To signed 8 bits.
     to_i8(x) = "ssat {y}, #8, {x}";
     /// To unsigned 7 bits: what int8 holds of ReLU.
     to_u7(x) = "usat {y}, #7, {x}";
-    /// Half, to signed 8 bits.
-    half_to_i8(x) = "ssat {y}, #8, {x}, asr #1";
-    /// Half, to unsigned 7 bits.
-    half_to_u7(x) = "usat {y}, #7, {x}, asr #1";
 }
 
 /// The larger of each pair of signed bytes.
@@ -78,54 +70,29 @@ fn max_bytes(a: u32, b: u32) -> u32 {
     y
 }
 
-/// What a [`Clamp`] does, told apart once per layer.
-#[derive(Clone, Copy)]
-enum Range {
-    I8,
-    U7,
-    Leak,
-    Other,
-}
-
-impl Range {
-    fn of(clamp: Clamp) -> Self {
-        match (clamp.low, clamp.high) {
-            _ if clamp.leak => Self::Leak,
-            (-128, 127) => Self::I8,
-            (0, 127) => Self::U7,
-            _ => Self::Other,
-        }
+/// The way to an output that a layer allows.
+#[inline(always)]
+fn ending(finish: Finish) -> Option<Ending> {
+    match finish {
+        Finish::Clamp(clamp) => Ending::of(clamp),
+        Finish::General(_) => None,
     }
 }
 
-/// [`Clamp::of`]: the addition of the rounding bit can only overflow upwards, where saturation gives the same.
+/// The output of a sum: with its bias, unless the layer has a general way to finish.
 #[inline(always)]
-fn finish(sum: i32, clamp: Clamp, range: Range) -> u8 {
-    let shifted = if let Range::Leak = range { clamp.leaked(sum) } else { sum >> (clamp.shift & 31) };
-    let rounded = add_saturated(shifted as u32, 1);
-    match range {
-        Range::I8 | Range::Leak => half_to_i8(rounded) as u8,
-        Range::U7 => half_to_u7(rounded) as u8,
-        Range::Other => (half_to_i8(rounded) as i32).max(clamp.low).min(clamp.high) as u8,
-    }
-}
-
-/// [`finish`] for four sums. Written out: at small optimization levels, `map` is a call.
-#[inline(always)]
-fn finish_four([a, b, c, d]: [i32; 4], clamp: Clamp, range: Range) -> [u8; 4] {
-    let each =
-        |range| [finish(a, clamp, range), finish(b, clamp, range), finish(c, clamp, range), finish(d, clamp, range)];
-    match range {
-        Range::I8 => each(Range::I8),
-        Range::U7 => each(Range::U7),
-        Range::Leak => each(Range::Leak),
-        Range::Other => each(Range::Other),
+fn finish(sum: i32, how: &Finish, ending: Option<Ending>, bias: i32) -> u8 {
+    match (ending, how) {
+        (Some(Ending { factor, to: To::U7, .. }), _) => to_u7(high_rounded(sum as u32, factor)) as u8,
+        (Some(Ending { factor, to: To::I8, .. }), _) => to_i8(high_rounded(sum as u32, factor)) as u8,
+        (_, Finish::Clamp(clamp)) => clamp.of(sum) as u8,
+        (_, Finish::General(general)) => general.of(sum, bias) as u8,
     }
 }
 
 /// Filters whose sums are kept until they are finished.
 const SUMS: usize = 16;
-static ZEROS: [i32; SUMS] = [0; SUMS];
+static ZEROS: [i32; 2] = [0; 2];
 
 /// The output of filter `f` at pixel `which` of `pixels`, by the byte.
 #[inline(never)]
@@ -161,12 +128,7 @@ fn store_with(sums: &[[i32; 4]], outputs: [&mut [u8]; 2], finish: impl Fn(i32) -
 /// [`store_with`] the layer's way to finish.
 fn store(sums: &[[i32; 4]], filters: &Filters<'_>, f: usize, outputs: [&mut [u8]; 2]) {
     match filters.finish {
-        Finish::Clamp(clamp) => match Range::of(clamp) {
-            Range::I8 => store_with(sums, outputs, |sum| finish(sum, clamp, Range::I8)),
-            Range::U7 => store_with(sums, outputs, |sum| finish(sum, clamp, Range::U7)),
-            Range::Leak => store_with(sums, outputs, |sum| finish(sum, clamp, Range::Leak)),
-            Range::Other => store_with(sums, outputs, |sum| finish(sum, clamp, Range::Other)),
-        },
+        Finish::Clamp(clamp) => store_with(sums, outputs, |sum| clamp.of(sum) as u8),
         Finish::General(general) => {
             for (which, out) in outputs.into_iter().enumerate() {
                 let sums = sums.iter().flat_map(|sums| sums.iter().skip(2 * which).take(2));
@@ -279,6 +241,7 @@ impl Columns for Bytes {
 impl Unit for Dsp {
     type Stage = Bytes;
     const BY_FOUR: bool = true;
+    const STEP: usize = 4;
 
     fn column_bytes(k: usize, pixels: usize) -> usize {
         // And what aligning may cost.
@@ -290,46 +253,52 @@ impl Unit for Dsp {
         unsafe { scratch.align_to_mut().1 }
     }
 
+    #[inline(never)]
     fn two(columns: &[u32], filters: &Filters<'_>, first: &mut [u8], second: &mut [u8]) {
         let k = filters.k;
         let (words, beyond) = (k.next_multiple_of(4), k.next_multiple_of(4) - k);
         let all = first.len().min(second.len());
         let Some(columns) = columns.get(..words).filter(|columns| !columns.is_empty()) else { return };
         let whole = filters.whole.min(all);
-        let mut f = 0;
+        let (mut f, ending) = (0, ending(filters.finish));
         while f < whole {
-            let pairs = ((whole - f) / 2).min(SUMS / 2);
-            let own = match filters.finish {
-                Finish::Clamp(_) => filters.biases.bytes(f, 2 * pairs.max(1)),
-                Finish::General(_) => None,
+            // The last of an odd number is computed twice. Bytes leave the loop in order, sums by a few.
+            let (left, last) = ((whole - f) / 2, [filters.biases.get(f); 2]);
+            let (pairs, ending) = match ending {
+                Some(ending) if left > 0 => (left, ending),
+                _ => (left.min(SUMS / 2), Ending::SUMS),
             };
-            // The last of an odd number is computed twice.
-            let last = [filters.biases.get(f); 2];
-            let start = match own {
-                _ if pairs == 0 && matches!(filters.finish, Finish::Clamp(_)) => last.as_ptr(),
-                Some(bytes) => bytes.as_ptr().cast(),
-                None => ZEROS.as_ptr(),
+            let own = match filters.finish {
+                Finish::Clamp(_) if pairs == 0 => Some(last.as_ptr()),
+                Finish::Clamp(_) => filters.biases.bytes(f, 2 * pairs).map(|bytes| bytes.as_ptr().cast()),
+                Finish::General(_) => None,
             };
             let mut sums = [const { MaybeUninit::<[i32; 4]>::uninit() }; SUMS / 2];
             let count = pairs.max(1);
+            let to = f..(f + 2 * count).min(whole);
+            let (Some(one), Some(two)) = (first.get_mut(to.clone()), second.get_mut(to)) else { return };
             let mut job = Pairs {
                 columns: columns.as_ptr(),
                 end: columns.as_ptr_range().end,
-                start,
-                sums: sums.as_mut_ptr().cast(),
+                start: own.unwrap_or(ZEROS.as_ptr()),
+                start_step: if own.is_some() { 8 } else { 0 },
+                outputs: match ending.to {
+                    To::Sums => [sums.as_mut_ptr().cast(); 2],
+                    _ => [one.as_mut_ptr(), two.as_mut_ptr()],
+                },
+                ending,
                 beyond,
                 k: if pairs == 0 { 0 } else { k },
                 count,
             };
-            // SAFETY: the columns are as long as said, there are as many starts as filters, and every
-            // filter before `whole` can be read. `count` elements of `sums` are then written.
-            let sums = unsafe {
+            // SAFETY: the columns are as long as said, there are as many starts as filters, and every filter before
+            // `whole` can be read. There are as many outputs, or `count` elements of `sums` are written.
+            unsafe {
                 two_by_two(&mut job, filters.kernel.as_ptr().add(f * k));
-                core::slice::from_raw_parts(sums.as_ptr().cast::<[i32; 4]>(), count)
-            };
-            let to = f..(f + 2 * count).min(whole);
-            if let (Some(first), Some(second)) = (first.get_mut(to.clone()), second.get_mut(to)) {
-                store(sums, filters, f, [first, second]);
+                if ending.to == To::Sums {
+                    let sums = core::slice::from_raw_parts(sums.as_ptr().cast::<[i32; 4]>(), count);
+                    store(sums, filters, f, [one, two]);
+                }
             }
             f += 2 * count;
         }
@@ -347,6 +316,7 @@ impl Unit for Dsp {
         let words = k.next_multiple_of(4) / 2;
         let Some(columns) = columns.get(..words).filter(|columns| !columns.is_empty()) else { return };
         let whole = filters.whole.min(outputs.len());
+        let ending = ending(filters.finish);
         for f in (0..whole).step_by(4) {
             // What is missing of the last four is computed again.
             let each = [0, 1, 2, 3].map(|i| (f + i).min(whole - 1));
@@ -360,10 +330,7 @@ impl Unit for Dsp {
                 one_by_four(columns.as_ptr(), words, rows, start)
             };
             for ((sum, f), out) in sums.into_iter().zip(each).zip(outputs.iter_mut().take(whole).skip(f)) {
-                *out = match filters.finish {
-                    Finish::Clamp(clamp) => clamp.of(sum) as u8,
-                    Finish::General(general) => general.of(sum, filters.biases.get(f)) as u8,
-                };
+                *out = finish(sum, &filters.finish, ending, filters.biases.get(f));
             }
         }
         for (f, out) in outputs.iter_mut().enumerate().skip(whole) {
@@ -376,18 +343,23 @@ impl Unit for Dsp {
     }
 
     fn depthwise_weights(words: &mut [u32], kernel: &[u8], channels: usize, blocks: usize) {
-        let taps = kernel.len().div_ceil(channels);
-        for (block, words) in words.chunks_mut((2 * taps).max(1)).take(blocks).enumerate() {
-            for (to, tap) in words.as_chunks_mut::<2>().0.iter_mut().zip(kernel.chunks(channels.max(1))) {
-                let channels = tap.get(block * CHANNELS..).and_then(|tap| tap.first_chunk().copied());
-                let word = u32::from_le_bytes(channels.unwrap_or_default());
-                *to = [even(word), odd(word)];
+        let taps = kernel.len().div_ceil(channels.max(1));
+        let end = blocks * CHANNELS + taps.saturating_sub(1) * channels;
+        if taps == 0 || end > kernel.len() || 2 * taps * blocks > words.len() {
+            return;
+        }
+        for block in 0..blocks {
+            // SAFETY: as just checked.
+            unsafe {
+                let to = words.as_mut_ptr().add(2 * taps * block);
+                widen::<8>(kernel.as_ptr().add(block * CHANNELS), 1, taps, channels, to);
             }
         }
     }
 
     fn depthwise(words: &[u32], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]) {
-        if !taps.fit(blocks, input.len(), output.len(), words.len() / 2) {
+        let weights = taps.last().map_or(0, |last| (blocks.count.saturating_sub(1) * blocks.taps + last + 1) * 2);
+        if !taps.fit(blocks, input.len(), output.len()) || weights > words.len() {
             // No tap falls on the input.
             for out in output.chunks_mut(blocks.channels.max(1)).take(taps.pixels) {
                 for (block, out) in out.as_chunks_mut().0.iter_mut().take(blocks.count).enumerate() {
@@ -396,32 +368,50 @@ impl Unit for Dsp {
             }
             return;
         }
-        let clamp = match blocks.finish {
-            Finish::Clamp(clamp) => Some((clamp, Range::of(clamp))),
-            Finish::General(_) => None,
+        let columns = match (taps.width, taps.columns) {
+            (3, 3) => three_wide,
+            (3, 2) => two_wide,
+            _ => any_wide,
+        };
+        let ending = ending(blocks.finish);
+        let mut row = Row {
+            from: input.as_ptr(),
+            weights: words.as_ptr(),
+            rows: taps.rows,
+            to: output.as_mut_ptr(),
+            ending: ending.unwrap_or(Ending::SUMS),
+            step: blocks.channels,
+            stride: taps.stride,
+            pixels: taps.pixels,
+            skip: [taps.down.wrapping_sub(taps.columns * taps.right), 8 * (taps.width - taps.columns)],
+            columns: taps.columns,
+            start: [0; CHANNELS],
         };
         for block in 0..blocks.count {
-            let start = if clamp.is_some() { blocks.biases.four(block * CHANNELS) } else { [0; CHANNELS] };
-            let start = start.map(|bias| bias as u32);
+            let channel = block * CHANNELS;
+            if let Finish::Clamp(_) = blocks.finish {
+                row.start = blocks.biases.four(channel);
+            }
             // SAFETY: `fit` has checked the ends of everything that is read and written.
             unsafe {
-                let weights = words.as_ptr().add(2 * (block * blocks.taps + taps.tap));
-                let mut from = input.as_ptr().add(taps.from + block * CHANNELS);
-                let mut to = output.as_mut_ptr().add(block * CHANNELS);
+                row.from = input.as_ptr().add(taps.from + channel);
+                row.weights = words.as_ptr().add(2 * (block * blocks.taps + taps.tap));
+                let mut to = output.as_mut_ptr().add(channel);
+                if ending.is_some() {
+                    (row.to, row.pixels) = (to, taps.pixels);
+                    columns(&mut row, taps.right, taps.down);
+                    continue;
+                }
                 for _ in 0..taps.pixels {
-                    let sums = if taps.columns == 3 && taps.width == 3 {
-                        three_wide(from, weights, taps, start)
-                    } else {
-                        window(from, weights, taps, start)
-                    };
-                    let [a, b, c, d] = sums;
-                    let sums = [a as i32, b as i32, c as i32, d as i32];
-                    let bytes = match clamp {
-                        Some((clamp, range)) => finish_four(sums, clamp, range),
-                        None => blocks.finish(block, sums),
+                    let mut sums = [0; CHANNELS];
+                    row.to = sums.as_mut_ptr().cast();
+                    columns(&mut row, taps.right, taps.down);
+                    let bytes = match blocks.finish {
+                        Finish::Clamp(clamp) => sums.map(|sum| clamp.of(sum) as u8),
+                        Finish::General(_) => blocks.finish(block, sums),
                     };
                     to.cast::<[u8; CHANNELS]>().write(bytes);
-                    from = from.wrapping_add(taps.stride);
+                    row.from = row.from.wrapping_add(taps.stride);
                     to = to.wrapping_add(blocks.channels);
                 }
             }
@@ -433,8 +423,8 @@ impl Unit for Dsp {
         let y = output.as_mut_ptr();
         let [a, b] = operands.map(|x| x.map_or(y.cast_const(), <[u8]>::as_ptr));
         let pair = low_halves(factors[0] as u32, factors[1] as u32);
+        let to = To::of(clamp);
         let (half, shift) = (1u32 << (clamp.shift & 31), (clamp.shift + 1) & 31);
-        let range = Range::of(clamp);
         for i in 0..words {
             // SAFETY: both operands and the output have 4 bytes at 4 · i. One in the output's place is read
             // before it is written.
@@ -447,10 +437,10 @@ impl Unit for Dsp {
             let sum = |x| (products(x, pair, half) as i32 >> shift) as u32;
             let (p, q, r, s) = (sum(p), sum(q), sum(r), sum(s));
             let other = |sum| (sum as i32).max(clamp.low).min(clamp.high) as u8;
-            let bytes = match range {
-                Range::I8 => [to_i8(p) as u8, to_i8(q) as u8, to_i8(r) as u8, to_i8(s) as u8],
-                Range::U7 => [to_u7(p) as u8, to_u7(q) as u8, to_u7(r) as u8, to_u7(s) as u8],
-                Range::Leak | Range::Other => [other(p), other(q), other(r), other(s)],
+            let bytes = match to {
+                To::I8 => [to_i8(p) as u8, to_i8(q) as u8, to_i8(r) as u8, to_i8(s) as u8],
+                To::U7 => [to_u7(p) as u8, to_u7(q) as u8, to_u7(r) as u8, to_u7(s) as u8],
+                _ => [other(p), other(q), other(r), other(s)],
             };
             // SAFETY: as above.
             unsafe { y.add(4 * i).cast::<[u8; 4]>().write(bytes) };
@@ -514,38 +504,4 @@ unsafe fn each_word(input: &[u8], window: &Area, mut each: impl FnMut(u32)) {
         }
         row = row.wrapping_add(window.down);
     }
-}
-
-/// Sums of four channels over a window.
-///
-/// # Safety
-/// The window lies inside the input, and its weights behind `weights`.
-#[inline(always)]
-unsafe fn window(from: *const u8, weights: *const u32, taps: &Taps, mut sums: [u32; 4]) -> [u32; 4] {
-    let (mut row, mut weights) = (from, weights);
-    for _ in 0..taps.rows {
-        let (mut x, mut w) = (row, weights);
-        for _ in 0..taps.columns {
-            // SAFETY: the caller's promise.
-            unsafe { sums = one_tap(x, w, sums) };
-            x = x.wrapping_add(taps.right);
-            w = w.wrapping_add(2);
-        }
-        row = row.wrapping_add(taps.down);
-        weights = weights.wrapping_add(2 * taps.width);
-    }
-    sums
-}
-
-/// Four channels of one tap.
-///
-/// # Safety
-/// 4 bytes at `x` and 2 words at `w` can be read.
-#[inline(always)]
-unsafe fn one_tap(x: *const u8, w: *const u32, sums: [u32; 4]) -> [u32; 4] {
-    // SAFETY: the caller's promise.
-    let (x, we, wo) = unsafe { (x.cast::<u32>().read_unaligned(), w.read(), w.add(1).read()) };
-    let (xe, xo) = (even(x), odd(x));
-    let [a, b, c, d] = sums;
-    [low_product(xe, we, a), low_product(xo, wo, b), high_product(xe, we, c), high_product(xo, wo, d)]
 }

@@ -66,6 +66,8 @@ impl General {
 }
 
 impl Finish {
+    // Never inlined: once a layer, and the compiler would compute the threshold of activations that have none.
+    #[inline(never)]
     pub(super) fn new(act: Act, shift: i8, fine: u8) -> Self {
         let (low, high) = match act {
             Act::None => (i8::MIN, i8::MAX),
@@ -112,17 +114,18 @@ impl<'a> Biases<'a> {
     }
 
     /// The biases of `count` channels from `first` on, if there are any.
-    #[cfg(dsp)]
+    #[cfg(any(dsp, target_arch = "aarch64"))]
     pub(super) fn bytes(self, first: usize, count: usize) -> Option<&'a [u8]> {
         self.0.get(4 * first..4 * (first + count))
     }
 
-    /// Those of four neighbouring channels.
+    /// Those of four neighbouring channels; 0 for what is no channel.
     #[inline(always)]
     pub(super) fn four(self, channel: usize) -> [i32; 4] {
         match self.0.get(4 * channel..).and_then(|bytes| bytes.as_chunks::<4>().0.first_chunk::<4>()) {
             Some(four) => four.map(i32::from_le_bytes),
-            None => [0; 4],
+            None if self.0.is_empty() => [0; 4],
+            None => [0, 1, 2, 3].map(|i| self.get(channel + i)),
         }
     }
 

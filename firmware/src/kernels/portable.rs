@@ -1,4 +1,4 @@
-//! Plain Rust: blocks of two pixels and two filters, no bounds check per product.
+//! Plain Rust: blocks of two pixels and two filters, or of one and four; no bounds check per product.
 
 use super::finish::Clamp;
 use super::unit::{Area, Blocks, CHANNELS, Columns, Filters, Place, Runs, Taps, Unit};
@@ -7,7 +7,7 @@ use super::unit::{Area, Blocks, CHANNELS, Columns, Filters, Place, Runs, Taps, U
 #[derive(Debug)]
 pub(super) enum Portable {}
 
-/// Sums of products of one or two columns with one or two filters.
+/// Sums of products of columns with filters.
 #[inline(always)]
 fn dots<const P: usize, const F: usize>(columns: [&[u8]; P], filters: [&[u8]; F], k: usize) -> [[i32; F]; P] {
     let mut sums = [[0i32; F]; P];
@@ -29,12 +29,11 @@ fn dots<const P: usize, const F: usize>(columns: [&[u8]; P], filters: [&[u8]; F]
     sums
 }
 
-/// All filters times `P` columns, two filters at a time.
+/// All filters times `P` columns, `F` filters at a time.
 #[inline(always)]
-fn product<const P: usize>(columns: [&[u8]; P], filters: &Filters<'_>, mut outputs: [&mut [u8]; P]) {
+fn product<const P: usize, const F: usize>(columns: [&[u8]; P], filters: &Filters<'_>, mut outputs: [&mut [u8]; P]) {
     let k = filters.k;
     let count = outputs.iter().map(|out| out.len()).min().unwrap_or(0);
-    let filter = |f: usize| filters.kernel.get(f * k..).unwrap_or(&[]);
     let mut put = |f: usize, sums: [i32; P]| {
         let bias = filters.biases.get(f);
         for (out, sum) in outputs.iter_mut().zip(sums) {
@@ -43,16 +42,30 @@ fn product<const P: usize>(columns: [&[u8]; P], filters: &Filters<'_>, mut outpu
             }
         }
     };
-    let mut f = 0;
-    while f + 1 < count {
-        let sums = dots(columns, [filter(f), filter(f + 1)], k);
-        put(f, sums.map(|[a, _]| a));
-        put(f + 1, sums.map(|[_, b]| b));
-        f += 2;
+    for first in (0..count).step_by(F) {
+        // What is missing of the last ones is computed again.
+        let mut f = first;
+        let each = [(); F].map(|()| {
+            f += 1;
+            (f - 1).min(count - 1)
+        });
+        let sums = dots(columns, each.map(|f| filters.kernel.get(f * k..).unwrap_or(&[])), k);
+        let mut lane = 0;
+        for f in each {
+            put(f, sums.map(|sums| sums.get(lane).copied().unwrap_or(0)));
+            lane += 1;
+        }
     }
-    if f < count {
-        put(f, dots(columns, [filter(f)], k).map(|[a]| a));
-    }
+}
+
+/// The output of filter `f`, element by element.
+#[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "for units that read more than an element at once"))]
+#[inline(never)]
+pub(super) fn by_byte(column: &[u8], filters: &Filters<'_>, f: usize) -> u8 {
+    let filter = filters.kernel.get(f * filters.k..).unwrap_or(&[]);
+    let pairs = column.iter().zip(filter).take(filters.k);
+    let sum = pairs.fold(0i32, |sum, (x, w)| sum.wrapping_add(i32::from(*x as i8) * i32::from(*w as i8)));
+    filters.finish.of(sum, filters.biases.get(f)) as u8
 }
 
 impl Columns for Portable {
@@ -76,6 +89,7 @@ impl Columns for Portable {
 
 impl Unit for Portable {
     type Stage = Self;
+    const STEP: usize = 1;
 
     fn column_bytes(k: usize, pixels: usize) -> usize {
         k * pixels
@@ -87,11 +101,11 @@ impl Unit for Portable {
 
     fn two(columns: &[u8], filters: &Filters<'_>, first: &mut [u8], second: &mut [u8]) {
         let (one, two) = columns.split_at_checked(filters.k).unwrap_or_default();
-        product([one, two], filters, [first, second]);
+        product::<2, 2>([one, two], filters, [first, second]);
     }
 
     fn one(columns: &[u8], filters: &Filters<'_>, outputs: &mut [u8]) {
-        product([columns], filters, [outputs]);
+        product::<1, 4>([columns], filters, [outputs]);
     }
 
     fn depthwise(_: &[u8], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]) {

@@ -6,6 +6,7 @@ use core::ops::Range;
 use shiftwise_core::model::ConvOp;
 
 use super::finish::{Biases, Clamp, Finish};
+use super::pool::{Pooling, in_fours};
 
 /// Pixels whose columns are multiplied at once.
 pub(super) const PIXELS: usize = 2;
@@ -17,8 +18,10 @@ pub(super) struct Filters<'a> {
     pub(super) kernel: &'a [u8],
     /// Elements of a filter and of a column.
     pub(super) k: usize,
-    /// Filters that can be read in steps of 4 bytes: behind the last ones there may be nothing to read.
+    /// Filters that can be read in steps of [`Unit::STEP`] bytes: behind the last ones there may be nothing to read.
     pub(super) whole: usize,
+    /// What [`Unit::tame`] says of the weights; false where nobody has asked.
+    pub(super) tame: bool,
     pub(super) biases: Biases<'a>,
     pub(super) finish: Finish,
 }
@@ -116,9 +119,9 @@ pub(super) struct Taps {
 }
 
 impl Taps {
-    /// Whether all taps of all pixels lie inside the input, the outputs inside the output, and the weights of every
-    /// block inside `weights` taps; false also when there is no tap or no pixel.
-    pub(super) fn fit(&self, blocks: &Blocks<'_>, input: usize, output: usize, weights: usize) -> bool {
+    /// Whether all taps of all pixels lie inside the input, and the outputs inside the output; false also when there is
+    /// no tap or no pixel.
+    pub(super) fn fit(&self, blocks: &Blocks<'_>, input: usize, output: usize) -> bool {
         let less = |n: usize| n.checked_sub(1);
         let (Some(rows), Some(columns), Some(pixels), Some(last)) =
             (less(self.rows), less(self.columns), less(self.pixels), less(blocks.count))
@@ -128,7 +131,11 @@ impl Taps {
         let end = (last + 1) * CHANNELS;
         self.from + pixels * self.stride + rows * self.down + columns * self.right + end <= input
             && pixels * blocks.channels + end <= output
-            && last * blocks.taps + self.tap + rows * self.width + columns < weights
+    }
+
+    /// The last tap of the kernel that counts; `None` if there is none.
+    pub(super) fn last(&self) -> Option<usize> {
+        Some(self.tap + self.rows.checked_sub(1)? * self.width + self.columns.checked_sub(1)?)
     }
 }
 
@@ -150,14 +157,19 @@ pub(super) fn inside(op: &ConvOp) -> Range<usize> {
     start..end.max(start)
 }
 
-/// How columns are kept.
+/// How columns are kept. Their parts are put from the first element to the last; each may spill what the next covers.
 pub(super) trait Columns {
     /// What they are made of.
     type Word;
-    /// Puts runs of `bytes` into a column, one behind the other. Elements that fill up a step of 4 become 0.
+    /// Puts runs of `bytes` into a column, one behind the other.
     fn put(columns: &mut [Self::Word], to: Place, bytes: &[u8], runs: Runs);
     /// Puts `len` zeros.
     fn put_zeros(columns: &mut [Self::Word], to: Place, len: usize);
+    /// Fills up the last step with zeros, where `put` does not.
+    #[inline(always)]
+    fn end(columns: &mut [Self::Word], to: Place) {
+        let _ = (columns, to);
+    }
 }
 
 /// Register blocks and vector loops of one processor. Every function gives the same bytes on every unit.
@@ -166,6 +178,14 @@ pub(super) trait Unit: Columns {
     type Stage: Columns<Word = u8>;
     /// Whether columns are put in steps of 4 elements only: anything else has to be assembled first.
     const BY_FOUR: bool = false;
+    /// Bytes of a filter that are read at once. Columns are filled up with zeros to a multiple of it.
+    const STEP: usize;
+    /// Whether these weights let the unit multiply faster than any do. Takes longer than to multiply them with a few
+    /// columns.
+    fn tame(weights: &[u8]) -> bool {
+        let _ = weights;
+        false
+    }
     /// Bytes of scratch for columns of `k` elements, for `pixels` pixels, besides what is assembled.
     fn column_bytes(k: usize, pixels: usize) -> usize;
     /// Scratch as words.
@@ -191,6 +211,14 @@ pub(super) trait Unit: Columns {
 
     /// Sum of two operands times powers of two, finished without a leak; `None` for an operand in the output's place.
     fn add(operands: [Option<&[u8]>; 2], factors: [i16; 2], clamp: Clamp, output: &mut [u8]);
+    /// Pools all channels of an output pixel, whose window begins at its first.
+    #[inline(always)]
+    fn pool(input: &[u8], window: &Area, how: &Pooling, output: &mut [u8])
+    where
+        Self: Sized,
+    {
+        in_fours::<Self>(input, window, how, output);
+    }
     /// Largest values of 4 neighbouring channels over a window.
     fn max(input: &[u8], window: &Area) -> [i32; CHANNELS];
     /// Sums of 4 neighbouring channels over a window.

@@ -3,7 +3,141 @@
 
 use core::arch::asm;
 
-use crate::kernels::unit::Taps;
+use crate::kernels::finish::Clamp;
+
+/// How sums become bytes: their product with `factor` divided by 2^32, rounded half up, saturated.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Ending {
+    /// 2^(32 − shift), for shifts from 2 on.
+    pub(super) factor: u32,
+    pub(super) to: To,
+    /// For [`To::Capped`] 127 less the greatest byte, for [`To::Leaking`] what the factor of negative sums has more.
+    pub(super) more: i32,
+}
+
+/// What a loop leaves behind.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum To {
+    /// Bytes up to 127, none negative.
+    U7 = 0,
+    /// Signed bytes.
+    I8 = 1,
+    /// The sums, 32 bits each.
+    Sums = 2,
+    /// Bytes up to a greatest one, none negative.
+    Capped = 3,
+    /// Signed bytes; negative sums have a factor of their own.
+    Leaking = 4,
+}
+
+impl Ending {
+    /// None of bytes.
+    pub(super) const SUMS: Self = Self { factor: 0, to: To::Sums, more: 0 };
+
+    /// What gives the same as [`Clamp::of`]; `None` where only that does.
+    pub(super) fn of(clamp: Clamp) -> Option<Self> {
+        let shift = clamp.shift + 1;
+        let factor = 1 << 32u32.checked_sub(shift).filter(|bits| *bits < 31)?;
+        let (to, more) = match To::of(clamp) {
+            // 26/256, within the same rounding.
+            To::Leaking => (To::Leaking, (26 << 24u32.checked_sub(shift)?) - factor),
+            to => (to, 127 - clamp.high),
+        };
+        (to != To::Sums).then_some(Self { factor: factor as u32, to, more })
+    }
+}
+
+impl To {
+    /// The bytes that a clamp leaves; [`To::Sums`] for those that none of these are.
+    pub(super) fn of(clamp: Clamp) -> Self {
+        match (clamp.low, clamp.high) {
+            (-128, 127) if clamp.leak => Self::Leaking,
+            (0, 127) => Self::U7,
+            (0, _) => Self::Capped,
+            (-128, 127) => Self::I8,
+            _ => Self::Sums,
+        }
+    }
+}
+
+/// Four sums in r4, r5, r8 and r9 to bytes, as the [`Ending`] says that lies at this offset from lr. Goes on with what
+/// follows, or at 3 with the sums; of other registers r0, r6 and r7 change.
+macro_rules! to_bytes {
+    ($offset:literal) => {
+        concat!(
+            "ldrd r6, r7, [lr, #",
+            $offset,
+            "]\n",
+            "cmp r7, #1\n",
+            "bhi 7f\n",
+            "smmulr r4, r4, r6\n",
+            "smmulr r5, r5, r6\n",
+            "smmulr r8, r8, r6\n",
+            "smmulr r9, r9, r6\n",
+            "beq 6f\n",
+            "usat r4, #7, r4\n",
+            "usat r5, #7, r5\n",
+            "usat r8, #7, r8\n",
+            "usat r9, #7, r9\n",
+            "5:\n",
+        )
+    };
+}
+
+/// The rarer ways of [`to_bytes`], to be put aside.
+macro_rules! other_bytes {
+    ($offset:literal) => {
+        concat!(
+            "6:\n",
+            "ssat r4, #8, r4\n",
+            "ssat r5, #8, r5\n",
+            "ssat r8, #8, r8\n",
+            "ssat r9, #8, r9\n",
+            "b 5b\n",
+            "7:\n",
+            "cmp r7, #3\n",
+            "ldr r7, [lr, #",
+            $offset,
+            " + 8]\n",
+            "blo 3f\n",
+            "bhi 7f\n",
+            // With what is more added, saturation caps.
+            "smmlar r4, r4, r6, r7\n",
+            "smmlar r5, r5, r6, r7\n",
+            "smmlar r8, r8, r6, r7\n",
+            "smmlar r9, r9, r6, r7\n",
+            "ssat r4, #8, r4\n",
+            "ssat r5, #8, r5\n",
+            "ssat r8, #8, r8\n",
+            "ssat r9, #8, r9\n",
+            "sub r4, r4, r7\n",
+            "sub r5, r5, r7\n",
+            "sub r8, r8, r7\n",
+            "sub r9, r9, r7\n",
+            "usat r4, #7, r4\n",
+            "usat r5, #7, r5\n",
+            "usat r8, #7, r8\n",
+            "usat r9, #7, r9\n",
+            "b 5b\n",
+            "7:\n",
+            "and r0, r7, r4, asr #31\n",
+            "add r0, r0, r6\n",
+            "smmulr r4, r4, r0\n",
+            "and r0, r7, r5, asr #31\n",
+            "add r0, r0, r6\n",
+            "smmulr r5, r5, r0\n",
+            "and r0, r7, r8, asr #31\n",
+            "add r0, r0, r6\n",
+            "smmulr r8, r8, r0\n",
+            "and r0, r7, r9, asr #31\n",
+            "add r0, r0, r6\n",
+            "smmulr r9, r9, r0\n",
+            "b 6b\n",
+        )
+    };
+}
 
 /// Two columns times pairs of filters.
 #[repr(C)]
@@ -11,10 +145,13 @@ pub(super) struct Pairs {
     /// Both columns, from 4 words on, a multiple of 4.
     pub(super) columns: *const u32,
     pub(super) end: *const u32,
-    /// Where the sums begin, two for each pair; not necessarily aligned.
+    /// Where the sums begin, two for each pair, not necessarily aligned; and bytes from a pair's to the next.
     pub(super) start: *const i32,
-    /// Four sums of each pair: two of the first column, two of the second.
-    pub(super) sums: *mut i32,
+    pub(super) start_step: usize,
+    /// Two outputs of each pair for the first column, and for the second. For [`To::Sums`] only the first counts: four
+    /// sums of each pair, two of the first column, two of the second.
+    pub(super) outputs: [*mut u8; 2],
+    pub(super) ending: Ending,
     /// Bytes read of a filter beyond its end.
     pub(super) beyond: usize,
     /// Bytes from a filter to the next.
@@ -34,9 +171,10 @@ pub(super) unsafe fn two_by_two(pairs: &mut Pairs, filters: *const u8) {
             "push {{r0, r6, r7, r11}}",
             "4:",
             "ldr lr, [sp]",
-            "ldr r10, [lr, #8]",
-            "ldr r4, [r10], #4",
-            "ldr r5, [r10], #4",
+            "ldrd r10, r11, [lr, #8]",
+            "ldr r4, [r10]",
+            "ldr r5, [r10, #4]",
+            "add r10, r10, r11",
             "str r10, [lr, #8]",
             "ldm lr, {{r0, r3}}",
             "mov r8, r4",
@@ -80,17 +218,30 @@ pub(super) unsafe fn two_by_two(pairs: &mut Pairs, filters: *const u8) {
             "cmp r0, r3",
             "bne 2b",
             "ldr lr, [sp]",
-            "ldr r0, [lr, #12]",
-            "stm r0!, {{r4, r5, r8, r9}}",
-            "str r0, [lr, #12]",
-            // The next pair begins where the second filter ended.
+            to_bytes!("24"),
             "ldrd r6, r7, [lr, #16]",
+            "strb r4, [r6], #1",
+            "strb r5, [r6], #1",
+            "strb r8, [r7], #1",
+            "strb r9, [r7], #1",
+            "strd r6, r7, [lr, #16]",
+            "8:",
+            // The next pair begins where the second filter ended.
+            "ldrd r6, r7, [lr, #36]",
             "sub r1, r2, r6",
             "add r2, r1, r7",
-            "ldr r0, [lr, #24]",
+            "ldr r0, [lr, #44]",
             "subs r0, r0, #1",
-            "str r0, [lr, #24]",
+            "str r0, [lr, #44]",
             "bne 4b",
+            "b 9f",
+            other_bytes!("24"),
+            "3:",
+            "ldr r0, [lr, #16]",
+            "stm r0!, {{r4, r5, r8, r9}}",
+            "str r0, [lr, #16]",
+            "b 8b",
+            "9:",
             "pop {{r0, r6, r7, r11}}",
             in("r0") &raw mut *pairs,
             inout("r1") filters => _,
@@ -198,58 +349,117 @@ pub(super) unsafe fn widen<const STEP: usize>(from: *const u8, words: usize, run
     }
 }
 
-/// Sums of four channels over a window: whole rows of a kernel with 3 columns. A compiler would spread the taps over more registers than there
-/// are.
-///
-/// # Safety
-/// As there; at least one row.
-#[inline(always)]
-pub(super) unsafe fn three_wide(from: *const u8, weights: *const u32, taps: &Taps, sums: [u32; 4]) -> [u32; 4] {
-    let [mut a, mut b, mut c, mut d] = sums;
-    // SAFETY: the caller's promise; input bytes may be unaligned, weights are not. Registers that a compiler does not
-    // give away are saved.
-    unsafe {
-        asm!(
-            "push {{r6, r7, r11}}",
-            "2:",
-            "ldr r6, [r0]",
-            "ldrd r10, r11, [r1]",
-            "sxtb16 r7, r6, ror #8",
-            "sxtb16 r6, r6",
-            "smlabb r4, r6, r10, r4",
-            "smlabb r5, r7, r11, r5",
-            "smlatt r8, r6, r10, r8",
-            "smlatt r9, r7, r11, r9",
-            "ldr r6, [r0, r3]",
-            "ldrd r10, r11, [r1, #8]",
-            "sxtb16 r7, r6, ror #8",
-            "sxtb16 r6, r6",
-            "smlabb r4, r6, r10, r4",
-            "smlabb r5, r7, r11, r5",
-            "smlatt r8, r6, r10, r8",
-            "smlatt r9, r7, r11, r9",
-            "ldr r6, [r0, r3, lsl #1]",
-            "ldrd r10, r11, [r1, #16]",
-            "sxtb16 r7, r6, ror #8",
-            "sxtb16 r6, r6",
-            "smlabb r4, r6, r10, r4",
-            "smlabb r5, r7, r11, r5",
-            "smlatt r8, r6, r10, r8",
-            "smlatt r9, r7, r11, r9",
-            "add r0, r0, r12",
-            "add r1, r1, #24",
-            "subs r2, r2, #1",
-            "bne 2b",
-            "pop {{r6, r7, r11}}",
-            inout("r0") from => _,
-            inout("r1") weights => _,
-            inout("r2") taps.rows => _,
-            in("r3") taps.right,
-            in("r12") taps.down,
-            inout("r4") a, inout("r5") b, inout("r8") c, inout("r9") d,
-            out("r10") _,
-            options(readonly),
-        );
-    }
-    [a, b, c, d]
+/// Four channels of a depthwise layer at neighbouring pixels.
+#[repr(C)]
+pub(super) struct Row {
+    /// Input of the first tap, and weights: two words each; rows of taps, at least 1.
+    pub(super) from: *const u8,
+    pub(super) weights: *const u32,
+    pub(super) rows: usize,
+    /// The first output, and bytes from one to the next; for [`To::Sums`] four words, and nothing further.
+    pub(super) to: *mut u8,
+    pub(super) ending: Ending,
+    pub(super) step: usize,
+    /// Input bytes from an output to the next.
+    pub(super) stride: usize,
+    /// Outputs, at least 1.
+    pub(super) pixels: usize,
+    /// Bytes from behind a row of taps to the next, of input and of weights; and columns of taps, at least 1.
+    pub(super) skip: [usize; 2],
+    pub(super) columns: usize,
+    /// Where the sums begin.
+    pub(super) start: [i32; 4],
+}
+
+/// A tap of [`rows`], whose input this loads to r6 and its weights to r10 and r11.
+macro_rules! tap {
+    ($loads:literal) => {
+        concat!(
+            $loads,
+            "sxtb16 r7, r6, ror #8\n",
+            "sxtb16 r6, r6\n",
+            "smlabb r4, r6, r10, r4\n",
+            "smlabb r5, r7, r11, r5\n",
+            "smlatt r8, r6, r10, r8\n",
+            "smlatt r9, r7, r11, r9\n",
+        )
+    };
+}
+
+/// Defines the loop over the pixels of a row with what goes over a row of taps. A compiler would spread the taps over more
+/// registers than there are.
+macro_rules! rows {
+    ($($(#[$doc:meta])* $name:ident: $($part:expr),*;)*) => {
+        $($(#[$doc])*
+        ///
+        /// # Safety
+        /// All pointers of `row` are good for what is said there, also `right` and `down` bytes further for each tap and
+        /// row of them.
+        #[inline(never)]
+        pub(super) unsafe fn $name(row: &mut Row, right: usize, down: usize) {
+            // SAFETY: the caller's promise; input bytes may be unaligned, weights are not. Registers that a compiler
+            // does not give away are saved.
+            unsafe {
+                asm!(
+                    "push {{r6, r7, r11}}",
+                    "4:",
+                    "add r8, lr, #52",
+                    "ldm r8, {{r4, r5, r8, r9}}",
+                    "ldm lr, {{r0, r1, r2}}",
+                    "2:",
+                    $($part,)*
+                    "subs r2, r2, #1",
+                    "bne 2b",
+                    to_bytes!("16"),
+                    "ldr r10, [lr, #12]",
+                    "strb r4, [r10]",
+                    "strb r5, [r10, #1]",
+                    "strb r8, [r10, #2]",
+                    "strb r9, [r10, #3]",
+                    "ldrd r0, r1, [lr, #28]",
+                    "add r10, r10, r0",
+                    "str r10, [lr, #12]",
+                    "ldr r0, [lr]",
+                    "add r0, r0, r1",
+                    "str r0, [lr]",
+                    "ldr r0, [lr, #36]",
+                    "subs r0, r0, #1",
+                    "str r0, [lr, #36]",
+                    "bne 4b",
+                    "b 9f",
+                    other_bytes!("16"),
+                    "3:",
+                    "ldr r10, [lr, #12]",
+                    "stm r10, {{r4, r5, r8, r9}}",
+                    "9:",
+                    "pop {{r6, r7, r11}}",
+                    inout("lr") &raw mut *row => _,
+                    in("r3") right,
+                    inout("r12") down => _,
+                    out("r0") _, out("r1") _, out("r2") _, out("r4") _, out("r5") _, out("r8") _, out("r9") _,
+                    out("r10") _,
+                );
+            }
+        })*
+    };
+}
+
+rows! {
+    /// Two columns of taps, of a kernel with three.
+    two_wide:
+        tap!("ldr r6, [r0]\n ldrd r10, r11, [r1]\n"),
+        tap!("ldr r6, [r0, r3]\n ldrd r10, r11, [r1, #8]\n"),
+        "add r0, r0, r12\n add r1, r1, #24";
+    /// Three columns of taps, of a kernel with three.
+    three_wide:
+        tap!("ldr r6, [r0]\n ldrd r10, r11, [r1]\n"),
+        tap!("ldr r6, [r0, r3]\n ldrd r10, r11, [r1, #8]\n"),
+        tap!("ldr r6, [r0, r3, lsl #1]\n ldrd r10, r11, [r1, #16]\n"),
+        "add r0, r0, r12\n add r1, r1, #24";
+    /// Any columns of taps.
+    any_wide:
+        "ldr r12, [lr, #48]\n 8:",
+        tap!("ldr r6, [r0]\n add r0, r0, r3\n ldrd r10, r11, [r1], #8\n"),
+        "subs r12, r12, #1\n bne 8b",
+        "ldrd r6, r7, [lr, #40]\n add r0, r0, r6\n add r1, r1, r7";
 }
