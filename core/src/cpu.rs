@@ -124,7 +124,7 @@ pub(crate) fn execute(
             elementwise::hard_sigmoid(model, *input, *output, *shift, memory)
         }
         CpuOp::PRelu(p) if layers::EXTRA => elementwise::prelu(model, p, memory),
-        CpuOp::Concat(c) => moves::concat(model, c, memory),
+        CpuOp::Concat(c) if layers::EXTRA => moves::concat(model, c, memory),
         CpuOp::Permute(p) if layers::EXTRA => moves::permute(model, p, memory),
         CpuOp::Softmax(s) => float::softmax_layer(model, s, memory),
         #[cfg(feature = "floats")]

@@ -213,6 +213,7 @@ pub enum CpuOp<'a> {
     #[cfg_attr(not(feature = "extra"), serde(deserialize_with = "layers::none"))]
     Multiply(MultiplyOp),
     /// Concatenation.
+    #[cfg_attr(not(feature = "extra"), serde(deserialize_with = "layers::none"))]
     Concat(#[serde(borrow)] ConcatOp<'a>),
     /// Nearest-neighbour upsampling.
     #[cfg_attr(not(feature = "extra"), serde(deserialize_with = "layers::none"))]
@@ -289,7 +290,7 @@ pub(crate) mod layers {
     pub(crate) const fn left_out(tag: u8) -> bool {
         match tag {
             1 => !DEPTHWISE,
-            2 | 5 | 7..=11 => !EXTRA,
+            2 | 5..=11 => !EXTRA,
             17 => !FLOATS,
             _ => false,
         }
@@ -328,11 +329,11 @@ impl CpuOp<'_> {
     /// The feature of this crate that builds in such layers; `None` for those that are always there.
     pub const fn feature(&self) -> Option<&'static str> {
         match self {
-            Self::Conv(_) | Self::Pool(_) | Self::Add(_) | Self::Concat(_) | Self::Softmax(_) => None,
+            Self::Conv(_) | Self::Pool(_) | Self::Add(_) | Self::Softmax(_) => None,
             Self::View { .. } | Self::Requantize { .. } | Self::Quantize { .. } | Self::Dequantize { .. } => None,
             Self::Depthwise(_) => Some("depthwise"),
-            Self::ConvTranspose(_) | Self::Multiply(_) | Self::UpSample(_) | Self::HardSigmoid { .. } => Some("extra"),
-            Self::Pad(_) | Self::PRelu(_) | Self::Permute(_) => Some("extra"),
+            Self::ConvTranspose(_) | Self::Multiply(_) | Self::Concat(_) | Self::UpSample(_) => Some("extra"),
+            Self::HardSigmoid { .. } | Self::Pad(_) | Self::PRelu(_) | Self::Permute(_) => Some("extra"),
             Self::Float { .. } => Some("floats"),
         }
     }
@@ -366,6 +367,6 @@ mod tests {
         }
         let left_out = (0..=u8::MAX).filter(|tag| layers::left_out(*tag)).count();
         let of = |built_in: bool, layers: usize| if built_in { 0 } else { layers };
-        assert_eq!(left_out, of(layers::DEPTHWISE, 1) + of(layers::EXTRA, 7) + of(layers::FLOATS, 1));
+        assert_eq!(left_out, of(layers::DEPTHWISE, 1) + of(layers::EXTRA, 8) + of(layers::FLOATS, 1));
     }
 }
