@@ -156,7 +156,8 @@ pub fn load<'m>(file: &'m [u8], arena: &'m mut [u8], accepts: impl FnOnce(u64) -
     let [workspace, inputs, outputs] = regions(&deployable);
     let mut rest = arena.get_mut(skip..).ok_or(too_small)?;
     let mut cut = |bytes: usize| {
-        let (region, after) = core::mem::take(&mut rest).split_at_mut_checked(padded(bytes as u64, align as u64) as usize)?;
+        let (region, after) =
+            core::mem::take(&mut rest).split_at_mut_checked(padded(bytes as u64, align as u64) as usize)?;
         rest = after;
         region.get_mut(..bytes)
     };
