@@ -1,7 +1,6 @@
 //! Pooling, four channels at a time.
 
 use shiftwise_core::model::{Act, PoolKind, PoolOp};
-use shiftwise_core::shape::positive;
 
 use super::finish::Finish;
 use super::unit::{Area, CHANNELS, Unit};
@@ -9,14 +8,14 @@ use super::unit::{Area, CHANNELS, Unit};
 /// Computes the layer.
 pub(super) fn pool<U: Unit>(op: &PoolOp, input: &[u8], output: &mut [u8]) {
     let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
-    let ow = usize::from(op.out_dims[1]);
+    let ow = usize::from(op.out_dims[1]).max(1);
     let (finish, keep) = (Finish::new(op.act, op.shift, 0), op.shift == 0 && op.act == Act::None);
     // Without a shift, the largest value is an output already.
     let keep = keep && op.kind == PoolKind::Max;
     let end = |value: i32| if keep { value as u8 } else { finish.of(value, 0) as u8 };
-    for (y, out) in output.chunks_exact_mut(positive(ow * c).get()).enumerate() {
+    for (y, out) in output.chunks_exact_mut((ow * c).max(1)).enumerate() {
         let (ky0, ky1, iy0) = op.window.taps(0, y, h);
-        for (x, out) in out.chunks_exact_mut(positive(c).get()).enumerate() {
+        for (x, out) in out.chunks_exact_mut(c.max(1)).enumerate() {
             let (kx0, kx1, ix0) = op.window.taps(1, x, w);
             let from = (iy0 * w + ix0) * c;
             let mut window = Area { from, rows: ky1 - ky0, columns: kx1 - kx0, down: w * c, right: c };
