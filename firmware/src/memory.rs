@@ -60,7 +60,12 @@ macro_rules! include_deployable {
 /// memory for faster kernels, see [`crate::kernels::scratch_bytes`].
 pub fn required_bytes(deployable: &Deployable<'_>) -> u64 {
     let align = alignment(deployable.fingerprint()) as u64;
-    regions(deployable).map(|bytes| (bytes as u64).next_multiple_of(align)).iter().sum()
+    regions(deployable).map(|bytes| padded(bytes as u64, align)).iter().sum()
+}
+
+/// The next multiple of a power of two; such a one needs no division.
+const fn padded(bytes: u64, align: u64) -> u64 {
+    bytes.saturating_add(align - 1) & !(align - 1)
 }
 
 /// [`required_bytes`] at compile time, from a file that was not checked; `None` if it is certainly none.
@@ -68,7 +73,7 @@ pub const fn arena_bytes(file: &[u8]) -> Option<usize> {
     // Header: behind magic and version the fingerprint; the first entry of the section table is that of the facts, which
     // begin with three strings.
     let (Some(low), Some(high)) = (word(file, 8), word(file, 12)) else { return None };
-    let align = alignment((low | high) as u64);
+    let align = alignment((low | high) as u64) as u64;
     let Some(start) = word(file, 24) else { return None };
     let mut at = start as usize;
     let mut strings = 3;
@@ -77,14 +82,13 @@ pub const fn arena_bytes(file: &[u8]) -> Option<usize> {
         let Some(end) = next.checked_add(len as usize) else { return None };
         (at, strings) = (end, strings - 1);
     }
-    let (mut sum, mut regions) = (0usize, 3);
+    let (mut sum, mut regions) = (0u64, 3);
     while regions > 0 {
         let Some((bytes, next)) = varint(file, at) else { return None };
-        let Some(bytes) = (bytes as usize).checked_next_multiple_of(align) else { return None };
-        let Some(more) = sum.checked_add(bytes) else { return None };
-        (sum, at, regions) = (more, next, regions - 1);
+        // Three times 32 bits.
+        (sum, at, regions) = (sum + padded(bytes as u64, align), next, regions - 1);
     }
-    Some(sum)
+    if sum <= usize::MAX as u64 { Some(sum as usize) } else { None }
 }
 
 const fn word(file: &[u8], at: usize) -> Option<u32> {
@@ -152,7 +156,8 @@ pub fn load<'m>(file: &'m [u8], arena: &'m mut [u8], accepts: impl FnOnce(u64) -
     let [workspace, inputs, outputs] = regions(&deployable);
     let mut rest = arena.get_mut(skip..).ok_or(too_small)?;
     let mut cut = |bytes: usize| {
-        let (region, after) = core::mem::take(&mut rest).split_at_mut_checked(bytes.next_multiple_of(align))?;
+        let (region, after) =
+            core::mem::take(&mut rest).split_at_mut_checked(padded(bytes as u64, align as u64) as usize)?;
         rest = after;
         region.get_mut(..bytes)
     };

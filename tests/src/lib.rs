@@ -1,5 +1,6 @@
 //! Cases, backends and oracles shared by the integration tests.
 
+pub mod c_program;
 pub mod command;
 pub mod golden;
 pub mod graphs;

@@ -188,25 +188,40 @@ pub fn build_check(board: &BoardImage) -> Result<Image, ImageError> {
     build_binary(board, "kernel-check", "image")
 }
 
-/// Builds the static library for users of C, for a processor without an operating system.
-pub fn build_c_library(target: &str) -> Result<PathBuf, ImageError> {
-    Ok(compile(target, &[], &["--package", "shiftwise-c", "--lib"])?.0.join("libshiftwise.a"))
+/// How the static library for users of C is built.
+#[derive(Clone, Copy, Debug)]
+pub struct CLibrary<'a> {
+    /// Small before fast.
+    pub small: bool,
+    /// Features: which layers are built in beside those that are always there.
+    pub layers: &'a [&'a str],
 }
 
-/// Builds the examples for users of Rust, for a board's processor.
-pub fn build_examples(board: &BoardImage) -> Result<(), ImageError> {
-    compile(&board.firmware.target, &[], &["--package", "shiftwise-examples", "--lib"]).map(|_| ())
+impl CLibrary<'_> {
+    /// All layers, fast.
+    pub const WHOLE: Self = Self { small: false, layers: &["depthwise", "extra", "floats"] };
+}
+
+/// Builds the static library for users of C, for a processor without an operating system. The next build with other
+/// layers overwrites it.
+pub fn build_c_library(target: &str, library: CLibrary<'_>) -> Result<PathBuf, ImageError> {
+    let layers = library.layers.join(",");
+    let arguments = ["--package", "shiftwise-c", "--lib", "--no-default-features", "--features", &layers];
+    let profile = if library.small { "firmware-small" } else { "firmware" };
+    Ok(compile(target, profile, &[], &arguments)?.0.join("libshiftwise.a"))
 }
 
 fn build_binary(board: &BoardImage, name: &str, feature: &str) -> Result<Image, ImageError> {
     let arguments = ["--package", "shiftwise-firmware", "--features", feature, "--bin", name];
-    let (directory, toolchain) = compile(&board.firmware.target, &[("SHIFTWISE_BOARD", &board.name)], &arguments)?;
+    let (directory, toolchain) =
+        compile(&board.firmware.target, "firmware", &[("SHIFTWISE_BOARD", &board.name)], &arguments)?;
     measure(directory.join(name), toolchain)
 }
 
 /// Compiles a part of the sources beside this crate; returns the directory of the results and the compiler's name.
 fn compile(
     target: &str,
+    profile: &str,
     variables: &[(&str, &str)],
     arguments: &[&str],
 ) -> Result<(PathBuf, &'static str), ImageError> {
@@ -234,7 +249,7 @@ fn compile(
         Toolchain::Debian => "debian",
     });
     command.args(["build", "--quiet"]).args(arguments);
-    command.args(["--profile", "firmware", "--target", target, "--target-dir"]).arg(&directory);
+    command.args(["--profile", profile, "--target", target, "--target-dir"]).arg(&directory);
     if toolchain == Toolchain::Debian {
         command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
         // Separated by 0x1F, so that a path with spaces stays one argument.
@@ -245,7 +260,7 @@ fn compile(
     if !status.success() {
         return Err(ImageError::Build(status.to_string()));
     }
-    Ok((directory.join(target).join("firmware"), toolchain.name()))
+    Ok((directory.join(target).join(profile), toolchain.name()))
 }
 
 /// Sizes of a finished image, and what in it can panic.

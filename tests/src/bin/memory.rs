@@ -8,11 +8,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use shiftwise::compile::{self, CpuOptions};
-use shiftwise::link::image::{BoardImage, boards, build};
+use shiftwise::link::image::{BoardImage, CLibrary, boards, build};
 use shiftwise::link::{BoardSpec, Report, run_on_board};
 use shiftwise_core::cpu::scratch_bytes;
 use shiftwise_core::model::Deployable;
 use shiftwise_targets::Measured;
+use shiftwise_tests::c_program::least;
 use shiftwise_tests::{models, small};
 
 /// Bytes of TensorFlow Lite Micro's arena for the int8 models of the same networks, by model: tensors (its `head`), and
@@ -45,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for board in boards() {
         measured.push((board, measure(board, &models)?));
     }
-    let text = table(&models, &measured)?;
+    let text = table(&models, &measured)? + &libraries()?;
     print!("{text}");
     if write {
         std::fs::write(root().join("firmware/MEMORY.md"), text)?;
@@ -83,6 +84,26 @@ fn measure(board: &'static BoardImage, models: &[Model]) -> Result<Measured, Box
         }
     }
     Ok(Measured { code: image.code, data: image.data + image.zeroed, stack })
+}
+
+/// The C library's sizes.
+fn libraries() -> Result<String, Box<dyn Error>> {
+    let folder = std::env::temp_dir().join(format!("shiftwise-memory-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let mut text = String::from(
+        "\n## The C library\n\n\
+         Code and constants of `firmware/examples/c/least.c` for a Cortex-M4F, start-up included, deployable left out. \
+         Convolutions, dense layers, pooling, sums, softmax and the ends of a network are always there; features add \
+         layers. Profile `firmware-small` lets the compiler look for size in the kernels, too.\n\n\
+         | features | `firmware-small` | `firmware` |\n|---|--:|--:|\n",
+    );
+    for layers in [&[][..], &["depthwise"], &["depthwise", "extra"], &["depthwise", "extra", "floats"]] {
+        let size = |small| least(&folder, CLibrary { small, layers }).map(|(bytes, _)| bytes);
+        let name = if layers.is_empty() { "none".to_string() } else { layers.join(", ") };
+        writeln!(text, "| {name} | {} | {} |", size(true)?, size(false)?)?;
+    }
+    std::fs::remove_dir_all(folder)?;
+    Ok(text)
 }
 
 fn table(models: &[Model], measured: &[(&BoardImage, Measured)]) -> Result<String, std::fmt::Error> {
