@@ -129,9 +129,9 @@ unsafe fn window(mut x: *const u8, mut w: *const u8, taps: &Taps, channels: usiz
     for _ in 0..taps.rows {
         let (mut tap, mut weights) = (x, w);
         for _ in 0..taps.columns {
-            // SAFETY: the caller's promise.
-            let (four, own) = unsafe { (tap.cast::<[i8; CHANNELS]>().read(), weights.cast::<[i8; CHANNELS]>().read()) };
-            for ((sum, x), w) in sums.iter_mut().zip(four).zip(own) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller's promise. Four bytes at once would be widened one by one.
+                let (x, w) = unsafe { (tap.add(i).cast::<i8>().read(), weights.add(i).cast::<i8>().read()) };
                 *sum = sum.wrapping_add(i32::from(x) * i32::from(w));
             }
             tap = tap.wrapping_add(taps.right);
