@@ -74,8 +74,8 @@ fn zip(
     walk(out.shape.aligned(), [a.shape.strides(), b.shape.strides(), out.shape.strides()], |[i, j, o]| {
         let y = value(memory, a, i).zip(value(memory, b, j)).map(|(a, b)| f.apply(a, b));
         let to = memory.write(out.place.region, out.place.offset as usize + 4 * o, 4);
-        match (y, to) {
-            (Some(y), Some(to)) => to.copy_from_slice(&y.to_le_bytes()),
+        match (y, to.and_then(|to| to.first_chunk_mut())) {
+            (Some(y), Some(to)) => *to = y.to_le_bytes(),
             _ => complete = None,
         }
     });

@@ -17,7 +17,9 @@ pub(super) fn concat(model: &Deployable<'_>, op: &ConcatOp<'_>, memory: &mut Mem
         let from = model.tensor(id)?;
         let part = block(from.shape.dims());
         let (x, y) = memory.pair(&from, &to)?;
-        for (x, y) in x.chunks_exact(positive(part).get()).zip(y.chunks_exact_mut(positive(whole).get())) {
+        let mut blocks = y.chunks_exact_mut(positive(whole).get());
+        for x in x.chunks_exact(positive(part).get()) {
+            let y = blocks.next()?;
             for (x, y) in x.iter().zip(y.iter_mut().skip(start)) {
                 *y = requantize_i8((*x as i8).into(), (*shift as i8).into()) as u8;
             }

@@ -1,6 +1,7 @@
 //! Convolutions and dense layers as products of columns with filters.
 
 use shiftwise_core::model::ConvOp;
+use shiftwise_core::shape::positive;
 
 use super::finish::{Biases, Finish};
 use super::unit::{Columns, Filters, PIXELS, Place, Runs, Unit, inside};
@@ -45,12 +46,12 @@ const MANY: usize = 16;
 /// Elements of a filter.
 fn elements(op: &ConvOp) -> usize {
     let [kh, kw] = op.window.kernel.map(usize::from);
-    kh * kw * (usize::from(op.in_dims[2]) / usize::from(op.groups).max(1))
+    kh * kw * (usize::from(op.in_dims[2]) / positive(op.groups.into()))
 }
 
 /// Bytes in which a column is assembled whose parts can't be put one by one.
 fn stage_bytes<U: Unit>(op: &ConvOp) -> usize {
-    let share = usize::from(op.in_dims[2]) / usize::from(op.groups).max(1);
+    let share = usize::from(op.in_dims[2]) / positive(op.groups.into());
     let k = elements(op);
     if U::BY_FOUR && !share.is_multiple_of(4) && k != share { k.next_multiple_of(4) } else { 0 }
 }
@@ -64,7 +65,7 @@ fn pixels(op: &ConvOp) -> usize {
 fn group<'a, U: Unit>(op: &ConvOp, constants: &'a [u8], first: usize, count: usize) -> Option<Filters<'a>> {
     let k = elements(op);
     let kernel = constants.get(op.kernel as usize + first * k..)?;
-    let whole = kernel.len().checked_sub(k.next_multiple_of(U::STEP)).map_or(0, |rest| rest / k.max(1) + 1);
+    let whole = kernel.len().checked_sub(k.next_multiple_of(U::STEP)).map_or(0, |rest| rest / positive(k) + 1);
     Some(Filters {
         kernel,
         k,
@@ -106,7 +107,7 @@ fn points<U: Unit>(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8
     filters.tame = output.len() >= MANY * oc && U::tame(filters.kernel.get(..oc * k)?);
     let words = U::columns(scratch);
     let (mut row, mut x, mut from) = (0, 0, 0);
-    for out in output.chunks_mut(pixels * oc) {
+    for out in output.chunks_mut(positive(pixels * oc).get()) {
         let (one, two) = out.split_at_mut_checked(oc).unwrap_or_default();
         let count = if two.is_empty() { 1 } else { 2 };
         for which in 0..count {
@@ -130,7 +131,7 @@ fn windows<U: Unit>(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u
     let ic = usize::from(op.in_dims[2]);
     let [_, ow, oc] = op.out_dims.map(|d| usize::from(d).max(1));
     let groups = usize::from(op.groups).max(1);
-    let (share, filters, k) = (ic / groups, oc / groups, elements(op));
+    let (share, filters, k) = (ic / positive(groups), oc / positive(groups), elements(op));
     let (stage, scratch) = scratch.split_at_mut_checked(stage_bytes::<U>(op))?;
     let pixels = (1..=pixels(op)).rev().find(|pixels| U::column_bytes(k, *pixels) <= scratch.len())?;
     let words = U::columns(scratch);
@@ -141,7 +142,7 @@ fn windows<U: Unit>(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u
         let mut all = group::<U>(op, constants, first, filters)?;
         all.tame = output.len() >= MANY * oc && U::tame(all.kernel.get(..filters * k)?);
         let mut pixel = gather.row(0);
-        for out in output.chunks_mut((pixels * oc).max(1)) {
+        for out in output.chunks_mut(positive(pixels * oc).get()) {
             let (one, two) = out.split_at_mut_checked(oc).unwrap_or_default();
             let count = if two.is_empty() { 1 } else { 2 };
             for which in 0..count {

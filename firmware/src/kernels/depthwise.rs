@@ -2,6 +2,7 @@
 
 use shiftwise_core::model::ConvOp;
 use shiftwise_core::shape::Window;
+use shiftwise_core::shape::positive;
 
 use super::finish::{Biases, Finish};
 use super::unit::{Blocks, CHANNELS, Taps, Unit, inside};
@@ -70,7 +71,7 @@ pub(super) fn depthwise<U: Unit>(
         U::depthwise_weights(words, kernel, oc, together);
         let blocks =
             Blocks { count: together, kernel, channels: oc, taps: kh * kw, biases: biases.from(first), finish };
-        for (y, out) in output.chunks_exact_mut((ow * oc).max(1)).enumerate() {
+        for (y, out) in output.chunks_exact_mut(positive(ow * oc).get()).enumerate() {
             let (ky0, ky1, iy0) = op.window.taps(0, y, h);
             let mut x = 0;
             while x < ow {
@@ -98,10 +99,10 @@ pub(super) fn depthwise<U: Unit>(
         return Some(());
     }
     // One by one.
-    let per_input = (oc / c).max(1);
-    for (pixel, out) in output.chunks_exact_mut(oc.max(1)).enumerate() {
-        let (ky0, ky1, iy0) = op.window.taps(0, pixel / ow, h);
-        let (kx0, kx1, ix0) = op.window.taps(1, pixel % ow, w);
+    let (per_input, wide) = (positive(oc / positive(c)), positive(ow));
+    for (pixel, out) in output.chunks_exact_mut(positive(oc).get()).enumerate() {
+        let (ky0, ky1, iy0) = op.window.taps(0, pixel / wide, h);
+        let (kx0, kx1, ix0) = op.window.taps(1, pixel % wide, w);
         for (channel, out) in out.iter_mut().enumerate() {
             let mut sum = 0i32;
             for ky in ky0..ky1 {

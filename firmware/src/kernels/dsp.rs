@@ -11,6 +11,8 @@ use core::mem::MaybeUninit;
 
 use loops::{Ending, Pairs, Row, To, any_wide, one_by_four, three_wide, two_by_two, two_wide, widen};
 
+use shiftwise_core::shape::positive;
+
 use super::finish::{Clamp, Finish};
 use super::portable::Portable;
 use super::unit::{Area, Blocks, CHANNELS, Columns, Filters, PIXELS, Place, Runs, Taps, Unit};
@@ -142,11 +144,12 @@ fn store(sums: &[[i32; 4]], filters: &Filters<'_>, f: usize, outputs: [&mut [u8]
 
 #[inline(never)]
 fn tail(rest: &[u8], to: &mut [u32], at: usize) {
-    if let Some(to) = to.get_mut(at..at + 2).filter(|_| !rest.is_empty()) {
+    let to = to.get_mut(at..).and_then(|to| to.first_chunk_mut());
+    if let Some(to) = to.filter(|_| !rest.is_empty()) {
         let mut word = [0; 4];
         word.iter_mut().zip(rest).for_each(|(to, x)| *to = *x);
         let word = u32::from_le_bytes(word);
-        to.copy_from_slice(&[even(word), odd(word)]);
+        *to = [even(word), odd(word)];
     }
 }
 
@@ -180,7 +183,7 @@ impl Columns for Dsp {
 
     fn put_zeros(columns: &mut [u32], to: Place, len: usize) {
         let from = columns.get_mut(to.at / 4 * 2 * to.pixels + 2 * to.which..).unwrap_or_default();
-        for pair in from.chunks_mut((2 * to.pixels).max(1)).take(len.div_ceil(4)) {
+        for pair in from.chunks_mut(positive(2 * to.pixels).get()).take(len.div_ceil(4)) {
             pair.iter_mut().take(2).for_each(|word| *word = 0);
         }
     }
@@ -343,7 +346,7 @@ impl Unit for Dsp {
     }
 
     fn depthwise_weights(words: &mut [u32], kernel: &[u8], channels: usize, blocks: usize) {
-        let taps = kernel.len().div_ceil(channels.max(1));
+        let taps = (kernel.len() + channels.saturating_sub(1)) / positive(channels);
         let end = blocks * CHANNELS + taps.saturating_sub(1) * channels;
         if taps == 0 || end > kernel.len() || 2 * taps * blocks > words.len() {
             return;
@@ -361,7 +364,7 @@ impl Unit for Dsp {
         let weights = taps.last().map_or(0, |last| (blocks.count.saturating_sub(1) * blocks.taps + last + 1) * 2);
         if !taps.fit(blocks, input.len(), output.len()) || weights > words.len() {
             // No tap falls on the input.
-            for out in output.chunks_mut(blocks.channels.max(1)).take(taps.pixels) {
+            for out in output.chunks_mut(positive(blocks.channels).get()).take(taps.pixels) {
                 for (block, out) in out.as_chunks_mut().0.iter_mut().take(blocks.count).enumerate() {
                     *out = blocks.finish(block, [0; CHANNELS]);
                 }
@@ -469,7 +472,7 @@ impl Unit for Dsp {
             return Portable::sum(input, window);
         }
         let mut sums = [0; CHANNELS];
-        let step = MOST / window.columns;
+        let step = MOST / positive(window.columns);
         for first in (0..window.rows).step_by(step) {
             let part = Area { from: window.from + first * window.down, rows: step.min(window.rows - first), ..*window };
             let (mut a, mut b) = (0, 0);

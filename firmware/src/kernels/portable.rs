@@ -1,5 +1,7 @@
 //! Plain Rust: blocks of two pixels and two filters, or of one and four; no bounds check per product.
 
+use shiftwise_core::shape::positive;
+
 use super::finish::Clamp;
 use super::unit::{Area, Blocks, CHANNELS, Columns, Filters, Place, Runs, Taps, Unit};
 
@@ -74,7 +76,7 @@ impl Columns for Portable {
     #[inline(always)]
     fn put(columns: &mut [u8], to: Place, bytes: &[u8], runs: Runs) {
         let Some(column) = columns.get_mut(to.which * to.k + to.at..) else { return };
-        for (run, to) in column.chunks_exact_mut(runs.len.max(1)).take(runs.count).enumerate() {
+        for (run, to) in column.chunks_exact_mut(positive(runs.len).get()).take(runs.count).enumerate() {
             let from = run * runs.step;
             if let Some(bytes) = bytes.get(from..from + runs.len) {
                 to.iter_mut().zip(bytes).for_each(|(to, x)| *to = *x);
@@ -110,7 +112,7 @@ impl Unit for Portable {
 
     fn depthwise(_: &[u8], input: &[u8], taps: &Taps, blocks: &Blocks<'_>, output: &mut [u8]) {
         let four = |bytes: &[u8], at: usize| bytes.get(at..).and_then(|b| b.first_chunk::<CHANNELS>().copied());
-        for (pixel, out) in output.chunks_mut(blocks.channels.max(1)).take(taps.pixels).enumerate() {
+        for (pixel, out) in output.chunks_mut(positive(blocks.channels).get()).take(taps.pixels).enumerate() {
             for (block, out) in out.as_chunks_mut::<CHANNELS>().0.iter_mut().take(blocks.count).enumerate() {
                 let mut sums = [0i32; CHANNELS];
                 let mut from = taps.from + pixel * taps.stride + block * CHANNELS;

@@ -4,6 +4,7 @@
 use core::ops::Range;
 
 use shiftwise_core::model::ConvOp;
+use shiftwise_core::shape::positive;
 
 use super::finish::{Biases, Clamp, Finish};
 use super::pool::{Pooling, in_fours};
@@ -150,10 +151,10 @@ impl Blocks<'_> {
 
 /// Output columns whose window needs no padding.
 pub(super) fn inside(op: &ConvOp) -> Range<usize> {
-    let (stride, pad) = (usize::from(op.window.stride[1]).max(1), usize::from(op.window.pad_before[1]));
+    let (stride, pad) = (positive(op.window.stride[1].into()), usize::from(op.window.pad_before[1]));
     let room = (usize::from(op.in_dims[1]) + pad).checked_sub(op.window.extent(1) as usize);
     let end = room.map_or(0, |room| room / stride + 1).min(op.out_dims[1].into());
-    let start = pad.div_ceil(stride);
+    let start = (pad + stride.get() - 1) / stride;
     start..end.max(start)
 }
 
