@@ -13,10 +13,11 @@ fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware/examples/c")
 }
 
-/// Builds the library into `folder`, where other builds leave it alone.
+/// Builds the library into `folder`, under a name of its own.
 pub fn library(folder: &Path, library: CLibrary<'_>) -> Result<PathBuf, Box<dyn Error>> {
     let built = build_c_library(TARGET, library)?;
-    let own = folder.join("libshiftwise.a");
+    let CLibrary { small, layers } = library;
+    let own = folder.join(format!("lib{}{}.a", layers.concat(), if small { "small" } else { "fast" }));
     std::fs::copy(built, &own)?;
     Ok(own)
 }
@@ -46,10 +47,9 @@ pub fn boot(elf: &Path) -> Result<(bool, String), Box<dyn Error>> {
     Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
 }
 
-/// Bytes of code and constants of the least program with a library of these properties, without the deployable, and the
-/// ways to panic that are in it.
-pub fn least(folder: &Path, properties: CLibrary<'_>) -> Result<(u64, Vec<String>), Box<dyn Error>> {
-    let library = library(folder, properties)?;
-    let image = measure(link(folder, "least.c", &library, &[])?, "")?;
+/// Bytes of code and constants of the least program with this library, without the deployable, and the ways to panic that
+/// are in it.
+pub fn least(folder: &Path, library: &Path) -> Result<(u64, Vec<String>), Box<dyn Error>> {
+    let image = measure(link(folder, "least.c", library, &[])?, "")?;
     Ok((image.code, image.panics))
 }

@@ -13,7 +13,7 @@ use shiftwise::link::{BoardSpec, Report, run_on_board};
 use shiftwise_core::cpu::scratch_bytes;
 use shiftwise_core::model::Deployable;
 use shiftwise_targets::Measured;
-use shiftwise_tests::c_program::least;
+use shiftwise_tests::c_program::{least, library};
 use shiftwise_tests::{models, small};
 
 /// Bytes of TensorFlow Lite Micro's arena for the int8 models of the same networks, by model: tensors (its `head`), and
@@ -98,7 +98,7 @@ fn libraries() -> Result<String, Box<dyn Error>> {
          | features | `firmware-small` | `firmware` |\n|---|--:|--:|\n",
     );
     for layers in [&[][..], &["depthwise"], &["depthwise", "extra"], &["depthwise", "extra", "floats"]] {
-        let size = |small| least(&folder, CLibrary { small, layers }).map(|(bytes, _)| bytes);
+        let size = |small| Ok::<_, Box<dyn Error>>(least(&folder, &library(&folder, CLibrary { small, layers })?)?.0);
         let name = if layers.is_empty() { "none".to_string() } else { layers.join(", ") };
         writeln!(text, "| {name} | {} | {} |", size(true)?, size(false)?)?;
     }
