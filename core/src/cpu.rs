@@ -86,7 +86,7 @@ pub(crate) fn execute(
 ) -> Option<()> {
     let constants = memory.constants;
     let mut pair = |input: TensorId, output: TensorId, kernel: &mut dyn FnMut(&[u8], &mut [u8])| {
-        let (input, output) = memory.pair(&model.tensor(input)?, &model.tensor(output)?)?;
+        let (input, output) = memory.pair(&model.unnamed(input)?, &model.unnamed(output)?)?;
         kernel(input, output);
         Some(())
     };
@@ -104,20 +104,20 @@ pub(crate) fn execute(
         CpuOp::UpSample(u) if layers::EXTRA => pair(u.input, u.output, &mut |x, y| upsample(u, x, y)),
         CpuOp::Pad(p) if layers::EXTRA => pair(p.input, p.output, &mut |x, y| pad(p, x, y)),
         CpuOp::Add(a) => {
-            let to = model.tensor(a.output)?;
+            let to = model.unnamed(a.output)?;
             let (y, rest) = memory.split(&to)?;
             let mut operands = heapless::Vec::<_, MAX_OPERANDS>::new();
             for id in a.inputs.iter() {
-                operands.push(operand(&model.tensor(id)?, &to, &rest)?).ok()?;
+                operands.push(operand(&model.unnamed(id)?, &to, &rest)?).ok()?;
             }
             kernels.add(a, &operands, y);
             Some(())
         }
         CpuOp::Multiply(m) if layers::EXTRA => elementwise::multiply(model, m, memory),
         CpuOp::Requantize { input, output, shift, act } => {
-            let to = model.tensor(*output)?;
+            let to = model.unnamed(*output)?;
             let (y, rest) = memory.split(&to)?;
-            kernels.requantize(*act, *shift, operand(&model.tensor(*input)?, &to, &rest)?, y);
+            kernels.requantize(*act, *shift, operand(&model.unnamed(*input)?, &to, &rest)?, y);
             Some(())
         }
         CpuOp::HardSigmoid { input, output, shift } if layers::EXTRA => {

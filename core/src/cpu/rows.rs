@@ -162,7 +162,7 @@ pub(super) fn run<T: InBands>(
     memory: &mut Memory<'_>,
     kernel: Kernel<'_, T>,
 ) -> Option<()> {
-    let (from, to) = (model.tensor(input)?, model.tensor(output)?);
+    let (from, to) = (model.unnamed(input)?, model.unnamed(output)?);
     if super::check::apart(&from, &to) {
         let (x, y) = memory.pair(&from, &to)?;
         kernel(layer, x, y);

@@ -9,7 +9,7 @@ const PIXELS: usize = 2;
 const BLOCKS: usize = 16;
 
 /// Bytes of scratch memory with which fast kernels serve every layer of the deployable best, for kernels that keep
-/// elements in 16 bits. Fewer are never wrong, only slow.
+/// elements in 16 bits, or in vectors of 16 bytes. Fewer are never wrong, only slow.
 pub fn scratch_bytes(deployable: &Deployable<'_>) -> usize {
     let of = |step: Step<'_>| match step {
         Step::Cpu(CpuOp::Conv(op)) => columns(&op),
@@ -30,7 +30,8 @@ fn columns(op: &ConvOp) -> usize {
     let k = op.window.kernel.map(usize::from).iter().product::<usize>() * share;
     let pixels = if op.out_dims[0] == 1 && op.out_dims[1] == 1 { 1 } else { PIXELS };
     let assembled = if share.is_multiple_of(4) || k == share { 0 } else { k.next_multiple_of(4) };
-    assembled + 2 * pixels * k.next_multiple_of(4)
+    // In bytes, a vector may spill behind each column; of short columns that is more.
+    (assembled + 2 * pixels * k.next_multiple_of(4)).max(pixels * (k.next_multiple_of(8) + 16))
 }
 
 fn weights(op: &ConvOp) -> usize {

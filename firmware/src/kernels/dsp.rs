@@ -83,12 +83,12 @@ fn ending(finish: Finish) -> Option<Ending> {
 
 /// The output of a sum: with its bias, unless the layer has a general way to finish.
 #[inline(always)]
-fn finish(sum: i32, how: &Finish, ending: Option<Ending>, bias: i32) -> u8 {
+fn finish(sum: i32, how: &Finish, ending: Option<Ending>, bias: impl Fn() -> i32) -> u8 {
     match (ending, how) {
         (Some(Ending { factor, to: To::U7, .. }), _) => to_u7(high_rounded(sum as u32, factor)) as u8,
         (Some(Ending { factor, to: To::I8, .. }), _) => to_i8(high_rounded(sum as u32, factor)) as u8,
         (_, Finish::Clamp(clamp)) => clamp.of(sum) as u8,
-        (_, Finish::General(general)) => general.of(sum, bias) as u8,
+        (_, Finish::General(general)) => general.of(sum, bias()) as u8,
     }
 }
 
@@ -320,21 +320,24 @@ impl Unit for Dsp {
         let Some(columns) = columns.get(..words).filter(|columns| !columns.is_empty()) else { return };
         let whole = filters.whole.min(outputs.len());
         let ending = ending(filters.finish);
-        for f in (0..whole).step_by(4) {
-            // What is missing of the last four is computed again.
-            let each = [0, 1, 2, 3].map(|i| (f + i).min(whole - 1));
+        let mut f = 0;
+        while f < whole {
+            // The last filters take up some of those before, or the last is computed again: they come out the same.
+            f = f.min(whole.saturating_sub(4));
             let start = match filters.finish {
-                Finish::Clamp(_) => each.map(|f| filters.biases.get(f)),
+                Finish::Clamp(_) => filters.biases.four(f),
                 Finish::General(_) => [0; 4],
             };
             // SAFETY: every filter before `whole` can be read.
             let sums = unsafe {
-                let rows = each.map(|f| filters.kernel.as_ptr().add(f * k));
+                let rows = [0, 1, 2, 3].map(|i| filters.kernel.as_ptr().add((f + i).min(whole - 1) * k));
                 one_by_four(columns.as_ptr(), words, rows, start)
             };
-            for ((sum, f), out) in sums.into_iter().zip(each).zip(outputs.iter_mut().take(whole).skip(f)) {
-                *out = finish(sum, &filters.finish, ending, filters.biases.get(f));
+            let own = outputs.get_mut(f..whole).unwrap_or_default();
+            for ((i, out), sum) in own.iter_mut().enumerate().zip(sums) {
+                *out = finish(sum, &filters.finish, ending, || filters.biases.get(f + i));
             }
+            f += 4;
         }
         for (f, out) in outputs.iter_mut().enumerate().skip(whole) {
             *out = by_byte(columns, 1, 0, filters, f);

@@ -52,10 +52,8 @@ fn product<const P: usize, const F: usize>(columns: [&[u8]; P], filters: &Filter
             (f - 1).min(count - 1)
         });
         let sums = dots(columns, each.map(|f| filters.kernel.get(f * k..).unwrap_or(&[])), k);
-        let mut lane = 0;
-        for f in each {
+        for (lane, f) in each.into_iter().enumerate() {
             put(f, sums.map(|sums| sums.get(lane).copied().unwrap_or(0)));
-            lane += 1;
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What a processor brings to the kernels.
-#![cfg_attr(not(dsp), allow(dead_code, reason = "what only some processors need to know"))]
+#![allow(dead_code, reason = "what only some processors need to know")]
 
 use core::ops::Range;
 
