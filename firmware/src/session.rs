@@ -243,7 +243,10 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
                     let file = self.store.get(..bytes as usize);
                     match file.map(|file| file.last_chunk().map(|last| u32::from_le_bytes(*last))) {
                         None => out.refuse(sequence, Fault::Range, "")?,
-                        Some(own) if own != Some(crc) => out.refuse(sequence, Fault::Crc, "")?,
+                        // No event: a host asks this way whether the file is here already.
+                        Some(own) if own != Some(crc) => {
+                            out.answer(sequence, &Response::Fault { fault: Fault::Crc, text: "" })?;
+                        }
                         Some(_) => return Ok(Some((sequence, bytes, crc))),
                     }
                 }
