@@ -18,7 +18,7 @@ use crate::port::{Inbox, Outbox};
 use crate::self_test::{Progress, SelfTest, Stop};
 
 /// Most bytes of a device's own words about a failure.
-const TEXT: usize = 96;
+const TEXT: usize = 128;
 
 /// What a session wants to know about, and tell, the board it runs on.
 pub trait Board {
@@ -40,7 +40,6 @@ pub trait Board {
 
 /// What happens in a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(all(feature = "image", target_os = "none"), derive(defmt::Format))]
 pub enum Event {
     /// A host said hello.
     Host,
