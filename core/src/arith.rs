@@ -103,8 +103,20 @@ pub const fn requantize_i8(acc: i32, shift: i32) -> i8 {
         (low >> 1) + (low & 1)
     } else if shift == 0 {
         acc
+    } else if shift > 0 {
+        // At most one half, rounded up.
+        0
     } else {
-        return requantize(acc as i64, shift, Round::HalfUp, 8, true) as i8;
+        // Beyond 8 bits any non-zero value is past the limits.
+        let left = shift.unsigned_abs();
+        let near = if acc > 255 {
+            255
+        } else if acc < -256 {
+            -256
+        } else {
+            acc
+        };
+        if left > 8 { near << 8 } else { near << left }
     };
     if shifted > 127 {
         127

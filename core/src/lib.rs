@@ -29,6 +29,7 @@ extern crate std;
 
 pub mod arith;
 pub mod cpu;
+mod crc;
 pub mod exec;
 pub mod fix;
 pub mod isa;

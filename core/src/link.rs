@@ -18,7 +18,8 @@ mod tests;
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CRC, ParseError, Region, TensorId, crc32};
+use crate::crc::Crc32;
+use crate::model::{ParseError, Region, TensorId, crc32};
 use crate::monitor::Sketch;
 
 /// Version of the protocol.
@@ -320,7 +321,7 @@ pub fn encode_answer<'b>(
 }
 
 fn seal<'b>(message: &impl Serialize, buffer: &'b mut [u8]) -> Result<&'b [u8], FrameError> {
-    let framer = Framer { buffer, code: 0, end: 1, digest: CRC.digest() };
+    let framer = Framer { buffer, code: 0, end: 1, crc: Crc32::default() };
     postcard::serialize_with_flavor(message, framer).map_err(|_| FrameError::Long)
 }
 
@@ -363,7 +364,7 @@ struct Framer<'b> {
     code: usize,
     /// Where the next byte goes.
     end: usize,
-    digest: crc::Digest<'static, u32>,
+    crc: Crc32,
 }
 
 impl Framer<'_> {
@@ -392,12 +393,12 @@ impl<'b> Flavor for Framer<'b> {
     type Output = &'b [u8];
 
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.digest.update(&[byte]);
+        self.crc.update(&[byte]);
         self.stuff(byte)
     }
 
     fn finalize(mut self) -> postcard::Result<&'b [u8]> {
-        let crc = self.digest.clone().finalize();
+        let crc = self.crc.value();
         crc.to_le_bytes().into_iter().try_for_each(|byte| self.stuff(byte))?;
         self.close_block()?;
         // `close_block` opened a block that stays empty: its code byte is where the zero goes.

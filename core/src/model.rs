@@ -5,21 +5,29 @@
 //! everything once and borrows from the bytes; afterwards no accessor fails or panics. Records stay encoded and are
 //! decoded one at a time, so a reader needs no memory beyond the file itself.
 
+#[cfg(feature = "floats")]
 mod floats;
-#[cfg(test)]
+#[cfg(all(test, feature = "depthwise", feature = "extra", feature = "floats"))]
 mod format_page;
+#[cfg(not(feature = "floats"))]
+mod no_floats;
 mod ops;
 
+#[cfg(feature = "floats")]
 pub use floats::{
     Combine, CopyOp, FloatConvOp, FloatOp, FloatPoolKind, FloatPoolOp, Function, ProductOp, ResizeOp, RowFunction,
     RowsOp,
 };
+#[cfg(not(feature = "floats"))]
+pub use no_floats::FloatOp;
+pub(crate) use ops::layers;
 pub use ops::{
     Act, AddOp, ConcatOp, ConvOp, CpuOp, MultiplyOp, PReluOp, PadOp, PermuteOp, PoolKind, PoolOp, SoftmaxOp, UpSampleOp,
 };
 
 use serde::{Deserialize, Serialize};
 
+use crate::crc::Crc32;
 use crate::fix::FixPos;
 use crate::shape::Shape;
 
@@ -247,6 +255,8 @@ pub enum ParseError {
     Record(u8, u16),
     /// A record refers to a tensor, constant or code that does not exist, or its geometry is inconsistent.
     Reference(u8, u16),
+    /// A step is of a layer that this reader was built without, see the features of this crate.
+    LeftOut(u16),
 }
 
 impl ParseError {
@@ -260,6 +270,7 @@ impl ParseError {
             Self::Section(_) => 5,
             Self::Record(..) => 6,
             Self::Reference(..) => 7,
+            Self::LeftOut(_) => 8,
         }
     }
 }
@@ -274,6 +285,7 @@ impl core::fmt::Display for ParseError {
             Self::Section(s) => write!(f, "section {s} of the deployable lies outside the file"),
             Self::Record(s, i) => write!(f, "record {i} of section {s} does not decode"),
             Self::Reference(s, i) => write!(f, "record {i} of section {s} refers to something that does not exist"),
+            Self::LeftOut(i) => write!(f, "step {i} is of a layer that this runtime was built without"),
         }
     }
 }
@@ -282,17 +294,15 @@ impl core::error::Error for ParseError {}
 
 /// CRC-32 (ISO-HDLC, as in zip and Ethernet) of the bytes.
 pub fn crc32(bytes: &[u8]) -> u32 {
-    CRC.checksum(bytes)
+    crc32_of([bytes])
 }
 
 /// [`crc32`] of the bytes one after the other.
 pub fn crc32_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
-    let mut digest = CRC.digest();
-    parts.into_iter().for_each(|bytes| digest.update(bytes));
-    digest.finalize()
+    let mut crc = Crc32::default();
+    parts.into_iter().for_each(|bytes| crc.update(bytes));
+    crc.value()
 }
-
-pub(crate) static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
 /// A table section: `u32` count, then that many `u32` offsets from the section's start, then the records.
 #[derive(Clone, Copy, Debug)]
@@ -312,12 +322,17 @@ impl<'a> Table<'a> {
         Some(Self { bytes, count })
     }
 
-    fn get<T: Deserialize<'a>>(&self, index: u16) -> Option<T> {
+    /// A record and what lies behind it.
+    fn record(&self, index: u16) -> Option<&'a [u8]> {
         if index >= self.count {
             return None;
         }
         let start = word(self.bytes, 4 + 4 * usize::from(index))? as usize;
-        postcard::from_bytes(self.bytes.get(start..)?).ok()
+        self.bytes.get(start..)
+    }
+
+    fn get<T: Deserialize<'a>>(&self, index: u16) -> Option<T> {
+        postcard::from_bytes(self.record(index)?).ok()
     }
 }
 
@@ -409,7 +424,11 @@ impl<'a> Deployable<'a> {
             }
         }
         for i in 0..self.steps.count {
-            let step: Step<'_> = self.steps.get(i).ok_or(ParseError::Record(Section::Steps as u8, i))?;
+            let step: Step<'_> = self.steps.get(i).ok_or_else(|| match self.steps.record(i) {
+                // `Step::Cpu` and the tag of its `CpuOp`.
+                Some([1, tag, ..]) if layers::left_out(*tag) => ParseError::LeftOut(i),
+                _ => ParseError::Record(Section::Steps as u8, i),
+            })?;
             self.check_step(&step).ok_or(ParseError::Reference(Section::Steps as u8, i))?;
         }
         for i in 0..self.layers.count {
@@ -514,7 +533,7 @@ impl<'a> Deployable<'a> {
         self.by_role(|role| matches!(role, Role::Output(_)))
     }
 
-    fn by_role(&self, wanted: impl Fn(Role) -> bool + 'a) -> impl Iterator<Item = (TensorId, TensorDesc<'a>)> + '_ {
+    fn by_role(&self, wanted: fn(Role) -> bool) -> impl Iterator<Item = (TensorId, TensorDesc<'a>)> + '_ {
         // The writer numbers roles from zero without gaps; tables are small, so a scan per index is cheap.
         (0..=u8::MAX).map_while(move |n| {
             self.tensors().find(|(_, t)| wanted(t.role) && matches!(t.role, Role::Input(k) | Role::Output(k) if k == n))

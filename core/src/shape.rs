@@ -1,5 +1,7 @@
 //! Shapes and sliding windows.
 
+use core::num::NonZero;
+
 use serde::{Deserialize, Serialize};
 
 /// Dimensions of one sample's tensor, without the batch: `[h, w, c]`, `[n, c]` or `[c]`; up to four.
@@ -57,6 +59,13 @@ impl Shape {
     }
 }
 
+/// A number to divide by: of a checked record it is never 0, which the type says once instead of a test that could panic
+/// at every division.
+#[inline(always)]
+pub fn positive(n: usize) -> NonZero<usize> {
+    NonZero::new(n).unwrap_or(NonZero::<usize>::MIN)
+}
+
 /// A window that slides over rows and columns. Each pair is (vertical, horizontal).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -86,8 +95,14 @@ impl Window {
     /// Outputs along `axis` for `input` pixels; 0 if the window is larger than the padded input.
     pub const fn outputs(&self, axis: usize, input: u32) -> u32 {
         let padded = input + self.pad_before[axis] as u32 + self.pad_after[axis] as u32;
-        let extent = self.extent(axis);
-        if padded < extent { 0 } else { (padded - extent) / self.stride[axis] as u32 + 1 }
+        match padded.checked_sub(self.extent(axis)) {
+            // A window without a stride, which is not valid, has one place.
+            Some(room) => match room.checked_div(self.stride[axis] as u32) {
+                Some(steps) => steps + 1,
+                None => 1,
+            },
+            None => 0,
+        }
     }
 
     /// The taps of one window position along one axis that fall on the input: first tap, end tap, first input pixel.
@@ -96,10 +111,11 @@ impl Window {
     pub fn taps(&self, axis: usize, output: usize, input: usize) -> (usize, usize, usize) {
         let of = |pair: [u16; 2]| pair.get(axis).map_or(0, |n| usize::from(*n));
         let (kernel, pad) = (of(self.kernel), of(self.pad_before));
-        let (origin, dilation) = (output * of(self.stride), of(self.dilation).max(1));
-        let first = pad.saturating_sub(origin).div_ceil(dilation);
-        let end = (input + pad).saturating_sub(origin).div_ceil(dilation).min(kernel);
-        (first, end.max(first), (origin + first * dilation).saturating_sub(pad))
+        let (origin, dilation) = (output * of(self.stride), positive(of(self.dilation)));
+        let taps_in = |pixels: usize| (pixels + dilation.get() - 1) / dilation;
+        let first = taps_in(pad.saturating_sub(origin));
+        let end = taps_in((input + pad).saturating_sub(origin)).min(kernel);
+        (first, end.max(first), (origin + first * dilation.get()).saturating_sub(pad))
     }
 
     /// Whether every field is in range: taps, strides and dilations at least 1.

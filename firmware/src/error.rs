@@ -121,6 +121,7 @@ texts! {
     5 => "a section of the deployable lies outside the file",
     6 => "a record of the deployable does not decode",
     7 => "a record of the deployable refers to something that does not exist",
+    8 => "a layer that this runtime was built without",
     16 => "the deployable was compiled for another target",
     17 => "too little memory for the deployable",
     18 => "there is no such input or output",

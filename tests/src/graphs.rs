@@ -189,12 +189,14 @@ impl Builder {
         let least = if self.cpu_only { -4 } else { 0 };
         let shift_bias = if act == IntAct::LeakyRelu { shift_bias.max(least) } else { shift_bias };
         let (shift_cut, shift_bias) = if self.extreme && self.rng.one_in(2) {
-            (self.rng.range(-10, 50) as i32, self.rng.range(-40, 60) as i32)
+            (self.rng.range(-40, 50) as i32, self.rng.range(-55, 60) as i32)
         } else {
             (shift_cut, shift_bias)
         };
         let bias = (!self.rng.one_in(4)).then(|| self.rng.bytes(output[2]).iter().map(|b| *b as i8).collect());
-        let kernel = self.rng.bytes(weights).iter().map(|b| *b as i8).collect();
+        // Without products the bias alone decides, whose last bits are lost beside them otherwise.
+        let factor = i8::from(!(self.extreme && self.rng.one_in(4)));
+        let kernel = self.rng.bytes(weights).iter().map(|b| *b as i8 * factor).collect();
         IntConv { window, input, output, kernel, bias, groups, shift_cut, shift_bias, act }
     }
 

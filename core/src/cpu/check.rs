@@ -1,7 +1,7 @@
 //! What must hold of a layer before it may run.
 
 use super::{MAX_OPERANDS, Rows};
-use crate::model::{CpuOp, DType, Deployable, PoolKind, TensorDesc, TensorId};
+use crate::model::{CpuOp, DType, Deployable, PoolKind, TensorDesc, TensorId, layers};
 use crate::shape::Window;
 
 /// Checks an op's references and geometry against the deployable; `None` if anything is off.
@@ -47,8 +47,10 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             let [oh, ow, oc] = c.out_dims;
             (ic > 0 && oc > 0 && c.groups > 0).then_some(())?;
             let share = match op {
-                CpuOp::Conv(_) => (ic % c.groups == 0 && oc % c.groups == 0).then_some(ic / c.groups),
-                CpuOp::Depthwise(_) => (oc % ic == 0 && c.groups == 1).then_some(1),
+                CpuOp::Conv(_) => {
+                    (ic.is_multiple_of(c.groups) && oc.is_multiple_of(c.groups)).then_some(ic.checked_div(c.groups)?)
+                }
+                CpuOp::Depthwise(_) => (oc.is_multiple_of(ic) && c.groups == 1).then_some(1),
                 _ => (c.groups == 1).then_some(ic),
             }?;
             if matches!(op, CpuOp::ConvTranspose(_)) {
@@ -102,7 +104,7 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             a.shift_read.iter().all(|s| *s <= 20).then_some(())?;
             shift_ok(a.shift_write)
         }
-        CpuOp::Multiply(m) => {
+        CpuOp::Multiply(m) if layers::EXTRA => {
             let out = integers(m.output)?;
             m.inputs.iter().try_for_each(|id| {
                 overwritten(*id, m.output)?;
@@ -110,7 +112,7 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             })?;
             shift_ok(m.shift)
         }
-        CpuOp::Concat(c) => {
+        CpuOp::Concat(c) if layers::EXTRA => {
             let n = c.inputs.iter().len();
             (c.inputs.0.len() == 2 * n && n > 0 && c.shifts.len() == n).then_some(())?;
             let out = integers(c.output)?;
@@ -126,7 +128,7 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             c.shifts.iter().try_for_each(|s| shift_ok(*s as i8))?;
             (rest == 0).then_some(())
         }
-        CpuOp::UpSample(u) => {
+        CpuOp::UpSample(u) if layers::EXTRA => {
             apart(u.input, u.output)?;
             (u.in_dims.iter().chain(&u.factor).all(|d| *d > 0)).then_some(())?;
             tensor(u.input, DType::I8, volume(u.in_dims))?;
@@ -134,14 +136,14 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             tensor(u.output, DType::I8, volume(u.in_dims).checked_mul(times)?)?;
             shift_ok(u.shift)
         }
-        CpuOp::HardSigmoid { input, output, shift } => {
+        CpuOp::HardSigmoid { input, output, shift } if layers::EXTRA => {
             overwritten(*input, *output)?;
             tensor(*output, DType::I8, any(*input)?.1)?;
             let from = model.tensor(*input)?;
             (from.dtype == DType::I8 && (0..=15).contains(&from.pos.0)).then_some(())?;
             shift_ok(*shift)
         }
-        CpuOp::Pad(p) => {
+        CpuOp::Pad(p) if layers::EXTRA => {
             apart(p.input, p.output)?;
             p.in_dims.iter().all(|d| *d > 0).then_some(())?;
             tensor(p.input, DType::I8, volume(p.in_dims))?;
@@ -149,7 +151,7 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             // Both sides are below 2^18.
             tensor(p.output, DType::I8, side(0) * side(1) * u64::from(p.in_dims[2]))
         }
-        CpuOp::PRelu(p) => {
+        CpuOp::PRelu(p) if layers::EXTRA => {
             overwritten(p.input, p.output)?;
             let (from, to) = (integers(p.input)?, integers(p.output)?);
             (from.shape == to.shape && p.alpha_shape.broadcasts_to(&to.shape)).then_some(())?;
@@ -157,7 +159,7 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             shift_ok(p.shift_positive)?;
             shift_ok(p.shift_negative)
         }
-        CpuOp::Permute(p) => {
+        CpuOp::Permute(p) if layers::EXTRA => {
             apart(p.input, p.output)?;
             let (from, to) = (integers(p.input)?, integers(p.output)?);
             let (own, whole) = (from.shape.dims(), to.shape.dims());
@@ -174,8 +176,9 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             let (_, elements) = any(s.input)?;
             tensor(s.output, DType::F32, elements)?;
             // An empty tensor would let the axis be any number, and four times it leave 32 bits.
-            (s.axis > 0 && elements > 0 && elements % u64::from(s.axis) == 0).then_some(())
+            (s.axis > 0 && elements > 0 && (elements as u32).checked_rem(s.axis) == Some(0)).then_some(())
         }
+        #[cfg(feature = "floats")]
         CpuOp::Float { op, .. } => super::floats::check(model, op),
         CpuOp::View { input, output } => {
             let (from, to) = (model.tensor(*input)?, model.tensor(*output)?);
@@ -197,6 +200,9 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             tensor(*input, DType::I8, any(*output)?.1)?;
             tensor(*output, DType::F32, any(*input)?.1)
         }
+        // Layers that are left out.
+        #[allow(unreachable_patterns)]
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{finish, get_i32};
 use crate::model::ConvOp;
+use crate::shape::positive;
 
 /// acc + Σ a·b.
 #[inline(always)]
@@ -22,14 +23,15 @@ fn output_of(op: &ConvOp, constants: &[u8], o: usize, sum: i32) -> u8 {
 /// zero.
 pub fn conv(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
     let [h, w, ic] = op.in_dims.map(usize::from);
-    // A checked op has no zero here. Saying so once keeps every division and split below from panicking.
+    // A checked op has no zero here. Saying so once keeps every split below from panicking.
     let [_, ow, oc] = op.out_dims.map(|d| usize::from(d).max(1));
     let [kh, kw] = op.window.kernel.map(usize::from);
     let [dy, dx] = op.window.dilation.map(usize::from);
     let kernel = constants.get(op.kernel as usize..).unwrap_or(&[]);
-    let share = ic / usize::from(op.groups).max(1);
-    let group = (oc / usize::from(op.groups).max(1)).max(1);
-    for (pixel, out) in output.chunks_exact_mut(oc).enumerate() {
+    let groups = positive(op.groups.into());
+    let (share, group) = (ic / groups, positive(oc / groups));
+    let ow = positive(ow);
+    for (pixel, out) in output.chunks_exact_mut(positive(oc).get()).enumerate() {
         let (y, x) = (pixel / ow, pixel % ow);
         let (ky0, ky1, iy0) = op.window.taps(0, y, h);
         let (kx0, kx1, ix0) = op.window.taps(1, x, w);
@@ -54,11 +56,12 @@ pub fn conv(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
 pub fn depthwise(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
     let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
     let [_, ow, oc] = op.out_dims.map(|d| usize::from(d).max(1));
-    let per_input = (oc / c).max(1);
+    let per_input = positive(oc / positive(c));
+    let ow = positive(ow);
     let kw = usize::from(op.window.kernel[1]);
     let [dy, dx] = op.window.dilation.map(usize::from);
     let kernel = constants.get(op.kernel as usize..).unwrap_or(&[]);
-    for (pixel, out) in output.chunks_exact_mut(oc).enumerate() {
+    for (pixel, out) in output.chunks_exact_mut(positive(oc).get()).enumerate() {
         let (ky0, ky1, iy0) = op.window.taps(0, pixel / ow, h);
         let (kx0, kx1, ix0) = op.window.taps(1, pixel % ow, w);
         for (ch, out) in out.iter_mut().enumerate() {
@@ -80,15 +83,16 @@ pub fn depthwise(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8])
 pub fn transposed(op: &ConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
     let [h, w, ic] = op.in_dims.map(usize::from);
     let [_, ow, oc] = op.out_dims.map(|d| usize::from(d).max(1));
+    let ow = positive(ow);
     let [kh, kw] = op.window.kernel.map(usize::from);
     let kernel = constants.get(op.kernel as usize..).unwrap_or(&[]);
     let hit = |axis: usize, out: usize, tap: usize, size: usize| {
-        let stride = usize::from(op.window.stride[axis]).max(1);
+        let stride = positive(op.window.stride[axis].into());
         let full = out + usize::from(op.window.pad_before[axis]);
         let at = full.checked_sub(tap * usize::from(op.window.dilation[axis]))?;
         (at % stride == 0 && at / stride < size).then_some(at / stride)
     };
-    for (pixel, out) in output.chunks_exact_mut(oc).enumerate() {
+    for (pixel, out) in output.chunks_exact_mut(positive(oc).get()).enumerate() {
         for (o, out) in out.iter_mut().enumerate() {
             let mut acc = 0;
             for ky in 0..kh {

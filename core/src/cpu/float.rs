@@ -4,15 +4,16 @@ use crate::arith::Round;
 use crate::fix::{FixPos, FixSpec, dequantize, quantize};
 use crate::model::{DType, Deployable, SoftmaxOp, TensorId};
 use crate::run::Memory;
+use crate::shape::positive;
 
 /// Softmax over the last axis.
 pub(super) fn softmax_layer(model: &Deployable<'_>, op: &SoftmaxOp, memory: &mut Memory<'_>) -> Option<()> {
     let from = model.tensor(op.input)?;
     let (input, output) = memory.pair(&from, &model.tensor(op.output)?)?;
     let axis = (op.axis as usize).max(1);
-    let mut rows = output.chunks_exact_mut(axis.saturating_mul(4));
+    let mut rows = output.chunks_exact_mut(positive(axis.saturating_mul(4)).get());
     let bytes = axis.saturating_mul(from.dtype.bytes() as usize);
-    for x in input.chunks_exact(bytes.max(1)) {
+    for x in input.chunks_exact(positive(bytes).get()) {
         let y = rows.next()?;
         match from.dtype {
             DType::I8 => {

@@ -10,7 +10,7 @@ use crate::model::{
     TensorDesc, TensorId,
 };
 use crate::run::Memory;
-use crate::shape::{Shape, Window};
+use crate::shape::{Shape, Window, positive};
 
 /// Runs one step; `None` if its tensors overlap where they must not, which a checked step's do not.
 pub(super) fn execute(model: &Deployable<'_>, op: &FloatOp, memory: &mut Memory<'_>) -> Option<()> {
@@ -89,11 +89,11 @@ fn conv(op: &FloatConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
     let [kh, kw] = op.window.kernel.map(usize::from);
     let kernel = constants.get(op.kernel as usize..).unwrap_or(&[]);
     let bias = op.bias.map(|at| constants.get(at as usize..).unwrap_or(&[]));
-    let share = ic / usize::from(op.groups).max(1);
-    let group = (oc / usize::from(op.groups).max(1)).max(1);
-    for (pixel, out) in output.chunks_exact_mut((4 * oc).max(4)).enumerate() {
+    let groups = positive(op.groups.into());
+    let (share, group) = (ic / groups, positive(oc / groups));
+    for (pixel, out) in output.chunks_exact_mut(positive(4 * oc).get()).enumerate() {
         out.fill(0);
-        let (oy, ox) = (pixel / ow, pixel % ow);
+        let (oy, ox) = (pixel / positive(ow), pixel % positive(ow));
         for y in 0..kh {
             let ky = if op.transposed { kh - 1 - y } else { y };
             let Some(iy) = meets(op, 0, oy, ky, h) else { continue };
@@ -118,13 +118,13 @@ fn conv(op: &FloatConvOp, constants: &[u8], input: &[u8], output: &mut [u8]) {
 /// The input row or column that output `out` meets at tap `tap`.
 fn meets(op: &FloatConvOp, axis: usize, out: usize, tap: usize, size: usize) -> Option<usize> {
     let window: &Window = &op.window;
-    let (stride, dilation) = (usize::from(window.stride[axis]).max(1), usize::from(window.dilation[axis]));
+    let (stride, dilation) = (positive(window.stride[axis].into()), usize::from(window.dilation[axis]));
     let pad = usize::from(window.pad_before[axis]);
     let at = if op.transposed {
         let full = (out + pad).checked_sub(tap * dilation)?;
         (full % stride == 0).then_some(full / stride)?
     } else {
-        (out * stride + tap * dilation).checked_sub(pad)?
+        (out * stride.get() + tap * dilation).checked_sub(pad)?
     };
     (at < size).then_some(at)
 }
@@ -133,9 +133,9 @@ fn meets(op: &FloatConvOp, axis: usize, out: usize, tap: usize, size: usize) -> 
 fn pool(op: &FloatPoolOp, input: &[u8], output: &mut [u8]) {
     let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
     let ow = usize::from(op.out_dims[1]).max(1);
-    for (pixel, out) in output.chunks_exact_mut((4 * c).max(4)).enumerate() {
-        let (ky0, ky1, iy0) = op.window.taps(0, pixel / ow, h);
-        let (kx0, kx1, ix0) = op.window.taps(1, pixel % ow, w);
+    for (pixel, out) in output.chunks_exact_mut(positive(4 * c).get()).enumerate() {
+        let (ky0, ky1, iy0) = op.window.taps(0, pixel / positive(ow), h);
+        let (kx0, kx1, ix0) = op.window.taps(1, pixel % positive(ow), w);
         let count = (ky1 - ky0) * (kx1 - kx0);
         for channel in 0..c {
             let rows = (iy0..iy0 + (ky1 - ky0)).flat_map(|y| (ix0..ix0 + (kx1 - kx0)).map(move |x| y * w + x));
@@ -193,8 +193,8 @@ fn resize(op: &ResizeOp, input: &[u8], output: &mut [u8]) {
         let at = libm::floorf((o as f32 + 0.5) * (input as f32 / output as f32));
         (larger(at, 0.0) as usize).min(input - 1)
     };
-    for (pixel, out) in output.chunks_exact_mut((4 * c).max(4)).enumerate() {
-        let (y, x) = (pixel / ow, pixel % ow);
+    for (pixel, out) in output.chunks_exact_mut(positive(4 * c).get()).enumerate() {
+        let (y, x) = (pixel / positive(ow), pixel % positive(ow));
         let value = |y: usize, x: usize, channel: usize| get_f32(input, (y * w + x) * c + channel);
         if op.nearest {
             let (y, x) = (nearest(y, h, oh), nearest(x, w, ow));
@@ -218,7 +218,8 @@ fn rows(op: &RowsOp, output: &mut [u8]) {
     let [rows, columns, outer, inner] = op.sizes.map(|n| n as usize);
     let [step_i, step_j, step_k, step_l] = op.steps.map(|n| n as usize);
     for (i, j) in (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))) {
-        let at = |e: usize| cells.get(i * step_i + j * step_j + e / inner.max(1) * step_k + e % inner.max(1) * step_l);
+        let wide = positive(inner);
+        let at = |e: usize| cells.get(i * step_i + j * step_j + e / wide * step_k + e % wide * step_l);
         let get = |e: usize| at(e).map_or(0.0, |cell| f32::from_le_bytes(cell.get()));
         let put = |e: usize, value: f32| at(e).map_or((), |cell| cell.set(value.to_le_bytes()));
         op.function.apply(outer * inner, get, put);
@@ -260,13 +261,14 @@ fn reduce(shape: &Shape, axes: u8, kind: FloatPoolKind, input: &[u8], output: &m
 
 /// See [`ProductOp`].
 fn product(op: &ProductOp, a: &[u8], b: &[u8], output: &mut [u8]) {
-    let [_, n1, n2, n3, depth] = op.sizes.map(|n| (n as usize).max(1));
+    let [_, n1, n2, n3, depth] = op.sizes.map(|n| n as usize);
     let start = |steps: &[u32; 5], [i, j, k, l]: [usize; 4]| {
         let [si, sj, sk, sl, _] = steps.map(|s| s as usize);
         i * si + j * sj + k * sk + l * sl
     };
     let ([.., step_a], [.., step_b]) = (op.steps_a.map(|s| s as usize), op.steps_b.map(|s| s as usize));
     for (at, y) in output.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let [n1, n2, n3] = [positive(n1), positive(n2), positive(n3)];
         let index = [at / n3 / n2 / n1, at / n3 / n2 % n1, at / n3 % n2, at % n3];
         let (from_a, from_b) = (start(&op.steps_a, index), start(&op.steps_b, index));
         let term = |m: usize| get_f32(a, from_a + m * step_a) * get_f32(b, from_b + m * step_b);

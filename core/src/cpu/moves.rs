@@ -4,19 +4,20 @@ use super::walk;
 use crate::arith::requantize_i8;
 use crate::model::{ConcatOp, Deployable, PadOp, PermuteOp, UpSampleOp};
 use crate::run::Memory;
+use crate::shape::positive;
 
 /// Operands behind each other along an axis.
 pub(super) fn concat(model: &Deployable<'_>, op: &ConcatOp<'_>, memory: &mut Memory<'_>) -> Option<()> {
     let to = model.tensor(op.output)?;
     // Bytes of one index of the dimensions before the axis, in an operand or the result.
     let block = |dims: &[u32]| dims.iter().skip(op.axis.into()).product::<u32>() as usize;
-    let whole = block(to.shape.dims()).max(1);
+    let whole = block(to.shape.dims());
     let mut start = 0;
     for (id, shift) in op.inputs.iter().zip(op.shifts) {
         let from = model.tensor(id)?;
-        let part = block(from.shape.dims()).max(1);
+        let part = block(from.shape.dims());
         let (x, y) = memory.pair(&from, &to)?;
-        for (x, y) in x.chunks_exact(part).zip(y.chunks_exact_mut(whole)) {
+        for (x, y) in x.chunks_exact(positive(part).get()).zip(y.chunks_exact_mut(positive(whole).get())) {
             for (x, y) in x.iter().zip(y.iter_mut().skip(start)) {
                 *y = requantize_i8((*x as i8).into(), (*shift as i8).into()) as u8;
             }
@@ -29,9 +30,10 @@ pub(super) fn concat(model: &Deployable<'_>, op: &ConcatOp<'_>, memory: &mut Mem
 /// Each pixel of `[h, w, c]` `factor` times.
 pub fn upsample(op: &UpSampleOp, input: &[u8], output: &mut [u8]) {
     let [_, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
-    let [fy, fx] = op.factor.map(|f| usize::from(f).max(1));
-    for (pixel, y) in output.chunks_exact_mut(c).enumerate() {
-        let (row, column) = (pixel / (w * fx) / fy, pixel % (w * fx) / fx);
+    let [fy, fx] = op.factor.map(|f| positive(f.into()));
+    let wide = positive(w * fx.get());
+    for (pixel, y) in output.chunks_exact_mut(positive(c).get()).enumerate() {
+        let (row, column) = (pixel / wide / fy, pixel % wide / fx);
         let x = input.iter().skip((row * w + column) * c);
         x.zip(y).for_each(|(x, y)| *y = requantize_i8((*x as i8).into(), op.shift.into()) as u8);
     }
@@ -43,8 +45,8 @@ pub fn pad(op: &PadOp, input: &[u8], output: &mut [u8]) {
     let [top, left] = op.before.map(usize::from);
     let width = w + left + usize::from(op.after[1]);
     output.fill(0);
-    let rows = output.chunks_exact_mut((width * c).max(1)).skip(top);
-    for (x, y) in input.chunks_exact(w * c).zip(rows) {
+    let rows = output.chunks_exact_mut(positive(width * c).get()).skip(top);
+    for (x, y) in input.chunks_exact(positive(w * c).get()).zip(rows) {
         x.iter().zip(y.iter_mut().skip(left * c)).for_each(|(x, y)| *y = *x);
     }
 }

@@ -2,12 +2,13 @@
 
 use super::finish;
 use crate::model::{PoolKind, PoolOp};
+use crate::shape::positive;
 
 /// Pooling; input `[h, w, c]`, output `[oh, ow, c]`. Averages sum with zeros for padding.
 pub fn pool(op: &PoolOp, input: &[u8], output: &mut [u8]) {
     let [h, w, c] = op.in_dims.map(|d| usize::from(d).max(1));
-    let ow = usize::from(op.out_dims[1]).max(1);
-    for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
+    let ow = positive(op.out_dims[1].into());
+    for (pixel, out) in output.chunks_exact_mut(positive(c).get()).enumerate() {
         let (ky0, ky1, iy0) = op.window.taps(0, pixel / ow, h);
         let (kx0, kx1, ix0) = op.window.taps(1, pixel % ow, w);
         for (ch, out) in out.iter_mut().enumerate() {

@@ -54,7 +54,7 @@ impl Rows {
     /// Bytes by which the output has to start before the input at least, to be written from its first row on.
     pub fn below(&self) -> u64 {
         // Until the window leaves the padding, output grows and no input is done with; from there on both grow evenly.
-        let leaves = u64::from(self.window.pad_before[0] / self.window.stride[0].max(1));
+        let leaves = u64::from(self.window.pad_before[0].checked_div(self.window.stride[0]).unwrap_or(0));
         let [rows, bytes] = self.output;
         let needed = |y: u64| ((y + 1) * bytes).saturating_sub(self.read(y)[0] * self.input[1]);
         [leaves, leaves + 1, rows - 1].map(|y| needed(y.min(rows - 1))).into_iter().max().unwrap_or(0)
@@ -63,10 +63,10 @@ impl Rows {
     /// Bytes by which the output has to start behind the input's start at least, to be written from its last row on.
     pub fn above(&self) -> u64 {
         // As above, from the other end: the first row whose window ends in the padding, or the row before.
-        let reaches = (self.input[0] + u64::from(self.window.pad_before[0]))
-            .saturating_sub(self.window.extent(0).into())
-            .checked_div(self.window.stride[0].into())
-            .unwrap_or(0);
+        let reaches =
+            (self.input[0] + u64::from(self.window.pad_before[0])).saturating_sub(self.window.extent(0).into());
+        // Divided as 32 bits, which rows and bytes of a tensor have: long divisions are not in every processor.
+        let reaches = u64::from((reaches as u32).checked_div(self.window.stride[0].into()).unwrap_or(0));
         let [rows, bytes] = self.output;
         let needed = |y: u64| (self.read(y)[1] * self.input[1]).saturating_sub(y * bytes);
         [0, reaches, reaches + 1].map(|y| needed(y.min(rows - 1))).into_iter().max().unwrap_or(0)
@@ -96,11 +96,13 @@ impl Rows {
         let band = if apart < 0 {
             // As many rows as end before the first input row that they and later ones read.
             let room = self.read(y0)[0] as i64 * row - apart;
-            [y0, y1.min(u64::try_from(room.checked_div(out)?).ok()?)]
+            let room = u32::try_from(room.max(0)).unwrap_or(u32::MAX);
+            [y0, y1.min(room.checked_div(out as u32)?.into())]
         } else {
             // As many rows as start behind the last input row that they and earlier ones read.
             let end = (self.read(y1.checked_sub(1)?)[1] as i64 * row - apart).max(0);
-            [y0.max((end as u64).div_ceil((out as u64).max(1))), y1]
+            let end = u32::try_from(end).unwrap_or(u32::MAX);
+            [y0.max(end.checked_next_multiple_of(out as u32)?.checked_div(out as u32)?.into()), y1]
         };
         if band[0] < band[1] { self.band(band) } else { None }
     }

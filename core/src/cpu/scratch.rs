@@ -1,6 +1,7 @@
 //! Memory that fast kernels work in, beside the tensors.
 
 use crate::model::{ConvOp, CpuOp, Deployable, Step};
+use crate::shape::positive;
 
 /// Output pixels whose inputs are gathered at once.
 const PIXELS: usize = 2;
@@ -25,7 +26,7 @@ pub fn scratch_bytes(deployable: &Deployable<'_>) -> usize {
 /// What two neighbouring outputs see of the input; and once more in bytes, where channels come in other numbers than
 /// multiples of four.
 fn columns(op: &ConvOp) -> usize {
-    let share = usize::from(op.in_dims[2]) / usize::from(op.groups).max(1);
+    let share = usize::from(op.in_dims[2]) / positive(op.groups.into());
     let k = op.window.kernel.map(usize::from).iter().product::<usize>() * share;
     let pixels = if op.out_dims[0] == 1 && op.out_dims[1] == 1 { 1 } else { PIXELS };
     let assembled = if share.is_multiple_of(4) || k == share { 0 } else { k.next_multiple_of(4) };

@@ -199,21 +199,27 @@ pub enum CpuOp<'a> {
     /// Convolution or dense layer.
     Conv(ConvOp),
     /// Depthwise convolution: output channel o sees input channel o / m, with m outputs per input channel.
+    #[cfg_attr(not(feature = "depthwise"), serde(deserialize_with = "layers::none"))]
     Depthwise(ConvOp),
     /// Transposed convolution: y\[oy, ox\] sums x\[iy, ix\] · w\[ky, kx\] where o + pad_before = i · stride + k · dilation
     /// along both axes.
+    #[cfg_attr(not(feature = "extra"), serde(deserialize_with = "layers::none"))]
     ConvTranspose(ConvOp),
     /// Pooling.
     Pool(PoolOp),
     /// Element-wise sum.
     Add(#[serde(borrow)] AddOp<'a>),
     /// Element-wise product.
+    #[cfg_attr(not(feature = "extra"), serde(deserialize_with = "layers::none"))]
     Multiply(MultiplyOp),
     /// Concatenation.
+    #[cfg_attr(not(feature = "extra"), serde(deserialize_with = "layers::none"))]
     Concat(#[serde(borrow)] ConcatOp<'a>),
     /// Nearest-neighbour upsampling.
+    #[cfg_attr(not(feature = "extra"), serde(deserialize_with = "layers::none"))]
     UpSample(UpSampleOp),
     /// clamp(x + 3·2^p, 0, 6·2^p) · 2731 for integers of position p in 0..=15, then right shift.
+    #[cfg_attr(not(feature = "extra"), serde(deserialize_with = "layers::none"))]
     HardSigmoid {
         /// Source.
         input: TensorId,
@@ -223,10 +229,13 @@ pub enum CpuOp<'a> {
         shift: i8,
     },
     /// Zero padding.
+    #[cfg_attr(not(feature = "extra"), serde(deserialize_with = "layers::none"))]
     Pad(PadOp),
     /// PReLU.
+    #[cfg_attr(not(feature = "extra"), serde(deserialize_with = "layers::none"))]
     PRelu(PReluOp),
     /// Transposition.
+    #[cfg_attr(not(feature = "extra"), serde(deserialize_with = "layers::none"))]
     Permute(PermuteOp),
     /// Softmax in f32.
     Softmax(SoftmaxOp),
@@ -271,6 +280,29 @@ pub enum CpuOp<'a> {
     },
 }
 
+/// Which layers are built in: the features of this crate, as constants that let a compiler drop what is left out.
+pub(crate) mod layers {
+    pub(crate) const DEPTHWISE: bool = cfg!(feature = "depthwise");
+    pub(crate) const EXTRA: bool = cfg!(feature = "extra");
+    pub(crate) const FLOATS: bool = cfg!(feature = "floats");
+
+    /// Whether the [`super::CpuOp`] with this tag is one that no record decodes to in this build.
+    pub(crate) const fn left_out(tag: u8) -> bool {
+        match tag {
+            1 => !DEPTHWISE,
+            2 | 5..=11 => !EXTRA,
+            17 => !FLOATS,
+            _ => false,
+        }
+    }
+
+    /// Decodes nothing.
+    #[cfg(not(all(feature = "depthwise", feature = "extra")))]
+    pub(super) fn none<'de, D: serde::Deserializer<'de>, T>(_: D) -> Result<T, D::Error> {
+        Err(serde::de::Error::custom("left out"))
+    }
+}
+
 impl CpuOp<'_> {
     /// The tensor it writes.
     pub fn output(&self) -> TensorId {
@@ -294,8 +326,47 @@ impl CpuOp<'_> {
         }
     }
 
+    /// The feature of this crate that builds in such layers; `None` for those that are always there.
+    pub const fn feature(&self) -> Option<&'static str> {
+        match self {
+            Self::Conv(_) | Self::Pool(_) | Self::Add(_) | Self::Softmax(_) => None,
+            Self::View { .. } | Self::Requantize { .. } | Self::Quantize { .. } | Self::Dequantize { .. } => None,
+            Self::Depthwise(_) => Some("depthwise"),
+            Self::ConvTranspose(_) | Self::Multiply(_) | Self::Concat(_) | Self::UpSample(_) => Some("extra"),
+            Self::HardSigmoid { .. } | Self::Pad(_) | Self::PRelu(_) | Self::Permute(_) => Some("extra"),
+            Self::Float { .. } => Some("floats"),
+        }
+    }
+
     /// Whether the output is complete after it.
     pub fn completes(&self) -> bool {
         !matches!(self, Self::Float { last: false, .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_decodes_from_no_record() {
+        for tag in 0..=17 {
+            // Zeros decode to any record.
+            let mut bytes = [0; 64];
+            bytes[0] = tag;
+            let op = postcard::from_bytes::<CpuOp<'_>>(&bytes).ok();
+            assert_eq!(op.is_none(), layers::left_out(tag), "{tag}");
+            let built_in = op.as_ref().is_none_or(|op| match op.feature() {
+                None => true,
+                Some("depthwise") => layers::DEPTHWISE && tag == 1,
+                Some("extra") => layers::EXTRA,
+                Some("floats") => layers::FLOATS && tag == 17,
+                Some(_) => false,
+            });
+            assert!(built_in, "{op:?}");
+        }
+        let left_out = (0..=u8::MAX).filter(|tag| layers::left_out(*tag)).count();
+        let of = |built_in: bool, layers: usize| if built_in { 0 } else { layers };
+        assert_eq!(left_out, of(layers::DEPTHWISE, 1) + of(layers::EXTRA, 8) + of(layers::FLOATS, 1));
     }
 }

@@ -71,6 +71,11 @@ pub(super) fn say(layers: &Layers, board: Option<(&Board, Option<&Footprint>)>, 
                 let verdict = if n.needed <= n.given { "" } else { ": too little" };
                 screen.say(format!("  {}: {} of {}{verdict}", n.name, bytes(n.needed), bytes(n.given)));
             }
+            let features = match footprint.features.as_slice() {
+                [] => "none".to_string(),
+                features => features.join(", "),
+            };
+            screen.say(format!("  layer features that an image of your own needs of shiftwise-firmware: {features}"));
             let verdict = if footprint.fits() { "fits" } else { "does NOT fit" };
             screen.say(format!(
                 "{verdict} {}: {} of flash, {} of RAM",

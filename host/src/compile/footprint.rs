@@ -1,5 +1,7 @@
 //! What a program for target `cpu` takes of a board: flash, RAM, and which layers need the most.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use shiftwise_core::cpu::scratch_bytes;
 use shiftwise_core::model::{Deployable, Region, Step};
@@ -75,6 +77,8 @@ pub struct Footprint {
     pub ram: u64,
     /// Each kind of memory.
     pub needs: Vec<Need>,
+    /// Features of the runtime that build in layers of this program; the others can be left out of a project's own image.
+    pub features: Vec<&'static str>,
 }
 
 impl Footprint {
@@ -101,7 +105,14 @@ impl Footprint {
             flash += image.code;
             ram += image.data + image.stack;
         }
-        Some(Self { flash, ram, needs })
+        let features: BTreeSet<&'static str> = deployable
+            .steps()
+            .filter_map(|step| match step {
+                Step::Cpu(op) => op.feature(),
+                Step::Dpu(_) => None,
+            })
+            .collect();
+        Some(Self { flash, ram, needs, features: features.into_iter().collect() })
     }
 
     /// Whether the board has enough of everything.

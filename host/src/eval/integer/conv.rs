@@ -134,7 +134,8 @@ impl Bias {
         let cut = c.shift_cut - coarse;
         // A bias of 44 bits or more decides alone which end of the output's range it is.
         let left = (c.shift_bias - coarse).min(44);
-        let fine = (-left).clamp(0, 20);
+        // What is below the bit that is rounded decides nothing; without a rounding every bit counts.
+        let fine = (-left).clamp(0, (1 - cut).max(20));
         let grow = left + fine;
         let align = |b: i64| if grow >= 0 { b << grow } else { shift_right(b, grow.unsigned_abs(), Round::Floor) };
         let bias = (0..channels).map(|o| [align(bias(o)), align(bias(o) * i64::from(LEAKY))]).collect();
@@ -151,12 +152,18 @@ impl Bias {
             }
             Self::Wide { bias, fine, coarse, cut } => {
                 for ((y, sum), [bias, sloped]) in y.iter_mut().zip(sums).zip(&bias[first..]) {
-                    let scaled = |factor: i64| shift_right((factor * i64::from(*sum)) << fine, *coarse, Round::Floor);
-                    let acc = scaled(1) + bias;
+                    let scaled = |factor: i64| {
+                        let sum = factor * i64::from(*sum);
+                        // A sum that saturates here is beyond the output's range as well.
+                        let fine = 1i64.checked_shl(*fine).filter(|f| *f > 0);
+                        let sum = fine.map_or(sum.signum() * i64::MAX, |f| sum.saturating_mul(f));
+                        shift_right(sum, *coarse, Round::Floor)
+                    };
+                    let acc = scaled(1).saturating_add(*bias);
                     let i8 = |acc: i64, shift: i32| requantize(acc, shift, Round::HalfUp, 8, true) as i8;
                     *y = match c.act {
                         IntAct::None => i8(acc, *cut),
-                        IntAct::LeakyRelu if acc < 0 => i8(scaled(LEAKY.into()) + sloped, cut + 8),
+                        IntAct::LeakyRelu if acc < 0 => i8(scaled(LEAKY.into()).saturating_add(*sloped), cut + 8),
                         IntAct::LeakyRelu => i8(acc, *cut),
                         IntAct::Relu => i8(acc.max(0), *cut),
                         IntAct::Relu6 => i8(acc.max(0), *cut).min(relu6_limit(out)),
