@@ -18,7 +18,7 @@ use crate::port::{Inbox, Outbox};
 use crate::self_test::{Progress, SelfTest, Stop};
 
 /// Most bytes of a device's own words about a failure.
-const TEXT: usize = 96;
+const TEXT: usize = 128;
 
 /// What a session wants to know about, and tell, the board it runs on.
 pub trait Board {
@@ -40,7 +40,6 @@ pub trait Board {
 
 /// What happens in a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(all(feature = "image", target_os = "none"), derive(defmt::Format))]
 pub enum Event {
     /// A host said hello.
     Host,
@@ -243,7 +242,10 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
                     let file = self.store.get(..bytes as usize);
                     match file.map(|file| file.last_chunk().map(|last| u32::from_le_bytes(*last))) {
                         None => out.refuse(sequence, Fault::Range, "")?,
-                        Some(own) if own != Some(crc) => out.refuse(sequence, Fault::Crc, "")?,
+                        // No event: a host asks this way whether the file is here already.
+                        Some(own) if own != Some(crc) => {
+                            out.answer(sequence, &Response::Fault { fault: Fault::Crc, text: "" })?;
+                        }
                         Some(_) => return Ok(Some((sequence, bytes, crc))),
                     }
                 }

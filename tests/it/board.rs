@@ -293,9 +293,9 @@ fn the_log_of_a_second_port_is_shown() {
     let elf = elf.display();
     let ran = folder.run(&format!("run cpu.swm {EVAL} --check --board serial:{link} --log {log} --firmware {elf}"));
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    for says in
-        ["board: INFO a host says hello", "board: INFO a deployable of ", "board: INFO the host is done; stack: "]
-    {
+    // What the emulator sends last may be lost: its terminals close with it.
+    for says in ["board: INFO a host says hello", "board: INFO a deployable of "] {
         assert!(ran.err.contains(says), "{says}: {ran:?}");
     }
+    assert!(!ran.err.contains("WARN"), "{ran:?}");
 }

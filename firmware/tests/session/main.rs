@@ -23,7 +23,7 @@ use shiftwise_core::monitor::Sketch;
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
 use shiftwise_core::target::Target;
 use shiftwise_firmware::session::{Board, Event, Session, Space};
-use shiftwise_tests::graphs::{self, random_graph, random_inputs};
+use shiftwise_tests::graphs::{self, Rng, random_graph, random_inputs};
 use shiftwise_tests::small;
 
 /// Fingerprint of the DPU that the board under test claims to have.
@@ -406,6 +406,65 @@ proptest! {
             }
         }
         prop_assert!(ran, "the deployable was not taken");
+    }
+
+    /// A device from outside whose record is damaged, and code that is damaged as well: whatever runs on it, the session
+    /// answers and goes on.
+    #[test]
+    fn no_device_stops_a_session(seed: u64) {
+        let mut random = Rng(seed | 1);
+        let (mut file, inputs, target) = random_deployable(seed % 50);
+        let record = postcard::to_stdvec(&target).unwrap();
+        // The device must still be the one that the code is for.
+        let damaged = (0..100).find_map(|_| {
+            let mut copy = record.clone();
+            for _ in 0..random.size(1, 3) {
+                let at = random.size(0, copy.len() - 1);
+                copy[at] = if random.one_in(2) { copy[at] ^ 1 << random.size(0, 7) } else { random.next_u64() as u8 };
+            }
+            let device: Target = postcard::from_bytes(&copy).ok()?;
+            Some(Target { fingerprint: target.fingerprint, ..device })
+        });
+        let device = postcard::to_stdvec(&damaged.unwrap_or(target)).unwrap();
+        if random.one_in(2) {
+            let code = Deployable::parse(&file).unwrap().code();
+            let code = code.as_ptr().addr() - file.as_ptr().addr()..file.len() - 4;
+            let at = random.size(code.start.min(code.end - 1), code.end - 1);
+            file[at] ^= 1 << random.size(0, 7);
+            let body = file.len() - 4;
+            let crc = crc32(&file[..body]);
+            file[body..].copy_from_slice(&crc.to_le_bytes());
+        }
+        let mut stream = Vec::new();
+        let mut ask = |number, request: &Request<'_>| stream.extend(encode(number, request, &mut [0; FRAME]).unwrap());
+        ask(1, &Request::Device { target: &device });
+        for (n, bytes) in file.chunks(2048).enumerate() {
+            ask(2, &Request::Load { offset: 2048 * n as u32, bytes });
+        }
+        ask(3, &Request::Commit { bytes: file.len() as u32, crc: u32::from_le_bytes(*file.last_chunk().unwrap()) });
+        for (index, bytes) in inputs.iter().enumerate() {
+            for (n, bytes) in bytes.chunks(2048).enumerate() {
+                ask(4, &Request::Input { index: index as u8, offset: 2048 * n as u32, bytes });
+            }
+        }
+        let sum = shiftwise_core::model::crc32_of(inputs.iter().map(Vec::as_slice));
+        ask(5, &Request::Run { report: Report::Crc, inputs: sum });
+        ask(6, &Request::Hello);
+        let (to_board, board_in) = wire(0, 1);
+        let (to_host, host_in) = wire(0, 1);
+        to_board.sender.send(stream).unwrap();
+        drop(to_board);
+        serve(board_in, to_host);
+        let mut deframer = Deframer::new();
+        let mut answered = Vec::new();
+        for byte in host_in.receiver.iter().flatten() {
+            if let Some(end) = deframer.push(byte) {
+                prop_assert_eq!(end, Ok(()));
+                answered.push(decode_answer(deframer.payload()).unwrap().0.0);
+            }
+        }
+        answered.dedup();
+        prop_assert!(answered.ends_with(&[5, 6]), "{answered:?}");
     }
 
     /// Bytes of any kind, long frames among them, with a zero here and there.

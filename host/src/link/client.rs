@@ -282,9 +282,12 @@ impl<W: Write> Client<W> {
         self.ready(&Request::Reset)
     }
 
-    /// Ends the board's service.
+    /// Ends the board's service. A link that closes on this is as good as an answer.
     pub fn exit(&mut self) -> Result<(), LinkError> {
-        self.ready(&Request::Exit)
+        match self.ready(&Request::Exit) {
+            Err(LinkError::Closed(_)) => Ok(()),
+            other => other,
+        }
     }
 
     fn ready(&mut self, request: &Request<'_>) -> Result<(), LinkError> {
