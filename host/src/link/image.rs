@@ -211,6 +211,11 @@ pub fn build_c_library(target: &str, library: CLibrary<'_>) -> Result<PathBuf, I
     Ok(compile(target, profile, &[], &arguments)?.0.join("libshiftwise.a"))
 }
 
+/// Builds the examples for users of Rust, for a board's processor.
+pub fn build_examples(board: &BoardImage) -> Result<(), ImageError> {
+    compile(&board.firmware.target, "firmware", &[], &["--package", "shiftwise-examples", "--lib"]).map(|_| ())
+}
+
 fn build_binary(board: &BoardImage, name: &str, feature: &str) -> Result<Image, ImageError> {
     let arguments = ["--package", "shiftwise-firmware", "--features", feature, "--bin", name];
     let (directory, toolchain) =
