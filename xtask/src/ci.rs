@@ -81,6 +81,7 @@ fn steps() -> Vec<Step> {
         Step::new("format", &["cargo", "fmt", "--all", "--check"]),
         Step::new("lints", &clippy),
         Step::new("tests", tests).with("SHIFTWISE_QEMU", "1"),
+        Step::new("core without layers", &["cargo", "test", "--package", "shiftwise-core", "--no-default-features"]),
         Step::new("documents", &["cargo", "doc", "--workspace", "--no-deps"]).with("RUSTDOCFLAGS", "--deny warnings"),
         Step::new("examples in documents", &["cargo", "test", "--workspace", "--doc"]),
         Step::new("firmware", &["cargo", "xtask", "firmware", "size"]),
