@@ -234,8 +234,11 @@ unsafe fn store_quarters(to: [*mut u8; 2], bytes: int8x8_t) {
 #[inline(always)]
 fn finish(sums: Sums, how: &Finish, biases: Sums) -> int8x8_t {
     match how {
-        // SAFETY: registers only.
-        Finish::Clamp(clamp) => round(unsafe { [0, 1].map(|i| vaddq_s32(sums[i], biases[i])) }, *clamp),
+        Finish::Clamp(clamp) => {
+            let ([s, t], [a, b]) = (sums, biases);
+            // SAFETY: registers only.
+            round(unsafe { [vaddq_s32(s, a), vaddq_s32(t, b)] }, *clamp)
+        }
         Finish::General(general) => {
             let mut out = [0; LANES];
             let [sums, biases] = [sums, biases].map(|all| {
