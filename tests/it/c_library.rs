@@ -12,11 +12,11 @@ use shiftwise_core::shape::Window;
 use shiftwise_tests::c_program::{boot, least, library, link};
 use shiftwise_tests::graphs::{Builder, Limits, random_graph, random_inputs};
 
-/// What the least program takes of the flash, by library: small or fast, and which layers there are beside convolutions,
-/// dense layers, pooling, sums and softmax.
+/// Bytes of flash that the library may take, by what is built in beside convolutions, dense layers, pooling, sums and
+/// softmax. MEMORY.md has the sizes; compilers differ by some percent.
 const CODE: [(CLibrary<'_>, u64); 3] = [
-    (CLibrary { small: true, layers: &[] }, 32 << 10),
-    (CLibrary { small: true, layers: &["depthwise"] }, 40 << 10),
+    (CLibrary { small: true, layers: &[] }, 33 << 10),
+    (CLibrary { small: true, layers: &["depthwise"] }, 42 << 10),
     (CLibrary::WHOLE, 160 << 10),
 ];
 /// Tensors that the program watches.

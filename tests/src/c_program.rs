@@ -47,9 +47,9 @@ pub fn boot(elf: &Path) -> Result<(bool, String), Box<dyn Error>> {
     Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
 }
 
-/// Bytes of code and constants of the least program with this library, without the deployable, and the ways to panic that
-/// are in it.
+/// Bytes of code and constants that the library adds to the least program, and the ways to panic that are in it.
 pub fn least(folder: &Path, library: &Path) -> Result<(u64, Vec<String>), Box<dyn Error>> {
     let image = measure(link(folder, "least.c", library, &[])?, "")?;
-    Ok((image.code, image.panics))
+    let nothing = measure(link(folder, "nothing.c", library, &[])?, "")?;
+    Ok((image.code - nothing.code, image.panics))
 }

@@ -92,7 +92,7 @@ fn libraries() -> Result<String, Box<dyn Error>> {
     std::fs::create_dir_all(&folder)?;
     let mut text = String::from(
         "\n## The C library\n\n\
-         Code and constants of `firmware/examples/c/least.c` for a Cortex-M4F, start-up included, deployable left out. \
+         Code and constants that it adds to a program for a Cortex-M4F: `firmware/examples/c/least.c` less `nothing.c`. \
          Convolutions, dense layers, pooling, sums, softmax and the ends of a network are always there; features add \
          layers. Profile `firmware-small` lets the compiler look for size in the kernels, too.\n\n\
          | features | `firmware-small` | `firmware` |\n|---|--:|--:|\n",
