@@ -2,10 +2,10 @@
 //! machine, and an emulated board whose two ports are terminals.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use embedded_io::ErrorKind;
+use embedded_io_adapters::std::FromStd;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use shiftwise::link::image;
 use shiftwise_core::exec::{ExecError, Machine};
@@ -14,26 +14,6 @@ use shiftwise_core::monitor::Sketch;
 use shiftwise_core::run::{Dpu, Memory};
 use shiftwise_firmware::session::{Board, Session, Space};
 use shiftwise_tests::command::{Folder, Ran};
-
-/// The board's end of a terminal.
-struct Terminal(File);
-
-impl embedded_io::ErrorType for Terminal {
-    type Error = ErrorKind;
-}
-impl embedded_io::Read for Terminal {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
-        self.0.read(buffer).map_err(|_| ErrorKind::Other)
-    }
-}
-impl embedded_io::Write for Terminal {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        self.0.write(bytes).map_err(|_| ErrorKind::Other)
-    }
-    fn flush(&mut self) -> Result<(), ErrorKind> {
-        Ok(())
-    }
-}
 
 /// A board beside a DPU, with a counter of 1 MHz.
 struct Beside {
@@ -102,7 +82,7 @@ fn board(faulty: bool) -> (String, File) {
         let machine = Machine::new(&target, &mut banks).unwrap();
         let memory = Space { store: &mut store, arena: &mut arena, banks: &mut [], sketches: &mut sketches };
         let beside = Beside { fingerprint: target.fingerprint, ticks: 0 };
-        let link = (Terminal(own.try_clone().unwrap()), Terminal(own));
+        let link = (FromStd::new(own.try_clone().unwrap()), FromStd::new(own));
         // Ends with the host's last request, or with the terminal at the end of the test.
         let _ = Session::new(link, Faulty { machine, faulty, place: None }, beside, memory).serve();
     });

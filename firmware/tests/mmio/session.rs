@@ -1,13 +1,13 @@
 //! A board with a DPU behind registers as a host sees it: link, session, driver, and the register model at the end.
 
 use std::cell::RefCell;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use embedded_io::ErrorKind;
+use embedded_io_adapters::std::FromStd;
 use shiftwise::compile::{self, DpuOptions};
 use shiftwise::link::{Client, Fault, Limits, LinkError, Report, Reported};
 use shiftwise_core::model::{Deployable, Step, TensorId};
@@ -23,26 +23,6 @@ use super::{LIMITS, Rig, jobs, one_job, plain, random, target};
 
 const STORE: usize = 512 << 10;
 const ARENA: usize = 256 << 10;
-
-/// The board's end of the link.
-struct Port(UnixStream);
-
-impl embedded_io::ErrorType for Port {
-    type Error = ErrorKind;
-}
-impl embedded_io::Read for Port {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
-        self.0.read(buffer).map_err(|_| ErrorKind::Other)
-    }
-}
-impl embedded_io::Write for Port {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        self.0.write(bytes).map_err(|_| ErrorKind::Other)
-    }
-    fn flush(&mut self) -> Result<(), ErrorKind> {
-        Ok(())
-    }
-}
 
 /// The host's end: the board sees the end of the stream when it is dropped, also by a panic.
 struct HostEnd(UnixStream);
@@ -112,7 +92,7 @@ fn serve<T: Send>(
             client.exit().unwrap();
             result
         });
-        let link = (Port(board_end.try_clone().unwrap()), Port(board_end));
+        let link = (FromStd::new(board_end.try_clone().unwrap()), FromStd::new(board_end));
         let memory = Space { store, arena, banks: &mut banks, sketches: &mut [] };
         Session::new(link, dpu, Beside(own), memory).serve().unwrap();
         host.join().unwrap()

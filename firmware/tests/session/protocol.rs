@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 
-use embedded_io::ErrorKind;
+use embedded_io_adapters::std::FromStd;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use shiftwise::link::{Board, BoardSpec, Client, Fault, Limits, LinkError, Report, Wrong};
 use shiftwise_core::link::{Deframer, FRAME, Request, Response, VERSION, decode, decode_answer, encode, encode_answer};
@@ -210,26 +210,6 @@ fn the_first_difference_is_found_by_checksums() {
     board.join().unwrap();
 }
 
-/// The board's halves of a terminal pair.
-struct Terminal(File);
-
-impl embedded_io::ErrorType for Terminal {
-    type Error = ErrorKind;
-}
-impl embedded_io::Read for Terminal {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
-        self.0.read(buffer).map_err(|_| ErrorKind::Other)
-    }
-}
-impl embedded_io::Write for Terminal {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        self.0.write(bytes).map_err(|_| ErrorKind::Other)
-    }
-    fn flush(&mut self) -> Result<(), ErrorKind> {
-        Ok(())
-    }
-}
-
 /// A terminal as the system makes it echoes, edits lines and translates bytes: the host must set it up.
 #[test]
 fn a_serial_port_is_a_link() {
@@ -240,7 +220,7 @@ fn a_serial_port_is_a_link() {
     let board_side = File::from(board_side);
     // A terminal that is hung up drops what was not read yet: this one is open until the end.
     let _open = board_side.try_clone().unwrap();
-    let halves = (Terminal(board_side.try_clone().unwrap()), Terminal(board_side));
+    let halves = (FromStd::new(board_side.try_clone().unwrap()), FromStd::new(board_side));
     // Holds the port open, so that the board sees no end of the stream before the host opens it.
     let held = File::options().read(true).write(true).open(&path).unwrap();
     let board = std::thread::spawn(move || {

@@ -1,12 +1,11 @@
 //! The examples with a camera, a lamp and ports that are made of memory.
 
 use std::convert::Infallible;
-use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use embedded_hal::digital;
-use embedded_io::ErrorKind;
+use embedded_io_adapters::std::FromStd;
 use shiftwise::link::{Client, Limits, Report};
 use shiftwise_core::model::Deployable;
 use shiftwise_examples::classify::{self, PIXELS};
@@ -92,25 +91,6 @@ fn a_camera_that_is_too_bright_or_dark_is_told() {
     }
 }
 
-struct Port(UnixStream);
-
-impl embedded_io::ErrorType for Port {
-    type Error = ErrorKind;
-}
-impl embedded_io::Read for Port {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
-        self.0.read(buffer).map_err(|_| ErrorKind::Other)
-    }
-}
-impl embedded_io::Write for Port {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        self.0.write(bytes).map_err(|_| ErrorKind::Other)
-    }
-    fn flush(&mut self) -> Result<(), ErrorKind> {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_host_is_served() {
     let (host, board) = UnixStream::pair().unwrap();
@@ -123,7 +103,7 @@ fn a_host_is_served() {
             now += 7;
             now
         };
-        serve::serve((Port(board.try_clone().unwrap()), Port(board)), memory, ticks, 1000)
+        serve::serve((FromStd::new(board.try_clone().unwrap()), FromStd::new(board)), memory, ticks, 1000)
     });
     let mut client = Client::new(host.try_clone().unwrap(), host, Limits::default());
     let info = client.hello().unwrap();
