@@ -35,6 +35,7 @@ pub mod fix;
 pub mod isa;
 pub mod link;
 pub mod listing;
+mod memory;
 pub mod model;
 pub mod monitor;
 pub mod run;

@@ -1,6 +1,6 @@
 //! Convolutions.
 
-use super::{finish, get_i32};
+use super::operand::{finish, get_i32};
 use crate::model::ConvOp;
 use crate::shape::positive;
 

@@ -1,9 +1,9 @@
 //! Element-wise layers. Where an operand lies in the output's place, it is overwritten element by element.
 
-use super::{Operand, finish, walk};
+use super::operand::{Operand, finish, walk};
 use crate::arith::requantize_i8;
+use crate::memory::Memory;
 use crate::model::{Act, AddOp, Deployable, MultiplyOp, PReluOp, TensorId};
-use crate::run::Memory;
 
 /// Element-wise sum: operands shifted left to the finest position, summed, activated, rounded once.
 pub fn add(op: &AddOp<'_>, operands: &[Operand<'_>], output: &mut [u8]) {

@@ -2,8 +2,8 @@
 
 use crate::arith::Round;
 use crate::fix::{FixPos, FixSpec, dequantize, quantize};
+use crate::memory::Memory;
 use crate::model::{DType, Deployable, SoftmaxOp, TensorId};
-use crate::run::Memory;
 use crate::shape::positive;
 
 /// Softmax over the last axis.

@@ -4,7 +4,7 @@
 
 use libm::{expf, expm1f, log1pf, logf, tanhf};
 
-use super::softmax;
+use super::float::softmax;
 use crate::model::{Combine, Function, RowFunction};
 
 impl Function {

@@ -1,9 +1,9 @@
 //! Layers that move elements, to another position at most.
 
-use super::walk;
+use super::operand::walk;
 use crate::arith::requantize_i8;
+use crate::memory::Memory;
 use crate::model::{ConcatOp, Deployable, PadOp, PermuteOp, UpSampleOp};
-use crate::run::Memory;
 use crate::shape::positive;
 
 /// Operands behind each other along an axis.

@@ -1,6 +1,6 @@
 //! Pooling.
 
-use super::finish;
+use super::operand::finish;
 use crate::model::{PoolKind, PoolOp};
 use crate::shape::positive;
 

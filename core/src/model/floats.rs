@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::TensorId;
+use super::ids::TensorId;
 use crate::shape::Window;
 
 /// A function of one f32. [`Function::apply`] defines it.

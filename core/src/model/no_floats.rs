@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::TensorId;
+use super::ids::TensorId;
 
 /// A step of a layer in floats: there is none, and no record decodes to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FloatOp, TensorId, TensorList};
+#[cfg(feature = "floats")]
+use super::floats::FloatOp;
+use super::ids::{TensorId, TensorList};
+#[cfg(not(feature = "floats"))]
+use super::no_floats::FloatOp;
 use crate::shape::{Shape, Window};
+
+/// Largest number of operands of an element-wise sum.
+pub const MAX_OPERANDS: usize = 8;
 
 /// Activation applied to an accumulator before it is requantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

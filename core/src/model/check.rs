@@ -1,11 +1,15 @@
 //! What must hold of a layer before it may run.
 
-use super::{MAX_OPERANDS, Rows};
-use crate::model::{CpuOp, DType, Deployable, PoolKind, TensorDesc, TensorId, layers};
+use super::apart::apart;
+use super::deployable::Deployable;
+use super::ids::TensorId;
+use super::ops::{CpuOp, MAX_OPERANDS, PoolKind, layers};
+use super::records::DType;
+use super::rows::Rows;
 use crate::shape::Window;
 
 /// Checks an op's references and geometry against the deployable; `None` if anything is off.
-pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
+pub(super) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
     let tensor = |id: TensorId, dtype: DType, elements: u64| {
         let t = model.tensor(id)?;
         (t.dtype == dtype && t.shape.elements().map(u64::from) == Some(elements)).then_some(())
@@ -179,7 +183,7 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             (s.axis > 0 && elements > 0 && (elements as u32).checked_rem(s.axis) == Some(0)).then_some(())
         }
         #[cfg(feature = "floats")]
-        CpuOp::Float { op, .. } => super::floats::check(model, op),
+        CpuOp::Float { op, .. } => super::check_floats::check(model, op),
         CpuOp::View { input, output } => {
             let (from, to) = (model.tensor(*input)?, model.tensor(*output)?);
             (from.place == to.place && from.dtype == to.dtype && from.bytes() == to.bytes()).then_some(())
@@ -204,10 +208,4 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
         #[allow(unreachable_patterns)]
         _ => None,
     }
-}
-
-/// Whether two tensors have no byte in common.
-pub(super) fn apart(a: &TensorDesc<'_>, b: &TensorDesc<'_>) -> bool {
-    let end = |t: &TensorDesc<'_>| u64::from(t.place.offset) + u64::from(t.bytes());
-    a.place.region != b.place.region || end(a) <= b.place.offset.into() || end(b) <= a.place.offset.into()
 }
