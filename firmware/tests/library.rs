@@ -1,8 +1,8 @@
 //! The library as a project uses it: on good deployables equal to the host, on bad ones an error and nothing else.
 
 use proptest::prelude::*;
+use shiftwise::compile::deployable::{Parts, write};
 use shiftwise::compile::{self, CpuOptions, DpuOptions};
-use shiftwise::emit::{Parts, write};
 use shiftwise::eval::integer::{Engine, Value};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{DType, Deployable, ParseError, Region, TensorDesc, TensorId, crc32};

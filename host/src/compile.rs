@@ -1,32 +1,23 @@
 //! From the integer form to a program: steps, constants, code and a static plan of memory.
 //!
-//! [`cpu`] makes every op a CPU step. [`dpu`] gives a DPU what it can do ([`constraint`]) and the rest to the CPU: a layer
+//! [`cpu`] makes every op a CPU step. [`dpu`] gives a DPU what it can do ([`limits`]) and the rest to the CPU: a layer
 //! is lowered to engine operations, cut into tiles that fit the banks beside the maps that stay there, written as
 //! instructions, and a pass over the finished program adds the tokens that order its engines. The order of ops is the
 //! graph's; the compilers never look at float values, and nothing that they do changes a result: constants are reordered,
 //! biases brought to accumulator steps and limits of activations moved in front of the shift only where that is the same
 //! function ([`pack`]).
 
-mod chain;
-pub mod constraint;
 mod cpu;
+pub mod deployable;
 mod dpu;
-mod floats;
-mod fold;
-pub mod footprint;
-mod hazard;
-pub mod instructions;
-mod join;
-mod lower;
+pub mod memory;
+mod operand;
 pub mod pack;
-pub mod plan;
-mod price;
+mod placement;
+pub mod price;
 pub mod program;
-mod resident;
-mod schedule;
-mod tile;
 
 pub use cpu::{CpuOptions, compile as cpu};
-pub use dpu::{DpuOptions, compile as dpu, placement};
-pub use price::cpu_us;
+pub use dpu::{DpuOptions, compile as dpu, limits, placement};
+pub use price::{cpu_us, footprint, instructions};
 pub use program::{Engine, LayerRow, MemoryMap, Program};

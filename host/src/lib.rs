@@ -5,7 +5,6 @@ pub mod calibrate;
 pub mod compile;
 pub mod dataset;
 pub mod dump;
-pub mod emit;
 pub mod error;
 pub mod eval;
 pub mod format;

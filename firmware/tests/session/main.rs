@@ -13,8 +13,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use shiftwise::compile::deployable::{Parts, write};
 use shiftwise::compile::{self, DpuOptions};
-use shiftwise::emit::{Parts, write};
 use shiftwise::link::{Client, Fault, Limits, LinkError, Report, Reported};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::link::{Deframer, FRAME, Request, Response, decode_answer, encode};

@@ -1,17 +1,19 @@
 //! Target `cpu`: every op is a CPU step; memory is planned to be as small as possible.
 
+mod floats;
+
 use shiftwise_core::cpu::{MAX_OPERANDS, Rows};
-use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::{
-    Act, ConvOp, CpuOp, MultiplyOp, PReluOp, PadOp, PermuteOp, PoolKind, PoolOp, SoftmaxOp, TensorId, UpSampleOp,
+    Act, ConvOp, CpuOp, MultiplyOp, PReluOp, PadOp, PermuteOp, PoolKind, PoolOp, SoftmaxOp, UpSampleOp,
 };
 use shiftwise_core::shape::{Shape, Window};
 
-use super::plan::{Policy, Sharing};
-use super::program::{Engine, LayerRow, Program, ProgramStep};
-use super::{floats, pack};
 use crate::Error;
-use crate::integer::{ConvKind, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx, image};
+use crate::compile::memory::{Policy, Sharing};
+use crate::compile::operand::{broadcasts, dims, id, narrow, position, refuse, shape, shift_i8};
+use crate::compile::pack;
+use crate::compile::program::{Engine, LayerRow, Program, ProgramStep};
+use crate::integer::{ConvKind, IntConv, IntGraph, IntOp, IntOpKind, image};
 
 /// Largest left shift of an operand of a sum on the CPU.
 const MAX_READ_SHIFT: u32 = 20;
@@ -66,7 +68,7 @@ fn rows(graph: &IntGraph, op: &IntOp) -> Result<Option<Rows>, Error> {
 }
 
 /// One op as CPU steps, of which the last one completes its tensor; its weights are appended to the program's constants.
-pub(super) fn lower(graph: &IntGraph, op: &IntOp, program: &mut Program) -> Result<Vec<ProgramStep>, Error> {
+pub(crate) fn lower(graph: &IntGraph, op: &IntOp, program: &mut Program) -> Result<Vec<ProgramStep>, Error> {
     if let IntOpKind::Float { op: float, weights, why } = &op.kind {
         return floats::lower(graph, op, (float, weights, why), program);
     }
@@ -288,56 +290,4 @@ fn pool(graph: &IntGraph, op: &IntOp, window: &Window, kind: PoolKind, shift: i3
         shift: shift_i8(layer, shift)?,
         act: Act::None,
     })
-}
-
-pub(super) fn refuse(layer: &str, text: String) -> Error {
-    Error::Compile(format!("layer `{layer}`: {text}"))
-}
-
-/// A tensor's shape.
-pub(super) fn shape(graph: &IntGraph, t: TensorIx) -> &[usize] {
-    graph.tensors.get(t.0).map_or(&[], |t| &t.shape)
-}
-
-/// Fraction bits of an integer tensor; 0 for floats.
-pub(super) fn position(graph: &IntGraph, t: TensorIx) -> FixPos {
-    match graph.tensors.get(t.0).map(|t| t.kind) {
-        Some(Kind::Fixed(pos)) => pos,
-        _ => FixPos(0),
-    }
-}
-
-pub(super) fn id(t: TensorIx) -> Result<TensorId, Error> {
-    u16::try_from(t.0).map(TensorId).map_err(|_| Error::Compile("more than 65535 tensors".into()))
-}
-
-pub(super) fn dims(layer: &str, d: [usize; 3]) -> Result<[u16; 3], Error> {
-    let [h, w, c] = d;
-    Ok([narrow(layer, "height", h)?, narrow(layer, "width", w)?, narrow(layer, "number of channels", c)?])
-}
-
-/// A right shift. Kernels shift 32 bits, left or right.
-fn shift_i8(layer: &str, shift: i32) -> Result<i8, Error> {
-    if (-31..=31).contains(&shift) {
-        return Ok(shift as i8);
-    }
-    Err(refuse(
-        layer,
-        format!("a shift by {shift} is outside -31..=31; let the quantizer adjust positions to the target"),
-    ))
-}
-
-/// Whether dimensions of size 1, aligned at the last, make `shape` into `out`.
-fn broadcasts(shape: &[usize], out: &[usize]) -> bool {
-    shape.len() <= out.len() && shape.iter().rev().zip(out.iter().rev()).all(|(own, out)| own == out || *own == 1)
-}
-
-/// A number in the width that the deployable gives it.
-pub(super) fn narrow<T, U>(layer: &str, what: &str, value: T) -> Result<U, Error>
-where
-    U: TryFrom<T>,
-    T: Copy + std::fmt::Display,
-{
-    U::try_from(value)
-        .map_err(|_| Error::Compile(format!("layer `{layer}`: {what} {value} is too large for a deployable")))
 }

@@ -1,5 +1,21 @@
 //! Target DPU: runs of ops that the DPU can do become jobs, the rest stays on the CPU with a reason.
 
+mod axes;
+pub(crate) mod codegen;
+mod concat;
+mod context;
+mod facts;
+mod fuse;
+mod fused_layer;
+mod hazard;
+mod layer;
+pub mod limits;
+mod pad;
+mod place;
+mod resident;
+mod select;
+pub(crate) mod tile;
+
 use std::collections::HashMap;
 
 use shiftwise_core::isa::codec::encode;
@@ -7,17 +23,24 @@ use shiftwise_core::isa::{End, Inst, Line};
 use shiftwise_core::model::{CODE_ALIGN, TensorId};
 use shiftwise_core::target::Target;
 
-use super::chain::{self, Chain};
-use super::join::Joins;
-use super::lower::{Context, Plan, lower};
-use super::plan::{Layout, Policy, Sharing};
-use super::program::{Engine, LayerRow, Program, ProgramStep, Span};
-use super::resident::{self, Residence};
-use super::schedule::{Emitter, Layer, MAX_PITCH, Weights};
-use super::tile::{Machine, Tiling, Unit};
-use super::{cpu, fold, hazard};
+use crate::compile::cpu;
+use crate::compile::cpu_us;
+use crate::compile::memory::{Layout, Policy, Sharing};
+use crate::compile::placement::Placed;
+use crate::compile::program::{Engine, LayerRow, Program, ProgramStep, Span};
+use codegen::Emitter;
+use concat::Joins;
+use context::{Context, Way};
+use fused_layer::{join, needed};
+use layer::Weights;
+pub use place::placement;
+use place::{jobs, place};
+use resident::Residence;
+use select::select;
+use tile::{Machine, Unit};
+
 use crate::Error;
-use crate::integer::{IntGraph, IntOp, IntOpKind};
+use crate::integer::{IntGraph, IntOpKind};
 
 /// Bytes that tensors and kernels in memory are aligned to: a data bus word.
 const ALIGN: u64 = 16;
@@ -45,28 +68,6 @@ impl Default for DpuOptions {
     }
 }
 
-/// Where an op runs.
-pub(super) enum Place {
-    /// On the DPU, each layer cut like this.
-    Dpu {
-        /// Which of the ways that there are.
-        plan: usize,
-        /// Per layer.
-        tilings: Vec<Tiling>,
-        /// The ops behind it that are done on its tiles.
-        chain: Option<Chain>,
-    },
-    /// On the DPU, on the tiles of an op before.
-    Chained {
-        /// Which of the ways that there are.
-        plan: usize,
-    },
-    /// On the CPU, because.
-    Cpu(String),
-    /// Nowhere.
-    View,
-}
-
 /// Compiles a network for a DPU, with the CPU beside it.
 ///
 /// Errors: [`Error::Target`] if the target lacks a bank group, [`Error::Compile`] naming the layer if neither DPU nor CPU
@@ -78,14 +79,14 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
     let nowhere = vec![(0, 0); graph.tensors.len()];
     let apart = Joins::default();
     let cx = Context { graph, target, machine, places: &nowhere, joins: &apart };
-    let folded = fold::padding(graph, |op| matches!(place(&cx, op), Place::Dpu { .. }), options.observe);
+    let folded = pad::padding(graph, |op| matches!(place(&cx, op), Placed::Dpu { .. }), options.observe);
     let graph = folded.as_ref().unwrap_or(graph);
     let cx = Context { graph, ..cx };
     let mut sharing = Sharing::of(graph, Policy { separate_io: true, in_place: false })?;
-    let mut places: Vec<Place> = graph.ops.iter().map(|op| place(&cx, op)).collect();
+    let mut places: Vec<Placed> = graph.ops.iter().map(|op| place(&cx, op)).collect();
     if options.strict
         && let Some((op, reason)) = graph.ops.iter().zip(&places).find_map(|(o, p)| match p {
-            Place::Cpu(reason) => Some((o, reason)),
+            Placed::Cpu(reason) => Some((o, reason)),
             _ => None,
         })
     {
@@ -96,7 +97,7 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
         // Steps count from 1.
         sharing.extend(graph, |step| jobs.iter().find(|j| j.contains(&(step.wrapping_sub(1)))).map_or(step, |j| j.end));
     }
-    let joins = Joins::of(&cx, |op| matches!(places[op], Place::Dpu { .. }), options.observe);
+    let joins = Joins::of(graph, |op| matches!(places[op], Placed::Dpu { .. }), options.observe);
     let cx = Context { joins: &joins, ..cx };
     for (op, place_of) in graph.ops.iter().zip(&mut places) {
         for slice in joins.slices(op.output) {
@@ -104,21 +105,21 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
         }
         // Who writes more, or has less to copy, is cut anew.
         let changed = matches!(op.kind, IntOpKind::Concat { .. }) || !joins.slices(op.output).is_empty();
-        if changed && matches!(place_of, Place::Dpu { .. }) {
+        if changed && matches!(place_of, Placed::Dpu { .. }) {
             *place_of = place(&cx, op);
         }
     }
     for job in &jobs {
         let mut at = job.start;
         while at < job.end {
-            let found = chain::find(&cx, &places, at, job.end, options.observe);
+            let found = fuse::find(&cx, &places, at, job.end, options.observe);
             let ops = found.as_ref().map_or(1, |c| c.ops);
-            if let (Some(found), Place::Dpu { chain, .. }) = (found, &mut places[at]) {
+            if let (Some(found), Placed::Dpu { chain, .. }) = (found, &mut places[at]) {
                 *chain = Some(found);
                 sharing.together(graph, at..at + ops);
                 for place in &mut places[at + 1..at + ops] {
-                    if let Place::Dpu { plan, .. } = *place {
-                        *place = Place::Chained { plan };
+                    if let Placed::Dpu { plan, .. } = *place {
+                        *place = Placed::Chained { plan };
                     }
                 }
             }
@@ -129,11 +130,11 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
     for job in &jobs {
         let found = resident::plan(&cx, target, &places, job.clone(), options.observe);
         for (index, op) in graph.ops.iter().enumerate().take(job.end).skip(job.start) {
-            let chained = matches!(places.get(index + 1), Some(Place::Chained { .. }));
+            let chained = matches!(places.get(index + 1), Some(Placed::Chained { .. }));
             let on_chip = if chained {
-                !chain::needed(&cx, op.output, index + 1, options.observe)
+                !needed(&cx, op.output, index + 1, options.observe)
             } else {
-                let first = (0..=index).rev().find(|i| !matches!(places[*i], Place::Chained { .. }));
+                let first = (0..=index).rev().find(|i| !matches!(places[*i], Placed::Chained { .. }));
                 first.and_then(|f| found.get(&f)).is_some_and(|r| r.unsaved)
             };
             if on_chip {
@@ -161,13 +162,13 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
             Err(e) => return Err(e),
         };
         let reason = match &places[at] {
-            Place::Cpu(reason) => Some(reason.clone()),
-            Place::Dpu { .. } | Place::Chained { .. } | Place::View => None,
+            Placed::Cpu(reason) => Some(reason.clone()),
+            Placed::Dpu { .. } | Placed::Chained { .. } | Placed::View => None,
         };
         program.layers.push(LayerRow {
             constant_bytes: (program.constants.len() - before) as u64,
             reason,
-            cpu_us: Some(super::cpu_us(graph, op)),
+            cpu_us: Some(cpu_us(graph, op)),
             ..LayerRow::new(graph, op, Engine::Cpu, (!steps.is_empty()).then_some(program.steps.len()))
         });
         program.steps.extend(steps);
@@ -176,69 +177,9 @@ pub fn compile(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Resul
     Ok(program)
 }
 
-/// Why each op that would stay on the CPU does so, in the order of the ops; `None` for ops that the DPU does and views.
-pub fn placement(graph: &IntGraph, target: &Target) -> Result<Vec<Option<String>>, Error> {
-    let machine = Machine::of(target)
-        .ok_or_else(|| Error::Target(format!("{}: its bank groups are not those of a DPUCZDX8G", target.name)))?;
-    let nowhere = vec![(0, 0); graph.tensors.len()];
-    let apart = Joins::default();
-    let cx = Context { graph, target, machine, places: &nowhere, joins: &apart };
-    let reason = |op| match place(&cx, op) {
-        Place::Cpu(reason) => Some(reason),
-        Place::Dpu { .. } | Place::Chained { .. } | Place::View => None,
-    };
-    Ok(graph.ops.iter().map(reason).collect())
-}
-
-fn place(cx: &Context<'_>, op: &IntOp) -> Place {
-    if matches!(op.kind, IntOpKind::View) {
-        return Place::View;
-    }
-    let cut = |layers: &[Layer]| -> Option<(u64, Vec<Tiling>)> {
-        let mut cuts: Vec<(u64, Tiling)> = Vec::with_capacity(layers.len());
-        for (i, layer) in layers.iter().enumerate() {
-            // The layers of a plan are often alike.
-            let known = i.checked_sub(1).filter(|j| layers[*j].shape == layer.shape).map(|j| cuts[j]);
-            cuts.push(known.or_else(|| layer.shape.tiling(&cx.machine))?);
-        }
-        Some((cuts.iter().map(|(cost, _)| cost).sum(), cuts.into_iter().map(|(_, t)| t).collect()))
-    };
-    let plans = match lower(cx, op) {
-        Ok(plans) => plans,
-        Err(reason) => return Place::Cpu(reason),
-    };
-    let layers = || plans.iter().flat_map(|p| &p.layers);
-    let pitch = layers().flat_map(|l| l.inputs.iter().chain(&l.outputs)).map(|m| m.pixel_pitch).max().unwrap_or(0);
-    if pitch > MAX_PITCH {
-        return Place::Cpu(format!("{pitch} bytes from pixel to pixel; a transfer's step has 16 bits"));
-    }
-    let cuts = plans.iter().enumerate().filter_map(|(i, p)| cut(&p.layers).map(|(cost, tilings)| (cost, i, tilings)));
-    match cuts.min_by_key(|(cost, i, _)| (*cost, *i)) {
-        Some((_, plan, tilings)) => Place::Dpu { plan, tilings, chain: None },
-        None => Place::Cpu(format!(
-            "not even one output pixel of it fits the banks ({} addresses of feature maps, {} of weights)",
-            cx.machine.depth, cx.machine.weight_depth
-        )),
-    }
-}
-
-/// Runs of ops on the DPU, with the views among them. A view before the first op of a run needs no job.
-fn jobs(places: &[Place]) -> Vec<std::ops::Range<usize>> {
-    let mut jobs: Vec<std::ops::Range<usize>> = Vec::new();
-    for (i, place) in places.iter().enumerate() {
-        let open = jobs.last_mut().filter(|j| j.end == i);
-        match (place, open) {
-            (Place::Dpu { .. } | Place::View, Some(job)) => job.end = i + 1,
-            (Place::Dpu { .. }, None) => jobs.push(i..i + 1),
-            _ => {}
-        }
-    }
-    jobs
-}
-
 fn emit_job(
     cx: &Context<'_>,
-    (places, residences): (&[Place], &HashMap<usize, Residence>),
+    (places, residences): (&[Placed], &HashMap<usize, Residence>),
     job: std::ops::Range<usize>,
     sharing: &Sharing,
     options: &DpuOptions,
@@ -256,9 +197,9 @@ fn emit_job(
             outputs.push(TensorId(op.output.0 as u16));
         }
         let (plan, chain) = match &places[index] {
-            Place::Dpu { plan, chain, .. } => (plan, chain),
-            Place::Chained { .. } => continue,
-            Place::Cpu(_) | Place::View => {
+            Placed::Dpu { plan, chain, .. } => (plan, chain),
+            Placed::Chained { .. } => continue,
+            Placed::Cpu(_) | Placed::View => {
                 program.layers.push(LayerRow::new(cx.graph, op, Engine::View, Some(step)));
                 continue;
             }
@@ -269,8 +210,8 @@ fn emit_job(
         let mut plans = Vec::new();
         let mut weights = Vec::new();
         for (op, place) in cx.graph.ops[ops.clone()].iter().zip(&places[ops.clone()]) {
-            let mut ways = lower(cx, op).map_err(|e| Error::Compile(format!("layer `{}`: {e}", op.layer)))?;
-            let way = if let Place::Chained { plan } = place { *plan } else { *plan };
+            let mut ways = select(cx, op).map_err(|e| Error::Compile(format!("layer `{}`: {e}", op.layer)))?;
+            let way = if let Placed::Chained { plan } = place { *plan } else { *plan };
             // Lowering again gives as many ways.
             let plan = ways.swap_remove(way.min(ways.len() - 1));
             let (at, bytes) = constants(&plan, &mut program.constants)?;
@@ -289,7 +230,7 @@ fn emit_job(
         let mut layers = match chain {
             Some(_) => {
                 let broken = || Error::Compile(format!("layer `{}`: its chain cannot be built again", op.layer));
-                let layer = chain::join(cx, index, plans, &weights, options.observe).ok_or_else(broken)?;
+                let layer = join(cx, index, plans, &weights, options.observe).ok_or_else(broken)?;
                 vec![layer]
             }
             None => plans.swap_remove(0).layers,
@@ -348,7 +289,7 @@ fn emit_job(
 }
 
 /// Appends a layer's kernel and bias.
-fn constants(plan: &Plan, blob: &mut Vec<u8>) -> Result<(Weights, u64), Error> {
+fn constants(plan: &Way, blob: &mut Vec<u8>) -> Result<(Weights, u64), Error> {
     let mut append = |values: &[i8]| {
         if values.is_empty() {
             return Ok(0);

@@ -6,9 +6,9 @@ use shiftwise_core::model::{
 };
 use shiftwise_core::shape::Shape;
 
-use super::plan::{Layout, Placed};
 use crate::Error;
-use crate::emit::{self, Parts};
+use crate::compile::deployable::{self, Parts};
+use crate::compile::memory::{Layout, Placed};
 use crate::integer::{IntGraph, IntOp, IntOpKind, Kind, TensorIx};
 
 /// A compiled network. [`Program::to_bytes`] writes the deployable.
@@ -203,7 +203,7 @@ pub struct LayerRow {
 
 impl LayerRow {
     /// A row with nothing moved yet.
-    pub(super) fn new(graph: &IntGraph, op: &IntOp, engine: Engine, step: Option<usize>) -> Self {
+    pub(crate) fn new(graph: &IntGraph, op: &IntOp, engine: Engine, step: Option<usize>) -> Self {
         let view = matches!(op.kind, IntOpKind::View);
         Self {
             layer: op.layer.clone(),
@@ -227,7 +227,7 @@ impl LayerRow {
 
 impl LayerRow {
     /// Adds an op that is done on the same tiles, if it isn't the row's own.
-    pub(super) fn extend(&mut self, graph: &IntGraph, op: &IntOp) {
+    pub(crate) fn extend(&mut self, graph: &IntGraph, op: &IntOp) {
         if self.layer == op.layer {
             return;
         }
@@ -239,7 +239,7 @@ impl LayerRow {
 }
 
 /// A short name of an op, for tables and messages.
-pub(super) fn op_name(kind: &IntOpKind) -> &'static str {
+pub(crate) fn op_name(kind: &IntOpKind) -> &'static str {
     match kind {
         IntOpKind::Conv(_) => "conv",
         IntOpKind::Depthwise(_) => "depthwise",
@@ -266,7 +266,7 @@ pub(super) fn op_name(kind: &IntOpKind) -> &'static str {
 
 impl Program {
     /// A program without steps: the tensors of `graph` at the places of `layout`.
-    pub(super) fn new(graph: &IntGraph, target: &str, fingerprint: u64, layout: &Layout) -> Result<Self, Error> {
+    pub(crate) fn new(graph: &IntGraph, target: &str, fingerprint: u64, layout: &Layout) -> Result<Self, Error> {
         let mut origins: Vec<String> =
             graph.tensors.iter().map(|t| t.name.strip_prefix("quant_").unwrap_or(&t.name).to_owned()).collect();
         for op in &graph.ops {
@@ -361,7 +361,7 @@ impl Program {
             constants: &self.constants,
             code: &self.code,
         };
-        emit::write(&parts).map_err(|e| Error::Compile(e.to_string()))
+        deployable::write(&parts).map_err(|e| Error::Compile(e.to_string()))
     }
 }
 

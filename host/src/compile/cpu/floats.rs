@@ -9,9 +9,9 @@ use shiftwise_core::model::{
 };
 use shiftwise_core::shape::{Shape, Window};
 
-use super::cpu::{dims, id, narrow, refuse, shape};
-use super::program::{Program, ProgramStep, ProgramTensor};
 use crate::Error;
+use crate::compile::operand::{dims, id, narrow, refuse, shape};
+use crate::compile::program::{Program, ProgramStep, ProgramTensor};
 use crate::integer::{IntGraph, IntOp, image};
 use crate::ops::tfop::Elements;
 use crate::ops::{ActivationFn, Dot, Interpolation, Op, Operand, TfOp, UnitNormalization};
@@ -20,7 +20,7 @@ use crate::tensor::Tensor;
 /// The steps of `op`, which is a `layer` in floats with these weights.
 ///
 /// Errors: [`Error::Compile`] with the layer's name where there is no kernel for it, and why it is float.
-pub(super) fn lower(
+pub(crate) fn lower(
     graph: &IntGraph,
     op: &IntOp,
     (float, weights, why): (&Op, &[Tensor], &str),

@@ -7,7 +7,8 @@ use shiftwise_core::cpu::scratch_bytes;
 use shiftwise_core::model::{Deployable, Region, Step};
 use shiftwise_targets::Board;
 
-use super::program::{Buffer, Program};
+use crate::compile::price::instructions as formulas;
+use crate::compile::program::{self, Buffer, Program};
 
 /// Alignment of the regions inside a board's arena.
 const REGION_ALIGN: u64 = 16;
@@ -26,7 +27,7 @@ pub struct LayerMemory {
 
 /// The workspace, layer by layer.
 pub fn layers(program: &Program) -> Vec<LayerMemory> {
-    let row = |(index, row): (usize, &super::program::LayerRow)| {
+    let row = |(index, row): (usize, &program::LayerRow)| {
         let needed = |b: &Buffer| b.ops.is_some_and(|(first, last)| (first..=last).contains(&index));
         let inside = |b: &Buffer| b.place.region == Region::Workspace && needed(b);
         let mut buffers: Vec<usize> = (0..program.buffers.len()).filter(|i| inside(&program.buffers[*i])).collect();
@@ -47,7 +48,7 @@ pub fn instructions(program: &Program, deployable: &Deployable<'_>, cpu: &str) -
     let steps: Vec<Option<u64>> = deployable
         .steps()
         .map(|step| match step {
-            Step::Cpu(op) => super::instructions::instructions(deployable, &op, cpu),
+            Step::Cpu(op) => formulas::instructions(deployable, &op, cpu),
             Step::Dpu(_) => None,
         })
         .collect();

@@ -19,7 +19,7 @@ use shiftwise_core::isa::{Alu, AluInit, Conv, ConvInit, Elew, ElewInit, Engine, 
 use shiftwise_core::target::{BankKind, Target};
 
 /// Bank addresses that are told apart only together. Buffers start at multiples of it.
-pub(super) const BANK_GRAIN: u32 = 16;
+pub(crate) const BANK_GRAIN: u32 = 16;
 /// Memory bytes that are told apart only together.
 const MEMORY_GRAIN: u32 = 256;
 
@@ -46,7 +46,7 @@ enum Space {
 }
 
 /// The tokens of every instruction of a job.
-pub(super) fn order(target: &Target, program: &[Inst]) -> Vec<Tokens> {
+pub(crate) fn order(target: &Target, program: &[Inst]) -> Vec<Tokens> {
     let mut tokens = vec![Tokens::default(); program.len()];
     // Per instruction, per engine: the last instruction known to be complete when it completes.
     let mut done: Vec<[u32; 4]> = Vec::with_capacity(program.len());

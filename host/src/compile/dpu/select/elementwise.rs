@@ -3,17 +3,17 @@
 use shiftwise_core::isa::alu_mode;
 use shiftwise_core::shape::Window;
 
-use super::super::constraint::Facts;
-use super::super::cpu::{position, shape};
-use super::super::schedule::{Compute, Kernel, Layer, Map, Pass};
-use super::super::tile::{Shape, Unit};
-use super::pool::Pooling;
-use super::{Context, Plan, act_code, one_operand, relu6, relu6_pass};
+use crate::compile::dpu::context::{Context, Way, act_code, one_operand, relu6, relu6_pass};
+use crate::compile::dpu::layer::{Compute, Kernel, Layer, Map, Pass};
+use crate::compile::dpu::limits::Facts;
+use crate::compile::dpu::select::pool::Pooling;
+use crate::compile::dpu::tile::{Shape, Unit};
+use crate::compile::operand::{position, shape};
 use crate::integer::{IntAct, IntOp, TensorIx};
 
 impl Context<'_> {
     /// Requantization. ELEW shifts both ways; LeakyReLU is the ALU's.
-    pub(super) fn requantize(&self, op: &IntOp, shift: i32, act: IntAct) -> Result<Plan, String> {
+    pub(crate) fn requantize(&self, op: &IntOp, shift: i32, act: IntAct) -> Result<Way, String> {
         if act == IntAct::LeakyRelu {
             let pooling = Pooling { mode: alu_mode::MAX_POOL, factor: 0, shift, act };
             return self.pool(op, &Window::POINT, &pooling);
@@ -21,14 +21,14 @@ impl Context<'_> {
         self.sum(op, vec![0], shift, act)
     }
 
-    pub(super) fn sum(&self, op: &IntOp, shift_read: Vec<u32>, shift_write: i32, act: IntAct) -> Result<Plan, String> {
+    pub(crate) fn sum(&self, op: &IntOp, shift_read: Vec<u32>, shift_write: i32, act: IntAct) -> Result<Way, String> {
         let widest = shift_read.iter().copied().max().unwrap_or(0);
         self.elew(op, widest, shift_write, act, |relu| Compute::Sum { shift_read, shift_write, relu })
     }
 
     /// A product of two maps of one shape on ELEW. A vector of one factor per channel is loaded as the weights of a
     /// depthwise convolution with one tap. OURS
-    pub(super) fn multiply(&self, op: &IntOp, shift: i32, act: IntAct) -> Result<Plan, String> {
+    pub(crate) fn multiply(&self, op: &IntOp, shift: i32, act: IntAct) -> Result<Way, String> {
         let &[a, b] = op.inputs.as_slice() else { return Err("a product of other than two operands".into()) };
         let out = self.dims(op.output)?;
         let whole = |t: TensorIx| self.dims(t).is_ok_and(|d| d == out);
@@ -74,7 +74,7 @@ impl Context<'_> {
     }
 
     /// The ALU's hard sigmoid.
-    pub(super) fn hard_sigmoid(&self, op: &IntOp, shift: i32) -> Result<Plan, String> {
+    pub(crate) fn hard_sigmoid(&self, op: &IntOp, shift: i32) -> Result<Way, String> {
         let input = op.inputs[0];
         let ipos = position(self.graph, input).0;
         // It has no clamp at one. The largest input, 127, is below 3 from position 6 on; else saturation has to do it.
@@ -101,7 +101,7 @@ impl Context<'_> {
         shift_write: i32,
         act: IntAct,
         compute: impl FnOnce(bool) -> Compute,
-    ) -> Result<Plan, String> {
+    ) -> Result<Way, String> {
         let pos = position(self.graph, op.output);
         let operands = op.inputs.len() as u32;
         let facts = Facts { operands, shift_read, shift_write, relu6_pos: relu6(act, pos), ..Facts::default() };

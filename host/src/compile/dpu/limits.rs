@@ -5,11 +5,11 @@
 
 use shiftwise_core::target::{Limit, Target};
 
-use super::tile::Unit;
+use crate::compile::dpu::tile::Unit;
 
 /// The numbers of a layer that limits are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// Taps, vertical and horizontal.
     pub kernel: [u32; 2],
     /// Strides.
@@ -69,7 +69,7 @@ impl Default for Facts {
 }
 
 /// One limit.
-pub(super) struct Rule {
+pub(crate) struct Rule {
     /// What the number is, as a noun.
     pub what: &'static str,
     /// Engines that it is a limit of.
@@ -127,7 +127,7 @@ fn window_pad(f: &Facts, axis: usize) -> (i64, i64) {
 /// All rows. The limits of engines are DOC; those of fields follow from the layout (DOC) and the meaning that
 /// [`shiftwise_core::isa`] gives them.
 #[rustfmt::skip]
-pub(super) const RULES: &[Rule] = &[
+pub(crate) const RULES: &[Rule] = &[
     Rule { what: "kernel height", units: CONV, value: |f, _| f.kernel[0].into(), limit: |_, t| of(t.limits.conv_kernel), remedy: SMALLER },
     Rule { what: "kernel width", units: CONV, value: |f, _| f.kernel[1].into(), limit: |_, t| of(t.limits.conv_kernel), remedy: SMALLER },
     Rule { what: "vertical stride", units: CONV, value: |f, _| f.stride[0].into(), limit: |_, t| of(t.limits.conv_stride), remedy: STRIDE },
@@ -169,7 +169,7 @@ fn weight_depth(f: &Facts, t: &Target) -> i64 {
 }
 
 /// The first limit that a layer on this engine breaks.
-pub(super) fn check(unit: Unit, facts: &Facts, target: &Target) -> Result<(), Violation> {
+pub(crate) fn check(unit: Unit, facts: &Facts, target: &Target) -> Result<(), Violation> {
     for rule in RULES.iter().filter(|r| r.units.contains(&unit)) {
         let value = (rule.value)(facts, target);
         let (min, max) = (rule.limit)(facts, target);

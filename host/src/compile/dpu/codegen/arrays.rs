@@ -2,8 +2,10 @@
 
 use shiftwise_core::isa::{Alu, AluInit, Conv, ConvInit, Elew, ElewInit, alu_mode};
 
-use super::{Compute, Emitter, Layer, Piece, Spot, Tile};
-use crate::compile::tile::Unit;
+use crate::compile::dpu::codegen::bank_layout::Spot;
+use crate::compile::dpu::codegen::{Emitter, Piece, Tile};
+use crate::compile::dpu::layer::{Compute, Layer};
+use crate::compile::dpu::tile::Unit;
 
 impl Emitter {
     /// Input addresses of the instruction for output row `r` of a tile, before the padding columns; then the pads.
@@ -245,7 +247,7 @@ impl Emitter {
 
 /// What ELEW makes of its operands.
 #[derive(Clone, Copy)]
-pub(super) struct Combine {
+pub(crate) struct Combine {
     pub elew_type: u32,
     pub shift_write: i32,
     pub relu: bool,

@@ -1,65 +1,30 @@
-//! Ops that follow each other on the same tile: a pointwise convolution over what a layer just computed, and the sum of that
-//! and another map. What lies between them stays on chip.
-//!
-//! Only the order of work changes: every op computes the integers it would compute alone. What somebody else reads is saved
-//! on the way.
+//! Ops that follow each other on the same tile, as one layer.
 
-use super::dpu::Place;
-use super::lower::{Context, Plan, lower};
-use super::schedule::{Compute, Kernel, Layer, Pass, Weights};
-use super::tile::{Tiling, Unit};
+use crate::compile::dpu::context::{Context, Way};
+use crate::compile::dpu::layer::{Compute, Kernel, Layer, Pass, Weights};
+use crate::compile::dpu::select::select;
+use crate::compile::dpu::tile::Unit;
+use crate::compile::placement::Placed;
 use crate::integer::{IntOpKind, TensorIx};
 
-/// The first op of a run of ops as the layer that does all of them, and how it is cut.
-pub(super) struct Chain {
-    /// Number of ops.
-    pub ops: usize,
-    /// How the layer is cut.
-    pub tiling: Tiling,
-}
-
-/// The longest chain from op `first` on that pays, if any; ops from `end` on belong to another job.
-pub(super) fn find(cx: &Context<'_>, places: &[Place], first: usize, end: usize, observe: bool) -> Option<Chain> {
-    let cost = |op: usize| {
-        let layer = alone(cx, places, op)?.layers.pop()?;
-        layer.shape.tiling(&cx.machine).map(|(cost, _)| cost)
-    };
-    let mut best = None;
-    let mut apart = cost(first)?;
-    for ops in 2..=3.min(end.saturating_sub(first)) {
-        let Some(own) = cost(first + ops - 1) else { break };
-        apart += own;
-        let plans: Option<Vec<Plan>> = (first..first + ops).map(|op| alone(cx, places, op)).collect();
-        let Some(layer) = plans.and_then(|plans| join(cx, first, plans, &vec![Weights::default(); ops], observe))
-        else {
-            break;
-        };
-        match layer.shape.tiling(&cx.machine) {
-            Some((together, tiling)) if together < apart => best = Some(Chain { ops, tiling }),
-            _ => {}
-        }
-    }
-    best
-}
-
 /// The plan of an op on the DPU that is one layer.
-pub(super) fn alone(cx: &Context<'_>, places: &[Place], op: usize) -> Option<Plan> {
+pub(crate) fn alone(cx: &Context<'_>, places: &[Placed], op: usize) -> Option<Way> {
     let plan = match places.get(op)? {
-        Place::Dpu { plan, tilings, .. } if tilings.len() == 1 => plan,
-        Place::Chained { plan } => plan,
+        Placed::Dpu { plan, tilings, .. } if tilings.len() == 1 => plan,
+        Placed::Chained { plan } => plan,
         _ => return None,
     };
-    let mut plans = lower(cx, cx.graph.ops.get(op)?).ok()?;
+    let mut plans = select(cx, cx.graph.ops.get(op)?).ok()?;
     (*plan < plans.len()).then(|| plans.swap_remove(*plan))
 }
 
 /// The plans of ops `first..` as one layer; `None` if one of them does not continue on the tile of the one before.
 ///
 /// `weights`: where the constants of each plan lie.
-pub(super) fn join(
+pub(crate) fn join(
     cx: &Context<'_>,
     first: usize,
-    plans: Vec<Plan>,
+    plans: Vec<Way>,
     weights: &[Weights],
     observe: bool,
 ) -> Option<Layer> {
@@ -120,12 +85,12 @@ pub(super) fn join(
     Some(layer)
 }
 
-pub(super) fn last_channels(layer: &Layer) -> u32 {
+pub(crate) fn last_channels(layer: &Layer) -> u32 {
     if layer.shape.point == 0 { layer.shape.output[2] } else { layer.shape.point }
 }
 
 /// Whether anything but op `reader` needs a tensor, so that it has to be in memory.
-pub(super) fn needed(cx: &Context<'_>, t: TensorIx, reader: usize, observe: bool) -> bool {
+pub(crate) fn needed(cx: &Context<'_>, t: TensorIx, reader: usize, observe: bool) -> bool {
     let others = cx.graph.ops.iter().enumerate().any(|(i, op)| i != reader && op.inputs.contains(&t));
     let twice = cx.graph.ops.get(reader).is_some_and(|op| op.inputs.iter().filter(|x| **x == t).count() > 1);
     observe || others || twice || cx.graph.outputs.contains(&t) || !cx.joins.slices(t).is_empty()

@@ -1,11 +1,11 @@
 //! Where a map, or the part of it under a tile, lies in a feature-map group.
 
-use crate::compile::tile::Machine;
+use crate::compile::dpu::tile::Machine;
 
 /// Rows go around the banks of a group, `pack` of them to a bank; in a bank, the groups of a pixel, then the pixels of a
 /// row, then its packed rows, then the next turn around the banks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::compile) struct Spot {
+pub(crate) struct Spot {
     /// First bank of the group.
     pub bank: u32,
     /// Address of the first row's first pixel.
@@ -22,7 +22,7 @@ pub(in crate::compile) struct Spot {
 
 /// Where a row begins, as instructions want it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Start {
+pub(crate) struct Start {
     /// Bank.
     pub bank: u32,
     /// Address of a pixel of the first row packed into the bank, before the bank's first address perhaps.
@@ -33,23 +33,23 @@ pub(super) struct Start {
 
 impl Spot {
     /// From pixel (0, 0) on, `columns` wide.
-    pub(super) fn tile(bank: u32, at: u32, columns: u32, groups: u32, origin: [i64; 2]) -> Self {
+    pub(crate) fn tile(bank: u32, at: u32, columns: u32, groups: u32, origin: [i64; 2]) -> Self {
         Self { bank, at, groups, row: columns * groups, pack: 1, origin }
     }
 
     /// From channel group `first` on.
-    pub(super) fn later_group(self, first: u32) -> Self {
+    pub(crate) fn later_group(self, first: u32) -> Self {
         Self { at: self.at + first, ..self }
     }
 
     /// The same place, its rows and columns counted from (y, x) on.
-    pub(super) fn counted_from(self, [y, x]: [u32; 2]) -> Self {
+    pub(crate) fn counted_from(self, [y, x]: [u32; 2]) -> Self {
         let [first, left] = self.origin;
         Self { origin: [first - i64::from(y), left - i64::from(x)], ..self }
     }
 
     /// Where pixel (y, x) lies; both may be in the padding.
-    pub(super) fn start(&self, m: &Machine, y: i64, x: i64) -> Start {
+    pub(crate) fn start(&self, m: &Machine, y: i64, x: i64) -> Start {
         let (pp, pack) = (i64::from(m.pp), i64::from(self.pack));
         let row = y - self.origin[0];
         let q = row.div_euclid(pack);
@@ -60,18 +60,18 @@ impl Spot {
     }
 
     /// Bank and address of pixel (y, x).
-    pub(super) fn pixel(&self, m: &Machine, y: u32, x: u32) -> (u32, u32) {
+    pub(crate) fn pixel(&self, m: &Machine, y: u32, x: u32) -> (u32, u32) {
         let start = self.start(m, y.into(), x.into());
         (start.bank, (start.at + i64::from(start.packed * self.row)).rem_euclid(m.depth.into()) as u32)
     }
 
     /// Addresses from one turn around the banks to the next.
-    pub(super) fn turn(&self) -> u32 {
+    pub(crate) fn turn(&self) -> u32 {
         self.pack * self.row
     }
 
     /// Addresses that a map takes in every bank.
-    pub(in crate::compile) fn addresses(m: &Machine, [rows, columns, groups]: [u32; 3], pack: u32) -> u32 {
+    pub(crate) fn addresses(m: &Machine, [rows, columns, groups]: [u32; 3], pack: u32) -> u32 {
         rows.div_ceil(pack).div_ceil(m.pp) * pack * columns * groups
     }
 }

@@ -9,12 +9,14 @@ use std::ops::Range;
 
 use shiftwise_core::target::Target;
 
-use super::chain;
-use super::dpu::Place;
-use super::hazard::BANK_GRAIN;
-use super::lower::{Context, lower};
-use super::schedule::{Compute, Kernel, Layer, Pass, Spot, Weights};
-use super::tile::{Machine, Shape, Tiling, Unit};
+use crate::compile::dpu::codegen::bank_layout::Spot;
+use crate::compile::dpu::context::Context;
+use crate::compile::dpu::fused_layer::{alone, join, last_channels};
+use crate::compile::dpu::hazard::BANK_GRAIN;
+use crate::compile::dpu::layer::{Compute, Kernel, Layer, Pass, Weights};
+use crate::compile::dpu::select::select;
+use crate::compile::dpu::tile::{Machine, Shape, Tiling, Unit};
+use crate::compile::placement::Placed;
 use crate::integer::{IntOp, TensorIx};
 
 /// Largest `jump_write_endl` and `jump_read_endl` of a CONV (DOC: 10-bit fields), and most channel groups of a pixel.
@@ -23,7 +25,7 @@ const MAX_GROUPS: u32 = 256;
 
 /// How an op, with the ops chained to it, uses the feature-map banks.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Residence {
+pub(crate) struct Residence {
     /// Operands that lie in the banks.
     reads: Vec<(TensorIx, Spot)>,
     /// Where the result stays.
@@ -38,7 +40,7 @@ pub(super) struct Residence {
 
 impl Residence {
     /// Writes into `layer`, which does `ops`, what it need not load and save.
-    pub(super) fn apply(&self, layer: &mut Layer, ops: &[IntOp]) {
+    pub(crate) fn apply(&self, layer: &mut Layer, ops: &[IntOp]) {
         let spot = |t: TensorIx| self.reads.iter().find(|(r, _)| *r == t).map(|(_, s)| *s);
         if let Some(first) = ops.first().filter(|op| op.inputs.len() == layer.inputs.len()) {
             layer.held = first.inputs.iter().map(|t| spot(*t)).collect();
@@ -61,7 +63,7 @@ impl Residence {
     }
 
     /// Bytes of operands that are not loaded and of a result that is not saved.
-    pub(super) fn kept_bytes(&self, cx: &Context<'_>, output: TensorIx) -> u64 {
+    pub(crate) fn kept_bytes(&self, cx: &Context<'_>, output: TensorIx) -> u64 {
         let bytes = |t: TensorIx| cx.graph.tensors.get(t.0).map_or(0, |t| t.shape.iter().map(|d| *d as u64).product());
         self.reads.iter().map(|(t, _)| bytes(*t)).sum::<u64>() + if self.unsaved { bytes(output) } else { 0 }
     }
@@ -96,10 +98,10 @@ struct Pin {
 type Known = HashMap<(Shape, [u32; 2]), Option<(u64, Tiling)>>;
 
 /// The residences of the ops that begin work in `job`, by op.
-pub(super) fn plan(
+pub(crate) fn plan(
     cx: &Context<'_>,
     target: &Target,
-    places: &[Place],
+    places: &[Placed],
     job: Range<usize>,
     observe: bool,
 ) -> HashMap<usize, Residence> {
@@ -152,19 +154,19 @@ pub(super) fn plan(
 }
 
 /// What is done in a job, op by op; nothing for views and for ops without layers.
-fn works<'a>(cx: &Context<'a>, places: &[Place], job: Range<usize>, observe: bool) -> Vec<Work<'a>> {
+fn works<'a>(cx: &Context<'a>, places: &[Placed], job: Range<usize>, observe: bool) -> Vec<Work<'a>> {
     let mut works = Vec::new();
     let mut at = job.start;
     while at < job.end {
         let (mut count, mut layers, mut cuts) = (1, Vec::new(), Vec::new());
-        if let Place::Dpu { plan, tilings, chain } = &places[at] {
+        if let Placed::Dpu { plan, tilings, chain } = &places[at] {
             count = chain.as_ref().map_or(1, |c| c.ops);
             if let Some(found) = chain {
-                let plans = (at..at + count).map(|op| chain::alone(cx, places, op)).collect::<Option<Vec<_>>>();
-                let joined = plans.and_then(|p| chain::join(cx, at, p, &vec![Weights::default(); count], observe));
+                let plans = (at..at + count).map(|op| alone(cx, places, op)).collect::<Option<Vec<_>>>();
+                let joined = plans.and_then(|p| join(cx, at, p, &vec![Weights::default(); count], observe));
                 layers.extend(joined);
                 cuts.push(found.tiling);
-            } else if let Ok(mut ways) = lower(cx, &cx.graph.ops[at])
+            } else if let Ok(mut ways) = select(cx, &cx.graph.ops[at])
                 && *plan < ways.len()
             {
                 layers = ways.swap_remove(*plan).layers;
@@ -197,7 +199,7 @@ impl Wish {
         let ([layer], Some(op)) = (work.layers.as_slice(), work.ops.last()) else { return None };
         let tensor = op.output;
         let dims = cx.dims(tensor).ok()?;
-        let made = [layer.shape.output[0], layer.shape.output[1], chain::last_channels(layer)];
+        let made = [layer.shape.output[0], layer.shape.output[1], last_channels(layer)];
         // What is saved elsewhere than where it lies in the banks, as by a permutation, is not what its readers want.
         let plain = layer.outputs.contains(&cx.map(tensor, dims));
         if made != dims || !layer.fills.is_empty() || !plain {

@@ -3,16 +3,17 @@
 use shiftwise_core::isa::alu_mode;
 use shiftwise_core::shape::Window;
 
-use super::super::constraint::Facts;
-use super::super::cpu::position;
-use super::super::schedule::{Compute, Layer};
-use super::super::tile::{Shape, Unit};
-use super::conv::window_facts;
-use super::{Context, Plan, act_code, finish, narrow, one_operand, relu6};
+use crate::compile::dpu::axes::narrow;
+use crate::compile::dpu::context::{Context, Way, act_code, finish, one_operand, relu6};
+use crate::compile::dpu::facts::window_facts;
+use crate::compile::dpu::layer::{Compute, Layer};
+use crate::compile::dpu::limits::Facts;
+use crate::compile::dpu::tile::{Shape, Unit};
+use crate::compile::operand::position;
 use crate::integer::{IntAct, IntOp};
 
 /// What a pooling layer takes of its windows.
-pub(super) struct Pooling {
+pub(crate) struct Pooling {
     pub mode: u32,
     pub factor: u32,
     pub shift: i32,
@@ -24,7 +25,7 @@ impl Context<'_> {
     ///
     /// The ALU shifts right only; ELEW shifts left. Saturation is monotone and the maximum has 8 bits, so the order of
     /// activation and shift does not matter to ReLU; ReLU6 clamps the result.
-    pub(super) fn max_and_shift(&self, op: &IntOp, window: &Window, shift: i32, act: IntAct) -> Result<Plan, String> {
+    pub(crate) fn max_and_shift(&self, op: &IntOp, window: &Window, shift: i32, act: IntAct) -> Result<Way, String> {
         let pos = position(self.graph, op.output);
         let maximum = Pooling { mode: alu_mode::MAX_POOL, factor: 0, shift: 0, act: IntAct::None };
         let mut plan = self.pool(op, window, &maximum)?;
@@ -37,7 +38,7 @@ impl Context<'_> {
         Ok(plan)
     }
 
-    pub(super) fn pool(&self, op: &IntOp, window: &Window, pooling: &Pooling) -> Result<Plan, String> {
+    pub(crate) fn pool(&self, op: &IntOp, window: &Window, pooling: &Pooling) -> Result<Way, String> {
         let Pooling { mode, factor, shift, act } = *pooling;
         let pos = position(self.graph, op.output);
         if window.dilation != [1, 1] || !window.is_valid() {

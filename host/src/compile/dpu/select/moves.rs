@@ -1,11 +1,12 @@
 //! Ops that move bytes: a copy through the banks whose SAVEs put pixels elsewhere.
 
-use super::super::constraint::Facts;
-use super::super::cpu::{position, shape};
-use super::super::schedule::{Compute, Fill, Layer, Map};
-use super::super::tile::{Shape, Unit};
-use super::{Context, Plan, narrow, one_operand};
-use crate::integer::{IntOp, TensorIx};
+use crate::compile::dpu::axes::{image_axis, narrow};
+use crate::compile::dpu::context::{Context, Way, one_operand};
+use crate::compile::dpu::layer::{Compute, Fill, Layer, Map};
+use crate::compile::dpu::limits::Facts;
+use crate::compile::dpu::tile::{Shape, Unit};
+use crate::compile::operand::{position, shape};
+use crate::integer::IntOp;
 
 impl Context<'_> {
     /// A map copied to `outputs`, shifted right by `shift`.
@@ -21,9 +22,9 @@ impl Context<'_> {
     }
 
     /// Operands that their producers have not put in their place already.
-    pub(super) fn concat(&self, op: &IntOp, axis: usize, shifts: &[i32]) -> Result<Plan, String> {
+    pub(crate) fn concat(&self, op: &IntOp, axis: usize, shifts: &[i32]) -> Result<Way, String> {
         let whole = self.dims(op.output)?;
-        let mut plan = Plan::default();
+        let mut plan = Way::default();
         let mut at = [0; 3];
         let axis = image_axis(shape(self.graph, op.output).len(), axis)?;
         for (operand, (t, shift)) in op.inputs.iter().zip(shifts).enumerate() {
@@ -38,7 +39,7 @@ impl Context<'_> {
     }
 
     /// Each pixel is saved as often as it is repeated.
-    pub(super) fn upsample(&self, op: &IntOp, factor: [usize; 2], shift: i32) -> Result<Plan, String> {
+    pub(crate) fn upsample(&self, op: &IntOp, factor: [usize; 2], shift: i32) -> Result<Way, String> {
         let (dims, out) = (self.dims(op.inputs[0])?, self.dims(op.output)?);
         if factor.iter().try_fold(1, |n: usize, f| n.checked_mul(*f)).is_none_or(|n| n > MAX_REPEATS) {
             let [y, x] = factor;
@@ -52,7 +53,7 @@ impl Context<'_> {
     }
 
     /// A copy, and SAVEs of a constant around it.
-    pub(super) fn pad(&self, op: &IntOp, before: [usize; 2], after: [usize; 2]) -> Result<Plan, String> {
+    pub(crate) fn pad(&self, op: &IntOp, before: [usize; 2], after: [usize; 2]) -> Result<Way, String> {
         let input = op.inputs[0];
         if position(self.graph, input) != position(self.graph, op.output) {
             return Err("padding would change the position".into());
@@ -77,7 +78,7 @@ impl Context<'_> {
     }
 
     /// Two (runs of) axes change places, maybe with unmoved channels behind.
-    pub(super) fn permute(&self, op: &IntOp, dims: &[usize]) -> Result<Plan, String> {
+    pub(crate) fn permute(&self, op: &IntOp, dims: &[usize]) -> Result<Way, String> {
         let from = shape(self.graph, op.inputs[0]);
         // Runs of axes that stay together, in the order of the result; axes of size 1 are nowhere.
         let mut runs: Vec<(usize, usize, usize)> = Vec::new();
@@ -114,26 +115,3 @@ impl Context<'_> {
 
 /// Most SAVEs of one pixel.
 const MAX_REPEATS: usize = 256;
-
-/// An axis of a shape of `rank` dimensions as one of `[h, w, c]`.
-pub(in crate::compile) fn image_axis(rank: usize, axis: usize) -> Result<usize, String> {
-    match rank {
-        0..=3 => Ok(axis + 3 - rank),
-        _ => Err(format!("a concatenation of {rank} dimensions")),
-    }
-}
-
-/// Whether an op reads or writes `t` as anything but the map of its shape.
-pub(in crate::compile) fn needs_dense(cx: &Context<'_>, op: &IntOp, t: TensorIx) -> bool {
-    use crate::integer::IntOpKind;
-    let alike = |u: TensorIx| cx.dims(u).ok() == cx.dims(t).ok();
-    match &op.kind {
-        IntOpKind::Permute { .. } | IntOpKind::View => true,
-        IntOpKind::Add { .. } | IntOpKind::Requantize { .. } | IntOpKind::HardSigmoid { .. } => !alike(op.output),
-        IntOpKind::Multiply { .. } => !alike(op.output) && cx.dims(t).is_ok_and(|d| d[..2] != [1, 1]),
-        kind => match kind.conv() {
-            Some((c, _)) => narrow(if t == op.output { c.output } else { c.input }).ok() != cx.dims(t).ok(),
-            None => false,
-        },
-    }
-}

@@ -6,7 +6,7 @@ use crate::integer::{IntGraph, IntOp, IntOpKind, TensorIx, image};
 
 /// The graph with paddings folded into the layers that read them, where `possible` says that the DPU can do the folded
 /// layer; `None` if there is nothing to fold. The padding itself stays if somebody still reads it, or to be `seen`.
-pub(super) fn padding(graph: &IntGraph, possible: impl Fn(&IntOp) -> bool, seen: bool) -> Option<IntGraph> {
+pub(crate) fn padding(graph: &IntGraph, possible: impl Fn(&IntOp) -> bool, seen: bool) -> Option<IntGraph> {
     let folded: Vec<Option<IntOp>> =
         graph.ops.iter().map(|op| fold(graph, op).filter(|folded| possible(folded))).collect();
     if folded.iter().all(Option::is_none) {

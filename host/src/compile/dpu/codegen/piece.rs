@@ -2,10 +2,12 @@
 
 use shiftwise_core::isa::{Load, Save, elew_type};
 
-use super::arrays::Combine;
-use super::{Compute, Emitter, Layer, Map, Pass, Piece, Spot, Tile};
-use crate::compile::hazard::BANK_GRAIN;
-use crate::compile::tile::{Shape, Tiling};
+use crate::compile::dpu::codegen::arrays::Combine;
+use crate::compile::dpu::codegen::bank_layout::Spot;
+use crate::compile::dpu::codegen::{Emitter, Piece, Tile};
+use crate::compile::dpu::hazard::BANK_GRAIN;
+use crate::compile::dpu::layer::{Compute, Layer, Map, Pass};
+use crate::compile::dpu::tile::{Shape, Tiling};
 
 /// A finished tile.
 #[derive(Clone, Copy, Debug)]

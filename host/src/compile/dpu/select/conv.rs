@@ -4,15 +4,17 @@ use shiftwise_core::arith::align_bias;
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
 
-use super::super::constraint::Facts;
-use super::super::pack;
-use super::super::schedule::{Compute, Kernel, Layer, Map};
-use super::super::tile::{Shape, Unit};
-use super::{Context, Plan, act_code, narrow, relu6};
+use crate::compile::dpu::axes::narrow;
+use crate::compile::dpu::context::{Context, Way, act_code};
+use crate::compile::dpu::facts::weight_facts;
+use crate::compile::dpu::layer::{Compute, Kernel, Layer, Map};
+use crate::compile::dpu::limits::Facts;
+use crate::compile::dpu::tile::{Shape, Unit};
+use crate::compile::pack;
 use crate::integer::{ConvKind, IntAct, IntConv, IntOp, TensorIx};
 
 impl Context<'_> {
-    pub(super) fn conv(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Vec<Plan>, String> {
+    pub(crate) fn conv(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Vec<Way>, String> {
         pack::check(&op.layer, c, ConvKind::Dense).map_err(|e| e.to_string())?;
         let kernel = pack::by_output(c);
         let (bias, shift_bias) = encode_bias(c, &pack::reach(&kernel, c.output[2], false))?;
@@ -47,9 +49,9 @@ impl Context<'_> {
             let facts = Facts { channels_in: dims[2], ..weight_facts(&window, output[2], c, pos) };
             self.check(Unit::Conv, &facts)?;
             let kernel = pack::without_groups(kernel.clone(), c);
-            let plain = Plan { layers: phases(&layer, dilation)?, kernel, bias: bias.clone() };
+            let plain = Way { layers: phases(&layer, dilation)?, kernel, bias: bias.clone() };
             let augmented = if dilation == [1, 1] { self.augment(&layer) } else { Vec::new() };
-            let augmented = Plan { layers: augmented, ..plain.clone() };
+            let augmented = Way { layers: augmented, ..plain.clone() };
             Ok([plain, augmented].into_iter().filter(|p| !p.layers.is_empty()).collect())
         };
         let by_groups = || {
@@ -58,7 +60,7 @@ impl Context<'_> {
             self.check(Unit::Conv, &facts)?;
             let layers = (0..groups).map(|g| phases(&part(&layer, g, groups), dilation));
             let layers = layers.collect::<Result<Vec<_>, String>>()?.concat();
-            Ok(vec![Plan { layers, kernel: kernel.clone(), bias: bias.clone() }])
+            Ok(vec![Way { layers, kernel: kernel.clone(), bias: bias.clone() }])
         };
         if c.groups == 1 {
             return whole();
@@ -135,7 +137,7 @@ impl Context<'_> {
         Ok(best.map_or((dims, w), |(d, _)| (d, Window { kernel: [d[0] as u16, d[1] as u16], ..Window::POINT })))
     }
 
-    pub(super) fn depthwise(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Plan, String> {
+    pub(crate) fn depthwise(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Way, String> {
         pack::check(&op.layer, c, ConvKind::Depthwise).map_err(|e| e.to_string())?;
         let (dims, output) = (narrow(c.input)?, narrow(c.output)?);
         self.check(Unit::Depthwise, &weight_facts(&c.window, output[2], c, pos))?;
@@ -164,7 +166,7 @@ impl Context<'_> {
             ..Layer::default()
         };
         let layers = phases(&whole, c.window.dilation.map(u32::from))?;
-        Ok(Plan { layers, kernel: c.kernel.clone(), bias: bias.unwrap_or_default() })
+        Ok(Way { layers, kernel: c.kernel.clone(), bias: bias.unwrap_or_default() })
     }
 }
 
@@ -183,34 +185,12 @@ fn part(whole: &Layer, g: u32, groups: u32) -> Layer {
     }
 }
 
-pub(super) fn window_facts(w: &Window, channels: u32) -> Facts {
-    Facts {
-        kernel: w.kernel.map(u32::from),
-        stride: w.stride.map(u32::from),
-        dilation: w.dilation.map(u32::from),
-        pad_before: w.pad_before.map(u32::from),
-        pad_after: w.pad_after.map(u32::from),
-        channels_in: channels,
-        channels_out: channels,
-        ..Facts::default()
-    }
-}
-
-pub(super) fn weight_facts(w: &Window, channels: u32, c: &IntConv, pos: FixPos) -> Facts {
-    Facts {
-        shift_cut: c.shift_cut,
-        shift_bias: if c.bias.is_some() { c.shift_bias } else { 0 },
-        relu6_pos: relu6(c.act, pos),
-        ..window_facts(w, channels)
-    }
-}
-
 /// The bias and the field `shift_bias` (the shift plus one: the accumulator has an extra fraction bit, DEC).
 ///
 /// A bias finer than half an accumulator step is replaced by the integer that gives the same results (see
 /// [`align_bias`]); it has fewer bits, so it fits. Errors: sums that could leave the 32-bit accumulator; such a bias before
 /// a LeakyReLU, which would magnify what is rounded away.
-pub(super) fn encode_bias(c: &IntConv, reach: &[i64]) -> Result<(Option<Vec<i8>>, u32), String> {
+pub(crate) fn encode_bias(c: &IntConv, reach: &[i64]) -> Result<(Option<Vec<i8>>, u32), String> {
     let (bias, field) = match &c.bias {
         None => (None, 0),
         Some(bias) if c.shift_bias >= -1 => (Some(bias.clone()), (c.shift_bias + 1) as u32),
@@ -237,7 +217,7 @@ pub(super) fn encode_bias(c: &IntConv, reach: &[i64]) -> Result<(Option<Vec<i8>>
 ///
 /// Output o = d·u + φ reads input o + k·d − pad = d·(u + k + a) + ρ with φ − pad = d·a + ρ: taps next to each other on
 /// the pixels of remainder ρ, padded by −a.
-pub(super) fn phases(whole: &Layer, dilation: [u32; 2]) -> Result<Vec<Layer>, String> {
+pub(crate) fn phases(whole: &Layer, dilation: [u32; 2]) -> Result<Vec<Layer>, String> {
     let split = |axis: usize| -> Result<Vec<Phase>, String> {
         let (d, outputs) = (dilation[axis], whole.shape.output[axis]);
         let (size, pad) = (whole.shape.input[axis], whole.shape.pad[axis]);

@@ -2,12 +2,14 @@
 
 use shiftwise_core::fix::FixPos;
 
-use super::super::constraint::Facts;
-use super::super::pack;
-use super::super::schedule::{Compute, Kernel, Layer};
-use super::super::tile::{Shape, Unit};
-use super::conv::{encode_bias, phases, weight_facts};
-use super::{Context, Plan, act_code, narrow};
+use crate::compile::dpu::axes::narrow;
+use crate::compile::dpu::context::{Context, Way, act_code};
+use crate::compile::dpu::facts::weight_facts;
+use crate::compile::dpu::layer::{Compute, Kernel, Layer};
+use crate::compile::dpu::limits::Facts;
+use crate::compile::dpu::select::conv::{encode_bias, phases};
+use crate::compile::dpu::tile::{Shape, Unit};
+use crate::compile::pack;
 use crate::integer::{ConvKind, IntConv, IntOp, TensorIx};
 
 /// Every stride-th output of one axis: a convolution with stride 1 over the taps that hit it.
@@ -81,7 +83,7 @@ fn split(c: &IntConv, axis: usize) -> Vec<Phase> {
 }
 
 impl Context<'_> {
-    pub(super) fn transposed(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Plan, String> {
+    pub(crate) fn transposed(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Way, String> {
         pack::check(&op.layer, c, ConvKind::Transposed).map_err(|e| e.to_string())?;
         let (dims, output) = (narrow(c.input)?, narrow(c.output)?);
         if (0..2).any(|a| c.output[a] > 4 * (c.input[a] + 64) * usize::from(c.window.stride[a])) {
@@ -94,7 +96,7 @@ impl Context<'_> {
         let (map, outputs) = (self.map(input, dims), self.outputs(op.output, output));
         let stride = c.window.stride.map(u32::from);
         let (rows, columns) = (split(c, 0), split(c, 1));
-        let mut plan = Plan { bias: bias.unwrap_or_else(|| vec![0; c.output[2]]), ..Plan::default() };
+        let mut plan = Way { bias: bias.unwrap_or_else(|| vec![0; c.output[2]]), ..Way::default() };
         for (r, col) in rows.iter().flat_map(|r| columns.iter().map(move |c| (r, c))) {
             let kernel = [r.taps.len() as u32, col.taps.len() as u32];
             let facts = Facts {

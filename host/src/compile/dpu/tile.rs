@@ -6,11 +6,11 @@
 
 use shiftwise_core::target::Target;
 
-use super::hazard::BANK_GRAIN;
+use crate::compile::dpu::hazard::BANK_GRAIN;
 
 /// Sizes of a layer as the engines see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     /// Input rows, columns, channels.
     pub input: [u32; 3],
     /// Output rows, columns, channels.
@@ -48,7 +48,7 @@ pub(super) struct Shape {
 
 /// The engine of a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     /// CONV: reads all channels, writes one output group at a time.
     Conv,
     /// ALU with weights.
@@ -62,7 +62,7 @@ pub(super) enum Unit {
 
 /// How a layer is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tiling {
+pub(crate) struct Tiling {
     /// Output rows of a tile.
     pub rows: u32,
     /// Output columns of a tile.
@@ -77,7 +77,7 @@ pub(super) struct Tiling {
 
 /// The numbers of a target that tiles depend on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     /// Banks of a feature-map group.
     pub pp: u32,
     /// Bytes of a bank address.
@@ -98,7 +98,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Rows that one instruction of a unit computes.
-    pub(super) fn rows_at_once(&self, unit: Unit) -> u32 {
+    pub(crate) fn rows_at_once(&self, unit: Unit) -> u32 {
         match unit {
             Unit::Conv => self.pp,
             Unit::Depthwise | Unit::Pool => self.alu_rows,
@@ -109,7 +109,7 @@ impl Machine {
 }
 
 /// Longest transfer of one LOAD or SAVE, and longest row of CONV (DOC: 10-bit fields).
-pub(super) const MAX_LENGTH: u32 = 1024;
+pub(crate) const MAX_LENGTH: u32 = 1024;
 /// Largest `jump_read_endl` of CONVINIT (DOC).
 const MAX_CONV_ENDL: u32 = 1024;
 /// Largest `jump_read_endl` of ALUINIT (DOC).
@@ -127,7 +127,7 @@ const COMPUTE_START: u64 = 40;
 
 impl Shape {
     /// One operand of `[h, w, c]`, element by element on ELEW.
-    pub(super) fn copy(dims: [u32; 3]) -> Self {
+    pub(crate) fn copy(dims: [u32; 3]) -> Self {
         let unit = Unit::Elew;
         Self {
             input: dims,
@@ -142,44 +142,44 @@ impl Shape {
     }
 
     /// Input maps that are loaded.
-    pub(super) fn loaded(&self) -> u32 {
+    pub(crate) fn loaded(&self) -> u32 {
         self.operands - self.held
     }
 
     /// Channel groups of the input.
-    pub(super) fn groups_in(&self, m: &Machine) -> u32 {
+    pub(crate) fn groups_in(&self, m: &Machine) -> u32 {
         self.input[2].div_ceil(m.lanes)
     }
 
     /// Channel groups of the output.
-    pub(super) fn groups_out(&self, m: &Machine) -> u32 {
+    pub(crate) fn groups_out(&self, m: &Machine) -> u32 {
         self.output[2].div_ceil(m.lanes)
     }
 
     /// Input columns under `columns` outputs, padding included.
-    pub(super) fn columns_under(&self, columns: u32) -> u32 {
+    pub(crate) fn columns_under(&self, columns: u32) -> u32 {
         (columns - 1) * self.stride[1] + self.kernel[1]
     }
 
     /// Input rows under `rows` outputs, padding included.
-    pub(super) fn rows_under(&self, rows: u32) -> u32 {
+    pub(crate) fn rows_under(&self, rows: u32) -> u32 {
         (rows - 1) * self.stride[0] + self.kernel[0]
     }
 
     /// Addresses of a tile's input in each bank.
-    pub(super) fn input_addresses(&self, m: &Machine, t: &Tiling) -> u32 {
+    pub(crate) fn input_addresses(&self, m: &Machine, t: &Tiling) -> u32 {
         let groups = if self.unit == Unit::Conv { self.groups_in(m) } else { t.groups };
         let columns = self.columns_under(t.columns).min(self.input[1]);
         product([self.rows_under(t.rows).div_ceil(t.pack).div_ceil(m.pp), t.pack, columns, groups])
     }
 
     /// Addresses of a tile's result in each bank.
-    pub(super) fn output_addresses(m: &Machine, t: &Tiling) -> u32 {
+    pub(crate) fn output_addresses(m: &Machine, t: &Tiling) -> u32 {
         product([t.rows.div_ceil(m.pp), t.columns, t.groups, 1])
     }
 
     /// Addresses of a set of weights in each bank.
-    pub(super) fn weight_addresses(&self, m: &Machine, t: &Tiling) -> u32 {
+    pub(crate) fn weight_addresses(&self, m: &Machine, t: &Tiling) -> u32 {
         let taps = self.kernel[0] * self.kernel[1];
         match self.unit {
             Unit::Conv => taps.saturating_mul(self.groups_in(m)).saturating_mul(t.groups),
@@ -195,7 +195,7 @@ impl Shape {
 
     /// Addresses of one block of inputs: the operands under a tile, then operands of passes (two places each where
     /// several sets of groups follow each other).
-    pub(super) fn input_block(&self, m: &Machine, t: &Tiling) -> u32 {
+    pub(crate) fn input_block(&self, m: &Machine, t: &Tiling) -> u32 {
         let sets = if self.unit == Unit::Conv && t.groups < self.groups_out(m) { 2 } else { 1 };
         self.loaded().saturating_mul(aligned(self.input_addresses(m, t))).saturating_add(product([
             self.adds - self.held_adds,
@@ -206,12 +206,12 @@ impl Shape {
     }
 
     /// Addresses of an operand of a pass.
-    pub(super) fn add_addresses(&self, m: &Machine, t: &Tiling) -> u32 {
+    pub(crate) fn add_addresses(&self, m: &Machine, t: &Tiling) -> u32 {
         aligned(Self::output_addresses(m, &Tiling { groups: self.groups_last(m, t.groups), ..*t }))
     }
 
     /// Addresses of one block of results: the tile, and one more for every pass; the last may have a place of its own.
-    pub(super) fn output_block(&self, m: &Machine, t: &Tiling) -> u32 {
+    pub(crate) fn output_block(&self, m: &Machine, t: &Tiling) -> u32 {
         let elsewhere = u32::from(self.stays);
         let own = |results: u32| results.saturating_mul(aligned(Self::output_addresses(m, t)));
         if self.point == 0 {
@@ -222,7 +222,7 @@ impl Shape {
     }
 
     /// Addresses that the weights of the pointwise convolution take in each bank.
-    pub(super) fn point_weights(&self, m: &Machine) -> u32 {
+    pub(crate) fn point_weights(&self, m: &Machine) -> u32 {
         if self.point == 0 { 0 } else { aligned(product([self.groups_out(m), self.point.div_ceil(m.lanes), 1, 1])) }
     }
 
@@ -261,7 +261,7 @@ impl Shape {
     }
 
     /// The cheapest tiling and its estimated cycles; `None` if no tile fits.
-    pub(super) fn tiling(&self, m: &Machine) -> Option<(u64, Tiling)> {
+    pub(crate) fn tiling(&self, m: &Machine) -> Option<(u64, Tiling)> {
         let [height, width, _] = self.output;
         let groups = self.groups_out(m);
         let mut rows: Vec<u32> = (1..=16).map(|n| n * m.pp).filter(|r| *r < height).collect();
@@ -387,7 +387,7 @@ fn parts(whole: u32) -> Vec<u32> {
 
 impl Machine {
     /// The numbers of `target`; `None` if it lacks a bank group that tiles need.
-    pub(super) fn of(target: &Target) -> Option<Self> {
+    pub(crate) fn of(target: &Target) -> Option<Self> {
         use shiftwise_core::target::BankKind;
         let mut features = target.feature_groups();
         let (first, second) = (features.next()?, features.next()?);
