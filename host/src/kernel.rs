@@ -22,6 +22,7 @@ mod conv;
 mod depthwise;
 mod plan;
 mod scalar;
+mod taps;
 #[cfg(test)]
 mod tests;
 

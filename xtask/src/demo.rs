@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-use crate::ci::Step;
 use crate::setup;
+use crate::step::Step;
 
 /// The command line, as the README has it.
 const VERIFY: &[&str] = &[

@@ -4,6 +4,7 @@ mod ci;
 mod demo;
 mod firmware;
 mod setup;
+mod step;
 
 use std::process::ExitCode;
 

@@ -14,9 +14,8 @@ use core::arch::asm;
 use shiftwise_core::model::PoolKind;
 
 use super::finish::{Biases, Clamp, Finish};
-use super::pool::{Pooling, in_fours};
 use super::portable::{Portable, by_byte};
-use super::unit::{Area, Blocks, CHANNELS, Columns, Filters, Place, Runs, Taps, Unit};
+use super::unit::{Area, Blocks, CHANNELS, Columns, Filters, Place, Pooling, Runs, Taps, Unit, in_fours};
 
 /// A processor with Advanced SIMD.
 #[derive(Debug)]

@@ -3,11 +3,10 @@
 
 use core::ops::Range;
 
-use shiftwise_core::model::ConvOp;
+use shiftwise_core::model::{ConvOp, PoolKind};
 use shiftwise_core::shape::positive;
 
 use super::finish::{Biases, Clamp, Finish};
-use super::pool::{Pooling, in_fours};
 
 /// Pixels whose columns are multiplied at once.
 pub(super) const PIXELS: usize = 2;
@@ -224,4 +223,57 @@ pub(super) trait Unit: Columns {
     fn max(input: &[u8], window: &Area) -> [i32; CHANNELS];
     /// Sums of 4 neighbouring channels over a window.
     fn sum(input: &[u8], window: &Area) -> [i32; CHANNELS];
+}
+
+/// What becomes of the values in a window.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pooling {
+    pub(super) kind: PoolKind,
+    pub(super) finish: Finish,
+    /// Whether the largest value is an output already.
+    pub(super) keep: bool,
+}
+
+impl Pooling {
+    /// The output of a largest value, or of a sum.
+    #[inline(always)]
+    fn end(&self, value: i32) -> u8 {
+        match self.kind {
+            PoolKind::Max if self.keep => value as u8,
+            PoolKind::Max => self.finish.of(value, 0) as u8,
+            PoolKind::Average(factor) => self.finish.of(value * i32::from(factor), 0) as u8,
+        }
+    }
+}
+
+/// All channels of an output pixel, four at a time.
+#[inline(always)]
+pub(super) fn in_fours<U: Unit>(input: &[u8], window: &Area, how: &Pooling, output: &mut [u8]) {
+    let (mut window, first, channels) = (*window, window.from, output.len());
+    let mut channel = 0;
+    while channel < channels {
+        // The last block may take up channels of the one before: they come out the same.
+        if channels >= CHANNELS {
+            channel = channel.min(channels - CHANNELS);
+        }
+        window.from = first + channel;
+        match output.get_mut(channel..).and_then(|out| out.first_chunk_mut::<CHANNELS>()) {
+            Some(out) => {
+                let values = match how.kind {
+                    PoolKind::Max => U::max(input, &window),
+                    PoolKind::Average(_) => U::sum(input, &window),
+                };
+                *out = values.map(|value| how.end(value));
+                channel += CHANNELS;
+            }
+            None => {
+                let (mut most, mut sum) = (i32::from(i8::MIN), 0);
+                window.each(input, |[x]| (most, sum) = (most.max(x), sum + x));
+                if let Some(out) = output.get_mut(channel) {
+                    *out = how.end(if how.kind == PoolKind::Max { most } else { sum });
+                }
+                channel += 1;
+            }
+        }
+    }
 }

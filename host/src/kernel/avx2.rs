@@ -9,8 +9,8 @@ use core::arch::x86_64::{
     _mm256_unpacklo_epi16,
 };
 
-use super::depthwise::{CHUNK, Tap};
 use super::plan::{LANES, Run, TILE};
+use super::taps::{CHUNK, Tap};
 
 /// Panics unless every element that the run makes `M` pixels read exists. One check per run makes the inner loop
 /// free of checks.

@@ -5,10 +5,8 @@ use core::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
+use super::taps::{CHUNK, Tap, find_taps};
 use super::{ConvGeometry, Path};
-
-/// Channels that are summed together.
-pub(super) const CHUNK: usize = 32;
 
 /// Depthwise convolution of one image `[in_h, in_w, in_c]` with a kernel `[kh, kw, in_c * multiplier]`; output channel
 /// `c * multiplier + m` sees input channel `c`. The chain is that of [`super::conv_f32`] without its sum over channels.
@@ -148,13 +146,6 @@ fn step_i8(acc: i32, x: i8, w: i8) -> i32 {
     acc.wrapping_add(i32::from(x) * i32::from(w))
 }
 
-/// A tap that lies inside the image: where its weights and its input pixel begin.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tap {
-    pub(super) weights: usize,
-    pub(super) input: usize,
-}
-
 /// Visits all pixels: `wide` sums [`CHUNK`] channels at a time, `step` what is left.
 #[inline(always)]
 fn body<X: Copy, A: Copy + Default>(
@@ -216,25 +207,4 @@ fn chunk<X: Copy, A: Copy + Default, const N: usize>(
         }
     }
     acc
-}
-
-/// Lists the taps of an output pixel that lie inside the image, in the order of the chain.
-fn find_taps(geometry: &ConvGeometry, pixel: usize, taps: &mut Vec<Tap>) {
-    taps.clear();
-    let origin = [pixel / geometry.out_w * geometry.stride[0], pixel % geometry.out_w * geometry.stride[1]];
-    let size = [geometry.in_h, geometry.in_w];
-    let at = |axis: usize, k: usize| {
-        let shifted = origin[axis] + k * geometry.dilation[axis];
-        shifted.checked_sub(geometry.pad_before[axis]).filter(|v| *v < size[axis])
-    };
-    for ky in 0..geometry.kernel[0] {
-        let Some(y) = at(0, ky) else { continue };
-        for kx in 0..geometry.kernel[1] {
-            let Some(x) = at(1, kx) else { continue };
-            taps.push(Tap {
-                weights: (ky * geometry.kernel[1] + kx) * geometry.out_c,
-                input: (y * geometry.in_w + x) * geometry.in_c,
-            });
-        }
-    }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::merge::offsets;
 use super::{Config, Layer, WeightSource, one, settings};
+use crate::broadcast::offsets;
 use crate::tensor::Tensor;
 use shiftwise_core::model::{Combine, Function, RowFunction};
 

@@ -1,6 +1,6 @@
 //! Operations on whole arrays with NumPy's rules, for layers that are functions. Shapes include the batch.
 
-use super::merge::{broadcast, offsets};
+use crate::broadcast::{broadcast, offsets};
 use crate::tensor::Tensor;
 
 /// A function of one number with its name.

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::array;
-use super::merge::broadcast;
 use super::{ActivationFn, Custom, CustomLayer};
+use crate::broadcast::broadcast;
 use crate::tensor::Tensor;
 
 /// Parentheses and signs within one another; deeper formulas are refused.

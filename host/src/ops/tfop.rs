@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{ActivationFn, Config, Interpolation, Layer, WeightSource, array, settings};
+use crate::broadcast::broadcast;
 use crate::tensor::Tensor;
 use arguments::{Arguments, Part, operand, subscript, wrong};
 use shiftwise_core::model::{Combine, FloatPoolKind, Function};
@@ -386,7 +387,7 @@ impl Kind {
                 array::axis(*axis, rank)?;
                 x.to_vec()
             }
-            Self::Binary(_) | Self::Clip => super::merge::broadcast(shapes)?,
+            Self::Binary(_) | Self::Clip => broadcast(shapes)?,
             Self::MatMul { transpose } => {
                 let turned = |shape: &[usize], turn: bool| match shape {
                     [lead @ .., m, n] if turn => [lead, &[*n, *m]].concat(),

@@ -2,7 +2,7 @@
 
 use shiftwise_core::arith::{Round, align_bias, requantize, shift_right};
 
-use super::{LEAKY, finish, relu6_limit};
+use super::finish::{LEAKY, finish, relu6_limit};
 use crate::integer::{ConvKind, IntAct, IntConv, Kind};
 use crate::kernel::{self, ConvGeometry, PackedI8};
 

@@ -1,0 +1,51 @@
+//! One command of the repository's chores, said before it runs and timed.
+
+use std::error::Error;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// One command of the repository's checks, run in the workspace's root.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    environment: Vec<(&'static str, &'static str)>,
+    words: Vec<&'static str>,
+}
+
+impl Step {
+    /// A program and its arguments.
+    pub(crate) fn new(name: &'static str, words: &[&'static str]) -> Self {
+        Self { name, environment: Vec::new(), words: words.to_vec() }
+    }
+
+    pub(crate) fn with(mut self, variable: &'static str, value: &'static str) -> Self {
+        self.environment.push((variable, value));
+        self
+    }
+
+    /// The line for a shell.
+    fn line(&self) -> String {
+        let quoted = |text: &str| if text.contains(' ') { format!("'{text}'") } else { text.to_string() };
+        let variables = self.environment.iter().map(|(variable, value)| format!("{variable}={}", quoted(value)));
+        variables.chain(self.words.iter().map(|word| quoted(word))).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Runs it and says how long it took. An error tells what to run again.
+    pub(crate) fn run(&self) -> Result<Duration, Box<dyn Error>> {
+        println!("\n== {}\n$ {}", self.name, self.line());
+        let start = Instant::now();
+        let [program, arguments @ ..] = self.words.as_slice() else { return Ok(Duration::ZERO) };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+        let program = if program.contains('/') { root.join(program) } else { program.into() };
+        let mut command = Command::new(&program);
+        command.args(arguments).envs(self.environment.iter().copied()).current_dir(root);
+        let status = command.status().map_err(|e| format!("{}: {e}", program.display()))?;
+        let taken = start.elapsed();
+        if !status.success() {
+            return Err(format!("\n{} failed ({status}); run it again with\n  {}", self.name, self.line()).into());
+        }
+        println!("== {}: {:.1} s", self.name, taken.as_secs_f64());
+        Ok(taken)
+    }
+}
