@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::error::Error;
-use crate::eval::{self, Hooks, Point, Samples};
+use crate::eval::{self, Point, Points, Samples};
 use crate::ir::{Graph, NodeId};
-use crate::quant::{ActivationQuant, Fit, QuantGraph, Quantizer};
+use crate::quant::{Fit, QuantGraph, Quantizer};
+use crate::quant_eval::{Stored, quantized_weights};
 use crate::quantizer;
 use crate::tensor::Tensor;
 use shiftwise_core::fix::FixPos;
@@ -52,20 +53,21 @@ impl Votes {
 }
 
 struct Calibrate<'a> {
-    graph: &'a Graph,
+    q: &'a QuantGraph,
     votes: BTreeMap<Point, Votes>,
 }
 
-impl Hooks for Calibrate<'_> {
-    fn sees_all(&self) -> bool {
-        false
-    }
-    fn quantize(&mut self, point: Point, q: &Quantizer, tensor: &mut Tensor) -> Result<(), Error> {
-        let (Point::Activation(id) | Point::Output(id)) = point;
-        let fits = calibrate(self.graph, id, "output", tensor, q)?;
-        quantizer::fake_quantize(tensor, &fits, &q.params);
+impl Points for Calibrate<'_> {
+    fn apply(&mut self, point: Point, tensor: &mut Tensor) -> Result<(), Error> {
+        let Some(quantizer) = self.q.quantizer(point) else { return Ok(()) };
+        let (Point::PreActivation(id) | Point::PostActivation(id) | Point::Output(id)) = point;
+        let fits = calibrate(&self.q.graph, id, "output", tensor, quantizer)?;
+        quantizer::fake_quantize(tensor, &fits, &quantizer.params);
         self.votes.entry(point).or_default().add(fits);
         Ok(())
+    }
+    fn wants(&self, id: NodeId) -> bool {
+        Stored(self.q).wants(id)
     }
 }
 
@@ -102,30 +104,19 @@ pub fn calibrate_graph(
             }
         }
     }
-    let weights = eval::quantized_weights(q);
+    let weights = quantized_weights(q);
     let batch_size = batch_size.max(1);
     let total = samples.len().div_ceil(batch_size).min(steps.unwrap_or(usize::MAX)).max(1);
-    let mut hooks = Calibrate { graph: &q.graph, votes: BTreeMap::new() };
+    let mut points = Calibrate { q, votes: BTreeMap::new() };
     for step in 0..total {
         let start = step * batch_size;
         let batch = samples.batch(start, batch_size.min(samples.len() - start))?;
-        eval::run(&q.graph, &q.layers, &weights, batch, &mut hooks)?;
+        eval::run(&q.graph, &weights, batch, &mut points)?;
         progress(step + 1, total);
     }
-    for (point, votes) in hooks.votes {
-        match point {
-            Point::Output(id) => {
-                if let Some(own) = q.layers.get_mut(&id).and_then(|l| l.output.as_mut()) {
-                    votes.write(own);
-                }
-            }
-            Point::Activation(id) => {
-                if let Some(ActivationQuant::Before(own) | ActivationQuant::After(own)) =
-                    q.layers.get_mut(&id).map(|l| &mut l.activation)
-                {
-                    votes.write(own);
-                }
-            }
+    for (point, votes) in points.votes {
+        if let Some(own) = q.quantizer_mut(point) {
+            votes.write(own);
         }
     }
     Ok(())

@@ -7,8 +7,6 @@
 use crate::error::Error;
 use crate::ir::{Graph, NodeId};
 use crate::ops::Op;
-use crate::quant::{ActivationQuant, LayerQuant, QuantGraph, Quantizer};
-use crate::quantizer;
 use crate::tensor::Tensor;
 use shiftwise_core::shape::Window;
 
@@ -43,71 +41,52 @@ impl Samples for Vec<Tensor> {
     }
 }
 
-/// Where a quantizer of activations sits.
+/// A place between layers where somebody may look at a tensor or change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Point {
-    /// Before or after the activation attribute.
-    Activation(NodeId),
-    /// At the output.
+    /// Before a layer's activation attribute.
+    PreActivation(NodeId),
+    /// After it.
+    PostActivation(NodeId),
+    /// At the layer's output.
     Output(NodeId),
 }
 
-/// What the float engine asks and tells while it runs.
-pub trait Hooks {
-    /// Quantizes a batch in place.
-    fn quantize(&mut self, point: Point, quantizer: &Quantizer, tensor: &mut Tensor) -> Result<(), Error>;
-    /// A layer's result is final.
-    fn tensor(&mut self, id: NodeId, tensor: &Tensor) {
-        let _ = (id, tensor);
-    }
-    /// Whether [`Hooks::tensor`] wants every layer. If not, padding may be left to the convolution behind it.
-    fn sees_all(&self) -> bool {
-        true
-    }
-}
-
-/// Applies quantizers at their stored positions.
-#[derive(Clone, Copy, Debug)]
-pub struct Stored;
-
-impl Hooks for Stored {
-    fn sees_all(&self) -> bool {
-        false
-    }
-    fn quantize(&mut self, _: Point, q: &Quantizer, tensor: &mut Tensor) -> Result<(), Error> {
-        quantizer::fake_quantize(tensor, &q.fits(), &q.params);
+/// What sits on a network's tensors while the float engine runs: nothing, calibration, stored positions, a dump.
+pub trait Points {
+    /// Changes a batch in place. A layer's points come in the order of [`Point`].
+    ///
+    /// Errors end the run.
+    fn apply(&mut self, point: Point, tensor: &mut Tensor) -> Result<(), Error> {
+        let _ = (point, tensor);
         Ok(())
     }
+    /// A layer's result is final.
+    fn done(&mut self, id: NodeId, tensor: &Tensor) {
+        let _ = (id, tensor);
+    }
+    /// Whether [`Points::done`] wants the result of this layer, or [`Points::apply`] changes it. Padding of which nobody
+    /// wants to know is left to the convolution behind it.
+    fn wants(&self, id: NodeId) -> bool {
+        let _ = id;
+        false
+    }
 }
 
-/// A layer's weights, fake-quantized where its entry says so.
-pub fn layer_weights(q: &QuantGraph, id: NodeId) -> Vec<Tensor> {
-    let quantizers = q.layers.get(&id).map_or(&[][..], |l| &l.weights);
-    let weights = q.graph.node(id).op.layer().weights().into_iter().enumerate();
-    let quantized = |(k, (_, w)): (usize, (&str, &Tensor))| {
-        let mut w = w.clone();
-        if let Some(Some(q)) = quantizers.get(k) {
-            quantizer::fake_quantize(&mut w, &q.fits(), &q.params);
-        }
-        w
-    };
-    weights.map(quantized).collect()
-}
+/// Nothing sits anywhere: the float network.
+#[derive(Clone, Copy, Debug)]
+pub struct NoPoints;
 
-/// [`layer_weights`] of every layer.
-pub fn quantized_weights(q: &QuantGraph) -> Vec<Vec<Tensor>> {
-    q.graph.ids().map(|id| layer_weights(q, id)).collect()
-}
+impl Points for NoPoints {}
 
 /// Runs one batch through a graph in f32 and returns its outputs.
 ///
-/// `weights` are per node (see [`quantized_weights`]); a node without an entry in `layers` is float.
+/// `weights` are per node, in the order of [`Layer::weights`](crate::ops::Layer::weights).
 pub fn run(
     graph: &Graph,
-    layers: &std::collections::BTreeMap<NodeId, LayerQuant>,
     weights: &[Vec<Tensor>],
     inputs: Vec<Tensor>,
-    hooks: &mut dyn Hooks,
+    points: &mut dyn Points,
 ) -> Result<Vec<Tensor>, Error> {
     let mut left = graph.uses();
     let mut values: Vec<Option<Tensor>> = vec![None; graph.nodes.len()];
@@ -119,7 +98,7 @@ pub fn run(
         }
         values[id.0] = Some(tensor);
     }
-    let padded = if hooks.sees_all() { vec![None; graph.nodes.len()] } else { paddings(graph, layers, &left) };
+    let padded = paddings(graph, points, &left);
     for id in graph.ids() {
         let node = graph.node(id);
         let mut y = match (&node.op, &node.inputs[..]) {
@@ -154,27 +133,11 @@ pub fn run(
                 compute(op, &x.ok_or_else(|| missing(&node.name))?, &weights[id.0])
             }
         };
-        let function = node.op.layer().activation();
-        match layers.get(&id).map(|l| (&l.activation, &l.output)) {
-            None => function.apply(&mut y),
-            Some((activation, output)) => {
-                match activation {
-                    ActivationQuant::Before(q) => {
-                        hooks.quantize(Point::Activation(id), q, &mut y)?;
-                        function.apply(&mut y);
-                    }
-                    ActivationQuant::After(q) => {
-                        function.apply(&mut y);
-                        hooks.quantize(Point::Activation(id), q, &mut y)?;
-                    }
-                    ActivationQuant::Absent | ActivationQuant::Deferred => function.apply(&mut y),
-                }
-                if let Some(q) = output {
-                    hooks.quantize(Point::Output(id), q, &mut y)?;
-                }
-            }
-        }
-        hooks.tensor(id, &y);
+        points.apply(Point::PreActivation(id), &mut y)?;
+        node.op.layer().activation().apply(&mut y);
+        points.apply(Point::PostActivation(id), &mut y)?;
+        points.apply(Point::Output(id), &mut y)?;
+        points.done(id, &y);
         values[id.0] = Some(y);
         for input in &node.inputs {
             left[input.0] -= 1;
@@ -190,11 +153,7 @@ pub fn run(
 
 /// The window of the convolution behind each padding that nothing else reads, with that padding in it: rows and columns
 /// of zeros then need no memory. Skipped taps and taps on zeros add up to the same sum.
-fn paddings(
-    graph: &Graph,
-    layers: &std::collections::BTreeMap<NodeId, LayerQuant>,
-    uses: &[usize],
-) -> Vec<Option<Window>> {
+fn paddings(graph: &Graph, points: &dyn Points, uses: &[usize]) -> Vec<Option<Window>> {
     let mut found = vec![None; graph.nodes.len()];
     for node in &graph.nodes {
         let [input] = node.inputs[..] else { continue };
@@ -212,7 +171,7 @@ fn paddings(
         };
         if let Ok(window) = window
             && uses[input.0] == 1
-            && layers.get(&input).is_none_or(|l| l.result().is_none())
+            && !points.wants(input)
             && let Some((pad_before, pad_after)) = sums(&window)
         {
             found[input.0] = Some(Window { pad_before, pad_after, ..window });
@@ -234,10 +193,5 @@ fn missing(layer: &str) -> Error {
 pub fn run_float(graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
     let weights: Vec<Vec<Tensor>> =
         graph.nodes.iter().map(|n| n.op.layer().weights().into_iter().map(|(_, w)| w.clone()).collect()).collect();
-    run(graph, &std::collections::BTreeMap::new(), &weights, inputs, &mut Stored)
-}
-
-/// Runs a quantized graph on one batch in the `vendor` numerics.
-pub fn run_vendor(q: &QuantGraph, inputs: Vec<Tensor>, hooks: &mut dyn Hooks) -> Result<Vec<Tensor>, Error> {
-    run(&q.graph, &q.layers, &quantized_weights(q), inputs, hooks)
+    run(graph, &weights, inputs, &mut NoPoints)
 }

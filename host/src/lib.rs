@@ -18,6 +18,7 @@ pub mod lower;
 pub mod ops;
 pub mod passes;
 pub mod quant;
+pub mod quant_eval;
 pub mod quantize;
 pub mod quantizer;
 pub mod strategy;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::error::Error;
-use crate::eval;
 use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use crate::ir::{Node, NodeId};
 use crate::ops::pool::average_factor;
 use crate::ops::{Activate, ActivationFn, Interpolation, Layer, LeakyRelu, Op};
 use crate::passes::adjust_pos::output_owner;
 use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
+use crate::quant_eval::layer_weights;
 use crate::tensor::Tensor;
 use shiftwise_core::arith::limits;
 use shiftwise_core::fix::{FixPos, quantize};
@@ -436,7 +436,7 @@ impl Lowering<'_> {
     /// works on a tensor of its own.
     fn float_op(&mut self, id: NodeId, mut op: Op, inputs: Vec<TensorIx>, why: String) -> TensorIx {
         let mut inputs: Vec<TensorIx> = inputs.into_iter().map(|x| self.float(x)).collect();
-        let mut weights = if op.layer().weights().is_empty() { Vec::new() } else { eval::layer_weights(self.q, id) };
+        let mut weights = if op.layer().weights().is_empty() { Vec::new() } else { layer_weights(self.q, id) };
         let name = self.q.quant_name(id);
         if let Op::SeparableConv2D(separable) = &op {
             let (depthwise, pointwise) = separable.parts();

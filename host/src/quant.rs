@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
+use crate::eval::Point;
 use crate::ir::{Graph, NodeId};
 use crate::ops::Op;
 use shiftwise_core::arith::{Round, limits};
@@ -203,6 +204,30 @@ pub struct QuantGraph {
 }
 
 impl QuantGraph {
+    /// The quantizer that sits at a point.
+    pub fn quantizer(&self, point: Point) -> Option<&Quantizer> {
+        let (Point::PreActivation(id) | Point::PostActivation(id) | Point::Output(id)) = point;
+        let layer = self.layers.get(&id)?;
+        match (point, &layer.activation) {
+            (Point::PreActivation(_), ActivationQuant::Before(q))
+            | (Point::PostActivation(_), ActivationQuant::After(q)) => Some(q),
+            (Point::Output(_), _) => layer.output.as_ref(),
+            (Point::PreActivation(_) | Point::PostActivation(_), _) => None,
+        }
+    }
+
+    /// [`QuantGraph::quantizer`], writable.
+    pub fn quantizer_mut(&mut self, point: Point) -> Option<&mut Quantizer> {
+        let (Point::PreActivation(id) | Point::PostActivation(id) | Point::Output(id)) = point;
+        let layer = self.layers.get_mut(&id)?;
+        match (point, &mut layer.activation) {
+            (Point::PreActivation(_), ActivationQuant::Before(q))
+            | (Point::PostActivation(_), ActivationQuant::After(q)) => Some(q),
+            (Point::Output(_), _) => layer.output.as_mut(),
+            (Point::PreActivation(_) | Point::PostActivation(_), _) => None,
+        }
+    }
+
     /// The layer's name in the quantized model.
     pub fn quant_name(&self, id: NodeId) -> String {
         let node = self.graph.node(id);

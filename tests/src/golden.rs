@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use shiftwise::dump::{self, Dump, Values};
 use shiftwise::eval::golden::{DumpOptions, Numerics, golden};
-use shiftwise::eval::{self, Stored};
+use shiftwise::quant_eval::run_vendor;
 use shiftwise::format::{self, LoadOptions, Model};
 use shiftwise::quant::{ActivationQuant, Fit, QuantGraph, Quantizer};
 use shiftwise::quantize::{PtqOptions, ptq};
@@ -236,7 +236,7 @@ fn results(
     if let Ok(vendor) = dump::read(&case.join("dump")) {
         values = dumps(&vendor, &own, &mut differences);
     }
-    let outputs = eval::run_vendor(q, input.clone(), &mut Stored)?;
+    let outputs = run_vendor(q, input.clone())?;
     for (k, (ours, theirs)) in outputs.iter().zip(arrays(case, "output")).enumerate() {
         let (a, b) = (Values::Float(ours.data().to_vec()), Values::Float(theirs.into_data()));
         if differing(&a, &b) > 0 {

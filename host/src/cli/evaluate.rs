@@ -161,7 +161,7 @@ fn outputs(
         let out = match (model, &engine) {
             (_, Some(engine)) => engine.run_batch(&batch)?,
             (Model::Float(g), None) => eval::run_float(g, batch)?,
-            (Model::Quantized(q), None) => eval::run_vendor(q, batch, &mut eval::Stored)?,
+            (Model::Quantized(q), None) => shiftwise::quant_eval::run_vendor(q, batch)?,
         };
         each(start, out)?;
         progress.set((start + BATCH).min(samples.len()));

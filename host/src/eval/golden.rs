@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::integer::{Engine, Value};
-use super::{Hooks, Point};
+use super::{Point, Points};
 use crate::dump::{Dump, DumpTensor, Values};
 use crate::error::Error;
 use crate::integer::{IntGraph, Kind};
 use crate::ir::NodeId;
 use crate::ops::Op;
-use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
-use crate::quantizer;
+use crate::quant::{ActivationQuant, QuantGraph};
+use crate::quant_eval::{Stored, quantized_weights};
 use crate::tensor::Tensor;
 use crate::{dump, lower};
 
@@ -53,7 +53,7 @@ pub fn golden(
     let mut floats = Floats { q, options, exact, tensors: Vec::new() };
     // The layers that the integer form fuses away only exist in floats, so those run for `--dump-float` too.
     if numerics == Numerics::Vendor || options.float {
-        super::run_vendor(q, inputs, &mut floats)?;
+        super::run(&q.graph, &quantized_weights(q), inputs, &mut floats)?;
     } else {
         for id in q.graph.ids() {
             floats.write(id, None);
@@ -103,13 +103,15 @@ struct Floats<'a> {
     tensors: Vec<DumpTensor>,
 }
 
-impl Hooks for Floats<'_> {
-    fn quantize(&mut self, _: Point, q: &Quantizer, tensor: &mut Tensor) -> Result<(), Error> {
-        quantizer::fake_quantize(tensor, &q.fits(), &q.params);
-        Ok(())
+impl Points for Floats<'_> {
+    fn apply(&mut self, point: Point, tensor: &mut Tensor) -> Result<(), Error> {
+        Stored(self.q).apply(point, tensor)
     }
-    fn tensor(&mut self, id: NodeId, tensor: &Tensor) {
+    fn done(&mut self, id: NodeId, tensor: &Tensor) {
         self.write(id, Some(tensor));
+    }
+    fn wants(&self, _: NodeId) -> bool {
+        true
     }
 }
 
