@@ -12,10 +12,12 @@ pub mod format;
 pub mod integer;
 pub mod ir;
 pub mod kernel;
+mod layer_quant;
 #[cfg(feature = "board")]
 pub mod link;
 pub mod lower;
 pub mod ops;
+pub mod owners;
 pub mod passes;
 pub mod quant;
 pub mod quant_eval;

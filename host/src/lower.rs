@@ -7,7 +7,7 @@ use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kin
 use crate::ir::{Node, NodeId};
 use crate::ops::pool::average_factor;
 use crate::ops::{Activate, ActivationFn, Interpolation, Layer, LeakyRelu, Op};
-use crate::passes::adjust_pos::output_owner;
+use crate::owners::output_owner;
 use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
 use crate::quant_eval::layer_weights;
 use crate::tensor::Tensor;

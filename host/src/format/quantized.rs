@@ -18,9 +18,9 @@ use super::stored::LayerWeights;
 use super::{LoadOptions, config, python};
 use crate::error::Error;
 use crate::ir::{Graph, Node, NodeId};
+use crate::layer_quant::layer_quant;
 use crate::ops::tfop::{CALL, TENSOR};
 use crate::ops::{Op, WeightSource};
-use crate::passes::annotate;
 use crate::quant::{ActivationQuant, Fit, LayerQuant, QuantGraph, Quantizer};
 use crate::quantizer::Channels;
 use crate::strategy;
@@ -421,7 +421,7 @@ fn wrapped_quant(
     let class = |v: Option<&Value>| v.and_then(|v| v.get("class_name")).and_then(Value::as_str).map(str::to_owned);
     let innermost = activation.and_then(|a| a.get("config")).and_then(|c| c.get("activation"));
     let deferred = class(innermost).as_deref() == Some("Vitis>NoQuantizeActivation");
-    let mut quant = annotate::layer_quant(op, entry, deferred).map_err(|e| e.to_string())?;
+    let mut quant = layer_quant(op, entry, deferred).map_err(|e| e.to_string())?;
     if class(activation).is_none() && op.layer().to_keras().contains_key("activation") {
         quant.activation = ActivationQuant::Absent;
     }

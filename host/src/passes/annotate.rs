@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::error::Error;
 use crate::ir::{Graph, Node, NodeId};
+use crate::layer_quant::layer_quant;
 use crate::ops::{ActivationFn, Op, Quantize};
-use crate::quant::{ActivationQuant, LayerQuant, QuantGraph, Quantizer};
+use crate::quant::{LayerQuant, QuantGraph, Quantizer};
 use crate::strategy::{self, Strategy};
 
 /// What fuses with what before layers are wrapped.
@@ -67,34 +68,6 @@ fn fusions(graph: &Graph, strategy: &Strategy) -> Fusions {
         found.quantizable.insert(id);
     }
     found
-}
-
-/// Quantizers by the names in a strategy entry's list.
-fn quantizers(entry: &Map<String, Value>, names: &str, list: &str) -> Result<Vec<(Value, Quantizer)>, Error> {
-    let array = |key: &str| entry.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-    let (names, list) = (array(names), array(list));
-    names.into_iter().zip(&list).map(|(n, q)| Ok((n, Quantizer::new(strategy::params(q)?)))).collect()
-}
-
-/// The quantizers of a layer from its strategy entry.
-pub(crate) fn layer_quant(op: &Op, entry: Map<String, Value>, deferred: bool) -> Result<LayerQuant, Error> {
-    let named = [
-        quantizers(&entry, "quantizable_weights", "weight_quantizers")?,
-        quantizers(&entry, "quantizable_biases", "bias_quantizers")?,
-    ]
-    .concat();
-    let weights = op.layer().weights();
-    let weights =
-        weights.iter().map(|(name, _)| named.iter().find(|(n, _)| n == name).map(|(_, q)| q.clone())).collect();
-    let activation = quantizers(&entry, "quantizable_activations", "activation_quantizers")?.into_iter().next();
-    let activation = match activation {
-        None => ActivationQuant::Absent,
-        Some(_) if deferred => ActivationQuant::Deferred,
-        Some((_, q)) if op.layer().activation().quantized_before() => ActivationQuant::Before(q),
-        Some((_, q)) => ActivationQuant::After(q),
-    };
-    let output = quantizers(&entry, "quantizable_outputs", "output_quantizers")?.into_iter().next().map(|(_, q)| q);
-    Ok(LayerQuant { config: Some(entry), weights, activation, output })
 }
 
 /// A [`QuantGraph`] with uncalibrated quantizers.
