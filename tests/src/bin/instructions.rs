@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         all.push((board, image.code, runs));
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let path = root.join("host/src/compile/instructions.json");
+    let path = root.join("host/src/compile/price/instructions.json");
     // Prices of processors that were not asked stay.
     let mut prices: BTreeMap<String, Value> = serde_json::from_slice(&std::fs::read(&path)?)?;
     prices.extend(all.iter().map(|(board, _, runs)| (cpu(board).to_string(), json!(fit(runs)))));
