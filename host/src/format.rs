@@ -3,12 +3,12 @@
 //! A file's kind is told by its content, never by its name. Readers take hostile input: every count is checked against
 //! the file's size before memory is taken, and everything that can be wrong is an [`Error`] that says what.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::error::Error;
+pub use crate::files::write_file;
 use crate::ir::Graph;
 use crate::ops::CustomLayers;
 use crate::quant::QuantGraph;
@@ -105,18 +105,6 @@ pub fn quantized_bytes(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, E
 /// Writes a quantized model as the vendor's tool would save it.
 pub fn save_quantized(quantized: &QuantGraph, path: &Path) -> Result<(), Error> {
     write_file(path, &quantized_bytes(quantized, path)?)
-}
-
-/// Writes a file under a temporary name and renames it, so that nobody sees half of it.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let name = path.file_name().ok_or_else(|| Error::format(path, "is not the name of a file"))?;
-    let temporary = path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
-    let written = std::fs::File::create(&temporary).and_then(|mut file| file.write_all(bytes));
-    written.and_then(|()| std::fs::rename(&temporary, path)).map_err(|source| {
-        // The first error is the one to report; a leftover is not worth another.
-        let _ = std::fs::remove_file(&temporary);
-        Error::io(path)(source)
-    })
 }
 
 /// The value of a JSON file as `model.to_json()` writes it, perhaps as a JSON string once more; `None` for other files.

@@ -8,6 +8,7 @@ pub mod dump;
 pub mod emit;
 pub mod error;
 pub mod eval;
+pub mod files;
 pub mod format;
 pub mod integer;
 pub mod ir;
