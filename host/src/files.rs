@@ -17,6 +17,7 @@ mod set;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use set::sha256;
 pub use set::{Entry, Manifest, Set};
 
 /// How the names of temporary files begin and end; between them are random letters.

@@ -15,6 +15,7 @@ use crate::quant::QuantGraph;
 use model::ModelConfig;
 
 mod archive;
+mod back;
 mod config;
 mod flatten;
 mod h5;
@@ -28,6 +29,7 @@ mod stored;
 mod weights;
 pub mod xmodel;
 
+pub use back::read_back;
 pub use provenance::provenance;
 pub use quantized::quantize_info;
 

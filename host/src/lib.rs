@@ -23,5 +23,6 @@ pub mod quantize;
 pub mod quantizer;
 pub mod strategy;
 pub mod tensor;
+pub mod text;
 
 pub use error::Error;

@@ -6,9 +6,9 @@ use serde_json::json;
 use shiftwise::compile::footprint::{self as memory, Footprint};
 use shiftwise::compile::{self, CpuOptions, DpuOptions, Program};
 use shiftwise::eval::Samples;
-use shiftwise::format::{self, Model};
+use shiftwise::format::Model;
 use shiftwise::integer::IntGraph;
-use shiftwise::{Error, lower};
+use shiftwise::{Error, files, lower};
 use shiftwise_core::target::Target;
 use shiftwise_sim::{Costs, SimDpu};
 use shiftwise_targets::{Board, Timing};
@@ -186,10 +186,12 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     }
     let model = backend::parse(&args.output, &file)?;
     let times = device.as_ref().map(|d| Ok::<_, Error>((d, Times::of(&model, d)?))).transpose()?;
-    format::write_file(&args.output, &file)?;
-    if let Some(path) = &args.listing {
-        format::write_file(path, super::machine_code::listing(&model)?.as_bytes())?;
-    }
+    program.check(&model).map_err(|why| Error::Compile(format!("the deployable does not say what was compiled: {why}")))?;
+    let listing = args.listing.as_ref().map(|path| Ok::<_, Error>((path, super::machine_code::listing(&model)?)));
+    let listing = listing.transpose()?;
+    // The listing comes last, so that it never stands beside code that it does not belong to.
+    let listing = listing.iter().map(|(path, text)| (path.as_path(), text.as_bytes()));
+    files::write_files(&std::iter::once((args.output.as_path(), file.as_slice())).chain(listing).collect::<Vec<_>>())?;
 
     // Only the CPU's memory is planned here: a DPU's board has its own, of gigabytes.
     let board = if device.is_none() { args.place.board()? } else { None };

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use shiftwise::Error;
 use shiftwise::compile::DpuOptions;
-use shiftwise::format::{self, Model};
+use shiftwise::files::Set;
+use shiftwise::format::{self, LoadOptions, Model};
 use shiftwise::quant::QuantGraph;
 use shiftwise::quantize::{PtqOptions, ptq};
 use shiftwise::strategy::Strategy;
@@ -61,6 +62,11 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
 }
+
+/// The results; where they came from is their manifest.
+const QUANTIZED: &str = "quantized.h5";
+const INFO: &str = "quantize_info.json";
+const PROVENANCE: &str = "provenance.json";
 
 /// Keyword arguments of the vendor's `quantize_model` that are no part of a strategy.
 const CALL_ARGUMENTS: [&str; 5] = ["calib_batch_size", "calib_steps", "input_shape", "verbose", "add_shape_info"];
@@ -242,8 +248,8 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         Some(dir) => dir.clone(),
         None => args.recipe.output_dir(&screen.silent())?,
     };
-    let file = dir.join("quantized.h5");
-    let (info_file, provenance_file) = (dir.join("quantize_info.json"), dir.join("provenance.json"));
+    let file = dir.join(QUANTIZED);
+    let (info_file, provenance_file) = (dir.join(INFO), dir.join(PROVENANCE));
     let calib = args.recipe.calib_files();
     let inputs = std::iter::once(&args.model.path).chain(&calib).map(PathBuf::as_path);
     data::keep(inputs, &[&file, &info_file, &provenance_file])?;
@@ -254,10 +260,13 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let (quantized, warnings) = args.recipe.quantize(model, &args.preprocess, screen)?;
     let info = format::quantize_info(&quantized);
     let provenance = args.recipe.provenance(&args.model.path)?;
-    std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
-    format::save_quantized(&quantized, &file)?;
-    format::write_file(&info_file, pretty(&info).as_bytes())?;
-    format::write_file(&provenance_file, pretty(&provenance).as_bytes())?;
+    let bytes = format::quantized_bytes(&quantized, &file)?;
+    let options = LoadOptions { custom: args.model.custom.layers()?, ..LoadOptions::default() };
+    format::read_back(&quantized, &bytes, &file, &options)?;
+    let mut set = Set::new(&dir, PROVENANCE)?;
+    set.add(QUANTIZED, &bytes)?;
+    set.add(INFO, pretty(&info).as_bytes())?;
+    set.commit(provenance.as_object().cloned().unwrap_or_default())?;
 
     let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let entries = info.as_array().map_or(&[][..], Vec::as_slice);

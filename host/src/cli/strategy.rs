@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
                     format::write_file(path, text.as_bytes())?;
                     screen.say(format!("{name} in {}", path.display()));
                 }
-                None => screen.say(&text),
+                None => screen.lines(&text),
             }
             let json = serde_json::from_str(&text).unwrap_or(Value::Null);
             Outcome::done(json)

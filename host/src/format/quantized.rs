@@ -90,7 +90,7 @@ fn variables<'a>(graph: &'a Graph, id: NodeId, quant: &'a LayerQuant) -> Vec<(St
 // Writing.
 
 /// Layers of the file with the nodes that are their calls. A shared layer stands where its first call does.
-fn file_layers(graph: &Graph) -> Vec<Vec<NodeId>> {
+pub(super) fn file_layers(graph: &Graph) -> Vec<Vec<NodeId>> {
     let mut layers: Vec<Vec<NodeId>> = Vec::new();
     let mut shared: HashMap<&str, usize> = HashMap::new();
     for id in graph.ids() {
@@ -199,7 +199,7 @@ fn state_shape(node: &Node, prefix: &str, q: &Quantizer) -> Vec<usize> {
     Channels::variable_shape(&shape, q.params.channel_axis)
 }
 
-fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Value {
+pub(super) fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Value {
     let graph = &quantized.graph;
     let names = references(quantized, layers);
     let ends =

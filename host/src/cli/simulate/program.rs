@@ -16,6 +16,7 @@ use shiftwise_core::target::Target;
 use shiftwise_sim::{Costs, HostProducts, SimDpu, SimError};
 
 use super::super::backend::MOST_MEMORY;
+use super::explanation;
 
 /// The memory behind the base registers of one subgraph.
 #[derive(Clone, Debug, Default)]
@@ -371,7 +372,7 @@ impl<'a> Program<'a> {
             let memory = registers.memory();
             let layer = (job.layer(last), step);
             return shiftwise_sim::explain_code(&job.target, job.code, &memory, (region, at), layer, 0..last + 1)
-                .map(|e| e.to_string());
+                .map(explanation);
         }
         for layer in job.run.layers() {
             let Some(code) = layer.code() else { continue };
@@ -379,7 +380,7 @@ impl<'a> Program<'a> {
                 let memory = registers.memory();
                 let name = (layer_name(layer), step);
                 return shiftwise_sim::explain_code(&job.target, code, &memory, (region, at), name, 0..u32::MAX)
-                    .map(|e| e.to_string());
+                    .map(explanation);
             }
             functional(&job.target, code, &mut registers).ok()?;
         }
