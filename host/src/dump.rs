@@ -301,7 +301,8 @@ fn read_listed(dir: &Path, folder: &str, manifest: &Manifest) -> Result<Vec<Dump
     let tensor = |entry: &&Entry| {
         let text = |key: &str| entry.more.get(key).and_then(serde_json::Value::as_str);
         let known = text("tensor").zip(text("type").and_then(Type::named));
-        let (name, kind) = known.filter(|(name, kind)| entry.path == format!("{folder}/{}.bin", file_name(name, *kind)))
+        let (name, kind) = known
+            .filter(|(name, kind)| entry.path == format!("{folder}/{}.bin", file_name(name, *kind)))
             .ok_or_else(|| Error::format(&dir.join(MANIFEST), format!("contradicts itself at `{}`", entry.path)))?;
         let bytes = manifest.contents(dir, MANIFEST, entry)?;
         Ok(DumpTensor { name: name.to_owned(), values: values(&dir.join(&entry.path), bytes, kind)? })

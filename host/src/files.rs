@@ -233,12 +233,7 @@ impl<'d> Staged<'d> {
 }
 
 /// A file with these contents on the disk, under a temporary name.
-fn temporary<'d>(
-    disk: &'d dyn Disk,
-    dir: &Path,
-    old: Option<&Metadata>,
-    bytes: &[u8],
-) -> io::Result<Temporary<'d>> {
+fn temporary<'d>(disk: &'d dyn Disk, dir: &Path, old: Option<&Metadata>, bytes: &[u8]) -> io::Result<Temporary<'d>> {
     let (mut file, path) = disk.create(dir)?;
     let temporary = Temporary { disk, path, renamed: false };
     disk.write(&mut file, bytes)?;

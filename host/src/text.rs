@@ -132,7 +132,9 @@ mod tests {
     #[test]
     fn what_has_no_end_is_cut() {
         let long = "x".repeat(3_000_000);
-        for text in [format!("layer `{long}`: it has 0 inputs"), long.clone(), format!("a {long} b"), "x ".repeat(99_999)] {
+        for text in
+            [format!("layer `{long}`: it has 0 inputs"), long.clone(), format!("a {long} b"), "x ".repeat(99_999)]
+        {
             let said = sentence(&text);
             assert!(said.chars().count() < SENTENCE + 50 && said.contains(" characters) …"), "{said}");
         }
@@ -140,7 +142,10 @@ mod tests {
         assert!(name(&long).chars().count() < QUOTED + 30);
         let keys: Vec<String> = (0..200_000).map(|k| format!("key{k}")).collect();
         let said = sentence(&format!("there is no array `y`; there are {}", keys.join(", ")));
-        assert_eq!(said, "there is no array `y`; there are key0, key1, key2, key3, key4, key5, key6, key7, and 199992 more");
+        assert_eq!(
+            said,
+            "there is no array `y`; there are key0, key1, key2, key3, key4, key5, key6, key7, and 199992 more"
+        );
         assert_eq!(list(&keys[..9]), "key0, key1, key2, key3, key4, key5, key6, key7, key8");
         assert_eq!(list(&keys[..79]), "key0, key1, key2, key3, key4, key5, key6, key7 and 71 more");
         // Sentences that people write stay as they are.

@@ -34,7 +34,7 @@ pub(super) fn parse<'a>(path: &std::path::Path, bytes: &'a [u8]) -> Result<Deplo
 
 /// The target that a deployable was compiled for; `None` for the CPU.
 pub(super) fn target_of(model: &Deployable<'_>) -> Result<Option<Target>, Error> {
-    if model.fingerprint() == 0 { Ok(None) } else { super::targets::find(model.facts().target).map(Some) }
+    if model.fingerprint() == 0 { Ok(None) } else { super::targets::named(model.facts().target).map(Some) }
 }
 
 /// Samples for a deployable's inputs. The user's input has the name of the layer that the tensor came from.

@@ -186,7 +186,9 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     }
     let model = backend::parse(&args.output, &file)?;
     let times = device.as_ref().map(|d| Ok::<_, Error>((d, Times::of(&model, d)?))).transpose()?;
-    program.check(&model).map_err(|why| Error::Compile(format!("the deployable does not say what was compiled: {why}")))?;
+    program
+        .check(&model)
+        .map_err(|why| Error::Compile(format!("the deployable does not say what was compiled: {why}")))?;
     let listing = args.listing.as_ref().map(|path| Ok::<_, Error>((path, super::machine_code::listing(&model)?)));
     let listing = listing.transpose()?;
     // The listing comes last, so that it never stands beside code that it does not belong to.

@@ -30,9 +30,15 @@ pub(super) struct Preprocess {
 #[derive(Clone, Copy, Debug)]
 struct Size([usize; 2]);
 
+/// Pixels along a side of a scaled image: far beyond what networks take, and little enough to be computed.
+const MOST_SIDE: usize = 8192;
+
 fn size(text: &str) -> Result<Size, String> {
     let parsed = text.split_once('x').and_then(|(h, w)| Some([h.parse().ok()?, w.parse().ok()?]));
-    parsed.filter(|[h, w]| *h > 0 && *w > 0).map(Size).ok_or_else(|| "HEIGHTxWIDTH is expected, such as 224x224".into())
+    parsed
+        .filter(|size| size.iter().all(|n| (1..=MOST_SIDE).contains(n)))
+        .map(Size)
+        .ok_or_else(|| format!("HEIGHTxWIDTH up to {MOST_SIDE} each is expected, such as 224x224"))
 }
 
 fn order(text: &str) -> Result<ChannelOrder, String> {

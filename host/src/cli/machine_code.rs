@@ -187,12 +187,7 @@ fn xmodel_listing(model: &Xmodel, pieces: &[Piece<'_>], whole: bool) -> String {
     if whole {
         for run in model.root.children.iter().filter(|r| r.device == Device::Cpu) {
             for op in run.all_ops().into_iter().map(|i| &model.ops[i]).filter(|op| !op.is_const()) {
-                let _ = writeln!(
-                    text,
-                    "; {} ({}) on the CPU",
-                    OneLine(&op.name),
-                    OneLine(&op.kind)
-                );
+                let _ = writeln!(text, "; {} ({}) on the CPU", OneLine(&op.name), OneLine(&op.kind));
             }
         }
     }

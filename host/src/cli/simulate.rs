@@ -190,7 +190,8 @@ fn say_cycles(report: &CycleReport, screen: &Screen) {
         count(e.conv),
         count(e.misc)
     ));
-    if let Some(timing) = shiftwise_targets::find(&report.target).ok().and_then(|t| shiftwise_targets::timing::of(&t)) {
+    if let Some(timing) = shiftwise_targets::named(&report.target).ok().and_then(|t| shiftwise_targets::timing::of(&t))
+    {
         let band = timing.error_band_percent;
         screen.say(format!("cycle model: 9 of 10 networks it was not fitted to were within {band:.0} %"));
     }

@@ -2,7 +2,8 @@
 
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::{
-    Act, AddOp, ConcatOp, CpuOp, DType, Deployable, DpuJob, Facts, LayerSpan, Place, Role, Step, TensorDesc, TensorId, TensorList,
+    Act, AddOp, ConcatOp, CpuOp, DType, Deployable, DpuJob, Facts, LayerSpan, Place, Role, Step, TensorDesc, TensorId,
+    TensorList,
 };
 use shiftwise_core::shape::Shape;
 
@@ -381,7 +382,9 @@ impl Program {
         if let Some(step) = differing(steps, model.steps()) {
             let output = if let Step::Cpu(op) = &step { Some(op.output()) } else { None };
             let layer = output.and_then(|id| self.tensors.get(usize::from(id.0)));
-            return Err(layer.map_or_else(|| "a step on the DPU".into(), |t| format!("the step of layer `{}`", t.origin)));
+            return Err(
+                layer.map_or_else(|| "a step on the DPU".into(), |t| format!("the step of layer `{}`", t.origin))
+            );
         }
         if let Some(span) = differing(self.spans.iter().map(borrow_span), model.layers()) {
             return Err(format!("the instructions of layer `{}`", span.layer));

@@ -165,7 +165,10 @@ impl<'d> Set<'d> {
         }
         let folder = Folder::alone(self.disk, path);
         if folder.busy {
-            return Err(Error::format(path, "is being written to by another command; wait for it or choose another folder"));
+            return Err(Error::format(
+                path,
+                "is being written to by another command; wait for it or choose another folder",
+            ));
         }
         self.folders.push((path.to_owned(), folder));
         Ok(())

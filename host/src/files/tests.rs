@@ -232,7 +232,10 @@ fn links_modes_and_devices_are_kept() {
     symlink("loop", at("loop")).unwrap();
     write_file(&at("latest"), b"new").unwrap();
     write_file(&at("next"), b"first").unwrap();
-    assert_eq!((std::fs::read(at("v1")).unwrap(), std::fs::read(at("v2")).unwrap()), (b"new".to_vec(), b"first".to_vec()));
+    assert_eq!(
+        (std::fs::read(at("v1")).unwrap(), std::fs::read(at("v2")).unwrap()),
+        (b"new".to_vec(), b"first".to_vec())
+    );
     assert!(at("latest").is_symlink() && at("next").is_symlink());
     assert_eq!(std::fs::metadata(at("v1")).unwrap().mode() & 0o777, 0o600);
     // A new file has the mode that the user's mask leaves.

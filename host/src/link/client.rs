@@ -381,7 +381,7 @@ fn unexpected(response: &Response<'_>) -> Miss {
 
 /// The record of the DPU that a deployable was compiled for, if it holds DPU code and the DPU is known here.
 fn soft_device(model: &Deployable<'_>) -> Option<Vec<u8>> {
-    let target = shiftwise_targets::find(model.facts().target).ok()?;
+    let target = shiftwise_targets::named(model.facts().target).ok()?;
     (target.fingerprint == model.fingerprint()).then(|| postcard::to_stdvec(&target).ok()).flatten()
 }
 

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use shiftwise::dump::{self, Dump, DumpTensor, Type, Values};
 use shiftwise::eval::Samples;
 use shiftwise::eval::integer::Engine;
+use shiftwise::files::Set;
 use shiftwise::format::xmodel::value::Held;
 use shiftwise::format::xmodel::{self, Device, Xmodel, graph, spans};
-use shiftwise::files::Set;
 use shiftwise::format::{self, LoadOptions, Model};
 use shiftwise::ops::CustomLayers;
 use shiftwise::tensor::Tensor;
@@ -41,7 +41,7 @@ fn target_of(path: &Path, model: &Xmodel) -> Result<shiftwise_core::target::Targ
                 targets::missing(name)
             )));
         }
-        let target = targets::find(&format!("{fingerprint:#018x}"))?;
+        let target = targets::named(&format!("{fingerprint:#018x}"))?;
         if found.as_ref().is_some_and(|f| f.fingerprint != target.fingerprint) {
             return Err(Error::format(path, "its subgraphs are for several targets"));
         }
