@@ -11,6 +11,7 @@ mod dataset;
 mod deployable;
 mod dump;
 mod estimate;
+mod files;
 mod format;
 mod golden;
 mod keras;

@@ -73,3 +73,52 @@ fn difference(own: &Graph, other: &Graph) -> Option<String> {
     let ends = |graph: &Graph| (names(graph, &graph.inputs), names(graph, &graph.outputs));
     (ends(own) != ends(other)).then(|| "its inputs or outputs change".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::format::quantized_bytes;
+    use crate::quantize::without_data;
+    use crate::strategy::Strategy;
+
+    fn quantized(filters: u32, name: &str, seed: u64) -> QuantGraph {
+        let layer = |class: &str, name: &str, mut config: Value, from: &[&str]| {
+            config["name"] = name.into();
+            let nodes: Vec<_> = from.iter().map(|f| json!([[f, 0, 0, {}]])).collect();
+            json!({ "class_name": class, "name": name, "config": config, "inbound_nodes": nodes })
+        };
+        let layers = [
+            layer("InputLayer", "x", json!({ "batch_input_shape": [null, 4, 4, 2] }), &[]),
+            layer("Conv2D", "c", json!({ "filters": filters, "kernel_size": 1 }), &["x"]),
+            layer("ReLU", name, json!({ "threshold": 0.5 }), &["c"]),
+        ];
+        let config =
+            json!({ "name": "m", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [[name, 0, 0]] });
+        let text = json!({ "class_name": "Functional", "config": config }).to_string();
+        let options = LoadOptions { random_weights: Some(seed), ..LoadOptions::default() };
+        match open_bytes(Path::new("m.json"), text.into_bytes(), &options).unwrap() {
+            Model::Float(graph) => without_data(graph, &Strategy::built_in("pof2s").unwrap()).unwrap(),
+            Model::Quantized(_) => panic!("a float model"),
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_model_is_refused_with_the_layers_name() {
+        let path = Path::new("quantized.h5");
+        let own = quantized(3, "r", 1);
+        let bytes = quantized_bytes(&own, path).unwrap();
+        read_back(&own, &bytes, path, &LoadOptions::default()).unwrap();
+        let why = |other: &QuantGraph| read_back(other, &bytes, path, &LoadOptions::default()).unwrap_err().to_string();
+        assert!(why(&quantized(4, "r", 1)).contains("layer `c`"), "{}", why(&quantized(4, "r", 1)));
+        assert!(why(&quantized(3, "q", 1)).contains("layer `q` is missing"));
+        assert!(why(&quantized(3, "r", 2)).contains("the weights of layer `c` change"));
+        let mut moved = own.clone();
+        let output = moved.layers.values_mut().find_map(|l| l.output.as_mut()).unwrap();
+        output.pos.0 += 1;
+        assert!(why(&moved).contains("change"), "{}", why(&moved));
+        let cut = read_back(&own, &bytes[..bytes.len() / 2], path, &LoadOptions::default()).unwrap_err();
+        assert!(cut.to_string().contains("would not be read"), "{cut}");
+    }
+}
