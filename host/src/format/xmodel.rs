@@ -21,7 +21,7 @@ pub mod spans;
 pub mod value;
 
 /// Elements that one tensor may have: far beyond any network, and less than what a forged file could ask for.
-pub const MOST_ELEMENTS: usize = 1 << 28;
+pub const MOST_ELEMENTS: usize = crate::budget::MAX_ELEMENTS;
 
 /// An attribute.
 #[derive(Clone, Debug, PartialEq)]

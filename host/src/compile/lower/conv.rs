@@ -225,7 +225,8 @@ pub(super) fn encode_bias(c: &IntConv, reach: &[i64]) -> Result<(Option<Vec<i8>>
     };
     for (channel, reach) in reach.iter().enumerate() {
         let bias = bias.as_ref().and_then(|b| b.get(channel)).map_or(0, |b| i64::from(b.unsigned_abs()));
-        let most = 2 * reach + (bias << field);
+        // Beyond this a bias of 1 alone leaves the accumulator.
+        let most = (2 * reach).saturating_add(bias << field.min(40));
         if most > i32::MAX.into() {
             return Err(format!("sums of channel {channel} reach {most}, beyond a 32-bit accumulator"));
         }

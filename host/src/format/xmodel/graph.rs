@@ -58,7 +58,13 @@ impl<'a> Program<'a> {
         }
         plan.finish()?;
         let inputs = (0..model.ops.len()).filter(|i| is_input(&model.ops[*i])).collect();
-        Ok(Self { model, custom: custom.clone(), steps: plan.steps(), inputs })
+        let steps = plan.steps();
+        for step in &steps {
+            if let Step::Integer { graph, .. } = step {
+                graph.verify()?;
+            }
+        }
+        Ok(Self { model, custom: custom.clone(), steps, inputs })
     }
 
     /// Its steps.
@@ -86,7 +92,9 @@ impl<'a> Program<'a> {
         let Step::Integer { mut graph, ops } = self.steps.swap_remove(at) else {
             return Err(Error::model("the graph is empty"));
         };
-        graph.outputs = wanted.iter().filter_map(|op| ops.iter().position(|o| o == op).map(TensorIx)).collect();
+        let index: HashMap<usize, usize> = ops.iter().enumerate().map(|(ix, op)| (*op, ix)).collect();
+        graph.outputs = wanted.iter().filter_map(|op| index.get(op).copied().map(TensorIx)).collect();
+        graph.verify()?;
         Ok(graph)
     }
 

@@ -83,6 +83,7 @@ pub(super) fn open(plan: &Plan<'_>, op: usize) -> Result<Option<Open>, String> {
         }
     }
     let kind = xop.kind.strip_suffix("-fix").unwrap_or(&xop.kind);
+    let mut fused = None;
     let base = match kind {
         "conv2d" | "depthwise-conv2d" | "transposed-conv2d" => conv(plan, xop, kind, first)?,
         "matmul" | "inner-product" => dense(plan, xop, first)?,
@@ -92,7 +93,8 @@ pub(super) fn open(plan: &Plan<'_>, op: usize) -> Result<Option<Open>, String> {
                 "relu6" => IntAct::Relu6,
                 _ => leaky(xop)?,
             };
-            return after(plan, first, act).map(Some);
+            fused = Some(act);
+            Base::Act
         }
         "maxpool2d" | "avgpool2d" | "pool" => pool(xop, kind, shape(first))?,
         "reduction_max" | "reduction-max" => {
@@ -133,6 +135,9 @@ pub(super) fn open(plan: &Plan<'_>, op: usize) -> Result<Option<Open>, String> {
         _ => return Ok(None),
     };
     check(&base, xop, &data, plan)?;
+    if let Some(act) = fused {
+        return after(plan, first, act).map(Some);
+    }
     let transparent = matches!(base, Base::Concat(_) | Base::View | Base::Permute(_) | Base::Pad { .. });
     let exact = transparent || matches!(base, Base::MaxPool(_) | Base::UpSample(_));
     let natural = if exact { common_position(plan, &data) } else { None };
@@ -215,9 +220,9 @@ fn check(base: &Base, xop: &XOp, data: &[usize], plan: &Plan<'_>) -> Result<(), 
             _ => false,
         },
         Base::Permute(dims) => out.iter().skip(1).eq(dims.iter().map(|d| &first[d + 1])),
-        Base::HardSigmoid | Base::Act | Base::View => {
-            xop.tensor.elements() == plan.model.ops[data[0]].tensor.elements()
-        }
+        // What is fused into its producer has the producer's shape.
+        Base::Act => out == first,
+        Base::HardSigmoid | Base::View => xop.tensor.elements() == plan.model.ops[data[0]].tensor.elements(),
         Base::Conv { .. } => true,
     };
     if ok { Ok(()) } else { Err(format!("operands of shapes {:?} don't give {out:?}", all().collect::<Vec<_>>())) }
