@@ -116,6 +116,11 @@ impl Budget {
         if take(&self.0.bytes, bytes) { Ok(()) } else { Err(Exceeded::Bytes { size: self.0.size }) }
     }
 
+    /// Memory that is left.
+    pub fn left(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
     /// What a charge has exceeded, for a reader that can't pass the error on.
     pub fn exceeded(&self) -> Option<Exceeded> {
         let size = self.0.size;
@@ -185,8 +190,10 @@ pub struct Run {
 }
 
 impl Run {
-    /// Whether a run may take this.
-    pub fn check(&self) -> Result<(), Error> {
+    /// Whether a run may take this, of `samples` at once.
+    ///
+    /// Errors: out of proportion to the network's weights; more memory than the system has.
+    pub fn check(&self, samples: usize) -> Result<(), Error> {
         let most = most_bytes(self.weights.saturating_mul(4));
         if self.bytes > most {
             let (needs, most) = (self.bytes >> 20, most >> 20);
@@ -202,7 +209,9 @@ impl Run {
                 self.sums, self.weights
             )));
         }
-        Ok(())
+        // The engines take memory piece by piece where nothing can fail: asking for all of it first can.
+        let bytes = usize::try_from(self.bytes.saturating_mul(samples as u64)).unwrap_or(usize::MAX);
+        reserve::<u8>(bytes).map(drop).map_err(|e| Error::model(format!("{samples} samples at once: {e}")))
     }
 }
 

@@ -53,6 +53,13 @@ pub enum Model {
     Quantized(QuantGraph),
 }
 
+/// The value of a JSON file, with no more values than a file of its size pays for.
+///
+/// Errors: the rest of a sentence about the file.
+pub fn json(text: &[u8]) -> Result<Value, String> {
+    json::parse(text, &Budget::for_file(text.len()))
+}
+
 /// Reads a model of either kind.
 pub fn open(path: &Path, options: &LoadOptions) -> Result<Model, Error> {
     open_bytes(path, std::fs::read(path).map_err(Error::io(path))?, options)

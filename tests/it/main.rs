@@ -13,6 +13,7 @@ mod dump;
 mod estimate;
 mod format;
 mod golden;
+mod hostile;
 mod keras;
 mod own;
 mod props;

@@ -293,4 +293,24 @@ mod tests {
         assert!(half(0x7e00).is_nan());
         assert_eq!(half(0x8000).to_bits(), (-0.0f32).to_bits());
     }
+
+    /// Whatever leads to the same values again: they are paid for each time.
+    #[test]
+    fn what_is_read_is_bounded_in_total() {
+        let mut tree = Tree::default();
+        tree.dataset("a/w", Data::Floats(Tensor::zeros(&[100, 100])));
+        let bytes = tree.to_bytes(Path::new("t.h5")).unwrap();
+        let open = || H5::from_bytes(Path::new("t.h5"), bytes.clone(), &Budget::for_file(bytes.len())).unwrap();
+        let file = open();
+        file.budget().bytes(file.budget().left() - 200_000).unwrap();
+        assert_eq!(file.floats("a/w", Some(&[100, 100])).unwrap().shape(), [100, 100]);
+        assert!(file.floats("a/w", None).is_ok());
+        assert!(file.floats("a/w", None).unwrap_err().contains("memory"));
+        // Another shape is refused before anything is read.
+        assert!(open().floats("a/w", Some(&[100, 99])).unwrap_err().contains("[100, 99]"));
+        // So is work: every request to the file is one.
+        let file = open();
+        while file.budget().work(1 << 20).is_ok() {}
+        assert!(file.floats("a/w", None).is_err() && file.strings("a", "names").is_err());
+    }
 }

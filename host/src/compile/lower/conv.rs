@@ -263,6 +263,7 @@ pub(super) fn phases(whole: &Layer, dilation: [u32; 2]) -> Result<Vec<Layer>, St
         (0..d.min(outputs)).map(phase).collect()
     };
     let (rows, columns) = (split(0)?, split(1)?);
+    few(rows.len(), columns.len())?;
     let sub =
         |maps: &[Map], y: u32, x: u32, steps: [u32; 2]| maps.iter().map(|m| m.sub([y, x, 0]).every(steps)).collect();
     let layer = |r: &Phase, c: &Phase| {
@@ -281,6 +282,15 @@ pub(super) fn phases(whole: &Layer, dilation: [u32; 2]) -> Result<Vec<Layer>, St
         }
     };
     Ok(rows.iter().flat_map(|r| columns.iter().map(move |c| layer(r, c))).collect())
+}
+
+/// Refuses more convolutions than a layer is taken apart into, before any of them is made.
+pub(super) fn few(rows: usize, columns: usize) -> Result<(), String> {
+    const MOST: usize = 1 << 12;
+    match rows * columns {
+        ..=MOST => Ok(()),
+        n => Err(format!("its strides or dilations make {n} convolutions of it, at most {MOST} are built")),
+    }
 }
 
 /// Every `step`-th pixel of one axis.

@@ -1,5 +1,7 @@
 //! Operations that have an integer form: how their attributes and constants become one.
 
+use std::sync::Arc;
+
 use shiftwise_core::shape::Window;
 
 use super::{Form, Plan};
@@ -20,12 +22,19 @@ pub(super) struct Open {
     pub(super) transparent: bool,
 }
 
+impl Open {
+    /// Weights that its integer form has.
+    pub(super) fn weights(&self) -> usize {
+        if let Base::Conv { conv, .. } = &self.base { conv.kernel.len() } else { 0 }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Base {
     /// A convolution without its shifts, with the positions of weights and bias.
     Conv {
         flavour: Flavour,
-        conv: Box<IntConv>,
+        conv: Arc<IntConv>,
         weights: i8,
         bias: i8,
     },
@@ -377,7 +386,7 @@ fn conv(plan: &Plan<'_>, xop: &XOp, kind: &str, input: usize) -> Result<Base, St
         shift_bias: 0,
         act: IntAct::None,
     };
-    Ok(Base::Conv { flavour, conv: Box::new(conv), weights: wpos, bias: bpos })
+    Ok(Base::Conv { flavour, conv: Arc::new(conv), weights: wpos, bias: bpos })
 }
 
 /// A product with a matrix of constants as a convolution of one pixel.
@@ -412,7 +421,7 @@ fn dense(plan: &Plan<'_>, xop: &XOp, input: usize) -> Result<Base, String> {
         shift_bias: 0,
         act: IntAct::None,
     };
-    Ok(Base::Conv { flavour: Flavour::Dense, conv: Box::new(conv), weights: wpos, bias: bpos })
+    Ok(Base::Conv { flavour: Flavour::Dense, conv: Arc::new(conv), weights: wpos, bias: bpos })
 }
 
 /// The biases of an operation with `oc` channels, and their position.
