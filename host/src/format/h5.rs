@@ -281,7 +281,7 @@ fn half(bits: u16) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::half;
+    use super::*;
 
     #[test]
     fn half_floats_convert_exactly() {
