@@ -13,6 +13,7 @@ use shiftwise::{Error, text};
 mod backend;
 mod boards;
 mod compile;
+mod cost;
 mod data;
 mod dump;
 mod estimate;

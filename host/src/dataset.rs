@@ -1,7 +1,7 @@
 //! Samples from files: arrays, folders of arrays, folders of images.
 //!
 //! Every dataset hands out batches `[n, …]` of f32 in what the model's input expects, x' = (x − mean) · scale. A `.npy`
-//! stays on disk and is read batch by batch, so memory doesn't grow with its length; so do folders.
+//! stays on disk and is read batch by batch, so memory doesn't grow with its length; so do folders and members of a `.npz`.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use crate::tensor::Tensor;
 
 mod array;
 mod images;
+mod member;
 
 use array::Array;
 pub use images::ChannelOrder;
@@ -261,10 +262,10 @@ pub fn labels(spec: &DataSpec) -> Result<Vec<i64>, Error> {
     if !matches!(array.shape(), [n, rest @ ..] if *n > 0 && rest.iter().all(|d| *d == 1)) {
         return fail(format!("{name}: the labels have shape {:?}, [n] is expected", array.shape()));
     }
-    let whole = |(i, v): (usize, f64)| {
+    let whole = |i: usize, v: f64| {
         if v.fract() == 0.0 && v.abs() < 1e15 { Ok(v as i64) } else { fail(format!("{name}: label {i} is {v}")) }
     };
-    array.all_f64()?.into_iter().enumerate().map(whole).collect()
+    array.each(whole)
 }
 
 #[cfg(test)]

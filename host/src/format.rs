@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::budget::Budget;
 use crate::error::Error;
 pub use crate::files::write_file;
 use crate::ir::Graph;
@@ -19,6 +20,7 @@ mod back;
 mod config;
 mod flatten;
 mod h5;
+pub(crate) mod json;
 mod keras;
 mod model;
 mod operation;
@@ -53,6 +55,13 @@ pub enum Model {
     Quantized(QuantGraph),
 }
 
+/// The value of a JSON file, with no more values than a file of its size pays for.
+///
+/// Errors: the rest of a sentence about the file.
+pub fn json(text: &[u8]) -> Result<Value, String> {
+    json::parse(text, &Budget::for_file(text.len()))
+}
+
 /// Reads a model of either kind.
 pub fn open(path: &Path, options: &LoadOptions) -> Result<Model, Error> {
     open_bytes(path, std::fs::read(path).map_err(Error::io(path))?, options)
@@ -60,7 +69,8 @@ pub fn open(path: &Path, options: &LoadOptions) -> Result<Model, Error> {
 
 /// [`open`] of a file that is in memory already; `path` only appears in messages.
 pub fn open_bytes(path: &Path, bytes: Vec<u8>, options: &LoadOptions) -> Result<Model, Error> {
-    if let Some(value) = architecture(path, &bytes)? {
+    let budget = Budget::for_file(bytes.len());
+    if let Some(value) = architecture(path, &bytes, &budget)? {
         let seed = options.random_weights.ok_or_else(|| Error::NoWeights { path: path.to_owned() })?;
         let config = ModelConfig::parse(&value)?;
         return keras::float_graph(config, &weights::RandomWeights::new(seed), options).map(Model::Float);
@@ -69,12 +79,12 @@ pub fn open_bytes(path: &Path, bytes: Vec<u8>, options: &LoadOptions) -> Result<
         return Err(Error::Options(format!("{} has weights of its own, so random ones have no use", path.display())));
     }
     if bytes.starts_with(b"PK\x03\x04") {
-        let (value, file) = archive::open(path, &bytes)?;
+        let (value, file) = archive::open(path, &bytes, &budget)?;
         let config = ModelConfig::parse(&value)?;
         let store = stored::Store::new(file, &config).map_err(|e| Error::format(path, e))?;
         return keras::float_graph(config, &store, options).map(Model::Float);
     }
-    let file = open_h5(path, bytes)?;
+    let file = open_h5(path, bytes, &budget)?;
     let config = model_config(&file)?;
     if config.is_quantized() {
         quantized::read(config, &file, options).map(Model::Quantized)
@@ -110,13 +120,13 @@ pub fn save_quantized(quantized: &QuantGraph, path: &Path) -> Result<(), Error> 
 }
 
 /// The value of a JSON file as `model.to_json()` writes it, perhaps as a JSON string once more; `None` for other files.
-fn architecture(path: &Path, bytes: &[u8]) -> Result<Option<Value>, Error> {
+fn architecture(path: &Path, bytes: &[u8], budget: &Budget) -> Result<Option<Value>, Error> {
     if !matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'"')) {
         return Ok(None);
     }
-    let damaged = |e: serde_json::Error| Error::format(path, format!("is not whole JSON: {e}"));
-    let value = match serde_json::from_slice(bytes).map_err(damaged)? {
-        Value::String(text) => serde_json::from_str(&text).map_err(damaged)?,
+    let parse = |text: &[u8]| json::parse(text, budget).map_err(|why| Error::format(path, why));
+    let value = match parse(bytes)? {
+        Value::String(text) => parse(text.as_bytes())?,
         value => value,
     };
     match value.get("class_name") {
@@ -132,13 +142,13 @@ fn model_config(file: &h5::H5) -> Result<ModelConfig, Error> {
             "holds no model_config: it was saved with save_weights() or is not a Keras model; save the whole model",
         )
     })?;
-    let value = serde_json::from_str(&text).map_err(|e| file.error(format!("model_config is not JSON: {e}")))?;
+    let value = json::parse(text.as_bytes(), file.budget()).map_err(|e| file.error(format!("model_config {e}")))?;
     ModelConfig::parse(&value)
 }
 
-fn open_h5(path: &Path, bytes: Vec<u8>) -> Result<h5::H5, Error> {
+fn open_h5(path: &Path, bytes: Vec<u8>, budget: &Budget) -> Result<h5::H5, Error> {
     if h5::is_hdf5(&bytes) {
-        return h5::H5::from_bytes(path, bytes);
+        return h5::H5::from_bytes(path, bytes, budget);
     }
     let kind = match bytes.get(..4) {
         _ if bytes.is_empty() => "is empty",

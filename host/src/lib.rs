@@ -1,6 +1,7 @@
 //! From a float network to integers that a DPU computes bit for bit.
 #![deny(missing_docs)]
 
+pub mod budget;
 pub mod calibrate;
 pub mod compile;
 pub mod dataset;

@@ -49,6 +49,7 @@ pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
     let outputs =
         q.graph.outputs.iter().map(|id| l.value.get(id).copied().ok_or_else(|| l.fail(*id, "is not computed")));
     l.out.outputs = outputs.collect::<Result<_, _>>()?;
+    l.out.verify()?;
     Ok(l.out)
 }
 

@@ -14,6 +14,7 @@ mod estimate;
 mod files;
 mod format;
 mod golden;
+mod hostile;
 mod keras;
 mod own;
 mod props;

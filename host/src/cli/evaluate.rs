@@ -151,7 +151,10 @@ fn outputs(
     mut each: impl FnMut(usize, Vec<Tensor>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let graph = match (model, numerics) {
-        (Model::Quantized(q), eval::golden::Numerics::Dpu) => Some(lower::lower(q)?),
+        (Model::Quantized(q), eval::golden::Numerics::Dpu) => {
+            eval::needs(&q.graph).check(1)?;
+            Some(lower::lower(q)?)
+        }
         _ => None,
     };
     let engine = graph.as_ref().map(Engine::new);

@@ -16,7 +16,7 @@ use super::backend::{self, Tensors};
 use super::compile::{Device, simulator};
 use super::data::Preprocess;
 use super::screen::{Screen, bytes, count};
-use super::{Outcome, data, quantize};
+use super::{Outcome, cost, data, quantize};
 
 mod program;
 mod xmodel;
@@ -78,6 +78,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     if let Some(device) = device.as_ref().filter(|_| !args.functional) {
         backend::check_order(&model, &device.target)?;
     }
+    cost::deployable(&model, device.as_ref().map(|d| &d.target))?;
     let samples = backend::open(&args.preprocess, &args.data, &model)?;
     let n = args.samples.clamp(1, samples.len().max(1));
 
@@ -97,8 +98,13 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         // Cycles do not depend on values: those of the first sample are those of all.
         Ok((tensors, sim.filter(|_| index == 0)))
     };
-    let (all, mut sims): (Vec<Tensors>, Vec<Option<SimDpu>>) =
-        (0..n).into_par_iter().map(sample).collect::<Result<Vec<_>, Error>>()?.into_iter().unzip();
+    let (all, mut sims): (Vec<Tensors>, Vec<Option<SimDpu>>) = (0..n)
+        .into_par_iter()
+        .with_min_len(n.div_ceil(backend::together(&model)))
+        .map(sample)
+        .collect::<Result<Vec<_>, Error>>()?
+        .into_iter()
+        .unzip();
     drop(progress);
     let sim = sims.first_mut().and_then(Option::take);
     let report = sim.as_ref().map(|sim| sim.report(&model));

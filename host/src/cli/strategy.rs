@@ -44,9 +44,9 @@ enum Action {
 
 /// The JSON of a strategy file.
 pub(super) fn read(path: &Path) -> Result<Value, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text)
-        .map_err(|e| Error::format(path, format!("fail to load the json file, please check the format: {e}")))
+    let text = std::fs::read(path).map_err(Error::io(path))?;
+    shiftwise::format::json(&text)
+        .map_err(|e| Error::format(path, format!("fail to load the json file, please check the format: it {e}")))
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {

@@ -36,6 +36,8 @@ impl<'a> LayerWeights<'a> {
     pub(super) fn names(&mut self) -> Result<&[String], String> {
         if self.names.is_none() {
             let mut names = self.file.strings(&self.group, "weight_names")?.unwrap_or_default();
+            // Each layer inside an outer one looks through the names of all.
+            self.file.budget().work(names.iter().map(|n| n.len() as u64).sum::<u64>())?;
             // The longest match wins: in another model inside, a layer may have the same name.
             let score = |path: &str| {
                 let folders = path.rsplit('/').skip(1);
@@ -72,7 +74,7 @@ impl WeightSource for LayerWeights<'_> {
         if nested && found.next().is_some() {
             return Err(format!("the file has several weights `{name}` that may be its own"));
         }
-        checked(self.file.floats(&format!("{}/{path}", self.group))?, name, shape)
+        checked(self.file.floats(&format!("{}/{path}", self.group), Some(shape)).map_err(|e| format!("its {e}"))?, name)
     }
 
     fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
@@ -83,19 +85,15 @@ impl WeightSource for LayerWeights<'_> {
             let below =
                 path.split_once('/').filter(|(first, _)| *first == layer).map_or(path.as_str(), |(_, rest)| rest);
             let name = below.strip_suffix(":0").unwrap_or(below);
-            let tensor = self.file.floats(&format!("{}/{path}", self.group))?;
-            let shape = tensor.shape().to_vec();
-            Ok((name.to_owned(), checked(tensor, name, &shape)?))
+            let tensor = self.file.floats(&format!("{}/{path}", self.group), None)?;
+            Ok((name.to_owned(), checked(tensor, name)?))
         };
         names.iter().map(read).collect()
     }
 }
 
 /// The weight, if it has the shape and only finite values.
-fn checked(tensor: Tensor, name: &str, shape: &[usize]) -> Result<Tensor, String> {
-    if tensor.shape() != shape {
-        return Err(format!("its weight `{name}` has shape {:?}, {shape:?} is expected", tensor.shape()));
-    }
+fn checked(tensor: Tensor, name: &str) -> Result<Tensor, String> {
     if let Some(i) = tensor.data().iter().position(|v| !v.is_finite()) {
         return Err(format!("its weight `{name}` has the value {} at index {i}", tensor.data()[i]));
     }
@@ -201,16 +199,16 @@ impl WeightSource for StoredLayer<'_> {
         let group = self.group.ok_or_else(|| format!("its weight `{name}` is not in the file"))?;
         let path = format!("{group}/vars/{}", self.next);
         self.next += 1;
-        checked(self.file.floats(&path)?, name, shape)
+        checked(self.file.floats(&path, Some(shape)).map_err(|e| format!("its {e}"))?, name)
     }
 
     fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
         let Some(group) = self.group else { return Ok(Vec::new()) };
         let count = self.file.datasets(&format!("{group}/vars"))?.len();
         let read = |i: usize| {
-            let tensor = self.file.floats(&format!("{group}/vars/{i}"))?;
-            let (name, shape) = (format!("w{i}"), tensor.shape().to_vec());
-            checked(tensor, &name, &shape).map(|tensor| (name, tensor))
+            let name = format!("w{i}");
+            let tensor = checked(self.file.floats(&format!("{group}/vars/{i}"), None)?, &name)?;
+            Ok((name, tensor))
         };
         (0..count).map(read).collect()
     }

@@ -5,6 +5,7 @@
 
 use crate::ir::NodeId;
 use crate::ops::Op;
+use crate::passes::annotate::is_activation;
 use crate::quant::{ActivationQuant, QuantGraph};
 use crate::strategy::Strategy;
 use shiftwise_core::fix::FixPos;
@@ -98,7 +99,13 @@ pub fn output_owner(q: &QuantGraph, id: NodeId) -> Option<NodeId> {
     let layer = q.layers.get(&id)?;
     let deferred = layer.activation == ActivationQuant::Deferred || layer.config.is_none();
     let owner = if deferred && !matches!(q.graph.node(id).op, Op::Quantize(_)) {
-        q.graph.ids().find(|c| q.graph.node(*c).inputs.contains(&id))?
+        // Nothing but an activation that is the only reader can quantize for another: a file may name any layer there.
+        let mut readers = q.graph.ids().filter(|c| q.graph.node(*c).inputs.contains(&id));
+        let owner = readers.next().filter(|c| is_activation(&q.graph.node(*c).op))?;
+        if readers.next().is_some() || q.graph.outputs.contains(&id) {
+            return None;
+        }
+        owner
     } else {
         id
     };

@@ -27,7 +27,7 @@ fn relu_like(op: &Op) -> bool {
 }
 
 /// Layers that are quantized only together with the one before them.
-fn is_activation(op: &Op) -> bool {
+pub(crate) fn is_activation(op: &Op) -> bool {
     matches!(op, Op::Relu(_) | Op::LeakyRelu(_) | Op::Activation(_))
 }
 

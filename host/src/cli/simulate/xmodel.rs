@@ -65,7 +65,10 @@ impl Reference {
             return xmodel::read(path, &bytes).map(Self::Xmodel);
         }
         match format::open_bytes(path, bytes, &LoadOptions { custom: custom.clone(), ..LoadOptions::default() })? {
-            Model::Quantized(q) => Ok(Self::Quantized(Box::new(lower::lower(&q)?))),
+            Model::Quantized(q) => {
+                shiftwise::eval::needs(&q.graph).check(1)?;
+                Ok(Self::Quantized(Box::new(lower::lower(&q)?)))
+            }
             Model::Float(_) => Err(Error::wrong_kind(path, "is a float model, a quantized one is expected")),
         }
     }

@@ -6,7 +6,7 @@ use super::super::constraint::Facts;
 use super::super::pack;
 use super::super::schedule::{Compute, Kernel, Layer};
 use super::super::tile::{Shape, Unit};
-use super::conv::{encode_bias, phases, weight_facts};
+use super::conv::{encode_bias, few, phases, weight_facts};
 use super::{Context, Plan, act_code, narrow};
 use crate::integer::{ConvKind, IntConv, IntOp, TensorIx};
 
@@ -94,6 +94,7 @@ impl Context<'_> {
         let (map, outputs) = (self.map(input, dims), self.outputs(op.output, output));
         let stride = c.window.stride.map(u32::from);
         let (rows, columns) = (split(c, 0), split(c, 1));
+        few(rows.len(), columns.len())?;
         let mut plan = Plan { bias: bias.unwrap_or_else(|| vec![0; c.output[2]]), ..Plan::default() };
         for (r, col) in rows.iter().flat_map(|r| columns.iter().map(move |c| (r, c))) {
             let kernel = [r.taps.len() as u32, col.taps.len() as u32];
