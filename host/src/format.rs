@@ -16,9 +16,11 @@ use model::ModelConfig;
 
 mod archive;
 mod config;
+mod expand;
 mod flatten;
 mod h5;
 mod keras;
+mod layout;
 mod model;
 mod operation;
 mod provenance;

@@ -7,7 +7,7 @@ use crate::eval;
 use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use crate::ir::{Node, NodeId};
 use crate::ops::pool::average_factor;
-use crate::ops::{Activate, ActivationFn, Interpolation, Layer, LeakyRelu, Op};
+use crate::ops::{Activate, ActivationFn, Interpolation, Layer, LeakyRelu, Op, Reshape, TfOp, cubic};
 use crate::passes::adjust_pos::output_owner;
 use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
 use crate::tensor::Tensor;
@@ -448,6 +448,19 @@ impl Lowering<'_> {
             op = Op::Conv2D(pointwise);
         }
         let shape = self.q.graph.node(id).shape.clone();
+        if let Op::OneD(row) = &op
+            && let Some((depthwise, pointwise)) = row.parts()
+        {
+            let middle = depthwise.output_shape(&[&self.out.tensors[inputs[0].0].shape]).unwrap_or_default();
+            let rest = weights.split_off(weights.len().min(1));
+            let own = std::mem::replace(&mut weights, rest);
+            let first = Op::OneD(depthwise);
+            inputs = vec![self.float_part(id, first, own, inputs, (format!("{name}_depthwise"), middle), why.clone())];
+            op = Op::OneD(pointwise);
+        }
+        if let Some(last) = self.cubic(id, &op, inputs[0], &why) {
+            (inputs, op) = last;
+        }
         let function = op.layer().activation();
         if let (ActivationFn::Softmax | ActivationFn::LogSoftmax, Some(w)) = (function, op.weighted_mut()) {
             w.activation = ActivationFn::Linear;
@@ -458,6 +471,34 @@ impl Lowering<'_> {
         let tensor = self.float_part(id, op, weights, inputs, (name, shape), why);
         self.value.insert(id, tensor);
         tensor
+    }
+
+    /// A bicubic resizing as two products of matrices, over rows and over columns: what the last of them reads, and it
+    /// itself. `None` for other layers.
+    fn cubic(&mut self, id: NodeId, op: &Op, input: TensorIx, why: &str) -> Option<(Vec<TensorIx>, Op)> {
+        let [h, w, c] = self.out.tensors[input.0].shape[..] else { return None };
+        let (size, method) = match op {
+            Op::Resizing(r) => (r.size, r.interpolation),
+            Op::UpSampling2D(u) => ([h * u.size[0], w * u.size[1]], u.interpolation),
+            Op::TfOp(f) => f.resizing()?,
+            _ => return None,
+        };
+        if method != Interpolation::Bicubic {
+            return None;
+        }
+        let name = self.q.quant_name(id);
+        let view = |shape: &[usize]| Op::Reshape(Reshape { target: shape.iter().map(|d| *d as i64).collect() });
+        let rows = Op::TfOp(TfOp::product_with(cubic::matrix(h, size[0])));
+        let steps = [
+            ("lines", view(&[h, w * c]), vec![h, w * c]),
+            ("rows", rows, vec![size[0], w * c]),
+            ("columns", view(&[size[0], w, c]), vec![size[0], w, c]),
+        ];
+        let mut at = input;
+        for (what, op, shape) in steps {
+            at = self.float_part(id, op, Vec::new(), vec![at], (format!("{name}_{what}"), shape), why.to_owned());
+        }
+        Some((vec![at], Op::TfOp(TfOp::product_with(cubic::matrix(w, size[1])))))
     }
 
     fn float_part(

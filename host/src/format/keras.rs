@@ -1,13 +1,14 @@
 //! Graphs from Keras models.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::expand::Expansion;
 use super::flatten::{Flat, FlatCall};
 use super::model::{Call, ModelConfig, input_shape};
 use super::weights::ModelWeights;
-use super::{LoadOptions, config};
+use super::{LoadOptions, config, layout};
 use crate::error::Error;
 use crate::ir::{Graph, NodeId, SharedCall};
 use crate::ops::tfop::{CALL, TENSOR, TfOp};
@@ -37,7 +38,9 @@ pub(super) fn float_graph(
         };
         builder.add(&layer.name, op, &config.config, call)?;
     }
+    let permutations = std::mem::take(&mut builder.permutations);
     let mut graph = builder.finish();
+    layout::cancel(&mut graph, &permutations)?;
     graph.normalize();
     renumber_calls(&mut graph);
     graph.verify()?;
@@ -77,6 +80,10 @@ pub(super) struct Builder<'a> {
     first: Vec<Option<NodeId>>,
     /// The node of each call so far.
     ids: Vec<NodeId>,
+    /// What each layer is made of, if it is more than itself.
+    expansions: Vec<Option<Expansion>>,
+    /// Permutations that stand around layers which the file has without.
+    permutations: BTreeSet<NodeId>,
 }
 
 impl<'a> Builder<'a> {
@@ -88,6 +95,8 @@ impl<'a> Builder<'a> {
             custom: &options.custom,
             first: vec![None; flat.layers.len()],
             ids: Vec::with_capacity(flat.calls.len()),
+            expansions: vec![None; flat.layers.len()],
+            permutations: BTreeSet::new(),
         }
     }
 
@@ -104,7 +113,7 @@ impl<'a> Builder<'a> {
 
     /// The op of a Keras class and settings.
     pub(super) fn op(
-        &self,
+        &mut self,
         name: &str,
         class: &str,
         config: &Map<String, Value>,
@@ -125,7 +134,19 @@ impl<'a> Builder<'a> {
         });
         let config = with_call.as_ref().unwrap_or(config);
         let ids = self.input_ids(call);
-        let shapes: Vec<&[usize]> = ids.iter().map(|id| self.graph.node(*id).shape.as_slice()).collect();
+        let mut shapes: Vec<&[usize]> = ids.iter().map(|id| self.graph.node(*id).shape.as_slice()).collect();
+        let expansion = match shapes[..] {
+            [input] => Expansion::of(class, config, input).map_err(|message| Error::layer(name, class, message))?,
+            _ => None,
+        };
+        if let Some(own) = &expansion {
+            shapes = vec![&own.input];
+            let op = Op::from_keras(&own.class, Config(&own.config), &shapes, &mut own.weights(weights));
+            let op = op.unwrap_or_else(|| Err("its counterpart is unknown".into()));
+            let op = op.map_err(|message| Error::layer(name, class, message))?;
+            self.expansions[call.layer] = expansion;
+            return Ok(op);
+        }
         match Op::from_keras(class, Config(config), &shapes, weights) {
             None => {
                 let unknown = || Error::UnsupportedLayer { layer: name.into(), class: class.into() };
@@ -147,7 +168,18 @@ impl<'a> Builder<'a> {
         call: &FlatCall<'_>,
     ) -> Result<NodeId, Error> {
         let shared = self.flat.layers[call.layer].calls > 1;
-        let id = self.graph.add(call_name(layer, call.number), op, self.input_ids(call), vec![layer.to_owned()])?;
+        let expansion = self.expansions[call.layer].clone();
+        let name = call_name(layer, call.number);
+        let mut inputs = self.input_ids(call);
+        for before in expansion.iter().flat_map(|e| e.before.iter().cloned()) {
+            inputs = vec![self.around(&name, layer, before, inputs)?];
+        }
+        let id = self.graph.add(name.as_str(), op, inputs, vec![layer.to_owned()])?;
+        let mut last = id;
+        for after in expansion.iter().flat_map(|e| e.after(&self.graph.node(id).shape)).collect::<Vec<_>>() {
+            last = self.around(&name, layer, after, vec![last])?;
+        }
+        let config = expansion.as_ref().map_or(config, |e| &e.config);
         let node = self.graph.node_mut(id);
         // The vendor's tool leaves a layer that is applied several times alone.
         node.excluded = shared;
@@ -155,7 +187,26 @@ impl<'a> Builder<'a> {
         node.extras = extras(&node.op, config);
         node.extras.extend(arguments(call.call).map(|value| (CALL.to_owned(), value)));
         self.first[call.layer].get_or_insert(id);
-        self.ids.push(id);
+        self.ids.push(last);
+        Ok(id)
+    }
+
+    /// Adds a node that stands around one of the file's layers, under a name that nothing else has.
+    fn around(&mut self, name: &str, layer: &str, op: Op, inputs: Vec<NodeId>) -> Result<NodeId, Error> {
+        let what = match &op {
+            Op::Permute(_) => "permute",
+            Op::Reshape(_) => "reshape",
+            Op::Cropping2D(_) => "crop",
+            _ => "padding",
+        };
+        let taken = |name: &str| self.graph.find(name).is_some() || self.flat.layers.iter().any(|l| l.name == name);
+        let names = std::iter::once(format!("{name}_{what}")).chain((1..).map(|n| format!("{name}_{what}_{n}")));
+        let name = names.into_iter().find(|name| !taken(name)).unwrap_or_default();
+        let permutation = matches!(op, Op::Permute(_));
+        let id = self.graph.add(name, op, inputs, vec![layer.to_owned()])?;
+        if permutation {
+            self.permutations.insert(id);
+        }
         Ok(id)
     }
 
