@@ -26,6 +26,7 @@ mod operation;
 mod provenance;
 pub(crate) mod python;
 mod quantized;
+mod shape_values;
 mod stored;
 mod weights;
 pub mod xmodel;
@@ -42,6 +43,8 @@ pub struct LoadOptions {
     pub random_weights: Option<u64>,
     /// What computes layers that are none of Keras' own.
     pub custom: CustomLayers,
+    /// Keeps layers of unknown classes whose result's shape the file says: enough for timing, and nothing can be computed.
+    pub keep_unknown: bool,
 }
 
 /// A model of either kind.

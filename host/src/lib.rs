@@ -22,5 +22,6 @@ pub mod quantize;
 pub mod quantizer;
 pub mod strategy;
 pub mod tensor;
+pub mod unquantized;
 
 pub use error::Error;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::error::Error;
 use crate::eval;
+use crate::unquantized;
 use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use crate::ir::{Node, NodeId};
 use crate::ops::pool::average_factor;
@@ -43,6 +44,7 @@ pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
         if !l.value.contains_key(&id)
             && let Err(why) = l.integer(id)
         {
+            let why = unquantized::of_node(&q.graph, id).map_or(why, |reason| l.fail(id, &reason));
             l.float_layer(id, why)?;
         }
     }
@@ -183,6 +185,9 @@ impl Lowering<'_> {
             }
             Op::Softmax(_) => self.softmax(id, self.operand(id, 0)?),
             Op::Activation(a) if a.function == ActivationFn::Softmax => self.softmax(id, self.operand(id, 0)?),
+            Op::Custom(c) if !c.computes() => {
+                Err(self.fail(id, "nothing is known of its class but the shape of its result"))
+            }
             _ => Err(self.fail(id, "the strategy leaves it float")),
         }
     }

@@ -1,18 +1,21 @@
 //! Graphs from Keras models.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::expand::Expansion;
 use super::flatten::{Flat, FlatCall};
 use super::model::{Call, ModelConfig, input_shape};
+use super::shape_values::ShapeValues;
 use super::weights::ModelWeights;
 use super::{LoadOptions, config, layout};
 use crate::error::Error;
 use crate::ir::{Graph, NodeId, SharedCall};
 use crate::ops::tfop::{CALL, TENSOR, TfOp};
-use crate::ops::{Config, Custom, CustomLayers, Op, WeightSource};
+use crate::ops::custom::Unknown;
+use crate::ops::{Config, Custom, CustomLayer, CustomLayers, Op, WeightSource};
 
 /// Key of a fixed batch size in the extras of an input.
 pub(super) const BATCH_SIZE: &str = "batch_size";
@@ -26,9 +29,18 @@ pub(super) fn float_graph(
     model.override_shapes(options)?;
     let flat = Flat::new(&model)?;
     let mut builder = Builder::new(&model.name, &flat, options);
-    for call in &flat.calls {
+    let mut shapes = ShapeValues::default();
+    for (number, call) in flat.calls.iter().enumerate() {
         let layer = &flat.layers[call.layer];
         let config = layer.config;
+        let so_far = (&builder.graph, builder.ids.as_slice());
+        if shapes.fold(number, config, call, so_far)? {
+            builder.stand_in(call);
+            continue;
+        }
+        let resolved = shapes.resolve(config, call, so_far)?;
+        let resolved = resolved.as_ref().map(|(inputs, own)| FlatCall { inputs: inputs.clone(), call: own, ..*call });
+        let call = resolved.as_ref().unwrap_or(call);
         let op = match builder.earlier(call) {
             Some(op) => op,
             None => {
@@ -45,6 +57,26 @@ pub(super) fn float_graph(
     renumber_calls(&mut graph);
     graph.verify()?;
     Ok(graph)
+}
+
+/// The shapes that readers note of what they read, by the number of the call that yields it.
+fn recorded(flat: &Flat<'_>) -> BTreeMap<usize, Vec<usize>> {
+    let of_call = |call: &FlatCall<'_>| {
+        let pairs = call.inputs.iter().copied().zip(call.call.tensors.iter().map(|t| t.shape.clone()));
+        pairs.filter_map(|(input, shape)| Some((input, shape?))).collect::<Vec<_>>()
+    };
+    flat.calls.iter().flat_map(of_call).collect()
+}
+
+/// Classes of `keras.applications`, each with a setting that tells it from others of its name.
+const APPLICATIONS: &[(&str, &str)] =
+    &[("LayerScale", "projection_dim"), ("CustomScaleLayer", "scale"), ("StochasticDepth", "drop_path_rate")];
+
+/// The class of `keras.applications` that a layer is of, with or without a package.
+fn application(class: &str, config: &Map<String, Value>) -> Option<&'static str> {
+    let short = class.rsplit('>').next().unwrap_or(class);
+    let found = APPLICATIONS.iter().find(|(known, key)| *known == short && config.contains_key(*key));
+    found.map(|(known, _)| *known)
 }
 
 /// The name of a call's node.
@@ -82,6 +114,9 @@ pub(super) struct Builder<'a> {
     ids: Vec<NodeId>,
     /// What each layer is made of, if it is more than itself.
     expansions: Vec<Option<Expansion>>,
+    /// Shapes of results that the file has, by the number of the call.
+    recorded: BTreeMap<usize, Vec<usize>>,
+    keep_unknown: bool,
     /// Permutations that stand around layers which the file has without.
     permutations: BTreeSet<NodeId>,
 }
@@ -96,8 +131,16 @@ impl<'a> Builder<'a> {
             first: vec![None; flat.layers.len()],
             ids: Vec::with_capacity(flat.calls.len()),
             expansions: vec![None; flat.layers.len()],
+            recorded: recorded(flat),
+            keep_unknown: options.keep_unknown,
             permutations: BTreeSet::new(),
         }
+    }
+
+    /// Lets a call that has no node be its input, which nobody reads in its name.
+    fn stand_in(&mut self, call: &FlatCall<'_>) {
+        let input = call.inputs.first().map_or(NodeId(0), |i| self.ids[*i]);
+        self.ids.push(input);
     }
 
     fn input_ids(&self, call: &FlatCall<'_>) -> Vec<NodeId> {
@@ -147,10 +190,23 @@ impl<'a> Builder<'a> {
             self.expansions[call.layer] = expansion;
             return Ok(op);
         }
-        match Op::from_keras(class, Config(config), &shapes, weights) {
+        // What the user says of a class that others have too counts.
+        let application = application(class, config);
+        let known = match application {
+            Some(class) if self.custom.get(class).is_none() => Op::from_keras(class, Config(config), &shapes, weights),
+            None if !APPLICATIONS.iter().any(|(known, _)| *known == class) => {
+                Op::from_keras(class, Config(config), &shapes, weights)
+            }
+            _ => None,
+        };
+        match known {
             None => {
                 let unknown = || Error::UnsupportedLayer { layer: name.into(), class: class.into() };
-                let implementation = self.custom.get(class).ok_or_else(unknown)?;
+                let kept = || {
+                    let shape = self.recorded.get(&self.ids.len()).filter(|_| self.keep_unknown)?;
+                    Some(Arc::new(Unknown::new(class, shape)) as Arc<dyn CustomLayer>)
+                };
+                let implementation = self.custom.get(class).or_else(kept).ok_or_else(unknown)?;
                 let custom = Custom::from_keras(class, Config(config), &shapes, weights, implementation);
                 custom.map(Op::Custom).map_err(|message| Error::layer(name, class, message))
             }

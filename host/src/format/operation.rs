@@ -81,6 +81,7 @@ const OPERATIONS: &[Row] = &[
     ("LogSigmoid", "math.log_sigmoid", &[], &[]),
     ("LogSoftmax", "nn.log_softmax", &[], &[]),
     ("HardTanh", "clip_by_value", &[], &[]),
+    ("RGBToGrayscale", "linalg.matmul", &[], &[]),
     ("Normalize", "math.l2_normalize", &[], &[]),
 ];
 
@@ -129,6 +130,13 @@ fn adapt(class: &str, settings: &mut Map<String, Value>) {
             }
             let least = settings.get("epsilon").and_then(Value::as_f64).unwrap_or(1e-7);
             settings.insert("epsilon".into(), json!(least * least));
+        }
+        // The batch's and the pixels' axes are those of the matrices in front.
+        "RGBToGrayscale" => {
+            if settings.get("data_format").is_some_and(|f| f == "channels_last") {
+                settings.shift_remove("data_format");
+            }
+            settings.insert("b".into(), json!([[0.2989], [0.5870], [0.1140]]));
         }
         "ConvertToTensor" => settings.clear(),
         _ => {}

@@ -9,6 +9,7 @@ use shiftwise_core::model::{Combine, FloatPoolKind, Function, RowFunction};
 
 pub(super) mod arguments;
 mod moves;
+pub(crate) mod shapes;
 
 /// Key of the arguments in the config that a reader hands over: `{"args": […], "kwargs": {…}}`, in which
 /// `{"tensor": k}` is the k-th input.
