@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::error::Error;
 use crate::eval;
-use crate::unquantized;
 use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use crate::ir::{Node, NodeId};
 use crate::ops::pool::average_factor;
@@ -12,6 +11,7 @@ use crate::ops::{Activate, ActivationFn, Interpolation, Layer, LeakyRelu, Op, Re
 use crate::passes::adjust_pos::output_owner;
 use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
 use crate::tensor::Tensor;
+use crate::unquantized;
 use shiftwise_core::arith::limits;
 use shiftwise_core::fix::{FixPos, quantize};
 use shiftwise_core::shape::Window;

@@ -29,8 +29,8 @@ pub use dpu::{DpuLayerNorm, DpuSoftmax, HardSigmoid};
 pub use linear::{Conv2D, Dense, DepthwiseConv2D, Padding, Weighted};
 pub use merge::{Add, Concatenate, Dot, Merge, Multiply, ScaledAdd};
 pub use norm::{
-    BatchNormalization, GroupNormalization, LayerNormalization, LayerScale, Normalization, Rescaling,
-    RmsNormalization, UnitNormalization,
+    BatchNormalization, GroupNormalization, LayerNormalization, LayerScale, Normalization, Rescaling, RmsNormalization,
+    UnitNormalization,
 };
 pub use one_d::OneD;
 pub use pool::{AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D};

@@ -14,6 +14,7 @@ mod estimate;
 mod format;
 mod golden;
 mod keras;
+mod layers;
 mod own;
 mod props;
 mod qemu;

@@ -181,7 +181,10 @@ impl ModelArgs {
         };
         let input_shapes = self.input_shape.iter().map(shape).collect::<Result<_, _>>()?;
         let custom = self.custom.layers()?;
-        format::open(&self.path, &LoadOptions { input_shapes, random_weights: self.random_weights, custom, keep_unknown })
+        format::open(
+            &self.path,
+            &LoadOptions { input_shapes, random_weights: self.random_weights, custom, keep_unknown },
+        )
     }
 }
 

@@ -287,8 +287,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let left: Vec<Value> = fallbacks.iter().map(|(layer, why)| json!({ "layer": layer, "reason": why })).collect();
     let floats = left_float.iter().map(|l| json!({ "layers": l.layers, "reason": l.reason, "remedy": l.remedy }));
     let floats: Vec<Value> = floats.collect();
-    let mut json =
-        json!({ "quantized": file, "quantize_info": info, "warnings": warnings, "left_float": floats });
+    let mut json = json!({ "quantized": file, "quantize_info": info, "warnings": warnings, "left_float": floats });
     if let (Some(target), Some(json)) = (&args.target, json.as_object_mut()) {
         json.insert("target".into(), json!(target));
         json.insert("on_cpu".into(), json!(left));

@@ -165,7 +165,11 @@ impl Expansion {
             _ => return Ok(()),
         };
         let [h, w, _] = self.input[..] else {
-            return if self.class == "Resizing" { Ok(()) } else { Err(format!("its input has shape {:?}, [height, width, channels] is expected", self.input)) };
+            return if self.class == "Resizing" {
+                Ok(())
+            } else {
+                Err(format!("its input has shape {:?}, [height, width, channels] is expected", self.input))
+            };
         };
         if !resize {
             return Ok(());

@@ -13,8 +13,8 @@ use super::weights::ModelWeights;
 use super::{LoadOptions, config, layout};
 use crate::error::Error;
 use crate::ir::{Graph, NodeId, SharedCall};
-use crate::ops::tfop::{CALL, TENSOR, TfOp};
 use crate::ops::custom::Unknown;
+use crate::ops::tfop::{CALL, TENSOR, TfOp};
 use crate::ops::{Config, Custom, CustomLayer, CustomLayers, Op, WeightSource};
 
 /// Key of a fixed batch size in the extras of an input.

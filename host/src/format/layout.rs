@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::expand::inverse;
 use crate::error::Error;
 use crate::ir::{Graph, NodeId};
-use crate::ops::{ActivationFn, Dense, Op, Operand, PRelu, Permute, Reshape, array};
+use crate::ops::{ActivationFn, Concatenate, Dense, Op, Operand, PRelu, Permute, Reshape, array};
 use crate::tensor::Tensor;
 
 /// A value as another one permuted: axis i of it is axis `order[i]` of the other.
@@ -28,8 +28,7 @@ pub(super) fn cancel(graph: &mut Graph, permutations: &BTreeSet<NodeId>) -> Resu
     if permutations.is_empty() {
         return Ok(());
     }
-    let mut layout =
-        Layout { graph, turned: HashMap::new(), made: BTreeMap::new(), free: permutations.clone() };
+    let mut layout = Layout { graph, turned: HashMap::new(), made: BTreeMap::new(), free: permutations.clone() };
     // Nodes stand behind what they read; those that are added meanwhile are dealt with when they are.
     for id in layout.graph.ids().collect::<Vec<_>>() {
         if layout.free.contains(&id) {
@@ -188,14 +187,18 @@ fn rows_in_order(kernel: &Tensor, sizes: &[usize], order: &[usize]) -> Tensor {
 fn turned_op(op: &Op, order: &[usize]) -> Option<(Op, bool)> {
     match op {
         Op::Activation(a) if matches!(a.function, ActivationFn::Softmax | ActivationFn::LogSoftmax) => None,
-        Op::Relu(_) | Op::LeakyRelu(_) | Op::Elu(_) | Op::Activation(_) | Op::HardSigmoid(_) | Op::Dropout(_)
-        | Op::Add(_) | Op::Multiply(_) | Op::Merge(_) | Op::ScaledAdd(_) => Some((op.clone(), false)),
+        Op::Relu(_)
+        | Op::LeakyRelu(_)
+        | Op::Elu(_)
+        | Op::Activation(_)
+        | Op::HardSigmoid(_)
+        | Op::Dropout(_)
+        | Op::Add(_)
+        | Op::Multiply(_)
+        | Op::Merge(_)
+        | Op::ScaledAdd(_) => Some((op.clone(), false)),
         Op::Rescaling(r) if r.scale.len() == 1 && r.offset.len() == 1 => Some((op.clone(), false)),
-        Op::Concatenate(c) => {
-            let mut own = c.clone();
-            own.axis = *order.get(c.axis)?;
-            Some((Op::Concatenate(own), true))
-        }
+        Op::Concatenate(c) => Some((Op::Concatenate(Concatenate::new(*order.get(c.axis)?, order.len())), true)),
         Op::PRelu(p) => {
             let alpha = array::transpose(&p.alpha, &inverse(order));
             let shared_axes = p.shared_axes.iter().map(|axis| order[axis - 1] + 1).collect();

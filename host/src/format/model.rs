@@ -111,7 +111,8 @@ impl ModelConfig {
                 LayerConfig { name, class: "InputLayer".into(), config, calls: vec![Call::default()], inner: None },
             );
         }
-        let end = |layer: &LayerConfig| TensorRef { layer: layer.name.clone(), node: 0, first: 0, tensor: 0, shape: None };
+        let end =
+            |layer: &LayerConfig| TensorRef { layer: layer.name.clone(), node: 0, first: 0, tensor: 0, shape: None };
         for i in 1..self.layers.len() {
             let tensors = vec![end(&self.layers[i - 1])];
             self.layers[i].calls = vec![Call { tensors, args: vec![json!({ TENSOR: 0 })], kwargs: Map::new() }];
@@ -202,9 +203,13 @@ fn collect_ends(value: &Value, found: &mut Vec<TensorRef>) -> Option<()> {
 fn reference(parts: &[Value]) -> Option<TensorRef> {
     let number = |v: &Value| v.as_u64().and_then(|v| usize::try_from(v).ok());
     match parts {
-        [Value::String(layer), node, tensor, ..] => {
-            Some(TensorRef { layer: layer.clone(), node: number(node)?, first: 1, tensor: number(tensor)?, shape: None })
-        }
+        [Value::String(layer), node, tensor, ..] => Some(TensorRef {
+            layer: layer.clone(),
+            node: number(node)?,
+            first: 1,
+            tensor: number(tensor)?,
+            shape: None,
+        }),
         _ => None,
     }
 }

@@ -9,8 +9,8 @@ use super::model::{Call, LayerConfig};
 use crate::error::Error;
 use crate::ir::Graph;
 use crate::ir::NodeId;
-use crate::ops::tfop::shapes::{self, Sizes};
 use crate::ops::tfop::TENSOR;
+use crate::ops::tfop::shapes::{self, Sizes};
 
 /// What calls yield that compute with shapes, by the number of the call.
 #[derive(Default)]

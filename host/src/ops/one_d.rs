@@ -102,7 +102,11 @@ impl OneD {
         let Op::SeparableConv2D(separable) = &*self.image else { return None };
         let (depthwise, pointwise) = separable.parts();
         let (first, rest) = self.weights.split_at(self.weights.len().min(1));
-        let layer = |class, image, weights: &[(String, Tensor)]| Self { class, image: Box::new(image), weights: weights.to_vec() };
+        let layer = |class, image, weights: &[(String, Tensor)]| Self {
+            class,
+            image: Box::new(image),
+            weights: weights.to_vec(),
+        };
         let depthwise = layer("DepthwiseConv1D", Op::DepthwiseConv2D(depthwise), first);
         Some((depthwise, layer("Conv1D", Op::Conv2D(pointwise), rest)))
     }

@@ -139,9 +139,8 @@ const UNARY: &[(&str, Function)] = &[
 ];
 
 /// Functions of one tensor that are several of the others.
-const CHAINS: &[(&str, &[Function])] = &[
-    ("math.log_sigmoid", &[Function::Negative, Function::Softplus, Function::Negative]),
-];
+const CHAINS: &[(&str, &[Function])] =
+    &[("math.log_sigmoid", &[Function::Negative, Function::Softplus, Function::Negative])];
 
 /// Functions of `x` and `y` with broadcasting.
 const BINARY: &[(&str, Combine)] = &[

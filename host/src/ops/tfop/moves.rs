@@ -87,7 +87,9 @@ pub(super) fn parse(
         }
         "nn.depth_to_space" | "nn.space_to_depth" => {
             let block = args.integer("block_size", 0)?;
-            if let Some(format) = args.take("data_format").filter(|f| f.as_str() != Some("NHWC") && f.as_str() != Some("channels_last")) {
+            if let Some(format) =
+                args.take("data_format").filter(|f| f.as_str() != Some("NHWC") && f.as_str() != Some("channels_last"))
+            {
                 return Err(wrong("data_format", &format, "NHWC is"));
             }
             let side = usize::try_from(block).ok().filter(|b| (1..=4096).contains(b));

@@ -78,12 +78,14 @@ impl Sizes {
                 let spec = kwargs.get("slice_spec").or(args.get(1)).ok_or("its argument `slice_spec` is missing")?;
                 of(first)?.sliced(spec)
             }
-            "math.reduce_prod" => of(first)?.list.into_iter().try_fold(Size::Fixed(1), times).map(|size| Self {
-                list: vec![size],
-                scalar: true,
-            }),
+            "math.reduce_prod" => of(first)?
+                .list
+                .into_iter()
+                .try_fold(Size::Fixed(1), times)
+                .map(|size| Self { list: vec![size], scalar: true }),
             _ => {
-                let operator = operator(&name).ok_or_else(|| format!("the function `{function}` of a shape is not supported"))?;
+                let operator =
+                    operator(&name).ok_or_else(|| format!("the function `{function}` of a shape is not supported"))?;
                 let second = kwargs.get("y").or(args.get(1)).ok_or("its second argument is missing")?;
                 of(first)?.zip(&of(second)?, operator)
             }
@@ -121,7 +123,7 @@ fn operator(name: &str) -> Option<Operator> {
         "math.multiply" | "__operators__.mul" => times,
         "math.add" | "__operators__.add" => |a, b| linear(a, b, i64::checked_add),
         "math.subtract" | "__operators__.sub" => |a, b| linear(a, b, i64::checked_sub),
-        "math.floordiv" | "__operators__.floordiv" | "math.floor_div" => divided,
+        "math.floordiv" | "__operators__.floordiv" | "floor_div" | "floordiv" => divided,
         _ => return None,
     })
 }
@@ -185,10 +187,18 @@ mod tests {
     fn a_shape_is_computed_but_for_the_batch() {
         let shape = Sizes::of(&[6, 8, 3]);
         let item = |i: i64| {
-            compute("__operators__.getitem", json!({ "args": [{ "tensor": 0 }], "kwargs": { "slice_spec": [i] } }), std::slice::from_ref(&shape))
-                .unwrap()
+            compute(
+                "__operators__.getitem",
+                json!({ "args": [{ "tensor": 0 }], "kwargs": { "slice_spec": [i] } }),
+                std::slice::from_ref(&shape),
+            )
+            .unwrap()
         };
-        let area = compute("math.multiply", json!({ "args": [{ "tensor": 0 }], "kwargs": { "y": { "tensor": 1 } } }), &[item(1), item(2)]);
+        let area = compute(
+            "math.multiply",
+            json!({ "args": [{ "tensor": 0 }], "kwargs": { "y": { "tensor": 1 } } }),
+            &[item(1), item(2)],
+        );
         let stack = json!({ "args": [[{ "tensor": 0 }, { "tensor": 1 }, { "tensor": 2 }]] });
         let target = compute("stack", stack, &[item(0), area.unwrap(), item(-1)]).unwrap();
         assert_eq!(target.value(), Ok(json!([-1, 48, 3])));
