@@ -18,15 +18,18 @@ use model::ModelConfig;
 mod archive;
 mod back;
 mod config;
+mod expand;
 mod flatten;
 mod h5;
 pub(crate) mod json;
 mod keras;
+mod layout;
 mod model;
 mod operation;
 mod provenance;
 pub(crate) mod python;
 mod quantized;
+mod shape_values;
 mod stored;
 mod weights;
 pub mod xmodel;
@@ -44,6 +47,8 @@ pub struct LoadOptions {
     pub random_weights: Option<u64>,
     /// What computes layers that are none of Keras' own.
     pub custom: CustomLayers,
+    /// Keeps layers of unknown classes whose result's shape the file says: enough for timing, and nothing can be computed.
+    pub keep_unknown: bool,
 }
 
 /// A model of either kind.

@@ -25,5 +25,6 @@ pub mod quantizer;
 pub mod strategy;
 pub mod tensor;
 pub mod text;
+pub mod unquantized;
 
 pub use error::Error;

@@ -10,6 +10,7 @@ use crate::tensor::Tensor;
 
 pub mod act;
 pub(crate) mod array;
+pub(crate) mod cubic;
 pub mod custom;
 pub mod dpu;
 pub mod formula;
@@ -26,9 +27,10 @@ pub use act::{Activate, ActivationFn, Elu, LeakyRelu, PRelu, Relu, Softmax};
 pub use custom::{Custom, CustomLayer, CustomLayers};
 pub use dpu::{DpuLayerNorm, DpuSoftmax, HardSigmoid};
 pub use linear::{Conv2D, Dense, DepthwiseConv2D, Padding, Weighted};
-pub use merge::{Add, Concatenate, Dot, Merge, Multiply};
+pub use merge::{Add, Concatenate, Dot, Merge, Multiply, ScaledAdd};
 pub use norm::{
-    BatchNormalization, GroupNormalization, LayerNormalization, Normalization, Rescaling, UnitNormalization,
+    BatchNormalization, GroupNormalization, LayerNormalization, LayerScale, Normalization, Rescaling, RmsNormalization,
+    UnitNormalization,
 };
 pub use one_d::OneD;
 pub use pool::{AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D};
@@ -200,6 +202,8 @@ layers! {
     LayerNormalization(LayerNormalization) = "LayerNormalization";
     GroupNormalization(GroupNormalization) = "GroupNormalization";
     UnitNormalization(UnitNormalization) = "UnitNormalization";
+    RmsNormalization(RmsNormalization) = "RMSNormalization";
+    LayerScale(LayerScale) = "LayerScale";
     DpuLayerNorm(DpuLayerNorm) = "VitisLayernorm";
     Normalization(Normalization) = "Normalization";
     Rescaling(Rescaling) = "Rescaling";
@@ -214,6 +218,7 @@ layers! {
     Add(Add) = "Add";
     Multiply(Multiply) = "Multiply";
     Merge(Merge) = "Subtract" | "Maximum" | "Minimum" | "Average";
+    ScaledAdd(ScaledAdd) = "CustomScaleLayer";
     Dot(Dot) = "Dot";
     Concatenate(Concatenate) = "Concatenate";
     MaxPooling2D(MaxPooling2D) = "MaxPooling2D";
@@ -227,12 +232,13 @@ layers! {
     UpSampling2D(UpSampling2D) = "UpSampling2D";
     Resizing(Resizing) = "Resizing";
     RepeatVector(RepeatVector) = "RepeatVector";
-    OneD(OneD) = "Conv1D" | "DepthwiseConv1D" | "Conv1DTranspose" | "MaxPooling1D" | "AveragePooling1D"
+    OneD(OneD) = "Conv1D" | "DepthwiseConv1D" | "SeparableConv1D" | "Conv1DTranspose" | "MaxPooling1D" | "AveragePooling1D"
         | "GlobalAveragePooling1D" | "GlobalMaxPooling1D" | "UpSampling1D" | "ZeroPadding1D" | "Cropping1D";
     Permute(Permute) = "Permute";
     Dropout(Dropout) = "Dropout" | "SpatialDropout2D" | "SpatialDropout1D" | "AlphaDropout" | "GaussianDropout" | "GaussianNoise"
         | "ActivityRegularization" | "RandomFlip" | "RandomRotation" | "RandomTranslation" | "RandomZoom"
-        | "RandomContrast" | "RandomBrightness";
+        | "RandomContrast" | "RandomBrightness"
+        | "Identity" | "StochasticDepth" | "SpatialDropout3D" | "RandomHeight" | "RandomWidth" | "RandomColorDegeneration" | "RandomColorJitter" | "RandomElasticTransform" | "RandomErasing" | "RandomGaussianBlur" | "RandomGrayscale" | "RandomHue" | "RandomInvert" | "RandomPerspective" | "RandomPosterization" | "RandomSaturation" | "RandomSharpness" | "RandomShear" | "AugMix" | "CutMix" | "MixUp" | "RandAugment";
     TfOp(TfOp) = "TFOpLambda" | "SlicingOpLambda";
     Quantize(Quantize) = "VitisQuantize";
 }

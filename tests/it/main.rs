@@ -16,6 +16,7 @@ mod format;
 mod golden;
 mod hostile;
 mod keras;
+mod layers;
 mod own;
 mod props;
 mod qemu;

@@ -1,7 +1,7 @@
 //! What must hold of a layer before it may run.
 
 use super::{MAX_OPERANDS, Rows};
-use crate::model::{CpuOp, DType, Deployable, PoolKind, TensorDesc, TensorId, layers};
+use crate::model::{CpuOp, DType, Deployable, TensorDesc, TensorId, layers};
 use crate::shape::Window;
 
 /// Checks an op's references and geometry against the deployable; `None` if anything is off.
@@ -86,9 +86,7 @@ pub(crate) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             };
             meets_input(0)?;
             meets_input(1)?;
-            let taps = u64::from(p.window.kernel[0]) * u64::from(p.window.kernel[1]);
-            let factor = if let PoolKind::Average(m) = p.kind { u64::from(m) } else { 1 };
-            (taps * factor <= 1 << 23).then_some(())?;
+            p.fits_accumulator().then_some(())?;
             shift_ok(p.shift)?;
             follows(p.input, p.output)
         }

@@ -152,8 +152,8 @@ impl Custom {
 impl ModelArgs {
     /// Reads the model; an architecture without weights gets some, for they don't matter.
     pub(super) fn open_for_timing(&self) -> Result<Model, Error> {
-        match self.open() {
-            Err(Error::NoWeights { .. }) => Self { random_weights: Some(0), ..self.clone() }.open(),
+        match self.read(true) {
+            Err(Error::NoWeights { .. }) => Self { random_weights: Some(0), ..self.clone() }.read(true),
             other => other,
         }
     }
@@ -171,6 +171,10 @@ impl ModelArgs {
 
     /// Reads the model.
     pub(super) fn open(&self) -> Result<Model, Error> {
+        self.read(false)
+    }
+
+    fn read(&self, keep_unknown: bool) -> Result<Model, Error> {
         let shape = |text: &String| {
             let (name, dims) = match text.split_once('=') {
                 Some((name, dims)) => (Some(name.to_owned()), dims),
@@ -183,7 +187,10 @@ impl ModelArgs {
         };
         let input_shapes = self.input_shape.iter().map(shape).collect::<Result<_, _>>()?;
         let custom = self.custom.layers()?;
-        format::open(&self.path, &LoadOptions { input_shapes, random_weights: self.random_weights, custom })
+        format::open(
+            &self.path,
+            &LoadOptions { input_shapes, random_weights: self.random_weights, custom, keep_unknown },
+        )
     }
 }
 

@@ -10,6 +10,7 @@ use shiftwise::format::{self, LoadOptions, Model};
 use shiftwise::quant::QuantGraph;
 use shiftwise::quantize::{PtqOptions, ptq};
 use shiftwise::strategy::Strategy;
+use shiftwise::unquantized;
 
 use super::Outcome;
 use super::data::{self, ModelArgs, Preprocess};
@@ -283,9 +284,19 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         Some(name) => placement(&quantized, name, screen)?,
         None => Vec::new(),
     };
+    let left_float = unquantized::layers(&quantized);
+    for left in &left_float {
+        let line = format!("{}: {}", left.layers.join(", "), left.reason);
+        match left.remedy {
+            Some(remedy) => screen.say(format!("{line}; {remedy}")),
+            None => screen.detail(format!("left float: {line}")),
+        }
+    }
     screen.say(format!("{} tensors quantized; {}", rows.len(), file.display()));
     let left: Vec<Value> = fallbacks.iter().map(|(layer, why)| json!({ "layer": layer, "reason": why })).collect();
-    let mut json = json!({ "quantized": file, "quantize_info": info, "warnings": warnings });
+    let floats = left_float.iter().map(|l| json!({ "layers": l.layers, "reason": l.reason, "remedy": l.remedy }));
+    let floats: Vec<Value> = floats.collect();
+    let mut json = json!({ "quantized": file, "quantize_info": info, "warnings": warnings, "left_float": floats });
     if let (Some(target), Some(json)) = (&args.target, json.as_object_mut()) {
         json.insert("target".into(), json!(target));
         json.insert("on_cpu".into(), json!(left));

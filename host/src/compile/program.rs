@@ -2,14 +2,14 @@
 
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::{
-    Act, AddOp, ConcatOp, CpuOp, DType, Deployable, DpuJob, Facts, LayerSpan, Place, Role, Step, TensorDesc, TensorId,
-    TensorList,
+    Act, AddOp, ConcatOp, CpuOp, DType, Deployable, DpuJob, Facts, LayerSpan, ParseError, Place, Role, Section, Step,
+    TensorDesc, TensorId, TensorList,
 };
 use shiftwise_core::shape::Shape;
 
 use super::plan::{Layout, Placed};
 use crate::Error;
-use crate::emit::{self, Parts};
+use crate::emit::{self, EmitError, Parts};
 use crate::integer::{IntGraph, IntOp, IntOpKind, Kind, TensorIx};
 
 /// A compiled network. [`Program::to_bytes`] writes the deployable.
@@ -362,7 +362,27 @@ impl Program {
             constants: &self.constants,
             code: &self.code,
         };
-        emit::write(&parts).map_err(|e| Error::Compile(e.to_string()))
+        emit::write(&parts).map_err(|e| self.refused(&e))
+    }
+
+    /// What the reader of a deployable doesn't take, by the layer that it is of.
+    fn refused(&self, error: &EmitError) -> Error {
+        let step = match error {
+            EmitError::Inconsistent(ParseError::Record(section, i) | ParseError::Reference(section, i))
+                if *section == Section::Steps as u8 =>
+            {
+                Some(usize::from(*i))
+            }
+            _ => None,
+        };
+        let row = step.and_then(|step| self.layers.iter().rev().find(|row| row.step.is_some_and(|own| own <= step)));
+        Error::Compile(match row {
+            Some(row) => {
+                let (layer, op) = (&row.layer, &row.op);
+                format!("layer `{layer}`: a {op} of this geometry is beyond what the CPU's kernels take")
+            }
+            None => error.to_string(),
+        })
     }
 
     /// Fails with the first thing that a deployable does not say as this program does.

@@ -1,17 +1,21 @@
 //! Graphs from Keras models.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::expand::Expansion;
 use super::flatten::{Flat, FlatCall};
 use super::model::{Call, ModelConfig, input_shape};
+use super::shape_values::ShapeValues;
 use super::weights::ModelWeights;
-use super::{LoadOptions, config};
+use super::{LoadOptions, config, layout};
 use crate::error::Error;
 use crate::ir::{Graph, NodeId, SharedCall};
+use crate::ops::custom::Unknown;
 use crate::ops::tfop::{CALL, TENSOR, TfOp};
-use crate::ops::{Config, Custom, CustomLayers, Op, WeightSource};
+use crate::ops::{Config, Custom, CustomLayer, CustomLayers, Op, WeightSource};
 
 /// Key of a fixed batch size in the extras of an input.
 pub(super) const BATCH_SIZE: &str = "batch_size";
@@ -25,9 +29,18 @@ pub(super) fn float_graph(
     model.override_shapes(options)?;
     let flat = Flat::new(&model)?;
     let mut builder = Builder::new(&model.name, &flat, options);
-    for call in &flat.calls {
+    let mut shapes = ShapeValues::default();
+    for (number, call) in flat.calls.iter().enumerate() {
         let layer = &flat.layers[call.layer];
         let config = layer.config;
+        let so_far = (&builder.graph, builder.ids.as_slice());
+        if shapes.fold(number, config, call, so_far)? {
+            builder.stand_in(call);
+            continue;
+        }
+        let resolved = shapes.resolve(config, call, so_far)?;
+        let resolved = resolved.as_ref().map(|(inputs, own)| FlatCall { inputs: inputs.clone(), call: own, ..*call });
+        let call = resolved.as_ref().unwrap_or(call);
         let op = match builder.earlier(call) {
             Some(op) => op,
             None => {
@@ -37,11 +50,33 @@ pub(super) fn float_graph(
         };
         builder.add(&layer.name, op, &config.config, call)?;
     }
+    let permutations = std::mem::take(&mut builder.permutations);
     let mut graph = builder.finish();
+    layout::cancel(&mut graph, &permutations)?;
     graph.normalize();
     renumber_calls(&mut graph);
     graph.verify()?;
     Ok(graph)
+}
+
+/// The shapes that readers note of what they read, by the number of the call that yields it.
+fn recorded(flat: &Flat<'_>) -> BTreeMap<usize, Vec<usize>> {
+    let of_call = |call: &FlatCall<'_>| {
+        let pairs = call.inputs.iter().copied().zip(call.call.tensors.iter().map(|t| t.shape.clone()));
+        pairs.filter_map(|(input, shape)| Some((input, shape?))).collect::<Vec<_>>()
+    };
+    flat.calls.iter().flat_map(of_call).collect()
+}
+
+/// Classes of `keras.applications`, each with a setting that tells it from others of its name.
+const APPLICATIONS: &[(&str, &str)] =
+    &[("LayerScale", "projection_dim"), ("CustomScaleLayer", "scale"), ("StochasticDepth", "drop_path_rate")];
+
+/// The class of `keras.applications` that a layer is of, with or without a package.
+fn application(class: &str, config: &Map<String, Value>) -> Option<&'static str> {
+    let short = class.rsplit('>').next().unwrap_or(class);
+    let found = APPLICATIONS.iter().find(|(known, key)| *known == short && config.contains_key(*key));
+    found.map(|(known, _)| *known)
 }
 
 /// The name of a call's node.
@@ -77,6 +112,13 @@ pub(super) struct Builder<'a> {
     first: Vec<Option<NodeId>>,
     /// The node of each call so far.
     ids: Vec<NodeId>,
+    /// What each layer is made of, if it is more than itself.
+    expansions: Vec<Option<Expansion>>,
+    /// Shapes of results that the file has, by the number of the call.
+    recorded: BTreeMap<usize, Vec<usize>>,
+    keep_unknown: bool,
+    /// Permutations that stand around layers which the file has without.
+    permutations: BTreeSet<NodeId>,
 }
 
 impl<'a> Builder<'a> {
@@ -88,7 +130,17 @@ impl<'a> Builder<'a> {
             custom: &options.custom,
             first: vec![None; flat.layers.len()],
             ids: Vec::with_capacity(flat.calls.len()),
+            expansions: vec![None; flat.layers.len()],
+            recorded: recorded(flat),
+            keep_unknown: options.keep_unknown,
+            permutations: BTreeSet::new(),
         }
+    }
+
+    /// Lets a call that has no node be its input, which nobody reads in its name.
+    fn stand_in(&mut self, call: &FlatCall<'_>) {
+        let input = call.inputs.first().map_or(NodeId(0), |i| self.ids[*i]);
+        self.ids.push(input);
     }
 
     fn input_ids(&self, call: &FlatCall<'_>) -> Vec<NodeId> {
@@ -104,7 +156,7 @@ impl<'a> Builder<'a> {
 
     /// The op of a Keras class and settings.
     pub(super) fn op(
-        &self,
+        &mut self,
         name: &str,
         class: &str,
         config: &Map<String, Value>,
@@ -125,11 +177,36 @@ impl<'a> Builder<'a> {
         });
         let config = with_call.as_ref().unwrap_or(config);
         let ids = self.input_ids(call);
-        let shapes: Vec<&[usize]> = ids.iter().map(|id| self.graph.node(*id).shape.as_slice()).collect();
-        match Op::from_keras(class, Config(config), &shapes, weights) {
+        let mut shapes: Vec<&[usize]> = ids.iter().map(|id| self.graph.node(*id).shape.as_slice()).collect();
+        let expansion = match shapes[..] {
+            [input] => Expansion::of(class, config, input).map_err(|message| Error::layer(name, class, message))?,
+            _ => None,
+        };
+        if let Some(own) = &expansion {
+            shapes = vec![&own.input];
+            let op = Op::from_keras(&own.class, Config(&own.config), &shapes, &mut own.weights(weights));
+            let op = op.unwrap_or_else(|| Err("its counterpart is unknown".into()));
+            let op = op.map_err(|message| Error::layer(name, class, message))?;
+            self.expansions[call.layer] = expansion;
+            return Ok(op);
+        }
+        // What the user says of a class that others have too counts.
+        let application = application(class, config);
+        let known = match application {
+            Some(class) if self.custom.get(class).is_none() => Op::from_keras(class, Config(config), &shapes, weights),
+            None if !APPLICATIONS.iter().any(|(known, _)| *known == class) => {
+                Op::from_keras(class, Config(config), &shapes, weights)
+            }
+            _ => None,
+        };
+        match known {
             None => {
                 let unknown = || Error::UnsupportedLayer { layer: name.into(), class: class.into() };
-                let implementation = self.custom.get(class).ok_or_else(unknown)?;
+                let kept = || {
+                    let shape = self.recorded.get(&self.ids.len()).filter(|_| self.keep_unknown)?;
+                    Some(Arc::new(Unknown::new(class, shape)) as Arc<dyn CustomLayer>)
+                };
+                let implementation = self.custom.get(class).or_else(kept).ok_or_else(unknown)?;
                 let custom = Custom::from_keras(class, Config(config), &shapes, weights, implementation);
                 custom.map(Op::Custom).map_err(|message| Error::layer(name, class, message))
             }
@@ -147,7 +224,18 @@ impl<'a> Builder<'a> {
         call: &FlatCall<'_>,
     ) -> Result<NodeId, Error> {
         let shared = self.flat.layers[call.layer].calls > 1;
-        let id = self.graph.add(call_name(layer, call.number), op, self.input_ids(call), vec![layer.to_owned()])?;
+        let expansion = self.expansions[call.layer].clone();
+        let name = call_name(layer, call.number);
+        let mut inputs = self.input_ids(call);
+        for before in expansion.iter().flat_map(|e| e.before.iter().cloned()) {
+            inputs = vec![self.around(&name, layer, before, inputs)?];
+        }
+        let id = self.graph.add(name.as_str(), op, inputs, vec![layer.to_owned()])?;
+        let mut last = id;
+        for after in expansion.iter().flat_map(|e| e.after(&self.graph.node(id).shape)).collect::<Vec<_>>() {
+            last = self.around(&name, layer, after, vec![last])?;
+        }
+        let config = expansion.as_ref().map_or(config, |e| &e.config);
         let node = self.graph.node_mut(id);
         // The vendor's tool leaves a layer that is applied several times alone.
         node.excluded = shared;
@@ -155,7 +243,26 @@ impl<'a> Builder<'a> {
         node.extras = extras(&node.op, config);
         node.extras.extend(arguments(call.call).map(|value| (CALL.to_owned(), value)));
         self.first[call.layer].get_or_insert(id);
-        self.ids.push(id);
+        self.ids.push(last);
+        Ok(id)
+    }
+
+    /// Adds a node that stands around one of the file's layers, under a name that nothing else has.
+    fn around(&mut self, name: &str, layer: &str, op: Op, inputs: Vec<NodeId>) -> Result<NodeId, Error> {
+        let what = match &op {
+            Op::Permute(_) => "permute",
+            Op::Reshape(_) => "reshape",
+            Op::Cropping2D(_) => "crop",
+            _ => "padding",
+        };
+        let taken = |name: &str| self.graph.find(name).is_some() || self.flat.layers.iter().any(|l| l.name == name);
+        let names = std::iter::once(format!("{name}_{what}")).chain((1..).map(|n| format!("{name}_{what}_{n}")));
+        let name = names.into_iter().find(|name| !taken(name)).unwrap_or_default();
+        let permutation = matches!(op, Op::Permute(_));
+        let id = self.graph.add(name, op, inputs, vec![layer.to_owned()])?;
+        if permutation {
+            self.permutations.insert(id);
+        }
         Ok(id)
     }
 

@@ -23,6 +23,8 @@ pub(super) struct TensorRef {
     pub(super) first: usize,
     /// Which output.
     pub(super) tensor: usize,
+    /// Shape of one sample, if the file has it here.
+    pub(super) shape: Option<Vec<usize>>,
 }
 
 /// One application of a layer.
@@ -109,7 +111,8 @@ impl ModelConfig {
                 LayerConfig { name, class: "InputLayer".into(), config, calls: vec![Call::default()], inner: None },
             );
         }
-        let end = |layer: &LayerConfig| TensorRef { layer: layer.name.clone(), node: 0, first: 0, tensor: 0 };
+        let end =
+            |layer: &LayerConfig| TensorRef { layer: layer.name.clone(), node: 0, first: 0, tensor: 0, shape: None };
         for i in 1..self.layers.len() {
             let tensors = vec![end(&self.layers[i - 1])];
             self.layers[i].calls = vec![Call { tensors, args: vec![json!({ TENSOR: 0 })], kwargs: Map::new() }];
@@ -200,9 +203,13 @@ fn collect_ends(value: &Value, found: &mut Vec<TensorRef>) -> Option<()> {
 fn reference(parts: &[Value]) -> Option<TensorRef> {
     let number = |v: &Value| v.as_u64().and_then(|v| usize::try_from(v).ok());
     match parts {
-        [Value::String(layer), node, tensor, ..] => {
-            Some(TensorRef { layer: layer.clone(), node: number(node)?, first: 1, tensor: number(tensor)? })
-        }
+        [Value::String(layer), node, tensor, ..] => Some(TensorRef {
+            layer: layer.clone(),
+            node: number(node)?,
+            first: 1,
+            tensor: number(tensor)?,
+            shape: None,
+        }),
         _ => None,
     }
 }
@@ -340,7 +347,9 @@ impl CallParser<'_> {
                 let tensor = history.and_then(|parts| reference(parts));
                 let tensor = tensor.ok_or("one of its inputs is not the result of a layer")?;
                 // Keras 3 counts the calls of inner models from 1 at the ends of a model only.
-                tensors.push(TensorRef { first: 0, ..tensor });
+                let dims = config.and_then(|c| c.get("shape")).and_then(Value::as_array).and_then(|dims| dims.get(1..));
+                let shape = dims.and_then(|dims| dims.iter().map(|d| usize::try_from(d.as_u64()?).ok()).collect());
+                tensors.push(TensorRef { first: 0, shape, ..tensor });
                 Ok(json!({ TENSOR: tensors.len() - 1 }))
             }
             Some("__tensor__" | "__numpy__") => Ok(config.and_then(|c| c.get("value")).cloned().unwrap_or(Value::Null)),

@@ -17,6 +17,10 @@ pub trait CustomLayer: std::fmt::Debug + Send + Sync {
     fn class(&self) -> &str;
     /// Output shape of one sample; errors say what doesn't fit.
     fn output_shape(&self, layer: &Custom, inputs: &[&[usize]]) -> Result<Vec<usize>, String>;
+    /// Whether it can compute; a layer that only stands in its place can't.
+    fn computes(&self) -> bool {
+        true
+    }
     /// The result for a batch, in f32. `weights` are those of the layer, in order, possibly fake-quantized.
     fn eval(&self, layer: &Custom, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor;
 }
@@ -51,6 +55,11 @@ impl Custom {
         Ok(custom)
     }
 
+    /// Whether anything is known to compute it.
+    pub fn computes(&self) -> bool {
+        self.implementation.computes()
+    }
+
     /// The weight whose name or last part of the name is `name`, if only one is called so, as its index.
     pub fn weight(&self, name: &str) -> Option<usize> {
         let called = |full: &str| full == name || full.rsplit('/').next() == Some(name);
@@ -73,6 +82,35 @@ impl Layer for Custom {
         // These three are written for every layer.
         let own = self.config.iter().filter(|(key, _)| !["name", "trainable", "dtype"].contains(&key.as_str()));
         own.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+}
+
+/// A layer of a class that nothing computes, with the shape that its file gives its result.
+#[derive(Clone, Debug)]
+pub(crate) struct Unknown {
+    class: String,
+    shape: Vec<usize>,
+}
+
+impl Unknown {
+    pub(crate) fn new(class: &str, shape: &[usize]) -> Self {
+        Self { class: class.to_owned(), shape: shape.to_vec() }
+    }
+}
+
+impl CustomLayer for Unknown {
+    fn class(&self) -> &str {
+        &self.class
+    }
+    fn output_shape(&self, _: &Custom, _: &[&[usize]]) -> Result<Vec<usize>, String> {
+        Ok(self.shape.clone())
+    }
+    fn computes(&self) -> bool {
+        false
+    }
+    fn eval(&self, _: &Custom, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let batch = inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(1);
+        Tensor::zeros(&[&[batch], self.shape.as_slice()].concat())
     }
 }
 
