@@ -13,6 +13,7 @@ mod dump;
 mod estimate;
 mod format;
 mod golden;
+mod images;
 mod keras;
 mod own;
 mod props;

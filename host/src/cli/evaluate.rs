@@ -42,7 +42,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "dpu", value_parser = super::dump::numerics)]
     numerics: eval::golden::Numerics,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
 }
 
 /// How outputs are compared with labels.

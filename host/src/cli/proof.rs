@@ -43,7 +43,7 @@ pub(super) struct Args {
     #[arg(short, long, default_value = "proof.json", value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
 }
 
 /// Every tensor of the integer form, per sample, by name.

@@ -47,7 +47,7 @@ pub(super) struct Args {
     #[command(flatten)]
     recipe: Recipe,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
     /// Folder for quantized.h5, quantize_info.json and provenance.json [default: quantize_results]
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
