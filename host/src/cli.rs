@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use shiftwise::Error;
 
+mod averages;
 mod backend;
 mod boards;
 mod compile;

@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
+mod averages;
 mod beyond;
 mod board;
 mod c_library;

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use shiftwise::Error;
 use shiftwise::compile::DpuOptions;
+use shiftwise::eval::averages::Difference;
 use shiftwise::format::{self, Model};
 use shiftwise::quant::QuantGraph;
 use shiftwise::quantize::{PtqOptions, ptq};
 use shiftwise::strategy::Strategy;
 
 use super::Outcome;
+use super::averages;
 use super::data::{self, ModelArgs, Preprocess};
 use super::screen::Screen;
 
@@ -198,6 +200,15 @@ impl Recipe {
         Ok((result.quantized, result.warnings))
     }
 
+    /// The averages that the DPU computes otherwise on the calibration data.
+    fn averages(&self, quantized: &QuantGraph, preprocess: &Preprocess) -> Result<Vec<Difference>, Error> {
+        let settings = self.settings()?;
+        let batch = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
+        let steps = self.calib_steps.or(settings.whole("calib_steps")?);
+        let samples = preprocess.for_graph(&self.calib, &quantized.graph)?;
+        averages::measure(quantized, &samples, batch, steps.map_or(usize::MAX, |n| n.saturating_mul(batch)))
+    }
+
     /// Where the strategy wants the results.
     fn output_dir(&self, screen: &Screen) -> Result<PathBuf, Error> {
         let strategy = self.strategy(&self.settings()?, screen)?;
@@ -251,11 +262,15 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         // Told before the work, not after.
         super::compile::device(target)?;
     }
-    let (quantized, warnings) = args.recipe.quantize(model, &args.preprocess, screen)?;
+    let (quantized, mut warnings) = args.recipe.quantize(model, &args.preprocess, screen)?;
+    let differences = args.recipe.averages(&quantized, &args.preprocess)?;
+    averages::tell(&differences, screen);
+    warnings.extend(differences.iter().map(ToString::to_string));
     let info = format::quantize_info(&quantized);
-    let provenance = args.recipe.provenance(&args.model.path)?;
+    let mut provenance = args.recipe.provenance(&args.model.path)?;
     std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
     format::save_quantized(&quantized, &file)?;
+    averages::record(&differences, &file, &mut provenance)?;
     format::write_file(&info_file, pretty(&info).as_bytes())?;
     format::write_file(&provenance_file, pretty(&provenance).as_bytes())?;
 
@@ -277,6 +292,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     screen.say(format!("{} tensors quantized; {}", rows.len(), file.display()));
     let left: Vec<Value> = fallbacks.iter().map(|(layer, why)| json!({ "layer": layer, "reason": why })).collect();
     let mut json = json!({ "quantized": file, "quantize_info": info, "warnings": warnings });
+    averages::add(&differences, &mut json);
     if let (Some(target), Some(json)) = (&args.target, json.as_object_mut()) {
         json.insert("target".into(), json!(target));
         json.insert("on_cpu".into(), json!(left));
