@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use image::codecs::{bmp::BmpDecoder, png::PngDecoder};
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageDecoder, RgbImage};
+use image::{DynamicImage, GrayImage, ImageDecoder, Limits, RgbImage};
 
 use crate::error::Error;
 use pixels::{Pixels, flat};
@@ -53,6 +53,8 @@ pub(super) struct Steps {
 
 /// Most pixels of a picture: a file of a few bytes may claim any number.
 const MAX_PIXELS: u64 = 40_000_000;
+/// Most bytes of memory for what a PNG holds beside its pixels, which is compressed as well.
+const MAX_BESIDE: u64 = 64 << 20;
 /// Most bytes of a file.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -166,6 +168,13 @@ impl Picture {
     }
 }
 
+/// A PNG whose profiles, texts and rows may take some memory and no more.
+fn png(bytes: &[u8]) -> Result<PngDecoder<Cursor<&[u8]>>, String> {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_BESIDE);
+    PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(|e| e.to_string())
+}
+
 /// A file that is not decoded yet.
 struct Encoded {
     bytes: Vec<u8>,
@@ -195,7 +204,7 @@ impl Encoded {
             ([h as usize, w as usize], exif)
         };
         let (size, exif) = match format {
-            Some(Format::Png) => header(Box::new(PngDecoder::new(Cursor::new(&bytes)).map_err(|e| e.to_string())?)),
+            Some(Format::Png) => header(Box::new(png(&bytes)?)),
             Some(Format::Bmp) => header(Box::new(BmpDecoder::new(Cursor::new(&bytes)).map_err(|e| e.to_string())?)),
             Some(Format::Jpeg) => {
                 let header = jpeg::header(&bytes)?;
@@ -222,7 +231,7 @@ impl Encoded {
                 Ok(flat(DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?, false))
             }
             _ => {
-                let decoder = PngDecoder::new(Cursor::new(&self.bytes)).map_err(|e| e.to_string())?;
+                let decoder = png(&self.bytes)?;
                 // The header's colour type: 0 is grey without an alpha channel.
                 Ok(flat(whole(decoder)?, self.bytes.get(25) == Some(&0)))
             }

@@ -32,7 +32,7 @@ fn some<T: Copy>(values: &[T], of: usize, keep: usize, byte: impl Fn(T) -> u8) -
     values.chunks_exact(of).flat_map(|pixel| pixel.iter().take(keep)).map(|v| byte(*v)).collect()
 }
 
-/// Pixels without transparency, and whether 16 bits of grey were cut to 8.
+/// Pixels without transparency, and whether 16 bits of grey lost something.
 ///
 /// Of 16 bits the upper 8 are kept, except for plain grey: PIL has a mode for 16 bits of grey, and limits its values to
 /// 255 when it converts them. `plain` says that grey with transparency was plain grey in the file.
@@ -47,8 +47,14 @@ pub(super) fn flat(picture: DynamicImage, plain: bool) -> (Pixels, bool) {
         DynamicImage::ImageRgb16(p) => Pixels::Colours(some(p.as_raw(), 3, 3, high)),
         DynamicImage::ImageRgba16(p) => Pixels::Colours(some(p.as_raw(), 4, 3, high)),
         DynamicImage::ImageLumaA16(p) if !plain => Pixels::Grey(some(p.as_raw(), 2, 1, high)),
-        DynamicImage::ImageLumaA16(p) => return (Pixels::Grey(some(p.as_raw(), 2, 1, limited)), true),
-        DynamicImage::ImageLuma16(p) => return (Pixels::Grey(some(p.as_raw(), 1, 1, limited)), true),
+        DynamicImage::ImageLumaA16(p) => {
+            let beyond = p.as_raw().iter().step_by(2).any(|v| *v > 255);
+            return (Pixels::Grey(some(p.as_raw(), 2, 1, limited)), beyond);
+        }
+        DynamicImage::ImageLuma16(p) => {
+            let beyond = p.as_raw().iter().any(|v| *v > 255);
+            return (Pixels::Grey(some(p.as_raw(), 1, 1, limited)), beyond);
+        }
         other => Pixels::Colours(other.into_rgb8().into_raw()),
     };
     (pixels, false)
