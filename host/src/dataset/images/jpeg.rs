@@ -12,8 +12,10 @@ mod samples;
 use self::entropy::{Huffman, Scan};
 use super::pixels::Pixels;
 
-/// Most scans of a file: ten are usual, and each can visit every block for a few bytes.
+/// Most scans of a file, and most visits of all of them to a coefficient, on average: ten and four are usual. A scan of a
+/// few bytes can visit every coefficient.
 const MAX_SCANS: usize = 128;
+const MAX_VISITS: usize = 16;
 
 /// Order in which a block's coefficients are stored.
 const ZIGZAG: [usize; 64] = [
@@ -84,6 +86,7 @@ struct Decoder {
     adobe: Option<u8>,
     exif: Option<Vec<u8>>,
     scans: usize,
+    visits: usize,
 }
 
 const CUT: &str = "the JPEG file is cut short";
@@ -234,12 +237,17 @@ impl Decoder {
         let scan = Scan::parse(header, frame, (&self.dc, &self.ac), self.restart)?;
         for index in scan.components() {
             let component = &mut frame.components[index];
+            self.visits = self.visits.saturating_add(component.coefficients.len() * scan.width());
             if component.factors.is_none() {
                 component.factors = self.quantization.get(usize::from(component.table)).copied().flatten();
                 if component.factors.is_none() {
                     return damaged("a quantization table is missing");
                 }
             }
+        }
+        let coefficients: usize = frame.components.iter().map(|c| 64 * c.coefficients.len()).sum();
+        if self.visits > MAX_VISITS * coefficients {
+            return Err(format!("the scans of the JPEG file visit its picture more than {MAX_VISITS} times"));
         }
         reader.at = scan.run(reader.bytes, reader.at, frame)?;
         Ok(())

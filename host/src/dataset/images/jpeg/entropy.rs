@@ -186,6 +186,11 @@ impl<'t> Scan<'t> {
         self.parts.iter().map(|p| p.index)
     }
 
+    /// How many coefficients of a block it visits.
+    pub(super) fn width(&self) -> usize {
+        self.band[1] - self.band[0] + 1
+    }
+
     /// Reads the scan's data from `at` on; returns where it ends.
     pub(super) fn run(mut self, bytes: &[u8], at: usize, frame: &mut Frame) -> Result<usize, String> {
         let mut bits = Bits { bytes, at, held: 0, count: 0 };
