@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use shiftwise::{Error, text};
 
+mod averages;
 mod backend;
 mod boards;
 mod compile;
@@ -70,6 +71,22 @@ enum Command {
     Disasm(machine_code::Args),
     /// Turn a listing back into code
     Asm(machine_code::AsmArgs),
+}
+
+impl Command {
+    /// How a command that takes data prepares it.
+    fn preprocess(&self) -> Option<&data::Preprocess> {
+        match self {
+            Self::Quantize(args) => Some(&args.preprocess),
+            Self::Evaluate(args) => Some(&args.preprocess),
+            Self::Dump(args) => Some(&args.preprocess),
+            Self::Compile(args) => Some(&args.preprocess),
+            Self::Simulate(args) => Some(&args.preprocess),
+            Self::Verify(args) => Some(&args.preprocess),
+            Self::Run(args) => Some(&args.preprocess),
+            _ => None,
+        }
+    }
 }
 
 /// What a command that ran has to say.
@@ -166,6 +183,9 @@ pub(super) fn main() -> ExitCode {
         Command::Disasm(args) => machine_code::run(args, &screen),
         Command::Asm(args) => machine_code::assemble(args, &screen),
     };
+    if let Some(preprocess) = cli.command.preprocess() {
+        preprocess.tell(&screen);
+    }
     match result {
         Ok(outcome) => {
             screen.json(&outcome.json);

@@ -13,6 +13,7 @@ use crate::quantizer;
 use crate::tensor::Tensor;
 use shiftwise_core::shape::Window;
 
+pub mod averages;
 pub mod golden;
 pub mod integer;
 

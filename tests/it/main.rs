@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
+mod averages;
 mod beyond;
 mod board;
 mod c_library;
@@ -15,6 +16,7 @@ mod files;
 mod format;
 mod golden;
 mod hostile;
+mod images;
 mod keras;
 mod layers;
 mod own;

@@ -77,10 +77,12 @@ fn steps() -> Vec<Step> {
     } else {
         &["cargo", "test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]
     };
+    let variants = ["cargo", "test", "--package", "shiftwise-tests", "--test", "it", "smaller_libraries"];
     let mut steps = vec![
         Step::new("format", &["cargo", "fmt", "--all", "--check"]),
         Step::new("lints", &clippy),
         Step::new("tests", tests).with("SHIFTWISE_QEMU", "1"),
+        Step::new("smaller C libraries", &variants).with("SHIFTWISE_QEMU", "1").with("SHIFTWISE_C_VARIANTS", "1"),
         Step::new("core without layers", &["cargo", "test", "--package", "shiftwise-core", "--no-default-features"]),
         Step::new("documents", &["cargo", "doc", "--workspace", "--no-deps"]).with("RUSTDOCFLAGS", "--deny warnings"),
         Step::new("examples in documents", &["cargo", "test", "--workspace", "--doc"]),

@@ -1,6 +1,7 @@
 //! A session and a host on the two ends of a link in memory, with and without faults on it.
 
 mod faults;
+mod noise;
 mod protocol;
 
 use std::collections::VecDeque;

@@ -48,7 +48,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ELF", requires = "log")]
     firmware: Option<PathBuf>,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
 }
 
 /// A board by its name on the command line.

@@ -13,6 +13,7 @@ use shiftwise_core::target::Target;
 use shiftwise_sim::{Costs, SimDpu};
 use shiftwise_targets::{Board, Timing};
 
+use super::averages;
 use super::backend;
 use super::data::{ModelArgs, Preprocess};
 use super::estimate::{self, Times};
@@ -44,7 +45,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::positive())]
     self_test_samples: usize,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
 }
 
 /// What to compile for.
@@ -178,6 +179,8 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     };
     let device = args.place.device()?;
     let graph = lower::lower(&quantized)?;
+    let differences = averages::recorded(&args.model.path, &quantized, &graph);
+    averages::tell(&differences, screen);
     let program = program(&graph, device.as_ref(), args.strict, !args.fast)?;
     let mut file = program.to_bytes(&[])?;
     if !args.self_test.is_empty() {
@@ -216,12 +219,13 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         None => footprint::say(&layers, board.as_ref().map(|b| (b, taken.as_ref())), screen),
     }
     screen.say(format!("{} for {}, {}", args.output.display(), program.target, bytes(file.len() as u64)));
-    let json = json!({
+    let mut json = json!({
         "output": args.output, "target": program.target, "layers": program.layers,
         "cycles": times.as_ref().map(|(_, t)| &t.report), "speed": times.as_ref().map(|(_, t)| t.json()),
         "memory": estimate::memory_json(&program),
         "footprint": times.is_none().then(|| footprint::json(&program, &layers, taken.as_ref())),
     });
+    averages::add(&differences, &mut json);
     Ok(Outcome { json, yes: taken.is_none_or(|t| t.fits()) })
 }
 

@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use shiftwise::dataset::{ChannelOrder, DataSpec, Inputs};
+use shiftwise::dataset::{ChannelOrder, DataSpec, Inputs, Notes, ResizeFilter};
 use shiftwise::eval::Samples;
 use shiftwise::format::{self, LoadOptions, Model};
 use shiftwise::ir::Graph;
 use shiftwise::ops::CustomLayers;
 use shiftwise::{Error, tensor::Tensor};
 
+use super::screen::Screen;
+
 /// How data is brought to the model's input.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = PICTURES)]
 pub(super) struct Preprocess {
     /// Subtracted from every value, one number or one per channel
     #[arg(long, value_delimiter = ',', allow_negative_numbers = true, value_name = "A,B,C")]
@@ -21,10 +24,37 @@ pub(super) struct Preprocess {
     /// Scale images to this size
     #[arg(long, value_name = "HxW", value_parser = size)]
     resize: Option<Size>,
+    /// Scale as PIL's BILINEAR (antialiased, rounded to 8 bits) or as tf.image.resize (bilinear, not antialiased, not
+    /// rounded)
+    #[arg(long, default_value = "pil", value_name = "pil|tf", value_parser = filter)]
+    resize_filter: ResizeFilter,
+    /// Turn images as their Exif data asks for, as PIL's ImageOps.exif_transpose
+    #[arg(long)]
+    exif: bool,
     /// Order of an image's colours in the model's channels
     #[arg(long, default_value = "rgb", value_name = "rgb|bgr", value_parser = order)]
     channel_order: ChannelOrder,
+    #[arg(skip)]
+    notes: Notes,
 }
+
+/// Which reference each step from a picture to a sample equals; behind the options of every command that takes pictures.
+const PICTURES: &str = "\
+Images, step by step; each gives the bytes that PIL gives (Python, also behind keras.utils.load_img):
+  files        PNG, JPEG, BMP of a folder, by name; names with a dot in front and other kinds are left out
+  JPEG         as libjpeg-turbo decodes by default: accurate integer transform, \"fancy\" spreading of colours;
+               CMYK and YCCK as convert(\"RGB\"), inks inverted as Adobe writes them. tf.io.decode_jpeg decodes so
+               with dct_method=\"INTEGER_ACCURATE\"
+  Exif         not turned, with a warning where a file asks for it; --exif turns as ImageOps.exif_transpose
+  alpha        dropped, not blended, as convert(\"RGB\") and convert(\"L\")
+  palette      its colours, transparent ones too
+  1 to 4 bits  spread to 0..255
+  16 bits      the upper 8; plain grey is limited to 255 (PIL's mode I;16), with a warning
+  grey         three channels: repeated. One channel from colours: 0.299 R + 0.587 G + 0.114 B, as convert(\"L\"),
+               cv2 and tf.image.rgb_to_grayscale weigh them
+  --resize     after these, Image.resize(size, BILINEAR); --resize-filter tf: tf.image.resize(x, size)
+  profiles     gamma and ICC profiles are not applied
+Then --mean is subtracted and --scale multiplied.";
 
 /// Height and width.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +71,14 @@ fn size(text: &str) -> Result<Size, String> {
         .ok_or_else(|| format!("HEIGHTxWIDTH up to {MOST_SIDE} each is expected, such as 224x224"))
 }
 
+fn filter(text: &str) -> Result<ResizeFilter, String> {
+    match text {
+        "pil" => Ok(ResizeFilter::Pil),
+        "tf" => Ok(ResizeFilter::Tf),
+        _ => Err("pil or tf is expected".into()),
+    }
+}
+
 fn order(text: &str) -> Result<ChannelOrder, String> {
     match text {
         "rgb" => Ok(ChannelOrder::Rgb),
@@ -50,10 +88,18 @@ fn order(text: &str) -> Result<ChannelOrder, String> {
 }
 
 impl Preprocess {
+    /// Says what the pictures that were read have shown.
+    pub(super) fn tell(&self, screen: &Screen) {
+        self.notes.warnings().iter().for_each(|text| screen.note(format!("warning: {text}")));
+    }
+
     /// A data argument, without its `NAME=`.
     pub(super) fn spec(&self, text: &str) -> DataSpec {
         DataSpec {
             resize: self.resize.map(|s| s.0),
+            filter: self.resize_filter,
+            exif: self.exif,
+            notes: self.notes.clone(),
             order: self.channel_order,
             mean: self.mean.clone(),
             scale: self.scale,

@@ -35,7 +35,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "dpu", value_parser = numerics)]
     numerics: Numerics,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
 }
 
 pub(super) fn numerics(text: &str) -> Result<Numerics, String> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use shiftwise::Error;
 use shiftwise::compile::DpuOptions;
+use shiftwise::eval::averages::Difference;
 use shiftwise::files::Set;
 use shiftwise::format::{self, LoadOptions, Model};
 use shiftwise::quant::QuantGraph;
@@ -13,6 +14,7 @@ use shiftwise::strategy::Strategy;
 use shiftwise::unquantized;
 
 use super::Outcome;
+use super::averages;
 use super::data::{self, ModelArgs, Preprocess};
 use super::screen::Screen;
 
@@ -49,7 +51,7 @@ pub(super) struct Args {
     #[command(flatten)]
     recipe: Recipe,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
     /// Folder for quantized.h5, quantize_info.json and provenance.json [default: quantize_results]
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
@@ -205,6 +207,15 @@ impl Recipe {
         Ok((result.quantized, result.warnings))
     }
 
+    /// The averages that the DPU computes otherwise on the calibration data.
+    fn averages(&self, quantized: &QuantGraph, preprocess: &Preprocess) -> Result<Vec<Difference>, Error> {
+        let settings = self.settings()?;
+        let batch = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
+        let steps = self.calib_steps.or(settings.whole("calib_steps")?);
+        let samples = preprocess.for_graph(&self.calib, &quantized.graph)?;
+        averages::measure(quantized, &samples, batch, steps.map_or(usize::MAX, |n| n.saturating_mul(batch)))
+    }
+
     /// Where the strategy wants the results.
     fn output_dir(&self, screen: &Screen) -> Result<PathBuf, Error> {
         let strategy = self.strategy(&self.settings()?, screen)?;
@@ -258,12 +269,16 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         // Told before the work, not after.
         super::compile::device(target)?;
     }
-    let (quantized, warnings) = args.recipe.quantize(model, &args.preprocess, screen)?;
+    let (quantized, mut warnings) = args.recipe.quantize(model, &args.preprocess, screen)?;
+    let differences = args.recipe.averages(&quantized, &args.preprocess)?;
+    averages::tell(&differences, screen);
+    warnings.extend(differences.iter().map(ToString::to_string));
     let info = format::quantize_info(&quantized);
-    let provenance = args.recipe.provenance(&args.model.path)?;
+    let mut provenance = args.recipe.provenance(&args.model.path)?;
     let bytes = format::quantized_bytes(&quantized, &file)?;
     let options = LoadOptions { custom: args.model.custom.layers()?, ..LoadOptions::default() };
     format::read_back(&quantized, &bytes, &file, &options)?;
+    averages::record(&differences, &bytes, &mut provenance);
     let mut set = Set::new(&dir, PROVENANCE)?;
     set.add(QUANTIZED, &bytes)?;
     set.add(INFO, pretty(&info).as_bytes())?;
@@ -297,6 +312,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let floats = left_float.iter().map(|l| json!({ "layers": l.layers, "reason": l.reason, "remedy": l.remedy }));
     let floats: Vec<Value> = floats.collect();
     let mut json = json!({ "quantized": file, "quantize_info": info, "warnings": warnings, "left_float": floats });
+    averages::add(&differences, &mut json);
     if let (Some(target), Some(json)) = (&args.target, json.as_object_mut()) {
         json.insert("target".into(), json!(target));
         json.insert("on_cpu".into(), json!(left));

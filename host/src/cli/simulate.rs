@@ -57,7 +57,7 @@ pub(super) struct Args {
     #[command(flatten)]
     custom: data::Custom,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
