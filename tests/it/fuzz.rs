@@ -22,6 +22,9 @@ fn the_corpus_is_read() {
         assert!(!files.is_empty(), "{} has no corpus", target.name);
         files.iter().for_each(|bytes| (target.run)(bytes));
     }
+    // `cargo xtask fuzz` takes the folders for the targets.
+    let folders = std::fs::read_dir(corpus("..").join("corpus")).unwrap().count();
+    assert_eq!(folders, TARGETS.len(), "a corpus without a target");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Cases, backends and oracles shared by the integration tests.
 
 pub mod agreement;
+#[cfg(feature = "cli")]
 pub mod c_program;
 pub mod cases;
 pub mod command;
