@@ -87,12 +87,7 @@ fn distance(a: &[Tensor], b: &[Tensor]) -> f32 {
 fn config() -> ProptestConfig {
     let cases = cases(200);
     // Shrinking takes blocks away; a seed has no smaller form.
-    ProptestConfig {
-        cases,
-        max_global_rejects: rejects(cases),
-        max_shrink_iters: 40,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases, max_global_rejects: rejects(cases), max_shrink_iters: 40, ..ProptestConfig::default() }
 }
 
 proptest! {
@@ -218,7 +213,9 @@ fn refinement_lands_inside_the_limits() {
     for seed in 0..400u64 {
         let graph = random_network_of_all(seed, 1 + seed as usize % 10);
         let start = agreement::quantized(&graph, seed, 6, with_rules(0));
-        let Ok(mut start) = start.map_err(|e| refusal(e).unwrap_or_else(|e| panic!("seed {seed}: {e}"))) else { continue };
+        let Ok(mut start) = start.map_err(|e| refusal(e).unwrap_or_else(|e| panic!("seed {seed}: {e}"))) else {
+            continue;
+        };
         if seed % 4 > 0 {
             scattered(&mut start, &mut Rng(seed));
         }

@@ -47,7 +47,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "deployable", bytes: "a .swm, its checksum made good", run: programs::deployable },
     Target { name: "link", bytes: "a serial line's bytes", run: programs::link },
     Target { name: "graph", bytes: "decisions: an odd integer graph, on all engines", run: networks::integer },
-    Target { name: "network", bytes: "decisions: an odd float network, quantized, on all engines", run: networks::float },
+    Target {
+        name: "network",
+        bytes: "decisions: an odd float network, quantized, on all engines",
+        run: networks::float,
+    },
 ];
 
 /// A file of these bytes in a folder of this process; readers that take paths read it.

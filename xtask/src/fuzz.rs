@@ -74,7 +74,8 @@ fn run(program: &Path, target: &str, seconds: u32) -> Result<Result<u64, String>
     for path in [&grown, &artifacts, &scratch] {
         std::fs::create_dir_all(path)?;
     }
-    let limits = ["-rss_limit_mb=2048", "-malloc_limit_mb=2048", "-timeout=5", "-max_len=100000", "-print_final_stats=1"];
+    let limits =
+        ["-rss_limit_mb=2048", "-malloc_limit_mb=2048", "-timeout=5", "-max_len=100000", "-print_final_stats=1"];
     let time = if seconds == 0 { "-runs=0".to_owned() } else { format!("-max_total_time={seconds}") };
     let output = Command::new(program)
         .args(limits)

@@ -37,15 +37,16 @@ fn member(archive: &str, name: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A quantized network of a seed.
-fn quantized(seed: u64) -> Result<shiftwise::quant::QuantGraph> {
-    Ok(agreement::quantized(&random_network(seed, 4), seed, 4, Strategy::built_in("pof2s")?)?)
+/// The file of a quantized network of one block.
+fn quantized() -> Result<Vec<u8>> {
+    let q = agreement::quantized(&random_network(2, 1), 2, 4, Strategy::built_in("pof2s")?)?;
+    Ok(quantized_bytes(&q, Path::new("quantized.h5"))?)
 }
 
 fn models() -> Result {
     let keras = data().join("keras");
     write("h5", "custom", &std::fs::read(keras.join("custom_keras2.h5"))?)?;
-    write("h5", "quantized", &quantized_bytes(&quantized(2)?, Path::new("q.h5"))?)?;
+    write("h5", "quantized", &quantized()?)?;
     write("keras", "custom", &std::fs::read(keras.join("custom_keras3.keras"))?)?;
     for name in ["nested_keras2", "nested_keras3", "shared_keras3", "functions_keras3", "spelled_keras3"] {
         let config = member(&format!("{name}.keras"), "config.json")?;

@@ -20,7 +20,8 @@ pub(super) fn strategy(bytes: &[u8]) {
             let mut changed = built_in.clone();
             if change(&mut changed, &value).is_ok() {
                 let _ = (changed.check(), changed.dump(2), changed.changes(&built_in), changed.input_quantizer());
-                let _ = (changed.keys().len(), changed.layer_entry("Conv2D", false), changed.layer_list("ignore_layers"));
+                let _ =
+                    (changed.keys().len(), changed.layer_entry("Conv2D", false), changed.layer_list("ignore_layers"));
             }
         }
     }

@@ -201,7 +201,8 @@ impl Builder<'_, '_> {
                 // Against itself, or against one that broadcasts.
                 let broadcasts = |t: &TensorIx| {
                     let other = self.shape(*t);
-                    other.len() <= shape.len() && other.iter().rev().zip(shape.iter().rev()).all(|(a, b)| a == b || *a == 1)
+                    other.len() <= shape.len()
+                        && other.iter().rev().zip(shape.iter().rev()).all(|(a, b)| a == b || *a == 1)
                 };
                 let mates: Vec<TensorIx> = self.live.iter().copied().filter(broadcasts).collect();
                 let mate = self.c.of(&mates);

@@ -98,16 +98,22 @@ const ROWS: &[Row] = &[
     }),
     ("LeakyReLU", 1, |c| json!({ "alpha": c.of(&[0.1, 0.1, 0.3, 0.0]) })),
     ("PReLU", 1, |c| json!({ "shared_axes": c.of(&[json!([1, 2]), json!(null), json!([1])]) })),
-    ("Activation", 1, |c| json!({ "activation": c.of(&["relu", "relu6", "sigmoid", "hard_sigmoid", "tanh", "softmax"]) })),
+    (
+        "Activation",
+        1,
+        |c| json!({ "activation": c.of(&["relu", "relu6", "sigmoid", "hard_sigmoid", "tanh", "softmax"]) }),
+    ),
     ("BatchNormalization", 1, |c| {
         json!({ "axis": c.of(&[json!(-1), json!([3]), json!(1)]), "epsilon": c.of(&[1e-3, 0.0, 5.0]),
                 "center": !c.one_in(4), "scale": !c.one_in(4) })
     }),
     ("ZeroPadding2D", 1, |c| json!({ "padding": sides(c, &[1, 0, 2, 9]) })),
     ("Cropping2D", 1, |c| json!({ "cropping": sides(c, &[0, 1, 0, 2]) })),
-    ("UpSampling2D", 1, |c| {
-        json!({ "size": pair(c, &[2, 1, 3, 9]), "interpolation": c.of(&["nearest", "nearest", "bilinear"]) })
-    }),
+    (
+        "UpSampling2D",
+        1,
+        |c| json!({ "size": pair(c, &[2, 1, 3, 9]), "interpolation": c.of(&["nearest", "nearest", "bilinear"]) }),
+    ),
     ("GlobalAveragePooling2D", 1, |c| json!({ "keepdims": c.one_in(2) })),
     ("GlobalMaxPooling2D", 1, |c| json!({ "keepdims": c.one_in(2) })),
     ("Flatten", 1, nothing),
@@ -170,7 +176,8 @@ fn layer(graph: &mut Graph, c: &mut Choices<'_>, live: &[NodeId]) -> Option<Node
     let row = c.of(ROWS);
     let newest = live[live.len() - 1];
     let from = if c.one_in(3) { live[c.size(0, live.len() - 1)] } else { newest };
-    let alike: Vec<NodeId> = live.iter().copied().filter(|id| graph.node(*id).shape == graph.node(from).shape).collect();
+    let alike: Vec<NodeId> =
+        live.iter().copied().filter(|id| graph.node(*id).shape == graph.node(from).shape).collect();
     let mut inputs = vec![from];
     // Mostly tensors of the same shape, at times the tensor itself, at times any.
     (1..row.1).for_each(|_| inputs.push(if c.one_in(4) { c.of(live) } else { c.of(&alike) }));
