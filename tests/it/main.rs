@@ -14,6 +14,7 @@ mod dump;
 mod estimate;
 mod files;
 mod format;
+mod fuzz;
 mod golden;
 mod hostile;
 mod images;

@@ -89,6 +89,16 @@ fn steps() -> Vec<Step> {
         Step::new("firmware", &["cargo", "xtask", "firmware", "size"]),
         Step::new("examples for a Cortex-M4", &["cargo", "xtask", "firmware", "examples"]),
     ];
+    if setup::works("c++", &["--version"]) {
+        steps.push(Step::new("fuzzing", &["cargo", "xtask", "fuzz", "--seconds", "2"]));
+    } else {
+        println!("no C++ compiler for LLVM's fuzzer: the targets run on their corpus in the tests only");
+    }
+    if setup::works("cargo", &["deny", "--version"]) {
+        steps.push(Step::new("supply chain", &["cargo", "deny", "check", "bans", "licenses", "sources"]));
+    } else {
+        println!("cargo-deny is not installed: licences and sources of dependencies are not checked");
+    }
     steps.extend(demo::steps());
     steps
 }

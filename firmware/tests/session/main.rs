@@ -24,6 +24,7 @@ use shiftwise_core::monitor::Sketch;
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
 use shiftwise_core::target::Target;
 use shiftwise_firmware::session::{Board, Event, Session, Space};
+use shiftwise_tests::cases::cases;
 use shiftwise_tests::graphs::{self, Rng, random_graph, random_inputs};
 use shiftwise_tests::small;
 
@@ -376,7 +377,7 @@ fn any_request() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(cases(200)))]
 
     /// Any requests and noise, before and after a deployable is loaded: the session serves them all and ends with the
     /// stream.
