@@ -61,7 +61,7 @@ pub(super) fn add(differences: &[Difference], document: &mut Value) {
     }
 }
 
-/// Adds them to the provenance of the quantized model in `file`, for [`recorded`].
+/// Adds them to the provenance of a quantized model, whose bytes these are, for [`recorded`].
 pub(super) fn record(differences: &[Difference], quantized: &[u8], provenance: &mut Value) {
     if let (false, Some(map)) = (differences.is_empty(), provenance.as_object_mut()) {
         let sha256 = super::proof::sha256(quantized);
