@@ -91,7 +91,11 @@ pub fn write_files(files: &[(&Path, &[u8])]) -> Result<(), Error> {
 }
 
 fn write_on(disk: &dyn Disk, files: &[(&Path, &[u8])]) -> Result<(), Error> {
-    let folders: Vec<Folder> = files.iter().map(|(path, _)| Folder::shared(disk, parent(path))).collect();
+    let folder = |(path, _): &(&Path, &[u8])| match Target::of(path) {
+        Ok(Target::File { path, .. }) => Some(Folder::shared(disk, parent(&path))),
+        _ => None,
+    };
+    let folders: Vec<Folder> = files.iter().filter_map(folder).collect();
     let staged = files.iter().map(|(path, bytes)| Staged::new(disk, path, bytes)).collect::<Result<Vec<_>, _>>()?;
     if let [_, .., last] = staged.as_slice() {
         last.withdraw()?;

@@ -253,7 +253,7 @@ impl Emulator {
         // A directory of its own, of a name that nobody can foresee: paths with commas, which QEMU's options cannot
         // hold, never reach it.
         let directory = tempfile::Builder::new().prefix("shiftwise-").tempdir();
-        let directory = directory.map_err(|e| io("making a directory for the emulator".to_owned(), e))?.keep();
+        let directory = directory.map_err(|e| io("making a directory for the emulator", e))?.keep();
         let prepare = || {
             std::fs::copy(firmware, directory.join(IMAGE))?;
             std::fs::write(directory.join(DEPLOYABLE), deployable)
