@@ -44,7 +44,7 @@ enum Action {
 /// The JSON of a strategy file.
 pub(super) fn read(path: &Path) -> Result<Value, Error> {
     let text = std::fs::read(path).map_err(Error::io(path))?;
-    shiftwise::format::json(&text)
+    format::json(&text)
         .map_err(|e| Error::format(path, format!("fail to load the json file, please check the format: it {e}")))
 }
 
