@@ -12,7 +12,7 @@ use std::path::Path;
 
 use prost::Message;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, reserve};
 use crate::error::Error;
 
 pub mod graph;
@@ -23,6 +23,10 @@ pub mod value;
 
 /// Elements that one tensor may have: far beyond any network, and less than what a forged file could ask for.
 pub const MOST_ELEMENTS: usize = crate::budget::MAX_ELEMENTS;
+
+/// Memory of a run of a graph as a multiple of what reading it may take: all tensors of a sample are kept, to be compared, and
+/// those of networks for point clouds have gigabytes.
+const RUN: u64 = 8;
 
 /// An attribute.
 #[derive(Clone, Debug, PartialEq)]
@@ -363,14 +367,21 @@ pub struct Xmodel {
 impl Xmodel {
     /// Refuses tensors that together are out of proportion to the file: a run keeps each of them, and many may be claimed.
     pub fn check_size(&self) -> Result<(), Error> {
-        let budget = Budget::for_file(self.bytes);
+        let most = Budget::for_file(self.bytes).left().saturating_mul(RUN);
+        let mut total = 0u64;
         for op in self.ops.iter().filter(|op| !op.is_const()) {
             let size = if op.tensor.element == Element::Float { 4 } else { 1 };
-            let charged = budget.elements(&op.tensor.shape, size);
-            charged
-                .map_err(|e| Error::layer(&op.name, &op.kind, format!("with its result {:?} {e}", op.tensor.shape)))?;
+            let elements = op.tensor.shape.iter().fold(1u64, |n, d| n.saturating_mul(*d as u64));
+            total = total.saturating_add(elements.saturating_mul(size));
+            if total > most {
+                let (shape, most) = (&op.tensor.shape, most >> 20);
+                let why = format!("with its result {shape:?} the tensors take more than {most} MB of memory");
+                return Err(Error::layer(&op.name, &op.kind, why));
+            }
         }
-        Ok(())
+        // They are made one by one, where nothing can fail.
+        let all = reserve::<u8>(usize::try_from(total).unwrap_or(usize::MAX)).map(drop);
+        all.map_err(|e| Error::model(format!("one sample of the graph: {e}")))
     }
 
     /// The operation with this name.
