@@ -52,7 +52,7 @@ pub(super) fn cancel(graph: &mut Graph, permutations: &BTreeSet<NodeId>) -> Resu
     }
     let instead = &layout.instead;
     layout.graph.outputs.iter_mut().for_each(|o| *o = *instead.get(o).unwrap_or(o));
-    layout.into_dense();
+    layout.flattened();
     layout.views();
     Ok(())
 }
@@ -134,7 +134,7 @@ impl Layout<'_> {
     }
 
     /// A dense layer over a permuted map that is flattened takes the map as it is, with its weights in that order.
-    fn into_dense(&mut self) {
+    fn flattened(&mut self) {
         let readers = self.graph.consumers();
         for id in self.graph.ids().collect::<Vec<_>>() {
             let node = self.graph.node(id);
