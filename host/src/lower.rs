@@ -489,7 +489,8 @@ impl Lowering<'_> {
             Op::TfOp(f) => f.resizing()?,
             _ => return None,
         };
-        if method != Interpolation::Bicubic {
+        // Beyond that the matrices would be larger than what they are for.
+        if method != Interpolation::Bicubic || (h * size[0]).max(w * size[1]) > 1 << 24 {
             return None;
         }
         let name = self.q.quant_name(id);

@@ -1,6 +1,6 @@
 //! Graphs from Keras models.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -50,6 +50,7 @@ pub(super) fn float_graph(
         };
         builder.add(&layer.name, op, &config.config, call)?;
     }
+    shapes.check_outputs(&flat)?;
     let permutations = std::mem::take(&mut builder.permutations);
     let mut graph = builder.finish();
     layout::cancel(&mut graph, &permutations)?;
@@ -117,6 +118,8 @@ pub(super) struct Builder<'a> {
     /// Shapes of results that the file has, by the number of the call.
     recorded: BTreeMap<usize, Vec<usize>>,
     keep_unknown: bool,
+    /// Names that are taken.
+    names: HashSet<String>,
     /// Permutations that stand around layers which the file has without.
     permutations: BTreeSet<NodeId>,
 }
@@ -133,6 +136,7 @@ impl<'a> Builder<'a> {
             expansions: vec![None; flat.layers.len()],
             recorded: recorded(flat),
             keep_unknown: options.keep_unknown,
+            names: flat.layers.iter().map(|layer| layer.name.clone()).collect(),
             permutations: BTreeSet::new(),
         }
     }
@@ -255,9 +259,9 @@ impl<'a> Builder<'a> {
             Op::Cropping2D(_) => "crop",
             _ => "padding",
         };
-        let taken = |name: &str| self.graph.find(name).is_some() || self.flat.layers.iter().any(|l| l.name == name);
         let names = std::iter::once(format!("{name}_{what}")).chain((1..).map(|n| format!("{name}_{what}_{n}")));
-        let name = names.into_iter().find(|name| !taken(name)).unwrap_or_default();
+        let name = names.into_iter().find(|name| !self.names.contains(name)).unwrap_or_default();
+        self.names.insert(name.clone());
         let permutation = matches!(op, Op::Permute(_));
         let id = self.graph.add(name, op, inputs, vec![layer.to_owned()])?;
         if permutation {

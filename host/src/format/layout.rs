@@ -3,7 +3,7 @@
 //! Layers that work on elements are computed in either layout, so a permutation in front of one goes behind it, until it
 //! meets its inverse. What remains stands at the model's ends, and where the file itself looks at the layout.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::expand::inverse;
 use crate::error::Error;
@@ -21,6 +21,9 @@ struct Layout<'a> {
     made: BTreeMap<Turned, NodeId>,
     /// Permutations that may go.
     free: BTreeSet<NodeId>,
+    /// What is read instead of a node.
+    instead: HashMap<NodeId, NodeId>,
+    names: HashSet<String>,
 }
 
 /// Cancels what it can of these permutations; the other nodes keep their names and stay in order of their making.
@@ -28,16 +31,28 @@ pub(super) fn cancel(graph: &mut Graph, permutations: &BTreeSet<NodeId>) -> Resu
     if permutations.is_empty() {
         return Ok(());
     }
-    let mut layout = Layout { graph, turned: HashMap::new(), made: BTreeMap::new(), free: permutations.clone() };
-    // Nodes stand behind what they read; those that are added meanwhile are dealt with when they are.
+    let names = graph.nodes.iter().map(|n| n.name.clone()).collect();
+    let mut layout = Layout {
+        graph,
+        turned: HashMap::new(),
+        made: BTreeMap::new(),
+        free: permutations.clone(),
+        instead: HashMap::new(),
+        names,
+    };
+    // Nodes stand behind what they read, and read what has been put in its place; those that are added meanwhile are dealt with when they are.
     for id in layout.graph.ids().collect::<Vec<_>>() {
+        let instead = &layout.instead;
+        layout.graph.node_mut(id).inputs.iter_mut().for_each(|i| *i = *instead.get(i).unwrap_or(i));
         if layout.free.contains(&id) {
             layout.compose(id);
         } else {
             layout.move_behind(id)?;
         }
     }
-    layout.into_dense();
+    let instead = &layout.instead;
+    layout.graph.outputs.iter_mut().for_each(|o| *o = *instead.get(o).unwrap_or(o));
+    layout.flattened();
     layout.views();
     Ok(())
 }
@@ -52,11 +67,11 @@ impl Layout<'_> {
             None => (input, dims.clone()),
         };
         if order.iter().copied().eq(0..order.len()) {
-            self.graph.redirect(id, from);
+            self.instead.insert(id, from);
             return;
         }
         if let Some(other) = self.made.get(&(from, order.clone())) {
-            self.graph.redirect(id, *other);
+            self.instead.insert(id, *other);
             return;
         }
         let node = self.graph.node_mut(id);
@@ -72,8 +87,9 @@ impl Layout<'_> {
         }
         let node = self.graph.node(near);
         let (name, origin) = (format!("{}_permute", node.name), node.origin.clone());
-        let free = |name: &String| self.graph.find(name).is_none();
+        let free = |name: &String| !self.names.contains(name);
         let name = std::iter::once(name.clone()).chain((1..).map(|n| format!("{name}_{n}"))).find(free);
+        self.names.extend(name.clone());
         let op = Op::Permute(Permute { dims: order.clone() });
         let id = self.graph.add(name.unwrap_or_default(), op, vec![from], origin)?;
         self.made.insert((from, order.clone()), id);
@@ -113,13 +129,12 @@ impl Layout<'_> {
         node.shape = back.iter().map(|i| node.shape[*i]).collect();
         (node.op, node.inputs) = (op, inputs);
         let behind = self.permuted(id, order, id)?;
-        // Its readers have not been looked at yet.
-        self.graph.redirect(id, behind);
+        self.instead.insert(id, behind);
         Ok(())
     }
 
     /// A dense layer over a permuted map that is flattened takes the map as it is, with its weights in that order.
-    fn into_dense(&mut self) {
+    fn flattened(&mut self) {
         let readers = self.graph.consumers();
         for id in self.graph.ids().collect::<Vec<_>>() {
             let node = self.graph.node(id);

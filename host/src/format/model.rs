@@ -298,6 +298,11 @@ impl CallParser<'_> {
 
     /// `["layer", node, tensor, kwargs]` or `["_CONSTANT_VALUE", -1, value, kwargs]`.
     fn keras2(&self, parts: &[Value], call: &mut Call) -> Result<Value, String> {
+        if parts.first().is_some_and(Value::is_array) {
+            let bad = "one of its inputs is not the result of a layer";
+            let inner = parts.iter().map(|part| self.keras2(part.as_array().ok_or(bad)?, call));
+            return inner.collect::<Result<_, _>>().map(Value::Array);
+        }
         let value = match parts {
             [Value::String(name), _, value, ..] if name == "_CONSTANT_VALUE" => value.clone(),
             parts => {

@@ -85,8 +85,11 @@ const OPERATIONS: &[Row] = &[
     ("Normalize", "math.l2_normalize", &[], &[]),
 ];
 
-/// Operations that are layers: class, the layer's class, and settings that the operation doesn't have.
-const LAYERS: &[(&str, &str, &[(&str, &str)])] = &[
+/// Class, the layer's class, and settings that the operation doesn't have.
+type LayerRow = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// Operations that are layers.
+const LAYERS: &[LayerRow] = &[
     ("Resize", "Resizing", &[]),
     // The layer depends on the input's dimensions.
     ("MaxPool", "MaxPool", &[]),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::flatten::FlatCall;
+use super::flatten::{Flat, FlatCall};
 use super::model::{Call, LayerConfig};
 use crate::error::Error;
 use crate::ir::Graph;
@@ -60,17 +60,30 @@ impl ShapeValues {
         }
         let inputs: Vec<usize> = call.inputs.iter().copied().filter(|i| !self.0.contains_key(i)).collect();
         let place = |k: usize| call.inputs[..k].iter().filter(|i| !self.0.contains_key(i)).count();
+        let function = layer.config.get("function").and_then(Value::as_str).unwrap_or_default();
+        let reshapes = shapes::is_reshape(function);
+        // Only there the size that remains is that of the batch.
+        let open = |k: &usize| self.0.get(k).is_some_and(Sizes::has_batch);
+        if !reshapes && call.inputs.iter().any(open) {
+            return Err(fail("it takes the size of the batch as a number, which is known at run time only".into()));
+        }
         let own = |value: &Value| self.replaced(value, &call.inputs, &place).map_err(fail);
         let args = call.call.args.iter().map(own).collect::<Result<Vec<_>, _>>()?;
         let kwargs = call.call.kwargs.iter().map(|(key, value)| Ok((key.clone(), own(value)?)));
         let mut kwargs = kwargs.collect::<Result<Map<String, Value>, Error>>()?;
-        let reshapes = layer.config.get("function").and_then(Value::as_str) == Some("reshape");
         let from = inputs.first().and_then(|i| ids.get(*i)).map(|id| graph.node(*id).shape.iter().product());
         if let (true, Some(target), Some(elements)) = (reshapes, kwargs.get_mut("shape"), from) {
             shapes::close(target, elements);
         }
         let tensors = call.call.tensors.iter().zip(&call.inputs).filter(|(_, i)| !self.0.contains_key(i));
         Ok(Some((inputs, Call { tensors: tensors.map(|(t, _)| t.clone()).collect(), args, kwargs })))
+    }
+
+    /// Fails if a result of the model is a shape.
+    pub(super) fn check_outputs(&self, flat: &Flat<'_>) -> Result<(), Error> {
+        let Some(output) = flat.outputs.iter().find(|call| self.0.contains_key(call)) else { return Ok(()) };
+        let layer = &flat.layers[flat.calls[*output].layer];
+        Err(Error::layer(&layer.name, &layer.config.class, "a result of the model is a shape and no tensor"))
     }
 
     fn replaced(&self, value: &Value, inputs: &[usize], place: &dyn Fn(usize) -> usize) -> Result<Value, String> {

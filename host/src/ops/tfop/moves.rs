@@ -55,22 +55,7 @@ pub(super) fn parse(
                 .ok_or_else(|| format!("its argument `repeats` is {times}, a whole number from 1 is expected"))?;
             Kind::Gather { axis, indices: (0..total).map(|i| i / times).collect(), drop: false }
         }
-        "tile" => {
-            let times = args.integers("multiples")?.ok_or("its argument `multiples` is missing")?;
-            if times.len() != shape.len() {
-                return Err(format!("{} multiples for a tensor of {} dimensions", times.len(), shape.len()));
-            }
-            let mut along = times.iter().enumerate().filter(|(_, n)| **n != 1);
-            let (axis, times) = along.next().map_or((0, 1), |(axis, n)| (axis, *n));
-            if along.next().is_some() {
-                return Err(format!("multiples of {times:?} along several axes are not supported"));
-            }
-            let size = shape[axis];
-            let total = usize::try_from(times).ok().filter(|n| *n > 0).and_then(|n| n.checked_mul(size));
-            let total = total.filter(|n| *n <= MAX_INDICES && size > 0);
-            let total = total.ok_or_else(|| format!("its multiple {times} is no whole number from 1"))?;
-            Kind::Gather { axis, indices: (0..total).map(|i| i % size).collect(), drop: false }
-        }
+        "tile" => tile(args, &shape)?,
         "roll" => {
             let shift = args.integers("shift")?.unwrap_or_default();
             let axis = one_axis(args)?.ok_or("without `axis` it would mix samples")?;
@@ -99,6 +84,24 @@ pub(super) fn parse(
         _ => Kind::Transpose(Some(order(name, args, shape.len())?)),
     };
     Ok(Some(kind))
+}
+
+/// Copies of a tensor behind each other along one axis.
+fn tile(args: &mut Arguments, shape: &[usize]) -> Result<Kind, String> {
+    let times = args.integers("multiples")?.ok_or("its argument `multiples` is missing")?;
+    if times.len() != shape.len() {
+        return Err(format!("{} multiples for a tensor of {} dimensions", times.len(), shape.len()));
+    }
+    let mut along = times.iter().enumerate().filter(|(_, n)| **n != 1);
+    let (axis, count) = along.next().map_or((0, 1), |(axis, n)| (axis, *n));
+    if along.next().is_some() {
+        return Err(format!("multiples of {times:?} along several axes are not supported"));
+    }
+    let size = shape[axis];
+    let total = usize::try_from(count).ok().filter(|n| *n > 0).and_then(|n| n.checked_mul(size));
+    let total = total.filter(|n| *n <= MAX_INDICES && size > 0);
+    let total = total.ok_or_else(|| format!("its multiple {count} is no whole number from 1"))?;
+    Ok(Kind::Gather { axis, indices: (0..total).map(|i| i % size).collect(), drop: false })
 }
 
 /// Elements of an axis by constant indices; a single index drops the axis.

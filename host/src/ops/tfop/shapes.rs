@@ -27,7 +27,17 @@ pub(crate) fn is_shape(function: &str) -> bool {
     canonical(function) == "shape"
 }
 
+/// Whether a function gives its operand a shape, in which −1 is what remains.
+pub(crate) fn is_reshape(function: &str) -> bool {
+    canonical(function) == "reshape"
+}
+
 impl Sizes {
+    /// Whether one of them depends on the batch.
+    pub(crate) fn has_batch(&self) -> bool {
+        self.list.iter().any(|size| matches!(size, Size::Batches(_)))
+    }
+
     /// The shape of a tensor of which one sample has this one.
     pub(crate) fn of(sample: &[usize]) -> Self {
         let rest = sample.iter().map(|d| Size::Fixed(*d as i64));
