@@ -355,7 +355,7 @@ impl<W: Write> Client<W> {
         // A board that never ends is left to the attempts, each of which takes bounded time.
         let end = Instant::now() + self.limits.answer;
         loop {
-            match self.bytes.recv_timeout(SILENCE.min(self.limits.answer / 4)) {
+            match self.bytes.recv_timeout(SILENCE.min(self.limits.answer / 16)) {
                 Ok(_) if Instant::now() < end => {}
                 Ok(_) | Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => return Err(Miss::Fatal(LinkError::Closed(String::new()))),

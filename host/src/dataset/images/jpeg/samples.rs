@@ -102,7 +102,7 @@ impl Plane {
             [2, 1] if near.len() > 2 => across(near.len(), |i| u16::from(near[i]), [1, 2], 2, out),
             [1, 2] => {
                 let bias = if y.is_multiple_of(2) { 1 } else { 2 };
-                out.extend(near.iter().zip(far).map(|pair| (sum(pair) + bias >> 2) as u8));
+                out.extend(near.iter().zip(far).map(|pair| ((sum(pair) + bias) >> 2) as u8));
             }
             [2, 2] if near.len() > 2 => across(near.len(), |i| sum((&near[i], &far[i])), [8, 7], 4, out),
             [n, _] => out.extend(near.iter().flat_map(|v| std::iter::repeat_n(*v, n))),
@@ -114,8 +114,8 @@ impl Plane {
 fn across(n: usize, input: impl Fn(usize) -> u16, [left, right]: [u16; 2], shift: u32, out: &mut Vec<u8>) {
     for i in 0..n {
         let (before, own, after) = (input(i.saturating_sub(1)), input(i), input((i + 1).min(n - 1)));
-        out.push((3 * own + before + left >> shift) as u8);
-        out.push((3 * own + after + right >> shift) as u8);
+        out.push(((3 * own + before + left) >> shift) as u8);
+        out.push(((3 * own + after + right) >> shift) as u8);
     }
 }
 
@@ -126,7 +126,7 @@ fn limited(v: i32) -> u8 {
 /// Colours from brightness and two differences.
 fn colours([y, cb, cr]: [u8; 3]) -> [u8; 3] {
     let (y, cb, cr) = (i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128);
-    let part = |sum: i32| y + (sum + (1 << 15) >> 16);
+    let part = |sum: i32| y + ((sum + (1 << 15)) >> 16);
     [part(91_881 * cr), part(-22_554 * cb - 46_802 * cr), part(116_130 * cb)].map(limited)
 }
 
@@ -134,7 +134,7 @@ fn colours([y, cb, cr]: [u8; 3]) -> [u8; 3] {
 fn ink(ink: u8, black: u8) -> u8 {
     let black = i32::from(black);
     let product = i32::from(255 - ink) * black + 128;
-    limited(black - ((product >> 8) + product >> 8))
+    limited(black - (((product >> 8) + product) >> 8))
 }
 
 /// Spreads the components to the picture's size and makes pixels of them.
