@@ -1,8 +1,9 @@
 //! The fuzzers' targets on their corpus, and on damaged copies of it: without a fuzzer, in every run of the tests.
 
 use proptest::prelude::*;
+use shiftwise_tests::agreement::Verdict;
 use shiftwise_tests::cases::cases;
-use shiftwise_tests::fuzz::{TARGETS, corpus, pictures_with_checksums, with_checksum};
+use shiftwise_tests::fuzz::{TARGETS, compare_graph, compare_network, corpus, pictures_with_checksums, with_checksum};
 use shiftwise_tests::odd::choices_of;
 
 use crate::format::mutate;
@@ -52,6 +53,21 @@ fn checksums_are_made_good() {
     }
     for file in files("deployable") {
         assert_eq!(with_checksum(file.clone()), file);
+    }
+}
+
+/// A comparison says something only where networks are not refused.
+#[test]
+fn most_odd_networks_are_computed() {
+    for (what, compare) in [("graphs", compare_graph as fn(&[u8]) -> _), ("networks", compare_network)] {
+        let mut reasons = Vec::new();
+        for seed in 0..200 {
+            match compare(&choices_of(seed, 250)).unwrap_or_else(|why| panic!("seed {seed}: {why}")) {
+                Verdict::Agree => {}
+                Verdict::Refused(why) => reasons.push(why),
+            }
+        }
+        assert!(reasons.len() < 100, "{} of 200 odd {what} were refused: {reasons:#?}", reasons.len());
     }
 }
 

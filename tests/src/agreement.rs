@@ -33,14 +33,20 @@ pub enum Verdict {
     Refused(String),
 }
 
-/// Why a network may be refused that is not damaged in any way: numbers that leave what f32, the accumulators or the
-/// shifts can hold, and which nothing adjusts.
+/// Why a network may be refused that is not damaged in any way: numbers that leave what f32, the accumulators, the shifts
+/// or the file can hold, and which nothing adjusts.
 const REFUSALS: &[&str] = &[
     "a value is not finite",
     "ReLU6 at output position",
     "outside -31..=31",
+    "outside 0..=15",
     "32-bit accumulator",
     "bits below the accumulator",
+    "up to 20 fit 32 bits",
+    "is too large for a deployable",
+    "can be added",
+    "up to 4 can be",
+    "lies wholly in the padding",
 ];
 
 /// The reason of a legitimate refusal; any other error is given back.

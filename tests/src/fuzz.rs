@@ -15,6 +15,7 @@ mod texts;
 
 pub use data::{members, pictures_with_checksums};
 pub use models::archive;
+pub use networks::{compare_graph, compare_network};
 pub use programs::with_checksum;
 
 /// A reader, and how bytes get to it.

@@ -37,10 +37,14 @@ fn member(archive: &str, name: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The file of a quantized network of one block.
+/// The smallest file of a quantized network of one block.
 fn quantized() -> Result<Vec<u8>> {
-    let q = agreement::quantized(&random_network(2, 1), 2, 4, Strategy::built_in("pof2s")?)?;
-    Ok(quantized_bytes(&q, Path::new("quantized.h5"))?)
+    let strategy = Strategy::built_in("pof2s")?;
+    let file = |seed: u64| {
+        let q = agreement::quantized(&random_network(seed, 1), seed, 4, strategy.clone()).ok()?;
+        quantized_bytes(&q, Path::new("quantized.h5")).ok()
+    };
+    (0..40).filter_map(file).min_by_key(Vec::len).ok_or_else(|| "no network of these was quantized".into())
 }
 
 fn models() -> Result {
