@@ -15,15 +15,19 @@ use crate::quant::QuantGraph;
 use model::ModelConfig;
 
 mod archive;
+mod call;
 mod config;
 mod flatten;
+mod generation;
 mod h5;
 mod keras;
 mod model;
 mod operation;
+mod parts;
 mod provenance;
 pub(crate) mod python;
 mod quantized;
+mod scope;
 mod stored;
 mod weights;
 pub mod xmodel;
@@ -60,7 +64,7 @@ pub fn open(path: &Path, options: &LoadOptions) -> Result<Model, Error> {
 pub fn open_bytes(path: &Path, bytes: Vec<u8>, options: &LoadOptions) -> Result<Model, Error> {
     if let Some(value) = architecture(path, &bytes)? {
         let seed = options.random_weights.ok_or_else(|| Error::NoWeights { path: path.to_owned() })?;
-        let config = ModelConfig::parse(&value)?;
+        let config = ModelConfig::parse(&value, None)?;
         return keras::float_graph(config, &weights::RandomWeights::new(seed), options).map(Model::Float);
     }
     if options.random_weights.is_some() {
@@ -68,7 +72,7 @@ pub fn open_bytes(path: &Path, bytes: Vec<u8>, options: &LoadOptions) -> Result<
     }
     if bytes.starts_with(b"PK\x03\x04") {
         let (value, file) = archive::open(path, &bytes)?;
-        let config = ModelConfig::parse(&value)?;
+        let config = ModelConfig::parse(&value, None)?;
         let store = stored::Store::new(file, &config).map_err(|e| Error::format(path, e))?;
         return keras::float_graph(config, &store, options).map(Model::Float);
     }
@@ -143,7 +147,8 @@ fn model_config(file: &h5::H5) -> Result<ModelConfig, Error> {
         )
     })?;
     let value = serde_json::from_str(&text).map_err(|e| file.error(format!("model_config is not JSON: {e}")))?;
-    ModelConfig::parse(&value)
+    let version = file.string("/", "keras_version").ok().flatten();
+    ModelConfig::parse(&value, version.as_deref())
 }
 
 fn open_h5(path: &Path, bytes: Vec<u8>) -> Result<h5::H5, Error> {

@@ -61,6 +61,8 @@ pub struct Graph {
     pub inputs: Vec<NodeId>,
     /// Output layers, in the model's order; a layer may be listed twice.
     pub outputs: Vec<NodeId>,
+    /// What the reader of its file found strange, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 impl Graph {

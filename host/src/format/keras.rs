@@ -1,17 +1,21 @@
 //! Graphs from Keras models.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::flatten::{Flat, FlatCall};
-use super::model::{Call, ModelConfig, input_shape};
+use super::call::Call;
+use super::model::{ModelConfig, input_shape};
 use super::weights::ModelWeights;
-use super::{LoadOptions, config};
+use super::{LoadOptions, config, parts};
 use crate::error::Error;
 use crate::ir::{Graph, NodeId, SharedCall};
+use crate::ops::custom::CustomUse;
 use crate::ops::tfop::{CALL, TENSOR, TfOp};
-use crate::ops::{Config, Custom, CustomLayers, Op, WeightSource};
+use crate::ops::{ActivationFn, CLASSES, Config, Custom, CustomLayer, Op, WeightSource};
+use crate::tensor::Tensor;
 
 /// Key of a fixed batch size in the extras of an input.
 pub(super) const BATCH_SIZE: &str = "batch_size";
@@ -26,17 +30,26 @@ pub(super) fn float_graph(
     let flat = Flat::new(&model)?;
     let mut builder = Builder::new(&model.name, &flat, options);
     for call in &flat.calls {
+        if builder.part(call)? {
+            continue;
+        }
         let layer = &flat.layers[call.layer];
         let config = layer.config;
+        let activation = builder.activation(&layer.name, &config.class, &config.config)?;
+        let settings = activation.as_ref().map_or(&config.config, |activation| &activation.rest);
         let op = match builder.earlier(call) {
             Some(op) => op,
             None => {
                 let mut source = weights.layer(&layer.path, &config.class);
-                builder.op(&layer.name, &config.class, &config.config, call, &mut *source)?
+                builder.op(&layer.name, &config.class, settings, call, &mut *source)?
             }
         };
-        builder.add(&layer.name, op, &config.config, call)?;
+        builder.add(&layer.name, op, settings, call)?;
+        if let Some(activation) = activation {
+            builder.activate(&layer.name, activation, call)?;
+        }
     }
+    builder.check_custom()?;
     let mut graph = builder.finish();
     graph.normalize();
     renumber_calls(&mut graph);
@@ -72,7 +85,7 @@ fn renumber_calls(graph: &mut Graph) {
 pub(super) struct Builder<'a> {
     pub(super) graph: Graph,
     flat: &'a Flat<'a>,
-    custom: &'a CustomLayers,
+    custom: CustomUse<'a>,
     /// The first node of each layer.
     first: Vec<Option<NodeId>>,
     /// The node of each call so far.
@@ -85,7 +98,7 @@ impl<'a> Builder<'a> {
         Self {
             graph,
             flat,
-            custom: &options.custom,
+            custom: CustomUse::new(&options.custom),
             first: vec![None; flat.layers.len()],
             ids: Vec::with_capacity(flat.calls.len()),
         }
@@ -104,7 +117,7 @@ impl<'a> Builder<'a> {
 
     /// The op of a Keras class and settings.
     pub(super) fn op(
-        &self,
+        &mut self,
         name: &str,
         class: &str,
         config: &Map<String, Value>,
@@ -112,11 +125,8 @@ impl<'a> Builder<'a> {
         weights: &mut dyn WeightSource,
     ) -> Result<Op, Error> {
         let is_function = class.ends_with("OpLambda");
-        if let Some(function) = config.get("function").and_then(Value::as_str).filter(|_| is_function)
-            && !TfOp::supports(function)
-        {
-            return Err(Error::UnsupportedLayer { layer: name.into(), class: format!("{class} tf.{function}") });
-        }
+        let function = config.get("function").and_then(Value::as_str).filter(|_| is_function);
+        let unknown = function.filter(|function| !TfOp::supports(function)).map(|f| format!("{class} tf.{f}"));
         // Only these read their arguments from the config.
         let with_call = is_function.then(|| {
             let mut config = config.clone();
@@ -126,10 +136,14 @@ impl<'a> Builder<'a> {
         let config = with_call.as_ref().unwrap_or(config);
         let ids = self.input_ids(call);
         let shapes: Vec<&[usize]> = ids.iter().map(|id| self.graph.node(*id).shape.as_slice()).collect();
-        match Op::from_keras(class, Config(config), &shapes, weights) {
+        let known = match unknown {
+            Some(_) => None,
+            None => Op::from_keras(class, Config(config), &shapes, weights),
+        };
+        match known {
             None => {
-                let unknown = || Error::UnsupportedLayer { layer: name.into(), class: class.into() };
-                let implementation = self.custom.get(class).ok_or_else(unknown)?;
+                let unknown = || Error::UnsupportedLayer { layer: name.into(), class: unknown.unwrap_or(class.into()) };
+                let implementation = self.custom.layer(name, class, config).ok_or_else(unknown)?;
                 let custom = Custom::from_keras(class, Config(config), &shapes, weights, implementation);
                 custom.map(Op::Custom).map_err(|message| Error::layer(name, class, message))
             }
@@ -159,11 +173,94 @@ impl<'a> Builder<'a> {
         Ok(id)
     }
 
+    /// Adds the node of the next call if it is one of several results of an operation.
+    pub(super) fn part(&mut self, call: &FlatCall<'_>) -> Result<bool, Error> {
+        let layer = &self.flat.layers[call.layer];
+        if !parts::has_parts(layer.config) {
+            return Ok(false);
+        }
+        let shape = self.input_ids(call).first().map(|id| self.graph.node(*id).shape.clone()).unwrap_or_default();
+        let part = parts::part(layer.config, call.call, &shape, layer.result);
+        let (config, sliced) = part.map_err(|message| Error::layer(&layer.name, &layer.config.class, message))?;
+        let call = FlatCall { call: &sliced, inputs: call.inputs.clone(), ..*call };
+        let op = self.op(&layer.name, "SlicingOpLambda", &config, &call, &mut NoWeights)?;
+        self.add(&layer.name, op, &config, &call)?;
+        Ok(true)
+    }
+
+    /// The activation of a layer that is none of Keras' own. `None` where the layer is one that computes no function of
+    /// its own, or a known one.
+    pub(super) fn activation(
+        &mut self,
+        layer: &str,
+        class: &str,
+        config: &Map<String, Value>,
+    ) -> Result<Option<OwnActivation>, Error> {
+        let known = class != "Activation" && CLASSES.contains(&class);
+        let Some(name) = config.get("activation").and_then(ActivationFn::unknown_name).filter(|_| known) else {
+            return Ok(None);
+        };
+        let implementation = self.custom.activation(layer, name).ok_or_else(|| Error::UnsupportedActivation {
+            layer: layer.into(),
+            class: class.into(),
+            activation: name.into(),
+        })?;
+        let mut rest = config.clone();
+        rest.insert("activation".into(), json!("linear"));
+        Ok(Some(OwnActivation { name: name.into(), rest, implementation }))
+    }
+
+    /// Adds the node of an activation behind the node that was added last; its readers read the activation.
+    pub(super) fn activate(&mut self, layer: &str, own: OwnActivation, call: &FlatCall<'_>) -> Result<(), Error> {
+        let Some(id) = self.ids.last().copied() else { return Ok(()) };
+        let shape = self.graph.node(id).shape.clone();
+        let settings = Map::new();
+        let OwnActivation { name, implementation, .. } = own;
+        let custom = Custom::from_keras(&name, Config(&settings), &[&shape], &mut NoWeights, implementation);
+        let custom = custom.map_err(|message| Error::layer(layer, &name, message))?;
+        let word: String = name.chars().filter(|c| c.is_alphanumeric() || *c == '_').collect();
+        let layer = format!("{layer}_{word}");
+        let added =
+            self.graph.add(call_name(&layer, call.number), Op::Custom(custom), vec![id], vec![layer.clone()])?;
+        let shared = self.graph.node(id).shared.is_some();
+        let node = self.graph.node_mut(added);
+        node.excluded = shared;
+        node.shared = shared.then(|| SharedCall { layer, number: call.number });
+        self.ids.pop();
+        self.ids.push(added);
+        Ok(())
+    }
+
+    /// Fails if a formula stands for layers that are not the same; afterwards, formulas without a layer are warned of.
+    pub(super) fn check_custom(&mut self) -> Result<(), Error> {
+        self.custom.check()?;
+        self.graph.warnings.extend(self.custom.warnings());
+        Ok(())
+    }
+
     /// The graph with its ends; the nodes are not yet in Keras' order.
     pub(super) fn finish(mut self) -> Graph {
+        self.graph.warnings.extend(self.flat.warnings.iter().cloned());
         let ids = |ends: &[usize]| ends.iter().map(|i| self.ids[*i]).collect();
         (self.graph.inputs, self.graph.outputs) = (ids(&self.flat.inputs), ids(&self.flat.outputs));
         self.graph
+    }
+}
+
+/// An activation of the user's own, as a layer behind the one that has it.
+pub(super) struct OwnActivation {
+    name: String,
+    /// The settings of the layer without it.
+    pub(super) rest: Map<String, Value>,
+    implementation: Arc<dyn CustomLayer>,
+}
+
+/// The weights of what has none.
+struct NoWeights;
+
+impl WeightSource for NoWeights {
+    fn take(&mut self, name: &str, _: &[usize]) -> Result<Tensor, String> {
+        Err(format!("it has no weight `{name}`"))
     }
 }
 

@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{Call, LayerConfig};
+use super::call::Call;
+use super::model::LayerConfig;
 use crate::error::Error;
 
 /// Class, TensorFlow's function, the function's names of the positional arguments behind the first, and renamed
