@@ -61,6 +61,14 @@ pub enum Error {
         /// What it is, and what is expected.
         message: String,
     },
+    /// A model of another tool.
+    #[error("{path}: {message}")]
+    Foreign {
+        /// File or folder.
+        path: PathBuf,
+        /// What it is, and what is expected.
+        message: String,
+    },
     /// An architecture without weights, where a model with weights is expected.
     #[error("{path}: holds an architecture without weights")]
     NoWeights {
@@ -131,7 +139,7 @@ impl Error {
             Self::Target(_) => "Quantizer_TF2_Invalid_Target",
             Self::Layer { .. } | Self::UnsupportedActivation { .. } => "Shiftwise_Invalid_Layer",
             Self::Format { .. } => "Shiftwise_Invalid_File",
-            Self::WrongKind { .. } => "Shiftwise_Wrong_Kind_Of_File",
+            Self::WrongKind { .. } | Self::Foreign { .. } => "Shiftwise_Wrong_Kind_Of_File",
             Self::NoWeights { .. } => "Shiftwise_No_Weights",
             Self::Io { .. } => "Shiftwise_Io",
             Self::Options(_) => "Shiftwise_Invalid_Option",
@@ -159,8 +167,10 @@ impl Error {
             Self::WrongKind { .. } => {
                 "`shiftwise quantize` makes a quantized model of a float one, `shiftwise compile` a .swm of that"
             }
+            Self::Foreign { .. } => "in Python, `model.save(\"model.keras\")` saves a Keras model whole",
             Self::NoWeights { .. } => {
-                "`--random-weights SEED` draws weights, which is enough for inspecting, compiling and timing"
+                "`--weights FILE` takes the weights that `save_weights` wrote; `--random-weights SEED` draws some, which \
+                 is enough for inspecting, compiling and timing"
             }
             Self::Io { .. } => "check that the path is right, and that you may read or write there",
             Self::Dataset(_) => {

@@ -4,7 +4,7 @@
 //! the file's size before memory is taken, and everything that can be wrong is an [`Error`] that says what.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -13,15 +13,18 @@ use crate::ir::Graph;
 use crate::ops::CustomLayers;
 use crate::quant::QuantGraph;
 use model::ModelConfig;
+use weights::ModelWeights;
 
 mod archive;
 mod call;
 mod config;
 mod flatten;
+mod foreign;
 mod generation;
 mod h5;
 mod keras;
 mod model;
+mod node_def;
 mod operation;
 mod parts;
 mod provenance;
@@ -42,6 +45,8 @@ pub struct LoadOptions {
     pub input_shapes: Vec<(Option<String>, Vec<usize>)>,
     /// Seed of the weights of a model that has none.
     pub random_weights: Option<u64>,
+    /// A file with the weights of a float model, instead of those that are in its own, if any.
+    pub weights: Option<PathBuf>,
     /// What computes layers that are none of Keras' own.
     pub custom: CustomLayers,
 }
@@ -57,32 +62,65 @@ pub enum Model {
 
 /// Reads a model of either kind.
 pub fn open(path: &Path, options: &LoadOptions) -> Result<Model, Error> {
+    if let Some(foreign) = foreign::folder(path) {
+        return Err(foreign);
+    }
     open_bytes(path, std::fs::read(path).map_err(Error::io(path))?, options)
 }
 
 /// [`open`] of a file that is in memory already; `path` only appears in messages.
 pub fn open_bytes(path: &Path, bytes: Vec<u8>, options: &LoadOptions) -> Result<Model, Error> {
     if let Some(value) = architecture(path, &bytes)? {
-        let seed = options.random_weights.ok_or_else(|| Error::NoWeights { path: path.to_owned() })?;
         let config = ModelConfig::parse(&value, None)?;
-        return keras::float_graph(config, &weights::RandomWeights::new(seed), options).map(Model::Float);
+        let weights: Box<dyn ModelWeights> = match (weights_of(&config, options)?, options.random_weights) {
+            (Some(weights), _) => weights,
+            (None, Some(seed)) => Box::new(weights::RandomWeights::new(seed)),
+            (None, None) => return Err(Error::NoWeights { path: path.to_owned() }),
+        };
+        return keras::float_graph(config, &*weights, options).map(Model::Float);
     }
     if options.random_weights.is_some() {
         return Err(Error::Options(format!("{} has weights of its own, so random ones have no use", path.display())));
     }
     if bytes.starts_with(b"PK\x03\x04") {
-        let (value, file) = archive::open(path, &bytes)?;
+        let (value, file) = open_archive(path, &bytes)?;
         let config = ModelConfig::parse(&value, None)?;
-        let store = stored::Store::new(file, &config).map_err(|e| Error::format(path, e))?;
-        return keras::float_graph(config, &store, options).map(Model::Float);
+        let weights: Box<dyn ModelWeights> = match weights_of(&config, options)? {
+            Some(weights) => weights,
+            None => Box::new(stored::Store::new(file, &config).map_err(|e| Error::format(path, e))?),
+        };
+        return keras::float_graph(config, &*weights, options).map(Model::Float);
     }
     let file = open_h5(path, bytes)?;
     let config = model_config(&file)?;
-    if config.is_quantized() {
-        quantized::read(config, &file, options).map(Model::Quantized)
-    } else {
-        keras::float_graph(config, &file, options).map(Model::Float)
+    match weights_of(&config, options)? {
+        Some(_) if config.is_quantized() => {
+            Err(Error::Options(format!("{} is quantized; --weights belongs to a float model", path.display())))
+        }
+        Some(weights) => keras::float_graph(config, &*weights, options).map(Model::Float),
+        None if config.is_quantized() => quantized::read(config, &file, options).map(Model::Quantized),
+        None => keras::float_graph(config, &file, options).map(Model::Float),
     }
+}
+
+/// The weights of a model in a file of their own: one that `save_weights` wrote in either form, or a whole model of
+/// the same layers.
+fn weights_of(config: &ModelConfig, options: &LoadOptions) -> Result<Option<Box<dyn ModelWeights>>, Error> {
+    let Some(path) = &options.weights else { return Ok(None) };
+    if options.random_weights.is_some() {
+        return Err(Error::Options("weights are either read from a file or drawn, not both".into()));
+    }
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let file = if bytes.starts_with(b"PK\x03\x04") { open_archive(path, &bytes)?.1 } else { open_h5(path, bytes)? };
+    let weights: Box<dyn ModelWeights> = match stored::Named::new(file, config).map_err(|e| Error::format(path, e))? {
+        Ok(named) => Box::new(named),
+        Err(file) => Box::new(stored::Store::new(file, config).map_err(|e| Error::format(path, e))?),
+    };
+    Ok(Some(weights))
+}
+
+fn open_archive(path: &Path, bytes: &[u8]) -> Result<(Value, h5::H5), Error> {
+    archive::open(path, bytes).map_err(|e| foreign::archive(path, bytes).unwrap_or(e))
 }
 
 /// Reads a float model.
@@ -143,7 +181,8 @@ fn architecture(path: &Path, bytes: &[u8]) -> Result<Option<Value>, Error> {
 fn model_config(file: &h5::H5) -> Result<ModelConfig, Error> {
     let text = file.string("/", "model_config").map_err(|e| file.error(e))?.ok_or_else(|| {
         file.error(
-            "holds no model_config: it was saved with save_weights() or is not a Keras model; save the whole model",
+            "holds no model_config: it was saved with save_weights() or is not a Keras model; save the whole model, or \
+             give the model's JSON with this file as its --weights",
         )
     })?;
     let value = serde_json::from_str(&text).map_err(|e| file.error(format!("model_config is not JSON: {e}")))?;
@@ -154,6 +193,9 @@ fn model_config(file: &h5::H5) -> Result<ModelConfig, Error> {
 fn open_h5(path: &Path, bytes: Vec<u8>) -> Result<h5::H5, Error> {
     if h5::is_hdf5(&bytes) {
         return h5::H5::from_bytes(path, bytes);
+    }
+    if let Some(foreign) = foreign::file(path, &bytes) {
+        return Err(foreign);
     }
     let kind = match bytes.get(..4) {
         _ if bytes.is_empty() => "is empty",

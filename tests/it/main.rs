@@ -12,6 +12,7 @@ mod deployable;
 mod dump;
 mod estimate;
 mod format;
+mod generations;
 mod golden;
 mod keras;
 mod own;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::LoadOptions;
 use super::call::{Call, CallParser, TensorRef, reference, tensor_argument};
 use super::generation::{Generation, check_policy, class_of, training_matters};
-use super::operation;
+use super::{node_def, operation};
 use crate::error::Error;
 use crate::ops::CLASSES;
 
@@ -236,6 +236,9 @@ impl LayerConfig {
         let is_operation = module.map_or(generation.has_operations() && may_be_operation, |m| m.contains(".ops."));
         if is_operation && layer.inner.is_none() {
             operation::to_function(&mut layer)?;
+        }
+        if layer.class == node_def::CLASS && layer.config.contains_key("node_def") {
+            node_def::to_function(&mut layer)?;
         }
         layer.settle_calls(generation)?;
         generation.name_activations(&mut layer.config);

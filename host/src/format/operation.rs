@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::Call;
 use super::model::LayerConfig;
+use super::parts::SPLIT_AT;
 use crate::error::Error;
 
 /// Class, TensorFlow's function, the function's names of the positional arguments behind the first, and renamed
@@ -59,6 +60,8 @@ const OPERATIONS: &[Row] = &[
     ("Max", "math.reduce_max", &[], &[]),
     ("Min", "math.reduce_min", &[], &[]),
     ("Pad", "pad", &[], &[("pad_width", "paddings")]),
+    ("Split", SPLIT_AT, &["indices_or_sections", "axis"], &[]),
+    ("Unstack", "unstack", &["num", "axis"], &[]),
     ("GetItem", "__operators__.getitem", &["slice_spec"], &[]),
 ];
 

@@ -1,6 +1,6 @@
 //! Weights in HDF5 files: as `model.save("FILE.h5")` lays them out, and as a `.keras` archive does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::h5::H5;
 use super::model::ModelConfig;
@@ -12,6 +12,67 @@ impl ModelWeights for H5 {
     fn layer(&self, path: &[&str], _: &str) -> Box<dyn WeightSource + '_> {
         let root = if self.has_group("model_weights") { "model_weights" } else { "/" };
         Box::new(LayerWeights::new(self, root, path))
+    }
+}
+
+/// The weights of a model in an `.h5` file that may come from another run of the program that made the model: Keras
+/// numbers layers without a name of their own through a whole run.
+pub(super) struct Named {
+    file: H5,
+    root: &'static str,
+    /// The file's names of the outermost layers by the model's.
+    names: HashMap<String, String>,
+}
+
+impl Named {
+    /// Gives the file back if it is laid out as an archive's.
+    pub(super) fn new(file: H5, model: &ModelConfig) -> Result<Result<Self, H5>, String> {
+        let root = if file.has_group("model_weights") { "model_weights" } else { "/" };
+        let Some(listed) = file.strings(root, "layer_names")? else { return Ok(Err(file)) };
+        let own: HashSet<&str> = model.layers.iter().map(|l| l.name.as_str()).collect();
+        let mut with_weights = Vec::new();
+        for name in listed {
+            let group = format!("{}/{name}", root.trim_end_matches('/'));
+            if file.strings(&group, "weight_names")?.is_some_and(|names| !names.is_empty()) {
+                with_weights.push(name);
+            }
+        }
+        let mut names = HashMap::new();
+        if !with_weights.iter().all(|name| own.contains(name.as_str())) {
+            // The k-th layer called conv2d, conv2d_1, … in one run is the k-th in the other.
+            let mut counted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            with_weights.iter().for_each(|name| counted.entry(without_number(name)).or_default().push(name));
+            let mut layers: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            model.layers.iter().for_each(|l| layers.entry(without_number(&l.name)).or_default().push(&l.name));
+            for (base, stored) in counted {
+                let layers = layers.get(base).map(Vec::as_slice).unwrap_or_default();
+                if layers.len() != stored.len() {
+                    let message = "its layers are not those of the model: it has weights for";
+                    return Err(format!("{message} {} called `{base:.60}`, the model has {}", stored.len(), layers.len()));
+                }
+                let pairs = layers.iter().zip(stored);
+                names.extend(pairs.map(|(layer, stored)| ((*layer).to_owned(), stored.to_owned())));
+            }
+        }
+        Ok(Ok(Self { file, root, names }))
+    }
+}
+
+/// A layer's name without the number that Keras puts behind it.
+fn without_number(name: &str) -> &str {
+    match name.rsplit_once('_') {
+        Some((base, number)) if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => base,
+        _ => name,
+    }
+}
+
+impl ModelWeights for Named {
+    fn layer(&self, path: &[&str], _: &str) -> Box<dyn WeightSource + '_> {
+        let mut path = path.to_vec();
+        if let Some(stored) = path.first().and_then(|first| self.names.get(*first)) {
+            path[0] = stored;
+        }
+        Box::new(LayerWeights::new(&self.file, self.root, &path))
     }
 }
 
@@ -167,7 +228,10 @@ fn find(
         if let Some(inner) = &layer.inner {
             find(file, inner, &format!("{group}/"), &own, groups)?;
         }
-        groups.insert(own.join(SEPARATOR), group);
+        // A wrapper keeps no weights of its own.
+        let wrapped = format!("{group}/layer");
+        let wraps = layer.config.contains_key("layer") && file.has_group(&wrapped);
+        groups.insert(own.join(SEPARATOR), if wraps { wrapped } else { group });
     }
     Ok(())
 }

@@ -141,6 +141,8 @@ pub(crate) struct CustomUse<'a> {
 
 /// Classes whose name says nothing about what a layer computes.
 fn is_opaque(class: &str) -> bool {
+    // An operation's name may stand behind the class.
+    let class = class.split(' ').next().unwrap_or(class);
     class == "Lambda" || class == "TensorFlowOpLayer" || class.ends_with("OpLambda")
 }
 
@@ -260,8 +262,7 @@ const BEYOND_FORMULAS: &[&str] = &[
 
 /// What to do about a class that is not supported.
 pub(crate) fn hint(class: &str) -> &'static str {
-    // A class behind which a function is named is no class of the user's.
-    let operation = is_opaque(class.split(' ').next().unwrap_or(class)) && class != "Lambda";
+    let operation = is_opaque(class) && class != "Lambda";
     let of_keras = BEYOND_FORMULAS.contains(&class) || class.ends_with("3D") || class.starts_with("ConvLSTM");
     if class == "Lambda" {
         "say what this one layer computes by its name, such as `--custom-layer 'NAME=x / 255'`: other layers of the \
