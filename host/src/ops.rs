@@ -132,7 +132,8 @@ impl<'a> Config<'a> {
     /// A number that is finite as f32, in which all is computed.
     pub fn f32_or(&self, key: &str, default: f32) -> Result<f32, String> {
         self.get(key).map_or(Ok(default), |v| {
-            single(v).ok_or_else(|| format!("`{key}` is {v:.60}, a number within the range of 32-bit floats is expected"))
+            single(v)
+                .ok_or_else(|| format!("`{key}` is {v:.60}, a number within the range of 32-bit floats is expected"))
         })
     }
 

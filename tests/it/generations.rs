@@ -37,9 +37,7 @@ impl Keras {
         match self {
             Self::Two => tensors.iter().map(|(l, n, t)| json!([l, n, t, kwargs])).collect(),
             Self::Three => {
-                let tensor = |(l, n, t): &(&str, usize, usize)| {
-                    json!({ "class_name": "__keras_tensor__", "config": { "keras_history": [l, n, t] } })
-                };
+                let tensor = |(l, n, t): &(&str, usize, usize)| json!({ "class_name": "__keras_tensor__", "config": { "keras_history": [l, n, t] } });
                 let all: Vec<Value> = tensors.iter().map(tensor).collect();
                 let args = if all.len() == 1 { json!(all) } else { json!([all]) };
                 json!({ "args": args, "kwargs": kwargs })
@@ -167,10 +165,17 @@ fn training_stays_on_in_keras_2_only() {
 fn named_ends_are_sorted() {
     for keras in BOTH {
         let layers = [keras.input("one"), keras.input("two"), keras.conv("c", "two")];
-        let ends = [json!({ "z": ["two", 0, 0], "a": ["one", 0, 0] }), json!({ "q": ["one", 0, 0], "b": [["c", 0, 0], ["two", 0, 0]] })];
+        let ends = [
+            json!({ "z": ["two", 0, 0], "a": ["one", 0, 0] }),
+            json!({ "q": ["one", 0, 0], "b": [["c", 0, 0], ["two", 0, 0]] }),
+        ];
         let graph = open(&model(&layers, &ends[0], &ends[1]));
-        let names = |ids: &[shiftwise::ir::NodeId]| ids.iter().map(|id| graph.node(*id).name.clone()).collect::<Vec<_>>();
-        assert_eq!((names(&graph.inputs), names(&graph.outputs)), (vec!["one".into(), "two".into()], vec!["c".into(), "two".into(), "one".into()]));
+        let names =
+            |ids: &[shiftwise::ir::NodeId]| ids.iter().map(|id| graph.node(*id).name.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            (names(&graph.inputs), names(&graph.outputs)),
+            (vec!["one".into(), "two".into()], vec!["c".into(), "two".into(), "one".into()])
+        );
     }
 }
 
@@ -186,7 +191,8 @@ fn inputs_are_given_by_name() {
         let node = match keras {
             Keras::Two => json!({ "b": ["x", 0, 0, {}], "a": ["y", 0, 0, {}] }),
             Keras::Three => {
-                let tensor = |l: &str| json!({ "class_name": "__keras_tensor__", "config": { "keras_history": [l, 0, 0] } });
+                let tensor =
+                    |l: &str| json!({ "class_name": "__keras_tensor__", "config": { "keras_history": [l, 0, 0] } });
                 json!({ "args": [{ "b": tensor("x"), "a": tensor("y") }], "kwargs": { "mask": { "b": null, "a": null } } })
             }
         };
@@ -205,7 +211,11 @@ fn what_no_output_needs_is_warned_of() {
         let layers = [keras.input("x"), keras.input("idle"), keras.conv("c", "x"), keras.conv("lost", "x")];
         let graph = open(&model(&layers, &json!([["x", 0, 0], ["idle", 0, 0]]), &json!([["c", 0, 0]])));
         assert_eq!(graph.warnings.len(), 2);
-        assert!(graph.warnings[0].contains("input `idle`") && graph.warnings[1].contains("layer `lost`"), "{:?}", graph.warnings);
+        assert!(
+            graph.warnings[0].contains("input `idle`") && graph.warnings[1].contains("layer `lost`"),
+            "{:?}",
+            graph.warnings
+        );
     }
 }
 
@@ -229,7 +239,11 @@ fn split() -> Value {
 #[test]
 fn operations_have_several_results() {
     let graph = open(&split());
-    let c = run(&open(&model(&[Keras::Two.input("x"), Keras::Two.conv("c", "x")], &json!([["x", 0, 0]]), &json!([["c", 0, 0]]))));
+    let c = run(&open(&model(
+        &[Keras::Two.input("x"), Keras::Two.conv("c", "x")],
+        &json!([["x", 0, 0]]),
+        &json!([["c", 0, 0]]),
+    )));
     let swapped: Vec<f32> = c[0].data().chunks(2).flat_map(|pair| [pair[1], pair[0]]).collect();
     let out = run(&graph);
     assert_eq!(out[0].data(), swapped);
@@ -237,7 +251,9 @@ fn operations_have_several_results() {
     let samples = random_samples(&graph, 3, 8);
     let q = ptq(graph, &samples, &PtqOptions::new(Strategy::built_in("pof2s").unwrap()), |_, _| {}).unwrap().quantized;
     let bytes = quantized_bytes(&q, Path::new("q.h5")).unwrap();
-    let Model::Quantized(back) = open_bytes(Path::new("q.h5"), bytes, &LoadOptions::default()).unwrap() else { panic!() };
+    let Model::Quantized(back) = open_bytes(Path::new("q.h5"), bytes, &LoadOptions::default()).unwrap() else {
+        panic!()
+    };
     assert_eq!(back.graph.to_text(), q.graph.to_text());
     let mut beyond = split();
     beyond["config"]["output_layers"] = json!([["s", 0, 2]]);
@@ -278,7 +294,9 @@ fn formulas_address_layers_by_name() {
 #[test]
 fn hints_are_given_where_they_help() {
     let hint = |class: &str| open_with(&unknown(&[(class, "l", json!({}))]), &[]).unwrap_err().hint();
-    for (class, helps) in [("Mine", true), ("Lambda", true), ("LSTM", false), ("Conv3D", false), ("MultiHeadAttention", false)] {
+    for (class, helps) in
+        [("Mine", true), ("Lambda", true), ("LSTM", false), ("Conv3D", false), ("MultiHeadAttention", false)]
+    {
         assert_eq!(hint(class).contains("--custom-layer"), helps, "{class}");
     }
     let function = unknown(&[("TFOpLambda", "l", json!({ "function": "image.rot90" }))]);
@@ -298,7 +316,8 @@ fn activations_may_be_the_users_own() {
     }
     let e = refused(&conv, "activation `half` is unknown");
     assert!(e.hint().contains("--custom-layer"));
-    let alone = unknown(&[("Activation", "a", json!({ "activation": { "class_name": "function", "config": "half" } }))]);
+    let alone =
+        unknown(&[("Activation", "a", json!({ "activation": { "class_name": "function", "config": "half" } }))]);
     let want: Vec<f32> = picture(0).data().iter().map(|x| x * 0.5).collect();
     assert_eq!(run(&open_with(&alone, &["half=x * 0.5"]).unwrap())[0].data(), want);
     // The quantized file is read with the same formula.
@@ -315,16 +334,15 @@ fn activations_may_be_the_users_own() {
 /// TensorFlow 2.0 to 2.3 write functions on tensors as nodes of a graph.
 #[test]
 fn nodes_of_graphs_are_functions() {
-    let node = |op: &str, constants: Value| {
-        json!({ "node_def": { "name": op, "op": op, "input": ["a", "b"], "attr": { "T": { "type": "DT_FLOAT" } } }, "constants": constants })
-    };
+    let node = |op: &str, constants: Value| json!({ "node_def": { "name": op, "op": op, "input": ["a", "b"], "attr": { "T": { "type": "DT_FLOAT" } } }, "constants": constants });
     let own = unknown(&[
         ("TensorFlowOpLayer", "tf_op_layer_RealDiv", node("RealDiv", json!({ "1": 2.0 }))),
         ("TensorFlowOpLayer", "tf_op_layer_Sub", node("Sub", json!({ "0": 1.0 }))),
     ]);
     let want: Vec<f32> = picture(0).data().iter().map(|x| 1.0 - x / 2.0).collect();
     assert_eq!(run(&open(&own))[0].data(), want);
-    let e = refused(&unknown(&[("TensorFlowOpLayer", "f", node("Atan2", json!({ "1": 2.0 })))]), "TensorFlowOpLayer Atan2");
+    let e =
+        refused(&unknown(&[("TensorFlowOpLayer", "f", node("Atan2", json!({ "1": 2.0 })))]), "TensorFlowOpLayer Atan2");
     assert!(!e.hint().contains("--custom-layer"));
 }
 
@@ -351,7 +369,11 @@ fn numbers_must_be_finite() {
     refused(&relu(-1e308), "within the range of 32-bit floats");
     open(&relu(0.5));
     let text = relu(0.5).to_string().replace("0.5", "1e999");
-    let e = open_bytes(Path::new("m.json"), text.into_bytes(), &LoadOptions { random_weights: Some(1), ..LoadOptions::default() });
+    let e = open_bytes(
+        Path::new("m.json"),
+        text.into_bytes(),
+        &LoadOptions { random_weights: Some(1), ..LoadOptions::default() },
+    );
     // Whether the number can be held at all depends on how the JSON's reader is built.
     let says = e.map(|_| String::new()).unwrap_err().to_string();
     assert!(says.contains("64-bit floats") || says.contains("not whole JSON"), "{says}");
@@ -367,8 +389,10 @@ fn nested_arguments_survive() {
     let keras = Keras::Three;
     let mut blend = keras.layer("Blend", "blend", json!({ "ratio": 0.25 }), &[]);
     let tensor = |l: &str| json!({ "class_name": "__keras_tensor__", "config": { "keras_history": [l, 0, 0] } });
-    blend["inbound_nodes"] = json!([{ "args": [[tensor("x"), tensor("c")], { "deep": [[tensor("c")]] }], "kwargs": { "k": tensor("x") } }]);
-    let text = model(&[keras.input("x"), keras.conv("c", "x"), blend], &json!([["x", 0, 0]]), &json!([["blend", 0, 0]]));
+    blend["inbound_nodes"] =
+        json!([{ "args": [[tensor("x"), tensor("c")], { "deep": [[tensor("c")]] }], "kwargs": { "k": tensor("x") } }]);
+    let text =
+        model(&[keras.input("x"), keras.conv("c", "x"), blend], &json!([["x", 0, 0]]), &json!([["blend", 0, 0]]));
     let formula = "Blend=ratio * x0 + x1 - x2 + x3";
     let graph = open_with(&text, &[formula]).unwrap();
     assert_eq!(graph.node(graph.outputs[0]).inputs.len(), 4);

@@ -230,7 +230,8 @@ impl Recipe {
         let strategies = strategies.into_iter().flatten().map(|p| ("strategy", p.as_path()));
         let calib = calib.iter().map(|p| ("calib", p.as_path()));
         let weights = model.weights.iter().map(|p| ("weights", p.as_path()));
-        let inputs: Vec<(&str, &Path)> = std::iter::once(("model", model.path.as_path())).chain(weights).chain(strategies).chain(calib).collect();
+        let inputs: Vec<(&str, &Path)> =
+            std::iter::once(("model", model.path.as_path())).chain(weights).chain(strategies).chain(calib).collect();
         format::provenance(&self.options(), &inputs)
     }
 }

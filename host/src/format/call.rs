@@ -130,9 +130,11 @@ impl CallParser<'_> {
     fn keras2_nested(&self, value: &Value, call: &mut Call) -> Option<Result<Value, String>> {
         match value {
             Value::Array(parts) if parts.first().is_some_and(Value::is_string) => Some(self.keras2(parts, call)),
-            Value::Array(parts) => {
-                parts.iter().map(|part| self.keras2_nested(part, call)).collect::<Option<Result<_, _>>>().map(|all| all.map(Value::Array))
-            }
+            Value::Array(parts) => parts
+                .iter()
+                .map(|part| self.keras2_nested(part, call))
+                .collect::<Option<Result<_, _>>>()
+                .map(|all| all.map(Value::Array)),
             Value::Object(named) => {
                 let entry = |(key, part): (&String, &Value)| {
                     Some(self.keras2_nested(part, call)?.map(|value| (key.clone(), value)))

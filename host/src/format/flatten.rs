@@ -227,12 +227,7 @@ fn missing_result(layer: &LayerConfig, reader: &str, result: usize) -> Error {
 }
 
 /// The inputs of a model inside a model in its own order. An object gives them by their names.
-fn arguments(
-    layer: &LayerConfig,
-    inner: &ModelConfig,
-    call: &Call,
-    inputs: &[usize],
-) -> Result<Vec<usize>, Error> {
+fn arguments(layer: &LayerConfig, inner: &ModelConfig, call: &Call, inputs: &[usize]) -> Result<Vec<usize>, Error> {
     let [Value::Object(named)] = call.args.as_slice() else { return Ok(inputs.to_vec()) };
     if tensor_of(&call.args[0]).is_some() {
         return Ok(inputs.to_vec());

@@ -8,18 +8,15 @@ use zip::ZipArchive;
 use crate::error::Error;
 
 /// What a folder holds, by a file in it.
-const FOLDERS: &[(&str, &str)] = &[
-    ("saved_model.pb", SAVED_MODEL),
-    ("saved_model.pbtxt", SAVED_MODEL),
-    ("checkpoint", CHECKPOINT),
-];
+const FOLDERS: &[(&str, &str)] =
+    &[("saved_model.pb", SAVED_MODEL), ("saved_model.pbtxt", SAVED_MODEL), ("checkpoint", CHECKPOINT)];
 
-const SAVED_MODEL: &str =
-    "is a TensorFlow SavedModel, which is not read yet; save the model as .keras or .h5";
+const SAVED_MODEL: &str = "is a TensorFlow SavedModel, which is not read yet; save the model as .keras or .h5";
 const CHECKPOINT: &str =
     "is a TensorFlow checkpoint: weights without a model; load it into its model and save that as .keras or .h5";
 const GRAPH: &str = "is a TensorFlow graph, which is not read; save the Keras model as .keras or .h5";
-const TFLITE: &str = "is a TensorFlow Lite model, which is not read; save the Keras model it was made of as .keras or .h5";
+const TFLITE: &str =
+    "is a TensorFlow Lite model, which is not read; save the Keras model it was made of as .keras or .h5";
 const ONNX: &str = "is an ONNX model, which is not read; a Keras model in a .keras or .h5 file is expected";
 const PYTORCH: &str = "is a PyTorch file, which is not read; a Keras model in a .keras or .h5 file is expected";
 const PICKLE: &str = "is a Python pickle, which is not read; a Keras model in a .keras or .h5 file is expected";

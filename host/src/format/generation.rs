@@ -266,7 +266,9 @@ pub(super) fn check_policy(config: &Map<String, Value>) -> Result<(), String> {
     let name = policy(dtype).unwrap_or_default();
     let class = dtype.get("class_name").and_then(Value::as_str).unwrap_or_default();
     if class.starts_with("Quantized") || name.contains("_from_") {
-        return Err(format!("its dtype policy is `{name:.60}`; a model is read before it is quantized, with float weights"));
+        return Err(format!(
+            "its dtype policy is `{name:.60}`; a model is read before it is quantized, with float weights"
+        ));
     }
     Ok(())
 }

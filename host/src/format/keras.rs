@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::flatten::{Flat, FlatCall};
 use super::call::Call;
+use super::flatten::{Flat, FlatCall};
 use super::model::{ModelConfig, input_shape};
 use super::weights::ModelWeights;
 use super::{LoadOptions, config, parts};

@@ -172,7 +172,9 @@ fn check_numbers(value: &Value) -> Result<(), Error> {
     match value {
         Value::Number(n) if n.as_f64().is_none_or(|v| !v.is_finite()) => {
             let text: String = n.to_string().chars().take(40).collect();
-            Err(Error::model(format!("the model's JSON has the number {text}, which is beyond the range of 64-bit floats")))
+            Err(Error::model(format!(
+                "the model's JSON has the number {text}, which is beyond the range of 64-bit floats"
+            )))
         }
         Value::Array(items) => items.iter().try_for_each(check_numbers),
         Value::Object(named) => named.values().try_for_each(check_numbers),

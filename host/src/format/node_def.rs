@@ -154,7 +154,8 @@ const WORDS: &[(&str, &str)] = &[("TkhXQw==", "NHWC"), ("TkNIVw==", "NCHW"), ("T
 /// An attribute of a node's JSON, in which 64-bit integers are text and bytes are base64.
 fn attribute(value: &Value) -> Value {
     let whole = |v: &Value| v.as_str().and_then(|s| s.parse::<i64>().ok()).map_or_else(|| v.clone(), Value::from);
-    let text = |v: &Value| WORDS.iter().find(|(coded, _)| v == coded).map_or_else(|| v.clone(), |(_, word)| json!(word));
+    let text =
+        |v: &Value| WORDS.iter().find(|(coded, _)| v == coded).map_or_else(|| v.clone(), |(_, word)| json!(word));
     match value.as_object().and_then(|o| o.iter().next()) {
         Some((kind, v)) => match kind.as_str() {
             "i" => whole(v),
@@ -294,7 +295,8 @@ fn translate(mut node: Node, mut operands: Vec<Value>) -> Result<Option<Translat
         },
     };
     // Types of operands, and what graphs note beside an operation.
-    let means_nothing = |key: &str| key.starts_with('T') || key.starts_with('_') || matches!(key, "N" | "SrcT" | "Index");
+    let means_nothing =
+        |key: &str| key.starts_with('T') || key.starts_with('_') || matches!(key, "N" | "SrcT" | "Index");
     match node.attributes.iter().find(|(key, value)| !means_nothing(key) && !value.is_null()) {
         Some((key, value)) => Err(format!("its attribute `{key:.60}` = {value:.60} is not supported")),
         None => Ok(Some(found)),
@@ -352,7 +354,8 @@ fn special(operation: &str, node: &mut Node, mut operands: Vec<Value>) -> Result
 
 /// A subscript from begins, ends and steps, with bits for what they don't say.
 fn strided_slice(node: &mut Node, parts: &[Value; 3]) -> Result<Vec<Value>, String> {
-    let list = |v: &Value| v.as_array().map(|l| l.iter().map(Value::as_i64).collect::<Option<Vec<i64>>>()).unwrap_or(None);
+    let list =
+        |v: &Value| v.as_array().map(|l| l.iter().map(Value::as_i64).collect::<Option<Vec<i64>>>()).unwrap_or(None);
     let all: Option<Vec<Vec<i64>>> = parts.iter().map(list).collect();
     let all = all.filter(|all| all[0].len() == all[1].len() && all[0].len() == all[2].len() && all[0].len() <= 32);
     let Some([begin, end, step]) = all.as_deref() else {
@@ -399,16 +402,65 @@ mod tests {
         let t = tensor_argument;
         let whole = |v: &str| json!({ "i": v });
         let table = [
-            (node("Sub", 2, json!({ "T": { "type": "DT_FLOAT" } })), json!({ "0": 1.0 }), 1, "math.subtract", json!([1.0]), json!({ "y": t(0) })),
-            (node("Mean", 2, json!({ "keep_dims": { "b": true } })), json!({ "1": [1, 2] }), 1, "math.reduce_mean", json!([t(0)]), json!({ "axis": [1, 2], "keepdims": true })),
-            (node("ConcatV2", 3, json!({ "N": whole("2") })), json!({ "2": -1 }), 2, "concat", json!([[t(0), t(1)]]), json!({ "axis": -1 })),
-            (node("Split", 2, json!({ "num_split": whole("2") })), json!({ "0": 3 }), 1, "split", json!([t(0)]), json!({ "num_or_size_splits": 2, "axis": 3 })),
-            (node("Squeeze", 1, json!({ "squeeze_dims": { "list": { "i": ["1", "2"] } } })), json!({}), 1, "squeeze", json!([t(0)]), json!({ "axis": [1, 2] })),
-            (node("BiasAdd", 2, json!({ "data_format": { "s": "TkhXQw==" } })), json!({ "1": [1.0] }), 1, "nn.bias_add", json!([t(0)]), json!({ "bias": [1.0], "data_format": "NHWC" })),
+            (
+                node("Sub", 2, json!({ "T": { "type": "DT_FLOAT" } })),
+                json!({ "0": 1.0 }),
+                1,
+                "math.subtract",
+                json!([1.0]),
+                json!({ "y": t(0) }),
+            ),
+            (
+                node("Mean", 2, json!({ "keep_dims": { "b": true } })),
+                json!({ "1": [1, 2] }),
+                1,
+                "math.reduce_mean",
+                json!([t(0)]),
+                json!({ "axis": [1, 2], "keepdims": true }),
+            ),
+            (
+                node("ConcatV2", 3, json!({ "N": whole("2") })),
+                json!({ "2": -1 }),
+                2,
+                "concat",
+                json!([[t(0), t(1)]]),
+                json!({ "axis": -1 }),
+            ),
+            (
+                node("Split", 2, json!({ "num_split": whole("2") })),
+                json!({ "0": 3 }),
+                1,
+                "split",
+                json!([t(0)]),
+                json!({ "num_or_size_splits": 2, "axis": 3 }),
+            ),
+            (
+                node("Squeeze", 1, json!({ "squeeze_dims": { "list": { "i": ["1", "2"] } } })),
+                json!({}),
+                1,
+                "squeeze",
+                json!([t(0)]),
+                json!({ "axis": [1, 2] }),
+            ),
+            (
+                node("BiasAdd", 2, json!({ "data_format": { "s": "TkhXQw==" } })),
+                json!({ "1": [1.0] }),
+                1,
+                "nn.bias_add",
+                json!([t(0)]),
+                json!({ "bias": [1.0], "data_format": "NHWC" }),
+            ),
             (node("AddN", 3, json!({ "N": whole("3") })), json!({}), 3, "Add", json!([[t(0), t(1), t(2)]]), json!({})),
             (
-                node("StridedSlice", 4, json!({ "begin_mask": whole("1"), "end_mask": whole("3"), "shrink_axis_mask": whole("4") })),
-                json!({ "1": [0, 1, 2], "2": [0, 0, 3], "3": [1, 1, 1] }), 1, "__operators__.getitem", json!([t(0)]),
+                node(
+                    "StridedSlice",
+                    4,
+                    json!({ "begin_mask": whole("1"), "end_mask": whole("3"), "shrink_axis_mask": whole("4") }),
+                ),
+                json!({ "1": [0, 1, 2], "2": [0, 0, 3], "3": [1, 1, 1] }),
+                1,
+                "__operators__.getitem",
+                json!([t(0)]),
                 json!({ "slice_spec": [{ "start": null, "stop": null, "step": 1 }, { "start": 1, "stop": null, "step": 1 }, 2] }),
             ),
         ];

@@ -30,7 +30,8 @@ const FUNCTIONS: &[(&str, &[&str], Cut)] = &[
 pub(super) const SPLIT_AT: &str = "split_at";
 
 fn cut(layer: &LayerConfig) -> Option<(&'static [&'static str], Cut)> {
-    let function = layer.config.get("function").and_then(Value::as_str).filter(|_| layer.class.ends_with("OpLambda"))?;
+    let function =
+        layer.config.get("function").and_then(Value::as_str).filter(|_| layer.class.ends_with("OpLambda"))?;
     FUNCTIONS.iter().find(|(name, ..)| *name == function).map(|(_, names, cut)| (*names, *cut))
 }
 
@@ -41,7 +42,8 @@ pub(super) fn has_parts(layer: &LayerConfig) -> bool {
 
 /// The class by which a function that nobody knows is named.
 pub(super) fn unsupported(layer: &LayerConfig) -> Option<String> {
-    let function = layer.config.get("function").and_then(Value::as_str).filter(|_| layer.class.ends_with("OpLambda"))?;
+    let function =
+        layer.config.get("function").and_then(Value::as_str).filter(|_| layer.class.ends_with("OpLambda"))?;
     (!has_parts(layer) && !TfOp::supports(function)).then(|| format!("{} tf.{function}", layer.class))
 }
 
@@ -53,7 +55,8 @@ fn range(value: &Value, cut: Cut, size: usize, part: usize) -> Option<(usize, us
             let list: Vec<i64> = list.iter().map(whole).collect::<Option<_>>()?;
             let known = list.iter().filter(|n| **n >= 0).try_fold(0i64, |sum, n| sum.checked_add(*n))?;
             let open = list.iter().filter(|n| **n < 0).count();
-            let rest = (size as i64).checked_sub(known).filter(|rest| if open == 0 { *rest == 0 } else { *rest >= 0 })?;
+            let rest =
+                (size as i64).checked_sub(known).filter(|rest| if open == 0 { *rest == 0 } else { *rest >= 0 })?;
             let sizes: Vec<i64> = list.iter().map(|n| if *n < 0 { rest } else { *n }).collect();
             let start: i64 = sizes.get(..part)?.iter().sum();
             (open < 2).then_some((start as usize, (start + sizes.get(part)?) as usize))
@@ -66,7 +69,8 @@ fn range(value: &Value, cut: Cut, size: usize, part: usize) -> Option<(usize, us
             (start < end).then_some((start, end))
         }
         (value, _) => {
-            let count = usize::try_from(whole(value)?).ok().filter(|n| *n > 0 && size.is_multiple_of(*n) && part < *n)?;
+            let count =
+                usize::try_from(whole(value)?).ok().filter(|n| *n > 0 && size.is_multiple_of(*n) && part < *n)?;
             let each = size / count;
             Some((part * each, (part + 1) * each))
         }
@@ -102,7 +106,8 @@ pub(super) fn part(
     } else {
         let value = argument(1, names[0]).ok_or_else(|| format!("its argument `{}` is missing", names[0]))?;
         let found = range(value, cut, size, part);
-        let (start, stop) = found.ok_or_else(|| format!("an axis of {size} elements has no part {part} of {value:.80}"))?;
+        let (start, stop) =
+            found.ok_or_else(|| format!("an axis of {size} elements has no part {part} of {value:.80}"))?;
         subscript.push(json!({ "start": start, "stop": stop, "step": null }));
     }
     let mut config = layer.config.clone();
@@ -118,7 +123,8 @@ mod tests {
 
     fn cut_up(function: &str, kwargs: Value, number: usize) -> Result<Value, String> {
         let config = json!({ "function": function }).as_object().cloned().unwrap();
-        let layer = LayerConfig { name: "s".into(), class: "TFOpLambda".into(), config, calls: Vec::new(), inner: None };
+        let layer =
+            LayerConfig { name: "s".into(), class: "TFOpLambda".into(), config, calls: Vec::new(), inner: None };
         let kwargs = kwargs.as_object().cloned().unwrap();
         let call = Call { tensors: Vec::new(), args: vec![tensor_argument(0)], kwargs };
         part(&layer, &call, &[4, 6], number).map(|(_, call)| call.kwargs["slice_spec"].clone())

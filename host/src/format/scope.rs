@@ -66,7 +66,11 @@ impl<'a> Scope<'a> {
         for (tensor, at_end) in arguments.map(|t| (t, false)).chain(ends.map(|t| (t, true))) {
             let of = self.index.get(tensor.layer.as_str()).and_then(|i| numbers.get_mut(i));
             let Some(of) = of else { continue };
-            if at_end { of.ends.insert(tensor.node) } else { of.arguments.insert(tensor.node) };
+            if at_end {
+                of.ends.insert(tensor.node)
+            } else {
+                of.arguments.insert(tensor.node)
+            };
         }
         for (i, numbers) in numbers {
             let layer = &self.model.layers[i];

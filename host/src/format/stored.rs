@@ -48,7 +48,11 @@ impl Named {
                 let layers = layers.get(base).map(Vec::as_slice).unwrap_or_default();
                 if layers.len() != stored.len() {
                     let message = "its layers are not those of the model: it has weights for";
-                    return Err(format!("{message} {} called `{base:.60}`, the model has {}", stored.len(), layers.len()));
+                    return Err(format!(
+                        "{message} {} called `{base:.60}`, the model has {}",
+                        stored.len(),
+                        layers.len()
+                    ));
                 }
                 let pairs = layers.iter().zip(stored);
                 names.extend(pairs.map(|(layer, stored)| ((*layer).to_owned(), stored.to_owned())));

@@ -152,7 +152,12 @@ impl<'a> CustomUse<'a> {
     }
 
     /// The implementation of a layer: by its name, else by its class.
-    pub(crate) fn layer(&mut self, name: &str, class: &str, config: &Map<String, Value>) -> Option<Arc<dyn CustomLayer>> {
+    pub(crate) fn layer(
+        &mut self,
+        name: &str,
+        class: &str,
+        config: &Map<String, Value>,
+    ) -> Option<Arc<dyn CustomLayer>> {
         let found = match self.known.by_name(name) {
             Some(found) => found,
             None => {

@@ -54,8 +54,9 @@ impl Arguments {
     }
 
     pub(super) fn number(&mut self, name: &str, default: f32) -> Result<f32, String> {
-        self.take(name)
-            .map_or(Ok(default), |v| single(&v).ok_or_else(|| wrong(name, &v, "a number within the range of 32-bit floats is")))
+        self.take(name).map_or(Ok(default), |v| {
+            single(&v).ok_or_else(|| wrong(name, &v, "a number within the range of 32-bit floats is"))
+        })
     }
 
     pub(super) fn flag(&mut self, names: &[&str]) -> Result<bool, String> {
