@@ -14,7 +14,7 @@ const MAX_CALLS: usize = 100_000;
 
 /// Steps that a walk through models within models may take: one for each application of a model, each layer in it, each
 /// call and each tensor that it reads, and one for some letters of the names that the calls get.
-const MAX_STEPS: usize = 4_000_000;
+const MAX_STEPS: usize = 1_000_000;
 
 /// Letters of a name that count as one step.
 const LETTERS: usize = 64;

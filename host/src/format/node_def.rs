@@ -149,7 +149,13 @@ impl AttrValue {
 }
 
 /// The words that attributes are made of, as base64.
-const WORDS: &[(&str, &str)] = &[("TkhXQw==", "NHWC"), ("TkNIVw==", "NCHW"), ("TkhXQ19WRUNUX0M=", "NCHW_VECT_C")];
+const WORDS: &[(&str, &str)] = &[
+    ("TkhXQw==", "NHWC"),
+    ("TkNIVw==", "NCHW"),
+    ("U0FNRQ==", "SAME"),
+    ("VkFMSUQ=", "VALID"),
+    ("TkhXQ19WRUNUX0M=", "NCHW_VECT_C"),
+];
 
 /// An attribute of a node's JSON, in which 64-bit integers are text and bytes are base64.
 fn attribute(value: &Value) -> Value {
@@ -208,7 +214,7 @@ impl Node {
     }
 }
 
-/// The settings and arguments of a function.
+/// The arguments of a function, or the settings of a layer, whose name begins with a capital.
 struct Translated {
     function: &'static str,
     args: Vec<Value>,
@@ -245,9 +251,11 @@ pub(super) fn to_function(layer: &mut LayerConfig) -> Result<(), Error> {
         translated = Some(function);
     }
     let function = translated.ok_or_else(|| fail("it is not called"))?;
-    if function == "Add" {
+    if function.starts_with(char::is_uppercase) {
+        // A layer: what a function is told by name are its settings.
         layer.class = function.into();
         layer.config = Map::from_iter([("name".to_owned(), json!(name))]);
+        layer.calls.iter_mut().for_each(|call| layer.config.append(&mut call.kwargs));
         return Ok(());
     }
     let class = if function == "__operators__.getitem" { "SlicingOpLambda" } else { "TFOpLambda" };
@@ -295,8 +303,11 @@ fn translate(mut node: Node, mut operands: Vec<Value>) -> Result<Option<Translat
         },
     };
     // Types of operands, and what graphs note beside an operation.
-    let means_nothing =
-        |key: &str| key.starts_with('T') || key.starts_with('_') || matches!(key, "N" | "SrcT" | "Index");
+    let means_nothing = |key: &str| {
+        key.starts_with('T')
+            || key.starts_with('_')
+            || matches!(key, "N" | "SrcT" | "Index" | "grad_x" | "grad_y" | "explicit_paddings")
+    };
     match node.attributes.iter().find(|(key, value)| !means_nothing(key) && !value.is_null()) {
         Some((key, value)) => Err(format!("its attribute `{key:.60}` = {value:.60} is not supported")),
         None => Ok(Some(found)),
@@ -319,6 +330,17 @@ fn special(operation: &str, node: &mut Node, mut operands: Vec<Value>) -> Result
             Translated::new("stack", Value::Array(operands), json!({ "axis": axis }))
         }
         "AddN" => Translated { function: "Add", args: vec![Value::Array(operands)], kwargs: Map::new() },
+        "MaxPool" | "AvgPool" => {
+            let class = if operation == "MaxPool" { "MaxPooling2D" } else { "AveragePooling2D" };
+            let ends = node.take("data_format").is_none_or(|v| v == "NHWC");
+            let padding = node.take("padding").and_then(|v| v.as_str().map(str::to_lowercase));
+            let [size, strides] = ["ksize", "strides"].map(|name| node.take(name).and_then(|v| window(&v)));
+            let known = padding.filter(|p| ends && (p == "same" || p == "valid")).zip(size.zip(strides));
+            let (padding, (size, strides)) =
+                known.ok_or("it pools over other axes than height and width, or pads in its own way")?;
+            let settings = json!({ "pool_size": size, "strides": strides, "padding": padding });
+            Translated::new(class, next(&mut operands)?, settings)
+        }
         "Split" => {
             let (axis, value) = (next(&mut operands)?, next(&mut operands)?);
             let count = node.take("num_split").ok_or("its attribute `num_split` is missing")?;
@@ -350,6 +372,14 @@ fn special(operation: &str, node: &mut Node, mut operands: Vec<Value>) -> Result
         }
         _ => return Ok(None),
     }))
+}
+
+/// Height and width of `[1, height, width, 1]`.
+fn window(value: &Value) -> Option<[u64; 2]> {
+    match value.as_array()?.iter().map(Value::as_u64).collect::<Option<Vec<u64>>>()?.as_slice() {
+        [1, height, width, 1] => Some([*height, *width]),
+        _ => None,
+    }
 }
 
 /// A subscript from begins, ends and steps, with bits for what they don't say.
