@@ -35,8 +35,16 @@ pub(super) fn float_graph(
         }
         let layer = &flat.layers[call.layer];
         let config = layer.config;
-        let activation = builder.activation(&layer.name, &config.class, &config.config)?;
-        let settings = activation.as_ref().map_or(&config.config, |activation| &activation.rest);
+        let own = builder.activation(&layer.name, &config.class, &config.config)?;
+        if config.class == "Activation"
+            && let Some(own) = own
+        {
+            let shape = builder.input_shape(call);
+            let op = own.op(&layer.name, &shape)?;
+            builder.add(&layer.name, op, &own.rest, call)?;
+            continue;
+        }
+        let settings = own.as_ref().map_or(&config.config, |own| &own.rest);
         let op = match builder.earlier(call) {
             Some(op) => op,
             None => {
@@ -45,8 +53,8 @@ pub(super) fn float_graph(
             }
         };
         builder.add(&layer.name, op, settings, call)?;
-        if let Some(activation) = activation {
-            builder.activate(&layer.name, activation, call)?;
+        if let Some(own) = own {
+            builder.activate(&layer.name, &own, call)?;
         }
     }
     builder.check_custom()?;
@@ -179,7 +187,7 @@ impl<'a> Builder<'a> {
         if !parts::has_parts(layer.config) {
             return Ok(false);
         }
-        let shape = self.input_ids(call).first().map(|id| self.graph.node(*id).shape.clone()).unwrap_or_default();
+        let shape = self.input_shape(call);
         let part = parts::part(layer.config, call.call, &shape, layer.result);
         let (config, sliced) = part.map_err(|message| Error::layer(&layer.name, &layer.config.class, message))?;
         let call = FlatCall { call: &sliced, inputs: call.inputs.clone(), ..*call };
@@ -196,7 +204,7 @@ impl<'a> Builder<'a> {
         class: &str,
         config: &Map<String, Value>,
     ) -> Result<Option<OwnActivation>, Error> {
-        let known = class != "Activation" && CLASSES.contains(&class);
+        let known = CLASSES.contains(&class);
         let Some(name) = config.get("activation").and_then(ActivationFn::unknown_name).filter(|_| known) else {
             return Ok(None);
         };
@@ -210,18 +218,18 @@ impl<'a> Builder<'a> {
         Ok(Some(OwnActivation { name: name.into(), rest, implementation }))
     }
 
+    /// The shape of a call's first input.
+    fn input_shape(&self, call: &FlatCall<'_>) -> Vec<usize> {
+        self.input_ids(call).first().map(|id| self.graph.node(*id).shape.clone()).unwrap_or_default()
+    }
+
     /// Adds the node of an activation behind the node that was added last; its readers read the activation.
-    pub(super) fn activate(&mut self, layer: &str, own: OwnActivation, call: &FlatCall<'_>) -> Result<(), Error> {
+    fn activate(&mut self, layer: &str, own: &OwnActivation, call: &FlatCall<'_>) -> Result<(), Error> {
         let Some(id) = self.ids.last().copied() else { return Ok(()) };
-        let shape = self.graph.node(id).shape.clone();
-        let settings = Map::new();
-        let OwnActivation { name, implementation, .. } = own;
-        let custom = Custom::from_keras(&name, Config(&settings), &[&shape], &mut NoWeights, implementation);
-        let custom = custom.map_err(|message| Error::layer(layer, &name, message))?;
-        let word: String = name.chars().filter(|c| c.is_alphanumeric() || *c == '_').collect();
+        let op = own.op(layer, &self.graph.node(id).shape)?;
+        let word: String = own.name.chars().filter(|c| c.is_alphanumeric() || *c == '_').collect();
         let layer = format!("{layer}_{word}");
-        let added =
-            self.graph.add(call_name(&layer, call.number), Op::Custom(custom), vec![id], vec![layer.clone()])?;
+        let added = self.graph.add(call_name(&layer, call.number), op, vec![id], vec![layer.clone()])?;
         let shared = self.graph.node(id).shared.is_some();
         let node = self.graph.node_mut(added);
         node.excluded = shared;
@@ -253,6 +261,15 @@ pub(super) struct OwnActivation {
     /// The settings of the layer without it.
     pub(super) rest: Map<String, Value>,
     implementation: Arc<dyn CustomLayer>,
+}
+
+impl OwnActivation {
+    /// The layer that computes it.
+    fn op(&self, layer: &str, shape: &[usize]) -> Result<Op, Error> {
+        let (settings, implementation) = (Map::new(), self.implementation.clone());
+        let custom = Custom::from_keras(&self.name, Config(&settings), &[shape], &mut NoWeights, implementation);
+        custom.map(Op::Custom).map_err(|message| Error::layer(layer, &self.name, message))
+    }
 }
 
 /// The weights of what has none.
