@@ -140,7 +140,7 @@ fn calls_are_counted_as_the_generation_counts() {
 fn a_count_that_does_not_hold_is_refused() {
     assert_eq!(run(&open(&Keras::Two.repeated(false, 2, 0, 1))), [applied(2)]);
     refused(&Keras::Two.repeated(true, 2, 1, 3), "neither counting from 0 nor from 1 holds");
-    refused(&Keras::Three.repeated(true, 3, 1, 0), "neither counting from 0 nor from 1 holds");
+    refused(&Keras::Three.repeated(true, 3, 1, 9), "neither counting from 0 nor from 1 holds");
     refused(&Keras::Three.repeated(false, 1, 0, 9), "neither counting from 0 nor from 1 holds");
 }
 
