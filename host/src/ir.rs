@@ -62,6 +62,8 @@ pub struct Graph {
     pub inputs: Vec<NodeId>,
     /// Output layers, in the model's order; a layer may be listed twice.
     pub outputs: Vec<NodeId>,
+    /// What the reader of its file found strange, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// The shape of a layer's result. The one place where sizes of all layers are bounded, those to come included: a shape is a

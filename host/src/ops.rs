@@ -21,6 +21,7 @@ pub mod one_d;
 pub mod pool;
 pub mod reshape;
 pub mod tfop;
+pub mod time;
 pub mod transposed;
 
 pub use act::{Activate, ActivationFn, Elu, LeakyRelu, PRelu, Relu, Softmax};
@@ -39,6 +40,7 @@ pub use reshape::{
     UpSampling2D, ZeroPadding2D,
 };
 pub use tfop::{Operand, TfOp};
+pub use time::TimeDistributed;
 pub use transposed::{Conv2DTranspose, SeparableConv2D};
 
 /// What every layer can say and do. Shapes exclude the batch; tensors include it as their first dimension.
@@ -129,10 +131,11 @@ impl<'a> Config<'a> {
         })
     }
 
-    /// A number.
+    /// A number that is finite as f32, in which all is computed.
     pub fn f32_or(&self, key: &str, default: f32) -> Result<f32, String> {
         self.get(key).map_or(Ok(default), |v| {
-            v.as_f64().map(|v| v as f32).ok_or_else(|| format!("`{key}` is {v}, a number is expected"))
+            single(v)
+                .ok_or_else(|| format!("`{key}` is {v:.60}, a number within the range of 32-bit floats is expected"))
         })
     }
 
@@ -148,6 +151,11 @@ impl<'a> Config<'a> {
             other => Err(format!("data_format is `{other}`, only `channels_last` is supported")),
         }
     }
+}
+
+/// A JSON number as f32; `None` for anything else and for what is beyond its range.
+pub(crate) fn single(value: &Value) -> Option<f32> {
+    value.as_f64().map(|v| v as f32).filter(|v| v.is_finite())
 }
 
 /// Rows of the table: `Variant(Struct) = "KerasClass", …;` where a struct may serve several classes.
@@ -234,6 +242,7 @@ layers! {
     RepeatVector(RepeatVector) = "RepeatVector";
     OneD(OneD) = "Conv1D" | "DepthwiseConv1D" | "SeparableConv1D" | "Conv1DTranspose" | "MaxPooling1D" | "AveragePooling1D"
         | "GlobalAveragePooling1D" | "GlobalMaxPooling1D" | "UpSampling1D" | "ZeroPadding1D" | "Cropping1D";
+    TimeDistributed(TimeDistributed) = "TimeDistributed";
     Permute(Permute) = "Permute";
     Dropout(Dropout) = "Dropout" | "SpatialDropout2D" | "SpatialDropout1D" | "AlphaDropout" | "GaussianDropout" | "GaussianNoise"
         | "ActivityRegularization" | "RandomFlip" | "RandomRotation" | "RandomTranslation" | "RandomZoom"

@@ -15,6 +15,7 @@ mod estimate;
 mod files;
 mod format;
 mod fuzz;
+mod generations;
 mod golden;
 mod hostile;
 mod images;

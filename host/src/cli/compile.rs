@@ -166,7 +166,7 @@ pub(super) fn simulator(device: &Device) -> Result<SimDpu, Error> {
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let tests = data::files(&args.self_test);
-    let inputs = || std::iter::once(&args.model.path).chain(&tests).map(PathBuf::as_path);
+    let inputs = || args.model.files().chain(&tests).map(PathBuf::as_path);
     data::keep(inputs(), &[&args.output])?;
     if let Some(listing) = &args.listing {
         data::keep(inputs(), &[listing])?;
@@ -174,7 +174,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             return Err(Error::Options(format!("--listing and --output are both {}", listing.display())));
         }
     }
-    let Model::Quantized(quantized) = args.model.open()? else {
+    let Model::Quantized(quantized) = args.model.open(screen)? else {
         return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));
     };
     let device = args.place.device()?;

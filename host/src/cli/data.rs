@@ -7,6 +7,7 @@ use shiftwise::eval::Samples;
 use shiftwise::format::{self, LoadOptions, Model};
 use shiftwise::ir::Graph;
 use shiftwise::ops::CustomLayers;
+use shiftwise::quant::QuantGraph;
 use shiftwise::{Error, tensor::Tensor};
 
 use super::screen::Screen;
@@ -172,6 +173,9 @@ pub(super) struct ModelArgs {
     /// Draw the weights of an architecture (model.to_json()) from this seed
     #[arg(long, value_name = "SEED")]
     pub(super) random_weights: Option<u64>,
+    /// Weights for an architecture, or instead of a model's own: what `save_weights` wrote, or a model of the same layers
+    #[arg(long, value_name = "FILE", conflicts_with = "random_weights")]
+    pub(super) weights: Option<PathBuf>,
     #[command(flatten)]
     pub(super) custom: Custom,
 }
@@ -179,8 +183,9 @@ pub(super) struct ModelArgs {
 /// Layers that only the user knows.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Custom {
-    /// What layers of a class of your own compute: inputs x (or x0, x1, …), weights and settings by their names
-    #[arg(long, value_name = "CLASS=FORMULA")]
+    /// What a layer computes, by the layer's name or by its class: inputs x (or x0, x1, …), weights and settings by their
+    /// names. A layer's name goes before its class. Also for activation functions, by the function's or the layer's name
+    #[arg(long, value_name = "NAME=FORMULA")]
     custom_layer: Vec<String>,
 }
 
@@ -196,31 +201,36 @@ impl Custom {
 }
 
 impl ModelArgs {
+    /// The files that the model is read from.
+    pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> + Clone {
+        std::iter::once(&self.path).chain(&self.weights)
+    }
+
     /// Reads the model; an architecture without weights gets some, for they don't matter.
-    pub(super) fn open_for_timing(&self) -> Result<Model, Error> {
-        match self.read(true) {
-            Err(Error::NoWeights { .. }) => Self { random_weights: Some(0), ..self.clone() }.read(true),
+    pub(super) fn open_for_timing(&self, screen: &Screen) -> Result<Model, Error> {
+        match self.read(screen, true) {
+            Err(Error::NoWeights { .. }) => Self { random_weights: Some(0), ..self.clone() }.read(screen, true),
             other => other,
         }
     }
 
     /// Reads the model; one that leaves its size open takes that of the data.
-    pub(super) fn open_for(&self, data: &[String], preprocess: &Preprocess) -> Result<Model, Error> {
-        match self.open() {
+    pub(super) fn open_for(&self, data: &[String], preprocess: &Preprocess, screen: &Screen) -> Result<Model, Error> {
+        match self.open(screen) {
             Err(Error::InputShape(why)) if self.input_shape.is_empty() => {
                 let sized = Self { input_shape: preprocess.shapes(data), ..self.clone() };
-                if sized.input_shape.is_empty() { Err(Error::InputShape(why)) } else { sized.open() }
+                if sized.input_shape.is_empty() { Err(Error::InputShape(why)) } else { sized.open(screen) }
             }
             result => result,
         }
     }
 
-    /// Reads the model.
-    pub(super) fn open(&self) -> Result<Model, Error> {
-        self.read(false)
+    /// Reads the model, and says what is strange about it.
+    pub(super) fn open(&self, screen: &Screen) -> Result<Model, Error> {
+        self.read(screen, false)
     }
 
-    fn read(&self, keep_unknown: bool) -> Result<Model, Error> {
+    fn read(&self, screen: &Screen, keep_unknown: bool) -> Result<Model, Error> {
         let shape = |text: &String| {
             let (name, dims) = match text.split_once('=') {
                 Some((name, dims)) => (Some(name.to_owned()), dims),
@@ -232,11 +242,13 @@ impl ModelArgs {
             })
         };
         let input_shapes = self.input_shape.iter().map(shape).collect::<Result<_, _>>()?;
+        let (random_weights, weights) = (self.random_weights, self.weights.clone());
         let custom = self.custom.layers()?;
-        format::open(
-            &self.path,
-            &LoadOptions { input_shapes, random_weights: self.random_weights, custom, keep_unknown },
-        )
+        let options = LoadOptions { input_shapes, random_weights, weights, custom, keep_unknown };
+        let model = format::open(&self.path, &options)?;
+        let (Model::Float(graph) | Model::Quantized(QuantGraph { graph, .. })) = &model;
+        graph.warnings.iter().for_each(|warning| screen.note(format!("warning: {warning}")));
+        Ok(model)
     }
 }
 

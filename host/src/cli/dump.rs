@@ -47,7 +47,7 @@ pub(super) fn numerics(text: &str) -> Result<Numerics, String> {
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
-    let Model::Quantized(quantized) = args.model.open_for(&args.data, &args.preprocess)? else {
+    let Model::Quantized(quantized) = args.model.open_for(&args.data, &args.preprocess, screen)? else {
         return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));
     };
     let inputs = match args.weights_only {

@@ -189,10 +189,10 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let Some(labels) = &args.labels else {
         return Err(Error::Options("evaluate needs --labels DATA".into()));
     };
-    let open = |model: &ModelArgs| Ok((model.path.clone(), model.open_for(&args.data, &args.preprocess)?));
+    let open = |model: &ModelArgs| Ok((model.path.clone(), model.open_for(&args.data, &args.preprocess, screen)?));
     let mut models: Vec<(PathBuf, Model)> = vec![open(&args.model)?];
     if let Some(path) = &args.baseline {
-        models.push(open(&ModelArgs { path: path.clone(), ..args.model.clone() })?);
+        models.push(open(&ModelArgs { path: path.clone(), weights: None, ..args.model.clone() })?);
     }
     if args.metric != Metric::Top {
         return errors(args, &models, labels, screen);

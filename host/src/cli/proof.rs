@@ -164,13 +164,13 @@ fn simulated(model: &Deployable<'_>, device: &Device, inputs: &[Vec<Vec<u8>>]) -
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let (calib, run) = (args.recipe.calib_files(), data::files(&args.data));
-    let inputs = std::iter::once(&args.model.path).chain(&calib).chain(&run).map(PathBuf::as_path);
+    let inputs = args.model.files().chain(&calib).chain(&run).map(PathBuf::as_path);
     data::keep(inputs, &[&args.output])?;
     // Bad names fail before the work, not after it.
     let dpu = device(&args.target)?;
     let board = args.board.as_deref().map(|b| Ok::<_, Error>((boards::spec(b)?, b))).transpose()?;
     let (quantized, _) =
-        args.recipe.quantize(args.recipe.open(&args.model, &args.preprocess)?, &args.preprocess, screen)?;
+        args.recipe.quantize(args.recipe.open(&args.model, &args.preprocess, screen)?, &args.preprocess, screen)?;
     let samples = args.preprocess.for_graph(&args.data, &quantized.graph)?;
     let total = shiftwise::eval::Samples::len(&samples);
     let inputs = take(&samples, Some(args.samples))?;
@@ -259,7 +259,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 }
 
 fn provenance(args: &Args) -> Result<Value, Error> {
-    let mut provenance = args.recipe.provenance(&args.model.path)?;
+    let mut provenance = args.recipe.provenance(&args.model)?;
     let data = data::files(&args.data);
     let inputs: Vec<(&str, &Path)> = data.iter().map(|p| ("data", p.as_path())).collect();
     let of_data = format::provenance(&serde_json::Map::new(), &inputs)?;

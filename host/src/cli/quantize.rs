@@ -157,13 +157,13 @@ impl Recipe {
 
     /// Reads the model with the input shape that `--set input_shape=…` or `--input-shape` gives, or else the calibration
     /// data where the model leaves its size open.
-    pub(super) fn open(&self, model: &ModelArgs, preprocess: &Preprocess) -> Result<Model, Error> {
+    pub(super) fn open(&self, model: &ModelArgs, preprocess: &Preprocess, screen: &Screen) -> Result<Model, Error> {
         let settings = self.settings()?;
         let mut model = model.clone();
         if model.input_shape.is_empty() {
             model.input_shape = settings.input_shapes()?;
         }
-        model.open_for(&self.calib, preprocess)
+        model.open_for(&self.calib, preprocess, screen)
     }
 
     /// The quantized form of a model; a model that is quantized already stays as it is.
@@ -192,6 +192,7 @@ impl Recipe {
             return Err(Error::Dataset("calibration needs data: pass --calib DATA".into()));
         }
         let samples = preprocess.for_graph(&self.calib, &graph)?;
+        let of_reader = graph.warnings.clone();
         let batch_size = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
         let steps = self.calib_steps.or(settings.whole("calib_steps")?);
         let options = PtqOptions { strategy, batch_size, steps };
@@ -204,7 +205,7 @@ impl Recipe {
         for change in &result.changes {
             screen.detail(format!("{} moved a position at {}", change.rule, change.layer));
         }
-        Ok((result.quantized, result.warnings))
+        Ok((result.quantized, of_reader.into_iter().chain(result.warnings).collect()))
     }
 
     /// The averages that the DPU computes otherwise on the calibration data.
@@ -241,18 +242,20 @@ impl Recipe {
     }
 
     /// Options and input files' digests.
-    pub(super) fn provenance(&self, model: &Path) -> Result<Value, Error> {
+    pub(super) fn provenance(&self, model: &ModelArgs) -> Result<Value, Error> {
         let calib = self.calib_files();
         let strategies = [&self.strategy_file, &self.custom_strategy];
         let strategies = strategies.into_iter().flatten().map(|p| ("strategy", p.as_path()));
         let calib = calib.iter().map(|p| ("calib", p.as_path()));
-        let inputs: Vec<(&str, &Path)> = std::iter::once(("model", model)).chain(strategies).chain(calib).collect();
+        let weights = model.weights.iter().map(|p| ("weights", p.as_path()));
+        let inputs: Vec<(&str, &Path)> =
+            std::iter::once(("model", model.path.as_path())).chain(weights).chain(strategies).chain(calib).collect();
         format::provenance(&self.options(), &inputs)
     }
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
-    let model = args.recipe.open(&args.model, &args.preprocess)?;
+    let model = args.recipe.open(&args.model, &args.preprocess, screen)?;
     if let Model::Quantized(_) = model {
         return Err(Error::wrong_kind(&args.model.path, "is a quantized model already, a float one is expected"));
     }
@@ -263,7 +266,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let file = dir.join(QUANTIZED);
     let (info_file, provenance_file) = (dir.join(INFO), dir.join(PROVENANCE));
     let calib = args.recipe.calib_files();
-    let inputs = std::iter::once(&args.model.path).chain(&calib).map(PathBuf::as_path);
+    let inputs = args.model.files().chain(&calib).map(PathBuf::as_path);
     data::keep(inputs, &[&file, &info_file, &provenance_file])?;
     if let Some(target) = &args.target {
         // Told before the work, not after.
@@ -274,7 +277,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     averages::tell(&differences, screen);
     warnings.extend(differences.iter().map(ToString::to_string));
     let info = format::quantize_info(&quantized);
-    let mut provenance = args.recipe.provenance(&args.model.path)?;
+    let mut provenance = args.recipe.provenance(&args.model)?;
     let bytes = format::quantized_bytes(&quantized, &file)?;
     let options = LoadOptions { custom: args.model.custom.layers()?, ..LoadOptions::default() };
     format::read_back(&quantized, &bytes, &file, &options)?;

@@ -128,6 +128,9 @@ impl Steps<'_> {
                 }
                 return self.layer_of(&l.image, &weights);
             }
+            Op::TimeDistributed(l) => {
+                return l.pointwise().map_or(Ok(false), |layer| self.layer_of(layer, weights));
+            }
             Op::Elu(e) => self.map(Function::Elu(e.alpha)),
             Op::Dot(d) => {
                 let [a0, depth, a1] = Dot::blocks(&self.shapes[0], d.axes[0]);

@@ -140,10 +140,13 @@ impl H5 {
         let fail = |e: hdf5_pure::Error| format!("weight `{path}`: {e}");
         let data = self.file.dataset(path).map_err(fail)?;
         let datatype = data.datatype().map_err(fail)?;
-        let Datatype::FloatingPoint { size, .. } = &datatype else {
-            return Err(format!("weight `{path}` is stored as {datatype}, floats are expected"));
+        // Keras 3 has no other two bytes that HDF5 knows no name for.
+        let brain = matches!(&datatype, Datatype::Opaque { size: 2, .. });
+        let size = match &datatype {
+            Datatype::FloatingPoint { size, .. } => u64::from(*size),
+            _ if brain => 2,
+            _ => return Err(format!("weight `{path}` is stored as {datatype}, floats are expected")),
         };
-        let size = u64::from(*size);
         let shape = data.shape().map_err(fail)?;
         if let Some(wanted) = wanted.filter(|w| !w.iter().map(|d| *d as u64).eq(shape.iter().copied())) {
             return Err(format!("weight `{path}` has shape {shape:?}, {wanted:?} is expected"));
@@ -157,6 +160,12 @@ impl H5 {
             .collect();
         let charged = self.budget.elements(&stored, size).and_then(|_| self.budget.elements(&shape, 4));
         charged.map_err(|e| format!("weight `{path}` has shape {shape:?}: {e}"))?;
+        if brain {
+            let raw = data.read_raw().map_err(fail)?;
+            let values = raw.as_chunks::<2>().0.iter().map(|b| brain_float(u16::from_le_bytes(*b))).collect();
+            let dims = shape.iter().map(|d| *d as usize).collect();
+            return Tensor::new(dims, values).ok_or_else(|| format!("weight `{path}` is cut short"));
+        }
         let values = match (data.dtype().map_err(fail)?, size) {
             (DType::F32 | DType::F64, _) => data.read_f32().map_err(fail)?,
             (_, 2) => halves(&datatype, &data.read_raw().map_err(fail)?)
@@ -269,6 +278,11 @@ fn halves(datatype: &Datatype, raw: &[u8]) -> Option<Vec<f32>> {
     Some(raw.as_chunks::<2>().0.iter().map(|b| half(u16::from_le_bytes(*b))).collect())
 }
 
+/// The value of a bfloat16: the upper half of an f32.
+fn brain_float(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 /// The value of an IEEE half float, exactly.
 fn half(bits: u16) -> f32 {
     let (sign, exponent, mantissa) = (u32::from(bits >> 15) << 31, bits >> 10 & 31, u32::from(bits & 1023));
@@ -281,7 +295,14 @@ fn half(bits: u16) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{brain_float, half};
+
+    #[test]
+    fn brain_floats_are_upper_halves() {
+        for (bits, want) in [(0x3f80, 1.0), (0xc000, -2.0), (0x3e80, 0.25), (0x0000, 0.0)] {
+            assert_eq!(brain_float(bits), want, "{bits:#x}");
+        }
+    }
 
     #[test]
     fn half_floats_convert_exactly() {

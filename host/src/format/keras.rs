@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::call::Call;
 use super::expand::Expansion;
 use super::flatten::{Flat, FlatCall};
-use super::model::{Call, ModelConfig, input_shape};
+use super::model::{ModelConfig, input_shape};
 use super::shape_values::ShapeValues;
 use super::weights::ModelWeights;
-use super::{LoadOptions, config, layout};
+use super::{LoadOptions, config, layout, parts};
 use crate::error::Error;
 use crate::ir::{Graph, NodeId, SharedCall};
-use crate::ops::custom::Unknown;
+use crate::ops::custom::{CustomUse, Unknown};
 use crate::ops::tfop::{CALL, TENSOR, TfOp};
-use crate::ops::{Config, Custom, CustomLayer, CustomLayers, Op, WeightSource};
+use crate::ops::{ActivationFn, CLASSES, Config, Custom, CustomLayer, Op, WeightSource};
+use crate::tensor::Tensor;
 
 /// Key of a fixed batch size in the extras of an input.
 pub(super) const BATCH_SIZE: &str = "batch_size";
@@ -41,16 +43,33 @@ pub(super) fn float_graph(
         let resolved = shapes.resolve(config, call, so_far)?;
         let resolved = resolved.as_ref().map(|(inputs, own)| FlatCall { inputs: inputs.clone(), call: own, ..*call });
         let call = resolved.as_ref().unwrap_or(call);
+        if builder.part(call)? {
+            continue;
+        }
+        let own = builder.activation(&layer.name, &config.class, &config.config)?;
+        if config.class == "Activation"
+            && let Some(own) = own
+        {
+            let shape = builder.input_shape(call);
+            let op = own.op(&layer.name, &shape)?;
+            builder.add(&layer.name, op, &own.rest, call)?;
+            continue;
+        }
+        let settings = own.as_ref().map_or(&config.config, |own| &own.rest);
         let op = match builder.earlier(call) {
             Some(op) => op,
             None => {
                 let mut source = weights.layer(&layer.path, &config.class);
-                builder.op(&layer.name, &config.class, &config.config, call, &mut *source)?
+                builder.op(&layer.name, &config.class, settings, call, &mut *source)?
             }
         };
-        builder.add(&layer.name, op, &config.config, call)?;
+        builder.add(&layer.name, op, settings, call)?;
+        if let Some(own) = own {
+            builder.activate(&layer.name, &own, call)?;
+        }
     }
     shapes.check_outputs(&flat)?;
+    builder.check_custom()?;
     let permutations = std::mem::take(&mut builder.permutations);
     let mut graph = builder.finish();
     layout::cancel(&mut graph, &permutations)?;
@@ -108,7 +127,7 @@ fn renumber_calls(graph: &mut Graph) {
 pub(super) struct Builder<'a> {
     pub(super) graph: Graph,
     flat: &'a Flat<'a>,
-    custom: &'a CustomLayers,
+    custom: CustomUse<'a>,
     /// The first node of each layer.
     first: Vec<Option<NodeId>>,
     /// The node of each call so far.
@@ -130,7 +149,7 @@ impl<'a> Builder<'a> {
         Self {
             graph,
             flat,
-            custom: &options.custom,
+            custom: CustomUse::new(&options.custom),
             first: vec![None; flat.layers.len()],
             ids: Vec::with_capacity(flat.calls.len()),
             expansions: vec![None; flat.layers.len()],
@@ -168,11 +187,8 @@ impl<'a> Builder<'a> {
         weights: &mut dyn WeightSource,
     ) -> Result<Op, Error> {
         let is_function = class.ends_with("OpLambda");
-        if let Some(function) = config.get("function").and_then(Value::as_str).filter(|_| is_function)
-            && !TfOp::supports(function)
-        {
-            return Err(Error::UnsupportedLayer { layer: name.into(), class: format!("{class} tf.{function}") });
-        }
+        let function = config.get("function").and_then(Value::as_str).filter(|_| is_function);
+        let unknown = function.filter(|function| !TfOp::supports(function)).map(|f| format!("{class} tf.{f}"));
         // Only these read their arguments from the config.
         let with_call = is_function.then(|| {
             let mut config = config.clone();
@@ -197,7 +213,8 @@ impl<'a> Builder<'a> {
         // What the user says of a class that others have too counts.
         let application = application(class, config);
         let known = match application {
-            Some(class) if self.custom.get(class).is_none() => Op::from_keras(class, Config(config), &shapes, weights),
+            _ if unknown.is_some() => None,
+            Some(class) if !self.custom.has(class) => Op::from_keras(class, Config(config), &shapes, weights),
             None if !APPLICATIONS.iter().any(|(known, _)| *known == class) => {
                 Op::from_keras(class, Config(config), &shapes, weights)
             }
@@ -205,12 +222,12 @@ impl<'a> Builder<'a> {
         };
         match known {
             None => {
-                let unknown = || Error::UnsupportedLayer { layer: name.into(), class: class.into() };
+                let unknown = || Error::UnsupportedLayer { layer: name.into(), class: unknown.unwrap_or(class.into()) };
                 let kept = || {
                     let shape = self.recorded.get(&self.ids.len()).filter(|_| self.keep_unknown)?;
                     Some(Arc::new(Unknown::new(class, shape)) as Arc<dyn CustomLayer>)
                 };
-                let implementation = self.custom.get(class).or_else(kept).ok_or_else(unknown)?;
+                let implementation = self.custom.layer(name, class, config).or_else(kept).ok_or_else(unknown)?;
                 let custom = Custom::from_keras(class, Config(config), &shapes, weights, implementation);
                 custom.map(Op::Custom).map_err(|message| Error::layer(name, class, message))
             }
@@ -270,11 +287,103 @@ impl<'a> Builder<'a> {
         Ok(id)
     }
 
+    /// Adds the node of the next call if it is one of several results of an operation.
+    pub(super) fn part(&mut self, call: &FlatCall<'_>) -> Result<bool, Error> {
+        let layer = &self.flat.layers[call.layer];
+        if !parts::has_parts(layer.config) {
+            return Ok(false);
+        }
+        let shape = self.input_shape(call);
+        let part = parts::part(layer.config, call.call, &shape, layer.result);
+        let (config, sliced) = part.map_err(|message| Error::layer(&layer.name, &layer.config.class, message))?;
+        let call = FlatCall { call: &sliced, inputs: call.inputs.clone(), ..*call };
+        let op = self.op(&layer.name, "SlicingOpLambda", &config, &call, &mut NoWeights)?;
+        self.add(&layer.name, op, &config, &call)?;
+        Ok(true)
+    }
+
+    /// The activation of a layer that is none of Keras' own. `None` where the layer is one that computes no function of
+    /// its own, or a known one.
+    pub(super) fn activation(
+        &mut self,
+        layer: &str,
+        class: &str,
+        config: &Map<String, Value>,
+    ) -> Result<Option<OwnActivation>, Error> {
+        let known = CLASSES.contains(&class);
+        let Some(name) = config.get("activation").and_then(ActivationFn::unknown_name).filter(|_| known) else {
+            return Ok(None);
+        };
+        let implementation = self.custom.activation(layer, name).ok_or_else(|| Error::UnsupportedActivation {
+            layer: layer.into(),
+            class: class.into(),
+            activation: name.into(),
+        })?;
+        let mut rest = config.clone();
+        rest.insert("activation".into(), json!("linear"));
+        Ok(Some(OwnActivation { name: name.into(), rest, implementation }))
+    }
+
+    /// The shape of a call's first input.
+    fn input_shape(&self, call: &FlatCall<'_>) -> Vec<usize> {
+        self.input_ids(call).first().map(|id| self.graph.node(*id).shape.clone()).unwrap_or_default()
+    }
+
+    /// Adds the node of an activation behind the node that was added last; its readers read the activation.
+    fn activate(&mut self, layer: &str, own: &OwnActivation, call: &FlatCall<'_>) -> Result<(), Error> {
+        let Some(id) = self.ids.last().copied() else { return Ok(()) };
+        let op = own.op(layer, &self.graph.node(id).shape)?;
+        let word: String = own.name.chars().filter(|c| c.is_alphanumeric() || *c == '_').collect();
+        let layer = format!("{layer}_{word}");
+        let added = self.graph.add(call_name(&layer, call.number), op, vec![id], vec![layer.clone()])?;
+        let shared = self.graph.node(id).shared.is_some();
+        let node = self.graph.node_mut(added);
+        node.excluded = shared;
+        node.shared = shared.then(|| SharedCall { layer, number: call.number });
+        self.ids.pop();
+        self.ids.push(added);
+        Ok(())
+    }
+
+    /// Fails if a formula stands for layers that are not the same; afterwards, formulas without a layer are warned of.
+    pub(super) fn check_custom(&mut self) -> Result<(), Error> {
+        self.custom.check()?;
+        self.graph.warnings.extend(self.custom.warnings());
+        Ok(())
+    }
+
     /// The graph with its ends; the nodes are not yet in Keras' order.
     pub(super) fn finish(mut self) -> Graph {
+        self.graph.warnings.extend(self.flat.warnings.iter().cloned());
         let ids = |ends: &[usize]| ends.iter().map(|i| self.ids[*i]).collect();
         (self.graph.inputs, self.graph.outputs) = (ids(&self.flat.inputs), ids(&self.flat.outputs));
         self.graph
+    }
+}
+
+/// An activation of the user's own, as a layer behind the one that has it.
+pub(super) struct OwnActivation {
+    name: String,
+    /// The settings of the layer without it.
+    pub(super) rest: Map<String, Value>,
+    implementation: Arc<dyn CustomLayer>,
+}
+
+impl OwnActivation {
+    /// The layer that computes it.
+    fn op(&self, layer: &str, shape: &[usize]) -> Result<Op, Error> {
+        let (settings, implementation) = (Map::new(), self.implementation.clone());
+        let custom = Custom::from_keras(&self.name, Config(&settings), &[shape], &mut NoWeights, implementation);
+        custom.map(Op::Custom).map_err(|message| Error::layer(layer, &self.name, message))
+    }
+}
+
+/// The weights of what has none.
+struct NoWeights;
+
+impl WeightSource for NoWeights {
+    fn take(&mut self, name: &str, _: &[usize]) -> Result<Tensor, String> {
+        Err(format!("it has no weight `{name}`"))
     }
 }
 

@@ -3,7 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{Call, LayerConfig};
+use super::call::Call;
+use super::model::LayerConfig;
+use super::parts::SPLIT_AT;
 use crate::error::Error;
 use crate::ops::act::HARD_SIGMOID_6;
 
@@ -59,6 +61,8 @@ const OPERATIONS: &[Row] = &[
     ("Max", "math.reduce_max", &[], &[]),
     ("Min", "math.reduce_min", &[], &[]),
     ("Pad", "pad", &[], &[("pad_width", "paddings")]),
+    ("Split", SPLIT_AT, &["indices_or_sections", "axis"], &[]),
+    ("Unstack", "unstack", &["num", "axis"], &[]),
     ("GetItem", "__operators__.getitem", &["slice_spec"], &[]),
     ("Take", "gather", &["indices"], &[]),
     ("Repeat", "repeat", &[], &[]),

@@ -354,6 +354,9 @@ pub(super) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
     let mut builder = Builder::new(&model.name, &flat, options);
     let mut layers = Vec::new();
     for call in &flat.calls {
+        if builder.part(call)? {
+            continue;
+        }
         let FlatLayer { path, config: layer, calls, .. } = &flat.layers[call.layer];
         let fail = |message: String| Error::layer(&layer.name, &layer.class, message);
         let mut weights = LayerWeights::new(file, "model_weights", path);
@@ -395,6 +398,7 @@ pub(super) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
         };
         layers.extend(quant.map(|q| (id, q)));
     }
+    builder.check_custom()?;
     let mut graph = builder.finish();
     let renumbered = graph.normalize();
     graph.verify()?;

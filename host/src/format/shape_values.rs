@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use super::call::Call;
 use super::flatten::{Flat, FlatCall};
-use super::model::{Call, LayerConfig};
+use super::model::LayerConfig;
 use crate::error::Error;
 use crate::ir::Graph;
 use crate::ir::NodeId;

@@ -453,7 +453,7 @@ fn numbers(config: Config<'_>, key: &str) -> Result<Option<Vec<f32>>, String> {
         match value {
             Value::Array(a) => a.iter().try_for_each(|v| collect(v, into)),
             v => {
-                into.push(v.as_f64()? as f32);
+                into.push(super::single(v)?);
                 Some(())
             }
         }
