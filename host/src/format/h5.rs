@@ -295,7 +295,7 @@ fn half(bits: u16) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{brain_float, half};
+    use super::*;
 
     #[test]
     fn brain_floats_are_upper_halves() {
