@@ -2,15 +2,17 @@
 //!
 //! The host asks, the board answers. A frame is `COBS(postcard(sequence number, message) ++ CRC-32) ++ 0x00`, with the
 //! checksum little-endian, so that a zero byte ends a frame and nothing else does: after noise or a cut, both sides are
-//! in step again at the next zero. An answer repeats the request's sequence number; the host numbers every attempt
-//! anew and drops answers to older ones. After its message an answer has its number among the answers to the same
+//! in step again at the next zero. An answer repeats the request's sequence number, 32 bits in as many bytes as it needs;
+//! the host numbers every attempt anew and drops answers to older ones. Number 0 is no request's: with it a board complains
+//! of a frame that it could not read, and one damaged frame may bring several such complaints, so that a host waits until
+//! the line is silent before its next attempt. After its message an answer has its number among the answers to the same
 //! request, from 0: one that is lost or comes twice is noticed.
 //!
 //! Every request may be repeated without harm. [`Request::Run`] says what its inputs are by a checksum, because they may
 //! have been damaged by a request that came twice, or their memory used for something else by the run before.
 //!
-//! In every version of the protocol, past and to come, [`Request::Hello`] is this one, and its answer begins with the
-//! board's version: see [`version_of`].
+//! In every version of the protocol, past and to come, [`Request::Hello`] is this one under a number below 128, and its
+//! answer begins with the board's version: see [`version_of`].
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +25,7 @@ use crate::model::{ParseError, Region, TensorId, crc32};
 use crate::monitor::Sketch;
 
 /// Version of the protocol.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Most data bytes in one message.
 pub const CHUNK: usize = 2048;
 /// Most bytes of a message and its checksum, before stuffing.
@@ -39,7 +41,7 @@ pub enum Report {
     None,
     /// The bytes of the network's outputs.
     Outputs,
-    /// A CRC-32 of every tensor: a frame of 15 bytes each, 21 at most. All come in one pass: a step may use the memory of
+    /// A CRC-32 of every tensor: a frame of 16 bytes each, 25 at most. All come in one pass: a step may use the memory of
     /// tensors before it, so that a search with fewer checksums would run the network again for each question.
     Crc,
     /// The bytes of every tensor.
@@ -307,13 +309,13 @@ impl core::error::Error for FrameError {}
 
 /// The frame of a request, written into `buffer` ([`FRAME`] bytes suffice for every message whose parts keep to
 /// [`CHUNK`]).
-pub fn encode<'b>(sequence: u8, request: &Request<'_>, buffer: &'b mut [u8]) -> Result<&'b [u8], FrameError> {
+pub fn encode<'b>(sequence: u32, request: &Request<'_>, buffer: &'b mut [u8]) -> Result<&'b [u8], FrameError> {
     seal(&(sequence, request), buffer)
 }
 
 /// The frame of an answer, the one with number `part` among the answers to request `sequence`.
 pub fn encode_answer<'b>(
-    (sequence, part): (u8, u32),
+    (sequence, part): (u32, u32),
     response: &Response<'_>,
     buffer: &'b mut [u8],
 ) -> Result<&'b [u8], FrameError> {
@@ -326,7 +328,7 @@ fn seal<'b>(message: &impl Serialize, buffer: &'b mut [u8]) -> Result<&'b [u8], 
 }
 
 /// The sequence number and message of an unstuffed request, which must be used up completely.
-pub fn decode(payload: &[u8]) -> Result<(u8, Request<'_>), FrameError> {
+pub fn decode(payload: &[u8]) -> Result<(u32, Request<'_>), FrameError> {
     match postcard::take_from_bytes(intact(payload)?) {
         Ok((message, [])) => Ok(message),
         _ => Err(FrameError::Message),
@@ -334,7 +336,7 @@ pub fn decode(payload: &[u8]) -> Result<(u8, Request<'_>), FrameError> {
 }
 
 /// The sequence number, number among its answers, and message of an unstuffed answer, which must be used up completely.
-pub fn decode_answer(payload: &[u8]) -> Result<((u8, u32), Response<'_>), FrameError> {
+pub fn decode_answer(payload: &[u8]) -> Result<((u32, u32), Response<'_>), FrameError> {
     match postcard::take_from_bytes(intact(payload)?) {
         Ok(((sequence, response, part), [])) => Ok(((sequence, part), response)),
         _ => Err(FrameError::Message),
@@ -344,10 +346,14 @@ pub fn decode_answer(payload: &[u8]) -> Result<((u8, u32), Response<'_>), FrameE
 /// The version of the board that sent this answer to a [`Request::Hello`], whatever version that is; `None` for other
 /// and damaged frames.
 pub fn version_of(payload: &[u8]) -> Option<u8> {
-    // Sequence number, then the first of all responses, whose first field is the version.
+    // Sequence number, then the first of all responses, whose first field is the version. A number is one byte, as up to
+    // version 2, or some with their highest bit set and one without, which is not 0.
     match intact(payload).ok()? {
         [_, 0, version, ..] => Some(*version),
-        _ => None,
+        body => match body.get(body.iter().take(4).take_while(|byte| **byte >= 128).count() + 1..)? {
+            [0, version, ..] => Some(*version),
+            _ => None,
+        },
     }
 }
 

@@ -4,7 +4,7 @@ use embedded_io::{Read, Write};
 use shiftwise_core::link::{Deframer, FRAME, FrameError, Request, Response, decode, encode_answer};
 
 /// A request with its sequence number, or what is wrong with its frame.
-pub type Received<'a> = Result<(u8, Request<'a>), FrameError>;
+pub type Received<'a> = Result<(u32, Request<'a>), FrameError>;
 
 /// Finds requests in a byte stream.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl<W: Write> Outbox<W> {
     ///
     /// A response too long for a frame (only a name of more than 100 bytes could do that) is not sent; the host then
     /// runs into its time limit.
-    pub fn send(&mut self, (sequence, part): (u8, u32), response: &Response<'_>) -> Result<(), W::Error> {
+    pub fn send(&mut self, (sequence, part): (u32, u32), response: &Response<'_>) -> Result<(), W::Error> {
         if let Ok(frame) = encode_answer((sequence, part), response, &mut self.frame) {
             self.writer.write_all(frame)?;
             self.writer.flush()?;

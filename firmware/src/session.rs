@@ -126,7 +126,7 @@ struct Answers<W, B> {
 }
 
 impl<W: Write, B: Board> Answers<W, B> {
-    fn hello(&mut self, sequence: u8) -> Result<(), W::Error> {
+    fn hello(&mut self, sequence: u32) -> Result<(), W::Error> {
         self.board.event(Event::Host);
         let (store, arena, hz) = (self.store, self.arena, self.board.hz());
         let hello = Response::Hello { version: VERSION, board: self.board.name(), store, arena, hz };
@@ -134,15 +134,15 @@ impl<W: Write, B: Board> Answers<W, B> {
     }
 
     /// The only answer to a request.
-    fn answer(&mut self, sequence: u8, response: &Response<'_>) -> Result<(), W::Error> {
+    fn answer(&mut self, sequence: u32, response: &Response<'_>) -> Result<(), W::Error> {
         self.outbox.send((sequence, 0), response)
     }
 
-    fn ready(&mut self, sequence: u8) -> Result<(), W::Error> {
+    fn ready(&mut self, sequence: u32) -> Result<(), W::Error> {
         self.answer(sequence, &Response::Ready)
     }
 
-    fn refuse(&mut self, sequence: u8, fault: Fault, text: &str) -> Result<(), W::Error> {
+    fn refuse(&mut self, sequence: u32, fault: Fault, text: &str) -> Result<(), W::Error> {
         self.board.event(Event::Refused(fault));
         self.answer(sequence, &Response::Fault { fault, text })
     }
@@ -157,7 +157,7 @@ impl<W: Write, B: Board> Answers<W, B> {
     }
 
     /// [`Response::Ready`], or the fault if there was nothing to be ready with.
-    fn settle(&mut self, sequence: u8, result: Option<()>) -> Result<(), W::Error> {
+    fn settle(&mut self, sequence: u32, result: Option<()>) -> Result<(), W::Error> {
         match result {
             Some(()) => self.ready(sequence),
             None => self.refuse(sequence, Fault::Range, ""),
@@ -218,7 +218,7 @@ impl<'m, R: Read, W: Write<Error = R::Error>, D: Dpu<Error: core::fmt::Display>,
     }
 
     /// Fills the store up to a commit, whose sequence number, length and checksum it returns. `None` when the host is gone.
-    fn load(&mut self) -> Result<Option<(u8, u32, u32)>, R::Error> {
+    fn load(&mut self) -> Result<Option<(u32, u32, u32)>, R::Error> {
         let out = &mut self.out;
         while let Some(request) = self.inbox.receive()? {
             let (sequence, request) = match request {
@@ -311,7 +311,7 @@ struct Ready<'a, 's, 't, W, D, B> {
 }
 
 impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W, D, B> {
-    fn serve<R: Read<Error = W::Error>>(&mut self, inbox: &mut Inbox<R>, sequence: u8) -> Result<Next, W::Error> {
+    fn serve<R: Read<Error = W::Error>>(&mut self, inbox: &mut Inbox<R>, sequence: u32) -> Result<Next, W::Error> {
         self.facts(sequence)?;
         while let Some(request) = inbox.receive()? {
             let (sequence, request) = match request {
@@ -352,7 +352,7 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W,
         Ok(Next::Stop)
     }
 
-    fn facts(&mut self, sequence: u8) -> Result<(), W::Error> {
+    fn facts(&mut self, sequence: u32) -> Result<(), W::Error> {
         let model = &self.network.deployable;
         // A name is for people: one that would burst the frame shows its beginning.
         let name = model.facts().name;
@@ -371,7 +371,7 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W,
         crc32_of(deployable.inputs().map(|(_, tensor)| memory.tensor(&tensor).unwrap_or(&[])))
     }
 
-    fn read(&mut self, sequence: u8, tensor: TensorId, offset: u32, bytes: u32) -> Result<(), W::Error> {
+    fn read(&mut self, sequence: u32, tensor: TensorId, offset: u32, bytes: u32) -> Result<(), W::Error> {
         let found = self.network.deployable.tensor(tensor).and_then(|t| {
             let end = offset.checked_add(bytes).filter(|_| bytes as usize <= CHUNK)?;
             self.network.memory.tensor(&t)?.get(offset as usize..end as usize)
@@ -382,7 +382,7 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W,
         }
     }
 
-    fn run(&mut self, sequence: u8, report: Report, inputs: u32) -> Result<(), W::Error> {
+    fn run(&mut self, sequence: u32, report: Report, inputs: u32) -> Result<(), W::Error> {
         if self.inputs() != inputs {
             return self.out.refuse(sequence, Fault::Inputs, "");
         }
@@ -397,7 +397,7 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W,
         observer.0.finish(&last)
     }
 
-    fn self_test(&mut self, sequence: u8) -> Result<(), W::Error> {
+    fn self_test(&mut self, sequence: u32) -> Result<(), W::Error> {
         let samples = self.network.deployable.facts().self_test_samples;
         let reporter = Reporter { out: self.out, sequence, report: Report::None, sent: 0, open: None, broken: Ok(()) };
         let mut observer = (reporter, &mut self.monitor);
@@ -420,7 +420,7 @@ impl<W: Write, D: Dpu<Error: core::fmt::Display>, B: Board> Ready<'_, '_, '_, W,
         observer.0.finish(&last)
     }
 
-    fn drift(&mut self, sequence: u8) -> Result<(), W::Error> {
+    fn drift(&mut self, sequence: u32) -> Result<(), W::Error> {
         let mut part = 0u32;
         for (id, tensor) in (0..).map(TensorId).zip(self.monitor.sketches()) {
             if tensor.runs > 0 {
@@ -449,7 +449,7 @@ fn fault_of<E: core::fmt::Display>(error: RunError<E>, text: &mut String<TEXT>) 
 /// Sends what a run shows, while it shows it: memory may be reused by the next step.
 struct Reporter<'s, W: Write, B> {
     out: &'s mut Answers<W, B>,
-    sequence: u8,
+    sequence: u32,
     report: Report,
     /// Messages so far.
     sent: u32,

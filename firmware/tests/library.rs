@@ -12,6 +12,7 @@ use shiftwise_firmware::memory::{ALIGN, Arena, LINE, arena_bytes, load, required
 use shiftwise_firmware::monitor::{Drift, Expected, Monitor, Sketch};
 use shiftwise_firmware::network::Network;
 use shiftwise_firmware::self_test::{Progress, SelfTest};
+use shiftwise_tests::cases::cases;
 use shiftwise_tests::graphs::{Limits, Rng, random_graph, random_inputs};
 use shiftwise_tests::small;
 
@@ -59,7 +60,7 @@ fn fill(network: &mut Network<'_>, sample: &[Vec<u8>]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(cases(48)))]
 
     #[test]
     fn random_networks_run_as_on_the_host(seed: u64, scratch in 0usize..4000, skew in 0usize..16) {
@@ -197,7 +198,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(cases(48)))]
 
     /// The same for DPU code, on a DPU in software; half of the damage is to the code itself. Undamaged it runs.
     #[test]

@@ -2,17 +2,19 @@
 //!
 //! Exit codes: 0 done; 1 the command ran and the answer is no; 2 bad usage or bad input.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::builder::RangedU64ValueParser;
+use clap::error::ContextValue;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
-use shiftwise::Error;
+use shiftwise::{Error, text};
 
+mod averages;
 mod backend;
 mod boards;
 mod compile;
+mod cost;
 mod data;
 mod dump;
 mod estimate;
@@ -35,7 +37,7 @@ struct Cli {
     #[command(flatten)]
     screen: screen::Options,
     /// Threads to use [default: all cores]; never changes a byte of any output
-    #[arg(long, global = true, value_name = "N", value_parser = positive())]
+    #[arg(long, global = true, value_name = "N", value_parser = threads())]
     threads: Option<usize>,
     #[command(subcommand)]
     command: Command,
@@ -71,6 +73,22 @@ enum Command {
     Asm(machine_code::AsmArgs),
 }
 
+impl Command {
+    /// How a command that takes data prepares it.
+    fn preprocess(&self) -> Option<&data::Preprocess> {
+        match self {
+            Self::Quantize(args) => Some(&args.preprocess),
+            Self::Evaluate(args) => Some(&args.preprocess),
+            Self::Dump(args) => Some(&args.preprocess),
+            Self::Compile(args) => Some(&args.preprocess),
+            Self::Simulate(args) => Some(&args.preprocess),
+            Self::Verify(args) => Some(&args.preprocess),
+            Self::Run(args) => Some(&args.preprocess),
+            _ => None,
+        }
+    }
+}
+
 /// What a command that ran has to say.
 struct Outcome {
     /// For `--json`.
@@ -90,12 +108,36 @@ fn positive() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
+/// Threads: more than these only take memory, and the time to start them.
+fn threads() -> RangedU64ValueParser<usize> {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    RangedU64ValueParser::new().range(1..=cores.saturating_mul(16).max(1024))
+}
+
+/// What the argument parser says, with the arguments in it made presentable before their line breaks are taken for its
+/// own.
+fn rendered(e: &clap::Error) -> String {
+    let mut said = e.render().to_string();
+    for (_, value) in e.context() {
+        let arguments = match value {
+            ContextValue::String(one) => std::slice::from_ref(one),
+            ContextValue::Strings(many) => many,
+            _ => &[],
+        };
+        for argument in arguments.iter().filter(|a| !a.is_empty()) {
+            said = said.replace(argument.as_str(), &text::name(argument));
+        }
+    }
+    said
+}
+
 /// What the argument parser has to say: help and version are answers, everything else is bad usage.
 fn usage(e: &clap::Error) -> ExitCode {
-    let text = e.render().to_string();
-    let (true, Some(problem)) = (e.use_stderr(), text.strip_prefix("error: ")) else {
-        let _ = e.print();
-        return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+    let said = rendered(e);
+    let (true, Some(problem)) = (e.use_stderr(), said.strip_prefix("error: ")) else {
+        // Help that nobody gets to see is none, unless its reader has seen enough.
+        let lost = e.print().is_err_and(|e| e.kind() != std::io::ErrorKind::BrokenPipe);
+        return ExitCode::from(if e.use_stderr() || lost { 2 } else { 0 });
     };
     const CODE: &str = "Shiftwise_Invalid_Option";
     const HINT: &str = "`--help` behind the command explains its options";
@@ -103,12 +145,11 @@ fn usage(e: &clap::Error) -> ExitCode {
     // The first paragraph is the sentence, at times with a list below it; tips and the usage follow.
     let (sentence, rest) = problem.trim_end().split_once("\n\n").unwrap_or((problem.trim_end(), ""));
     let message = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
-    let rest = if rest.is_empty() { String::new() } else { format!("{rest}\n") };
-    screen::complain(format!("error[{CODE}]: {message}\n{rest}hint: {HINT}"));
+    screen::usage(CODE, &message, rest, HINT);
     // The arguments that would say so were not understood.
     if std::env::args_os().any(|a| a == "--json") {
         let json = json!({ "error": { "code": CODE, "message": message, "hint": HINT } });
-        let _ = writeln!(std::io::stdout(), "{json:#}");
+        screen::document(&json);
     }
     ExitCode::from(2)
 }
@@ -142,10 +183,16 @@ pub(super) fn main() -> ExitCode {
         Command::Disasm(args) => machine_code::run(args, &screen),
         Command::Asm(args) => machine_code::assemble(args, &screen),
     };
+    if let Some(preprocess) = cli.command.preprocess() {
+        preprocess.tell(&screen);
+    }
     match result {
         Ok(outcome) => {
             screen.json(&outcome.json);
-            ExitCode::from(u8::from(!outcome.yes))
+            match screen::delivered() {
+                Ok(()) => ExitCode::from(u8::from(!outcome.yes)),
+                Err(e) => fail(&screen, &e),
+            }
         }
         Err(e) => fail(&screen, &e),
     }

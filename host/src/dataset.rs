@@ -1,7 +1,7 @@
 //! Samples from files: arrays, folders of arrays, folders of images.
 //!
 //! Every dataset hands out batches `[n, …]` of f32 in what the model's input expects, x' = (x − mean) · scale. A `.npy`
-//! stays on disk and is read batch by batch, so memory doesn't grow with its length; so do folders.
+//! stays on disk and is read batch by batch, so memory doesn't grow with its length; so do folders and members of a `.npz`.
 
 use std::path::{Path, PathBuf};
 
@@ -11,25 +11,33 @@ use crate::tensor::Tensor;
 
 mod array;
 mod images;
+mod member;
 
 use array::Array;
-pub use images::ChannelOrder;
+pub use images::{ChannelOrder, Notes, ResizeFilter};
+use images::{Note, Steps};
 
 /// Where samples come from and how they are prepared.
 #[derive(Clone, Debug, Default)]
 pub struct DataSpec {
-    /// A `.npy`, a `.npz`, or a folder of `.npy` or of PNG and JPEG files.
+    /// A `.npy`, a `.npz`, or a folder of `.npy` or of PNG, JPEG and BMP files.
     pub path: PathBuf,
     /// The array inside a `.npz`.
     pub key: Option<String>,
     /// Height and width that images are scaled to; without it they must have the model's size.
     pub resize: Option<[usize; 2]>,
+    /// How images are scaled.
+    pub filter: ResizeFilter,
+    /// Whether images are turned as their Exif data asks for.
+    pub exif: bool,
     /// Order of an image's colours in the model's channels.
     pub order: ChannelOrder,
     /// Subtracted, one value or one per channel; nothing if empty.
     pub mean: Vec<f32>,
     /// Multiplied after the subtraction.
     pub scale: Option<f32>,
+    /// Where reading images leaves what a user should know.
+    pub notes: Notes,
 }
 
 impl DataSpec {
@@ -51,6 +59,7 @@ pub struct Dataset {
     mean: Vec<f32>,
     scale: f32,
     name: String,
+    notes: Notes,
 }
 
 #[derive(Debug)]
@@ -60,7 +69,7 @@ enum Source {
     /// One sample a file.
     Arrays(Vec<PathBuf>),
     /// One sample a file.
-    Images(Vec<PathBuf>, Option<[usize; 2]>, ChannelOrder),
+    Images(Vec<PathBuf>, Steps),
 }
 
 fn fail<T>(message: String) -> Result<T, Error> {
@@ -100,7 +109,8 @@ impl Dataset {
             Source::Array(array)
         };
         let scale = spec.scale.unwrap_or(1.0);
-        Ok(Self { source, shape: shape.to_vec(), mean: spec.mean.clone(), scale, name })
+        let (mean, notes) = (spec.mean.clone(), spec.notes.clone());
+        Ok(Self { source, shape: shape.to_vec(), mean, scale, name, notes })
     }
 
     /// Number of samples, at least one.
@@ -135,8 +145,8 @@ impl Dataset {
                 let parts = files[start..end].iter().map(|file| self.one_array(file));
                 parts.collect::<Result<Vec<_>, _>>()?.concat()
             }
-            Source::Images(files, resize, order) => {
-                let parts = files[start..end].iter().map(|file| images::read(file, *resize, *order, &self.shape));
+            Source::Images(files, steps) => {
+                let parts = files[start..end].iter().map(|file| images::read(file, steps, &self.shape, &self.notes));
                 parts.collect::<Result<Vec<_>, _>>()?.concat()
             }
         };
@@ -183,28 +193,39 @@ pub fn sample_shape(spec: &DataSpec) -> Option<Vec<usize>> {
     }
     match folder(spec).ok()? {
         Source::Arrays(files) => Some(Array::open(files.first()?, None, None).ok()?.shape().to_vec()),
-        Source::Images(_, resize, _) => resize.map(|[h, w]| vec![h, w, 3]),
+        Source::Images(_, steps) => steps.resize.map(|[h, w]| vec![h, w, 3]),
         Source::Array(_) => None,
     }
 }
 
-/// The files of a folder in name order: all `.npy`, or all images.
+/// The files of a folder in name order: all `.npy`, or all images. Files whose names begin with a dot are hidden, as those
+/// that macOS writes beside others, and no samples.
 fn folder(spec: &DataSpec) -> Result<Source, Error> {
     let name = spec.path.display();
     let entries = std::fs::read_dir(&spec.path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let mut files: Vec<PathBuf> = entries.map_err(Error::io(&spec.path))?.into_iter().map(|e| e.path()).collect();
+    let entries = entries.map_err(Error::io(&spec.path))?.into_iter();
+    let shown = entries.filter(|e| !e.file_name().as_encoded_bytes().starts_with(b"."));
+    let mut files: Vec<PathBuf> = shown.map(|e| e.path()).collect();
     files.sort();
     let with = |extensions: &[&str]| -> Vec<PathBuf> {
         let extension = |p: &PathBuf| p.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
         let fits = |p: &&PathBuf| extension(p).is_some_and(|e| extensions.contains(&e.as_str())) && p.is_file();
         files.iter().filter(fits).cloned().collect()
     };
-    let (arrays, images) = (with(&["npy"]), with(&["png", "jpg", "jpeg"]));
+    let (arrays, images, others) = (with(&["npy"]), with(&images::EXTENSIONS), with(&images::OTHER_EXTENSIONS));
     match (arrays.is_empty(), images.is_empty()) {
-        (true, true) => fail(format!("{name}: the folder holds no .npy, .png or .jpg files")),
+        (true, true) => {
+            let file = others.first().and_then(|f| f.file_name()).map(|f| f.to_string_lossy());
+            let of = file.map_or_else(String::new, |f| format!("; {f} is a picture of a kind that is not read"));
+            fail(format!("{name}: the folder holds no .npy, .png, .jpg or .bmp files{of}"))
+        }
         (false, false) => fail(format!("{name}: the folder holds both arrays and images; split it")),
         (false, true) => Ok(Source::Arrays(arrays)),
-        (true, false) => Ok(Source::Images(images, spec.resize, spec.order)),
+        (true, false) => {
+            others.iter().for_each(|file| spec.notes.add(Note::NotRead, file));
+            let (resize, filter, order, exif) = (spec.resize, spec.filter, spec.order, spec.exif);
+            Ok(Source::Images(images, Steps { resize, filter, order, exif }))
+        }
     }
 }
 
@@ -261,10 +282,10 @@ pub fn labels(spec: &DataSpec) -> Result<Vec<i64>, Error> {
     if !matches!(array.shape(), [n, rest @ ..] if *n > 0 && rest.iter().all(|d| *d == 1)) {
         return fail(format!("{name}: the labels have shape {:?}, [n] is expected", array.shape()));
     }
-    let whole = |(i, v): (usize, f64)| {
+    let whole = |i: usize, v: f64| {
         if v.fract() == 0.0 && v.abs() < 1e15 { Ok(v as i64) } else { fail(format!("{name}: label {i} is {v}")) }
     };
-    array.all_f64()?.into_iter().enumerate().map(whole).collect()
+    array.each(whole)
 }
 
 #[cfg(test)]

@@ -2,20 +2,25 @@
 //!
 //! A folder holds `dump_results_weights` and `dump_results_0` (activations). A tensor is `NAME.bin`, its raw values
 //! row-major without a header, and `NAME.txt`, one value per line. Integers are int8; floats are f32 and have `_float`
-//! behind the name. A `/` in a name becomes `_`.
+//! behind the name. A `/` in a name becomes `_`, and of a name that is too long for a file the end becomes a digest.
+//!
+//! Beside the two folders stands [`MANIFEST`], which a vendor's dump lacks: it names every tensor with its type and
+//! digest, and tells whether the dump is whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
 use rayon::prelude::*;
+use serde_json::{Map, json};
 
 use crate::error::Error;
+use crate::files::{Entry, Manifest, Set, sha256};
 use crate::format::python::repr32;
-use crate::format::write_file;
 use crate::ops::Op;
 use crate::quant::QuantGraph;
 use crate::quantizer::Channels;
+use crate::text;
 
 /// Values of one tensor, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,12 +49,47 @@ pub struct Dump {
     pub activations: Vec<DumpTensor>,
 }
 
+/// The manifest of a folder of results.
+pub const MANIFEST: &str = "manifest.json";
 /// Folder of weights.
 pub const WEIGHTS: &str = "dump_results_weights";
 /// Folder of activations.
 pub const ACTIVATIONS: &str = "dump_results_0";
 
+/// The type of a tensor's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Integers.
+    Int8,
+    /// Floats.
+    Float,
+}
+
+impl Type {
+    /// With their names in manifests.
+    const ALL: [(Self, &str); 2] = [(Self::Int8, "int8"), (Self::Float, "float32")];
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(t, _)| *t == self).map_or("", |(_, name)| name)
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, n)| *n == name).map(|(t, _)| *t)
+    }
+}
+
+/// Types of tensors by the names of their files without extension.
+pub type Types = BTreeMap<String, Type>;
+
 impl Values {
+    /// Their type.
+    pub fn kind(&self) -> Type {
+        match self {
+            Self::Int8(_) => Type::Int8,
+            Self::Float(_) => Type::Float,
+        }
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         match self {
@@ -111,9 +151,30 @@ impl Values {
 impl DumpTensor {
     /// Name of its files without extension.
     pub fn file_name(&self) -> String {
-        let suffix = if matches!(self.values, Values::Float(_)) { "_float" } else { "" };
-        format!("{}{suffix}", self.name.replace('/', "_"))
+        file_name(&self.name, self.values.kind())
     }
+}
+
+/// What stands behind the name of a file of floats.
+const FLOAT: &str = "_float";
+
+/// Bytes that a tensor's name may have in a file's: file systems take 255, of which the ending needs some.
+const LONGEST_NAME: usize = 200;
+
+/// The name of a tensor's files without extension.
+pub fn file_name(tensor: &str, kind: Type) -> String {
+    let suffix = if kind == Type::Float { FLOAT } else { "" };
+    short_name(&tensor.replace(['/', '\0'], "_")) + suffix
+}
+
+/// A name that a file may have: of a longer one the beginning, and a digest of the whole.
+pub fn short_name(name: &str) -> String {
+    if name.len() <= LONGEST_NAME {
+        return name.to_owned();
+    }
+    let head = (0..=LONGEST_NAME - 17).rev().find_map(|n| name.get(..n)).unwrap_or_default();
+    let digest = sha256(name.as_bytes());
+    format!("{head}_{}", digest.get(..16).unwrap_or_default())
 }
 
 /// The name of a weight's files: the variable's name without what the vendor strips from its end, which is every `:`
@@ -159,41 +220,97 @@ pub fn weights(quantized: &QuantGraph, vendor_gaps: bool) -> Vec<DumpTensor> {
     all
 }
 
-/// Writes a dump below `dir`; `text` adds the `.txt` files. Existing files of the same names are replaced, nothing else
-/// is touched.
+/// Writes a dump below `dir`; `text` adds the `.txt` files. Files of the dump that was there before go, foreign files
+/// stay.
 pub fn write(dir: &Path, dump: &Dump, text: bool) -> Result<(), Error> {
+    let mut set = Set::new(dir, MANIFEST)?;
+    add(&mut set, dump, text)?;
+    set.commit(Map::new())
+}
+
+/// Adds a dump to a folder's results.
+pub fn add(set: &mut Set<'_>, dump: &Dump, text: bool) -> Result<(), Error> {
     for (folder, tensors) in [(WEIGHTS, &dump.weights), (ACTIVATIONS, &dump.activations)] {
-        if tensors.is_empty() {
-            continue;
-        }
         let mut names = BTreeSet::new();
         if let Some(twice) = tensors.iter().find_map(|tensor| names.replace(tensor.file_name())) {
             return Err(Error::model(format!("two tensors have the file name `{twice}`; rename a layer")));
         }
-        let folder = dir.join(folder);
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        tensors.par_iter().try_for_each(|tensor| {
-            let name = tensor.file_name();
-            write_file(&folder.join(format!("{name}.bin")), &tensor.values.bytes())?;
-            if text {
-                write_file(&folder.join(format!("{name}.txt")), tensor.values.text().as_bytes())?;
-            }
-            Ok(())
-        })?;
+        let files = |ending: &str, about: fn(&DumpTensor) -> Map<_, _>| {
+            tensors.iter().map(|t| (format!("{folder}/{}.{ending}", t.file_name()), about(t))).collect()
+        };
+        let about = |t: &DumpTensor| {
+            let about = [("tensor", json!(t.name)), ("type", json!(t.values.kind().name()))];
+            about.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+        };
+        set.add_all(files("bin", about), |number| tensors[number].values.bytes())?;
+        if text {
+            set.add_all(files("txt", |_| Map::new()), |number| tensors[number].values.text().into_bytes())?;
+        }
     }
     Ok(())
 }
 
-/// Reads a dump folder, ours or the vendor's, in name order. Only `.bin` files are read.
+/// Reads a dump folder, ours or the vendor's. Only `.bin` files are read: those that a manifest names, or all in name
+/// order.
+///
+/// Errors: a manifest that says that the dump is incomplete, or that its files are other ones.
 pub fn read(dir: &Path) -> Result<Dump, Error> {
-    let dump = Dump { weights: read_folder(&dir.join(WEIGHTS))?, activations: read_folder(&dir.join(ACTIVATIONS))? };
+    read_with(dir, &Types::new())
+}
+
+/// As [`read`], with the types of tensors that are known: of a folder without a manifest, other files hold floats if
+/// their names end so.
+pub fn read_with(dir: &Path, types: &Types) -> Result<Dump, Error> {
+    let folder = |folder: &str| read_folder(&dir.join(folder), types);
+    let dump = match Manifest::read(dir, MANIFEST)? {
+        Some(manifest) => {
+            manifest.check(dir, MANIFEST)?;
+            let of = |folder: &str| read_listed(dir, folder, &manifest);
+            Dump { weights: of(WEIGHTS)?, activations: of(ACTIVATIONS)? }
+        }
+        None => Dump { weights: folder(WEIGHTS)?, activations: folder(ACTIVATIONS)? },
+    };
     if dump.weights.is_empty() && dump.activations.is_empty() {
         return Err(Error::format(dir, format!("holds no dump: no .bin files in {WEIGHTS} or {ACTIVATIONS}")));
     }
     Ok(dump)
 }
 
-fn read_folder(folder: &Path) -> Result<Vec<DumpTensor>, Error> {
+/// Reads two dumps to compare. Where one has a manifest and the other has none, it tells the types of both.
+pub fn read_both(first: &Path, second: &Path) -> Result<(Dump, Dump), Error> {
+    if Manifest::read(first, MANIFEST)?.is_some() {
+        let first = read(first)?;
+        let second = read_with(second, &first.types())?;
+        return Ok((first, second));
+    }
+    let second = read(second)?;
+    Ok((read_with(first, &second.types())?, second))
+}
+
+impl Dump {
+    /// The types of its tensors.
+    pub fn types(&self) -> Types {
+        self.weights.iter().chain(&self.activations).map(|t| (t.file_name(), t.values.kind())).collect()
+    }
+}
+
+/// The tensors that a manifest names below a folder.
+fn read_listed(dir: &Path, folder: &str, manifest: &Manifest) -> Result<Vec<DumpTensor>, Error> {
+    let below = |entry: &&Entry| entry.path.strip_prefix(folder).is_some_and(|name| name.starts_with('/'));
+    let tensors: Vec<&Entry> = manifest.files.iter().filter(below).filter(|e| e.more.contains_key("tensor")).collect();
+    let tensor = |entry: &&Entry| {
+        let text = |key: &str| entry.more.get(key).and_then(serde_json::Value::as_str);
+        let known = text("tensor").zip(text("type").and_then(Type::named));
+        let (name, kind) = known
+            .filter(|(name, kind)| entry.path == format!("{folder}/{}.bin", file_name(name, *kind)))
+            .ok_or_else(|| Error::format(&dir.join(MANIFEST), format!("contradicts itself at `{}`", entry.path)))?;
+        let bytes = manifest.contents(dir, MANIFEST, entry)?;
+        Ok(DumpTensor { name: name.to_owned(), values: values(&dir.join(&entry.path), bytes, kind)? })
+    };
+    tensors.par_iter().map(tensor).collect()
+}
+
+fn read_folder(folder: &Path, types: &Types) -> Result<Vec<DumpTensor>, Error> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
@@ -201,25 +318,26 @@ fn read_folder(folder: &Path) -> Result<Vec<DumpTensor>, Error> {
     let mut files: Vec<_> = entries.map_err(Error::io(folder))?.into_iter().map(|e| e.path()).collect();
     files.retain(|p| p.extension().is_some_and(|e| e == "bin") && p.is_file());
     files.sort();
-    files.iter().map(|path| read_tensor(path)).collect()
+    files.iter().map(|path| read_tensor(path, types)).collect()
 }
 
-fn read_tensor(path: &Path) -> Result<DumpTensor, Error> {
+fn read_tensor(path: &Path, types: &Types) -> Result<DumpTensor, Error> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    match stem.strip_suffix("_float") {
-        None => {
-            let values = Values::Int8(bytes.into_iter().map(u8::cast_signed).collect());
-            Ok(DumpTensor { name: stem.into_owned(), values })
-        }
-        Some(name) => {
-            let (floats, []) = bytes.as_chunks::<4>() else {
-                return Err(Error::format(path, format!("has {} bytes, which are not whole floats", bytes.len())));
-            };
-            let values = Values::Float(floats.iter().map(|b| f32::from_le_bytes(*b)).collect());
-            Ok(DumpTensor { name: name.to_owned(), values })
-        }
+    let float = stem.strip_suffix(FLOAT).filter(|_| types.get(&*stem) != Some(&Type::Int8));
+    let (name, kind) = float.map_or((&*stem, Type::Int8), |name| (name, Type::Float));
+    Ok(DumpTensor { name: name.to_owned(), values: values(path, bytes, kind)? })
+}
+
+/// A file's bytes as values.
+fn values(path: &Path, bytes: Vec<u8>, kind: Type) -> Result<Values, Error> {
+    if kind == Type::Int8 {
+        return Ok(Values::Int8(bytes.into_iter().map(u8::cast_signed).collect()));
     }
+    let (floats, []) = bytes.as_chunks::<4>() else {
+        return Err(Error::format(path, format!("has {} bytes, which are not whole floats", bytes.len())));
+    };
+    Ok(Values::Float(floats.iter().map(|b| f32::from_le_bytes(*b)).collect()))
 }
 
 /// A tensor that is not the same in two dumps.
@@ -255,6 +373,16 @@ impl Comparison {
     pub fn is_equal(&self) -> bool {
         self.tensors > 0 && self.differences.is_empty()
     }
+
+    /// Whether both have the same tensors. Weights that the vendor's own dumps lack ([`dump_weight_is_shown`]) may be
+    /// missing on one side.
+    pub fn is_whole(&self) -> bool {
+        let gap = |name: &String| {
+            let weight = name.strip_prefix(WEIGHTS).and_then(|n| n.strip_prefix('/'));
+            weight.is_some_and(|name| !dump_weight_is_shown(name))
+        };
+        self.only_first.iter().chain(&self.only_second).all(gap)
+    }
 }
 
 /// Compares two dumps by file names.
@@ -282,7 +410,8 @@ pub fn compare(first: &Dump, second: &Dump) -> Comparison {
             let differences = x.differences(y);
             result.tensors += 1;
             result.values += x.len().min(y.len()) as u64;
-            if differences.is_empty() && x.len() == y.len() {
+            // Files of one name may still be of two types, where a manifest says so.
+            if differences.is_empty() && x.len() == y.len() && x.kind() == y.kind() {
                 continue;
             }
             result.differences.push(Difference {
@@ -296,11 +425,20 @@ pub fn compare(first: &Dump, second: &Dump) -> Comparison {
     result
 }
 
+/// Lines of one kind that a comparison shows.
+const MOST_LINES: usize = 100;
+
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.differences.iter().map(|d| d.name.len()).max().unwrap_or(0);
-        for d in &self.differences {
-            write!(f, "{:width$}  ", d.name)?;
+        let more = |f: &mut fmt::Formatter<'_>, all: usize, what: &str| match all.checked_sub(MOST_LINES) {
+            Some(more @ 1..) => writeln!(f, "and {more} more {what}"),
+            _ => Ok(()),
+        };
+        let shown: Vec<(String, &Difference)> =
+            self.differences.iter().take(MOST_LINES).map(|d| (text::name(&d.name), d)).collect();
+        let width = shown.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, d) in shown {
+            write!(f, "{name:width$}  ")?;
             if d.len.0 != d.len.1 {
                 write!(f, "{} values against {}; ", d.len.0, d.len.1)?;
             }
@@ -310,10 +448,12 @@ impl fmt::Display for Comparison {
                 None => writeln!(f)?,
             }
         }
+        more(f, self.differences.len(), "that differ")?;
         for (which, names) in [("first", &self.only_first), ("second", &self.only_second)] {
-            for name in names {
-                writeln!(f, "{name}  only in the {which}")?;
+            for name in names.iter().take(MOST_LINES) {
+                writeln!(f, "{}  only in the {which}", text::name(name))?;
             }
+            more(f, names.len(), &format!("only in the {which}"))?;
         }
         let differing = self.differences.len();
         write!(f, "{} tensors, {} values, {differing} tensors differ", self.tensors, self.values)
@@ -351,9 +491,77 @@ mod tests {
         assert!(same.is_equal() && same.tensors == 3 && same.values == 9, "{same}");
         assert!(same.only_first.is_empty() && same.only_second.is_empty(), "{same}");
         std::fs::write(dir.join("dump_results_0/quant_sm_float.bin"), b"12345").unwrap();
-        assert!(matches!(read(&dir), Err(Error::Format { .. })));
+        assert!(read(&dir).unwrap_err().to_string().contains("other bytes than manifest.json says"));
+        std::fs::remove_file(dir.join(MANIFEST)).unwrap();
+        assert!(read(&dir).unwrap_err().to_string().contains("not whole floats"));
         std::fs::remove_dir_all(&dir).unwrap();
         assert!(matches!(read(&dir), Err(Error::Format { .. })));
+    }
+
+    #[test]
+    fn names_of_files_fit_and_tell_types_with_a_manifest_only() {
+        let long = "block/".repeat(60) + "conv";
+        let name = file_name(&long, Type::Float);
+        assert!(name.len() == 206 && name.starts_with("block_block_") && name.ends_with(FLOAT), "{name}");
+        assert_ne!(name, file_name(&(long.clone() + "x"), Type::Float));
+        assert_eq!(file_name("a\0b/c", Type::Int8), "a_b_c");
+        let activations = vec![
+            tensor(&long, Values::Float(vec![1.5])),
+            tensor("a", Values::Int8(vec![1])),
+            tensor("a_float", Values::Int8(vec![1, 2, 3, 4])),
+        ];
+        let dump = Dump { weights: Vec::new(), activations };
+        let (dir, plain) = (folder("names"), folder("plain"));
+        write(&dir, &dump, true).unwrap();
+        assert_eq!(read(&dir).unwrap(), dump);
+        // The names alone say floats; what is known beside them says otherwise.
+        write(&plain, &dump, false).unwrap();
+        std::fs::remove_file(plain.join(MANIFEST)).unwrap();
+        let floats = |d: &Dump| d.activations.iter().filter(|t| t.values.kind() == Type::Float).count();
+        assert_eq!(floats(&read(&plain).unwrap()), 2);
+        let (first, second) = read_both(&plain, &dir).unwrap();
+        assert!((floats(&first), floats(&second)) == (1, 1) && compare(&first, &second).is_equal());
+        let mixed = compare(&read(&plain).unwrap(), &dump);
+        assert!(!mixed.is_equal(), "{mixed}");
+        [dir, plain].iter().for_each(|d| std::fs::remove_dir_all(d).unwrap());
+    }
+
+    #[test]
+    fn stale_tensors_go_and_half_a_dump_is_refused() {
+        let dir = folder("stale");
+        let of = |name: &str| Dump { activations: vec![tensor(name, Values::Int8(vec![1]))], ..Dump::default() };
+        write(&dir, &of("old"), true).unwrap();
+        std::fs::write(dir.join("dump_results_0/mine.bin"), b"mine").unwrap();
+        write(&dir, &of("new"), false).unwrap();
+        let names = |d: &Dump| d.activations.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&read(&dir).unwrap()), ["new"]);
+        assert!(!dir.join("dump_results_0/old.bin").exists() && !dir.join("dump_results_0/old.txt").exists());
+        assert!(dir.join("dump_results_0/mine.bin").exists());
+        let manifest = std::fs::read_to_string(dir.join(MANIFEST)).unwrap();
+        std::fs::write(dir.join(MANIFEST), manifest.replace("\"complete\"", "\"incomplete\"")).unwrap();
+        assert!(read(&dir).unwrap_err().to_string().contains("is incomplete"));
+        std::fs::write(dir.join(MANIFEST), manifest.replace("int8", "float32")).unwrap();
+        assert!(read(&dir).unwrap_err().to_string().contains("contradicts itself"));
+        std::fs::write(dir.join(MANIFEST), manifest).unwrap();
+        std::fs::remove_file(dir.join("dump_results_0/new.bin")).unwrap();
+        assert!(matches!(read(&dir), Err(Error::Io { .. })));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_tensor_that_one_side_lacks_is_told() {
+        let dump = |weights: &[&str]| Dump {
+            weights: weights.iter().map(|n| tensor(n, Values::Int8(vec![1]))).collect(),
+            activations: vec![tensor("quant_x\n", Values::Int8(vec![1]))],
+        };
+        let whole = |a: &[&str], b: &[&str]| compare(&dump(a), &dump(b)).is_whole();
+        assert!(whole(&["quant_conv/kernel"], &["quant_conv/kernel"]));
+        assert!(!whole(&["quant_conv/kernel"], &[]) && !whole(&[], &["quant_conv/kernel"]));
+        // The vendor's own gaps.
+        assert!(whole(&["quant_tanhc/kernel"], &[]));
+        let other = Dump { activations: vec![tensor("quant_x\n", Values::Int8(vec![2]))], ..Dump::default() };
+        let text = compare(&dump(&[]), &other).to_string();
+        assert!(text.starts_with("dump_results_0/quant_x\\n  1 of 1"), "{text}");
     }
 
     #[test]

@@ -24,6 +24,16 @@ pub enum Error {
         /// Its Keras class.
         class: String,
     },
+    /// An activation function that shiftwise doesn't know.
+    #[error("layer `{layer}` ({class}): activation `{activation:.80}` is unknown")]
+    UnsupportedActivation {
+        /// The user's name of the layer.
+        layer: String,
+        /// Its Keras class.
+        class: String,
+        /// The function's name.
+        activation: String,
+    },
     /// A strategy's entry for a layer class that makes no quantizer.
     #[error("layer_type {layer}: {message}")]
     LayerConfig {
@@ -47,6 +57,14 @@ pub enum Error {
     #[error("{path}: {message}")]
     WrongKind {
         /// File.
+        path: PathBuf,
+        /// What it is, and what is expected.
+        message: String,
+    },
+    /// A model of another tool.
+    #[error("{path}: {message}")]
+    Foreign {
+        /// File or folder.
         path: PathBuf,
         /// What it is, and what is expected.
         message: String,
@@ -119,9 +137,9 @@ impl Error {
             Self::InputShape(_) => "Quantizer_TF2_Invalid_Input_Shape",
             Self::Dataset(_) => "Quantizer_TF2_Invalid_Calib_Dataset",
             Self::Target(_) => "Quantizer_TF2_Invalid_Target",
-            Self::Layer { .. } => "Shiftwise_Invalid_Layer",
+            Self::Layer { .. } | Self::UnsupportedActivation { .. } => "Shiftwise_Invalid_Layer",
             Self::Format { .. } => "Shiftwise_Invalid_File",
-            Self::WrongKind { .. } => "Shiftwise_Wrong_Kind_Of_File",
+            Self::WrongKind { .. } | Self::Foreign { .. } => "Shiftwise_Wrong_Kind_Of_File",
             Self::NoWeights { .. } => "Shiftwise_No_Weights",
             Self::Io { .. } => "Shiftwise_Io",
             Self::Options(_) => "Shiftwise_Invalid_Option",
@@ -134,9 +152,10 @@ impl Error {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Layer { .. } => "change the layer in the model and save it again",
-            Self::UnsupportedLayer { .. } => {
-                "say what it computes, such as `--custom-layer 'Mylayer=maximum(x, 0) + alpha * minimum(x, 0)'`, \
-                 or replace it by supported layers"
+            Self::UnsupportedLayer { class, .. } => crate::ops::custom::hint(class),
+            Self::UnsupportedActivation { .. } => {
+                "say what it computes by the function's name or, for one layer, by the layer's, such as \
+                 `--custom-layer 'my_act=maximum(x, 0) * 0.5'`, or use one of Keras' activations"
             }
             Self::LayerConfig { .. } => {
                 "`shiftwise strategy dump pof2s --verbose 2` shows how entries and quantizers are written"
@@ -148,8 +167,10 @@ impl Error {
             Self::WrongKind { .. } => {
                 "`shiftwise quantize` makes a quantized model of a float one, `shiftwise compile` a .swm of that"
             }
+            Self::Foreign { .. } => "in Python, `model.save(\"model.keras\")` saves a Keras model whole",
             Self::NoWeights { .. } => {
-                "`--random-weights SEED` draws weights, which is enough for inspecting, compiling and timing"
+                "`--weights FILE` takes the weights that `save_weights` wrote; `--random-weights SEED` draws some, which \
+                 is enough for inspecting, compiling and timing"
             }
             Self::Io { .. } => "check that the path is right, and that you may read or write there",
             Self::Dataset(_) => {

@@ -4,12 +4,14 @@
 //! quantizers as fake quantization — what calibration and the `vendor` numerics use. [`integer`] computes the integer
 //! form exactly — the `dpu` numerics of dumps, evaluation and proofs. They agree wherever sums stay below 2^24.
 
+use crate::budget;
 use crate::error::Error;
 use crate::ir::{Graph, NodeId};
 use crate::ops::Op;
 use crate::tensor::Tensor;
 use shiftwise_core::shape::Window;
 
+pub mod averages;
 pub mod golden;
 pub mod integer;
 
@@ -79,6 +81,63 @@ pub struct NoPoints;
 
 impl Points for NoPoints {}
 
+/// What one sample of a graph takes.
+pub fn needs(graph: &Graph) -> budget::Run {
+    let (mut uses, mut run) = (graph.uses(), budget::Run::default());
+    let elements = |id: NodeId| graph.node(id).shape.iter().product::<usize>() as u64;
+    let mut alive = 0u64;
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let inputs: Vec<&[usize]> = node.inputs.iter().map(|i| graph.node(*i).shape.as_slice()).collect();
+        let weights: usize = node.op.layer().weights().iter().map(|(_, w)| w.data().len()).sum();
+        run.weights = run.weights.saturating_add(weights as u64);
+        run.sums = run.sums.saturating_add(sums(&node.op, &inputs, &node.shape));
+        alive += elements(id);
+        run.bytes = run.bytes.max(alive.saturating_mul(4));
+        for input in &node.inputs {
+            uses[input.0] -= 1;
+            if uses[input.0] == 0 {
+                alive = alive.saturating_sub(elements(*input));
+            }
+        }
+    }
+    run
+}
+
+/// Multiply-accumulates of a layer, or what takes as long, from above.
+fn sums(op: &Op, inputs: &[&[usize]], out: &[usize]) -> u64 {
+    let product = |shape: &[usize]| shape.iter().fold(1u64, |n, d| n.saturating_mul(*d as u64));
+    let positions = |shape: &[usize]| product(shape) / shape.last().map_or(1, |c| (*c as u64).max(1));
+    let input = inputs.first().copied().unwrap_or_default();
+    let pooled = |size: [usize; 2]| {
+        let taps = size.iter().zip(input).map(|(k, n)| *(k.min(n)) as u64);
+        product(out).saturating_mul(taps.product())
+    };
+    match op {
+        Op::MaxPooling2D(p) => pooled(p.pool.size),
+        Op::AveragePooling2D(p) => pooled(p.pool.size),
+        Op::OneD(one) => {
+            let wide = |shape: &[usize]| [&[1], shape].concat();
+            sums(&one.image, &[&wide(input)], &wide(out))
+        }
+        Op::Dot(dot) => product(out).saturating_mul(input.get(dot.axes[0]).map_or(1, |n| *n as u64)),
+        Op::TfOp(f) if f.function.contains("matmul") => {
+            product(out).saturating_mul(input.last().map_or(1, |n| *n as u64))
+        }
+        op => {
+            let places = match op {
+                Op::Conv2DTranspose(_) => positions(input),
+                Op::SeparableConv2D(_) => positions(input).max(positions(out)),
+                _ => positions(out),
+            };
+            // Kernels; what has one dimension is added or multiplied once.
+            let kernels = op.layer().weights().into_iter().filter(|(_, w)| w.shape().len() > 1);
+            let weights = kernels.map(|(_, w)| w.data().len() as u64).sum::<u64>();
+            places.saturating_mul(weights).saturating_add(product(out))
+        }
+    }
+}
+
 /// Runs one batch through a graph in f32 and returns its outputs.
 ///
 /// `weights` are per node, in the order of [`Layer::weights`](crate::ops::Layer::weights).
@@ -88,6 +147,8 @@ pub fn run(
     inputs: Vec<Tensor>,
     points: &mut dyn Points,
 ) -> Result<Vec<Tensor>, Error> {
+    let samples = inputs.first().and_then(|x| x.shape().first().copied()).unwrap_or(1);
+    needs(graph).check(samples)?;
     let mut left = graph.uses();
     let mut values: Vec<Option<Tensor>> = vec![None; graph.nodes.len()];
     for (id, tensor) in graph.inputs.iter().zip(inputs) {

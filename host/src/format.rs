@@ -3,31 +3,45 @@
 //! A file's kind is told by its content, never by its name. Readers take hostile input: every count is checked against
 //! the file's size before memory is taken, and everything that can be wrong is an [`Error`] that says what.
 
-use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::budget::Budget;
 use crate::error::Error;
+pub use crate::files::write_file;
 use crate::ir::Graph;
 use crate::ops::CustomLayers;
 use crate::quant::QuantGraph;
 use model::ModelConfig;
+use weights::ModelWeights;
 
 mod archive;
+mod back;
+mod call;
 mod config;
+mod expand;
 mod flatten;
+mod foreign;
+mod generation;
 mod h5;
+pub(crate) mod json;
 mod keras;
+mod layout;
 mod model;
+mod node_def;
 mod operation;
+mod parts;
 mod provenance;
 pub(crate) mod python;
 mod quantized;
+mod scope;
+mod shape_values;
 mod stored;
 mod weights;
 pub mod xmodel;
 
+pub use back::read_back;
 pub use provenance::provenance;
 pub use quantized::quantize_info;
 
@@ -38,8 +52,12 @@ pub struct LoadOptions {
     pub input_shapes: Vec<(Option<String>, Vec<usize>)>,
     /// Seed of the weights of a model that has none.
     pub random_weights: Option<u64>,
+    /// A file with the weights of a float model, instead of those that are in its own, if any.
+    pub weights: Option<PathBuf>,
     /// What computes layers that are none of Keras' own.
     pub custom: CustomLayers,
+    /// Keeps layers of unknown classes whose result's shape the file says: enough for timing, and nothing can be computed.
+    pub keep_unknown: bool,
 }
 
 /// A model of either kind.
@@ -51,34 +69,77 @@ pub enum Model {
     Quantized(QuantGraph),
 }
 
+/// The value of a JSON file, with no more values than a file of its size pays for.
+///
+/// Errors: the rest of a sentence about the file.
+pub fn json(text: &[u8]) -> Result<Value, String> {
+    json::parse(text, &Budget::for_file(text.len()))
+}
+
 /// Reads a model of either kind.
 pub fn open(path: &Path, options: &LoadOptions) -> Result<Model, Error> {
+    if let Some(foreign) = foreign::folder(path) {
+        return Err(foreign);
+    }
     open_bytes(path, std::fs::read(path).map_err(Error::io(path))?, options)
 }
 
 /// [`open`] of a file that is in memory already; `path` only appears in messages.
 pub fn open_bytes(path: &Path, bytes: Vec<u8>, options: &LoadOptions) -> Result<Model, Error> {
-    if let Some(value) = architecture(path, &bytes)? {
-        let seed = options.random_weights.ok_or_else(|| Error::NoWeights { path: path.to_owned() })?;
-        let config = ModelConfig::parse(&value)?;
-        return keras::float_graph(config, &weights::RandomWeights::new(seed), options).map(Model::Float);
+    let budget = Budget::for_file(bytes.len());
+    if let Some(value) = architecture(path, &bytes, &budget)? {
+        let config = ModelConfig::parse(&value, None)?;
+        let weights: Box<dyn ModelWeights> = match (weights_of(&config, options)?, options.random_weights) {
+            (Some(weights), _) => weights,
+            (None, Some(seed)) => Box::new(weights::RandomWeights::new(seed)),
+            (None, None) => return Err(Error::NoWeights { path: path.to_owned() }),
+        };
+        return keras::float_graph(config, &*weights, options).map(Model::Float);
     }
     if options.random_weights.is_some() {
         return Err(Error::Options(format!("{} has weights of its own, so random ones have no use", path.display())));
     }
     if bytes.starts_with(b"PK\x03\x04") {
-        let (value, file) = archive::open(path, &bytes)?;
-        let config = ModelConfig::parse(&value)?;
-        let store = stored::Store::new(file, &config).map_err(|e| Error::format(path, e))?;
-        return keras::float_graph(config, &store, options).map(Model::Float);
+        let (value, file) = open_archive(path, &bytes, &budget)?;
+        let config = ModelConfig::parse(&value, None)?;
+        let weights: Box<dyn ModelWeights> = match weights_of(&config, options)? {
+            Some(weights) => weights,
+            None => Box::new(stored::Store::new(file, &config).map_err(|e| Error::format(path, e))?),
+        };
+        return keras::float_graph(config, &*weights, options).map(Model::Float);
     }
-    let file = open_h5(path, bytes)?;
+    let file = open_h5(path, bytes, &budget)?;
     let config = model_config(&file)?;
-    if config.is_quantized() {
-        quantized::read(config, &file, options).map(Model::Quantized)
-    } else {
-        keras::float_graph(config, &file, options).map(Model::Float)
+    match weights_of(&config, options)? {
+        Some(_) if config.is_quantized() => {
+            Err(Error::Options(format!("{} is quantized; --weights belongs to a float model", path.display())))
+        }
+        Some(weights) => keras::float_graph(config, &*weights, options).map(Model::Float),
+        None if config.is_quantized() => quantized::read(config, &file, options).map(Model::Quantized),
+        None => keras::float_graph(config, &file, options).map(Model::Float),
     }
+}
+
+/// The weights of a model in a file of their own: one that `save_weights` wrote in either form, or a whole model of
+/// the same layers.
+fn weights_of(config: &ModelConfig, options: &LoadOptions) -> Result<Option<Box<dyn ModelWeights>>, Error> {
+    let Some(path) = &options.weights else { return Ok(None) };
+    if options.random_weights.is_some() {
+        return Err(Error::Options("weights are either read from a file or drawn, not both".into()));
+    }
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let budget = Budget::for_file(bytes.len());
+    let zipped = bytes.starts_with(b"PK\x03\x04");
+    let file = if zipped { open_archive(path, &bytes, &budget)?.1 } else { open_h5(path, bytes, &budget)? };
+    let weights: Box<dyn ModelWeights> = match stored::Named::new(file, config).map_err(|e| Error::format(path, e))? {
+        Ok(named) => Box::new(named),
+        Err(file) => Box::new(stored::Store::new(file, config).map_err(|e| Error::format(path, e))?),
+    };
+    Ok(Some(weights))
+}
+
+fn open_archive(path: &Path, bytes: &[u8], budget: &Budget) -> Result<(Value, h5::H5), Error> {
+    archive::open(path, bytes, budget).map_err(|e| foreign::archive(path, bytes).unwrap_or(e))
 }
 
 /// Reads a float model.
@@ -107,26 +168,14 @@ pub fn save_quantized(quantized: &QuantGraph, path: &Path) -> Result<(), Error> 
     write_file(path, &quantized_bytes(quantized, path)?)
 }
 
-/// Writes a file under a temporary name and renames it, so that nobody sees half of it.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let name = path.file_name().ok_or_else(|| Error::format(path, "is not the name of a file"))?;
-    let temporary = path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
-    let written = std::fs::File::create(&temporary).and_then(|mut file| file.write_all(bytes));
-    written.and_then(|()| std::fs::rename(&temporary, path)).map_err(|source| {
-        // The first error is the one to report; a leftover is not worth another.
-        let _ = std::fs::remove_file(&temporary);
-        Error::io(path)(source)
-    })
-}
-
 /// The value of a JSON file as `model.to_json()` writes it, perhaps as a JSON string once more; `None` for other files.
-fn architecture(path: &Path, bytes: &[u8]) -> Result<Option<Value>, Error> {
+fn architecture(path: &Path, bytes: &[u8], budget: &Budget) -> Result<Option<Value>, Error> {
     if !matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'"')) {
         return Ok(None);
     }
-    let damaged = |e: serde_json::Error| Error::format(path, format!("is not whole JSON: {e}"));
-    let value = match serde_json::from_slice(bytes).map_err(damaged)? {
-        Value::String(text) => serde_json::from_str(&text).map_err(damaged)?,
+    let parse = |text: &[u8]| json::parse(text, budget).map_err(|why| Error::format(path, why));
+    let value = match parse(bytes)? {
+        Value::String(text) => parse(text.as_bytes())?,
         value => value,
     };
     match value.get("class_name") {
@@ -139,16 +188,21 @@ fn architecture(path: &Path, bytes: &[u8]) -> Result<Option<Value>, Error> {
 fn model_config(file: &h5::H5) -> Result<ModelConfig, Error> {
     let text = file.string("/", "model_config").map_err(|e| file.error(e))?.ok_or_else(|| {
         file.error(
-            "holds no model_config: it was saved with save_weights() or is not a Keras model; save the whole model",
+            "holds no model_config: it was saved with save_weights() or is not a Keras model; save the whole model, or \
+             give the model's JSON with this file as its --weights",
         )
     })?;
-    let value = serde_json::from_str(&text).map_err(|e| file.error(format!("model_config is not JSON: {e}")))?;
-    ModelConfig::parse(&value)
+    let value = json::parse(text.as_bytes(), file.budget()).map_err(|e| file.error(format!("model_config {e}")))?;
+    let version = file.string("/", "keras_version").ok().flatten();
+    ModelConfig::parse(&value, version.as_deref())
 }
 
-fn open_h5(path: &Path, bytes: Vec<u8>) -> Result<h5::H5, Error> {
+fn open_h5(path: &Path, bytes: Vec<u8>, budget: &Budget) -> Result<h5::H5, Error> {
     if h5::is_hdf5(&bytes) {
-        return h5::H5::from_bytes(path, bytes);
+        return h5::H5::from_bytes(path, bytes, budget);
+    }
+    if let Some(foreign) = foreign::file(path, &bytes) {
+        return Err(foreign);
     }
     let kind = match bytes.get(..4) {
         _ if bytes.is_empty() => "is empty",

@@ -10,6 +10,8 @@ use crate::tensor::Tensor;
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
 
+mod verify;
+
 /// Index of a tensor in [`IntGraph::tensors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TensorIx(pub usize);
@@ -219,7 +221,8 @@ pub struct IntOp {
     pub layer: String,
 }
 
-/// A network in integer form. Ops stand in execution order; every tensor is an input or the output of one op.
+/// A network in integer form. Ops stand in execution order; every tensor is an input or the output of one op. What makes
+/// one calls [`IntGraph::verify`], so that engines and compilers trust it.
 #[derive(Clone, Debug)]
 pub struct IntGraph {
     /// The model's name.

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value};
 
+use crate::budget;
 use crate::error::Error;
 use crate::ops::Op;
 
@@ -61,6 +62,16 @@ pub struct Graph {
     pub inputs: Vec<NodeId>,
     /// Output layers, in the model's order; a layer may be listed twice.
     pub outputs: Vec<NodeId>,
+    /// What the reader of its file found strange, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// The shape of a layer's result. The one place where sizes of all layers are bounded, those to come included: a shape is a
+/// product of a file's claims, and everything that runs, lowers or compiles a graph makes room for it.
+fn result_shape(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+    let shape = op.layer().output_shape(inputs)?;
+    budget::layer_elements(&shape)?;
+    Ok(shape)
 }
 
 impl Graph {
@@ -119,7 +130,7 @@ impl Graph {
     ) -> Result<NodeId, Error> {
         let name = name.into();
         let shapes: Vec<&[usize]> = inputs.iter().map(|i| self.node(*i).shape.as_slice()).collect();
-        let shape = op.layer().output_shape(&shapes).map_err(|message| Error::layer(&name, op.class(), message))?;
+        let shape = result_shape(&op, &shapes).map_err(|message| Error::layer(&name, op.class(), message))?;
         self.nodes.push(Node { name, op, inputs, shape, origin, extras: Map::new(), excluded: false, shared: None });
         Ok(NodeId(self.nodes.len() - 1))
     }
@@ -228,7 +239,7 @@ impl Graph {
                 return fail("it stands before one of its inputs".into());
             }
             let shapes: Vec<&[usize]> = node.inputs.iter().map(|x| self.node(*x).shape.as_slice()).collect();
-            match node.op.layer().output_shape(&shapes) {
+            match result_shape(&node.op, &shapes) {
                 Ok(shape) if shape == node.shape => {}
                 Ok(shape) => return fail(format!("its recorded shape {:?} is not {shape:?}", node.shape)),
                 Err(message) => return fail(message),

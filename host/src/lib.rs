@@ -2,12 +2,14 @@
 #![deny(missing_docs)]
 
 pub mod broadcast;
+pub mod budget;
 pub mod calibrate;
 pub mod compile;
 pub mod dataset;
 pub mod dump;
 pub mod error;
 pub mod eval;
+pub mod files;
 pub mod format;
 pub mod integer;
 pub mod ir;
@@ -25,5 +27,7 @@ pub mod quantize;
 pub mod quantizer;
 pub mod strategy;
 pub mod tensor;
+pub mod text;
+pub mod unquantized;
 
 pub use error::Error;

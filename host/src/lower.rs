@@ -6,11 +6,12 @@ use crate::error::Error;
 use crate::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use crate::ir::{Node, NodeId};
 use crate::ops::pool::average_factor;
-use crate::ops::{Activate, ActivationFn, Interpolation, Layer, LeakyRelu, Op};
+use crate::ops::{Activate, ActivationFn, Interpolation, Layer, LeakyRelu, Op, Reshape, TfOp, cubic};
 use crate::owners::output_owner;
 use crate::quant::{ActivationQuant, QuantGraph, Quantizer};
 use crate::quant_eval::layer_weights;
 use crate::tensor::Tensor;
+use crate::unquantized;
 use shiftwise_core::arith::limits;
 use shiftwise_core::fix::{FixPos, quantize};
 use shiftwise_core::shape::Window;
@@ -43,12 +44,14 @@ pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
         if !l.value.contains_key(&id)
             && let Err(why) = l.integer(id)
         {
+            let why = unquantized::of_node(&q.graph, id).map_or(why, |reason| l.fail(id, &reason));
             l.float_layer(id, why)?;
         }
     }
     let outputs =
         q.graph.outputs.iter().map(|id| l.value.get(id).copied().ok_or_else(|| l.fail(*id, "is not computed")));
     l.out.outputs = outputs.collect::<Result<_, _>>()?;
+    l.out.verify()?;
     Ok(l.out)
 }
 
@@ -183,6 +186,9 @@ impl Lowering<'_> {
             }
             Op::Softmax(_) => self.softmax(id, self.operand(id, 0)?),
             Op::Activation(a) if a.function == ActivationFn::Softmax => self.softmax(id, self.operand(id, 0)?),
+            Op::Custom(c) if !c.computes() => {
+                Err(self.fail(id, "nothing is known of its class but the shape of its result"))
+            }
             _ => Err(self.fail(id, "the strategy leaves it float")),
         }
     }
@@ -448,6 +454,19 @@ impl Lowering<'_> {
             op = Op::Conv2D(pointwise);
         }
         let shape = self.q.graph.node(id).shape.clone();
+        if let Op::OneD(row) = &op
+            && let Some((depthwise, pointwise)) = row.parts()
+        {
+            let middle = depthwise.output_shape(&[&self.out.tensors[inputs[0].0].shape]).unwrap_or_default();
+            let rest = weights.split_off(weights.len().min(1));
+            let own = std::mem::replace(&mut weights, rest);
+            let first = Op::OneD(depthwise);
+            inputs = vec![self.float_part(id, first, own, inputs, (format!("{name}_depthwise"), middle), why.clone())];
+            op = Op::OneD(pointwise);
+        }
+        if let Some(last) = self.cubic(id, &op, inputs[0], &why) {
+            (inputs, op) = last;
+        }
         let function = op.layer().activation();
         if let (ActivationFn::Softmax | ActivationFn::LogSoftmax, Some(w)) = (function, op.weighted_mut()) {
             w.activation = ActivationFn::Linear;
@@ -458,6 +477,35 @@ impl Lowering<'_> {
         let tensor = self.float_part(id, op, weights, inputs, (name, shape), why);
         self.value.insert(id, tensor);
         tensor
+    }
+
+    /// A bicubic resizing as two products of matrices, over rows and over columns: what the last of them reads, and it
+    /// itself. `None` for other layers.
+    fn cubic(&mut self, id: NodeId, op: &Op, input: TensorIx, why: &str) -> Option<(Vec<TensorIx>, Op)> {
+        let [h, w, c] = self.out.tensors[input.0].shape[..] else { return None };
+        let (size, method) = match op {
+            Op::Resizing(r) => (r.size, r.interpolation),
+            Op::UpSampling2D(u) => ([h * u.size[0], w * u.size[1]], u.interpolation),
+            Op::TfOp(f) => f.resizing()?,
+            _ => return None,
+        };
+        // Beyond that the matrices would be larger than what they are for.
+        if method != Interpolation::Bicubic || (h * size[0]).max(w * size[1]) > 1 << 24 {
+            return None;
+        }
+        let name = self.q.quant_name(id);
+        let view = |shape: &[usize]| Op::Reshape(Reshape { target: shape.iter().map(|d| *d as i64).collect() });
+        let rows = Op::TfOp(TfOp::product_with(cubic::matrix(h, size[0])));
+        let steps = [
+            ("lines", view(&[h, w * c]), vec![h, w * c]),
+            ("rows", rows, vec![size[0], w * c]),
+            ("columns", view(&[size[0], w, c]), vec![size[0], w, c]),
+        ];
+        let mut at = input;
+        for (what, op, shape) in steps {
+            at = self.float_part(id, op, Vec::new(), vec![at], (format!("{name}_{what}"), shape), why.to_owned());
+        }
+        Some((vec![at], Op::TfOp(TfOp::product_with(cubic::matrix(w, size[1])))))
     }
 
     fn float_part(

@@ -10,6 +10,7 @@ use crate::tensor::Tensor;
 
 pub mod act;
 pub(crate) mod array;
+pub(crate) mod cubic;
 pub mod custom;
 pub mod dpu;
 pub mod formula;
@@ -20,15 +21,17 @@ pub mod one_d;
 pub mod pool;
 pub mod reshape;
 pub mod tfop;
+pub mod time;
 pub mod transposed;
 
 pub use act::{Activate, ActivationFn, Elu, LeakyRelu, PRelu, Relu, Softmax};
 pub use custom::{Custom, CustomLayer, CustomLayers};
 pub use dpu::{DpuLayerNorm, DpuSoftmax, HardSigmoid};
 pub use linear::{Conv2D, Dense, DepthwiseConv2D, Padding, Weighted};
-pub use merge::{Add, Concatenate, Dot, Merge, Multiply};
+pub use merge::{Add, Concatenate, Dot, Merge, Multiply, ScaledAdd};
 pub use norm::{
-    BatchNormalization, GroupNormalization, LayerNormalization, Normalization, Rescaling, UnitNormalization,
+    BatchNormalization, GroupNormalization, LayerNormalization, LayerScale, Normalization, Rescaling, RmsNormalization,
+    UnitNormalization,
 };
 pub use one_d::OneD;
 pub use pool::{AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D};
@@ -37,6 +40,7 @@ pub use reshape::{
     UpSampling2D, ZeroPadding2D,
 };
 pub use tfop::{Operand, TfOp};
+pub use time::TimeDistributed;
 pub use transposed::{Conv2DTranspose, SeparableConv2D};
 
 /// What every layer can say and do. Shapes exclude the batch; tensors include it as their first dimension.
@@ -127,10 +131,11 @@ impl<'a> Config<'a> {
         })
     }
 
-    /// A number.
+    /// A number that is finite as f32, in which all is computed.
     pub fn f32_or(&self, key: &str, default: f32) -> Result<f32, String> {
         self.get(key).map_or(Ok(default), |v| {
-            v.as_f64().map(|v| v as f32).ok_or_else(|| format!("`{key}` is {v}, a number is expected"))
+            single(v)
+                .ok_or_else(|| format!("`{key}` is {v:.60}, a number within the range of 32-bit floats is expected"))
         })
     }
 
@@ -146,6 +151,11 @@ impl<'a> Config<'a> {
             other => Err(format!("data_format is `{other}`, only `channels_last` is supported")),
         }
     }
+}
+
+/// A JSON number as f32; `None` for anything else and for what is beyond its range.
+pub(crate) fn single(value: &Value) -> Option<f32> {
+    value.as_f64().map(|v| v as f32).filter(|v| v.is_finite())
 }
 
 /// Rows of the table: `Variant(Struct) = "KerasClass", …;` where a struct may serve several classes.
@@ -200,6 +210,8 @@ layers! {
     LayerNormalization(LayerNormalization) = "LayerNormalization";
     GroupNormalization(GroupNormalization) = "GroupNormalization";
     UnitNormalization(UnitNormalization) = "UnitNormalization";
+    RmsNormalization(RmsNormalization) = "RMSNormalization";
+    LayerScale(LayerScale) = "LayerScale";
     DpuLayerNorm(DpuLayerNorm) = "VitisLayernorm";
     Normalization(Normalization) = "Normalization";
     Rescaling(Rescaling) = "Rescaling";
@@ -214,6 +226,7 @@ layers! {
     Add(Add) = "Add";
     Multiply(Multiply) = "Multiply";
     Merge(Merge) = "Subtract" | "Maximum" | "Minimum" | "Average";
+    ScaledAdd(ScaledAdd) = "CustomScaleLayer";
     Dot(Dot) = "Dot";
     Concatenate(Concatenate) = "Concatenate";
     MaxPooling2D(MaxPooling2D) = "MaxPooling2D";
@@ -227,12 +240,14 @@ layers! {
     UpSampling2D(UpSampling2D) = "UpSampling2D";
     Resizing(Resizing) = "Resizing";
     RepeatVector(RepeatVector) = "RepeatVector";
-    OneD(OneD) = "Conv1D" | "DepthwiseConv1D" | "Conv1DTranspose" | "MaxPooling1D" | "AveragePooling1D"
+    OneD(OneD) = "Conv1D" | "DepthwiseConv1D" | "SeparableConv1D" | "Conv1DTranspose" | "MaxPooling1D" | "AveragePooling1D"
         | "GlobalAveragePooling1D" | "GlobalMaxPooling1D" | "UpSampling1D" | "ZeroPadding1D" | "Cropping1D";
+    TimeDistributed(TimeDistributed) = "TimeDistributed";
     Permute(Permute) = "Permute";
     Dropout(Dropout) = "Dropout" | "SpatialDropout2D" | "SpatialDropout1D" | "AlphaDropout" | "GaussianDropout" | "GaussianNoise"
         | "ActivityRegularization" | "RandomFlip" | "RandomRotation" | "RandomTranslation" | "RandomZoom"
-        | "RandomContrast" | "RandomBrightness";
+        | "RandomContrast" | "RandomBrightness"
+        | "Identity" | "StochasticDepth" | "SpatialDropout3D" | "RandomHeight" | "RandomWidth" | "RandomColorDegeneration" | "RandomColorJitter" | "RandomElasticTransform" | "RandomErasing" | "RandomGaussianBlur" | "RandomGrayscale" | "RandomHue" | "RandomInvert" | "RandomPerspective" | "RandomPosterization" | "RandomSaturation" | "RandomSharpness" | "RandomShear" | "AugMix" | "CutMix" | "MixUp" | "RandAugment";
     TfOp(TfOp) = "TFOpLambda" | "SlicingOpLambda";
     Quantize(Quantize) = "VitisQuantize";
 }

@@ -5,6 +5,11 @@ use crate::ops::Op;
 use crate::quant::{ActivationQuant, QuantGraph};
 use shiftwise_core::fix::FixPos;
 
+/// Layers that are quantized only together with the one before them.
+pub(crate) fn is_activation(op: &Op) -> bool {
+    matches!(op, Op::Relu(_) | Op::LeakyRelu(_) | Op::Activation(_))
+}
+
 /// A position as an integer to calculate with.
 pub(crate) fn value(p: FixPos) -> i32 {
     p.0.into()
@@ -44,7 +49,13 @@ pub fn output_owner(q: &QuantGraph, id: NodeId) -> Option<NodeId> {
     let layer = q.layers.get(&id)?;
     let deferred = layer.activation == ActivationQuant::Deferred || layer.config.is_none();
     let owner = if deferred && !matches!(q.graph.node(id).op, Op::Quantize(_)) {
-        q.graph.ids().find(|c| q.graph.node(*c).inputs.contains(&id))?
+        // Nothing but an activation that is the only reader can quantize for another: a file may name any layer there.
+        let mut readers = q.graph.ids().filter(|c| q.graph.node(*c).inputs.contains(&id));
+        let owner = readers.next().filter(|c| is_activation(&q.graph.node(*c).op))?;
+        if readers.next().is_some() || q.graph.outputs.contains(&id) {
+            return None;
+        }
+        owner
     } else {
         id
     };

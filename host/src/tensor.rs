@@ -1,32 +1,38 @@
 //! Float tensors: a shape and its values, row-major, channels last.
 
-/// A dense f32 tensor. Activations are `[n, h, w, c]` (batch first), kernels as Keras stores them.
+use std::sync::Arc;
+
+/// A dense f32 tensor. Copies share their values until one of them is written, so a layer that is applied in many places
+/// has its weights once. Activations are `[n, h, w, c]` (batch first), kernels as Keras stores them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     shape: Vec<usize>,
-    data: Vec<f32>,
+    data: Arc<Vec<f32>>,
 }
 
 impl Tensor {
     /// A tensor of `data`; `None` if its length is not the product of `shape`.
     pub fn new(shape: Vec<usize>, data: Vec<f32>) -> Option<Self> {
-        (shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) == Some(data.len())).then_some(Self { shape, data })
+        (shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) == Some(data.len()))
+            .then(|| Self { shape, data: Arc::new(data) })
     }
 
     /// A tensor of zeros.
     pub fn zeros(shape: &[usize]) -> Self {
-        Self { shape: shape.to_vec(), data: vec![0.0; shape.iter().product()] }
+        Self { shape: shape.to_vec(), data: Arc::new(vec![0.0; shape.iter().product()]) }
     }
 
     /// A tensor of any values, to be overwritten: memory of recycled tensors, where some of that size is left.
     pub(crate) fn scratch(shape: &[usize]) -> Self {
         let data = SPARE.with_borrow_mut(|spare| spare.take(shape.iter().product()));
-        Self { shape: shape.to_vec(), data }
+        Self { shape: shape.to_vec(), data: Arc::new(data) }
     }
 
     /// Gives the memory of a tensor to the next [`Tensor::scratch`] on this thread.
     pub(crate) fn recycle(self) {
-        SPARE.with_borrow_mut(|spare| spare.0.push(self.data));
+        if let Ok(data) = Arc::try_unwrap(self.data) {
+            SPARE.with_borrow_mut(|spare| spare.0.push(data));
+        }
     }
 
     /// Returns the memory of all recycled tensors of this thread to the system.
@@ -36,7 +42,7 @@ impl Tensor {
 
     /// A vector.
     pub fn vector(data: Vec<f32>) -> Self {
-        Self { shape: vec![data.len()], data }
+        Self { shape: vec![data.len()], data: Arc::new(data) }
     }
 
     /// Dimensions.
@@ -51,17 +57,18 @@ impl Tensor {
 
     /// Values, writable.
     pub fn data_mut(&mut self) -> &mut [f32] {
-        &mut self.data
+        Arc::make_mut(&mut self.data).as_mut_slice()
     }
 
     /// The values alone.
     pub fn into_data(self) -> Vec<f32> {
-        self.data
+        Arc::unwrap_or_clone(self.data)
     }
 
     /// The same values under another shape; `None` if the element counts differ.
     pub fn reshaped(self, shape: Vec<usize>) -> Option<Self> {
-        Self::new(shape, self.data)
+        let fits = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) == Some(self.data.len());
+        fits.then_some(Self { shape, data: self.data })
     }
 }
 

@@ -72,7 +72,7 @@ pub enum Error {
         what: &'static str,
         /// What was asked for.
         asked: String,
-        /// Names close to it, or all names if none is close.
+        /// Names close to it, or the closest ones if none is close.
         near: Vec<String>,
     },
     /// A target that is described only.
@@ -162,12 +162,22 @@ pub fn find(asked: &str) -> Result<Target, Error> {
 ///
 /// Errors: [`Error::Unknown`] with near misses; file errors for paths.
 pub fn find_entry(asked: &str) -> Result<Entry, Error> {
-    let path = Path::new(asked);
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("json") => return arch(asked),
-        Some("toml") => return parse::entry(asked, &read(asked)?),
-        _ => {}
+    match Path::new(asked).extension().and_then(|e| e.to_str()) {
+        Some("json") => arch(asked),
+        Some("toml") => parse::entry(asked, &read(asked)?),
+        _ => find_name(asked),
     }
+}
+
+/// A target by what a file says: a name or a fingerprint as [`find`] takes it, and never a path, so that no file
+/// decides which other file is opened.
+///
+/// Errors: [`Error::Unknown`] with near misses; [`Error::Described`] for a target that nothing is compiled for.
+pub fn named(name: &str) -> Result<Target, Error> {
+    find_name(name)?.target()
+}
+
+fn find_name(asked: &str) -> Result<Entry, Error> {
     if let Some(hex) = asked.strip_prefix("0x").or_else(|| asked.strip_prefix("0X")) {
         let known = DPU_FILES.iter().filter(|f| f.fingerprint != 0);
         return u64::from_str_radix(hex, 16).ok().and_then(by_fingerprint).ok_or_else(|| Error::Unknown {
@@ -213,9 +223,9 @@ fn arch(path: &str) -> Result<Entry, Error> {
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|_| Error::Arch { path: path.into() })?;
     let field = |name: &str| json.get(name).and_then(|v| v.as_str());
     match (field("target"), field("fingerprint")) {
-        (Some(name), _) => find_entry(name),
-        (_, Some(hex)) if hex.starts_with("0x") => find_entry(hex),
-        (_, Some(hex)) => find_entry(&format!("0x{hex}")),
+        (Some(name), _) => find_name(name),
+        (_, Some(hex)) if hex.starts_with("0x") || hex.starts_with("0X") => find_name(hex),
+        (_, Some(hex)) => find_name(&format!("0x{hex}")),
         _ => Err(Error::Arch { path: path.into() }),
     }
 }
@@ -233,15 +243,17 @@ fn by_fingerprint(fingerprint: u64) -> Option<Entry> {
     Some(Entry::Target(Box::new(Target { name: name.parse().ok()?, fingerprint, ..like })))
 }
 
-/// The three names whose key is closest to `asked`, or all if none is close.
+/// The three names whose key is closest to `asked`; none for what is too long to be meant as a name.
 fn near<N: ToString>(asked: &str, names: impl Iterator<Item = (String, N)>) -> Vec<String> {
+    if asked.len() > 100 {
+        return Vec::new();
+    }
     let mut scored: Vec<(usize, String)> = names.map(|(key, name)| (distance(asked, &key), name.to_string())).collect();
     scored.sort();
-    let close: Vec<_> = scored.iter().filter(|(d, _)| *d <= 2 + asked.len() / 4).cloned().collect();
     let mut out: Vec<String> = Vec::new();
-    for (_, name) in if close.is_empty() { &scored } else { &close } {
-        if !out.contains(name) && (close.is_empty() || out.len() < 3) {
-            out.push(name.clone());
+    for (_, name) in scored {
+        if !out.contains(&name) && out.len() < 3 {
+            out.push(name);
         }
     }
     out
@@ -285,6 +297,36 @@ mod tests {
         }
         assert_eq!((targets().len() + descriptions().len(), boards().len()), (DPU_FILES.len(), BOARD_FILES.len()));
         assert_eq!((targets().len(), descriptions().len()), (8, 76));
+    }
+
+    #[test]
+    fn what_a_file_says_is_a_name_and_opens_no_file() {
+        let folder = std::env::temp_dir().join(format!("shiftwise-named-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let own = folder.join("own.toml");
+        std::fs::write(&own, include_str!("../dpu/DPUCZDX8G_ISA1_B512.toml")).unwrap();
+        let own = own.to_str().unwrap();
+        assert_eq!(find(own).unwrap().name, "DPUCZDX8G_ISA1_B512");
+        assert!(matches!(named(own), Err(Error::Unknown { .. })));
+        // A file that names itself, one that names another, and one of a board.
+        let arch = folder.join("arch.json");
+        for target in [arch.to_str().unwrap(), own, "0xZZ"] {
+            std::fs::write(&arch, serde_json::json!({ "target": target }).to_string()).unwrap();
+            assert!(matches!(find(arch.to_str().unwrap()), Err(Error::Unknown { .. })), "{target}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(named("b4096").unwrap(), find("B4096").unwrap());
+        assert_eq!(named("0x0101000056010407").unwrap(), find("B4096").unwrap());
+    }
+
+    #[test]
+    fn few_names_are_suggested() {
+        for asked in ["nothing like it", "B9", "x", ""] {
+            let Err(Error::Unknown { near, .. }) = find(asked) else { panic!("{asked}") };
+            assert_eq!(near.len(), 3, "{asked}: {near:?}");
+        }
+        let Err(Error::Unknown { near, .. }) = find(&"a".repeat(100_000)) else { panic!("a long name") };
+        assert!(near.is_empty());
     }
 
     #[test]

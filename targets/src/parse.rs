@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use shiftwise_core::target::{BankKind, Target};
+use shiftwise_core::target::{BankGroup, BankKind, Target};
 
 use crate::Error;
 
@@ -226,6 +226,15 @@ pub struct DescribedBanks {
     pub word_bits: Option<u32>,
 }
 
+/// Bounds of numbers in descriptions: far beyond any device, and so small that nothing computed of them overflows or
+/// takes a machine's memory.
+const MOST_PARALLEL: u16 = 256;
+const MOST_CLOCK_MHZ: u32 = 10_000;
+const MOST_CORES: u32 = 16;
+const MOST_BANK_BYTES: u128 = 256 << 20;
+/// Of what is described only, nothing is allocated; some use a card's whole memory.
+const MOST_DESCRIBED_BYTES: u128 = 1 << 40;
+
 /// Type codes of families, bits 63..56 of a fingerprint. DOC
 const FAMILIES: &[(&str, u64)] = &[
     ("DPUCZDX8G", 1),
@@ -282,6 +291,11 @@ fn description_fault(d: &Description) -> Option<String> {
         if b.first < next || b.count == 0 || b.depth == 0 || b.width == 0 {
             return Some(format!("bank group {}: it overlaps another or has an empty dimension", b.name));
         }
+        let bits =
+            [b.count, b.depth, b.width, b.word_bits.unwrap_or(8)].iter().map(|n| u128::from(*n)).product::<u128>();
+        if bits > 8 * MOST_DESCRIBED_BYTES {
+            return Some(format!("bank group {}: more than {MOST_DESCRIBED_BYTES} bytes", b.name));
+        }
         next = match b.first.checked_add(b.count) {
             Some(next) => next,
             None => return Some(format!("bank group {}: its ids are out of range", b.name)),
@@ -309,6 +323,9 @@ pub fn board(file: &str, text: &str) -> Result<Board, Error> {
     let fault = match &board.dpu {
         Some(name) if !crate::is_target(name) => Some(format!("its DPU `{name}` is unknown")),
         Some(_) if board.cores == 0 || board.clock_mhz == 0 => Some("a DPU needs `cores` and `clock_mhz`".into()),
+        _ if board.cores > MOST_CORES || board.clock_mhz > MOST_CLOCK_MHZ => {
+            Some(format!("at most {MOST_CORES} `cores` and {MOST_CLOCK_MHZ} `clock_mhz` are possible"))
+        }
         None if board.cores != 0 || board.clock_mhz != 0 => Some("`cores` and `clock_mhz` without a `dpu`".into()),
         _ => memory_fault(&board.memory).or_else(|| firmware_fault(&board)),
     };
@@ -365,7 +382,7 @@ fn firmware_fault(board: &Board) -> Option<String> {
 
 fn dpu_fault(dpu: &DpuPort, memory: &[MemoryRange]) -> Option<String> {
     let (start, end) = (dpu.registers.start, dpu.registers.end());
-    if crate::find(&dpu.target).is_err() {
+    if crate::named(&dpu.target).is_err() {
         return Some(format!("nothing is compiled for its DPU `{}`", dpu.target));
     }
     if dpu.registers.bytes == 0 || start == 0 || start % 4 != 0 || end.is_none() {
@@ -381,6 +398,9 @@ fn target_fault(t: &Target) -> Option<String> {
     if [pp, icp, ocp, t.alu_pixel_parallel, t.elew_pixel_parallel].contains(&0) || t.clock_mhz == 0 {
         return Some("parallelism and clock must not be 0".into());
     }
+    if [pp, icp, ocp].iter().any(|n| *n > MOST_PARALLEL) || t.clock_mhz > MOST_CLOCK_MHZ {
+        return Some(format!("parallelism is at most {MOST_PARALLEL} each, the clock {MOST_CLOCK_MHZ} MHz"));
+    }
     if t.alu_pixel_parallel > pp || t.elew_pixel_parallel > pp {
         return Some("the ALU and element-wise engines cannot have more rows than `pixel_parallel`".into());
     }
@@ -395,7 +415,6 @@ fn target_fault(t: &Target) -> Option<String> {
                 g.name
             ));
         }
-        next += g.count;
         let want = match g.kind {
             BankKind::Feature => pp,
             BankKind::ConvWeights => ocp,
@@ -404,12 +423,20 @@ fn target_fault(t: &Target) -> Option<String> {
         if g.count != want {
             return Some(format!("bank group {} must have {want} banks", g.name));
         }
+        next = match next.checked_add(g.count) {
+            Some(next) => next,
+            None => return Some(format!("bank group {}: its ids are out of range", g.name)),
+        };
     }
     for kind in [BankKind::Feature, BankKind::ConvWeights, BankKind::DepthwiseWeights, BankKind::Bias] {
         let groups = t.banks.iter().filter(|g| g.kind == kind).count();
         if groups == 0 || (groups > 1 && kind != BankKind::Feature) {
             return Some(format!("there must be one bank group of kind {kind:?} (or more, for features)"));
         }
+    }
+    let bytes = |g: &BankGroup| u128::from(g.count) * u128::from(g.depth) * u128::from(g.width);
+    if t.banks.iter().map(bytes).sum::<u128>() > MOST_BANK_BYTES {
+        return Some(format!("the banks have more than {MOST_BANK_BYTES} bytes"));
     }
     let l = &t.limits;
     let limits = [
@@ -450,6 +477,9 @@ mod tests {
         check(("alu_pixel_parallel = 2", "alu_pixel_parallel = 5"), "more rows");
         check(("[1, 16]", "[16, 1]"), "conv_kernel");
         check(("0x0101", "0x0201"), "fingerprint");
+        check(("count = 8", "count = 65535"), "CONVW must have 8");
+        check(("depth = 2048", "depth = 4294967295"), "bytes");
+        check(("clock_mhz = 300", "clock_mhz = 4294967295"), "MHz");
     }
 
     #[test]
@@ -461,6 +491,7 @@ mod tests {
             (("0x0603", "0x0503"), "DPUCVDX8G"),
             (("first = 8", "first = 7"), "VB1"),
             (("batch = 6", "batch = 0"), "batch"),
+            (("depth = 8192\nwidth = 16", "depth = 4294967295\nwidth = 4294967295"), "bytes"),
         ] {
             assert!(good.contains(change.0));
             match description("t", &good.replacen(change.0, change.1, 1)) {

@@ -9,6 +9,7 @@ use shiftwise::quantize::{PtqOptions, ptq};
 use shiftwise::strategy::Strategy;
 use shiftwise_core::model::{Deployable, Region, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Memory, NoDpu, Observer, run};
+use shiftwise_tests::cases::cases;
 use shiftwise_tests::networks::{random_network_of_functions, random_samples};
 use shiftwise_tests::small;
 
@@ -85,7 +86,7 @@ fn the_files_hold_every_step_in_floats() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(cases(3000)))]
 
     /// The checksum is made good again, so that the damage reaches every check behind it, and the runner.
     #[test]

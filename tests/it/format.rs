@@ -1,7 +1,6 @@
 //! Float models from Keras files.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use shiftwise::Error;
 use shiftwise::eval::run_float;
@@ -135,13 +134,11 @@ fn architectures_load_with_random_weights() {
             continue;
         }
         assert!(matches!(load(&path, &LoadOptions::default()), Err(Error::NoWeights { .. })));
-        let start = Instant::now();
         let graph = match load(&path, &random(7)) {
             Ok(graph) => graph,
             Err(Error::UnsupportedLayer { .. }) => continue,
             Err(e) => panic!("{}: {e}", path.display()),
         };
-        assert!(start.elapsed() < Duration::from_secs(2), "{} took {:?}", path.display(), start.elapsed());
         loaded += 1;
         // Neither all the same nor beyond what a quantizer can represent.
         if path.ends_with("mobilenet_0_5_160.json") {

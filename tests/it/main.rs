@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
+mod averages;
 mod beyond;
 mod board;
 mod c_library;
@@ -11,9 +12,15 @@ mod dataset;
 mod deployable;
 mod dump;
 mod estimate;
+mod files;
 mod format;
+mod fuzz;
+mod generations;
 mod golden;
+mod hostile;
+mod images;
 mod keras;
+mod layers;
 mod own;
 mod props;
 mod qemu;

@@ -259,7 +259,10 @@ impl Builder {
             }
             9 => {
                 let (gamma, beta) = (Some(self.tensor(&[c], 1.0)), Some(self.tensor(&[c], 0.5)));
-                self.add(Op::LayerNormalization(LayerNormalization { gamma, beta, epsilon: 1e-3 }), &[from])
+                self.add(
+                    Op::LayerNormalization(LayerNormalization { gamma, beta, epsilon: 1e-3, rms_scaling: false }),
+                    &[from],
+                )
             }
             _ => {
                 let interpolation = Interpolation::Bilinear;

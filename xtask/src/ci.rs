@@ -31,16 +31,28 @@ fn steps() -> Vec<Step> {
     } else {
         &["cargo", "test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]
     };
+    let variants = ["cargo", "test", "--package", "shiftwise-tests", "--test", "it", "smaller_libraries"];
     let mut steps = vec![
         Step::new("format", &["cargo", "fmt", "--all", "--check"]),
         Step::new("lints", &clippy),
         Step::new("tests", tests).with("SHIFTWISE_QEMU", "1"),
+        Step::new("smaller C libraries", &variants).with("SHIFTWISE_QEMU", "1").with("SHIFTWISE_C_VARIANTS", "1"),
         Step::new("core without layers", &["cargo", "test", "--package", "shiftwise-core", "--no-default-features"]),
         Step::new("documents", &["cargo", "doc", "--workspace", "--no-deps"]).with("RUSTDOCFLAGS", "--deny warnings"),
         Step::new("examples in documents", &["cargo", "test", "--workspace", "--doc"]),
         Step::new("firmware", &["cargo", "xtask", "firmware", "size"]),
         Step::new("examples for a Cortex-M4", &["cargo", "xtask", "firmware", "examples"]),
     ];
+    if setup::works("c++", &["--version"]) {
+        steps.push(Step::new("fuzzing", &["cargo", "xtask", "fuzz", "--seconds", "2"]));
+    } else {
+        println!("no C++ compiler for LLVM's fuzzer: the targets run on their corpus in the tests only");
+    }
+    if setup::works("cargo", &["deny", "--version"]) {
+        steps.push(Step::new("supply chain", &["cargo", "deny", "check", "bans", "licenses", "sources"]));
+    } else {
+        println!("cargo-deny is not installed: licences and sources of dependencies are not checked");
+    }
     steps.extend(demo::steps());
     steps
 }

@@ -3,6 +3,7 @@
 mod ci;
 mod demo;
 mod firmware;
+mod fuzz;
 mod setup;
 mod step;
 
@@ -14,6 +15,7 @@ usage: cargo xtask CHORE
   setup                             install what is missing: an emulator, a compiler for the boards
   demo                              set up, build, and verify the digits network on an emulated board
   ci                                set up and run every check
+  fuzz [--seconds N] [TARGET...]    fuzz every reader, or these, for so long each [default: 60]; 0 replays the corpus
   firmware build [--board NAME]     build the images of a board, or of all
   firmware size [--board NAME]      build it and print its sizes; an error if it can panic
   firmware check [--board NAME]     compare its kernels with those that define them, on the emulated board
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::main(),
         ["ci"] => ci::main(),
         ["firmware", rest @ ..] => firmware::main(rest),
+        ["fuzz", rest @ ..] => fuzz::main(rest),
         _ => Err(USAGE.into()),
     };
     match result {

@@ -71,6 +71,7 @@ impl Function {
             Self::Floor => libm::floorf(x),
             Self::Ceiling => libm::ceilf(x),
             Self::Round => libm::rintf(x),
+            Self::GeluTanh => 0.5 * x * (1.0 + tanhf(0.797_884_6 * (x + 0.044_715 * x * x * x))),
         }
     }
 }
@@ -125,11 +126,16 @@ impl RowFunction {
                 let log = logf(sum(&|x| expf(x - largest)));
                 (0..n).for_each(|i| put(i, (get(i) - largest) - log));
             }
-            Self::Standardize(epsilon) => {
+            Self::Standardize(epsilon) | Self::Deviation(epsilon) => {
                 let mean = sum(&|x| x) / n as f32;
                 let variance = sum(&|x| (x - mean) * (x - mean)) / n as f32;
                 let r = 1.0 / libm::sqrtf(variance + epsilon);
-                (0..n).for_each(|i| put(i, (get(i) - mean) * r));
+                let less = if matches!(self, Self::Standardize(_)) { mean } else { 0.0 };
+                (0..n).for_each(|i| put(i, (get(i) - less) * r));
+            }
+            Self::RootMeanSquare(epsilon) => {
+                let r = 1.0 / libm::sqrtf(sum(&|x| x * x) / n as f32 + epsilon);
+                (0..n).for_each(|i| put(i, get(i) * r));
             }
             Self::Unit(epsilon) => {
                 let r = 1.0 / libm::sqrtf(larger(sum(&|x| x * x), epsilon));

@@ -424,8 +424,14 @@ fn check_alu(t: &Target, s: &Slide, mode: u32, shift_cut: u32, shift_bias: u32, 
     });
 }
 
+/// As many cases as `PROPTEST_CASES` says, of which any share may be too large for a bank.
+fn any_number() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig { max_global_rejects: config.cases.saturating_mul(4).max(1024), ..config }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 160, ..ProptestConfig::default() })]
+    #![proptest_config(any_number())]
 
     #[test]
     fn conv_equals_the_loop_nest(

@@ -2,12 +2,12 @@ use super::*;
 use proptest::prelude::*;
 use std::vec::Vec;
 
-fn frame(sequence: u8, message: &Request<'_>) -> Vec<u8> {
+fn frame(sequence: u32, message: &Request<'_>) -> Vec<u8> {
     encode(sequence, message, &mut [0; FRAME]).unwrap().to_vec()
 }
 
 /// Every frame of a stream, as (sequence number, bytes of a `Load`).
-fn loads(stream: &[u8]) -> Vec<Result<(u8, Vec<u8>), FrameError>> {
+fn loads(stream: &[u8]) -> Vec<Result<(u32, Vec<u8>), FrameError>> {
     let mut deframer = Deframer::new();
     let mut found = Vec::new();
     for byte in stream {
@@ -28,11 +28,11 @@ fn load(bytes: &[u8]) -> Request<'_> {
 /// As the documentation of [`Report::Crc`] has it.
 #[test]
 fn a_checksum_takes_few_bytes() {
-    let bytes = |part, tensor| {
+    let bytes = |sequence, part, tensor| {
         let crc = Response::Crc { tensor: TensorId(tensor), crc: u32::MAX };
-        encode_answer((1, part), &crc, &mut [0; FRAME]).unwrap().len()
+        encode_answer((sequence, part), &crc, &mut [0; FRAME]).unwrap().len()
     };
-    assert_eq!((bytes(127, 127), bytes(u32::MAX, u16::MAX)), (15, 21));
+    assert_eq!((bytes(16383, 127, 127), bytes(u32::MAX, u32::MAX, u16::MAX)), (16, 25));
 }
 
 #[test]
@@ -41,12 +41,12 @@ fn the_largest_messages_fit_a_frame() {
         let bytes = [fill; CHUNK];
         let largest = Response::Bytes { tensor: TensorId(u16::MAX), offset: u32::MAX, bytes: &bytes };
         let mut buffer = [0; FRAME];
-        let frame = encode_answer((255, u32::MAX), &largest, &mut buffer).unwrap();
+        let frame = encode_answer((u32::MAX, u32::MAX), &largest, &mut buffer).unwrap();
         assert!(frame.len() <= FRAME);
         let mut deframer = Deframer::new();
         let ends: Vec<_> = frame.iter().filter_map(|b| deframer.push(*b)).collect();
         assert_eq!(ends, [Ok(())]);
-        assert_eq!(decode_answer(deframer.payload()), Ok(((255, u32::MAX), largest)));
+        assert_eq!(decode_answer(deframer.payload()), Ok(((u32::MAX, u32::MAX), largest)));
         assert_eq!(version_of(deframer.payload()), None);
     }
     assert_eq!(encode(0, &load(&[1; CHUNK + 200]), &mut [0; FRAME]), Err(FrameError::Long));
@@ -76,12 +76,19 @@ fn a_greeting_tells_the_version_to_any_host() {
     assert_eq!(decode_answer(&old), Err(FrameError::Message));
     let hello = Response::Hello { version: VERSION, board: "b", store: 1, arena: 2, hz: 3 };
     let mut buffer = [0; FRAME];
-    let own = encode_answer((200, 0), &hello, &mut buffer).unwrap();
     let mut deframer = Deframer::new();
-    assert_eq!(own.iter().find_map(|b| deframer.push(*b)), Some(Ok(())));
-    assert_eq!(version_of(deframer.payload()), Some(VERSION));
+    // In one byte, in two, in three and in five.
+    for number in [1, 127, 128, 200, 16_384, u32::MAX] {
+        let own = encode_answer((number, 0), &hello, &mut buffer).unwrap();
+        assert_eq!(own.iter().find_map(|b| deframer.push(*b)), Some(Ok(())));
+        assert_eq!(version_of(deframer.payload()), Some(VERSION), "{number}");
+    }
+    // Up to version 2 a number was always one byte.
+    let mut old = std::vec![200, 0, 2, 1, b'b'];
+    old.extend(crc32(&old).to_le_bytes());
+    assert_eq!(version_of(&old), Some(2));
     let mut damaged = deframer.payload().to_vec();
-    damaged[3] ^= 1;
+    damaged[7] ^= 1;
     assert_eq!(version_of(&damaged), None);
 }
 
@@ -95,7 +102,7 @@ fn blocks_of_254_carry_no_zero() {
 
 proptest! {
     #[test]
-    fn a_frame_comes_back(sequence: u8, bytes in prop::collection::vec(prop_oneof![Just(0u8), any::<u8>()], 0..CHUNK)) {
+    fn a_frame_comes_back(sequence: u32, bytes in prop::collection::vec(prop_oneof![Just(0u8), any::<u8>()], 0..CHUNK)) {
         let stream = frame(sequence, &load(&bytes));
         prop_assert_eq!(stream.iter().filter(|b| **b == 0).count(), 1);
         prop_assert_eq!(loads(&stream), [Ok((sequence, bytes))]);

@@ -3,7 +3,7 @@
 use super::apart::apart;
 use super::deployable::Deployable;
 use super::ids::TensorId;
-use super::ops::{CpuOp, MAX_OPERANDS, PoolKind, layers};
+use super::ops::{CpuOp, MAX_OPERANDS, layers};
 use super::records::DType;
 use super::rows::Rows;
 use crate::shape::Window;
@@ -90,9 +90,7 @@ pub(super) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             };
             meets_input(0)?;
             meets_input(1)?;
-            let taps = u64::from(p.window.kernel[0]) * u64::from(p.window.kernel[1]);
-            let factor = if let PoolKind::Average(m) = p.kind { u64::from(m) } else { 1 };
-            (taps * factor <= 1 << 23).then_some(())?;
+            p.fits_accumulator().then_some(())?;
             shift_ok(p.shift)?;
             follows(p.input, p.output)
         }

@@ -75,6 +75,8 @@ pub enum Function {
     Ceiling,
     /// Nearest whole number, ties to even.
     Round,
+    /// x · Φ(x) with tanh: 0.5 · x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))).
+    GeluTanh,
 }
 
 /// A function of two f32. [`Combine::apply`] defines it.
@@ -208,6 +210,10 @@ pub enum RowFunction {
     Standardize(f32),
     /// Length 1: x · (1 / √max(Σ x², this)).
     Unit(f32),
+    /// Mean square 1: x · (1 / √(Σ x² / n + this)).
+    RootMeanSquare(f32),
+    /// Variance 1: x · (1 / √(variance + this)).
+    Deviation(f32),
 }
 
 /// A function of rows of values, which lie anywhere in a tensor; the output may lie in the input's place.

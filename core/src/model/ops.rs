@@ -77,6 +77,18 @@ pub struct PoolOp {
     pub act: Act,
 }
 
+impl PoolOp {
+    /// Whether every sum times its factor stays inside 31 bits. Only what lies inside the input is summed, and the
+    /// largest value is no sum.
+    pub fn fits_accumulator(&self) -> bool {
+        let PoolKind::Average(factor) = self.kind else { return true };
+        let [h, w, _] = self.in_dims.map(u64::from);
+        let [rows, columns] = self.window.kernel.map(u64::from);
+        // Below 2^16 each, of 8 bits.
+        rows.min(h) * columns.min(w) * u64::from(factor) <= 1 << 23
+    }
+}
+
 /// What pooling takes of its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

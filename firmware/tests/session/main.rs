@@ -1,6 +1,7 @@
 //! A session and a host on the two ends of a link in memory, with and without faults on it.
 
 mod faults;
+mod noise;
 mod protocol;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use shiftwise_core::monitor::Sketch;
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
 use shiftwise_core::target::Target;
 use shiftwise_firmware::session::{Board, Event, Session, Space};
+use shiftwise_tests::cases::cases;
 use shiftwise_tests::graphs::{self, Rng, random_graph, random_inputs};
 use shiftwise_tests::small;
 
@@ -375,7 +377,7 @@ fn any_request() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(cases(200)))]
 
     /// Any requests and noise, before and after a deployable is loaded: the session serves them all and ends with the
     /// stream.

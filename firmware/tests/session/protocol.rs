@@ -26,7 +26,7 @@ fn greeter(body: &'static [u8]) -> Client<impl Write> {
         while board_in.read(&mut byte).is_ok_and(|n| n > 0) {
             if let Some(Ok(())) = deframer.push(byte[0]) {
                 let Ok((number, Request::Hello)) = decode(deframer.payload()) else { panic!("not a greeting") };
-                let mut payload = [&[number], body].concat();
+                let mut payload = [&[u8::try_from(number).unwrap()], body].concat();
                 payload.extend(crc32(&payload).to_le_bytes());
                 // Payloads without zeros but the one of the variant: two blocks.
                 let zero = payload.iter().position(|b| *b == 0).unwrap();

@@ -1,6 +1,7 @@
 //! Running deployables and collecting what they compute, for `simulate`, `verify` and `run`.
 
 use shiftwise::Error;
+use shiftwise::budget::{Budget, Exceeded, filled};
 use shiftwise::dump::{DumpTensor, Values};
 use shiftwise::eval::Samples;
 use shiftwise_core::arith::Round;
@@ -14,17 +15,39 @@ use shiftwise_sim::{HostProducts, SimDpu, SimError};
 
 use super::data::Preprocess;
 
-/// Memory that one frame may take: far beyond any network for these targets, and less than what a forged file could ask.
-pub(super) const MOST_MEMORY: u64 = 4 << 30;
-
 /// Every tensor of one run, in the order in which they were completed.
 #[derive(Debug, Default)]
 pub(super) struct Tensors(pub(super) Vec<(TensorId, Vec<u8>)>);
 
-impl Observer for Tensors {
+/// Keeps the tensors of a run as long as the file's budget lasts: tensors may share memory, so that their copies take any
+/// multiple of it.
+struct Keep {
+    tensors: Tensors,
+    budget: Budget,
+    failed: Option<Exceeded>,
+}
+
+impl Observer for Keep {
     fn tensor(&mut self, id: TensorId, _: &TensorDesc<'_>, bytes: &[u8]) {
-        self.0.push((id, bytes.to_vec()));
+        if self.failed.is_some() {
+            return;
+        }
+        match self.budget.vec(bytes.len()) {
+            Ok(mut copy) => {
+                copy.extend_from_slice(bytes);
+                self.tensors.0.push((id, copy));
+            }
+            Err(e) => self.failed = Some(e),
+        }
     }
+}
+
+/// Frames that may run at the same time, so that what all of them take together is what the file may take.
+pub(super) fn together(model: &Deployable<'_>) -> usize {
+    let all = [Region::Workspace, Region::Inputs, Region::Outputs].map(|r| model.region_bytes(r) as u64);
+    let budget = Budget::for_file(model.file_bytes());
+    // Half of it is for the copies of tensors.
+    (budget.left() / 2 / all.iter().sum::<u64>().max(1)).clamp(1, 1 << 16) as usize
 }
 
 /// The checked deployable of a file's bytes.
@@ -34,7 +57,7 @@ pub(super) fn parse<'a>(path: &std::path::Path, bytes: &'a [u8]) -> Result<Deplo
 
 /// The target that a deployable was compiled for; `None` for the CPU.
 pub(super) fn target_of(model: &Deployable<'_>) -> Result<Option<Target>, Error> {
-    if model.fingerprint() == 0 { Ok(None) } else { super::targets::find(model.facts().target).map(Some) }
+    if model.fingerprint() == 0 { Ok(None) } else { super::targets::named(model.facts().target).map(Some) }
 }
 
 /// Samples for a deployable's inputs. The user's input has the name of the layer that the tensor came from.
@@ -94,17 +117,12 @@ fn frame_on<D: Dpu>(
 where
     RunError<D::Error>: std::fmt::Display,
 {
-    let all = [Region::Workspace, Region::Inputs, Region::Outputs].map(|r| model.region_bytes(r) as u64);
-    if all.iter().sum::<u64>() > MOST_MEMORY {
-        let text = format!(
-            "the deployable asks for {} bytes of memory; at most {MOST_MEMORY} are given",
-            all.iter().sum::<u64>()
-        );
-        return Err(Error::Run(text));
-    }
-    let region = |r| vec![0u8; model.region_bytes(r)];
+    let budget = Budget::for_file(model.file_bytes());
+    let fail = |e: Exceeded| Error::Run(format!("one sample: {e}"));
+    let region =
+        |r| budget.bytes(model.region_bytes(r) as u64).and_then(|()| filled(model.region_bytes(r), 0u8)).map_err(fail);
     let (mut workspace, mut input, mut output) =
-        (region(Region::Workspace), region(Region::Inputs), region(Region::Outputs));
+        (region(Region::Workspace)?, region(Region::Inputs)?, region(Region::Outputs)?);
     let mut memory =
         Memory { constants: model.constants(), workspace: &mut workspace, inputs: &mut input, outputs: &mut output };
     for ((_, t), bytes) in model.inputs().zip(inputs) {
@@ -112,15 +130,15 @@ where
         let place = place.ok_or_else(|| Error::Run(format!("input `{}` takes {} bytes", t.name, t.bytes())))?;
         place.copy_from_slice(bytes);
     }
-    let mut tensors = Tensors::default();
-    run::run(model, dpu, &mut memory, &mut tensors).map_err(|e| {
+    let mut keep = Keep { tensors: Tensors::default(), budget: budget.clone(), failed: None };
+    run::run(model, dpu, &mut memory, &mut keep).map_err(|e| {
         let layer = match &e {
             RunError::Dpu { step, error } => index(error).and_then(|i| layer_of(model, *step, i)),
             _ => None,
         };
         Error::Run(layer.map_or_else(|| e.to_string(), |layer| format!("layer {layer}: {e}")))
     })?;
-    Ok(tensors)
+    keep.failed.map_or(Ok(keep.tensors), |e| Err(fail(e)))
 }
 
 /// Whether the tokens of every job order all that touches the same memory.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use shiftwise::Error;
 use shiftwise::eval::Samples;
+use shiftwise::files::Set;
 use shiftwise::link::{self, Board, BoardSpec, Limits, Report, Reported, SelfTested, SerialLog, Session, image};
 use shiftwise_core::model::{Deployable, Step, TensorId};
 use shiftwise_core::monitor::{Drift, Expected, Sketch};
@@ -47,7 +48,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ELF", requires = "log")]
     firmware: Option<PathBuf>,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
 }
 
 /// A board by its name on the command line.
@@ -301,8 +302,9 @@ fn tell(args: &Args, model: &Deployable<'_>, served: &Served, screen: &Screen) -
         }
     }
     if let Some(dir) = &args.output_dir {
-        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        simulate::write_outputs(dir, model, &results)?;
+        let mut set = Set::new(dir, shiftwise::dump::MANIFEST)?;
+        simulate::add_outputs(&mut set, model, &results)?;
+        set.commit(serde_json::Map::new())?;
     }
     let json = json!({
         "board": args.board, "samples": n, "unit": unit, "self_test": tested, "check": checked, "drift": drifted,

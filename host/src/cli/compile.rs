@@ -6,13 +6,14 @@ use serde_json::json;
 use shiftwise::compile::footprint::{self as memory, Footprint};
 use shiftwise::compile::{self, CpuOptions, DpuOptions, Program};
 use shiftwise::eval::Samples;
-use shiftwise::format::{self, Model};
+use shiftwise::format::Model;
 use shiftwise::integer::IntGraph;
-use shiftwise::{Error, lower};
+use shiftwise::{Error, files, lower};
 use shiftwise_core::target::Target;
 use shiftwise_sim::{Costs, SimDpu};
 use shiftwise_targets::{Board, Timing};
 
+use super::averages;
 use super::backend;
 use super::data::{ModelArgs, Preprocess};
 use super::estimate::{self, Times};
@@ -44,7 +45,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::positive())]
     self_test_samples: usize,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
 }
 
 /// What to compile for.
@@ -165,7 +166,7 @@ pub(super) fn simulator(device: &Device) -> Result<SimDpu, Error> {
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let tests = data::files(&args.self_test);
-    let inputs = || std::iter::once(&args.model.path).chain(&tests).map(PathBuf::as_path);
+    let inputs = || args.model.files().chain(&tests).map(PathBuf::as_path);
     data::keep(inputs(), &[&args.output])?;
     if let Some(listing) = &args.listing {
         data::keep(inputs(), &[listing])?;
@@ -173,11 +174,13 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             return Err(Error::Options(format!("--listing and --output are both {}", listing.display())));
         }
     }
-    let Model::Quantized(quantized) = args.model.open()? else {
+    let Model::Quantized(quantized) = args.model.open(screen)? else {
         return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));
     };
     let device = args.place.device()?;
     let graph = lower::lower(&quantized)?;
+    let differences = averages::recorded(&args.model.path, &quantized, &graph);
+    averages::tell(&differences, screen);
     let program = program(&graph, device.as_ref(), args.strict, !args.fast)?;
     let mut file = program.to_bytes(&[])?;
     if !args.self_test.is_empty() {
@@ -186,10 +189,14 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     }
     let model = backend::parse(&args.output, &file)?;
     let times = device.as_ref().map(|d| Ok::<_, Error>((d, Times::of(&model, d)?))).transpose()?;
-    format::write_file(&args.output, &file)?;
-    if let Some(path) = &args.listing {
-        format::write_file(path, super::machine_code::listing(&model)?.as_bytes())?;
-    }
+    program
+        .check(&model)
+        .map_err(|why| Error::Compile(format!("the deployable does not say what was compiled: {why}")))?;
+    let listing = args.listing.as_ref().map(|path| Ok::<_, Error>((path, super::machine_code::listing(&model)?)));
+    let listing = listing.transpose()?;
+    // The listing comes last, so that it never stands beside code that it does not belong to.
+    let listing = listing.iter().map(|(path, text)| (path.as_path(), text.as_bytes()));
+    files::write_files(&std::iter::once((args.output.as_path(), file.as_slice())).chain(listing).collect::<Vec<_>>())?;
 
     // Only the CPU's memory is planned here: a DPU's board has its own, of gigabytes.
     let board = if device.is_none() { args.place.board()? } else { None };
@@ -212,12 +219,13 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         None => footprint::say(&layers, board.as_ref().map(|b| (b, taken.as_ref())), screen),
     }
     screen.say(format!("{} for {}, {}", args.output.display(), program.target, bytes(file.len() as u64)));
-    let json = json!({
+    let mut json = json!({
         "output": args.output, "target": program.target, "layers": program.layers,
         "cycles": times.as_ref().map(|(_, t)| &t.report), "speed": times.as_ref().map(|(_, t)| t.json()),
         "memory": estimate::memory_json(&program),
         "footprint": times.is_none().then(|| footprint::json(&program, &layers, taken.as_ref())),
     });
+    averages::add(&differences, &mut json);
     Ok(Outcome { json, yes: taken.is_none_or(|t| t.fits()) })
 }
 

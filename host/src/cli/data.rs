@@ -2,15 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use shiftwise::dataset::{ChannelOrder, DataSpec, Inputs};
+use shiftwise::dataset::{ChannelOrder, DataSpec, Inputs, Notes, ResizeFilter};
 use shiftwise::eval::Samples;
 use shiftwise::format::{self, LoadOptions, Model};
 use shiftwise::ir::Graph;
 use shiftwise::ops::CustomLayers;
+use shiftwise::quant::QuantGraph;
 use shiftwise::{Error, tensor::Tensor};
+
+use super::screen::Screen;
 
 /// How data is brought to the model's input.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = PICTURES)]
 pub(super) struct Preprocess {
     /// Subtracted from every value, one number or one per channel
     #[arg(long, value_delimiter = ',', allow_negative_numbers = true, value_name = "A,B,C")]
@@ -21,18 +25,59 @@ pub(super) struct Preprocess {
     /// Scale images to this size
     #[arg(long, value_name = "HxW", value_parser = size)]
     resize: Option<Size>,
+    /// Scale as PIL's BILINEAR (antialiased, rounded to 8 bits) or as tf.image.resize (bilinear, not antialiased, not
+    /// rounded)
+    #[arg(long, default_value = "pil", value_name = "pil|tf", value_parser = filter)]
+    resize_filter: ResizeFilter,
+    /// Turn images as their Exif data asks for, as PIL's ImageOps.exif_transpose
+    #[arg(long)]
+    exif: bool,
     /// Order of an image's colours in the model's channels
     #[arg(long, default_value = "rgb", value_name = "rgb|bgr", value_parser = order)]
     channel_order: ChannelOrder,
+    #[arg(skip)]
+    notes: Notes,
 }
+
+/// Which reference each step from a picture to a sample equals; behind the options of every command that takes pictures.
+const PICTURES: &str = "\
+Images, step by step; each gives the bytes that PIL gives (Python, also behind keras.utils.load_img):
+  files        PNG, JPEG, BMP of a folder, by name; names with a dot in front and other kinds are left out
+  JPEG         as libjpeg-turbo decodes by default: accurate integer transform, \"fancy\" spreading of colours;
+               CMYK and YCCK as convert(\"RGB\"), inks inverted as Adobe writes them. tf.io.decode_jpeg decodes so
+               with dct_method=\"INTEGER_ACCURATE\"
+  Exif         not turned, with a warning where a file asks for it; --exif turns as ImageOps.exif_transpose
+  alpha        dropped, not blended, as convert(\"RGB\") and convert(\"L\")
+  palette      its colours, transparent ones too
+  1 to 4 bits  spread to 0..255
+  16 bits      the upper 8; plain grey is limited to 255 (PIL's mode I;16), with a warning
+  grey         three channels: repeated. One channel from colours: 0.299 R + 0.587 G + 0.114 B, as convert(\"L\"),
+               cv2 and tf.image.rgb_to_grayscale weigh them
+  --resize     after these, Image.resize(size, BILINEAR); --resize-filter tf: tf.image.resize(x, size)
+  profiles     gamma and ICC profiles are not applied
+Then --mean is subtracted and --scale multiplied.";
 
 /// Height and width.
 #[derive(Clone, Copy, Debug)]
 struct Size([usize; 2]);
 
+/// Pixels along a side of a scaled image: far beyond what networks take, and little enough to be computed.
+const MOST_SIDE: usize = 8192;
+
 fn size(text: &str) -> Result<Size, String> {
     let parsed = text.split_once('x').and_then(|(h, w)| Some([h.parse().ok()?, w.parse().ok()?]));
-    parsed.filter(|[h, w]| *h > 0 && *w > 0).map(Size).ok_or_else(|| "HEIGHTxWIDTH is expected, such as 224x224".into())
+    parsed
+        .filter(|size| size.iter().all(|n| (1..=MOST_SIDE).contains(n)))
+        .map(Size)
+        .ok_or_else(|| format!("HEIGHTxWIDTH up to {MOST_SIDE} each is expected, such as 224x224"))
+}
+
+fn filter(text: &str) -> Result<ResizeFilter, String> {
+    match text {
+        "pil" => Ok(ResizeFilter::Pil),
+        "tf" => Ok(ResizeFilter::Tf),
+        _ => Err("pil or tf is expected".into()),
+    }
 }
 
 fn order(text: &str) -> Result<ChannelOrder, String> {
@@ -44,10 +89,18 @@ fn order(text: &str) -> Result<ChannelOrder, String> {
 }
 
 impl Preprocess {
+    /// Says what the pictures that were read have shown.
+    pub(super) fn tell(&self, screen: &Screen) {
+        self.notes.warnings().iter().for_each(|text| screen.note(format!("warning: {text}")));
+    }
+
     /// A data argument, without its `NAME=`.
     pub(super) fn spec(&self, text: &str) -> DataSpec {
         DataSpec {
             resize: self.resize.map(|s| s.0),
+            filter: self.resize_filter,
+            exif: self.exif,
+            notes: self.notes.clone(),
             order: self.channel_order,
             mean: self.mean.clone(),
             scale: self.scale,
@@ -120,6 +173,9 @@ pub(super) struct ModelArgs {
     /// Draw the weights of an architecture (model.to_json()) from this seed
     #[arg(long, value_name = "SEED")]
     pub(super) random_weights: Option<u64>,
+    /// Weights for an architecture, or instead of a model's own: what `save_weights` wrote, or a model of the same layers
+    #[arg(long, value_name = "FILE", conflicts_with = "random_weights")]
+    pub(super) weights: Option<PathBuf>,
     #[command(flatten)]
     pub(super) custom: Custom,
 }
@@ -127,8 +183,9 @@ pub(super) struct ModelArgs {
 /// Layers that only the user knows.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Custom {
-    /// What layers of a class of your own compute: inputs x (or x0, x1, …), weights and settings by their names
-    #[arg(long, value_name = "CLASS=FORMULA")]
+    /// What a layer computes, by the layer's name or by its class: inputs x (or x0, x1, …), weights and settings by their
+    /// names. A layer's name goes before its class. Also for activation functions, by the function's or the layer's name
+    #[arg(long, value_name = "NAME=FORMULA")]
     custom_layer: Vec<String>,
 }
 
@@ -144,27 +201,36 @@ impl Custom {
 }
 
 impl ModelArgs {
+    /// The files that the model is read from.
+    pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> + Clone {
+        std::iter::once(&self.path).chain(&self.weights)
+    }
+
     /// Reads the model; an architecture without weights gets some, for they don't matter.
-    pub(super) fn open_for_timing(&self) -> Result<Model, Error> {
-        match self.open() {
-            Err(Error::NoWeights { .. }) => Self { random_weights: Some(0), ..self.clone() }.open(),
+    pub(super) fn open_for_timing(&self, screen: &Screen) -> Result<Model, Error> {
+        match self.read(screen, true) {
+            Err(Error::NoWeights { .. }) => Self { random_weights: Some(0), ..self.clone() }.read(screen, true),
             other => other,
         }
     }
 
     /// Reads the model; one that leaves its size open takes that of the data.
-    pub(super) fn open_for(&self, data: &[String], preprocess: &Preprocess) -> Result<Model, Error> {
-        match self.open() {
+    pub(super) fn open_for(&self, data: &[String], preprocess: &Preprocess, screen: &Screen) -> Result<Model, Error> {
+        match self.open(screen) {
             Err(Error::InputShape(why)) if self.input_shape.is_empty() => {
                 let sized = Self { input_shape: preprocess.shapes(data), ..self.clone() };
-                if sized.input_shape.is_empty() { Err(Error::InputShape(why)) } else { sized.open() }
+                if sized.input_shape.is_empty() { Err(Error::InputShape(why)) } else { sized.open(screen) }
             }
             result => result,
         }
     }
 
-    /// Reads the model.
-    pub(super) fn open(&self) -> Result<Model, Error> {
+    /// Reads the model, and says what is strange about it.
+    pub(super) fn open(&self, screen: &Screen) -> Result<Model, Error> {
+        self.read(screen, false)
+    }
+
+    fn read(&self, screen: &Screen, keep_unknown: bool) -> Result<Model, Error> {
         let shape = |text: &String| {
             let (name, dims) = match text.split_once('=') {
                 Some((name, dims)) => (Some(name.to_owned()), dims),
@@ -176,8 +242,13 @@ impl ModelArgs {
             })
         };
         let input_shapes = self.input_shape.iter().map(shape).collect::<Result<_, _>>()?;
+        let (random_weights, weights) = (self.random_weights, self.weights.clone());
         let custom = self.custom.layers()?;
-        format::open(&self.path, &LoadOptions { input_shapes, random_weights: self.random_weights, custom })
+        let options = LoadOptions { input_shapes, random_weights, weights, custom, keep_unknown };
+        let model = format::open(&self.path, &options)?;
+        let (Model::Float(graph) | Model::Quantized(QuantGraph { graph, .. })) = &model;
+        graph.warnings.iter().for_each(|warning| screen.note(format!("warning: {warning}")));
+        Ok(model)
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "dpu", value_parser = numerics)]
     numerics: Numerics,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
 }
 
 pub(super) fn numerics(text: &str) -> Result<Numerics, String> {
@@ -47,7 +47,7 @@ pub(super) fn numerics(text: &str) -> Result<Numerics, String> {
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
-    let Model::Quantized(quantized) = args.model.open_for(&args.data, &args.preprocess)? else {
+    let Model::Quantized(quantized) = args.model.open_for(&args.data, &args.preprocess, screen)? else {
         return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));
     };
     let inputs = match args.weights_only {
@@ -72,11 +72,15 @@ pub(super) struct CompareArgs {
     first: PathBuf,
     /// Another
     second: PathBuf,
+    /// Only what both have counts; otherwise a tensor that one lacks is a difference
+    #[arg(long)]
+    common: bool,
 }
 
 pub(super) fn compare(args: &CompareArgs, screen: &Screen) -> Result<Outcome, Error> {
-    let result = dump::compare(&dump::read(&args.first)?, &dump::read(&args.second)?);
-    screen.say(result.to_string());
+    let (first, second) = dump::read_both(&args.first, &args.second)?;
+    let result = dump::compare(&first, &second);
+    screen.lines(result.to_string());
     let difference = |d: &dump::Difference| {
         let first = d.first.as_ref().map(|(i, a, b)| json!({ "index": i, "first": a, "second": b }));
         json!({ "tensor": d.name, "values": [d.len.0, d.len.1], "differing": d.count, "first_difference": first })
@@ -86,5 +90,5 @@ pub(super) fn compare(args: &CompareArgs, screen: &Screen) -> Result<Outcome, Er
         "tensors": result.tensors, "values": result.values, "differences": differences,
         "only_first": result.only_first, "only_second": result.only_second,
     });
-    Ok(Outcome { json, yes: result.is_equal() })
+    Ok(Outcome { json, yes: result.is_equal() && (args.common || result.is_whole()) })
 }

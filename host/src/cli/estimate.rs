@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     };
     device.clock_mhz = args.clock.unwrap_or(device.clock_mhz);
     device.cores = args.cores.unwrap_or(device.cores);
-    let quantized = match args.model.open_for_timing()? {
+    let quantized = match args.model.open_for_timing(screen)? {
         Model::Quantized(quantized) => quantized,
         Model::Float(graph) => quantize::without_data(graph, &Strategy::built_in("pof2s")?)?,
     };
@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let model = Deployable::parse(&file).map_err(|e| Error::Compile(e.to_string()))?;
     let times = Times::of(&model, &device)?;
     if let Some(path) = &args.trace {
-        super::data::keep([args.model.path.as_path()], &[path])?;
+        super::data::keep(args.model.files().map(PathBuf::as_path), &[path])?;
         shiftwise::format::write_file(path, times.trace.as_bytes())?;
     }
 

@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use shiftwise::eval::averages::{Averages, Difference};
 use shiftwise::eval::integer::Engine;
 use shiftwise::eval::{self, Samples};
 use shiftwise::format::Model;
 use shiftwise::tensor::Tensor;
 use shiftwise::{Error, dataset, lower};
 
-use super::Outcome;
 use super::data::{ModelArgs, Preprocess};
 use super::screen::Screen;
+use super::{Outcome, averages};
 
 /// Samples that are computed at once: bounds memory.
 const BATCH: usize = 64;
@@ -42,7 +43,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "dpu", value_parser = super::dump::numerics)]
     numerics: eval::golden::Numerics,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
 }
 
 /// How outputs are compared with labels.
@@ -87,7 +88,7 @@ fn errors(args: &Args, models: &[(PathBuf, Model)], labels: &str, screen: &Scree
             return Err(Error::Dataset(text));
         }
         let (mut sum, mut count) = (0.0f64, 0usize);
-        outputs(model, args.numerics, &samples, screen, |start, out| {
+        let differences = outputs(model, args.numerics, &samples, screen, |start, out| {
             let Some(out) = out.first() else { return Ok(()) };
             let target = targets.batch(start, out.shape()[0])?;
             let pairs = out.data().iter().zip(target.data());
@@ -98,7 +99,9 @@ fn errors(args: &Args, models: &[(PathBuf, Model)], labels: &str, screen: &Scree
         let value = sum / count.max(1) as f64;
         let file = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         rows.push(vec![file, samples.len().to_string(), format!("{value:.6}")]);
-        values.push(json!({ "model": path, "samples": samples.len(), name: value }));
+        let mut value = json!({ "model": path, "samples": samples.len(), name: value });
+        averages::add(&differences, &mut value);
+        values.push(value);
     }
     screen.table(&["model", "samples", name], 1, &rows);
     let mut json = json!({ "metric": name, "model": values[0] });
@@ -120,6 +123,7 @@ struct Score {
     samples: usize,
     top1: usize,
     topk: usize,
+    averages: Vec<Difference>,
 }
 
 impl Score {
@@ -142,41 +146,53 @@ impl Score {
     }
 }
 
-/// Calls `each(first sample, outputs)` with the model's outputs, batch by batch.
+/// Calls `each(first sample, outputs)` with the model's outputs, batch by batch. Returns the averages that the DPU
+/// computes otherwise than the vendor's simulation, whichever of the two was asked for.
 fn outputs(
     model: &Model,
     numerics: eval::golden::Numerics,
     samples: &dyn Samples,
     screen: &Screen,
     mut each: impl FnMut(usize, Vec<Tensor>) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let graph = match (model, numerics) {
-        (Model::Quantized(q), eval::golden::Numerics::Dpu) => Some(lower::lower(q)?),
-        _ => None,
+) -> Result<Vec<Difference>, Error> {
+    let dpu = numerics == eval::golden::Numerics::Dpu;
+    let graph = match model {
+        Model::Quantized(q) if dpu => {
+            eval::needs(&q.graph).check(1)?;
+            Some((q, lower::lower(q)?))
+        }
+        Model::Quantized(q) => lower::lower(q).ok().map(|graph| (q, graph)),
+        Model::Float(_) => None,
     };
-    let engine = graph.as_ref().map(Engine::new);
+    let averages = graph.as_ref().map(|(q, graph)| Averages::new(q, graph)).filter(|a| !a.is_empty());
+    let engine = graph.as_ref().filter(|_| dpu || averages.is_some()).map(|(_, graph)| Engine::new(graph));
+    let needs = |ix| averages.as_ref().is_some_and(|a| a.needs(ix));
+    let see = |values: &[_]| averages.iter().for_each(|a| a.see(values));
     let mut progress = screen.progress("evaluating", "samples", samples.len());
     for start in (0..samples.len()).step_by(BATCH) {
         let batch = samples.batch(start, BATCH.min(samples.len() - start))?;
-        let out = match (model, &engine) {
-            (_, Some(engine)) => engine.run_batch(&batch)?,
+        let integers = engine.as_ref().map(|e| e.run_batch_seeing(&batch, needs, see)).transpose()?;
+        let out = match (model, integers.filter(|_| dpu)) {
+            (_, Some(out)) => out,
             (Model::Float(g), None) => eval::run_float(g, batch)?,
             (Model::Quantized(q), None) => shiftwise::quant_eval::run_vendor(q, batch)?,
         };
         each(start, out)?;
         progress.set((start + BATCH).min(samples.len()));
     }
-    Ok(())
+    let differences = averages.map_or_else(Vec::new, |a| a.differences());
+    averages::tell(&differences, screen);
+    Ok(differences)
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let Some(labels) = &args.labels else {
         return Err(Error::Options("evaluate needs --labels DATA".into()));
     };
-    let open = |model: &ModelArgs| Ok((model.path.clone(), model.open_for(&args.data, &args.preprocess)?));
+    let open = |model: &ModelArgs| Ok((model.path.clone(), model.open_for(&args.data, &args.preprocess, screen)?));
     let mut models: Vec<(PathBuf, Model)> = vec![open(&args.model)?];
     if let Some(path) = &args.baseline {
-        models.push(open(&ModelArgs { path: path.clone(), ..args.model.clone() })?);
+        models.push(open(&ModelArgs { path: path.clone(), weights: None, ..args.model.clone() })?);
     }
     if args.metric != Metric::Top {
         return errors(args, &models, labels, screen);
@@ -202,7 +218,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             return Err(Error::Dataset(text));
         }
         let mut score = Score::default();
-        outputs(model, args.numerics, &samples, screen, |start, out| {
+        score.averages = outputs(model, args.numerics, &samples, screen, |start, out| {
             let Some(out) = out.first() else { return Ok(()) };
             score.add(out, &labels[start..start + out.shape()[0]], k);
             Ok(())
@@ -224,7 +240,13 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         })
         .collect();
     screen.table(&header, 1, &rows);
-    let to_json = |(path, s): &(&PathBuf, Score)| json!({ "model": path, "samples": s.samples, "top1": s.share(s.top1), "top_k": k, "topk": s.share(s.topk) });
+    let to_json = |(path, s): &(&PathBuf, Score)| {
+        let mut json = json!({
+            "model": path, "samples": s.samples, "top1": s.share(s.top1), "top_k": k, "topk": s.share(s.topk),
+        });
+        averages::add(&s.averages, &mut json);
+        json
+    };
     let mut json = json!({ "model": to_json(&scores[0]) });
     let mut yes = true;
     if let [(_, own), (_, base)] = &scores[..] {

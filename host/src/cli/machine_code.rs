@@ -9,6 +9,7 @@ use shiftwise::{Error, format};
 use shiftwise_core::isa::codec::{DecodeError, ListingError};
 use shiftwise_core::isa::described::InstructionSet;
 use shiftwise_core::isa::{Line, codec};
+use shiftwise_core::listing::OneLine;
 use shiftwise_core::model::{CpuOp, Deployable, MAGIC, Step};
 use shiftwise_core::target::IsaVersion;
 
@@ -110,7 +111,7 @@ pub(super) fn listing(model: &Deployable<'_>) -> Result<String, Error> {
             && !matches!(op, CpuOp::View { .. })
         {
             let name = model.tensor(op.output()).map_or("?", |t| t.name);
-            let _ = writeln!(text, "; step {index}: {name} on the CPU");
+            let _ = writeln!(text, "; step {index}: {} on the CPU", OneLine(name));
         }
     }
     Ok(text)
@@ -164,9 +165,9 @@ fn pieces<'a>(path: &Path, model: &'a Xmodel, only: Option<&str>) -> Result<Vec<
     Ok(all)
 }
 
-/// A piece as text. Names may hold anything, so a line break in one is made visible.
+/// A piece as text. Names may hold anything, and none makes a line.
 fn write_piece(piece: &Piece<'_>, text: &mut String) {
-    let name = |name: &str| name.replace(|c: char| c.is_control(), "\u{fffd}");
+    let name = |name: &str| OneLine(name).to_string();
     let _ = writeln!(text, "{ISA_REMARK}{}", piece.isa.name());
     let _ = writeln!(text, "; code {} ({} bytes)", name(&piece.name), piece.code.len());
     for (index, (at, line)) in (0u32..).zip(piece.isa.lines(piece.code)) {
@@ -186,12 +187,7 @@ fn xmodel_listing(model: &Xmodel, pieces: &[Piece<'_>], whole: bool) -> String {
     if whole {
         for run in model.root.children.iter().filter(|r| r.device == Device::Cpu) {
             for op in run.all_ops().into_iter().map(|i| &model.ops[i]).filter(|op| !op.is_const()) {
-                let _ = writeln!(
-                    text,
-                    "; {} ({}) on the CPU",
-                    op.name.replace(|c: char| c.is_control(), "\u{fffd}"),
-                    op.kind
-                );
+                let _ = writeln!(text, "; {} ({}) on the CPU", OneLine(&op.name), OneLine(&op.kind));
             }
         }
     }
@@ -294,7 +290,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 }
 
 fn listed(text: &str, screen: &Screen) -> Result<Outcome, Error> {
-    screen.say(text.trim_end());
+    screen.lines(text.trim_end());
     Outcome::done(json!({ "listing": text.lines().collect::<Vec<_>>() }))
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use shiftwise::eval::averages::Averages;
 use shiftwise::eval::golden::{DumpOptions, Numerics, golden};
 use shiftwise::eval::integer::Engine;
 use shiftwise::eval::integer::Value as TensorValue;
@@ -19,7 +20,7 @@ use super::compile::{Device, board_device, device, program, simulator};
 use super::data::{ModelArgs, Preprocess, take};
 use super::quantize::{Recipe, pretty};
 use super::screen::{Screen, count};
-use super::{Outcome, boards, data};
+use super::{Outcome, averages, boards, data};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -43,7 +44,7 @@ pub(super) struct Args {
     #[arg(short, long, default_value = "proof.json", value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
 }
 
 /// Every tensor of the integer form, per sample, by name.
@@ -127,11 +128,12 @@ impl Check {
     }
 }
 
-fn golden_values(graph: &IntGraph, inputs: &[Tensor]) -> Result<Golden, Error> {
+fn golden_values(graph: &IntGraph, inputs: &[Tensor], averages: &Averages<'_>) -> Result<Golden, Error> {
     let engine = Engine::new(graph);
     let n = inputs.first().map_or(0, |t| t.shape()[0]);
     let sample = |index| {
         let values = engine.run(engine.sample(inputs, index)?, |_| true);
+        averages.see(&values);
         Ok(graph.tensors.iter().zip(values).filter_map(|(t, v)| Some((t.name.clone(), v?))).collect())
     };
     (0..n).into_par_iter().map(sample).collect()
@@ -162,18 +164,21 @@ fn simulated(model: &Deployable<'_>, device: &Device, inputs: &[Vec<Vec<u8>>]) -
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let (calib, run) = (args.recipe.calib_files(), data::files(&args.data));
-    let inputs = std::iter::once(&args.model.path).chain(&calib).chain(&run).map(PathBuf::as_path);
+    let inputs = args.model.files().chain(&calib).chain(&run).map(PathBuf::as_path);
     data::keep(inputs, &[&args.output])?;
     // Bad names fail before the work, not after it.
     let dpu = device(&args.target)?;
     let board = args.board.as_deref().map(|b| Ok::<_, Error>((boards::spec(b)?, b))).transpose()?;
     let (quantized, _) =
-        args.recipe.quantize(args.recipe.open(&args.model, &args.preprocess)?, &args.preprocess, screen)?;
+        args.recipe.quantize(args.recipe.open(&args.model, &args.preprocess, screen)?, &args.preprocess, screen)?;
     let samples = args.preprocess.for_graph(&args.data, &quantized.graph)?;
     let total = shiftwise::eval::Samples::len(&samples);
     let inputs = take(&samples, Some(args.samples))?;
     let graph = lower::lower(&quantized)?;
-    let golden = golden_values(&graph, &inputs)?;
+    let averages = Averages::new(&quantized, &graph);
+    let golden = golden_values(&graph, &inputs, &averages)?;
+    let differences = averages.differences();
+    averages::tell(&differences, screen);
     let n = golden.len();
     let file = args.model.path.file_name().map_or_else(|| graph.name.clone(), |n| n.to_string_lossy().into_owned());
     screen.say(format!("{file}: {n} of {total} samples (--samples for more)"));
@@ -235,7 +240,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let digests = |g: &BTreeMap<String, TensorValue>| {
         g.iter().map(|(name, v)| (name.clone(), json!(sha256(&v.to_bytes())))).collect::<serde_json::Map<_, _>>()
     };
-    let proof = json!({
+    let mut proof = json!({
         "verdict": verdict,
         "holds": yes,
         "model": graph.name,
@@ -246,6 +251,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         "golden_sha256": golden.iter().map(digests).collect::<Vec<_>>(),
         "provenance": provenance(args)?,
     });
+    averages::add(&differences, &mut proof);
     format::write_file(&args.output, pretty(&proof).as_bytes())?;
     screen.say(verdict);
     screen.note(format!("proof in {}", args.output.display()));
@@ -253,7 +259,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 }
 
 fn provenance(args: &Args) -> Result<Value, Error> {
-    let mut provenance = args.recipe.provenance(&args.model.path)?;
+    let mut provenance = args.recipe.provenance(&args.model)?;
     let data = data::files(&args.data);
     let inputs: Vec<(&str, &Path)> = data.iter().map(|p| ("data", p.as_path())).collect();
     let of_data = format::provenance(&serde_json::Map::new(), &inputs)?;
@@ -263,6 +269,6 @@ fn provenance(args: &Args) -> Result<Value, Error> {
     Ok(provenance)
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }

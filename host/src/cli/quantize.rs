@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use shiftwise::Error;
 use shiftwise::compile::DpuOptions;
-use shiftwise::format::{self, Model};
+use shiftwise::eval::averages::Difference;
+use shiftwise::files::Set;
+use shiftwise::format::{self, LoadOptions, Model};
 use shiftwise::quant::QuantGraph;
 use shiftwise::quantize::{PtqOptions, ptq};
 use shiftwise::strategy::Strategy;
+use shiftwise::unquantized;
 
 use super::Outcome;
+use super::averages;
 use super::data::{self, ModelArgs, Preprocess};
 use super::screen::Screen;
 
@@ -47,7 +51,7 @@ pub(super) struct Args {
     #[command(flatten)]
     recipe: Recipe,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
     /// Folder for quantized.h5, quantize_info.json and provenance.json [default: quantize_results]
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
@@ -61,6 +65,11 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
 }
+
+/// The results; where they came from is their manifest.
+const QUANTIZED: &str = "quantized.h5";
+const INFO: &str = "quantize_info.json";
+const PROVENANCE: &str = "provenance.json";
 
 /// Keyword arguments of the vendor's `quantize_model` that are no part of a strategy.
 const CALL_ARGUMENTS: [&str; 5] = ["calib_batch_size", "calib_steps", "input_shape", "verbose", "add_shape_info"];
@@ -148,13 +157,13 @@ impl Recipe {
 
     /// Reads the model with the input shape that `--set input_shape=…` or `--input-shape` gives, or else the calibration
     /// data where the model leaves its size open.
-    pub(super) fn open(&self, model: &ModelArgs, preprocess: &Preprocess) -> Result<Model, Error> {
+    pub(super) fn open(&self, model: &ModelArgs, preprocess: &Preprocess, screen: &Screen) -> Result<Model, Error> {
         let settings = self.settings()?;
         let mut model = model.clone();
         if model.input_shape.is_empty() {
             model.input_shape = settings.input_shapes()?;
         }
-        model.open_for(&self.calib, preprocess)
+        model.open_for(&self.calib, preprocess, screen)
     }
 
     /// The quantized form of a model; a model that is quantized already stays as it is.
@@ -183,6 +192,7 @@ impl Recipe {
             return Err(Error::Dataset("calibration needs data: pass --calib DATA".into()));
         }
         let samples = preprocess.for_graph(&self.calib, &graph)?;
+        let of_reader = graph.warnings.clone();
         let batch_size = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
         let steps = self.calib_steps.or(settings.whole("calib_steps")?);
         let options = PtqOptions { strategy, batch_size, steps };
@@ -195,7 +205,16 @@ impl Recipe {
         for change in &result.changes {
             screen.detail(format!("{} moved a position at {}", change.rule, change.layer));
         }
-        Ok((result.quantized, result.warnings))
+        Ok((result.quantized, of_reader.into_iter().chain(result.warnings).collect()))
+    }
+
+    /// The averages that the DPU computes otherwise on the calibration data.
+    fn averages(&self, quantized: &QuantGraph, preprocess: &Preprocess) -> Result<Vec<Difference>, Error> {
+        let settings = self.settings()?;
+        let batch = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
+        let steps = self.calib_steps.or(settings.whole("calib_steps")?);
+        let samples = preprocess.for_graph(&self.calib, &quantized.graph)?;
+        averages::measure(quantized, &samples, batch, steps.map_or(usize::MAX, |n| n.saturating_mul(batch)))
     }
 
     /// Where the strategy wants the results.
@@ -223,18 +242,20 @@ impl Recipe {
     }
 
     /// Options and input files' digests.
-    pub(super) fn provenance(&self, model: &Path) -> Result<Value, Error> {
+    pub(super) fn provenance(&self, model: &ModelArgs) -> Result<Value, Error> {
         let calib = self.calib_files();
         let strategies = [&self.strategy_file, &self.custom_strategy];
         let strategies = strategies.into_iter().flatten().map(|p| ("strategy", p.as_path()));
         let calib = calib.iter().map(|p| ("calib", p.as_path()));
-        let inputs: Vec<(&str, &Path)> = std::iter::once(("model", model)).chain(strategies).chain(calib).collect();
+        let weights = model.weights.iter().map(|p| ("weights", p.as_path()));
+        let inputs: Vec<(&str, &Path)> =
+            std::iter::once(("model", model.path.as_path())).chain(weights).chain(strategies).chain(calib).collect();
         format::provenance(&self.options(), &inputs)
     }
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
-    let model = args.recipe.open(&args.model, &args.preprocess)?;
+    let model = args.recipe.open(&args.model, &args.preprocess, screen)?;
     if let Model::Quantized(_) = model {
         return Err(Error::wrong_kind(&args.model.path, "is a quantized model already, a float one is expected"));
     }
@@ -242,22 +263,29 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         Some(dir) => dir.clone(),
         None => args.recipe.output_dir(&screen.silent())?,
     };
-    let file = dir.join("quantized.h5");
-    let (info_file, provenance_file) = (dir.join("quantize_info.json"), dir.join("provenance.json"));
+    let file = dir.join(QUANTIZED);
+    let (info_file, provenance_file) = (dir.join(INFO), dir.join(PROVENANCE));
     let calib = args.recipe.calib_files();
-    let inputs = std::iter::once(&args.model.path).chain(&calib).map(PathBuf::as_path);
+    let inputs = args.model.files().chain(&calib).map(PathBuf::as_path);
     data::keep(inputs, &[&file, &info_file, &provenance_file])?;
     if let Some(target) = &args.target {
         // Told before the work, not after.
         super::compile::device(target)?;
     }
-    let (quantized, warnings) = args.recipe.quantize(model, &args.preprocess, screen)?;
+    let (quantized, mut warnings) = args.recipe.quantize(model, &args.preprocess, screen)?;
+    let differences = args.recipe.averages(&quantized, &args.preprocess)?;
+    averages::tell(&differences, screen);
+    warnings.extend(differences.iter().map(ToString::to_string));
     let info = format::quantize_info(&quantized);
-    let provenance = args.recipe.provenance(&args.model.path)?;
-    std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
-    format::save_quantized(&quantized, &file)?;
-    format::write_file(&info_file, pretty(&info).as_bytes())?;
-    format::write_file(&provenance_file, pretty(&provenance).as_bytes())?;
+    let mut provenance = args.recipe.provenance(&args.model)?;
+    let bytes = format::quantized_bytes(&quantized, &file)?;
+    let options = LoadOptions { custom: args.model.custom.layers()?, ..LoadOptions::default() };
+    format::read_back(&quantized, &bytes, &file, &options)?;
+    averages::record(&differences, &bytes, &mut provenance);
+    let mut set = Set::new(&dir, PROVENANCE)?;
+    set.add(QUANTIZED, &bytes)?;
+    set.add(INFO, pretty(&info).as_bytes())?;
+    set.commit(provenance.as_object().cloned().unwrap_or_default())?;
 
     let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let entries = info.as_array().map_or(&[][..], Vec::as_slice);
@@ -274,9 +302,20 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         Some(name) => placement(&quantized, name, screen)?,
         None => Vec::new(),
     };
+    let left_float = unquantized::layers(&quantized);
+    for left in &left_float {
+        let line = format!("{}: {}", left.layers.join(", "), left.reason);
+        match left.remedy {
+            Some(remedy) => screen.say(format!("{line}; {remedy}")),
+            None => screen.detail(format!("left float: {line}")),
+        }
+    }
     screen.say(format!("{} tensors quantized; {}", rows.len(), file.display()));
     let left: Vec<Value> = fallbacks.iter().map(|(layer, why)| json!({ "layer": layer, "reason": why })).collect();
-    let mut json = json!({ "quantized": file, "quantize_info": info, "warnings": warnings });
+    let floats = left_float.iter().map(|l| json!({ "layers": l.layers, "reason": l.reason, "remedy": l.remedy }));
+    let floats: Vec<Value> = floats.collect();
+    let mut json = json!({ "quantized": file, "quantize_info": info, "warnings": warnings, "left_float": floats });
+    averages::add(&differences, &mut json);
     if let (Some(target), Some(json)) = (&args.target, json.as_object_mut()) {
         json.insert("target".into(), json!(target));
         json.insert("on_cpu".into(), json!(left));

@@ -1,12 +1,14 @@
 //! What the user sees: answers on stdout, progress and errors on stderr.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
-use shiftwise::Error;
+use shiftwise::{Error, text};
 
 /// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
@@ -22,9 +24,54 @@ pub(super) struct Options {
     verbose: u8,
 }
 
-/// A line on stderr. Unlike `eprintln!`, a closed pipe doesn't panic.
-pub(super) fn complain(line: impl AsRef<str>) {
-    let _ = writeln!(std::io::stderr(), "{}", line.as_ref());
+/// Why the answer did not reach its reader, if so.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// A line of the answer as it is. What can't be written is remembered for [`delivered`], and nothing follows it.
+fn print(line: &str) {
+    if LOST.get().is_some() {
+        return;
+    }
+    let mut out = io::stdout().lock();
+    if let Err(e) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        // The first reason is the one to report.
+        let _ = LOST.set(e);
+    }
+}
+
+/// Fails if a part of the answer was lost, on a full disk for example. Nobody misses what a closed pipe did not take.
+pub(super) fn delivered() -> Result<(), Error> {
+    match LOST.get() {
+        Some(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            let source = e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error);
+            Err(Error::io(Path::new("standard output"))(source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A JSON document on stdout, unaltered.
+pub(super) fn document(value: &Value) {
+    print(&format!("{value:#}"));
+}
+
+/// A sentence on stderr. Unlike `eprintln!`, a closed pipe doesn't panic.
+pub(super) fn complain(sentence: impl AsRef<str>) {
+    complain_of("", &text::sentence(sentence.as_ref()));
+}
+
+/// Lines on stderr behind a mark of our own.
+fn complain_of(mark: &str, lines: &str) {
+    let _ = writeln!(io::stderr(), "{mark}{lines}");
+}
+
+/// A usage error: the sentence with its code, what the argument parser adds to it in lines of its own, and what to do.
+pub(super) fn usage(code: &str, sentence: &str, more: &str, hint: &str) {
+    complain_of(&format!("error[{code}]: "), &text::sentence(sentence));
+    if !more.is_empty() {
+        complain_of("", &text::lines(more));
+    }
+    complain_of("hint: ", hint);
 }
 
 /// Where a command writes to.
@@ -37,7 +84,7 @@ pub(super) struct Screen {
 
 impl Screen {
     pub(super) fn new(options: &Options) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = io::stderr().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none();
         Self { options: options.clone(), terminal, colour }
     }
@@ -57,8 +104,14 @@ impl Screen {
     /// One line of the answer.
     pub(super) fn say(&self, line: impl AsRef<str>) {
         if !self.options.json {
-            // A closed pipe ends the output, not the command.
-            let _ = writeln!(std::io::stdout(), "{}", line.as_ref());
+            print(&text::sentence(line.as_ref()));
+        }
+    }
+
+    /// A part of the answer that has lines of its own, in which names are clean already.
+    pub(super) fn lines(&self, lines: impl AsRef<str>) {
+        if !self.options.json {
+            print(&text::lines(lines.as_ref()));
         }
     }
 
@@ -79,15 +132,16 @@ impl Screen {
     /// The answer as JSON, if asked for.
     pub(super) fn json(&self, value: &Value) {
         if self.options.json {
-            let _ = writeln!(std::io::stdout(), "{value:#}");
+            document(value);
         }
     }
 
     /// An error: the sentence with its code, then what to do.
     pub(super) fn error(&self, error: &Error) {
         let (on, off) = if self.colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-        complain(format!("{on}error[{}]{off}: {error}", error.code()));
-        complain(format!("hint: {}", error.hint()));
+        let mark = format!("{on}error[{}]{off}: ", error.code());
+        complain_of(&mark, &text::sentence(&error.to_string()));
+        complain_of("hint: ", error.hint());
     }
 
     /// A table of the answer; columns after the first `left` are aligned right.
@@ -96,11 +150,12 @@ impl Screen {
             return;
         }
         let mut table = Table::new();
+        let rows = rows.iter().map(|row| row.iter().map(|cell| text::name(cell)).collect::<Vec<_>>());
         table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
         for column in table.column_iter_mut().skip(left) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        self.say(table.trim_fmt());
+        print(&table.trim_fmt());
     }
 
     /// Progress of `total` units called `unit`: a bar on a terminal, else a line every few seconds.

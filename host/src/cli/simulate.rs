@@ -1,13 +1,14 @@
 //! `shiftwise simulate`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use rayon::prelude::*;
 use serde_json::json;
-use shiftwise::dump::{self, Dump, DumpTensor, Values};
+use shiftwise::dump::{self, Dump, Type, Values};
 use shiftwise::eval::Samples;
-use shiftwise::{Error, format};
+use shiftwise::files::Set;
+use shiftwise::{Error, format, text};
 use shiftwise_core::model::{DType, Deployable, MAGIC, Region, TensorDesc, TensorId};
 use shiftwise_sim::{CycleReport, SimDpu};
 
@@ -15,10 +16,13 @@ use super::backend::{self, Tensors};
 use super::compile::{Device, simulator};
 use super::data::Preprocess;
 use super::screen::{Screen, bytes, count};
-use super::{Outcome, data, quantize};
+use super::{Outcome, cost, data, quantize};
 
 mod program;
 mod xmodel;
+
+/// The report's file.
+const CYCLES: &str = "cycles.json";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -53,7 +57,7 @@ pub(super) struct Args {
     #[command(flatten)]
     custom: data::Custom,
     #[command(flatten)]
-    preprocess: Preprocess,
+    pub(super) preprocess: Preprocess,
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
@@ -68,12 +72,13 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let inputs = [&args.model].into_iter().chain(&args.golden).map(PathBuf::as_path);
     data::keep(inputs, &args.trace.iter().chain([&args.output_dir]).map(PathBuf::as_path).collect::<Vec<_>>())?;
     // Read before the work, so that a wrong name doesn't cost it.
-    let golden = args.golden.as_deref().map(dump::read).transpose()?;
+    let golden = args.golden.as_deref().map(|dir| dump::read_with(dir, &types(&model))).transpose()?;
     let target = backend::target_of(&model)?;
     let device = target.map(|target| Device::new(target, args.clock));
     if let Some(device) = device.as_ref().filter(|_| !args.functional) {
         backend::check_order(&model, &device.target)?;
     }
+    cost::deployable(&model, device.as_ref().map(|d| &d.target))?;
     let samples = backend::open(&args.preprocess, &args.data, &model)?;
     let n = args.samples.clamp(1, samples.len().max(1));
 
@@ -93,8 +98,13 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         // Cycles do not depend on values: those of the first sample are those of all.
         Ok((tensors, sim.filter(|_| index == 0)))
     };
-    let (all, mut sims): (Vec<Tensors>, Vec<Option<SimDpu>>) =
-        (0..n).into_par_iter().map(sample).collect::<Result<Vec<_>, Error>>()?.into_iter().unzip();
+    let (all, mut sims): (Vec<Tensors>, Vec<Option<SimDpu>>) = (0..n)
+        .into_par_iter()
+        .with_min_len(n.div_ceil(backend::together(&model)))
+        .map(sample)
+        .collect::<Result<Vec<_>, Error>>()?
+        .into_iter()
+        .unzip();
     drop(progress);
     let sim = sims.first_mut().and_then(Option::take);
     let report = sim.as_ref().map(|sim| sim.report(&model));
@@ -102,11 +112,15 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         format::write_file(path, sim.chrome_trace(&model).as_bytes())?;
     }
     let dump = Dump { weights: Vec::new(), activations: backend::to_dump(&model, &all) };
-    dump::write(&args.output_dir, &dump, true)?;
-    write_outputs(&args.output_dir, &model, &all)?;
+    let mut set = Set::new(&args.output_dir, dump::MANIFEST)?;
+    dump::add(&mut set, &dump, true)?;
+    add_outputs(&mut set, &model, &all)?;
     if let Some(report) = &report {
         let json = serde_json::to_value(report).map_err(|e| Error::Run(e.to_string()))?;
-        format::write_file(&args.output_dir.join("cycles.json"), quantize::pretty(&json).as_bytes())?;
+        set.add(CYCLES, quantize::pretty(&json).as_bytes())?;
+    }
+    set.commit(serde_json::Map::new())?;
+    if let Some(report) = &report {
         say_cycles(report, screen);
     }
     let mut yes = true;
@@ -129,14 +143,14 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
                         let elements = (t.bytes() / t.dtype.bytes()).max(1) as usize;
                         let inputs = backend::input_bytes(&model, &samples, index / elements)?;
                         if let Some(why) = explain(&model, device, &inputs, id, index % elements)? {
-                            screen.say(why);
+                            screen.lines(why);
                         }
                     }
                 }
                 None => screen.say(format!("layer {layer}: {} values, expected {}", d.len.1, d.len.0)),
             }
         }
-        screen.say(compared.to_string());
+        screen.lines(compared.to_string());
         json["golden"] = json!({
             "tensors": compared.tensors, "values": compared.values, "differing_tensors": compared.differences.len(),
         });
@@ -182,19 +196,34 @@ fn say_cycles(report: &CycleReport, screen: &Screen) {
         count(e.conv),
         count(e.misc)
     ));
-    if let Some(timing) = shiftwise_targets::find(&report.target).ok().and_then(|t| shiftwise_targets::timing::of(&t)) {
+    if let Some(timing) = shiftwise_targets::named(&report.target).ok().and_then(|t| shiftwise_targets::timing::of(&t))
+    {
         let band = timing.error_band_percent;
         screen.say(format!("cycle model: 9 of 10 networks it was not fitted to were within {band:.0} %"));
     }
 }
 
+/// The name of a tensor's files in a dump, and its type.
+fn file_of(t: &TensorDesc<'_>) -> (String, Type) {
+    let kind = if t.dtype == DType::F32 { Type::Float } else { Type::Int8 };
+    (dump::file_name(t.name, kind), kind)
+}
+
+/// The types of all tensors, by the names of their files.
+fn types(model: &Deployable<'_>) -> dump::Types {
+    model.tensors().map(|(_, t)| file_of(&t)).collect()
+}
+
 /// The tensor behind a dump file's name.
 fn tensor_of<'a>(model: &Deployable<'a>, file: &str) -> Option<(TensorId, TensorDesc<'a>)> {
-    let named = |t: &TensorDesc<'_>| {
-        let values = if t.dtype == DType::F32 { Values::Float(Vec::new()) } else { Values::Int8(Vec::new()) };
-        file.ends_with(&DumpTensor { name: t.name.into(), values }.file_name())
-    };
-    model.tensors().find(|(_, t)| named(t))
+    let name = file.rsplit('/').next()?;
+    model.tensors().find(|(_, t)| file_of(t).0 == name)
+}
+
+/// An explanation's lines, in which the layer's name makes none.
+fn explanation(mut explained: shiftwise_sim::Explanation) -> String {
+    explained.layer = text::name(&explained.layer);
+    explained.to_string()
 }
 
 /// The instructions, accumulator and shift that made one element; `None` if the CPU did.
@@ -213,11 +242,11 @@ fn explain(
         }
     }
     let explained = shiftwise_sim::explain(model, &device.target, &region, id, index as u32);
-    explained.map(|e| e.map(|e| e.to_string())).map_err(|e| Error::Run(e.to_string()))
+    explained.map(|e| e.map(explanation)).map_err(|e| Error::Run(e.to_string()))
 }
 
-/// `output_K.npy`: outputs of all samples as floats.
-pub(super) fn write_outputs(dir: &Path, model: &Deployable<'_>, samples: &[Tensors]) -> Result<(), Error> {
+/// Adds `output_K.npy`: outputs of all samples as floats.
+pub(super) fn add_outputs(set: &mut Set<'_>, model: &Deployable<'_>, samples: &[Tensors]) -> Result<(), Error> {
     for (k, (id, t)) in model.outputs().enumerate() {
         // A tensor that is an input or another output too is computed under its first name.
         let same =
@@ -229,15 +258,15 @@ pub(super) fn write_outputs(dir: &Path, model: &Deployable<'_>, samples: &[Tenso
         });
         let mut shape = vec![samples.len()];
         shape.extend(t.shape.dims().iter().map(|d| *d as usize));
-        write_npy(&dir.join(format!("output_{k}.npy")), shape, floats.collect())?;
+        add_output(set, k, shape, floats.collect())?;
     }
     Ok(())
 }
 
-/// An array of floats as a `.npy` file.
-fn write_npy(path: &Path, shape: Vec<usize>, values: Vec<f32>) -> Result<(), Error> {
+/// Adds an array of floats as a `.npy` file.
+fn add_output(set: &mut Set<'_>, k: usize, shape: Vec<usize>, values: Vec<f32>) -> Result<(), Error> {
     let array = ndarray::ArrayD::from_shape_vec(shape, values).map_err(|e| Error::Run(e.to_string()))?;
     let mut bytes = Vec::new();
     ndarray_npy::WriteNpyExt::write_npy(&array, &mut bytes).map_err(|e| Error::Run(e.to_string()))?;
-    format::write_file(path, &bytes)
+    set.add(&format!("output_{k}.npy"), &bytes)
 }

@@ -27,8 +27,9 @@ enum Action {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
         /// 0: the user's settings; 1: the pipelines too; 2: everything
-        #[arg(long = "verbose", id = "detail", default_value_t = 0, value_name = "0|1|2")]
-        detail: u32,
+        // The name and the type are those of the option of every command, which this one replaces.
+        #[arg(short, long, default_value_t = 0, num_args = 0..=1, default_missing_value = "1", value_name = "0|1|2")]
+        verbose: u8,
     },
     /// Check a strategy file, and list where it departs from the built-in strategy
     Check {
@@ -43,21 +44,21 @@ enum Action {
 
 /// The JSON of a strategy file.
 pub(super) fn read(path: &Path) -> Result<Value, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text)
-        .map_err(|e| Error::format(path, format!("fail to load the json file, please check the format: {e}")))
+    let text = std::fs::read(path).map_err(Error::io(path))?;
+    format::json(&text)
+        .map_err(|e| Error::format(path, format!("fail to load the json file, please check the format: it {e}")))
 }
 
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     match &args.action {
-        Action::Dump { name, output, detail } => {
-            let text = Strategy::built_in(name)?.dump(*detail);
+        Action::Dump { name, output, verbose } => {
+            let text = Strategy::built_in(name)?.dump(u32::from(*verbose));
             match output {
                 Some(path) => {
                     format::write_file(path, text.as_bytes())?;
                     screen.say(format!("{name} in {}", path.display()));
                 }
-                None => screen.say(&text),
+                None => screen.lines(&text),
             }
             let json = serde_json::from_str(&text).unwrap_or(Value::Null);
             Outcome::done(json)

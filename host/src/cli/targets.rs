@@ -14,6 +14,11 @@ pub(super) struct Args {
     name: Option<String>,
 }
 
+/// The target that a file names.
+pub(super) fn named(name: &str) -> Result<shiftwise_core::target::Target, Error> {
+    shiftwise_targets::named(name).map_err(|e| Error::Target(e.to_string()))
+}
+
 /// The target of a name, fingerprint or `arch.json`.
 pub(super) fn find(name: &str) -> Result<shiftwise_core::target::Target, Error> {
     shiftwise_targets::find(name).map_err(|e| Error::Target(e.to_string()))

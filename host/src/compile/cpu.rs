@@ -275,12 +275,7 @@ fn pool(graph: &IntGraph, op: &IntOp, window: &Window, kind: PoolKind, shift: i3
             return Err(refuse(layer, "a pooling window that is dilated or lies wholly in the padding".into()));
         }
     }
-    if let PoolKind::Average(m) = kind
-        && u64::from(m) * u64::from(window.kernel[0]) * u64::from(window.kernel[1]) > 1 << 23
-    {
-        return Err(refuse(layer, format!("an average with factor {m} leaves a 32-bit accumulator")));
-    }
-    Ok(PoolOp {
+    let pool = PoolOp {
         input: id(input)?,
         output: id(op.output)?,
         in_dims,
@@ -289,5 +284,8 @@ fn pool(graph: &IntGraph, op: &IntOp, window: &Window, kind: PoolKind, shift: i3
         kind,
         shift: shift_i8(layer, shift)?,
         act: Act::None,
-    })
+    };
+    let [rows, columns] = window.kernel;
+    let large = || refuse(layer, format!("an average over {rows}x{columns} pixels leaves a 32-bit accumulator"));
+    pool.fits_accumulator().then_some(pool).ok_or_else(large)
 }

@@ -2,12 +2,13 @@
 
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::{
-    Act, AddOp, ConcatOp, CpuOp, DType, DpuJob, Facts, LayerSpan, Place, Role, Step, TensorDesc, TensorId, TensorList,
+    Act, AddOp, ConcatOp, CpuOp, DType, Deployable, DpuJob, Facts, LayerSpan, ParseError, Place, Role, Section, Step,
+    TensorDesc, TensorId, TensorList,
 };
 use shiftwise_core::shape::Shape;
 
 use crate::Error;
-use crate::compile::deployable::{self, Parts};
+use crate::compile::deployable::{self, EmitError, Parts};
 use crate::compile::memory::{Layout, Placed};
 use crate::integer::{IntGraph, IntOp, IntOpKind, Kind, TensorIx};
 
@@ -361,7 +362,57 @@ impl Program {
             constants: &self.constants,
             code: &self.code,
         };
-        deployable::write(&parts).map_err(|e| Error::Compile(e.to_string()))
+        deployable::write(&parts).map_err(|e| self.refused(&e))
+    }
+
+    /// What the reader of a deployable doesn't take, by the layer that it is of.
+    fn refused(&self, error: &EmitError) -> Error {
+        let step = match error {
+            EmitError::Inconsistent(ParseError::Record(section, i) | ParseError::Reference(section, i))
+                if *section == Section::Steps as u8 =>
+            {
+                Some(usize::from(*i))
+            }
+            _ => None,
+        };
+        let row = step.and_then(|step| self.layers.iter().rev().find(|row| row.step.is_some_and(|own| own <= step)));
+        Error::Compile(match row {
+            Some(row) => {
+                let (layer, op) = (&row.layer, &row.op);
+                format!("layer `{layer}`: a {op} of this geometry is beyond what the CPU's kernels take")
+            }
+            None => error.to_string(),
+        })
+    }
+
+    /// Fails with the first thing that a deployable does not say as this program does.
+    pub fn check(&self, model: &Deployable<'_>) -> Result<(), String> {
+        let lists: Vec<Vec<u8>> = self.steps.iter().map(step_list).collect();
+        let steps = self.steps.iter().zip(&lists).map(|(s, list)| borrow_step(s, list));
+        let facts = model.facts();
+        let memory = (facts.workspace_bytes, facts.input_bytes, facts.output_bytes);
+        let own = (self.memory.workspace_bytes, self.memory.input_bytes, self.memory.output_bytes);
+        if (facts.name, facts.target, model.fingerprint()) != (&self.name, &self.target, self.fingerprint) {
+            return Err("its name or its target".into());
+        }
+        let tensors = self.tensors.iter().map(borrow_tensor);
+        if let Some(tensor) = differing(tensors, model.tensors().map(|(_, t)| t)) {
+            return Err(format!("layer `{}`, tensor `{}`", tensor.origin, tensor.name));
+        }
+        if let Some(step) = differing(steps, model.steps()) {
+            let output = if let Step::Cpu(op) = &step { Some(op.output()) } else { None };
+            let layer = output.and_then(|id| self.tensors.get(usize::from(id.0)));
+            return Err(
+                layer.map_or_else(|| "a step on the DPU".into(), |t| format!("the step of layer `{}`", t.origin))
+            );
+        }
+        if let Some(span) = differing(self.spans.iter().map(borrow_span), model.layers()) {
+            return Err(format!("the instructions of layer `{}`", span.layer));
+        }
+        if (model.constants(), model.code(), memory) != (&self.constants, &self.code, own) {
+            return Err("its constants, its code or its memory".into());
+        }
+        Ok(())
     }
 }
 
@@ -374,6 +425,18 @@ fn buffer(graph: &IntGraph, placed: &Placed) -> Buffer {
         bytes: placed.block.bytes,
         // Steps count from 1.
         ops: last.checked_sub(1).map(|last| (placed.block.first.saturating_sub(1).min(last), last)),
+    }
+}
+
+/// The first item that is not the same in both, or that one of them lacks.
+fn differing<T: PartialEq>(a: impl Iterator<Item = T>, b: impl Iterator<Item = T>) -> Option<T> {
+    let (mut a, mut b) = (a, b);
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return None,
+            (Some(a), Some(b)) if a == b => {}
+            (a, b) => return a.or(b),
+        }
     }
 }
 

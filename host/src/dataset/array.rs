@@ -5,14 +5,15 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Mutex;
 
-use zip::ZipArchive;
-
+use super::member::Member;
+use crate::budget::reserve;
 use crate::error::Error;
 
-/// Deflate can't expand data further than this.
-const MAX_EXPANSION: u64 = 1032;
 /// No header of a sane array is longer.
 const MAX_HEADER: usize = 1 << 16;
+
+/// Values that are read at once.
+const BLOCK: usize = 1 << 18;
 
 /// Element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,8 +140,8 @@ fn shape(text: &str) -> Result<Vec<usize>, String> {
 enum Storage {
     /// Values begin at the header's end.
     File(Mutex<File>),
-    /// The whole `.npy`.
-    Memory(Vec<u8>),
+    /// A member of a `.npz`, which is a `.npy` again.
+    Member(Member),
 }
 
 /// An array whose values are read when asked for.
@@ -169,11 +170,11 @@ impl Array {
         file.by_ref().take(MAX_HEADER as u64).read_to_end(&mut magic).map_err(Error::io(path))?;
         let name = path.display().to_string();
         if magic.starts_with(b"PK") {
-            let (bytes, member) = unzip(path, file, key, input, usual)?;
-            let header = Header::parse(bytes.get(..bytes.len().min(MAX_HEADER)).unwrap_or_default());
-            let name = format!("{name}:{member}");
-            let size = bytes.len() as u64;
-            return Self::checked(header, Storage::Memory(bytes), size, name);
+            let (member, key) = Member::open(path, file, &|keys| choose(keys, key, input, usual))?;
+            let name = format!("{name}:{key}");
+            let start = member.start(MAX_HEADER).map_err(|e| Error::Dataset(format!("{name}: {e}")))?;
+            let size = member.size();
+            return Self::checked(Header::parse(&start), Storage::Member(member), size, name);
         }
         if let Some(key) = key {
             return Err(Error::Dataset(format!("{name}: it is not a .npz, so it has no array `{key}`")));
@@ -206,73 +207,68 @@ impl Array {
     /// Rows `start .. start + n` of the first axis, which the caller has checked, as f32.
     pub(super) fn rows(&self, start: usize, n: usize) -> Result<Vec<f32>, Error> {
         let per: usize = self.header.shape.iter().skip(1).product();
-        self.values(start * per, n * per, |v| v as f32)
+        self.values(start * per, n * per, |_, v| Ok(v as f32))
     }
 
     /// All values as f32.
     pub(super) fn all(&self) -> Result<Vec<f32>, Error> {
-        self.values(0, self.header.shape.iter().product(), |v| v as f32)
+        self.each(|_, v| Ok(v as f32))
     }
 
-    /// All values as f64.
-    pub(super) fn all_f64(&self) -> Result<Vec<f64>, Error> {
-        self.values(0, self.header.shape.iter().product(), |v| v)
+    /// What becomes of all values, each with its index.
+    pub(super) fn each<T>(&self, convert: impl Fn(usize, f64) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+        self.values(0, self.header.shape.iter().product(), convert)
     }
 
-    fn values<T>(&self, start: usize, count: usize, convert: impl Fn(f64) -> T) -> Result<Vec<T>, Error> {
+    fn values<T>(
+        &self,
+        start: usize,
+        count: usize,
+        convert: impl Fn(usize, f64) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
         let (element, size) = (self.header.element, self.header.element.size());
-        let (from, len) = (self.header.offset + start * size, count * size);
-        let fail = |e: std::io::Error| Error::Dataset(format!("{}: {e}", self.name));
-        let mut bytes = match &self.storage {
-            Storage::Memory(all) => {
-                all.get(from..from + len).ok_or_else(|| fail(std::io::ErrorKind::UnexpectedEof.into()))?.to_vec()
+        let fail = |e: String| Error::Dataset(format!("{}: {e}", self.name));
+        let mut values = reserve(count).map_err(|e| fail(e.to_string()))?;
+        // Block by block: the values may take more memory than their bytes, and need not both be there as a whole.
+        let mut bytes = vec![0; BLOCK.min(count) * size];
+        while values.len() < count {
+            let (first, n) = (start + values.len(), BLOCK.min(count - values.len()));
+            let block = bytes.get_mut(..n * size).unwrap_or_default();
+            self.read(self.header.offset + first * size, block).map_err(|e| fail(e.to_string()))?;
+            if self.header.big_endian {
+                block.chunks_exact_mut(size).for_each(<[u8]>::reverse);
             }
+            for (i, b) in (first..).zip(block.chunks_exact(size)) {
+                values.push(convert(i, element.value(b))?);
+            }
+        }
+        Ok(values)
+    }
+
+    fn read(&self, from: usize, to: &mut [u8]) -> std::io::Result<()> {
+        match &self.storage {
+            Storage::Member(member) => member.read(from as u64, to),
             Storage::File(file) => {
                 let mut file = file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let mut bytes = vec![0; len];
-                file.seek(SeekFrom::Start(from as u64)).and_then(|_| file.read_exact(&mut bytes)).map_err(fail)?;
-                bytes
+                file.seek(SeekFrom::Start(from as u64)).and_then(|_| file.read_exact(to))
             }
-        };
-        if self.header.big_endian {
-            bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
         }
-        Ok(bytes.chunks_exact(size).map(|b| convert(element.value(b))).collect())
     }
 }
 
-/// One member of a `.npz`, and its name.
-fn unzip(
-    path: &Path,
-    file: File,
-    key: Option<&str>,
-    input: Option<&str>,
-    usual: &[&str],
-) -> Result<(Vec<u8>, String), Error> {
-    let fail = |message: String| Error::Dataset(format!("{}: {message}", path.display()));
-    let size = file.metadata().map_err(Error::io(path))?.len();
-    let mut archive = ZipArchive::new(file).map_err(|e| fail(format!("the .npz is damaged: {e}")))?;
-    let keys: Vec<String> = archive.file_names().map(|n| n.strip_suffix(".npy").unwrap_or(n).to_owned()).collect();
-    let listed = keys.join(", ");
+/// The array that is meant among those of a `.npz`.
+fn choose(keys: &[String], key: Option<&str>, input: Option<&str>, usual: &[&str]) -> Result<String, String> {
+    let listed = || keys.join(", ");
     let has = |k: &str| keys.iter().any(|n| n == k);
     let known: Vec<&str> = usual.iter().copied().filter(|k| has(k)).collect();
-    let chosen = match (key, input, keys.as_slice(), known.as_slice()) {
-        (Some(key), ..) if has(key) => key,
-        (Some(key), ..) => return Err(fail(format!("there is no array `{key}`; there are {listed}"))),
-        (None, Some(input), ..) if has(input) => input,
-        (None, Some(input), ..) => return Err(fail(format!("there is no array `{input}`; there are {listed}"))),
+    let chosen = match (key, input, keys, known.as_slice()) {
+        (Some(key), ..) | (None, Some(key), ..) if has(key) => key,
+        (Some(key), ..) | (None, Some(key), ..) => {
+            return Err(format!("there is no array `{key}`; there are {}", listed()));
+        }
         (None, None, [only], _) => only,
         (None, None, _, [only]) => only,
-        _ => return Err(fail(format!("it holds several arrays; add :KEY for one of {listed}"))),
-    }
-    .to_owned();
-    let member = if archive.index_for_name(&chosen).is_some() { chosen.clone() } else { format!("{chosen}.npy") };
-    let entry = archive.by_name(&member).map_err(|e| fail(format!("array `{chosen}`: {e}")))?;
-    let budget = size.saturating_mul(MAX_EXPANSION);
-    if entry.size() > budget {
-        return Err(fail(format!("array `{chosen}` claims {} bytes in a file of {size}", entry.size())));
-    }
-    let mut bytes = Vec::new();
-    entry.take(budget).read_to_end(&mut bytes).map_err(|e| fail(format!("array `{chosen}`: {e}")))?;
-    Ok((bytes, chosen))
+        _ => return Err(format!("it holds several arrays; add :KEY for one of {}", listed())),
+    };
+    Ok(chosen.to_owned())
 }

@@ -151,3 +151,32 @@ fn unusable_data_is_named() {
     }
     std::fs::remove_dir_all(dir).unwrap();
 }
+
+/// What is deflated is read forwards, by several readers: in any order the values are the same.
+#[test]
+fn members_are_read_at_any_place() {
+    let dir = scratch("member");
+    let values: Vec<f32> = (0..40_000).map(|i| (i % 977) as f32).collect();
+    let array = Array4::from_shape_vec((1000, 2, 4, 5), values.clone()).unwrap();
+    for compressed in [false, true] {
+        let path = dir.join("x.npz");
+        let file = std::fs::File::create(&path).unwrap();
+        let mut npz = if compressed { NpzWriter::new_compressed(file) } else { NpzWriter::new(file) };
+        npz.add_array("x", &array).unwrap();
+        npz.finish().unwrap();
+        let data = Dataset::open(&DataSpec::parse(path.to_str().unwrap()), &[2, 4, 5]).unwrap();
+        for start in [0, 999, 500, 501, 3, 998, 0, 700, 250, 251, 999] {
+            let batch = data.batch(start, 1).unwrap();
+            assert_eq!(batch.data(), &values[start * 40..][..40], "{start}");
+        }
+        assert_eq!(data.batch(0, 1000).unwrap().data(), values);
+        // Damage to the values is seen by the checksum, at the end at the latest.
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 16;
+        std::fs::write(&path, &bytes).unwrap();
+        let read = Dataset::open(&DataSpec::parse(path.to_str().unwrap()), &[2, 4, 5]);
+        assert!(read.and_then(|data| data.batch(0, 1000)).is_err(), "{compressed}");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}

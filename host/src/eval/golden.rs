@@ -46,6 +46,7 @@ pub fn golden(
         all.weights.extend(float_weights(q));
     }
     let Some(inputs) = inputs.filter(|_| !options.weights_only) else { return Ok(all) };
+    super::needs(&q.graph).check(1)?;
     let exact = match numerics {
         Numerics::Dpu => exact(&lower::lower(q)?, &inputs)?,
         Numerics::Vendor => BTreeMap::new(),

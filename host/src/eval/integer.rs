@@ -134,11 +134,22 @@ impl<'a> Engine<'a> {
     /// Runs samples in parallel; `inputs` is a batch per model input. Returns every sample's outputs as floats, one
     /// tensor per model output.
     pub fn run_batch(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+        self.run_batch_seeing(inputs, |_| false, |_| {})
+    }
+
+    /// [`Self::run_batch`] that shows `see` every sample's tensors, of which `keep` says which are needed.
+    pub fn run_batch_seeing(
+        &self,
+        inputs: &[Tensor],
+        keep: impl Fn(TensorIx) -> bool + Sync,
+        see: impl Fn(&[Option<Value>]) + Sync,
+    ) -> Result<Vec<Tensor>, Error> {
         let n = inputs.first().map_or(0, |t| t.shape()[0]);
         let samples: Vec<Vec<Vec<f32>>> = (0..n)
             .into_par_iter()
             .map(|s| {
-                let values = self.run(self.sample(inputs, s)?, |_| false);
+                let values = self.run(self.sample(inputs, s)?, &keep);
+                see(&values);
                 let floats = |ix: &TensorIx| values[ix.0].as_ref().map(|v| v.to_floats(self.graph.tensors[ix.0].kind));
                 Ok(self.graph.outputs.iter().map(|ix| floats(ix).unwrap_or_default()).collect())
             })

@@ -7,27 +7,38 @@ use serde_json::Value;
 use zip::ZipArchive;
 
 use super::h5::H5;
+use super::json;
+use crate::budget::Budget;
 use crate::error::Error;
 
-/// A config may not be larger than this: 64 MiB, where those of the largest networks have a few.
+/// A config may not be larger than this, where those of the largest networks have a few MB.
 const MAX_CONFIG: u64 = 64 << 20;
+
+/// Any archive may have a config of this size; a larger one belongs to a larger archive, by [`MAX_RATIO`].
+const SMALL_CONFIG: u64 = 16 << 20;
 
 /// Weights may be compressed, which the writer doesn't do: at most by this much.
 const MAX_RATIO: u64 = 16;
 
 /// The model's JSON and its weights.
-pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<(Value, H5), Error> {
+pub(super) fn open(path: &Path, bytes: &[u8], budget: &Budget) -> Result<(Value, H5), Error> {
     let mut archive =
         ZipArchive::new(Cursor::new(bytes)).map_err(|e| Error::format(path, format!("the archive is damaged: {e}")))?;
-    let config = member(path, &mut archive, "config.json", MAX_CONFIG)?;
-    let config = serde_json::from_slice(&config)
-        .map_err(|e| Error::format(path, format!("config.json in the archive is not JSON: {e}")))?;
     let limit = (bytes.len() as u64).saturating_mul(MAX_RATIO);
-    let weights = member(path, &mut archive, "model.weights.h5", limit)?;
-    Ok((config, H5::from_bytes(path, weights)?))
+    let config = member(path, &mut archive, "config.json", limit.clamp(SMALL_CONFIG, MAX_CONFIG), budget)?;
+    let config =
+        json::parse(&config, budget).map_err(|e| Error::format(path, format!("config.json in the archive {e}")))?;
+    let weights = member(path, &mut archive, "model.weights.h5", limit, budget)?;
+    Ok((config, H5::from_bytes(path, weights, budget)?))
 }
 
-fn member(path: &Path, archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, limit: u64) -> Result<Vec<u8>, Error> {
+fn member(
+    path: &Path,
+    archive: &mut ZipArchive<Cursor<&[u8]>>,
+    name: &str,
+    limit: u64,
+    budget: &Budget,
+) -> Result<Vec<u8>, Error> {
     let fail = |message: String| Error::format(path, format!("{name} in the archive {message}"));
     let file = archive.by_name(name).map_err(|e| match e {
         zip::result::ZipError::FileNotFound => {
@@ -35,11 +46,13 @@ fn member(path: &Path, archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, limi
         }
         e => fail(format!("can't be read: {e}")),
     })?;
-    let mut bytes = Vec::new();
-    // The size in the header is only a claim; reading stops behind the limit whatever it says.
-    let read = file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| fail(format!("is damaged: {e}")))?;
-    if read as u64 > limit {
-        return Err(fail(format!("has more than {limit} bytes, which is more than a model of this size can have")));
+    let too_large = || fail(format!("has more than {limit} bytes, which is more than a model of this size can have"));
+    // The size in the header is only a claim: reading stops behind it, and the checksum tells.
+    let size = usize::try_from(file.size()).ok().filter(|size| *size as u64 <= limit).ok_or_else(too_large)?;
+    let mut bytes = budget.vec(size).map_err(|e| fail(format!("is too large: {e}")))?;
+    file.take(size as u64 + 1).read_to_end(&mut bytes).map_err(|e| fail(format!("is damaged: {e}")))?;
+    if bytes.len() != size {
+        return Err(fail(format!("has another size than the {size} bytes that it claims")));
     }
     Ok(bytes)
 }

@@ -60,6 +60,9 @@ fn extra(node: &Node, key: &str) -> Option<Value> {
 
 /// Keys behind `dtype` in Keras' order, with the defaults of what the op doesn't model.
 fn template(node: &Node) -> Value {
+    if matches!(&node.op, Op::LayerNormalization(n) if n.rms_scaling) {
+        return Value::Object(node.op.layer().to_keras());
+    }
     let class = |name: &str| json!({ "class_name": name, "config": {} });
     let glorot = json!({ "class_name": "GlorotUniform", "config": { "seed": null } });
     match node.op.class() {

@@ -3,13 +3,38 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use hdf5_pure::{AttrValue, DType, Datatype, File, FileBuilder, FinishedGroup, Group};
+use hdf5_pure::{AttrValue, DType, Datatype, File, FileBuilder, FinishedGroup, FormatError, Group, Source};
 
+use crate::budget::Budget;
 use crate::error::Error;
 use crate::tensor::Tensor;
 
-/// Deflate can't expand data further than this; a filtered dataset may be larger than its file by this factor.
-const MAX_EXPANSION: u64 = 1032;
+/// Steps of work of one request to the file, beside its bytes.
+const REQUEST: u64 = 32;
+
+/// Bytes that are read in one step of work.
+const BYTES_PER_STEP: u64 = 8;
+
+/// The file's bytes. Links may lead to the same bytes again and again, so what is read is charged, not what there is.
+struct Metered {
+    bytes: Vec<u8>,
+    budget: Budget,
+}
+
+impl Source for Metered {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), FormatError> {
+        let steps = REQUEST + buf.len() as u64 / BYTES_PER_STEP;
+        self.budget.work(steps).map_err(|e| FormatError::Source(e.to_string()))?;
+        let from = usize::try_from(offset).ok().and_then(|at| self.bytes.get(at..)?.get(..buf.len()));
+        let past = || FormatError::Source(format!("byte {offset} is past the end"));
+        buf.copy_from_slice(from.ok_or_else(past)?);
+        Ok(())
+    }
+}
 
 /// Whether the HDF5 signature is where it may be.
 pub(super) fn is_hdf5(bytes: &[u8]) -> bool {
@@ -34,20 +59,25 @@ fn stored_size(bytes: &[u8]) -> Option<u64> {
 /// An open file.
 pub(super) struct H5 {
     file: File,
-    size: u64,
+    budget: Budget,
     /// Where it came from, for messages.
     pub(super) path: PathBuf,
 }
 
 impl H5 {
-    pub(super) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, Error> {
+    pub(super) fn from_bytes(path: &Path, bytes: Vec<u8>, budget: &Budget) -> Result<Self, Error> {
         let size = bytes.len() as u64;
         if let Some(whole) = stored_size(&bytes).filter(|whole| *whole > size) {
             return Err(Error::format(path, format!("is cut short: it has {size} of {whole} bytes")));
         }
-        let file =
-            File::from_bytes(bytes).map_err(|e| Error::format(path, format!("the HDF5 file is damaged: {e}")))?;
-        Ok(Self { file, size, path: path.to_owned() })
+        let file = File::from_source(Metered { bytes, budget: budget.clone() })
+            .map_err(|e| Error::format(path, format!("the HDF5 file is damaged: {e}")))?;
+        Ok(Self { file, budget: budget.clone(), path: path.to_owned() })
+    }
+
+    /// What is left of the file's memory and work.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// An error about this file.
@@ -59,11 +89,19 @@ impl H5 {
         self.file.group(path).map_err(|e| format!("group `{path}`: {e}"))
     }
 
+    /// The strings of an attribute's value, if it has any.
+    fn kept(&self, value: &AttrValue) -> Result<Option<Vec<String>>, String> {
+        let Some(strings) = value.as_strings() else { return Ok(None) };
+        let bytes: u64 = strings.iter().map(|s| (s.len() + size_of::<String>()) as u64).sum();
+        self.budget.bytes(bytes)?;
+        Ok(Some(strings.to_vec()))
+    }
+
     /// The strings of an attribute of a group; `None` if it isn't there or holds no strings.
     pub(super) fn strings(&self, group: &str, name: &str) -> Result<Option<Vec<String>>, String> {
         let attrs = self.group(group)?.attrs().map_err(|e| format!("attributes of `{group}`: {e}"))?;
         if let Some(value) = attrs.get(name) {
-            return Ok(value.as_strings().map(<[String]>::to_vec));
+            return self.kept(value);
         }
         // Keras cuts long lists into name0, name1, … to keep an object header below 64 KiB.
         let mut all = Vec::new();
@@ -94,20 +132,39 @@ impl H5 {
         self.group(path)?.datasets().map_err(|e| format!("group `{path}`: {e}"))
     }
 
-    /// Floats of a dataset; 16- and 64-bit floats are converted, anything else is refused.
-    pub(super) fn floats(&self, path: &str) -> Result<Tensor, String> {
+    /// Floats of a dataset, of the shape that `wanted` says; 16- and 64-bit floats are converted, anything else is refused.
+    ///
+    /// Shape and size are looked at and charged before any value is read: a dataset may be empty storage that claims any
+    /// size, and any number of links may lead to it.
+    pub(super) fn floats(&self, path: &str, wanted: Option<&[usize]>) -> Result<Tensor, String> {
         let fail = |e: hdf5_pure::Error| format!("weight `{path}`: {e}");
         let data = self.file.dataset(path).map_err(fail)?;
         let datatype = data.datatype().map_err(fail)?;
-        let Datatype::FloatingPoint { size, .. } = &datatype else {
-            return Err(format!("weight `{path}` is stored as {datatype}, floats are expected"));
+        // Keras 3 has no other two bytes that HDF5 knows no name for.
+        let brain = matches!(&datatype, Datatype::Opaque { size: 2, .. });
+        let size = match &datatype {
+            Datatype::FloatingPoint { size, .. } => u64::from(*size),
+            _ if brain => 2,
+            _ => return Err(format!("weight `{path}` is stored as {datatype}, floats are expected")),
         };
-        let size = u64::from(*size);
         let shape = data.shape().map_err(fail)?;
-        let budget = if data.filters().is_empty() { self.size } else { self.size.saturating_mul(MAX_EXPANSION) };
-        let bytes = shape.iter().try_fold(size, |n, d| n.checked_mul(*d)).filter(|n| *n <= budget);
-        if bytes.is_none() {
-            return Err(format!("weight `{path}` has shape {shape:?}, which is more than the file can hold"));
+        if let Some(wanted) = wanted.filter(|w| !w.iter().map(|d| *d as u64).eq(shape.iter().copied())) {
+            return Err(format!("weight `{path}` has shape {shape:?}, {wanted:?} is expected"));
+        }
+        let chunk = data.chunk_shape().map_err(fail)?.unwrap_or_default();
+        // Chunks are whole where the data ends within one.
+        let stored: Vec<u64> = shape
+            .iter()
+            .enumerate()
+            .map(|(k, d)| chunk.get(k).map_or(*d, |c| d.checked_next_multiple_of(*c).unwrap_or(u64::MAX)))
+            .collect();
+        let charged = self.budget.elements(&stored, size).and_then(|_| self.budget.elements(&shape, 4));
+        charged.map_err(|e| format!("weight `{path}` has shape {shape:?}: {e}"))?;
+        if brain {
+            let raw = data.read_raw().map_err(fail)?;
+            let values = raw.as_chunks::<2>().0.iter().map(|b| brain_float(u16::from_le_bytes(*b))).collect();
+            let dims = shape.iter().map(|d| *d as usize).collect();
+            return Tensor::new(dims, values).ok_or_else(|| format!("weight `{path}` is cut short"));
         }
         let values = match (data.dtype().map_err(fail)?, size) {
             (DType::F32 | DType::F64, _) => data.read_f32().map_err(fail)?,
@@ -221,6 +278,11 @@ fn halves(datatype: &Datatype, raw: &[u8]) -> Option<Vec<f32>> {
     Some(raw.as_chunks::<2>().0.iter().map(|b| half(u16::from_le_bytes(*b))).collect())
 }
 
+/// The value of a bfloat16: the upper half of an f32.
+fn brain_float(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 /// The value of an IEEE half float, exactly.
 fn half(bits: u16) -> f32 {
     let (sign, exponent, mantissa) = (u32::from(bits >> 15) << 31, bits >> 10 & 31, u32::from(bits & 1023));
@@ -233,7 +295,14 @@ fn half(bits: u16) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::half;
+    use super::*;
+
+    #[test]
+    fn brain_floats_are_upper_halves() {
+        for (bits, want) in [(0x3f80, 1.0), (0xc000, -2.0), (0x3e80, 0.25), (0x0000, 0.0)] {
+            assert_eq!(brain_float(bits), want, "{bits:#x}");
+        }
+    }
 
     #[test]
     fn half_floats_convert_exactly() {
@@ -244,5 +313,25 @@ mod tests {
         assert_eq!(half(0xfc00), f32::NEG_INFINITY);
         assert!(half(0x7e00).is_nan());
         assert_eq!(half(0x8000).to_bits(), (-0.0f32).to_bits());
+    }
+
+    /// Whatever leads to the same values again: they are paid for each time.
+    #[test]
+    fn what_is_read_is_bounded_in_total() {
+        let mut tree = Tree::default();
+        tree.dataset("a/w", Data::Floats(Tensor::zeros(&[100, 100])));
+        let bytes = tree.to_bytes(Path::new("t.h5")).unwrap();
+        let open = || H5::from_bytes(Path::new("t.h5"), bytes.clone(), &Budget::for_file(bytes.len())).unwrap();
+        let file = open();
+        file.budget().bytes(file.budget().left() - 200_000).unwrap();
+        assert_eq!(file.floats("a/w", Some(&[100, 100])).unwrap().shape(), [100, 100]);
+        assert!(file.floats("a/w", None).is_ok());
+        assert!(file.floats("a/w", None).unwrap_err().contains("memory"));
+        // Another shape is refused before anything is read.
+        assert!(open().floats("a/w", Some(&[100, 99])).unwrap_err().contains("[100, 99]"));
+        // So is work: every request to the file is one.
+        let file = open();
+        while file.budget().work(1 << 20).is_ok() {}
+        assert!(file.floats("a/w", None).is_err() && file.strings("a", "names").is_err());
     }
 }

@@ -1,17 +1,23 @@
 //! Graphs from Keras models.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::call::Call;
+use super::expand::Expansion;
 use super::flatten::{Flat, FlatCall};
-use super::model::{Call, ModelConfig, input_shape};
+use super::model::{ModelConfig, input_shape};
+use super::shape_values::ShapeValues;
 use super::weights::ModelWeights;
-use super::{LoadOptions, config};
+use super::{LoadOptions, config, layout, parts};
 use crate::error::Error;
 use crate::ir::{Graph, NodeId, SharedCall};
+use crate::ops::custom::{CustomUse, Unknown};
 use crate::ops::tfop::{CALL, TENSOR, TfOp};
-use crate::ops::{Config, Custom, CustomLayers, Op, WeightSource};
+use crate::ops::{ActivationFn, CLASSES, Config, Custom, CustomLayer, Op, WeightSource};
+use crate::tensor::Tensor;
 
 /// Key of a fixed batch size in the extras of an input.
 pub(super) const BATCH_SIZE: &str = "batch_size";
@@ -25,23 +31,72 @@ pub(super) fn float_graph(
     model.override_shapes(options)?;
     let flat = Flat::new(&model)?;
     let mut builder = Builder::new(&model.name, &flat, options);
-    for call in &flat.calls {
+    let mut shapes = ShapeValues::default();
+    for (number, call) in flat.calls.iter().enumerate() {
         let layer = &flat.layers[call.layer];
         let config = layer.config;
+        let so_far = (&builder.graph, builder.ids.as_slice());
+        if shapes.fold(number, config, call, so_far)? {
+            builder.stand_in(call);
+            continue;
+        }
+        let resolved = shapes.resolve(config, call, so_far)?;
+        let resolved = resolved.as_ref().map(|(inputs, own)| FlatCall { inputs: inputs.clone(), call: own, ..*call });
+        let call = resolved.as_ref().unwrap_or(call);
+        if builder.part(call)? {
+            continue;
+        }
+        let own = builder.activation(&layer.name, &config.class, &config.config)?;
+        if config.class == "Activation"
+            && let Some(own) = own
+        {
+            let shape = builder.input_shape(call);
+            let op = own.op(&layer.name, &shape)?;
+            builder.add(&layer.name, op, &own.rest, call)?;
+            continue;
+        }
+        let settings = own.as_ref().map_or(&config.config, |own| &own.rest);
         let op = match builder.earlier(call) {
             Some(op) => op,
             None => {
                 let mut source = weights.layer(&layer.path, &config.class);
-                builder.op(&layer.name, &config.class, &config.config, call, &mut *source)?
+                builder.op(&layer.name, &config.class, settings, call, &mut *source)?
             }
         };
-        builder.add(&layer.name, op, &config.config, call)?;
+        builder.add(&layer.name, op, settings, call)?;
+        if let Some(own) = own {
+            builder.activate(&layer.name, &own, call)?;
+        }
     }
+    shapes.check_outputs(&flat)?;
+    builder.check_custom()?;
+    let permutations = std::mem::take(&mut builder.permutations);
     let mut graph = builder.finish();
+    layout::cancel(&mut graph, &permutations)?;
     graph.normalize();
     renumber_calls(&mut graph);
     graph.verify()?;
     Ok(graph)
+}
+
+/// The shapes that readers note of what they read, by the number of the call that yields it.
+fn recorded(flat: &Flat<'_>) -> BTreeMap<usize, Vec<usize>> {
+    let of_call = |call: &FlatCall<'_>| {
+        let pairs = call.inputs.iter().copied().zip(call.call.tensors.iter().map(|t| t.shape.clone()));
+        pairs.filter_map(|(input, shape)| Some((input, shape?))).collect::<Vec<_>>()
+    };
+    flat.calls.iter().flat_map(of_call).collect()
+}
+
+/// Classes of `keras.applications`, each with a setting that tells it from others of its name.
+const APPLICATIONS: &[(&str, &str)] =
+    &[("LayerScale", "projection_dim"), ("CustomScaleLayer", "scale"), ("StochasticDepth", "drop_path_rate")];
+
+/// The class of `keras.applications` that a layer is of, with or without a package.
+fn application(class: &str, config: &Map<String, Value>) -> Option<&'static str> {
+    let short = class.rsplit('>').next().unwrap_or(class);
+    let found = APPLICATIONS.iter().find(|(known, key)| *known == short && config.contains_key(*key));
+    found.map(|(known, _)| *known)
 }
 
 /// The name of a call's node.
@@ -72,11 +127,20 @@ fn renumber_calls(graph: &mut Graph) {
 pub(super) struct Builder<'a> {
     pub(super) graph: Graph,
     flat: &'a Flat<'a>,
-    custom: &'a CustomLayers,
+    custom: CustomUse<'a>,
     /// The first node of each layer.
     first: Vec<Option<NodeId>>,
     /// The node of each call so far.
     ids: Vec<NodeId>,
+    /// What each layer is made of, if it is more than itself.
+    expansions: Vec<Option<Expansion>>,
+    /// Shapes of results that the file has, by the number of the call.
+    recorded: BTreeMap<usize, Vec<usize>>,
+    keep_unknown: bool,
+    /// Names that are taken.
+    names: HashSet<String>,
+    /// Permutations that stand around layers which the file has without.
+    permutations: BTreeSet<NodeId>,
 }
 
 impl<'a> Builder<'a> {
@@ -85,10 +149,21 @@ impl<'a> Builder<'a> {
         Self {
             graph,
             flat,
-            custom: &options.custom,
+            custom: CustomUse::new(&options.custom),
             first: vec![None; flat.layers.len()],
             ids: Vec::with_capacity(flat.calls.len()),
+            expansions: vec![None; flat.layers.len()],
+            recorded: recorded(flat),
+            keep_unknown: options.keep_unknown,
+            names: flat.layers.iter().map(|layer| layer.name.clone()).collect(),
+            permutations: BTreeSet::new(),
         }
+    }
+
+    /// Lets a call that has no node be its input, which nobody reads in its name.
+    fn stand_in(&mut self, call: &FlatCall<'_>) {
+        let input = call.inputs.first().map_or(NodeId(0), |i| self.ids[*i]);
+        self.ids.push(input);
     }
 
     fn input_ids(&self, call: &FlatCall<'_>) -> Vec<NodeId> {
@@ -104,7 +179,7 @@ impl<'a> Builder<'a> {
 
     /// The op of a Keras class and settings.
     pub(super) fn op(
-        &self,
+        &mut self,
         name: &str,
         class: &str,
         config: &Map<String, Value>,
@@ -112,11 +187,8 @@ impl<'a> Builder<'a> {
         weights: &mut dyn WeightSource,
     ) -> Result<Op, Error> {
         let is_function = class.ends_with("OpLambda");
-        if let Some(function) = config.get("function").and_then(Value::as_str).filter(|_| is_function)
-            && !TfOp::supports(function)
-        {
-            return Err(Error::UnsupportedLayer { layer: name.into(), class: format!("{class} tf.{function}") });
-        }
+        let function = config.get("function").and_then(Value::as_str).filter(|_| is_function);
+        let unknown = function.filter(|function| !TfOp::supports(function)).map(|f| format!("{class} tf.{f}"));
         // Only these read their arguments from the config.
         let with_call = is_function.then(|| {
             let mut config = config.clone();
@@ -125,11 +197,37 @@ impl<'a> Builder<'a> {
         });
         let config = with_call.as_ref().unwrap_or(config);
         let ids = self.input_ids(call);
-        let shapes: Vec<&[usize]> = ids.iter().map(|id| self.graph.node(*id).shape.as_slice()).collect();
-        match Op::from_keras(class, Config(config), &shapes, weights) {
+        let mut shapes: Vec<&[usize]> = ids.iter().map(|id| self.graph.node(*id).shape.as_slice()).collect();
+        let expansion = match shapes[..] {
+            [input] => Expansion::of(class, config, input).map_err(|message| Error::layer(name, class, message))?,
+            _ => None,
+        };
+        if let Some(own) = &expansion {
+            shapes = vec![&own.input];
+            let op = Op::from_keras(&own.class, Config(&own.config), &shapes, &mut own.weights(weights));
+            let op = op.unwrap_or_else(|| Err("its counterpart is unknown".into()));
+            let op = op.map_err(|message| Error::layer(name, class, message))?;
+            self.expansions[call.layer] = expansion;
+            return Ok(op);
+        }
+        // What the user says of a class that others have too counts.
+        let application = application(class, config);
+        let known = match application {
+            _ if unknown.is_some() => None,
+            Some(class) if !self.custom.has(class) => Op::from_keras(class, Config(config), &shapes, weights),
+            None if !APPLICATIONS.iter().any(|(known, _)| *known == class) => {
+                Op::from_keras(class, Config(config), &shapes, weights)
+            }
+            _ => None,
+        };
+        match known {
             None => {
-                let unknown = || Error::UnsupportedLayer { layer: name.into(), class: class.into() };
-                let implementation = self.custom.get(class).ok_or_else(unknown)?;
+                let unknown = || Error::UnsupportedLayer { layer: name.into(), class: unknown.unwrap_or(class.into()) };
+                let kept = || {
+                    let shape = self.recorded.get(&self.ids.len()).filter(|_| self.keep_unknown)?;
+                    Some(Arc::new(Unknown::new(class, shape)) as Arc<dyn CustomLayer>)
+                };
+                let implementation = self.custom.layer(name, class, config).or_else(kept).ok_or_else(unknown)?;
                 let custom = Custom::from_keras(class, Config(config), &shapes, weights, implementation);
                 custom.map(Op::Custom).map_err(|message| Error::layer(name, class, message))
             }
@@ -147,7 +245,18 @@ impl<'a> Builder<'a> {
         call: &FlatCall<'_>,
     ) -> Result<NodeId, Error> {
         let shared = self.flat.layers[call.layer].calls > 1;
-        let id = self.graph.add(call_name(layer, call.number), op, self.input_ids(call), vec![layer.to_owned()])?;
+        let expansion = self.expansions[call.layer].clone();
+        let name = call_name(layer, call.number);
+        let mut inputs = self.input_ids(call);
+        for before in expansion.iter().flat_map(|e| e.before.iter().cloned()) {
+            inputs = vec![self.around(&name, layer, before, inputs)?];
+        }
+        let id = self.graph.add(name.as_str(), op, inputs, vec![layer.to_owned()])?;
+        let mut last = id;
+        for after in expansion.iter().flat_map(|e| e.after(&self.graph.node(id).shape)).collect::<Vec<_>>() {
+            last = self.around(&name, layer, after, vec![last])?;
+        }
+        let config = expansion.as_ref().map_or(config, |e| &e.config);
         let node = self.graph.node_mut(id);
         // The vendor's tool leaves a layer that is applied several times alone.
         node.excluded = shared;
@@ -155,15 +264,126 @@ impl<'a> Builder<'a> {
         node.extras = extras(&node.op, config);
         node.extras.extend(arguments(call.call).map(|value| (CALL.to_owned(), value)));
         self.first[call.layer].get_or_insert(id);
-        self.ids.push(id);
+        self.ids.push(last);
         Ok(id)
+    }
+
+    /// Adds a node that stands around one of the file's layers, under a name that nothing else has.
+    fn around(&mut self, name: &str, layer: &str, op: Op, inputs: Vec<NodeId>) -> Result<NodeId, Error> {
+        let what = match &op {
+            Op::Permute(_) => "permute",
+            Op::Reshape(_) => "reshape",
+            Op::Cropping2D(_) => "crop",
+            _ => "padding",
+        };
+        let names = std::iter::once(format!("{name}_{what}")).chain((1..).map(|n| format!("{name}_{what}_{n}")));
+        let name = names.into_iter().find(|name| !self.names.contains(name)).unwrap_or_default();
+        self.names.insert(name.clone());
+        let permutation = matches!(op, Op::Permute(_));
+        let id = self.graph.add(name, op, inputs, vec![layer.to_owned()])?;
+        if permutation {
+            self.permutations.insert(id);
+        }
+        Ok(id)
+    }
+
+    /// Adds the node of the next call if it is one of several results of an operation.
+    pub(super) fn part(&mut self, call: &FlatCall<'_>) -> Result<bool, Error> {
+        let layer = &self.flat.layers[call.layer];
+        if !parts::has_parts(layer.config) {
+            return Ok(false);
+        }
+        let shape = self.input_shape(call);
+        let part = parts::part(layer.config, call.call, &shape, layer.result);
+        let (config, sliced) = part.map_err(|message| Error::layer(&layer.name, &layer.config.class, message))?;
+        let call = FlatCall { call: &sliced, inputs: call.inputs.clone(), ..*call };
+        let op = self.op(&layer.name, "SlicingOpLambda", &config, &call, &mut NoWeights)?;
+        self.add(&layer.name, op, &config, &call)?;
+        Ok(true)
+    }
+
+    /// The activation of a layer that is none of Keras' own. `None` where the layer is one that computes no function of
+    /// its own, or a known one.
+    pub(super) fn activation(
+        &mut self,
+        layer: &str,
+        class: &str,
+        config: &Map<String, Value>,
+    ) -> Result<Option<OwnActivation>, Error> {
+        let known = CLASSES.contains(&class);
+        let Some(name) = config.get("activation").and_then(ActivationFn::unknown_name).filter(|_| known) else {
+            return Ok(None);
+        };
+        let implementation = self.custom.activation(layer, name).ok_or_else(|| Error::UnsupportedActivation {
+            layer: layer.into(),
+            class: class.into(),
+            activation: name.into(),
+        })?;
+        let mut rest = config.clone();
+        rest.insert("activation".into(), json!("linear"));
+        Ok(Some(OwnActivation { name: name.into(), rest, implementation }))
+    }
+
+    /// The shape of a call's first input.
+    fn input_shape(&self, call: &FlatCall<'_>) -> Vec<usize> {
+        self.input_ids(call).first().map(|id| self.graph.node(*id).shape.clone()).unwrap_or_default()
+    }
+
+    /// Adds the node of an activation behind the node that was added last; its readers read the activation.
+    fn activate(&mut self, layer: &str, own: &OwnActivation, call: &FlatCall<'_>) -> Result<(), Error> {
+        let Some(id) = self.ids.last().copied() else { return Ok(()) };
+        let op = own.op(layer, &self.graph.node(id).shape)?;
+        let word: String = own.name.chars().filter(|c| c.is_alphanumeric() || *c == '_').collect();
+        let layer = format!("{layer}_{word}");
+        let added = self.graph.add(call_name(&layer, call.number), op, vec![id], vec![layer.clone()])?;
+        let shared = self.graph.node(id).shared.is_some();
+        let node = self.graph.node_mut(added);
+        node.excluded = shared;
+        node.shared = shared.then(|| SharedCall { layer, number: call.number });
+        self.ids.pop();
+        self.ids.push(added);
+        Ok(())
+    }
+
+    /// Fails if a formula stands for layers that are not the same; afterwards, formulas without a layer are warned of.
+    pub(super) fn check_custom(&mut self) -> Result<(), Error> {
+        self.custom.check()?;
+        self.graph.warnings.extend(self.custom.warnings());
+        Ok(())
     }
 
     /// The graph with its ends; the nodes are not yet in Keras' order.
     pub(super) fn finish(mut self) -> Graph {
+        self.graph.warnings.extend(self.flat.warnings.iter().cloned());
         let ids = |ends: &[usize]| ends.iter().map(|i| self.ids[*i]).collect();
         (self.graph.inputs, self.graph.outputs) = (ids(&self.flat.inputs), ids(&self.flat.outputs));
         self.graph
+    }
+}
+
+/// An activation of the user's own, as a layer behind the one that has it.
+pub(super) struct OwnActivation {
+    name: String,
+    /// The settings of the layer without it.
+    pub(super) rest: Map<String, Value>,
+    implementation: Arc<dyn CustomLayer>,
+}
+
+impl OwnActivation {
+    /// The layer that computes it.
+    fn op(&self, layer: &str, shape: &[usize]) -> Result<Op, Error> {
+        let (settings, implementation) = (Map::new(), self.implementation.clone());
+        let custom = Custom::from_keras(&self.name, Config(&settings), &[shape], &mut NoWeights, implementation);
+        custom.map(Op::Custom).map_err(|message| Error::layer(layer, &self.name, message))
+    }
+}
+
+/// The weights of what has none.
+struct NoWeights;
+
+impl WeightSource for NoWeights {
+    fn take(&mut self, name: &str, _: &[usize]) -> Result<Tensor, String> {
+        Err(format!("it has no weight `{name}`"))
     }
 }
 

@@ -5,36 +5,16 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::LoadOptions;
-use super::operation;
+use super::call::{Call, CallParser, TensorRef, reference, tensor_argument};
+use super::generation::{Generation, check_policy, class_of, training_matters};
+use super::{node_def, operation};
 use crate::error::Error;
 use crate::ops::CLASSES;
-use crate::ops::act::HARD_SIGMOID_6;
-use crate::ops::tfop::TENSOR;
 
 const MAX_INPUT_ELEMENTS: usize = 1 << 28;
 
-/// A tensor as a config names it.
-#[derive(Clone, Debug)]
-pub(super) struct TensorRef {
-    pub(super) layer: String,
-    /// Which call of the layer.
-    pub(super) node: usize,
-    /// Number of the first call, if the layer is a model inside the model.
-    pub(super) first: usize,
-    /// Which output.
-    pub(super) tensor: usize,
-}
-
-/// One application of a layer.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Call {
-    /// Every tensor among the arguments, in their order.
-    pub(super) tensors: Vec<TensorRef>,
-    /// Positional arguments, in which `{"tensor": k}` stands for the k-th of the tensors.
-    pub(super) args: Vec<Value>,
-    /// Arguments by name, likewise.
-    pub(super) kwargs: Map<String, Value>,
-}
+/// A compiled model numbers its inputs and outputs with a byte.
+const MAX_ENDS: usize = 256;
 
 /// One layer as the config has it.
 pub(super) struct LayerConfig {
@@ -51,22 +31,29 @@ pub(super) struct LayerConfig {
 pub(super) struct ModelConfig {
     pub(super) name: String,
     pub(super) layers: Vec<LayerConfig>,
+    /// What it was built as decides how its calls are counted.
+    pub(super) functional: bool,
+    pub(super) generation: Generation,
     pub(super) inputs: Vec<TensorRef>,
+    /// By what name a call may give each input.
+    pub(super) input_keys: Vec<String>,
     pub(super) outputs: Vec<TensorRef>,
 }
 
 impl ModelConfig {
-    /// From the JSON of `model.to_json()`.
-    pub(super) fn parse(value: &Value) -> Result<Self, Error> {
+    /// From the JSON of `model.to_json()`; `version` is the Keras version that the file names beside it.
+    pub(super) fn parse(value: &Value, version: Option<&str>) -> Result<Self, Error> {
+        check_numbers(value)?;
+        let generation = Generation::of(value, version)?;
         let class = value.get("class_name").and_then(Value::as_str).unwrap_or_default();
         let config = value.get("config").ok_or_else(|| Error::model("the model's JSON has no `config`"))?;
         let fail =
             || Error::model(format!("the model's class is `{class}`; functional and sequential models can be read"));
-        Self::from_config(class, config)?.ok_or_else(fail)
+        Self::from_config(class, config, generation)?.ok_or_else(fail)
     }
 
     /// `None` for a layer that is no model.
-    fn from_config(class: &str, config: &Value) -> Result<Option<Self>, Error> {
+    fn from_config(class: &str, config: &Value, generation: Generation) -> Result<Option<Self>, Error> {
         // Subclasses of functional models have names of their own and the same config.
         let functional = config.get("output_layers").is_some();
         let layers = config.get("layers").or(Some(config)).and_then(Value::as_array);
@@ -77,13 +64,16 @@ impl ModelConfig {
         let names: HashSet<String> = layers.iter().filter_map(name_of).collect();
         let mut model = Self {
             name: config.get("name").and_then(Value::as_str).unwrap_or("model").to_owned(),
-            layers: layers.iter().map(|l| LayerConfig::parse(l, &names)).collect::<Result<_, _>>()?,
+            layers: layers.iter().map(|l| LayerConfig::parse(l, &names, generation)).collect::<Result<_, _>>()?,
+            functional,
+            generation,
             inputs: Vec::new(),
+            input_keys: Vec::new(),
             outputs: Vec::new(),
         };
         if functional {
-            model.inputs = ends(config, "input_layers")?;
-            model.outputs = ends(config, "output_layers")?;
+            (model.input_keys, model.inputs) = ends(config, "input_layers")?.into_iter().unzip();
+            model.outputs = ends(config, "output_layers")?.into_iter().map(|(_, tensor)| tensor).collect();
         } else {
             model.chain(config)?;
         }
@@ -109,12 +99,13 @@ impl ModelConfig {
                 LayerConfig { name, class: "InputLayer".into(), config, calls: vec![Call::default()], inner: None },
             );
         }
-        let end = |layer: &LayerConfig| TensorRef { layer: layer.name.clone(), node: 0, first: 0, tensor: 0 };
+        let end = |layer: &LayerConfig| TensorRef { layer: layer.name.clone(), node: 0, tensor: 0, shape: None };
         for i in 1..self.layers.len() {
             let tensors = vec![end(&self.layers[i - 1])];
-            self.layers[i].calls = vec![Call { tensors, args: vec![json!({ TENSOR: 0 })], kwargs: Map::new() }];
+            self.layers[i].calls = vec![Call { tensors, args: vec![tensor_argument(0)], kwargs: Map::new() }];
         }
         self.inputs = self.layers.first().map(end).into_iter().collect();
+        self.input_keys = self.inputs.iter().map(|input| input.layer.clone()).collect();
         self.outputs = self.layers.last().map(end).into_iter().collect();
         Ok(())
     }
@@ -176,44 +167,60 @@ pub(super) fn input_shape(config: &Map<String, Value>) -> (&'static str, Value) 
     (key, config.get(key).cloned().unwrap_or(Value::Null))
 }
 
-/// Tensors at the ends of a functional model: `[["a", 0, 0], …]`, `["a", 0, 0]` alone, or `{"key": ["a", 0, 0], …}`.
-fn ends(config: &Value, key: &str) -> Result<Vec<TensorRef>, Error> {
-    let fail = || Error::model(format!("the model's config has no usable `{key}`"));
-    let mut found = Vec::new();
-    collect_ends(config.get(key).ok_or_else(fail)?, &mut found).ok_or_else(fail)?;
-    if found.is_empty() { Err(fail()) } else { Ok(found) }
-}
-
-fn collect_ends(value: &Value, found: &mut Vec<TensorRef>) -> Option<()> {
+/// Fails at a number that no f64 holds: what isn't modelled is written as it was read, and must be readable.
+fn check_numbers(value: &Value) -> Result<(), Error> {
     match value {
-        Value::Object(named) => named.values().try_for_each(|v| collect_ends(v, found)),
-        Value::Array(parts) if parts.first().is_some_and(Value::is_string) => {
-            found.push(reference(parts)?);
-            Some(())
+        Value::Number(n) if n.as_f64().is_none_or(|v| !v.is_finite()) => {
+            let text: String = n.to_string().chars().take(40).collect();
+            Err(Error::model(format!(
+                "the model's JSON has the number {text}, which is beyond the range of 64-bit floats"
+            )))
         }
-        Value::Array(parts) => parts.iter().try_for_each(|v| collect_ends(v, found)),
-        _ => None,
+        Value::Array(items) => items.iter().try_for_each(check_numbers),
+        Value::Object(named) => named.values().try_for_each(check_numbers),
+        _ => Ok(()),
     }
 }
 
-/// `["layer", node, tensor, …]`.
-fn reference(parts: &[Value]) -> Option<TensorRef> {
-    let number = |v: &Value| v.as_u64().and_then(|v| usize::try_from(v).ok());
-    match parts {
-        [Value::String(layer), node, tensor, ..] => {
-            Some(TensorRef { layer: layer.clone(), node: number(node)?, first: 1, tensor: number(tensor)? })
+/// Tensors at the ends of a functional model with the names by which calls give them: `[["a", 0, 0], …]`,
+/// `["a", 0, 0]` alone, or `{"key": ["a", 0, 0], …}`.
+fn ends(config: &Value, key: &str) -> Result<Vec<(String, TensorRef)>, Error> {
+    let fail = || Error::model(format!("the model's config has no usable `{key}`"));
+    let mut found = Vec::new();
+    collect_ends(config.get(key).ok_or_else(fail)?, None, &mut found).ok_or_else(fail)?;
+    match found.len() {
+        0 => Err(fail()),
+        1..=MAX_ENDS => Ok(found),
+        n => Err(Error::model(format!("the model has {n} `{key}`, at most {MAX_ENDS} are supported"))),
+    }
+}
+
+/// Objects are gone through by sorted keys at every level, as both generations of Keras flatten them.
+fn collect_ends(value: &Value, key: Option<&str>, found: &mut Vec<(String, TensorRef)>) -> Option<()> {
+    match value {
+        Value::Object(named) => {
+            let mut named: Vec<_> = named.iter().collect();
+            named.sort_by_key(|(name, _)| *name);
+            named.into_iter().try_for_each(|(name, v)| collect_ends(v, key.or(Some(name)), found))
         }
+        Value::Array(parts) if parts.first().is_some_and(Value::is_string) => {
+            let tensor = reference(parts)?;
+            found.push((key.map_or_else(|| tensor.layer.clone(), str::to_owned), tensor));
+            Some(())
+        }
+        Value::Array(parts) => parts.iter().try_for_each(|v| collect_ends(v, key, found)),
         _ => None,
     }
 }
 
 impl LayerConfig {
-    fn parse(value: &Value, names: &HashSet<String>) -> Result<Self, Error> {
-        let class = value.get("class_name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    fn parse(value: &Value, names: &HashSet<String>, generation: Generation) -> Result<Self, Error> {
+        let class = value.get("class_name").and_then(Value::as_str).unwrap_or_default();
+        let class = class_of(class).to_owned();
         let config = value.get("config").and_then(Value::as_object).cloned().unwrap_or_default();
         let name = value.get("name").or_else(|| config.get("name")).and_then(Value::as_str);
         let name = name.ok_or_else(|| Error::model(format!("a layer of class `{class}` has no name")))?.to_owned();
-        let inner = value.get("config").map(|c| ModelConfig::from_config(&class, c)).transpose()?.flatten();
+        let inner = value.get("config").map(|c| ModelConfig::from_config(&class, c, generation)).transpose()?.flatten();
         let nodes = value.get("inbound_nodes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let parser = CallParser { names, function: class.ends_with("OpLambda") };
         let calls = nodes.iter().map(|node| parser.parse(node)).collect::<Result<_, _>>();
@@ -222,134 +229,40 @@ impl LayerConfig {
             calls.push(Call::default());
         }
         let mut layer = Self { name, class, config, calls, inner };
-        // Keras 3's operations bear the names of layers and have none of their settings; not every file names modules,
-        // and a few layers leave out `trainable`.
+        check_policy(&layer.config).map_err(|message| Error::layer(&layer.name, &layer.class, message))?;
+        // Operations bear the names of layers and have none of their settings; not every file names modules, and a few
+        // layers leave out `trainable`.
         let module = value.get("module").and_then(Value::as_str);
-        let keras3 = nodes.iter().any(|node| node.get("args").is_some())
-            || layer.config.get("dtype").and_then(|d| d.get("class_name")).is_some_and(|c| c == "DTypePolicy");
         let may_be_operation = !layer.config.contains_key("trainable")
             && (operation::is_known(&layer.class) || !CLASSES.contains(&layer.class.as_str()));
-        if module.map_or(keras3 && may_be_operation, |m| m.contains(".ops.")) && layer.inner.is_none() {
+        let is_operation = module.map_or(generation.has_operations() && may_be_operation, |m| m.contains(".ops."));
+        if is_operation && layer.inner.is_none() {
             operation::to_function(&mut layer)?;
         }
-        if keras3 && let Some(activation) = layer.config.get_mut("activation").filter(|a| *a == "hard_sigmoid") {
-            *activation = json!(HARD_SIGMOID_6);
+        if layer.class == node_def::CLASS && layer.config.contains_key("node_def") {
+            node_def::to_function(&mut layer)?;
         }
+        layer.settle_calls(generation)?;
+        generation.name_activations(&mut layer.config);
         Ok(layer)
     }
-}
 
-/// Reads calls.
-struct CallParser<'a> {
-    /// The layers of the model, which tell a tensor from a list.
-    names: &'a HashSet<String>,
-    /// Whether the layer is a TensorFlow function, where a list of one tensor is not the tensor.
-    function: bool,
-}
-
-impl CallParser<'_> {
-    fn parse(&self, node: &Value) -> Result<Call, String> {
-        let mut call = Call::default();
-        let bad = || format!("its inbound node {node} is not understood");
-        if let Some(args) = node.get("args") {
-            call.args = match self.keras3(args, &mut call.tensors)? {
-                Value::Array(args) => args,
-                _ => return Err(bad()),
-            };
-            if let Value::Object(kwargs) = self.keras3(node.get("kwargs").unwrap_or(&json!({})), &mut call.tensors)? {
-                call.kwargs = kwargs;
-            }
-            // What Keras 3 fills in by itself.
-            call.kwargs.retain(|key, value| !(key == "mask" && value.is_null()));
-        } else {
-            match node {
-                Value::Array(list) if list.first().is_some_and(Value::is_string) => {
-                    let value = self.keras2(list, &mut call)?;
-                    call.args.push(value);
+    /// Brings calls into the form that later stages know.
+    fn settle_calls(&mut self, generation: Generation) -> Result<(), Error> {
+        let plain = self.inner.is_none() && !self.class.ends_with("OpLambda");
+        for call in &mut self.calls {
+            let on = |v: &Value| v.as_bool() == Some(true) || v.as_f64().is_some_and(|n| n != 0.0);
+            if call.kwargs.get("training").is_some_and(on) {
+                if generation.keeps_training() && training_matters(&self.class, &self.config) {
+                    let message = "it is called with training=True, so it trains when the model predicts";
+                    return Err(Error::layer(&self.name, &self.class, message));
                 }
-                Value::Array(list) => {
-                    let mut values = Vec::new();
-                    for part in list {
-                        values.push(self.keras2(part.as_array().ok_or_else(bad)?, &mut call)?);
-                    }
-                    call.args = if values.len() == 1 && !self.function { values } else { vec![Value::Array(values)] };
-                }
-                Value::Object(named) => {
-                    for part in named.values() {
-                        let value = self.keras2(part.as_array().ok_or_else(bad)?, &mut call)?;
-                        call.args.push(value);
-                    }
-                }
-                _ => return Err(bad()),
+                call.kwargs.shift_remove("training");
+            }
+            if plain {
+                call.plain();
             }
         }
-        if call.kwargs.get("training").and_then(Value::as_bool) == Some(true) {
-            return Err("it is called with training=True".into());
-        }
-        Ok(call)
-    }
-
-    /// `["layer", node, tensor, kwargs]` or `["_CONSTANT_VALUE", -1, value, kwargs]`.
-    fn keras2(&self, parts: &[Value], call: &mut Call) -> Result<Value, String> {
-        let value = match parts {
-            [Value::String(name), _, value, ..] if name == "_CONSTANT_VALUE" => value.clone(),
-            parts => {
-                let tensor = reference(parts).ok_or("one of its inputs is not the result of a layer")?;
-                call.tensors.push(tensor);
-                json!({ TENSOR: call.tensors.len() - 1 })
-            }
-        };
-        // A list of tensors repeats the keyword arguments at each.
-        if let Some(Value::Object(kwargs)) = parts.get(3)
-            && call.kwargs.is_empty()
-        {
-            for (key, value) in kwargs {
-                let value = self.keras2_value(value, &mut call.tensors);
-                call.kwargs.insert(key.clone(), value);
-            }
-        }
-        Ok(value)
-    }
-
-    fn keras2_value(&self, value: &Value, tensors: &mut Vec<TensorRef>) -> Value {
-        match value {
-            Value::Array(parts) => match (parts.first(), parts.len(), reference(parts)) {
-                (Some(Value::String(name)), 3 | 4, _) if name == "_CONSTANT_VALUE" => parts[2].clone(),
-                (_, 3 | 4, Some(tensor)) if self.names.contains(&tensor.layer) => {
-                    tensors.push(tensor);
-                    json!({ TENSOR: tensors.len() - 1 })
-                }
-                _ => Value::Array(parts.iter().map(|v| self.keras2_value(v, tensors)).collect()),
-            },
-            other => other.clone(),
-        }
-    }
-
-    fn keras3(&self, value: &Value, tensors: &mut Vec<TensorRef>) -> Result<Value, String> {
-        let object = match value {
-            Value::Array(items) => {
-                return items.iter().map(|v| self.keras3(v, tensors)).collect::<Result<_, _>>().map(Value::Array);
-            }
-            Value::Object(object) => object,
-            other => return Ok(other.clone()),
-        };
-        let config = object.get("config");
-        match object.get("class_name").and_then(Value::as_str) {
-            Some("__keras_tensor__") => {
-                let history = config.and_then(|c| c.get("keras_history")).and_then(Value::as_array);
-                let tensor = history.and_then(|parts| reference(parts));
-                let tensor = tensor.ok_or("one of its inputs is not the result of a layer")?;
-                // Keras 3 counts the calls of inner models from 1 at the ends of a model only.
-                tensors.push(TensorRef { first: 0, ..tensor });
-                Ok(json!({ TENSOR: tensors.len() - 1 }))
-            }
-            Some("__tensor__" | "__numpy__") => Ok(config.and_then(|c| c.get("value")).cloned().unwrap_or(Value::Null)),
-            Some("__slice__") => Ok(config.cloned().unwrap_or(Value::Null)),
-            Some(_) => Ok(value.clone()),
-            None => {
-                let entry = |(k, v): (&String, &Value)| Ok((k.clone(), self.keras3(v, tensors)?));
-                object.iter().map(entry).collect::<Result<_, String>>().map(Value::Object)
-            }
-        }
+        Ok(())
     }
 }

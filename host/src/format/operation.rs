@@ -3,8 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{Call, LayerConfig};
+use super::call::Call;
+use super::model::LayerConfig;
+use super::parts::SPLIT_AT;
 use crate::error::Error;
+use crate::ops::act::HARD_SIGMOID_6;
 
 /// Class, TensorFlow's function, the function's names of the positional arguments behind the first, and renamed
 /// settings as (Keras 3, TensorFlow).
@@ -58,18 +61,102 @@ const OPERATIONS: &[Row] = &[
     ("Max", "math.reduce_max", &[], &[]),
     ("Min", "math.reduce_min", &[], &[]),
     ("Pad", "pad", &[], &[("pad_width", "paddings")]),
+    ("Split", SPLIT_AT, &["indices_or_sections", "axis"], &[]),
+    ("Unstack", "unstack", &["num", "axis"], &[]),
     ("GetItem", "__operators__.getitem", &["slice_spec"], &[]),
+    ("Take", "gather", &["indices"], &[]),
+    ("Repeat", "repeat", &[], &[]),
+    ("Tile", "tile", &[], &[("repeats", "multiples")]),
+    ("Roll", "roll", &[], &[]),
+    ("Flip", "reverse", &[], &[]),
+    ("Swapaxes", "experimental.numpy.swapaxes", &[], &[]),
+    ("Moveaxis", "experimental.numpy.moveaxis", &[], &[]),
+    ("DepthToSpace", "nn.depth_to_space", &[], &[]),
+    ("SpaceToDepth", "nn.space_to_depth", &[], &[]),
+    ("Cast", "cast", &[], &[]),
+    ("StopGradient", "stop_gradient", &[], &[]),
+    ("ConvertToTensor", "identity", &[], &[]),
+    ("Copy", "identity", &[], &[]),
+    ("Amax", "math.reduce_max", &[], &[]),
+    ("Amin", "math.reduce_min", &[], &[]),
+    ("Fmax", "math.maximum", &["y"], &[]),
+    ("Fmin", "math.minimum", &["y"], &[]),
+    ("DivideNoNan", "math.divide_no_nan", &["y"], &[]),
+    ("LogSigmoid", "math.log_sigmoid", &[], &[]),
+    ("LogSoftmax", "nn.log_softmax", &[], &[]),
+    ("HardTanh", "clip_by_value", &[], &[]),
+    ("RGBToGrayscale", "linalg.matmul", &[], &[]),
+    ("Normalize", "math.l2_normalize", &[], &[]),
+];
+
+/// Class, the layer's class, and settings that the operation doesn't have.
+type LayerRow = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// Operations that are layers.
+const LAYERS: &[LayerRow] = &[
+    ("Resize", "Resizing", &[]),
+    // The layer depends on the input's dimensions.
+    ("MaxPool", "MaxPool", &[]),
+    ("AveragePool", "AveragePool", &[]),
+    ("HardSilu", "Activation", &[("activation", "hard_silu")]),
+    ("HardSigmoid", "Activation", &[("activation", HARD_SIGMOID_6)]),
 ];
 
 /// Whether there is an operation of this class.
 pub(super) fn is_known(class: &str) -> bool {
-    OPERATIONS.iter().any(|(known, ..)| *known == class)
+    OPERATIONS.iter().any(|(known, ..)| *known == class) || LAYERS.iter().any(|(known, ..)| *known == class)
+}
+
+/// Rewrites an operation that is a layer as that; false for others.
+fn to_layer(layer: &mut LayerConfig) -> bool {
+    let Some((_, class, own)) = LAYERS.iter().find(|(class, ..)| *class == layer.class) else { return false };
+    layer.class = (*class).to_owned();
+    layer.config.retain(|_, value| !value.is_null());
+    let size = layer.config.shift_remove("size").filter(|_| *class == "Resizing");
+    let sides = size.iter().flat_map(|size| ["height", "width"].into_iter().zip(size.as_array().into_iter().flatten()));
+    let sides: Vec<(String, Value)> = sides.map(|(key, side)| (key.to_owned(), side.clone())).collect();
+    layer.config.extend(sides);
+    layer.config.extend(own.iter().map(|(key, value)| ((*key).to_owned(), json!(value))));
+    for (key, value) in [("name", json!(layer.name)), ("trainable", json!(true)), ("dtype", json!("float32"))] {
+        layer.config.insert(key.to_owned(), value);
+    }
+    true
+}
+
+/// Settings that Keras 3 and TensorFlow mean differently, in TensorFlow's sense.
+fn adapt(class: &str, settings: &mut Map<String, Value>) {
+    match class {
+        "HardTanh" => {
+            settings.insert("clip_value_min".into(), json!(-1));
+            settings.insert("clip_value_max".into(), json!(1));
+        }
+        // A bound of the length, and not of its square.
+        "Normalize" => {
+            if settings.get("order").and_then(Value::as_f64) == Some(2.0) {
+                settings.shift_remove("order");
+            }
+            let least = settings.get("epsilon").and_then(Value::as_f64).unwrap_or(1e-7);
+            settings.insert("epsilon".into(), json!(least * least));
+        }
+        // The batch's and the pixels' axes are those of the matrices in front.
+        "RGBToGrayscale" => {
+            if settings.get("data_format").is_some_and(|f| f == "channels_last") {
+                settings.shift_remove("data_format");
+            }
+            settings.insert("b".into(), json!([[0.2989], [0.5870], [0.1140]]));
+        }
+        "ConvertToTensor" => settings.clear(),
+        _ => {}
+    }
 }
 
 /// Rewrites an operation as a `TFOpLambda` layer.
 ///
 /// Errors: an operation that has no counterpart, named as an unsupported layer.
 pub(super) fn to_function(layer: &mut LayerConfig) -> Result<(), Error> {
+    if to_layer(layer) {
+        return Ok(());
+    }
     let Some((_, function, names, renamed)) = OPERATIONS.iter().find(|(class, ..)| *class == layer.class) else {
         let (layer, class) = (layer.name.clone(), layer.class.clone());
         return Err(Error::UnsupportedLayer { layer, class });
@@ -79,7 +166,8 @@ pub(super) fn to_function(layer: &mut LayerConfig) -> Result<(), Error> {
         let other = renamed.iter().find(|(keras, _)| *keras == key).map(|(_, tensorflow)| (*tensorflow).to_owned());
         (other.unwrap_or(key), value)
     });
-    let settings: Map<String, Value> = settings.collect();
+    let mut settings: Map<String, Value> = settings.collect();
+    adapt(&layer.class, &mut settings);
     for call in &mut layer.calls {
         let Call { args, kwargs, .. } = call;
         if args.len() > names.len() + 1 {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::error::Error;
 
 /// `provenance.json`: tool version, options, and the SHA-256 of every input file. A folder counts as its files, in
-/// name order.
+/// name order, without hidden ones.
 pub fn provenance(options: &Map<String, Value>, inputs: &[(&str, &Path)]) -> Result<Value, Error> {
     let mut files = Vec::new();
     for (role, path) in inputs {
@@ -27,7 +27,12 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
         return Ok(vec![path.to_owned()]);
     }
     let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(Error::io(path))?;
-    let mut files: Vec<PathBuf> = entries.into_iter().map(|e| e.path()).filter(|p| p.is_file()).collect();
+    let mut files: Vec<PathBuf> = entries
+        .into_iter()
+        .filter(|e| !e.file_name().as_encoded_bytes().starts_with(b"."))
+        .map(|e| e.path())
+        .filter(|p| p.is_file())
+        .collect();
     files.sort();
     Ok(files)
 }

@@ -90,7 +90,7 @@ fn variables<'a>(graph: &'a Graph, id: NodeId, quant: &'a LayerQuant) -> Vec<(St
 // Writing.
 
 /// Layers of the file with the nodes that are their calls. A shared layer stands where its first call does.
-fn file_layers(graph: &Graph) -> Vec<Vec<NodeId>> {
+pub(super) fn file_layers(graph: &Graph) -> Vec<Vec<NodeId>> {
     let mut layers: Vec<Vec<NodeId>> = Vec::new();
     let mut shared: HashMap<&str, usize> = HashMap::new();
     for id in graph.ids() {
@@ -199,7 +199,7 @@ fn state_shape(node: &Node, prefix: &str, q: &Quantizer) -> Vec<usize> {
     Channels::variable_shape(&shape, q.params.channel_axis)
 }
 
-fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Value {
+pub(super) fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Value {
     let graph = &quantized.graph;
     let names = references(quantized, layers);
     let ends =
@@ -354,6 +354,9 @@ pub(super) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
     let mut builder = Builder::new(&model.name, &flat, options);
     let mut layers = Vec::new();
     for call in &flat.calls {
+        if builder.part(call)? {
+            continue;
+        }
         let FlatLayer { path, config: layer, calls, .. } = &flat.layers[call.layer];
         let fail = |message: String| Error::layer(&layer.name, &layer.class, message);
         let mut weights = LayerWeights::new(file, "model_weights", path);
@@ -395,6 +398,7 @@ pub(super) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
         };
         layers.extend(quant.map(|q| (id, q)));
     }
+    builder.check_custom()?;
     let mut graph = builder.finish();
     let renumbered = graph.normalize();
     graph.verify()?;

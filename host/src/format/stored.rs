@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::h5::H5;
-use super::model::ModelConfig;
+use super::model::{LayerConfig, ModelConfig};
 use super::weights::ModelWeights;
 use crate::ops::WeightSource;
 use crate::tensor::Tensor;
@@ -12,6 +12,99 @@ impl ModelWeights for H5 {
     fn layer(&self, path: &[&str], _: &str) -> Box<dyn WeightSource + '_> {
         let root = if self.has_group("model_weights") { "model_weights" } else { "/" };
         Box::new(LayerWeights::new(self, root, path))
+    }
+}
+
+/// The weights of a model in an `.h5` file that may come from another run of the program that made the model: Keras
+/// numbers layers without a name of their own through a whole run.
+pub(super) struct Named {
+    file: H5,
+    root: &'static str,
+    /// The file's names by the model's: of the outermost layers under their own names, of those inside under theirs and
+    /// the outermost one's.
+    names: HashMap<(String, String), String>,
+}
+
+/// Pairs layers of two runs of a program: the k-th that is called conv2d, conv2d_1, … in one is the k-th in the other.
+/// `model` may have more than `stored`, in which layers without weights are missing, but not of one name.
+///
+/// Errors: the names of which there are not equally many.
+fn paired<'a>(model: &[&'a str], stored: &[&'a str]) -> Result<Vec<(&'a str, &'a str)>, String> {
+    let count = |names: &[&'a str]| {
+        let mut counted: BTreeMap<&'a str, Vec<&'a str>> = BTreeMap::new();
+        names.iter().for_each(|name| counted.entry(without_number(name)).or_default().push(*name));
+        counted
+    };
+    let layers = count(model);
+    let mut pairs = Vec::new();
+    for (base, stored) in count(stored) {
+        let own = layers.get(base).map(Vec::as_slice).unwrap_or_default();
+        if own.len() != stored.len() {
+            return Err(format!(
+                "its layers are not those of the model: it has weights for {} called `{base:.60}`, the model has {}",
+                stored.len(),
+                own.len()
+            ));
+        }
+        pairs.extend(own.iter().copied().zip(stored));
+    }
+    Ok(pairs)
+}
+
+impl Named {
+    /// Gives the file back if it is laid out as an archive's.
+    pub(super) fn new(file: H5, model: &ModelConfig) -> Result<Result<Self, H5>, String> {
+        let root = if file.has_group("model_weights") { "model_weights" } else { "/" };
+        let Some(listed) = file.strings(root, "layer_names")? else { return Ok(Err(file)) };
+        let mut stored: Vec<(String, Vec<String>)> = Vec::new();
+        for name in listed {
+            let group = format!("{}/{name}", root.trim_end_matches('/'));
+            let weights = file.strings(&group, "weight_names")?.unwrap_or_default();
+            if !weights.is_empty() {
+                stored.push((name, weights));
+            }
+        }
+        let own: HashMap<&str, &LayerConfig> = model.layers.iter().map(|l| (l.name.as_str(), l)).collect();
+        let mut names = HashMap::new();
+        if !stored.iter().all(|(name, _)| own.contains_key(name.as_str())) {
+            let layers: Vec<&str> = model.layers.iter().map(|l| l.name.as_str()).collect();
+            let weights: HashMap<&str, &[String]> = stored.iter().map(|(n, w)| (n.as_str(), w.as_slice())).collect();
+            let found: Vec<&str> = stored.iter().map(|(name, _)| name.as_str()).collect();
+            for (layer, stored) in paired(&layers, &found)? {
+                names.insert((layer.to_owned(), String::new()), stored.to_owned());
+                let inner = own.get(layer).and_then(|l| l.inner.as_ref());
+                let Some(inner) = inner else { continue };
+                // The folder of a weight is its layer.
+                let mut folders: Vec<&str> =
+                    weights[stored].iter().filter_map(|path| path.rsplit('/').nth(1)).collect();
+                folders.dedup();
+                let layers: Vec<&str> = inner.layers.iter().map(|l| l.name.as_str()).collect();
+                let pairs = paired(&layers, &folders)?.into_iter();
+                names.extend(pairs.map(|(name, stored)| ((layer.to_owned(), name.to_owned()), stored.to_owned())));
+            }
+        }
+        Ok(Ok(Self { file, root, names }))
+    }
+}
+
+/// A layer's name without the number that Keras puts behind it.
+fn without_number(name: &str) -> &str {
+    match name.rsplit_once('_') {
+        Some((base, number)) if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => base,
+        _ => name,
+    }
+}
+
+impl ModelWeights for Named {
+    fn layer(&self, path: &[&str], _: &str) -> Box<dyn WeightSource + '_> {
+        let outer = path.first().copied().unwrap_or_default();
+        let stored = |(depth, name): (usize, &&str)| {
+            let key = (outer.to_owned(), if depth == 0 { String::new() } else { (*name).to_owned() });
+            self.names.get(&key).cloned().unwrap_or_else(|| (*name).to_owned())
+        };
+        let path: Vec<String> = path.iter().enumerate().map(stored).collect();
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        Box::new(LayerWeights::new(&self.file, self.root, &path))
     }
 }
 
@@ -36,6 +129,8 @@ impl<'a> LayerWeights<'a> {
     pub(super) fn names(&mut self) -> Result<&[String], String> {
         if self.names.is_none() {
             let mut names = self.file.strings(&self.group, "weight_names")?.unwrap_or_default();
+            // Each layer inside an outer one looks through the names of all.
+            self.file.budget().work(names.iter().map(|n| n.len() as u64).sum::<u64>())?;
             // The longest match wins: in another model inside, a layer may have the same name.
             let score = |path: &str| {
                 let folders = path.rsplit('/').skip(1);
@@ -72,7 +167,7 @@ impl WeightSource for LayerWeights<'_> {
         if nested && found.next().is_some() {
             return Err(format!("the file has several weights `{name}` that may be its own"));
         }
-        checked(self.file.floats(&format!("{}/{path}", self.group))?, name, shape)
+        checked(self.file.floats(&format!("{}/{path}", self.group), Some(shape)).map_err(|e| format!("its {e}"))?, name)
     }
 
     fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
@@ -83,19 +178,15 @@ impl WeightSource for LayerWeights<'_> {
             let below =
                 path.split_once('/').filter(|(first, _)| *first == layer).map_or(path.as_str(), |(_, rest)| rest);
             let name = below.strip_suffix(":0").unwrap_or(below);
-            let tensor = self.file.floats(&format!("{}/{path}", self.group))?;
-            let shape = tensor.shape().to_vec();
-            Ok((name.to_owned(), checked(tensor, name, &shape)?))
+            let tensor = self.file.floats(&format!("{}/{path}", self.group), None)?;
+            Ok((name.to_owned(), checked(tensor, name)?))
         };
         names.iter().map(read).collect()
     }
 }
 
 /// The weight, if it has the shape and only finite values.
-fn checked(tensor: Tensor, name: &str, shape: &[usize]) -> Result<Tensor, String> {
-    if tensor.shape() != shape {
-        return Err(format!("its weight `{name}` has shape {:?}, {shape:?} is expected", tensor.shape()));
-    }
+fn checked(tensor: Tensor, name: &str) -> Result<Tensor, String> {
     if let Some(i) = tensor.data().iter().position(|v| !v.is_finite()) {
         return Err(format!("its weight `{name}` has the value {} at index {i}", tensor.data()[i]));
     }
@@ -167,7 +258,10 @@ fn find(
         if let Some(inner) = &layer.inner {
             find(file, inner, &format!("{group}/"), &own, groups)?;
         }
-        groups.insert(own.join(SEPARATOR), group);
+        // A wrapper keeps no weights of its own.
+        let wrapped = format!("{group}/layer");
+        let wraps = layer.config.contains_key("layer") && file.has_group(&wrapped);
+        groups.insert(own.join(SEPARATOR), if wraps { wrapped } else { group });
     }
     Ok(())
 }
@@ -201,16 +295,16 @@ impl WeightSource for StoredLayer<'_> {
         let group = self.group.ok_or_else(|| format!("its weight `{name}` is not in the file"))?;
         let path = format!("{group}/vars/{}", self.next);
         self.next += 1;
-        checked(self.file.floats(&path)?, name, shape)
+        checked(self.file.floats(&path, Some(shape)).map_err(|e| format!("its {e}"))?, name)
     }
 
     fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
         let Some(group) = self.group else { return Ok(Vec::new()) };
         let count = self.file.datasets(&format!("{group}/vars"))?.len();
         let read = |i: usize| {
-            let tensor = self.file.floats(&format!("{group}/vars/{i}"))?;
-            let (name, shape) = (format!("w{i}"), tensor.shape().to_vec());
-            checked(tensor, &name, &shape).map(|tensor| (name, tensor))
+            let name = format!("w{i}");
+            let tensor = checked(self.file.floats(&format!("{group}/vars/{i}"), None)?, &name)?;
+            Ok((name, tensor))
         };
         (0..count).map(read).collect()
     }
@@ -218,7 +312,16 @@ impl WeightSource for StoredLayer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::snake_case;
+    use super::{paired, snake_case};
+
+    #[test]
+    fn layers_of_two_runs_are_paired() {
+        let model = ["input_1", "conv2d", "flatten", "conv2d_1", "dense"];
+        let pairs = paired(&model, &["conv2d_7", "conv2d_8", "dense_3"]).unwrap();
+        assert_eq!(pairs, [("conv2d", "conv2d_7"), ("conv2d_1", "conv2d_8"), ("dense", "dense_3")]);
+        assert!(paired(&model, &["conv2d_7", "dense_3"]).unwrap_err().contains("1 called `conv2d`, the model has 2"));
+        assert!(paired(&model, &["gru"]).is_err());
+    }
 
     #[test]
     fn class_names_become_groups() {

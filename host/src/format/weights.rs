@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
+use crate::budget::filled;
 use crate::ops::WeightSource;
 use crate::tensor::Tensor;
 
@@ -62,7 +63,7 @@ impl WeightSource for RandomLayer<'_> {
         self.left.set(rest);
         let (center, spread) = self.distribution(name, shape);
         let stream = hash(self.stream, name);
-        let mut data = vec![0.0f32; count];
+        let mut data = filled(count, 0.0f32).map_err(|e| format!("its weight `{name}`: {e}"))?;
         data.par_chunks_mut(1 << 14).enumerate().for_each(|(block, values)| {
             let start = (block << 14) as u64;
             for (i, v) in values.iter_mut().enumerate() {

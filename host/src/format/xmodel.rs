@@ -12,6 +12,7 @@ use std::path::Path;
 
 use prost::Message;
 
+use crate::budget::{Budget, reserve};
 use crate::error::Error;
 
 pub mod graph;
@@ -21,7 +22,11 @@ pub mod spans;
 pub mod value;
 
 /// Elements that one tensor may have: far beyond any network, and less than what a forged file could ask for.
-pub const MOST_ELEMENTS: usize = 1 << 28;
+pub const MOST_ELEMENTS: usize = crate::budget::MAX_ELEMENTS;
+
+/// Memory of a run of a graph as a multiple of what reading it may take: all tensors of a sample are kept, to be compared, and
+/// those of networks for point clouds have gigabytes.
+const RUN: u64 = 8;
 
 /// An attribute.
 #[derive(Clone, Debug, PartialEq)]
@@ -299,7 +304,8 @@ impl Subgraph {
     /// Its parts in the order in which they execute: those with code first, as the file orders them.
     pub fn layers(&self) -> Vec<&Self> {
         let order = self.attrs.texts("children_topological_sort").unwrap_or_default();
-        order.iter().filter_map(|name| self.children.iter().find(|c| c.name == *name)).collect()
+        let index: HashMap<&str, &Self> = self.children.iter().rev().map(|c| (c.name.as_str(), c)).collect();
+        order.iter().filter_map(|name| index.get(name.as_str()).copied()).collect()
     }
 
     /// Its registers, by number.
@@ -354,9 +360,30 @@ pub struct Xmodel {
     pub root: Subgraph,
     /// Attributes.
     pub attrs: Attrs,
+    /// Size of the file.
+    pub bytes: usize,
 }
 
 impl Xmodel {
+    /// Refuses tensors that together are out of proportion to the file: a run keeps each of them, and many may be claimed.
+    pub fn check_size(&self) -> Result<(), Error> {
+        let most = Budget::for_file(self.bytes).left().saturating_mul(RUN);
+        let mut total = 0u64;
+        for op in self.ops.iter().filter(|op| !op.is_const()) {
+            let size = if op.tensor.element == Element::Float { 4 } else { 1 };
+            let elements = op.tensor.shape.iter().fold(1u64, |n, d| n.saturating_mul(*d as u64));
+            total = total.saturating_add(elements.saturating_mul(size));
+            if total > most {
+                let (shape, most) = (&op.tensor.shape, most >> 20);
+                let why = format!("with its result {shape:?} the tensors take more than {most} MB of memory");
+                return Err(Error::layer(&op.name, &op.kind, why));
+            }
+        }
+        // They are made one by one, where nothing can fail.
+        let all = reserve::<u8>(usize::try_from(total).unwrap_or(usize::MAX)).map(drop);
+        all.map_err(|e| Error::model(format!("one sample of the graph: {e}")))
+    }
+
     /// The operation with this name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.ops.iter().position(|op| op.name == name)
@@ -385,7 +412,9 @@ impl Xmodel {
         self.ops.iter().flat_map(XOp::inputs).for_each(|i| read[i] = true);
         let unread = || (0..self.ops.len()).filter(|i| !read[*i]).collect::<Vec<_>>();
         let named = self.attrs.texts("return_ops").unwrap_or_default();
-        let named: Vec<usize> = named.iter().filter_map(|name| self.find(name)).collect();
+        let index: HashMap<&str, usize> =
+            self.ops.iter().enumerate().rev().map(|(i, op)| (op.name.as_str(), i)).collect();
+        let named: Vec<usize> = named.iter().filter_map(|name| index.get(name.as_str()).copied()).collect();
         if named.is_empty() { unread() } else { named }
     }
 }
@@ -451,7 +480,7 @@ pub fn read(path: &Path, bytes: &[u8]) -> Result<Xmodel, Error> {
     }
     let graph = message::Graph::decode(bytes)
         .map_err(|e| Error::format(path, format!("is an xmodel, and is damaged or cut short: {e}")))?;
-    build(graph).map_err(|why| Error::format(path, why))
+    build(graph, bytes.len()).map_err(|why| Error::format(path, why))
 }
 
 /// Reads a file.
@@ -461,7 +490,7 @@ pub fn open(path: &Path) -> Result<Xmodel, Error> {
     read(path, &std::fs::read(path).map_err(Error::io(path))?)
 }
 
-fn build(graph: message::Graph) -> Result<Xmodel, String> {
+fn build(graph: message::Graph, bytes: usize) -> Result<Xmodel, String> {
     let mut index: HashMap<String, usize> = HashMap::with_capacity(graph.op_node.len());
     let mut ops: Vec<XOp> = Vec::with_capacity(graph.op_node.len());
     for node in graph.op_node {
@@ -496,7 +525,7 @@ fn build(graph: message::Graph) -> Result<Xmodel, String> {
             Subgraph { name: "root".into(), ops, children: Vec::new(), attrs, device: Device::Unsaid }
         }
     };
-    Ok(Xmodel { name: graph.graph_name, ops, root, attrs: attrs(graph.graph_attr) })
+    Ok(Xmodel { name: graph.graph_name, ops, root, attrs: attrs(graph.graph_attr), bytes })
 }
 
 fn subgraph(s: message::SubGraph, index: &HashMap<String, usize>) -> Result<Subgraph, String> {

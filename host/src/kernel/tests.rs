@@ -125,8 +125,6 @@ fn collect<A: Copy + Default>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
     #[test]
     fn conv_f32_is_the_definition(g in geometry(false), seed: u64, cut: usize) {
         let (input, kernel) = (floats(seed, g.input_len()), floats(!seed, g.kernel_len()));

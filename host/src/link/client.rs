@@ -1,5 +1,6 @@
 //! The host's end of the link.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
@@ -12,6 +13,14 @@ use shiftwise_core::model::{Deployable, TensorId, crc32, crc32_of};
 use shiftwise_core::monitor::Sketch;
 
 use super::{Difference, Limits, LinkError, Reported, SampleResult, SelfTested};
+
+/// A line that carries nothing for so long is silent. Devices that collect bytes before they pass them on, such as USB
+/// adapters, wait some 16 ms.
+const SILENCE: Duration = Duration::from_millis(50);
+/// Numbers below are for greetings, and take one byte in every version of the protocol.
+const FIRST: u32 = 128;
+/// Where numbers may begin: up to here they take two bytes.
+const BEGIN: u32 = 1 << 13;
 
 /// What a board says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +42,12 @@ pub struct Client<W> {
     bytes: Receiver<Vec<u8>>,
     pending: vec::IntoIter<u8>,
     deframer: Deframer,
-    sequence: u8,
+    /// Number of the last request that was no greeting.
+    sequence: u32,
+    /// Number of the last greeting.
+    greeting: u8,
+    /// The last attempt ended without its answer, which may still come, or others in its place.
+    missed: bool,
     limits: Limits,
     /// Bytes of the deployable that was loaded last.
     loaded: Vec<u8>,
@@ -44,6 +58,8 @@ enum Miss {
     /// Time ran out, or a frame of the answer was lost or damaged.
     Silence,
     Damage,
+    /// An answer of another kind than the request has.
+    Stray(LinkError),
     Fatal(LinkError),
 }
 
@@ -63,7 +79,9 @@ impl<W: Write> Client<W> {
             }
         });
         let (pending, deframer) = (Vec::new().into_iter(), Deframer::new());
-        Self { writer, bytes, pending, deframer, sequence: 0, limits, loaded: Vec::new() }
+        // Any number: an answer to a client that was here before this one shall not look like one to this.
+        let sequence = FIRST + (RandomState::new().hash_one(0) % u64::from(BEGIN)) as u32;
+        Self { writer, bytes, pending, deframer, sequence, greeting: 0, missed: false, limits, loaded: Vec::new() }
     }
 
     /// Greets the board, and checks that it speaks our protocol.
@@ -167,6 +185,7 @@ impl<W: Write> Client<W> {
                 Ok(result) => return Ok(result),
                 Err(Miss::Damage) => last = LinkError::Noise,
                 Err(Miss::Silence) => last = LinkError::Silent(String::new()),
+                Err(Miss::Stray(error)) => last = error,
                 Err(Miss::Fatal(LinkError::Refused { fault: fault @ Fault::Inputs, text })) => {
                     last = LinkError::Refused { fault, text };
                 }
@@ -215,7 +234,7 @@ impl<W: Write> Client<W> {
         }
     }
 
-    /// Runs one sample and compares each tensor with the one of the same number in `wanted`: by checksums first, some 15
+    /// Runs one sample and compares each tensor with the one of the same number in `wanted`: by checksums first, some 16
     /// bytes of the link for each tensor, all in one run; only of the first tensor that differs are bytes fetched, in
     /// another run. `None` if there is none, and nothing is missing.
     pub fn first_difference(
@@ -306,6 +325,7 @@ impl<W: Write> Client<W> {
                 Ok(value) => return Ok(value),
                 Err(Miss::Damage) => last = LinkError::Noise,
                 Err(Miss::Silence) => last = LinkError::Silent(String::new()),
+                Err(Miss::Stray(error)) => last = error,
                 Err(Miss::Fatal(error)) => return Err(error),
             }
         }
@@ -317,17 +337,63 @@ impl<W: Write> Client<W> {
         &mut self,
         request: &Request<'_>,
         quiet: Duration,
-        mut take: impl FnMut(&Response<'_>) -> Result<Option<T>, Miss>,
+        take: impl FnMut(&Response<'_>) -> Result<Option<T>, Miss>,
     ) -> Result<T, Miss> {
-        // Number 0 is the board's answer to a frame that it could not read.
-        self.sequence = self.sequence.checked_add(1).unwrap_or(1);
-        let own = self.sequence;
+        if std::mem::take(&mut self.missed) {
+            self.drain()?;
+        }
+        let result = self.send(request).and_then(|own| self.answers(own, quiet, take));
+        self.missed = matches!(result, Err(Miss::Silence | Miss::Damage | Miss::Stray(_)));
+        result
+    }
+
+    /// Drops what arrives until the line is silent, so that what comes then belongs to the next request.
+    ///
+    /// A frame that noise cuts in two brings two complaints, which carry no number: were each taken for the answer to
+    /// one attempt, the requests would be ahead of their answers by one more with each such frame, and for ever.
+    fn drain(&mut self) -> Result<(), Miss> {
+        // A board that never ends is left to the attempts, each of which takes bounded time.
+        let end = Instant::now() + self.limits.answer;
+        loop {
+            match self.bytes.recv_timeout(SILENCE.min(self.limits.answer / 16)) {
+                Ok(_) if Instant::now() < end => {}
+                Ok(_) | Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return Err(Miss::Fatal(LinkError::Closed(String::new()))),
+            }
+        }
+        self.pending = Vec::new().into_iter();
+        // A frame that has not ended by now has lost its end.
+        self.deframer = Deframer::new();
+        Ok(())
+    }
+
+    /// Writes a request under a number of its own, which it returns.
+    fn send(&mut self, request: &Request<'_>) -> Result<u32, Miss> {
+        // Number 0 is the board's answer to a frame that it could not read. Greetings may use their numbers again: every
+        // answer to one is the same. The others never come round within the attempts that anyone could wait for.
+        let own = if matches!(request, Request::Hello) {
+            self.greeting = self.greeting % (FIRST - 1) as u8 + 1;
+            self.greeting.into()
+        } else {
+            self.sequence = self.sequence.checked_add(1).unwrap_or(FIRST);
+            self.sequence
+        };
         let mut buffer = [0; FRAME + 1];
         // The leading zero ends whatever the board may hold of an earlier, damaged frame.
         let (_, rest) = buffer.split_at_mut(1);
         let length = encode(own, request, rest).map_err(|_| Miss::Damage)?.len();
         let sent = self.writer.write_all(buffer.get(..=length).unwrap_or(&buffer)).and_then(|()| self.writer.flush());
         sent.map_err(|e| Miss::Fatal(LinkError::Closed(format!(": {e}"))))?;
+        Ok(own)
+    }
+
+    /// Shows the answers to request `own` to `take`. Those to older requests are dropped.
+    fn answers<T>(
+        &mut self,
+        own: u32,
+        quiet: Duration,
+        mut take: impl FnMut(&Response<'_>) -> Result<Option<T>, Miss>,
+    ) -> Result<T, Miss> {
         let mut next = 0;
         loop {
             let end = self.receive(Instant::now() + quiet)?;
@@ -376,12 +442,12 @@ impl<W: Write> Client<W> {
 }
 
 fn unexpected(response: &Response<'_>) -> Miss {
-    Miss::Fatal(LinkError::Answer(format!("{response:?}")))
+    Miss::Stray(LinkError::Answer(format!("{response:?}")))
 }
 
 /// The record of the DPU that a deployable was compiled for, if it holds DPU code and the DPU is known here.
 fn soft_device(model: &Deployable<'_>) -> Option<Vec<u8>> {
-    let target = shiftwise_targets::find(model.facts().target).ok()?;
+    let target = shiftwise_targets::named(model.facts().target).ok()?;
     (target.fingerprint == model.fingerprint()).then(|| postcard::to_stdvec(&target).ok()).flatten()
 }
 

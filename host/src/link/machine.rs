@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -251,12 +250,11 @@ const DEPLOYABLE: &str = "model.swm";
 
 impl Emulator {
     fn boot(board: &BoardImage, firmware: &Path, deployable: &[u8]) -> Result<Self, LinkError> {
-        static SERIAL: AtomicU32 = AtomicU32::new(0);
-        let name = format!("shiftwise-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
-        // A directory of its own: paths with commas, which QEMU's options cannot hold, never reach it.
-        let directory = std::env::temp_dir().join(name);
+        // A directory of its own, of a name that nobody can foresee: paths with commas, which QEMU's options cannot
+        // hold, never reach it.
+        let directory = tempfile::Builder::new().prefix("shiftwise-").tempdir();
+        let directory = directory.map_err(|e| io("making a directory for the emulator", e))?.keep();
         let prepare = || {
-            std::fs::create_dir_all(&directory)?;
             std::fs::copy(firmware, directory.join(IMAGE))?;
             std::fs::write(directory.join(DEPLOYABLE), deployable)
         };

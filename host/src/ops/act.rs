@@ -121,6 +121,17 @@ impl ActivationFn {
         }
     }
 
+    /// The name in a setting that stands for no known function; `None` if it is known, or no name at all.
+    pub(crate) fn unknown_name(mut value: &Value) -> Option<&str> {
+        loop {
+            value = match value {
+                Value::String(name) => return Some(name.as_str()).filter(|name| Self::from_name(name).is_none()),
+                Value::Object(o) => o.get("config").or_else(|| o.get("activation"))?,
+                _ => return None,
+            }
+        }
+    }
+
     /// Applies the function in place; softmax works along the last axis.
     pub fn apply(self, tensor: &mut Tensor) {
         match self {

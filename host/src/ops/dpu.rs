@@ -205,7 +205,7 @@ mod tests {
         let x = Tensor::new(vec![1, 16], [[0.0; 8], [1.0; 8]].concat()).unwrap();
         let y = DpuSoftmax { axis: -1 }.eval(&[&x], &[]);
         assert_eq!((y.data()[0], y.data()[15]), (0.033_691_406, 0.091_796_875));
-        let norm = LayerNormalization { gamma: None, beta: None, epsilon: 1e-3 };
+        let norm = LayerNormalization { gamma: None, beta: None, epsilon: 1e-3, rms_scaling: false };
         let x = Tensor::new(vec![1, 8], (1..9).map(|i| i as f32).collect()).unwrap();
         let y = DpuLayerNorm { norm }.eval(&[&x], &[]);
         assert_eq!(y.data()[..4], [-1.523_437_5, -1.085_937_5, -0.652_343_75, -0.217_773_44]);

@@ -236,7 +236,7 @@ fn meaning<'a>(name: &str, layer: &'a Custom, inputs: usize) -> Option<Meaning<'
         return Some(Meaning::Weight(i));
     }
     match layer.config.get(name) {
-        Some(Value::Number(n)) => return n.as_f64().map(|v| Meaning::Constant(v as f32)),
+        Some(number @ Value::Number(_)) => return super::single(number).map(Meaning::Constant),
         Some(Value::Bool(b)) => return Some(Meaning::Constant(f32::from(u8::from(*b)))),
         Some(value @ Value::Array(_)) => return Some(Meaning::Array(value)),
         _ => {}

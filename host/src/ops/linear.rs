@@ -21,7 +21,7 @@ impl Padding {
         match config.str_or("padding", "valid")? {
             "valid" => Ok(Self::Valid),
             "same" => Ok(Self::Same),
-            other => Err(format!("padding is `{other}`, `valid` or `same` is expected")),
+            other => Err(format!("the padding `{other}` is not supported; supported are `valid` and `same`")),
         }
     }
 

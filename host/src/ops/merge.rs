@@ -126,6 +126,46 @@ impl Layer for Merge {
     }
 }
 
+/// The first input plus the second times a constant: the layer of InceptionResNetV2 in `keras.applications`.
+#[derive(Clone, Debug)]
+pub struct ScaledAdd {
+    /// Factor of the second input.
+    pub scale: f32,
+}
+
+impl ScaledAdd {
+    pub(crate) fn class(&self) -> &'static str {
+        "CustomScaleLayer"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        _: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        config.get("scale").ok_or("it has no scale")?;
+        let own = Self { scale: config.f32_or("scale", 1.0)? };
+        own.output_shape(inputs).map(|_| own)
+    }
+}
+
+impl Layer for ScaledAdd {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        match inputs {
+            [a, b] if a == b => Ok(a.to_vec()),
+            other => Err(format!("its inputs have shapes {other:?}, two of one shape are expected")),
+        }
+    }
+    fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
+        let mut out = inputs[0].clone();
+        out.data_mut().iter_mut().zip(inputs[1].data()).for_each(|(x, y)| *x += y * self.scale);
+        out
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "scale": self.scale }))
+    }
+}
+
 /// Sums of products along one axis of each of two tensors; the remaining axes of the first come first.
 #[derive(Clone, Debug)]
 pub struct Dot {

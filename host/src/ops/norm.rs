@@ -98,7 +98,7 @@ impl Layer for BatchNormalization {
 }
 
 /// Layer normalization over the last axis: (x − mean) · rsqrt(variance + epsilon) · gamma + beta, with mean and variance of
-/// each row.
+/// each row; with Keras' `rms_scaling` x · rsqrt(variance + epsilon) · gamma.
 #[derive(Clone, Debug)]
 pub struct LayerNormalization {
     /// Scale, unless `scale=False`.
@@ -107,6 +107,8 @@ pub struct LayerNormalization {
     pub beta: Option<Tensor>,
     /// Added to the variance.
     pub epsilon: f32,
+    /// The mean stays.
+    pub rms_scaling: bool,
 }
 
 impl LayerNormalization {
@@ -123,11 +125,17 @@ impl LayerNormalization {
         last_axis(config, input.len())?;
         let channels = [*input.last().ok_or("its input has no dimensions")?];
         let (center, scale) = (config.bool_or("center", true)?, config.bool_or("scale", true)?);
+        let rms_scaling = config.bool_or("rms_scaling", false)?;
         Ok(Self {
-            gamma: scale.then(|| weights.take("gamma", &channels)).transpose()?,
-            beta: center.then(|| weights.take("beta", &channels)).transpose()?,
+            gamma: (scale || rms_scaling).then(|| weights.take("gamma", &channels)).transpose()?,
+            beta: (center && !rms_scaling).then(|| weights.take("beta", &channels)).transpose()?,
             epsilon: config.f32_or("epsilon", 1e-3)?,
+            rms_scaling,
         })
+    }
+    /// What it does to a row before scale and offset.
+    pub(crate) fn function(&self) -> RowFunction {
+        if self.rms_scaling { RowFunction::Deviation(self.epsilon) } else { RowFunction::Standardize(self.epsilon) }
     }
     /// Gamma and beta out of `weights`, or ones and zeros.
     pub(crate) fn scale_and_offset(&self, weights: &[&Tensor], channels: usize) -> (Vec<f32>, Vec<f32>) {
@@ -155,14 +163,121 @@ impl Layer for LayerNormalization {
         let mut out = inputs[0].clone();
         let axis = out.shape().last().copied().unwrap_or(1).max(1);
         let (gamma, beta) = self.scale_and_offset(weights, axis);
-        rows(&mut out, RowFunction::Standardize(self.epsilon));
+        rows(&mut out, self.function());
         for row in out.data_mut().chunks_exact_mut(axis) {
             row.iter_mut().zip(&gamma).zip(&beta).for_each(|((x, g), b)| *x = *x * g + b);
         }
         out
     }
     fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "epsilon": self.epsilon, "center": self.beta.is_some(), "scale": self.gamma.is_some() }))
+        let center = self.beta.is_some();
+        let mut map = settings(json!({ "epsilon": self.epsilon, "center": center, "scale": self.gamma.is_some() }));
+        // Only Keras 3 knows the setting.
+        map.extend(self.rms_scaling.then(|| ("rms_scaling".to_owned(), json!(true))));
+        map
+    }
+}
+
+/// Root mean square normalization over the last axis: x · rsqrt(mean(x²) + epsilon) · scale.
+#[derive(Clone, Debug)]
+pub struct RmsNormalization {
+    /// Scale of each channel.
+    pub scale: Tensor,
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+impl RmsNormalization {
+    pub(crate) fn class(&self) -> &'static str {
+        "RMSNormalization"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        weights: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let input = one(inputs)?;
+        last_axis(config, input.len())?;
+        let channels = *input.last().ok_or("its input has no dimensions")?;
+        Ok(Self { scale: weights.take("scale", &[channels])?, epsilon: config.f32_or("epsilon", 1e-6)? })
+    }
+}
+
+impl Layer for RmsNormalization {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        channels(one(inputs)?, &self.scale)
+    }
+    fn weights(&self) -> Vec<(&str, &Tensor)> {
+        vec![("scale", &self.scale)]
+    }
+    fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
+        let mut out = inputs[0].clone();
+        rows(&mut out, RowFunction::RootMeanSquare(self.epsilon));
+        scaled(&mut out, weights[0].data());
+        out
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "axis": -1, "epsilon": self.epsilon }))
+    }
+}
+
+/// x · gamma, a factor for each channel: the layer of ConvNeXt in `keras.applications`.
+#[derive(Clone, Debug)]
+pub struct LayerScale {
+    /// Factor of each channel.
+    pub gamma: Tensor,
+    /// What training began with, as the config has it.
+    init_values: Value,
+}
+
+impl LayerScale {
+    pub(crate) fn class(&self) -> &'static str {
+        "LayerScale"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        weights: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let size = [config.usize("projection_dim")?];
+        // Keras 3 leaves the weight without a name.
+        let gamma = weights.take("gamma", &size).or_else(|_| weights.take("variable", &size))?;
+        let init_values = config.get("init_values").cloned().unwrap_or(json!(1e-6));
+        channels(one(inputs)?, &gamma)?;
+        Ok(Self { gamma, init_values })
+    }
+}
+
+impl Layer for LayerScale {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        channels(one(inputs)?, &self.gamma)
+    }
+    fn weights(&self) -> Vec<(&str, &Tensor)> {
+        vec![("gamma", &self.gamma)]
+    }
+    fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
+        let mut out = inputs[0].clone();
+        scaled(&mut out, weights[0].data());
+        out
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        settings(json!({ "init_values": self.init_values, "projection_dim": self.gamma.data().len() }))
+    }
+}
+
+/// The shape of a layer's input, if its last axis has as many elements as a weight.
+fn channels(input: &[usize], weight: &Tensor) -> Result<Vec<usize>, String> {
+    let own = weight.data().len();
+    let fits = own > 0 && input.last() == Some(&own);
+    fits.then(|| input.to_vec()).ok_or_else(|| format!("it has {own} channels and its input has shape {input:?}"))
+}
+
+/// Every row times a factor for each of its elements.
+fn scaled(x: &mut Tensor, factors: &[f32]) {
+    for row in x.data_mut().chunks_exact_mut(factors.len().max(1)) {
+        row.iter_mut().zip(factors).for_each(|(x, k)| *x *= k);
     }
 }
 
@@ -266,6 +381,24 @@ impl Layer for UnitNormalization {
     }
 }
 
+/// The axes of the sample that `axis` names, from 0 and ascending, for samples of `rank` dimensions; `None` if it names
+/// none.
+pub(crate) fn axes(config: Config<'_>, rank: usize) -> Result<Option<Vec<usize>>, String> {
+    let Some(value) = config.get("axis") else { return Ok(None) };
+    let of_sample = |v: &Value| {
+        let axis = v.as_i64().and_then(|a| if a < 0 { a.checked_add(rank as i64 + 1) } else { Some(a) });
+        axis.and_then(|a| usize::try_from(a).ok()).filter(|a| (1..=rank).contains(a)).map(|a| a - 1)
+    };
+    let all: Option<Vec<usize>> = match value {
+        Value::Array(list) => list.iter().map(of_sample).collect(),
+        one => of_sample(one).map(|axis| vec![axis]),
+    };
+    let mut all = all.ok_or_else(|| format!("its axis is {value}, axes from 1 to {rank} of its input are expected"))?;
+    all.sort_unstable();
+    all.dedup();
+    Ok(Some(all))
+}
+
 /// Fails unless `axis` is the last one of a tensor whose samples have `rank` dimensions.
 fn last_axis(config: Config<'_>, rank: usize) -> Result<(), String> {
     let axis = match config.get("axis") {
@@ -320,7 +453,7 @@ fn numbers(config: Config<'_>, key: &str) -> Result<Option<Vec<f32>>, String> {
         match value {
             Value::Array(a) => a.iter().try_for_each(|v| collect(v, into)),
             v => {
-                into.push(v.as_f64()? as f32);
+                into.push(super::single(v)?);
                 Some(())
             }
         }

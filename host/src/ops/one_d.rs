@@ -9,6 +9,7 @@ use crate::tensor::Tensor;
 const CLASSES: &[(&str, &str)] = &[
     ("Conv1D", "Conv2D"),
     ("DepthwiseConv1D", "DepthwiseConv2D"),
+    ("SeparableConv1D", "SeparableConv2D"),
     ("Conv1DTranspose", "Conv2DTranspose"),
     ("MaxPooling1D", "MaxPooling2D"),
     ("AveragePooling1D", "AveragePooling2D"),
@@ -94,6 +95,20 @@ impl OneD {
         let image = Op::from_keras(of_image, Config(&settings), &[&input], &mut source);
         let image = image.ok_or("its counterpart over images is unknown")??;
         Ok(Self { class, image: Box::new(image), weights: source.taken })
+    }
+
+    /// A separable convolution as two layers; bias and activation belong to the second.
+    pub fn parts(&self) -> Option<(Self, Self)> {
+        let Op::SeparableConv2D(separable) = &*self.image else { return None };
+        let (depthwise, pointwise) = separable.parts();
+        let (first, rest) = self.weights.split_at(self.weights.len().min(1));
+        let layer = |class, image, weights: &[(String, Tensor)]| Self {
+            class,
+            image: Box::new(image),
+            weights: weights.to_vec(),
+        };
+        let depthwise = layer("DepthwiseConv1D", Op::DepthwiseConv2D(depthwise), first);
+        Some((depthwise, layer("Conv1D", Op::Conv2D(pointwise), rest)))
     }
 
     /// `weights` as those of the image's layer.

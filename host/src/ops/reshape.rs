@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Config, Layer, WeightSource, image, one, settings};
+use super::{Config, Layer, WeightSource, cubic, image, one, settings};
 use crate::tensor::Tensor;
 
 /// The batch of a tensor under a new per-sample shape.
@@ -76,7 +76,7 @@ impl Layer for Quantize {
 }
 
 /// Layers that do something in training only, by Keras class. The first is the one that the vendor's pass removes.
-const IDENTITIES: &[&str] = &[
+pub(crate) const IDENTITIES: &[&str] = &[
     "Dropout",
     "SpatialDropout2D",
     "SpatialDropout1D",
@@ -90,6 +90,28 @@ const IDENTITIES: &[&str] = &[
     "RandomZoom",
     "RandomContrast",
     "RandomBrightness",
+    "Identity",
+    "StochasticDepth",
+    "SpatialDropout3D",
+    "RandomHeight",
+    "RandomWidth",
+    "RandomColorDegeneration",
+    "RandomColorJitter",
+    "RandomElasticTransform",
+    "RandomErasing",
+    "RandomGaussianBlur",
+    "RandomGrayscale",
+    "RandomHue",
+    "RandomInvert",
+    "RandomPerspective",
+    "RandomPosterization",
+    "RandomSaturation",
+    "RandomSharpness",
+    "RandomShear",
+    "AugMix",
+    "CutMix",
+    "MixUp",
+    "RandAugment",
 ];
 
 /// Identity at inference.
@@ -340,6 +362,8 @@ pub enum Interpolation {
     Nearest,
     /// Weighted mean of the four nearest pixels, whose centres are at half-integers.
     Bilinear,
+    /// Keys' cubic with a = −0.5 over four rows and four columns, as TensorFlow computes it.
+    Bicubic,
 }
 
 /// An image enlarged by whole factors.
@@ -384,21 +408,32 @@ fn neighbours(input: usize, output: usize) -> Vec<(usize, usize, f32)> {
 
 impl Interpolation {
     fn from_keras(config: Config<'_>, default: &str) -> Result<Self, String> {
-        match config.str_or("interpolation", default)? {
-            "nearest" => Ok(Self::Nearest),
-            "bilinear" => Ok(Self::Bilinear),
-            other => Err(format!("interpolation is `{other}`, `nearest` or `bilinear` is expected")),
-        }
+        let name = config.str_or("interpolation", default)?;
+        Self::from_name(name).ok_or_else(|| {
+            format!("the interpolation `{name}` is not supported; supported are `nearest`, `bilinear` and `bicubic`")
+        })
+    }
+
+    /// The method of a Keras name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Nearest, Self::Bilinear, Self::Bicubic].into_iter().find(|method| method.name() == name)
     }
 
     /// Keras' name.
     pub fn name(self) -> &'static str {
-        if self == Self::Nearest { "nearest" } else { "bilinear" }
+        match self {
+            Self::Nearest => "nearest",
+            Self::Bilinear => "bilinear",
+            Self::Bicubic => "bicubic",
+        }
     }
 
     /// Images `[n, h, w, c]` brought to a size of `[height, width]`.
     pub(crate) fn resize(self, x: &Tensor, [oh, ow]: [usize; 2]) -> Tensor {
         let [n, h, w, c] = [x.shape()[0], x.shape()[1], x.shape()[2], x.shape()[3]];
+        if self == Self::Bicubic {
+            return cubic::resize(x, [oh, ow]);
+        }
         let pixel = |image: usize, y: usize, x0: usize| &x.data()[((image * h + y) * w + x0) * c..][..c];
         let mut data = Vec::with_capacity(n * oh * ow * c);
         // The pixel that the centre of output `o` lies in.

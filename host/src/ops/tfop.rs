@@ -2,13 +2,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ActivationFn, Config, Interpolation, Layer, WeightSource, array, settings};
+use super::{Config, Interpolation, Layer, WeightSource, array, settings};
 use crate::broadcast::broadcast;
 use crate::tensor::Tensor;
 use arguments::{Arguments, Part, operand, subscript, wrong};
-use shiftwise_core::model::{Combine, FloatPoolKind, Function};
+use shiftwise_core::model::{Combine, FloatPoolKind, Function, RowFunction};
 
 pub(super) mod arguments;
+mod moves;
+pub(crate) mod shapes;
 
 /// Key of the arguments in the config that a reader hands over: `{"args": […], "kwargs": {…}}`, in which
 /// `{"tensor": k}` is the k-th input.
@@ -40,13 +42,16 @@ pub struct TfOp {
 #[derive(Clone, Debug)]
 enum Kind {
     Unary(Function),
+    /// Functions of each element, one after the other.
+    Chain(&'static [Function]),
     Binary(Combine),
     /// min(max(x, low), high) of three operands.
     Clip,
     MatMul {
         transpose: [bool; 2],
     },
-    Softmax(i64),
+    /// A function of rows along an axis.
+    Rows(RowFunction, i64),
     Reduce {
         by: Reduction,
         axes: Option<Vec<i64>>,
@@ -67,6 +72,18 @@ enum Kind {
         size: [usize; 2],
         method: Interpolation,
     },
+    /// These elements along an axis; one that is dropped if `drop`.
+    Gather {
+        axis: usize,
+        indices: Vec<usize>,
+        drop: bool,
+    },
+    /// Backwards along axes.
+    Reverse(Vec<usize>),
+    /// Squares of channels as squares of pixels, channels first in rows.
+    DepthToSpace(usize),
+    /// The reverse of it.
+    SpaceToDepth(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +133,15 @@ const UNARY: &[(&str, Function)] = &[
     ("math.softplus", Function::Softplus),
     ("math.sigmoid", Function::Sigmoid),
     ("math.tanh", Function::Tanh),
+    // Keras 3's own, and those of tf.keras.activations.
+    ("keras.activations.hard_silu", Function::HardSwish),
+    ("keras.activations.hard_sigmoid", Function::HardSigmoid6),
+    ("keras.activations.mish", Function::Mish),
 ];
+
+/// Functions of one tensor that are several of the others.
+const CHAINS: &[(&str, &[Function])] =
+    &[("math.log_sigmoid", &[Function::Negative, Function::Softplus, Function::Negative])];
 
 /// Functions of `x` and `y` with broadcasting.
 const BINARY: &[(&str, Combine)] = &[
@@ -157,12 +182,34 @@ const OTHER: &[&str] = &[
     "cast",
     "image.resize",
     "__operators__.getitem",
+    "nn.log_softmax",
+    "math.l2_normalize",
+    "gather",
+    "repeat",
+    "tile",
+    "roll",
+    "reverse",
+    "experimental.numpy.swapaxes",
+    "experimental.numpy.moveaxis",
+    "nn.depth_to_space",
+    "nn.space_to_depth",
 ];
 
 fn tables() -> impl Iterator<Item = &'static str> {
     let (unary, binary) = (UNARY.iter().map(|(n, _)| *n), BINARY.iter().map(|(n, _)| *n));
-    unary.chain(binary).chain(REDUCTIONS.iter().map(|(n, _)| *n))
+    unary.chain(CHAINS.iter().map(|(n, _)| *n)).chain(binary).chain(REDUCTIONS.iter().map(|(n, _)| *n))
 }
+
+/// Functions of one name more.
+const ALIASES: &[(&str, &str)] = &[
+    ("linalg.l2_normalize", "math.l2_normalize"),
+    ("nn.l2_normalize", "math.l2_normalize"),
+    ("math.log_softmax", "nn.log_softmax"),
+    ("depth_to_space", "nn.depth_to_space"),
+    ("space_to_depth", "nn.space_to_depth"),
+    ("manip.reverse", "reverse"),
+    ("manip.roll", "roll"),
+];
 
 /// The name under which a function stands in the tables: TensorFlow has several for some.
 fn canonical(function: &str) -> String {
@@ -173,6 +220,9 @@ fn canonical(function: &str) -> String {
     // Functions of tf.math that are also found directly below tf or below tf.nn.
     let last = short.rsplit('.').next().unwrap_or(short);
     let math = format!("math.{last}");
+    if let Some((_, own)) = ALIASES.iter().find(|(name, _)| *name == short) {
+        return (*own).to_owned();
+    }
     let below = short == last || short == format!("nn.{last}") || short == format!("keras.backend.{last}");
     if below && tables().any(|name| name == math) { math } else { short.to_owned() }
 }
@@ -180,8 +230,8 @@ fn canonical(function: &str) -> String {
 /// A function of elements, or a move of them, for those who compute it elsewhere.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Elements {
-    /// A function of each element.
-    Unary(Function),
+    /// Functions of each element, one after the other.
+    Unary(Vec<Function>),
     /// Functions of the first operand so far and the next one, with broadcasting.
     Binary(Vec<Combine>),
     /// The same elements under another shape.
@@ -198,12 +248,16 @@ pub enum Elements {
     Padded(Vec<(usize, usize)>, f32),
     /// Axes of the sample folded.
     Reduced(FloatPoolKind, Vec<usize>),
-    /// Softmax along an axis of the sample.
-    Softmax(usize),
+    /// A function of rows along an axis of the sample.
+    Rows(RowFunction, usize),
     /// Product of matrices, each transposed or not.
     Product([bool; 2]),
     /// An image of another size.
     Resized([usize; 2], Interpolation),
+    /// These elements along an axis of the sample.
+    Gathered(usize, Vec<usize>),
+    /// Squares of channels as squares of pixels of this side, or the reverse.
+    Blocks(usize, bool),
 }
 
 impl TfOp {
@@ -213,7 +267,8 @@ impl TfOp {
         let rank = sample.len();
         let own = |axis: i64, rank: usize| array::axis(axis, rank + 1).ok()?.checked_sub(1);
         Some(match &self.kind {
-            Kind::Unary(function) => Elements::Unary(*function),
+            Kind::Unary(function) => Elements::Unary(vec![*function]),
+            Kind::Chain(functions) => Elements::Unary(functions.to_vec()),
             Kind::Binary(combine) => Elements::Binary(vec![*combine]),
             Kind::Clip => Elements::Binary(vec![Combine::Maximum, Combine::Minimum]),
             Kind::Reshape(_) | Kind::ExpandDims(_) | Kind::Squeeze(_) => Elements::Reshaped,
@@ -239,10 +294,40 @@ impl TfOp {
                 let axes = axes.as_ref()?.iter().map(|axis| own(*axis, rank)).collect::<Option<_>>()?;
                 Elements::Reduced(by.fold(), axes)
             }
-            Kind::Softmax(axis) => Elements::Softmax(own(*axis, rank)?),
+            Kind::Rows(function, axis) => Elements::Rows(*function, own(*axis, rank)?),
+            Kind::Gather { axis, indices, .. } => Elements::Gathered(axis.checked_sub(1)?, indices.clone()),
+            Kind::Reverse(axes) => {
+                let along = |(axis, size): (usize, &usize)| match axes.contains(&(axis + 1)) {
+                    true => (size.saturating_sub(1), *size, -1),
+                    false => (0, *size, 1),
+                };
+                (!axes.contains(&0)).then_some(())?;
+                Elements::Sliced(sample.iter().enumerate().map(along).collect())
+            }
+            Kind::DepthToSpace(block) => Elements::Blocks(*block, true),
+            Kind::SpaceToDepth(block) => Elements::Blocks(*block, false),
             Kind::MatMul { transpose } => Elements::Product(*transpose),
             Kind::Resize { size, method } => Elements::Resized(*size, *method),
         })
+    }
+
+    /// Whether it works on elements of equal places only.
+    pub(crate) fn is_elementwise(&self) -> bool {
+        matches!(self.kind, Kind::Unary(_) | Kind::Chain(_) | Kind::Binary(_) | Kind::Clip)
+    }
+
+    /// The product of a constant and the only input, as matrices.
+    pub(crate) fn product_with(constant: Tensor) -> Self {
+        let operands = vec![Operand::Constant(constant), Operand::Tensor(0)];
+        Self { function: "linalg.matmul".into(), operands, kind: Kind::MatMul { transpose: [false; 2] } }
+    }
+
+    /// Size and method of a resizing.
+    pub(crate) fn resizing(&self) -> Option<([usize; 2], Interpolation)> {
+        match self.kind {
+            Kind::Resize { size, method } => Some((size, method)),
+            _ => None,
+        }
     }
 
     pub(crate) fn class(&self) -> &'static str {
@@ -273,19 +358,22 @@ impl TfOp {
         };
         let name = canonical(&function);
         let kind = if let Some((_, function)) = UNARY.iter().find(|(n, _)| *n == name) {
-            if name == "nn.gelu" && args.flag(&["approximate"])? {
-                return Err("the approximate gelu is not supported".into());
-            }
+            let approximate = name == "nn.gelu" && args.flag(&["approximate"])?;
+            let function = if approximate { &Function::GeluTanh } else { function };
             let beta = args.number("beta", 1.0)?;
             if beta != 1.0 {
                 return Err(format!("its argument `beta` is {beta}, 1 is expected"));
             }
             Kind::Unary(*function)
+        } else if let Some((_, functions)) = CHAINS.iter().find(|(n, _)| *n == name) {
+            Kind::Chain(functions)
         } else if let Some((_, f)) = BINARY.iter().find(|(n, _)| *n == name) {
             operands.push(args.operand("y")?);
             Kind::Binary(*f)
         } else if let Some((_, by)) = REDUCTIONS.iter().find(|(n, _)| *n == name) {
             Kind::Reduce { by: *by, axes: args.integers("axis")?, keep: args.flag(&["keepdims", "keep_dims"])? }
+        } else if let Some(kind) = moves::parse(&name, &mut args, &operands, inputs)? {
+            kind
         } else {
             Self::other(&name, &mut args, &mut operands)?
         };
@@ -326,9 +414,10 @@ impl TfOp {
                 };
                 let method = match args.take("method") {
                     None => Interpolation::Bilinear,
-                    Some(method) if method.as_str() == Some("bilinear") => Interpolation::Bilinear,
-                    Some(method) if method.as_str() == Some("nearest") => Interpolation::Nearest,
-                    Some(method) => return Err(wrong("method", &method, "bilinear or nearest is")),
+                    Some(method) => method
+                        .as_str()
+                        .and_then(Interpolation::from_name)
+                        .ok_or_else(|| wrong("method", &method, "nearest, bilinear or bicubic is"))?,
                 };
                 if args.flag(&["preserve_aspect_ratio"])? || args.flag(&["antialias"])? {
                     return Err("keeping the aspect ratio and anti-aliasing are not supported".into());
@@ -339,7 +428,13 @@ impl TfOp {
                 operands.push(args.operand("b")?);
                 Kind::MatMul { transpose: [args.flag(&["transpose_a"])?, args.flag(&["transpose_b"])?] }
             }
-            "nn.softmax" => Kind::Softmax(args.integer("axis", -1)?),
+            "nn.softmax" => Kind::Rows(RowFunction::Softmax, args.integer("axis", -1)?),
+            "nn.log_softmax" => Kind::Rows(RowFunction::LogSoftmax, args.integer("axis", -1)?),
+            "math.l2_normalize" => {
+                let axis = args.integers("axis")?.unwrap_or_default();
+                let [axis] = axis[..] else { return Err("one axis of its rows is expected".into()) };
+                Kind::Rows(RowFunction::Unit(args.number("epsilon", 1e-12)?), axis)
+            }
             "concat" => Kind::Concat(args.integer("axis", -1)?),
             "stack" => Kind::Stack(args.integer("axis", 0)?),
             "reshape" => Kind::Reshape(args.integers("shape")?.ok_or("its argument `shape` is missing")?),
@@ -382,8 +477,9 @@ impl Kind {
         let rank = x.len();
         let axes = |list: &[i64]| list.iter().map(|i| array::axis(*i, rank)).collect::<Result<Vec<usize>, String>>();
         Ok(match self {
-            Self::Unary(_) => x.to_vec(),
-            Self::Softmax(axis) => {
+            Self::Unary(_) | Self::Chain(_) => x.to_vec(),
+            Self::Gather { .. } | Self::Reverse(_) | Self::DepthToSpace(_) | Self::SpaceToDepth(_) => self.moved(x)?,
+            Self::Rows(_, axis) => {
                 array::axis(*axis, rank)?;
                 x.to_vec()
             }
@@ -476,6 +572,10 @@ impl Kind {
         let rank = first.shape().len();
         Ok(match self {
             Self::Unary(function) => array::map(first, |x| function.apply(x)),
+            Self::Chain(functions) => array::map(first, |x| functions.iter().fold(x, |x, f| f.apply(x))),
+            Self::Gather { .. } | Self::Reverse(_) | Self::DepthToSpace(_) | Self::SpaceToDepth(_) => {
+                reshaped(&self.move_elements(first))?
+            }
             Self::Binary(combine) => array::zip(first, x[1], |a, b| combine.apply(a, b)),
             Self::Clip => {
                 let above = array::zip(first, x[1], |a, b| Combine::Maximum.apply(a, b));
@@ -490,12 +590,12 @@ impl Kind {
                 };
                 array::matmul(&turned(first, transpose[0]), &turned(x[1], transpose[1]))
             }
-            Self::Softmax(axis) => {
+            Self::Rows(function, axis) => {
                 // To the last axis and back.
                 let mut order: Vec<usize> = (0..rank).collect();
                 order.swap(array::axis(*axis, rank)?, rank - 1);
                 let mut out = array::transpose(first, &order);
-                ActivationFn::Softmax.apply(&mut out);
+                super::act::rows(&mut out, *function);
                 array::transpose(&out, &order)
             }
             Self::Reduce { by, axes, .. } => {

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::ir::{Graph, Node, NodeId};
 use crate::layer_quant::layer_quant;
 use crate::ops::{ActivationFn, Op, Quantize};
+use crate::owners::is_activation;
 use crate::quant::{LayerQuant, QuantGraph, Quantizer};
 use crate::strategy::{self, Strategy};
 
@@ -25,11 +26,6 @@ struct Fusions {
 /// Whether a layer with this op clips negatives, so that it may be unsigned.
 fn relu_like(op: &Op) -> bool {
     matches!(op, Op::Relu(_)) || matches!(op.layer().activation(), ActivationFn::Relu | ActivationFn::Relu6)
-}
-
-/// Layers that are quantized only together with the one before them.
-fn is_activation(op: &Op) -> bool {
-    matches!(op, Op::Relu(_) | Op::LeakyRelu(_) | Op::Activation(_))
 }
 
 /// Functions whose results the vendor's tool quantizes.

@@ -61,7 +61,9 @@ pub(super) fn convert_softmax_to_dpu_version(graph: &mut Graph, _: &Strategy) ->
 /// Layer normalizations become the DPU's, in bfloat16.
 pub(super) fn convert_layernorm_to_dpu_version(graph: &mut Graph, _: &Strategy) -> Result<(), Error> {
     for id in candidates(graph) {
-        if let Op::LayerNormalization(norm) = graph.node(id).op.clone() {
+        if let Op::LayerNormalization(norm) = graph.node(id).op.clone()
+            && !norm.rms_scaling
+        {
             replace(graph, id, Op::DpuLayerNorm(DpuLayerNorm { norm }))?;
         }
     }

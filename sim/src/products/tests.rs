@@ -18,8 +18,6 @@ fn bytes(n: usize, seed: u32) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn vectors_give_the_sums_of_the_definition(
         lanes in 1usize..=MAX_LANES,

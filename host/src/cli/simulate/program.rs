@@ -1,11 +1,12 @@
 //! One sample through a vendor-compiled program: subgraphs on the simulated DPU, operations between them on the CPU.
 
 use shiftwise::Error;
+use shiftwise::budget::{Budget, Exceeded, reserve};
 use shiftwise::eval::integer::Value;
 use shiftwise::format::xmodel::graph::{Results, gather, host_step, is_input};
 use shiftwise::format::xmodel::spans::{self, Spans, layer_name};
 use shiftwise::format::xmodel::value::{Held, declared, quantize, rounding};
-use shiftwise::format::xmodel::{Device, Subgraph, Tensor, Xmodel, host};
+use shiftwise::format::xmodel::{self, Device, Subgraph, Tensor, Xmodel, host};
 use shiftwise::integer::Kind;
 use shiftwise::ops::CustomLayers;
 use shiftwise_core::exec::{ExecError, Fault, Machine};
@@ -15,7 +16,11 @@ use shiftwise_core::run::{Dpu, Memory};
 use shiftwise_core::target::Target;
 use shiftwise_sim::{Costs, HostProducts, SimDpu, SimError};
 
-use super::super::backend::MOST_MEMORY;
+use super::super::cost;
+use super::explanation;
+
+/// Copies of the registers that are held at the same time.
+const COPIES: u64 = 4;
 
 /// The memory behind the base registers of one subgraph.
 #[derive(Clone, Debug, Default)]
@@ -24,16 +29,19 @@ pub(super) struct Registers([Vec<u8>; 4]);
 impl Registers {
     fn new(run: &Subgraph) -> Result<Self, String> {
         let mut all = Self::default();
-        let mut total = 0u64;
-        for register in run.registers()? {
+        let registers = run.registers()?;
+        let held = |r: &xmodel::Register| r.contents.as_ref().map_or(0, Vec::len);
+        // Each run compares copies: before, in token order, in program order, layer by layer.
+        let budget = Budget::for_file(run.code().map_or(0, <[u8]>::len) + registers.iter().map(held).sum::<usize>());
+        for register in registers {
             let place = usize::try_from(register.id).ok().and_then(|id| all.0.get_mut(id));
             let place = place.ok_or_else(|| format!("it uses REG_{}; REG_0 to REG_3 are modelled", register.id))?;
-            total = total.saturating_add(register.bytes as u64);
-            if total > MOST_MEMORY {
-                return Err(format!("it asks for {total} bytes of memory; at most {MOST_MEMORY} are given"));
-            }
-            *place = register.contents.unwrap_or_default();
-            place.resize(register.bytes, 0);
+            let asked = |e: Exceeded| format!("REG_{} of {} bytes: {e}", register.id, register.bytes);
+            budget.elements(&[register.bytes], COPIES).map_err(asked)?;
+            let mut bytes = reserve(register.bytes).map_err(asked)?;
+            bytes.extend_from_slice(&register.contents.unwrap_or_default());
+            bytes.resize(register.bytes, 0);
+            *place = bytes;
         }
         Ok(all)
     }
@@ -88,6 +96,10 @@ impl<'a> Job<'a> {
             lines.push((at as u32, line));
         }
         let plain: Vec<Line> = lines.iter().map(|(_, line)| *line).collect();
+        // Each instruction is compared with the tensors that it may belong to.
+        let compared = (lines.len() as u64).saturating_mul(run.all_ops().len() as u64);
+        let units = cost::instructions(target, plain.iter().map(|line| line.inst)).saturating_add(compared);
+        cost::check(units, model.bytes)?;
         let job = Self { run, code, spans: spans::spans(model, run, &plain), lines, target: target.clone() };
         let mut sizes = [0; 4];
         for register in run.registers().map_err(fail)? {
@@ -164,6 +176,7 @@ impl<'a> Program<'a> {
         functional: bool,
         custom: CustomLayers,
     ) -> Result<Self, Error> {
+        model.check_size()?;
         let runs = model.root.children.iter().filter(|r| r.device == Device::Dpu);
         let jobs = runs.map(|r| Job::new(model, r, target)).collect::<Result<_, _>>()?;
         let mut inputs: Vec<usize> = (0..model.ops.len()).filter(|i| is_input(&model.ops[*i])).collect();
@@ -371,7 +384,7 @@ impl<'a> Program<'a> {
             let memory = registers.memory();
             let layer = (job.layer(last), step);
             return shiftwise_sim::explain_code(&job.target, job.code, &memory, (region, at), layer, 0..last + 1)
-                .map(|e| e.to_string());
+                .map(explanation);
         }
         for layer in job.run.layers() {
             let Some(code) = layer.code() else { continue };
@@ -379,7 +392,7 @@ impl<'a> Program<'a> {
                 let memory = registers.memory();
                 let name = (layer_name(layer), step);
                 return shiftwise_sim::explain_code(&job.target, code, &memory, (region, at), name, 0..u32::MAX)
-                    .map(|e| e.to_string());
+                    .map(explanation);
             }
             functional(&job.target, code, &mut registers).ok()?;
         }

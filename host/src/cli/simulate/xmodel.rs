@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use shiftwise::dump::{self, Dump, DumpTensor, Values};
+use shiftwise::dump::{self, Dump, DumpTensor, Type, Values};
 use shiftwise::eval::Samples;
 use shiftwise::eval::integer::Engine;
+use shiftwise::files::Set;
 use shiftwise::format::xmodel::value::Held;
 use shiftwise::format::xmodel::{self, Device, Xmodel, graph, spans};
 use shiftwise::format::{self, LoadOptions, Model};
@@ -41,7 +41,7 @@ fn target_of(path: &Path, model: &Xmodel) -> Result<shiftwise_core::target::Targ
                 targets::missing(name)
             )));
         }
-        let target = targets::find(&format!("{fingerprint:#018x}"))?;
+        let target = targets::named(&format!("{fingerprint:#018x}"))?;
         if found.as_ref().is_some_and(|f| f.fingerprint != target.fingerprint) {
             return Err(Error::format(path, "its subgraphs are for several targets"));
         }
@@ -65,7 +65,10 @@ impl Reference {
             return xmodel::read(path, &bytes).map(Self::Xmodel);
         }
         match format::open_bytes(path, bytes, &LoadOptions { custom: custom.clone(), ..LoadOptions::default() })? {
-            Model::Quantized(q) => Ok(Self::Quantized(Box::new(lower::lower(&q)?))),
+            Model::Quantized(q) => {
+                shiftwise::eval::needs(&q.graph).check(1)?;
+                Ok(Self::Quantized(Box::new(lower::lower(&q)?)))
+            }
             Model::Float(_) => Err(Error::wrong_kind(path, "is a float model, a quantized one is expected")),
         }
     }
@@ -149,29 +152,45 @@ fn matching(name: &str) -> String {
     name.strip_suffix("_fix").map_or_else(|| name.clone(), str::to_owned)
 }
 
-/// Bytes that a dump's names may have: file systems take 255, of which extensions and temporary names need some.
-const LONGEST_NAME: usize = 200;
+/// A tensor's name in dumps: those of Keras models have the layers' names, as the vendor's do.
+fn dump_name(keras: bool, name: &str) -> String {
+    dump::short_name(&if keras { matching(name) } else { plain(name) })
+}
 
-/// A name that a file may have: of a longer one the beginning, and a digest of the whole.
-fn file_name(name: String) -> String {
-    if name.len() <= LONGEST_NAME {
-        return name;
+/// Whether a program was compiled from a Keras model.
+fn is_keras(model: &Xmodel) -> bool {
+    model.attrs.text("origin").is_some_and(|o| o.starts_with("tensorflow"))
+}
+
+/// The types of all tensors that may be in a dump, by the names of their files; none of a name for both.
+fn types(model: &Xmodel) -> dump::Types {
+    let (mut types, mut both) = (dump::Types::new(), BTreeSet::new());
+    for op in &model.ops {
+        let kind = match xmodel::value::declared(&op.tensor) {
+            Ok(shiftwise::integer::Kind::Float) => Type::Float,
+            Ok(shiftwise::integer::Kind::Fixed(_)) => Type::Int8,
+            Err(_) => continue,
+        };
+        for name in [dump_name(true, &op.tensor.name), dump_name(false, &op.tensor.name)] {
+            let file = dump::file_name(&name, kind);
+            if types.insert(file.clone(), kind).is_some_and(|other| other != kind) {
+                both.insert(file);
+            }
+        }
     }
-    let digest = Sha256::digest(name.as_bytes());
-    let head = (0..=LONGEST_NAME - 17).rev().find_map(|n| name.get(..n)).unwrap_or_default();
-    digest.iter().take(8).fold(format!("{head}_"), |text, byte| format!("{text}{byte:02x}"))
+    types.retain(|file, _| !both.contains(file));
+    types
 }
 
 /// A program's tensors by operation: the first of several with one name.
 fn tensors<'a>(program: &Program<'_>, done: &'a Executed) -> Vec<(usize, String, &'a Held)> {
-    let keras = program.model.attrs.text("origin").is_some_and(|o| o.starts_with("tensorflow"));
+    let keras = is_keras(program.model);
     let mut names = BTreeSet::new();
     let mut all = Vec::new();
     for (op, held) in done.results.iter().enumerate() {
         let Some(held) = held else { continue };
         let xop = &program.model.ops[op];
-        // The vendor's dumps of Keras models have the layers' names.
-        let name = file_name(if keras { matching(&xop.tensor.name) } else { plain(&xop.tensor.name) });
+        let name = dump_name(keras, &xop.tensor.name);
         let files = held.dump(&name).file_name();
         if names.insert(files) {
             all.push((op, name, held));
@@ -187,6 +206,8 @@ struct Comparison {
     values: u64,
     differing: BTreeSet<String>,
     first: Option<String>,
+    /// How it came about, in lines.
+    why: Option<String>,
     /// Compared tensors of the reference, for what was not.
     reached: BTreeSet<String>,
 }
@@ -199,7 +220,7 @@ impl Comparison {
     fn json(&self) -> Value {
         json!({
             "tensors": self.tensors.len(), "values": self.values, "differing_tensors": self.differing.len(),
-            "first_difference": self.first,
+            "first_difference": self.first.as_ref().map(|f| [f.as_str(), self.why.as_deref().unwrap_or("")].join("\n")),
         })
     }
 
@@ -227,9 +248,10 @@ impl Comparison {
                         Values::Float(v) => v.get(*at).map_or_else(String::new, f32::to_string),
                     };
                     let (expected, computed) = (number(&a), number(&b));
-                    let why = || program.explain(done, op, *at).map_or_else(String::new, |why| format!("\n{why}"));
-                    let why = if self.first.is_none() { why() } else { String::new() };
-                    format!("{what} at {at}: expected {expected}, computed {computed}{why}")
+                    if self.first.is_none() {
+                        self.why = program.explain(done, op, *at);
+                    }
+                    format!("{what} at {at}: expected {expected}, computed {computed}")
                 })
             };
             if let Some(problem) = problem {
@@ -242,6 +264,9 @@ impl Comparison {
     fn say(&self, what: &str, screen: &Screen) {
         if let Some(first) = &self.first {
             screen.say(format!("first difference: {first}"));
+        }
+        if let Some(why) = &self.why {
+            screen.lines(why);
         }
         screen.say(format!(
             "{what}: {} tensors, {} values, {} tensors differ",
@@ -263,7 +288,7 @@ pub(super) fn run(args: &Args, bytes: &[u8], screen: &Screen) -> Result<Outcome,
     let target = target_of(path, &model)?;
     let inputs = [&args.model].into_iter().chain(&args.golden).chain(&args.graph).map(PathBuf::as_path);
     data::keep(inputs, &args.trace.iter().chain([&args.output_dir]).map(PathBuf::as_path).collect::<Vec<_>>())?;
-    let golden = args.golden.as_deref().map(dump::read).transpose()?;
+    let golden = args.golden.as_deref().map(|dir| dump::read_with(dir, &types(&model))).transpose()?;
     let custom = args.custom.layers()?;
     let reference = args.graph.as_deref().map(|p| Reference::open(p, &custom)).transpose()?;
     let device = Dpu::new(target, args.clock);
@@ -322,14 +347,16 @@ pub(super) fn run(args: &Args, bytes: &[u8], screen: &Screen) -> Result<Outcome,
         collect(&program, &done, &mut outputs);
         progress.set(index + 1);
     }
-    dump::write(&args.output_dir, &all, true)?;
+    let mut set = Set::new(&args.output_dir, dump::MANIFEST)?;
+    dump::add(&mut set, &all, true)?;
     for (k, (_, shape, values)) in outputs.into_iter().enumerate() {
         let shape = [&[n], shape.get(1..).unwrap_or(&[])].concat();
-        super::write_npy(&args.output_dir.join(format!("output_{k}.npy")), shape, values)?;
+        super::add_output(&mut set, k, shape, values)?;
     }
     if !args.functional {
-        format::write_file(&args.output_dir.join("cycles.json"), quantize::pretty(&report).as_bytes())?;
+        set.add(super::CYCLES, quantize::pretty(&report).as_bytes())?;
     }
+    set.commit(serde_json::Map::new())?;
     disagreements.iter().for_each(|d| screen.say(d));
     let mut yes = disagreements.is_empty();
     let mut json = json!({
@@ -408,8 +435,9 @@ fn part(golden: &Dump, program: &Program<'_>, done: &Executed, index: usize) -> 
     let mut all = BTreeMap::new();
     let own: BTreeMap<String, &Held> = tensors(program, done).into_iter().map(|(_, n, h)| (matching(&n), h)).collect();
     for tensor in &golden.activations {
-        let key = matching(&tensor.name);
-        let Some(held) = own.get(&key) else { continue };
+        // A dump with a manifest has whole names, the others shortened ones.
+        let keys = [matching(&tensor.name), dump::short_name(&matching(&tensor.name))];
+        let Some((key, held)) = keys.into_iter().find_map(|key| Some((key.clone(), own.get(&key)?))) else { continue };
         let range = index * held.len()..(index + 1) * held.len();
         // A dump doesn't say positions; the program's own are taken.
         let value = match &tensor.values {

@@ -92,9 +92,24 @@ impl Steps<'_> {
             }
             Op::LayerNormalization(n) => {
                 let (gamma, beta) = n.scale_and_offset(&weights.iter().collect::<Vec<_>>(), c);
-                self.last_axis(RowFunction::Standardize(n.epsilon))?;
+                self.last_axis(n.function())?;
                 self.with_constant(Combine::Multiply, &gamma)?;
                 self.with_constant(Combine::Add, &beta)?;
+            }
+            Op::RmsNormalization(n) => {
+                let Some(scale) = weights.first() else { return Ok(false) };
+                self.last_axis(RowFunction::RootMeanSquare(n.epsilon))?;
+                self.with_constant(Combine::Multiply, scale.data())?;
+            }
+            Op::LayerScale(_) => {
+                let Some(gamma) = weights.first() else { return Ok(false) };
+                self.with_constant(Combine::Multiply, gamma.data())?;
+            }
+            Op::ScaledAdd(s) => {
+                // The factor comes first, in the output's place; a sum of two is the same in either order.
+                self.inputs.swap(0, 1);
+                self.map(Function::Scale(s.scale));
+                self.zip(Combine::Add, self.inputs[1]);
             }
             Op::GroupNormalization(n) => {
                 let (gamma, beta) = n.norm.scale_and_offset(&weights.iter().collect::<Vec<_>>(), c);
@@ -112,6 +127,9 @@ impl Steps<'_> {
                     self.out.insert(0, 1);
                 }
                 return self.layer_of(&l.image, &weights);
+            }
+            Op::TimeDistributed(l) => {
+                return l.pointwise().map_or(Ok(false), |layer| self.layer_of(layer, weights));
             }
             Op::Elu(e) => self.map(Function::Elu(e.alpha)),
             Op::Dot(d) => {
@@ -212,7 +230,10 @@ impl Steps<'_> {
         let operands: Vec<(TensorId, Vec<usize>)> = operands.collect::<Result<_, Error>>()?;
         (self.inputs, self.shapes) = operands.into_iter().unzip();
         match elements {
-            Elements::Unary(function) => self.map(function),
+            Elements::Unary(functions) => {
+                self.map(Function::Identity);
+                functions.into_iter().for_each(|function| self.map_in_place(function));
+            }
             Elements::Binary(combines) => {
                 for (combine, operand) in combines.into_iter().zip(self.inputs.clone().into_iter().skip(1)) {
                     self.zip(combine, operand);
@@ -228,10 +249,12 @@ impl Steps<'_> {
             Elements::Sliced(parts) => self.slice(&parts)?,
             Elements::Padded(widths, value) => self.pad(&widths, value)?,
             Elements::Reduced(kind, axes) => self.reduce(kind, &axes)?,
-            Elements::Softmax(axis) => {
+            Elements::Rows(function, axis) => {
                 let [outer, n, inner] = Dot::blocks(&self.shapes[0], axis);
-                self.rows([outer, inner, 1, n], [n * inner, 1, 0, inner], RowFunction::Softmax)?;
+                self.rows([outer, inner, 1, n], [n * inner, 1, 0, inner], function)?;
             }
+            Elements::Gathered(axis, indices) => self.gather(axis, &indices)?,
+            Elements::Blocks(block, to_pixels) => self.blocks(block, to_pixels)?,
             Elements::Product(transpose) => self.matrices(transpose)?,
             Elements::Resized(size, method) => self.resize(size, method)?,
         }
@@ -263,6 +286,9 @@ impl Steps<'_> {
     fn resize(&mut self, size: [usize; 2], method: Interpolation) -> Result<(), Error> {
         let in_dims = dims(self.layer, image(&self.shapes[0]))?;
         let out_dims = [narrow(self.layer, "height", size[0])?, narrow(self.layer, "width", size[1])?];
+        if method == Interpolation::Bicubic {
+            return Err(refuse(self.layer, "a bicubic resizing that is not two products of matrices".into()));
+        }
         let (input, output, nearest) = (self.inputs[0], self.output, method == Interpolation::Nearest);
         self.list.push(FloatOp::Resize(ResizeOp { input, output, in_dims, out_dims, nearest }));
         Ok(())
@@ -322,6 +348,37 @@ impl Steps<'_> {
         let from = parts.iter().zip(&own).map(|((start, ..), stride)| start * stride).sum();
         let along = |i: usize| (parts[i].1, parts[i].2 * own[i].cast_signed(), to[i]);
         self.strided((0..parts.len()).map(along).collect(), from, 0, None)
+    }
+
+    /// Elements along an axis, in runs of a constant distance.
+    fn gather(&mut self, axis: usize, indices: &[usize]) -> Result<(), Error> {
+        let [outer, n, inner] = Dot::blocks(&self.shapes[0], axis);
+        let mut start = 0;
+        while start < indices.len() {
+            let step = indices.get(start + 1).map_or(0, |next| next.cast_signed() - indices[start].cast_signed());
+            let run = indices[start..].windows(2).take_while(|w| w[1].cast_signed() - w[0].cast_signed() == step);
+            let count = run.count() + 1;
+            let axes = vec![
+                (outer, (n * inner).cast_signed(), indices.len() * inner),
+                (count, step * inner.cast_signed(), inner),
+                (inner, 1, 1),
+            ];
+            self.strided(axes, indices[start] * inner, start * inner, None)?;
+            start += count;
+        }
+        Ok(())
+    }
+
+    /// Blocks of channels as blocks of pixels, or the reverse.
+    fn blocks(&mut self, b: usize, to_pixels: bool) -> Result<(), Error> {
+        // The side with many channels is [h, w, b, b, c], the other [h, b, w, b, c]; the last two lie together in both.
+        let deep = if to_pixels { &self.shapes[0] } else { &self.out };
+        let [h, w, whole] = image(deep);
+        let run = whole / b.max(1);
+        let (channels, pixels) = ([w * whole, run, whole, 1], [b * w * run, w * run, run, 1]);
+        let (from, to) = if to_pixels { (channels, pixels) } else { (pixels, channels) };
+        let sizes = [h, b, w, run];
+        self.strided((0..4).map(|i| (sizes[i], from[i].cast_signed(), to[i])).collect(), 0, 0, None)
     }
 
     fn pad(&mut self, widths: &[(usize, usize)], value: f32) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use shiftwise_core::fix::FixPos;
 
 use super::value::{Held, constant, declared, quantization, quantize};
 use super::{Attr, Element, XOp, Xmodel, host};
+use crate::budget::Budget;
 use crate::error::Error;
 use crate::eval::integer::{Engine, Value};
 use crate::integer::{IntAct, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
@@ -51,6 +52,7 @@ impl<'a> Program<'a> {
     ///
     /// Errors: an operation that has no integer form where integers are needed, or is none that can be computed.
     pub fn new(model: &'a Xmodel, custom: &CustomLayers) -> Result<Self, Error> {
+        model.check_size()?;
         let mut plan = Plan::new(model, custom);
         for op in 0..model.ops.len() {
             let xop = &model.ops[op];
@@ -58,7 +60,13 @@ impl<'a> Program<'a> {
         }
         plan.finish()?;
         let inputs = (0..model.ops.len()).filter(|i| is_input(&model.ops[*i])).collect();
-        Ok(Self { model, custom: custom.clone(), steps: plan.steps(), inputs })
+        let steps = plan.steps();
+        for step in &steps {
+            if let Step::Integer { graph, .. } = step {
+                graph.verify()?;
+            }
+        }
+        Ok(Self { model, custom: custom.clone(), steps, inputs })
     }
 
     /// Its steps.
@@ -86,7 +94,9 @@ impl<'a> Program<'a> {
         let Step::Integer { mut graph, ops } = self.steps.swap_remove(at) else {
             return Err(Error::model("the graph is empty"));
         };
-        graph.outputs = wanted.iter().filter_map(|op| ops.iter().position(|o| o == op).map(TensorIx)).collect();
+        let index: HashMap<usize, usize> = ops.iter().enumerate().map(|(ix, op)| (*op, ix)).collect();
+        graph.outputs = wanted.iter().filter_map(|op| index.get(op).copied().map(TensorIx)).collect();
+        graph.verify()?;
         Ok(graph)
     }
 
@@ -191,7 +201,12 @@ struct Plan<'a> {
     forms: Vec<Form>,
     entries: Vec<Entry>,
     parameters: HashMap<usize, Vec<i8>>,
+    budget: Budget,
 }
+
+/// Bytes for each value of a constant that an operation reads: floats, integers, and integers in the order of an engine.
+/// Any number of operations may read the same constant.
+const CONSTANT: u64 = 8;
 
 /// Concatenations of concatenations that are followed.
 const MOST_NESTED: usize = 16;
@@ -199,7 +214,8 @@ const MOST_NESTED: usize = 16;
 impl<'a> Plan<'a> {
     fn new(model: &'a Xmodel, custom: &'a CustomLayers) -> Self {
         let forms = Vec::with_capacity(model.ops.len());
-        Self { model, custom, forms, entries: Vec::new(), parameters: parameters(model) }
+        let budget = Budget::for_file(model.bytes);
+        Self { model, custom, forms, entries: Vec::new(), parameters: parameters(model), budget }
     }
 
     /// Decides about the next operation.
@@ -314,6 +330,7 @@ impl<'a> Plan<'a> {
                 _ => return Err(format!("it reads the constant `{}`", self.model.ops[*input].name)),
             }
         }
+        self.budget.bytes(open.weights() as u64 * CONSTANT)?;
         let kind = kinds::close(open, &positions, pos)?;
         Ok(self.integer(kind, open.inputs.clone(), output, pos))
     }
@@ -321,6 +338,7 @@ impl<'a> Plan<'a> {
     /// A quantized constant: integers and position. `Ok(None)` if the operation is none.
     fn constant(&self, op: usize) -> Result<Option<(Vec<i8>, i8)>, String> {
         let xop = &self.model.ops[op];
+        self.budget.elements(&xop.tensor.shape, CONSTANT)?;
         match (&self.forms[op], xop.kind.as_str()) {
             (Form::FixedConstant, "const-fix") => {
                 let pos = xop.tensor.position().ok_or("a constant has no fix_point")?;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{CALL, Operand, TENSOR};
-use crate::ops::Config;
+use crate::ops::{Config, single};
 use crate::tensor::Tensor;
 
 /// Arguments of a call, each asked for once: what remains is not understood.
@@ -54,8 +54,9 @@ impl Arguments {
     }
 
     pub(super) fn number(&mut self, name: &str, default: f32) -> Result<f32, String> {
-        self.take(name)
-            .map_or(Ok(default), |v| v.as_f64().map(|v| v as f32).ok_or_else(|| wrong(name, &v, "a number is")))
+        self.take(name).map_or(Ok(default), |v| {
+            single(&v).ok_or_else(|| wrong(name, &v, "a number within the range of 32-bit floats is"))
+        })
     }
 
     pub(super) fn flag(&mut self, names: &[&str]) -> Result<bool, String> {
@@ -85,7 +86,8 @@ pub(super) fn operand(value: &Value) -> Result<Operand, String> {
     if let Some(k) = value.get(TENSOR).and_then(Value::as_u64) {
         return Ok(Operand::Tensor(k as usize));
     }
-    constant(value).map(Operand::Constant).ok_or_else(|| format!("{value} is neither a tensor nor an array of numbers"))
+    let fail = || format!("{value:.80} is neither a tensor nor an array of numbers within the range of 32-bit floats");
+    constant(value).map(Operand::Constant).ok_or_else(fail)
 }
 
 /// A number or nested lists of numbers as an array.
@@ -98,7 +100,7 @@ pub(in crate::ops) fn constant(value: &Value) -> Option<Tensor> {
             parts.iter().all(|p| p.shape() == inner).then_some(())?;
             Tensor::new(shape, parts.iter().flat_map(|p| p.data().iter().copied()).collect())
         }
-        value => Tensor::new(Vec::new(), vec![value.as_f64()? as f32]),
+        value => Tensor::new(Vec::new(), vec![single(value)?]),
     }
 }
 

@@ -205,7 +205,8 @@ pub(crate) fn encode_bias(c: &IntConv, reach: &[i64]) -> Result<(Option<Vec<i8>>
     };
     for (channel, reach) in reach.iter().enumerate() {
         let bias = bias.as_ref().and_then(|b| b.get(channel)).map_or(0, |b| i64::from(b.unsigned_abs()));
-        let most = 2 * reach + (bias << field);
+        // Beyond this a bias of 1 alone leaves the accumulator.
+        let most = (2 * reach).saturating_add(bias << field.min(40));
         if most > i32::MAX.into() {
             return Err(format!("sums of channel {channel} reach {most}, beyond a 32-bit accumulator"));
         }
@@ -242,6 +243,7 @@ pub(crate) fn phases(whole: &Layer, dilation: [u32; 2]) -> Result<Vec<Layer>, St
         (0..d.min(outputs)).map(phase).collect()
     };
     let (rows, columns) = (split(0)?, split(1)?);
+    few(rows.len(), columns.len())?;
     let sub =
         |maps: &[Map], y: u32, x: u32, steps: [u32; 2]| maps.iter().map(|m| m.sub([y, x, 0]).every(steps)).collect();
     let layer = |r: &Phase, c: &Phase| {
@@ -260,6 +262,15 @@ pub(crate) fn phases(whole: &Layer, dilation: [u32; 2]) -> Result<Vec<Layer>, St
         }
     };
     Ok(rows.iter().flat_map(|r| columns.iter().map(move |c| layer(r, c))).collect())
+}
+
+/// Refuses more convolutions than a layer is taken apart into, before any of them is made.
+pub(super) fn few(rows: usize, columns: usize) -> Result<(), String> {
+    const MOST: usize = 1 << 12;
+    match rows * columns {
+        ..=MOST => Ok(()),
+        n => Err(format!("its strides or dilations make {n} convolutions of it, at most {MOST} are built")),
+    }
 }
 
 /// Every `step`-th pixel of one axis.

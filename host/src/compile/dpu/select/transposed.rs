@@ -7,7 +7,7 @@ use crate::compile::dpu::context::{Context, Way, act_code};
 use crate::compile::dpu::facts::weight_facts;
 use crate::compile::dpu::layer::{Compute, Kernel, Layer};
 use crate::compile::dpu::limits::Facts;
-use crate::compile::dpu::select::conv::{encode_bias, phases};
+use crate::compile::dpu::select::conv::{encode_bias, few, phases};
 use crate::compile::dpu::tile::{Shape, Unit};
 use crate::compile::pack;
 use crate::integer::{ConvKind, IntConv, IntOp, TensorIx};
@@ -96,6 +96,7 @@ impl Context<'_> {
         let (map, outputs) = (self.map(input, dims), self.outputs(op.output, output));
         let stride = c.window.stride.map(u32::from);
         let (rows, columns) = (split(c, 0), split(c, 1));
+        few(rows.len(), columns.len())?;
         let mut plan = Way { bias: bias.unwrap_or_else(|| vec![0; c.output[2]]), ..Way::default() };
         for (r, col) in rows.iter().flat_map(|r| columns.iter().map(move |c| (r, c))) {
             let kernel = [r.taps.len() as u32, col.taps.len() as u32];

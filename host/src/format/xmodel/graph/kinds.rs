@@ -1,5 +1,7 @@
 //! Operations that have an integer form: how their attributes and constants become one.
 
+use std::sync::Arc;
+
 use shiftwise_core::shape::Window;
 
 use super::{Form, Plan};
@@ -20,12 +22,19 @@ pub(super) struct Open {
     pub(super) transparent: bool,
 }
 
+impl Open {
+    /// Weights that its integer form has.
+    pub(super) fn weights(&self) -> usize {
+        if let Base::Conv { conv, .. } = &self.base { conv.kernel.len() } else { 0 }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Base {
     /// A convolution without its shifts, with the positions of weights and bias.
     Conv {
         flavour: Flavour,
-        conv: Box<IntConv>,
+        conv: Arc<IntConv>,
         weights: i8,
         bias: i8,
     },
@@ -83,6 +92,7 @@ pub(super) fn open(plan: &Plan<'_>, op: usize) -> Result<Option<Open>, String> {
         }
     }
     let kind = xop.kind.strip_suffix("-fix").unwrap_or(&xop.kind);
+    let mut fused = None;
     let base = match kind {
         "conv2d" | "depthwise-conv2d" | "transposed-conv2d" => conv(plan, xop, kind, first)?,
         "matmul" | "inner-product" => dense(plan, xop, first)?,
@@ -92,7 +102,8 @@ pub(super) fn open(plan: &Plan<'_>, op: usize) -> Result<Option<Open>, String> {
                 "relu6" => IntAct::Relu6,
                 _ => leaky(xop)?,
             };
-            return after(plan, first, act).map(Some);
+            fused = Some(act);
+            Base::Act
         }
         "maxpool2d" | "avgpool2d" | "pool" => pool(xop, kind, shape(first))?,
         "reduction_max" | "reduction-max" => {
@@ -133,6 +144,9 @@ pub(super) fn open(plan: &Plan<'_>, op: usize) -> Result<Option<Open>, String> {
         _ => return Ok(None),
     };
     check(&base, xop, &data, plan)?;
+    if let Some(act) = fused {
+        return after(plan, first, act).map(Some);
+    }
     let transparent = matches!(base, Base::Concat(_) | Base::View | Base::Permute(_) | Base::Pad { .. });
     let exact = transparent || matches!(base, Base::MaxPool(_) | Base::UpSample(_));
     let natural = if exact { common_position(plan, &data) } else { None };
@@ -215,9 +229,9 @@ fn check(base: &Base, xop: &XOp, data: &[usize], plan: &Plan<'_>) -> Result<(), 
             _ => false,
         },
         Base::Permute(dims) => out.iter().skip(1).eq(dims.iter().map(|d| &first[d + 1])),
-        Base::HardSigmoid | Base::Act | Base::View => {
-            xop.tensor.elements() == plan.model.ops[data[0]].tensor.elements()
-        }
+        // What is fused into its producer has the producer's shape.
+        Base::Act => out == first,
+        Base::HardSigmoid | Base::View => xop.tensor.elements() == plan.model.ops[data[0]].tensor.elements(),
         Base::Conv { .. } => true,
     };
     if ok { Ok(()) } else { Err(format!("operands of shapes {:?} don't give {out:?}", all().collect::<Vec<_>>())) }
@@ -372,7 +386,7 @@ fn conv(plan: &Plan<'_>, xop: &XOp, kind: &str, input: usize) -> Result<Base, St
         shift_bias: 0,
         act: IntAct::None,
     };
-    Ok(Base::Conv { flavour, conv: Box::new(conv), weights: wpos, bias: bpos })
+    Ok(Base::Conv { flavour, conv: Arc::new(conv), weights: wpos, bias: bpos })
 }
 
 /// A product with a matrix of constants as a convolution of one pixel.
@@ -407,7 +421,7 @@ fn dense(plan: &Plan<'_>, xop: &XOp, input: usize) -> Result<Base, String> {
         shift_bias: 0,
         act: IntAct::None,
     };
-    Ok(Base::Conv { flavour: Flavour::Dense, conv: Box::new(conv), weights: wpos, bias: bpos })
+    Ok(Base::Conv { flavour: Flavour::Dense, conv: Arc::new(conv), weights: wpos, bias: bpos })
 }
 
 /// The biases of an operation with `oc` channels, and their position.
