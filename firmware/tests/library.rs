@@ -1,9 +1,8 @@
 //! The library as a project uses it: on good deployables equal to the host, on bad ones an error and nothing else.
 
 use proptest::prelude::*;
-use shiftwise::compile::deployable::{Parts, write};
-use shiftwise::compile::{self, CpuOptions, DpuOptions};
-use shiftwise::eval::integer::{Engine, Value};
+use shiftwise_compile::deployable::{Parts, write};
+use shiftwise_compile::{self as compile, CpuOptions, DpuOptions};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{DType, Deployable, ParseError, Region, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Memory, NoDpu, Observer, run};
@@ -12,6 +11,7 @@ use shiftwise_firmware::memory::{ALIGN, Arena, LINE, arena_bytes, load, required
 use shiftwise_firmware::monitor::{Drift, Expected, Monitor, Sketch};
 use shiftwise_firmware::network::Network;
 use shiftwise_firmware::self_test::{Progress, SelfTest};
+use shiftwise_integer::engine::{Engine, Value};
 use shiftwise_tests::cases::cases;
 use shiftwise_tests::graphs::{Limits, Rng, random_graph, random_inputs};
 use shiftwise_tests::small;

@@ -1,18 +1,18 @@
 //! Where the vendor's tool is wrong, stops or hangs, and the right thing is done: the entries of `DIVERGENCES.md`.
 
 use serde_json::{Map, Value, json};
-use shiftwise::eval::golden::{DumpOptions, Numerics, golden};
-use shiftwise::eval::run_float;
-use shiftwise::ir::{Graph, NodeId};
-use shiftwise::ops::{
+use shiftwise::golden::{DumpOptions, Numerics, golden};
+use shiftwise_graph::eval::run_float;
+use shiftwise_graph::graph::{Graph, NodeId};
+use shiftwise_graph::ops::{
     ActivationFn, Config, Conv2D, Cropping2D, Dense, Flatten, Input, Op, Padding, Relu, Reshape, SeparableConv2D,
     WeightSource, Weighted,
 };
-use shiftwise::passes::{DPU_VERSION, OPTIMIZE, run};
-use shiftwise::quant::QuantGraph;
-use shiftwise::quantize::{Ptq, PtqOptions, ptq};
-use shiftwise::strategy::Strategy;
-use shiftwise::tensor::Tensor;
+use shiftwise_quant::passes::{DPU_VERSION, OPTIMIZE, run};
+use shiftwise_quant::pipeline::{Ptq, PtqOptions, ptq};
+use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::strategy::Strategy;
+use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::networks::random_samples;
 
 fn numbers(shape: &[usize], scale: f32) -> Tensor {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use embedded_io_adapters::std::FromStd;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use shiftwise::link::image;
+use shiftwise_board::image;
 use shiftwise_core::exec::{ExecError, Machine};
 use shiftwise_core::model::{Deployable, DpuJob, Place, Step, crc32};
 use shiftwise_core::monitor::Sketch;

@@ -5,13 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use shiftwise::compile::{self, CpuOptions};
-use shiftwise::integer::{IntAct, IntGraph};
-use shiftwise::link::image::{CLibrary, measure};
+use shiftwise_board::image::{CLibrary, measure};
+use shiftwise_compile::{self as compile, CpuOptions};
 use shiftwise_core::model::{Deployable, Region, crc32};
 use shiftwise_core::monitor::{Expected, Monitor, Sketch};
 use shiftwise_core::run::{Memory, NoDpu, run};
 use shiftwise_core::shape::Window;
+use shiftwise_integer::graph::{IntAct, IntGraph};
 use shiftwise_tests::c_program::{boot, least, library, link};
 use shiftwise_tests::graphs::{Builder, Limits, random_graph, random_inputs};
 

@@ -1,9 +1,9 @@
 //! Ops that are done on each other's tiles compute what they compute alone.
 
-use shiftwise::compile::{self, DpuOptions};
-use shiftwise::integer::{IntAct, IntOpKind, TensorIx};
+use shiftwise_compile::{self as compile, DpuOptions};
 use shiftwise_core::model::Deployable;
 use shiftwise_core::shape::Window;
+use shiftwise_integer::graph::{IntAct, IntOpKind, TensorIx};
 use shiftwise_sim::{Costs, SimDpu};
 use shiftwise_tests::graphs::{Builder, random_inputs};
 use shiftwise_tests::reference::evaluate;

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shiftwise::compile::{self, CpuOptions, DpuOptions, Program};
-use shiftwise::eval::integer::{self as engine, Value};
-use shiftwise::integer::{IntAct, IntGraph, IntOpKind, Kind, TensorIx};
+use shiftwise_compile::{self as compile, CpuOptions, DpuOptions, Program};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::isa::{Engine, EngineSet, codec};
@@ -12,6 +10,9 @@ use shiftwise_core::model::{Deployable, Region, TensorDesc, TensorId};
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
 use shiftwise_core::shape::Window;
 use shiftwise_core::target::Target;
+use shiftwise_integer::engine;
+use shiftwise_integer::engine::Value;
+use shiftwise_integer::graph::{IntAct, IntGraph, IntOpKind, Kind, TensorIx};
 use shiftwise_sim::{Costs, SimDpu};
 use shiftwise_tests::graphs::{Builder, Limits, Rng, random_graph, random_inputs};
 use shiftwise_tests::reference::evaluate;

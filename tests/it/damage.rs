@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 
 use ndarray::Array4;
 use ndarray_npy::{NpzWriter, WriteNpyExt};
-use shiftwise::dataset::{self, DataSpec, Dataset};
-use shiftwise::eval::Samples;
-use shiftwise::format::{LoadOptions, Model, load, open_bytes, quantized_bytes};
-use shiftwise::lower::lower;
-use shiftwise::quantize::{PtqOptions, ptq};
-use shiftwise::strategy::Strategy;
-use shiftwise::{compile, dump};
+use shiftwise::dataset;
+use shiftwise::dataset::{DataSpec, Dataset};
+use shiftwise::dump;
+use shiftwise_compile as compile;
 use shiftwise_core::isa::codec;
 use shiftwise_core::target::IsaVersion;
+use shiftwise_formats::{LoadOptions, Model, load, open_bytes, quantized_bytes};
+use shiftwise_graph::eval::Samples;
+use shiftwise_integer::lower::lower;
+use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::strategy::Strategy;
 use shiftwise_tests::command::data;
 use shiftwise_tests::networks::{random_network, random_samples};
 
@@ -227,7 +229,7 @@ fn quantized_models() {
         Ok(Model::Quantized(q)) => {
             // What is read is also used: lowered, run and written, or refused by name.
             if let Ok(integers) = lower(&q) {
-                let engine = shiftwise::eval::integer::Engine::new(&integers);
+                let engine = shiftwise_integer::engine::Engine::new(&integers);
                 let _ = engine.run_batch(&input);
                 let _ = compile::dpu(&integers, &shiftwise_targets::find("B512").unwrap(), &Default::default());
             }

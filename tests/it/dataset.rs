@@ -1,7 +1,7 @@
 //! Data of the reference cases and models.
 
 use shiftwise::dataset::{DataSpec, Dataset, Inputs, labels};
-use shiftwise::eval::Samples;
+use shiftwise_graph::eval::Samples;
 use shiftwise_tests::shared::{golden_cases, shared};
 
 #[test]

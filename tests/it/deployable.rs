@@ -3,12 +3,12 @@
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use shiftwise::compile::{self, CpuOptions};
-use shiftwise::lower::lower;
-use shiftwise::quantize::{PtqOptions, ptq};
-use shiftwise::strategy::Strategy;
+use shiftwise_compile::{self as compile, CpuOptions};
 use shiftwise_core::model::{Deployable, Region, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Memory, NoDpu, Observer, run};
+use shiftwise_integer::lower::lower;
+use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::strategy::Strategy;
 use shiftwise_tests::cases::cases;
 use shiftwise_tests::networks::{random_network_of_functions, random_samples};
 use shiftwise_tests::small;

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use shiftwise::dump::{self, Dump, Values};
-use shiftwise::format::{LoadOptions, Model, open_bytes};
+use shiftwise::dump;
+use shiftwise::dump::{Dump, Values};
+use shiftwise_formats::{LoadOptions, Model, open_bytes};
 use shiftwise_tests::shared::golden_cases;
 
 use crate::quantized::vendor_file;

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use shiftwise::Error;
-use shiftwise::eval::run_float;
-use shiftwise::format::{LoadOptions, load, open_bytes};
-use shiftwise::ir::{Graph, Node};
-use shiftwise::tensor::Tensor;
+use shiftwise_formats::{LoadOptions, load, open_bytes};
+use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::run_float;
+use shiftwise_graph::graph::{Graph, Node};
+use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::shared::{golden_cases, shared};
 
 fn config(case: &Path) -> serde_json::Value {

@@ -4,13 +4,13 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use shiftwise::Error;
-use shiftwise::eval::run_float;
-use shiftwise::format::{LoadOptions, Model, open_bytes, quantized_bytes};
-use shiftwise::ir::Graph;
-use shiftwise::quantize::{PtqOptions, ptq};
-use shiftwise::strategy::Strategy;
-use shiftwise::tensor::Tensor;
+use shiftwise_formats::{LoadOptions, Model, open_bytes, quantized_bytes};
+use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::run_float;
+use shiftwise_graph::graph::Graph;
+use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::strategy::Strategy;
+use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::networks::random_samples;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,8 +170,9 @@ fn named_ends_are_sorted() {
             json!({ "q": ["one", 0, 0], "b": [["c", 0, 0], ["two", 0, 0]] }),
         ];
         let graph = open(&model(&layers, &ends[0], &ends[1]));
-        let names =
-            |ids: &[shiftwise::ir::NodeId]| ids.iter().map(|id| graph.node(*id).name.clone()).collect::<Vec<_>>();
+        let names = |ids: &[shiftwise_graph::graph::NodeId]| {
+            ids.iter().map(|id| graph.node(*id).name.clone()).collect::<Vec<_>>()
+        };
         assert_eq!(
             (names(&graph.inputs), names(&graph.outputs)),
             (vec!["one".into(), "two".into()], vec!["c".into(), "two".into(), "one".into()])

@@ -8,25 +8,26 @@ use std::process::Command;
 use std::slice::from_ref;
 
 use serde_json::{Value, json};
-use shiftwise::emit::{Parts, write};
-use shiftwise::eval::integer::Engine;
-use shiftwise::format::xmodel::{self, graph};
-use shiftwise::format::{LoadOptions, Model, open_bytes};
-use shiftwise::integer::{IntAct, IntOpKind, Kind, TensorIx};
-use shiftwise::ir::NodeId;
-use shiftwise::lower::lower;
-use shiftwise::ops::{CustomLayers, Op};
-use shiftwise::quantize::{PtqOptions, ptq};
-use shiftwise::strategy::Strategy;
-use shiftwise::{compile, tensor::Tensor};
+use shiftwise_compile as compile;
+use shiftwise_compile::deployable::{Parts, write};
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::{
     Act, CpuOp, DType, Facts, Place, PoolKind, PoolOp, Region, Role, Step, TensorDesc, TensorId,
 };
 use shiftwise_core::shape::{Shape, Window};
+use shiftwise_formats::{LoadOptions, Model, open_bytes};
+use shiftwise_graph::graph::NodeId;
+use shiftwise_graph::ops::{CustomLayers, Op};
+use shiftwise_integer::engine::Engine;
+use shiftwise_integer::graph::{IntAct, IntOpKind, Kind, TensorIx};
+use shiftwise_integer::lower::lower;
+use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::strategy::Strategy;
+use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::command::{Folder, Ran, binary};
 use shiftwise_tests::graphs::{Builder, Limits, random_graph};
 use shiftwise_tests::networks::random_samples;
+use shiftwise_xmodel::{self as xmodel, graph};
 use zip::write::SimpleFileOptions;
 
 /// Kilobytes of address space: the program, its threads, and what a small file may take.
@@ -255,7 +256,7 @@ fn xmodels_whose_shapes_are_claims() {
     let shape = b.shape(conv);
     b.op(IntOpKind::Requantize { shift: 0, act: IntAct::Relu }, &[conv], &shape, kind);
     let good = b.graph;
-    let program = |g: &shiftwise::integer::IntGraph| {
+    let program = |g: &shiftwise_integer::graph::IntGraph| {
         let bytes = shiftwise_tests::xmodel::quantized(g).unwrap();
         let model = xmodel::read("m.xmodel".as_ref(), &bytes).unwrap();
         graph::Program::new(&model, &CustomLayers::default()).map(drop)
@@ -294,7 +295,7 @@ fn a_quantizer_that_is_deferred_to_no_activation() {
     q.graph.node_mut(of[1]).inputs = vec![of[0]];
     q.graph.verify().unwrap();
     let after = lower(&q).unwrap();
-    let floats = |g: &shiftwise::integer::IntGraph| g.tensors.iter().filter(|t| t.kind == Kind::Float).count();
+    let floats = |g: &shiftwise_integer::graph::IntGraph| g.tensors.iter().filter(|t| t.kind == Kind::Float).count();
     assert!(floats(&after) > floats(&before), "the convolution is computed in floats");
     let x: Vec<Tensor> = samples.iter().map(|t| Tensor::new(t.shape().to_vec(), t.data().to_vec()).unwrap()).collect();
     Engine::new(&after).run_batch(&x).unwrap();

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ndarray_npy::NpzReader;
-use shiftwise::Error;
-use shiftwise::eval::run_float;
-use shiftwise::format::{LoadOptions, Model, load, open_bytes, quantized_bytes};
-use shiftwise::ir::Graph;
-use shiftwise::ops::{Custom, CustomLayer, Op, Operand};
-use shiftwise::quantize::{PtqOptions, ptq};
-use shiftwise::strategy::Strategy;
-use shiftwise::tensor::Tensor;
+use shiftwise_formats::{LoadOptions, Model, load, open_bytes, quantized_bytes};
+use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::run_float;
+use shiftwise_graph::graph::Graph;
+use shiftwise_graph::ops::{Custom, CustomLayer, Op, Operand};
+use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::strategy::Strategy;
+use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::networks::random_samples;
 use shiftwise_tests::shared::golden_cases;
 

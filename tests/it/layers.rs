@@ -4,18 +4,18 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use shiftwise::Error;
-use shiftwise::compile::{self, CpuOptions, DpuOptions};
-use shiftwise::eval::run_float;
-use shiftwise::format::{LoadOptions, Model, open_bytes, quantized_bytes};
-use shiftwise::ir::Graph;
-use shiftwise::lower::lower;
-use shiftwise::ops::Op;
-use shiftwise::quantize::{PtqOptions, ptq, without_data};
-use shiftwise::strategy::Strategy;
-use shiftwise::tensor::Tensor;
-use shiftwise::unquantized;
+use shiftwise_compile::{self as compile, CpuOptions, DpuOptions};
 use shiftwise_core::model::RowFunction;
+use shiftwise_formats::{LoadOptions, Model, open_bytes, quantized_bytes};
+use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::run_float;
+use shiftwise_graph::graph::Graph;
+use shiftwise_graph::ops::Op;
+use shiftwise_integer::lower::lower;
+use shiftwise_integer::unquantized;
+use shiftwise_quant::pipeline::{PtqOptions, ptq, without_data};
+use shiftwise_quant::strategy::Strategy;
+use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::networks::random_samples;
 
 /// A layer in Keras 2's form that reads others.
@@ -131,8 +131,8 @@ fn channels_that_come_first_give_the_network_whose_channels_come_last() {
         ptq(last, &vec![x.clone()], &options(), |_, _| {}).unwrap().quantized,
         ptq(first, &vec![channels_first(&x)], &options(), |_, _| {}).unwrap().quantized,
     );
-    let positions = |q: &shiftwise::quant::QuantGraph| {
-        let info = shiftwise::format::quantize_info(q);
+    let positions = |q: &shiftwise_quant::quant_graph::QuantGraph| {
+        let info = shiftwise_formats::quantize_info(q);
         info.as_array().unwrap().iter().map(|r| json!([r["layer"], r["role"], r["position"]])).collect::<Vec<_>>()
     };
     assert_eq!(positions(&a), positions(&b));

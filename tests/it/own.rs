@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use shiftwise::dataset::{DataSpec, Dataset};
-use shiftwise::eval::{self, Samples};
-use shiftwise::format::{self, LoadOptions};
-use shiftwise::ir::Graph;
-use shiftwise::quantize::{PtqOptions, ptq};
-use shiftwise::strategy::Strategy;
-use shiftwise::tensor::Tensor;
+use shiftwise_formats::{self as format, LoadOptions};
+use shiftwise_graph::eval;
+use shiftwise_graph::eval::Samples;
+use shiftwise_graph::graph::Graph;
+use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::strategy::Strategy;
+use shiftwise_tensor::tensor::Tensor;
 
 const MODELS: [&str; 2] = ["digits_resnet", "digits_lenet"];
 

@@ -3,19 +3,19 @@
 use std::path::Path;
 
 use proptest::prelude::*;
-use shiftwise::Error;
-use shiftwise::eval::golden::{DumpOptions, Numerics, golden};
-use shiftwise::eval::run_float;
-use shiftwise::format::{LoadOptions, Model, open_bytes, quantized_bytes};
-use shiftwise::ir::Graph;
-use shiftwise::ops::Op;
-use shiftwise::owners::{conv_positions, input_owner, output_owner};
-use shiftwise::passes::adjust_pos::{RULES, refine};
-use shiftwise::passes::{OPTIMIZE, Pass};
-use shiftwise::quant::QuantGraph;
-use shiftwise::strategy::Strategy;
-use shiftwise::tensor::Tensor;
+use shiftwise::golden::{DumpOptions, Numerics, golden};
 use shiftwise_core::fix::FixPos;
+use shiftwise_formats::{LoadOptions, Model, open_bytes, quantized_bytes};
+use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::run_float;
+use shiftwise_graph::graph::Graph;
+use shiftwise_graph::ops::Op;
+use shiftwise_quant::owners::{conv_positions, input_owner, output_owner};
+use shiftwise_quant::passes::adjust_pos::{RULES, refine};
+use shiftwise_quant::passes::{OPTIMIZE, Pass};
+use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::strategy::Strategy;
+use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::agreement::{self, Verdict, refusal};
 use shiftwise_tests::cases::{cases, rejects};
 use shiftwise_tests::graphs::Rng;
@@ -71,7 +71,7 @@ fn apply(pass: &Pass, graph: &mut Graph) {
 
 /// Structure and every weight.
 fn everything(graph: &Graph) -> String {
-    let weights = |n: &shiftwise::ir::Node| format!("{:?}", n.op.layer().weights());
+    let weights = |n: &shiftwise_graph::graph::Node| format!("{:?}", n.op.layer().weights());
     graph.to_text() + &graph.nodes.iter().map(weights).collect::<String>()
 }
 
@@ -159,7 +159,7 @@ fn a_legitimate_refusal_is_a_rejected_case() {
 }
 
 /// What each rule of the refinement promises about a layer; `None` where it says nothing.
-fn within(rule: &str, q: &QuantGraph, id: shiftwise::ir::NodeId) -> Option<bool> {
+fn within(rule: &str, q: &QuantGraph, id: shiftwise_graph::graph::NodeId) -> Option<bool> {
     let result = |owner| Some(i32::from(q.layers.get(&owner)?.result()?.pos.0));
     let inputs = || -> Option<Vec<i32>> {
         q.graph.node(id).inputs.iter().map(|i| result(input_owner(q, *i)?)).collect::<Option<Vec<i32>>>()

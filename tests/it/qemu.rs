@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use shiftwise::compile::{self, CpuOptions, DpuOptions};
-use shiftwise::eval::integer::{Engine, Value};
-use shiftwise::link::image::{Image, board, boards, build, build_check, build_with_dpu};
-use shiftwise::link::{Board, BoardSpec, Limits, LinkError, Report, Reported, boot_to_end, run_on_board};
+use shiftwise_board::image::{Image, board, boards, build, build_check, build_with_dpu};
+use shiftwise_board::{Board, BoardSpec, Limits, LinkError, Report, Reported, boot_to_end, run_on_board};
+use shiftwise_compile::{self as compile, CpuOptions, DpuOptions};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{Deployable, Region, Role, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
+use shiftwise_integer::engine::{Engine, Value};
 use shiftwise_tests::graphs::{self, random_graph, random_inputs};
 use shiftwise_tests::{models, small};
 

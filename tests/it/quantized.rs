@@ -5,11 +5,11 @@ use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
-use shiftwise::Error;
-use shiftwise::format::{LoadOptions, Model, load, open_bytes, quantize_info, quantized_bytes};
-use shiftwise::passes::{DPU_VERSION, OPTIMIZE, annotate, run};
-use shiftwise::quant::QuantGraph;
-use shiftwise::strategy::Strategy;
+use shiftwise_formats::{LoadOptions, Model, load, open_bytes, quantize_info, quantized_bytes};
+use shiftwise_graph::error::Error;
+use shiftwise_quant::passes::{DPU_VERSION, OPTIMIZE, annotate, run};
+use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::strategy::Strategy;
 use shiftwise_tests::shared::golden_cases;
 
 use crate::format::mutate;

@@ -1,9 +1,9 @@
 //! Maps that stay in the banks between layers.
 
-use shiftwise::compile::{self, DpuOptions};
-use shiftwise::integer::{IntAct, IntOpKind, Kind, TensorIx};
+use shiftwise_compile::{self as compile, DpuOptions};
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
+use shiftwise_integer::graph::{IntAct, IntOpKind, Kind, TensorIx};
 use shiftwise_tests::graphs::Builder;
 
 use crate::compile::check_dpu;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use shiftwise::passes;
-use shiftwise::strategy::Strategy;
+use shiftwise_quant::passes;
+use shiftwise_quant::strategy::Strategy;
 
 const CRATES: [&str; 9] =
     ["core", "targets", "host", "sim", "firmware", "firmware/c", "firmware/examples/rust", "tests", "xtask"];

@@ -5,23 +5,24 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{Array, ArrayD, IxDyn};
 use ndarray_npy::WriteNpyExt;
-use shiftwise::compile;
-use shiftwise::eval::Samples;
-use shiftwise::eval::integer::Engine;
-use shiftwise::format::xmodel::{self, Device, graph, spans, value::Held};
-use shiftwise::format::{LoadOptions, load};
-use shiftwise::integer::{IntGraph, IntOpKind, Kind, TensorIx};
-use shiftwise::lower::lower;
-use shiftwise::ops::CustomLayers;
-use shiftwise::quantize::{PtqOptions, ptq};
-use shiftwise::strategy::Strategy;
+use shiftwise_compile as compile;
 use shiftwise_core::isa::described::{self, InstructionSet};
 use shiftwise_core::isa::layout::{IsaVersion, Stored};
 use shiftwise_core::isa::{Line, codec};
+use shiftwise_formats::{LoadOptions, load};
+use shiftwise_graph::eval::Samples;
+use shiftwise_graph::ops::CustomLayers;
+use shiftwise_integer::engine::Engine;
+use shiftwise_integer::graph::{IntGraph, IntOpKind, Kind, TensorIx};
+use shiftwise_integer::lower::lower;
+use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::strategy::Strategy;
 use shiftwise_tests::command::{Folder, data};
 use shiftwise_tests::networks::{random_network, random_samples};
 use shiftwise_tests::shared::shared;
 use shiftwise_tests::xmodel::{compiled, quantized};
+use shiftwise_xmodel::value::Held;
+use shiftwise_xmodel::{self as xmodel, Device, graph, spans};
 
 use crate::format::mutate;
 
@@ -258,7 +259,7 @@ fn damaged_files_are_refused_or_used_without_a_panic() {
 #[test]
 fn the_machine_averages_with_the_quantizers_factors() {
     for (h, w) in (1..=8).flat_map(|h| (1..=8).map(move |w| (h, w))) {
-        let want = shiftwise::ops::pool::average_factor(h, w);
+        let want = shiftwise_graph::ops::pool::average_factor(h, w);
         let got = shiftwise_core::exec::pool_factor(h as u32, w as u32).map(|(m, n)| (u16::from(m), n));
         assert_eq!(got, want, "{h} × {w}");
     }

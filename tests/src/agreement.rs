@@ -2,24 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use shiftwise::Error;
-use shiftwise::compile::{self, CpuOptions, DpuOptions, Program};
 use shiftwise::dump::Values;
-use shiftwise::eval::golden::{DumpOptions, Numerics, golden};
-use shiftwise::eval::integer::{Engine, Value};
-use shiftwise::integer::{IntGraph, Kind};
-use shiftwise::ir::Graph;
-use shiftwise::lower::lower;
-use shiftwise::ops::Op;
-use shiftwise::passes::adjust_pos::conv_positions;
-use shiftwise::quant::QuantGraph;
-use shiftwise::quantize::{PtqOptions, ptq};
-use shiftwise::strategy::Strategy;
-use shiftwise::tensor::Tensor;
+use shiftwise::golden::{DumpOptions, Numerics, golden};
+use shiftwise_compile::{self as compile, CpuOptions, DpuOptions, Program};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{Deployable, Region, TensorDesc, TensorId};
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
+use shiftwise_graph::error::Error;
+use shiftwise_graph::graph::Graph;
+use shiftwise_graph::ops::Op;
+use shiftwise_integer::engine::{Engine, Value};
+use shiftwise_integer::graph::{IntGraph, Kind};
+use shiftwise_integer::lower::lower;
+use shiftwise_quant::owners::conv_positions;
+use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::strategy::Strategy;
 use shiftwise_sim::{Costs, SimDpu};
+use shiftwise_tensor::tensor::Tensor;
 
 use crate::networks::random_samples;
 use crate::reference::evaluate;
@@ -191,7 +191,7 @@ pub fn engine_and_programs(q: &QuantGraph, samples: &[Tensor]) -> Result<Verdict
 /// An integer graph by the oracle, the integer engine and every program. The graph is one without layers in floats.
 pub fn integer_graph(graph: &IntGraph, inputs: &[Vec<u8>]) -> Result<Verdict, String> {
     let want = evaluate(graph, inputs);
-    let of_kind = |(t, bytes): (&shiftwise::integer::TensorIx, &Vec<u8>)| match graph.tensors[t.0].kind {
+    let of_kind = |(t, bytes): (&shiftwise_integer::graph::TensorIx, &Vec<u8>)| match graph.tensors[t.0].kind {
         Kind::Fixed(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
         Kind::Float => Value::Float(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
     };

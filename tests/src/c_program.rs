@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use shiftwise::link::image::{CLibrary, build_c_library, measure};
+use shiftwise_board::image::{CLibrary, build_c_library, measure};
 
 const TARGET: &str = "thumbv7em-none-eabihf";
 const CPU: [&str; 4] = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"];

@@ -22,7 +22,7 @@ fn build() -> PathBuf {
     let profile = folder.filter(|f| f != "debug").unwrap_or_else(|| "test".into());
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--package", "shiftwise", "--bin", "shiftwise", "--profile", &profile])
+        .args(["build", "--package", "shiftwise-cli", "--bin", "shiftwise", "--profile", &profile])
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()

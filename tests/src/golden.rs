@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use shiftwise::dump::{self, Dump, Values};
-use shiftwise::eval::golden::{DumpOptions, Numerics, golden};
-use shiftwise::format::{self, LoadOptions, Model};
-use shiftwise::quant::{ActivationQuant, Fit, QuantGraph, Quantizer};
-use shiftwise::quant_eval::run_vendor;
-use shiftwise::quantize::{PtqOptions, ptq};
-use shiftwise::strategy::Strategy;
-use shiftwise::tensor::Tensor;
+use shiftwise::dump;
+use shiftwise::dump::{Dump, Values};
+use shiftwise::golden::{DumpOptions, Numerics, golden};
+use shiftwise_formats::{self as format, LoadOptions, Model};
+use shiftwise_quant::eval::run_vendor;
+use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::quant_graph::{ActivationQuant, Fit, QuantGraph, Quantizer};
+use shiftwise_quant::strategy::Strategy;
+use shiftwise_tensor::tensor::Tensor;
 
 /// What became of one case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +188,7 @@ fn custom_strategy(case: &Path) -> Option<Value> {
     case.ends_with("cust_strategy").then_some(strategy)
 }
 
-fn compare(case: &Path, config: &Value) -> Result<Outcome, shiftwise::Error> {
+fn compare(case: &Path, config: &Value) -> Result<Outcome, shiftwise_graph::error::Error> {
     let model = config["model"].as_str().map_or_else(|| case.join("model.h5"), |m| case.join(m));
     let (calib, input) = (arrays(case, "calib"), arrays(case, "input"));
     let mut strategy = Strategy::built_in("pof2s")?;
@@ -200,7 +201,7 @@ fn compare(case: &Path, config: &Value) -> Result<Outcome, shiftwise::Error> {
         load.input_shapes.push((None, first.shape().to_vec()));
     }
     for formula in FORMULAS {
-        load.custom.add_formula(formula).map_err(shiftwise::Error::Options)?;
+        load.custom.add_formula(formula).map_err(shiftwise_graph::error::Error::Options)?;
     }
     if let Some(custom) = custom_strategy(case) {
         strategy.update(&custom)?;
@@ -226,7 +227,7 @@ fn results(
     case: &Path,
     config: &Value,
     calibrated: bool,
-) -> Result<Outcome, shiftwise::Error> {
+) -> Result<Outcome, shiftwise_graph::error::Error> {
     let mut differences = Vec::new();
     let positions = positions(q, case, calibrated, &mut differences);
     let flag = |key: &str| config["dump_kwargs"][key].as_bool().unwrap_or(false);
@@ -264,7 +265,7 @@ pub fn check_file(case: &Path) -> Option<Outcome> {
     let run = || {
         let mut load = LoadOptions::default();
         for formula in FORMULAS {
-            load.custom.add_formula(formula).map_err(shiftwise::Error::Options)?;
+            load.custom.add_formula(formula).map_err(shiftwise_graph::error::Error::Options)?;
         }
         let input = arrays(case, "input");
         if let [one] = &input[..] {
@@ -272,7 +273,9 @@ pub fn check_file(case: &Path) -> Option<Outcome> {
         }
         match format::open_bytes(Path::new("quantized.h5"), bytes.clone(), &load)? {
             Model::Quantized(q) => results(&q, input, case, &config, false),
-            Model::Float(_) => Err(shiftwise::Error::model("the vendor's quantized model reads as a float one")),
+            Model::Float(_) => {
+                Err(shiftwise_graph::error::Error::model("the vendor's quantized model reads as a float one"))
+            }
         }
     };
     Some(run().unwrap_or_else(|e| Outcome::Refused(e.to_string())))
@@ -280,13 +283,13 @@ pub fn check_file(case: &Path) -> Option<Outcome> {
 
 /// Quantizes a case that the vendor's tool can't; the number of values in which exact integers and float arithmetic
 /// differ.
-pub fn beyond_the_vendor(case: &Path) -> Result<usize, shiftwise::Error> {
+pub fn beyond_the_vendor(case: &Path) -> Result<usize, shiftwise_graph::error::Error> {
     let text = std::fs::read_to_string(case.join("config.json")).unwrap_or_default();
     let config: Value = serde_json::from_str(&text).unwrap_or_default();
     let model = config["model"].as_str().map_or_else(|| case.join("model.h5"), |m| case.join(m));
     // The folders of failed cases hold no data, so the values are made here.
     let graph = format::load(&model, &LoadOptions::default())?;
-    let random = |id: &shiftwise::ir::NodeId| {
+    let random = |id: &shiftwise_graph::graph::NodeId| {
         let shape = [&[4], graph.node(*id).shape.as_slice()].concat();
         let data = (0..shape.iter().product::<usize>()).map(|i| ((i * 7919 % 2003) as f32 - 700.0) / 1000.0).collect();
         Tensor::new(shape, data).unwrap_or_else(|| Tensor::zeros(&[0]))

@@ -1,8 +1,8 @@
 //! Random networks in integer form.
 
-use shiftwise::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
+use shiftwise_integer::graph::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 
 /// A small generator with a seed (SplitMix64), so that a failing case is named by one number.
 #[derive(Clone, Debug)]

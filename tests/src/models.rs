@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use shiftwise::dataset::{DataSpec, Inputs};
-use shiftwise::eval::Samples;
-use shiftwise::format::{LoadOptions, load};
-use shiftwise::integer::IntGraph;
-use shiftwise::lower::lower;
-use shiftwise::quantize::{PtqOptions, ptq};
-use shiftwise::strategy::Strategy;
-use shiftwise::tensor::Tensor;
+use shiftwise_formats::{LoadOptions, load};
+use shiftwise_graph::eval::Samples;
+use shiftwise_integer::graph::IntGraph;
+use shiftwise_integer::lower::lower;
+use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::strategy::Strategy;
+use shiftwise_tensor::tensor::Tensor;
 
 use crate::shared::shared;
 
@@ -49,7 +49,7 @@ impl RealModel {
     /// evaluation data, one tensor per input.
     ///
     /// Errors: what reading and quantizing give.
-    pub fn quantized(&self, samples: usize) -> Result<(IntGraph, Vec<Tensor>), shiftwise::Error> {
+    pub fn quantized(&self, samples: usize) -> Result<(IntGraph, Vec<Tensor>), shiftwise_graph::error::Error> {
         let path = |ending: &str| self.folder.join(format!("{}.{ending}", self.name));
         let graph = load(&path("h5"), &LoadOptions::default())?;
         let inputs: Vec<(String, Vec<usize>)> =

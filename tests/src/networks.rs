@@ -1,13 +1,15 @@
 //! Random float networks as Keras would describe them, and data for them.
 
-use shiftwise::ir::{Graph, NodeId};
-use shiftwise::ops::{
+use shiftwise_graph::graph::{Graph, NodeId};
+use shiftwise_graph::ops::pool::PoolWindow;
+use shiftwise_graph::ops::reshape::Interpolation;
+use shiftwise_graph::ops::{
     Activate, ActivationFn, Add, AveragePooling2D, BatchNormalization, Concatenate, Conv2D, Conv2DTranspose,
     Cropping2D, Dense, DepthwiseConv2D, Dropout, Flatten, GlobalAveragePooling2D, Input, LayerNormalization, LeakyRelu,
     MaxPooling2D, Merge, Multiply, Op, PRelu, Padding, Permute, Relu, SeparableConv2D, Softmax, UpSampling2D, Weighted,
-    ZeroPadding2D, pool::PoolWindow, reshape::Interpolation,
+    ZeroPadding2D,
 };
-use shiftwise::tensor::Tensor;
+use shiftwise_tensor::tensor::Tensor;
 
 use crate::graphs::Rng;
 

@@ -3,9 +3,9 @@
 //!
 //! They are read off a string of bytes, so that a fuzzer can turn each decision by itself; a property test draws the bytes.
 
-use shiftwise::ir::Graph;
-use shiftwise::ops::Op;
-use shiftwise::strategy::Strategy;
+use shiftwise_graph::graph::Graph;
+use shiftwise_graph::ops::Op;
+use shiftwise_quant::strategy::Strategy;
 
 use crate::graphs::Rng;
 use crate::networks::{random_network_of_all, random_network_of_functions, random_network_with_floats};

@@ -1,8 +1,8 @@
 //! An oracle for the integer form: plain loops over exact fractions, sharing no arithmetic with what it checks.
 
-use shiftwise::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx};
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
+use shiftwise_integer::graph::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, Kind, TensorIx};
 
 /// The bytes of every tensor of `graph`, for inputs given as bytes in the order of `graph.inputs`.
 pub fn evaluate(graph: &IntGraph, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {

@@ -1,6 +1,6 @@
 //! A small deployable for target `cpu` with one layer of every kind, and samples for it.
 
-use shiftwise::compile::deployable::{EmitError, Parts, write};
+use shiftwise_compile::deployable::{EmitError, Parts, write};
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::{
     Act, AddOp, ConcatOp, ConvOp, CpuOp, DType, Facts, MultiplyOp, PReluOp, PadOp, PermuteOp, Place, PoolKind, PoolOp,

@@ -1,9 +1,10 @@
 //! Files of the vendor's graph format, written from our own networks: a quantized graph as a quantizer exports it, and a
 //! compiled program around our own compiler's code. The writer knows the format by its field numbers only.
 
-use shiftwise::compile::{Program, program::ProgramStep};
-use shiftwise::integer::{IntAct, IntConv, IntGraph, IntOpKind, Kind, TensorIx};
+use shiftwise_compile::Program;
+use shiftwise_compile::program::ProgramStep;
 use shiftwise_core::model::{Region, Role};
+use shiftwise_integer::graph::{IntAct, IntConv, IntGraph, IntOpKind, Kind, TensorIx};
 
 /// A protobuf message under construction.
 #[derive(Clone, Debug, Default)]
@@ -347,7 +348,7 @@ pub fn compiled(graph: &IntGraph, program: &Program) -> Option<Vec<u8>> {
         let s = Message::default().bytes(1, format!("subgraph_{name}").as_bytes());
         ops.iter().fold(s, |s, op| s.bytes(3, op.as_bytes()))
     };
-    let place = |t: &shiftwise::compile::program::ProgramTensor, on_chip: bool| {
+    let place = |t: &shiftwise_compile::program::ProgramTensor, on_chip: bool| {
         let dims = t.shape.dims();
         let mut stride = vec![1i64; dims.len() + 1];
         (0..dims.len()).rev().for_each(|i| stride[i] = stride[i + 1] * i64::from(dims[i]));
@@ -359,10 +360,10 @@ pub fn compiled(graph: &IntGraph, program: &Program) -> Option<Vec<u8>> {
             ("stride", ints(&stride)),
         ]
     };
-    let shape = |t: &shiftwise::compile::program::ProgramTensor| {
+    let shape = |t: &shiftwise_compile::program::ProgramTensor| {
         std::iter::once(1).chain(t.shape.dims().iter().map(|d| *d as usize)).collect::<Vec<_>>()
     };
-    let fixed = |name: &str, kind: &str, from: Option<String>, t: &shiftwise::compile::program::ProgramTensor| {
+    let fixed = |name: &str, kind: &str, from: Option<String>, t: &shiftwise_compile::program::ProgramTensor| {
         let mut op = Op { float: false, tensor: format!("{name}_fix"), ..Op::float("", "", &shape(t)) };
         op.args.extend(from.map(|f| ("input", vec![f])));
         op.tensor_attrs = place(t, false);

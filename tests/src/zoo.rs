@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use shiftwise::Error;
-use shiftwise::compile::{self, DpuOptions};
-use shiftwise::format::{self, LoadOptions};
-use shiftwise::strategy::Strategy;
-use shiftwise::{lower, quantize};
+use shiftwise_compile::{self as compile, DpuOptions};
 use shiftwise_core::model::Deployable;
 use shiftwise_core::target::Target;
+use shiftwise_formats::{self as format, LoadOptions};
+use shiftwise_graph::error::Error;
+use shiftwise_integer::lower;
+use shiftwise_quant::pipeline as quantize;
+use shiftwise_quant::strategy::Strategy;
 use shiftwise_sim::{Costs, Prepared, SimDpu};
 
 /// The folder of architectures.

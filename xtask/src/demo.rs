@@ -28,7 +28,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
 /// The build and the run.
 pub(crate) fn steps() -> [Step; 2] {
     [
-        Step::new("release build", &["cargo", "build", "--release", "--package", "shiftwise"]),
+        Step::new("release build", &["cargo", "build", "--release", "--package", "shiftwise-cli"]),
         Step::new("verify the digits network", &[&["target/release/shiftwise"], VERIFY].concat()),
     ]
 }

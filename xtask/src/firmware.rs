@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use shiftwise::link::image::{self, BoardImage, Image};
-use shiftwise::link::{BoardSpec, Report, Reported, boot_to_end, run_on_board};
+use shiftwise_board::image;
+use shiftwise_board::image::{BoardImage, Image};
+use shiftwise_board::{BoardSpec, Report, Reported, boot_to_end, run_on_board};
 use shiftwise_core::model::Deployable;
 
 /// `build`, `size`, `check`, `run` or `examples`, then options.

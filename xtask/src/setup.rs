@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::process::{Command, Stdio};
 
-use shiftwise::link::image::{self, BoardImage};
+use shiftwise_board::image;
+use shiftwise_board::image::BoardImage;
 
 /// Installs what is missing, and nothing else.
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use model::{Access, Call, Map, Model, Shared, Trouble};
-use shiftwise::compile::{self, DpuOptions};
+use shiftwise_compile::{self as compile, DpuOptions};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{Deployable, Region, Step, TensorDesc, TensorId};
 use shiftwise_core::run::{Dpu, Memory, Observer, RunError, run};
@@ -155,7 +155,7 @@ fn random_networks_give_the_machines_bytes() {
 fn real_models_give_the_machines_bytes() {
     for model in models::all().into_iter().filter(|m| m.name.contains("lenet") || m.name.contains("resnet")) {
         let (graph, samples) = model.quantized(1).unwrap();
-        let engine = shiftwise::eval::integer::Engine::new(&graph);
+        let engine = shiftwise_integer::engine::Engine::new(&graph);
         let inputs: Vec<Vec<u8>> = engine.sample(&samples, 0).unwrap().iter().map(|v| v.to_bytes()).collect();
         for name in ["B512", "B4096"] {
             let target = target(name);

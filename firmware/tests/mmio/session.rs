@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use embedded_io_adapters::std::FromStd;
-use shiftwise::compile::{self, DpuOptions};
-use shiftwise::link::{Client, Fault, Limits, LinkError, Report, Reported};
+use shiftwise_board::{Client, Fault, Limits, LinkError, Report, Reported};
+use shiftwise_compile::{self as compile, DpuOptions};
 use shiftwise_core::model::{Deployable, Step, TensorId};
 use shiftwise_core::run::Memory;
 use shiftwise_core::target::Target;

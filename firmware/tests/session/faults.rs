@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use embedded_io::ErrorKind;
-use shiftwise::link::{Client, Limits, LinkError, Report};
+use shiftwise_board::{Client, Limits, LinkError, Report};
 use shiftwise_core::monitor::Sketch;
 use shiftwise_core::run::NoDpu;
 use shiftwise_firmware::session::{Session, Space};

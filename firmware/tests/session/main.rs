@@ -14,9 +14,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use shiftwise::compile::deployable::{Parts, write};
-use shiftwise::compile::{self, DpuOptions};
-use shiftwise::link::{Client, Fault, Limits, LinkError, Report, Reported};
+use shiftwise_board::{Client, Fault, Limits, LinkError, Report, Reported};
+use shiftwise_compile::deployable::{Parts, write};
+use shiftwise_compile::{self as compile, DpuOptions};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::link::{Deframer, FRAME, Request, Response, decode_answer, encode};
 use shiftwise_core::model::{Deployable, DpuJob, Facts, Region, Step, TensorDesc, TensorId, TensorList, crc32};

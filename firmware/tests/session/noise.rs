@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shiftwise::link::{Client, Limits, LinkError, Report};
+use shiftwise_board::{Client, Limits, LinkError, Report};
 use shiftwise_core::link::{Deframer, FRAME, Fault, Request, Response, decode, encode_answer};
 use shiftwise_tests::small;
 

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 
 use embedded_io_adapters::std::FromStd;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use shiftwise::link::{Board, BoardSpec, Client, Fault, Limits, LinkError, Report, Wrong};
+use shiftwise_board::{Board, BoardSpec, Client, Fault, Limits, LinkError, Report, Wrong};
 use shiftwise_core::link::{Deframer, FRAME, Request, Response, VERSION, decode, decode_answer, encode, encode_answer};
 use shiftwise_core::model::{Deployable, Region, TensorId, crc32};
 use shiftwise_core::monitor::{Monitor, Sketch};
@@ -117,7 +117,7 @@ fn a_run_names_its_inputs() {
 fn with_samples(wrong: Option<usize>) -> Vec<u8> {
     let limits = graphs::Limits { ops: 6, side: 12, channels: 20, cpu_only: true, extreme: false };
     let graph = random_graph(11, limits);
-    let program = shiftwise::compile::cpu(&graph, &shiftwise::compile::CpuOptions::default()).unwrap();
+    let program = shiftwise_compile::cpu(&graph, &shiftwise_compile::CpuOptions::default()).unwrap();
     let plain = program.to_bytes(&[]).unwrap();
     let model = Deployable::parse(&plain).unwrap();
     let vectors: Vec<Vec<u8>> = (0..3)

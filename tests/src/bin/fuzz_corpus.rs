@@ -8,11 +8,11 @@ use std::path::Path;
 
 use ndarray::Array;
 use ndarray_npy::WriteNpyExt;
-use shiftwise::compile::{self, CpuOptions, DpuOptions};
-use shiftwise::format::quantized_bytes;
-use shiftwise::strategy::Strategy;
+use shiftwise_compile::{self as compile, CpuOptions, DpuOptions};
 use shiftwise_core::link::{FRAME, Report, Request, Response, encode, encode_answer};
 use shiftwise_core::model::TensorId;
+use shiftwise_formats::quantized_bytes;
+use shiftwise_quant::strategy::Strategy;
 use shiftwise_tests::agreement;
 use shiftwise_tests::command::data;
 use shiftwise_tests::fuzz::{archive, corpus, members};

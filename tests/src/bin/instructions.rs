@@ -2,7 +2,7 @@
 //!
 //! `instructions [BOARD…]` runs the real models on these boards, or on all, and prints `firmware/MEASURED.md`, where the
 //! layers of the first are listed; with `--write` it also writes that page, and the fitted prices of
-//! `shiftwise::compile::instructions`.
+//! `shiftwise_compile::instructions`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -11,10 +11,10 @@ use std::path::Path;
 
 use nalgebra::{DMatrix, DVector};
 use serde_json::{Value, json};
-use shiftwise::compile::instructions::work;
-use shiftwise::compile::{self, CpuOptions};
-use shiftwise::link::image::{BoardImage, board, build};
-use shiftwise::link::{BoardSpec, Report, run_on_board};
+use shiftwise_board::image::{BoardImage, board, build};
+use shiftwise_board::{BoardSpec, Report, run_on_board};
+use shiftwise_compile::instructions::work;
+use shiftwise_compile::{self as compile, CpuOptions};
 use shiftwise_core::cpu::scratch_bytes;
 use shiftwise_core::model::{ConvOp, CpuOp, Deployable, Region, Step};
 use shiftwise_tests::models::{self, RealModel};
@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         all.push((board, image.code, runs));
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let path = root.join("host/src/compile/price/instructions.json");
+    let path = root.join("host/compile/src/price/instructions.json");
     // Prices of processors that were not asked stay.
     let mut prices: BTreeMap<String, Value> = serde_json::from_slice(&std::fs::read(&path)?)?;
     prices.extend(all.iter().map(|(board, _, runs)| (cpu(board).to_string(), json!(fit(runs)))));
@@ -237,7 +237,7 @@ fn page(all: &[(&BoardImage, u64, Vec<Run>)], prices: &BTreeMap<String, Value>) 
     let _ = writeln!(text, "\nImages, bytes of code and constants: {}.", codes.join(", "));
     let Some((board, _, runs)) = all.first() else { return out };
     let prices = prices.get(cpu(board));
-    // As `shiftwise::compile::instructions` does it, with the new prices.
+    // As `shiftwise_compile::instructions` does it, with the new prices.
     let formula = |model: &Deployable<'_>, op: &CpuOp<'_>| -> Option<f64> {
         let work = work(model, op)?;
         let prices: Vec<f64> = prices?.get(work.kind)?.as_array()?.iter().filter_map(Value::as_f64).collect();

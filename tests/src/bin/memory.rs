@@ -7,9 +7,9 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use shiftwise::compile::{self, CpuOptions};
-use shiftwise::link::image::{BoardImage, CLibrary, boards, build};
-use shiftwise::link::{BoardSpec, Report, run_on_board};
+use shiftwise_board::image::{BoardImage, CLibrary, boards, build};
+use shiftwise_board::{BoardSpec, Report, run_on_board};
+use shiftwise_compile::{self as compile, CpuOptions};
 use shiftwise_core::cpu::scratch_bytes;
 use shiftwise_core::model::Deployable;
 use shiftwise_targets::Measured;
@@ -66,8 +66,8 @@ fn model(model: &models::RealModel) -> Result<Model, Box<dyn Error>> {
     let program = compile::cpu(&graph, &CpuOptions::default())?;
     let file = program.to_bytes(&[])?;
     let scratch = scratch_bytes(&Deployable::parse(&file)?) as u64;
-    let engine = shiftwise::eval::integer::Engine::new(&graph);
-    let inputs = engine.sample(&samples, 0)?.iter().map(shiftwise::eval::integer::Value::to_bytes).collect();
+    let engine = shiftwise_integer::engine::Engine::new(&graph);
+    let inputs = engine.sample(&samples, 0)?.iter().map(shiftwise_integer::engine::Value::to_bytes).collect();
     Ok(Model { name: model.name, ram: program.memory.ram_bytes(), scratch, file, inputs })
 }
 

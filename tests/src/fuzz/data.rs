@@ -1,6 +1,7 @@
 //! Samples: arrays and pictures.
 
-use shiftwise::dataset::{self, DataSpec, Dataset};
+use shiftwise::dataset;
+use shiftwise::dataset::{DataSpec, Dataset};
 use shiftwise_core::model::crc32;
 
 use super::file;

@@ -3,20 +3,20 @@
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use shiftwise::compile::{self, CpuOptions, DpuOptions};
-use shiftwise::eval::integer::Engine;
-use shiftwise::eval::run_float;
-use shiftwise::format::xmodel::value::Held;
-use shiftwise::format::xmodel::{self, Xmodel, graph, spans};
-use shiftwise::format::{LoadOptions, Model, open_bytes, quantized_bytes};
-use shiftwise::integer::IntGraph;
-use shiftwise::ir::Graph;
-use shiftwise::lower::lower;
-use shiftwise::ops::CustomLayers;
-use shiftwise::quantize::without_data;
-use shiftwise::strategy::Strategy;
+use shiftwise_compile::{self as compile, CpuOptions, DpuOptions};
 use shiftwise_core::isa::{Line, codec};
 use shiftwise_core::target::IsaVersion;
+use shiftwise_formats::{LoadOptions, Model, open_bytes, quantized_bytes};
+use shiftwise_graph::eval::run_float;
+use shiftwise_graph::graph::Graph;
+use shiftwise_graph::ops::CustomLayers;
+use shiftwise_integer::engine::Engine;
+use shiftwise_integer::graph::IntGraph;
+use shiftwise_integer::lower::lower;
+use shiftwise_quant::pipeline::without_data;
+use shiftwise_quant::strategy::Strategy;
+use shiftwise_xmodel::value::Held;
+use shiftwise_xmodel::{self as xmodel, Xmodel, graph, spans};
 use zip::write::SimpleFileOptions;
 
 use crate::networks::random_samples;

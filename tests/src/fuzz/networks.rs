@@ -1,8 +1,8 @@
 //! Networks that all engines must compute alike, or refuse.
 
-use shiftwise::ops::Op;
-use shiftwise::quant::QuantGraph;
-use shiftwise::strategy::Strategy;
+use shiftwise_graph::ops::Op;
+use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::strategy::Strategy;
 
 use crate::agreement::{self, Verdict, refusal};
 use crate::graphs::random_inputs;
@@ -51,7 +51,7 @@ fn averages_are_alike(q: &QuantGraph) -> bool {
     q.graph.nodes.iter().all(|n| match &n.op {
         Op::AveragePooling2D(average) => {
             let pool = &average.pool;
-            pool.size[0] == pool.size[1] && pool.padding == shiftwise::ops::Padding::Valid
+            pool.size[0] == pool.size[1] && pool.padding == shiftwise_graph::ops::Padding::Valid
         }
         Op::GlobalAveragePooling2D(_) => {
             let shape = &q.graph.node(n.inputs[0]).shape;

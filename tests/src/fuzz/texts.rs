@@ -1,11 +1,11 @@
 //! What people write.
 
-use shiftwise::compile::{self, DpuOptions};
-use shiftwise::ops::CustomLayers;
-use shiftwise::strategy::Strategy;
+use shiftwise_compile::{self as compile, DpuOptions};
 use shiftwise_core::isa::described::InstructionSet;
 use shiftwise_core::isa::{Line, codec};
 use shiftwise_core::target::{IsaVersion, Target};
+use shiftwise_graph::ops::CustomLayers;
+use shiftwise_quant::strategy::Strategy;
 use shiftwise_sim::{Costs, SimDpu};
 use shiftwise_targets::parse;
 

@@ -1,9 +1,9 @@
 //! Blocks of layers that the vendor's tool leaves float, as Keras describes them.
 
 use serde_json::{Map, Value, json};
-use shiftwise::ir::NodeId;
-use shiftwise::ops::{Config, Op, WeightSource};
-use shiftwise::tensor::Tensor;
+use shiftwise_graph::graph::NodeId;
+use shiftwise_graph::ops::{Config, Op, WeightSource};
+use shiftwise_tensor::tensor::Tensor;
 
 use super::Builder;
 

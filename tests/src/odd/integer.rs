@@ -1,8 +1,8 @@
 //! Odd networks in integer form.
 
-use shiftwise::integer::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx, image};
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
+use shiftwise_integer::graph::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx, image};
 
 use super::Choices;
 

@@ -1,9 +1,9 @@
 //! Odd float networks, as Keras would describe them.
 
 use serde_json::{Map, Value, json};
-use shiftwise::ir::{Graph, NodeId};
-use shiftwise::ops::{Config, Op, WeightSource};
-use shiftwise::tensor::Tensor;
+use shiftwise_graph::graph::{Graph, NodeId};
+use shiftwise_graph::ops::{Config, Op, WeightSource};
+use shiftwise_tensor::tensor::Tensor;
 
 use super::Choices;
 use crate::graphs::Rng;
@@ -134,7 +134,7 @@ pub fn odd_network(c: &mut Choices<'_>) -> Graph {
     for _ in 0..c.of(&[1, 1, 2, 3]) {
         let shape = [c.of(&SIZES), c.of(&SIZES), c.of(&[3, 1, 2, 8, 17])];
         let shape = shape[if c.one_in(8) { 2 } else { 0 }..].to_vec();
-        if let Some(input) = add(&mut graph, Op::Input(shiftwise::ops::Input { shape }), &[]) {
+        if let Some(input) = add(&mut graph, Op::Input(shiftwise_graph::ops::Input { shape }), &[]) {
             graph.inputs.push(input);
             live.push(input);
         }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use embedded_hal::digital;
 use embedded_io_adapters::std::FromStd;
-use shiftwise::link::{Client, Limits, Report};
+use shiftwise_board::{Client, Limits, Report};
 use shiftwise_core::model::Deployable;
 use shiftwise_examples::classify::{self, PIXELS};
 use shiftwise_examples::drift::Watched;

@@ -1,0 +1,295 @@
+//! Firmware images: which boards there are, where an image is, and how one is built.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind};
+use shiftwise_targets::{Emulator, Firmware};
+
+/// A board that images exist for and that an emulator stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BoardImage {
+    /// Its name.
+    pub name: String,
+    /// How the image is built, and what it does with the memory.
+    pub firmware: Firmware,
+    /// The emulator.
+    pub emulator: Emulator,
+}
+
+/// All boards, by name: those of the data files that have firmware and an emulator.
+pub fn boards() -> &'static [BoardImage] {
+    static BOARDS: LazyLock<Vec<BoardImage>> = LazyLock::new(|| {
+        let image = |board: shiftwise_targets::Board| {
+            Some(BoardImage { name: board.name, firmware: board.firmware?, emulator: board.emulator? })
+        };
+        shiftwise_targets::boards().into_iter().filter_map(image).collect()
+    });
+    &BOARDS
+}
+
+/// Names of all boards, for people.
+pub fn names() -> String {
+    boards().iter().map(|board| board.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The board with this name.
+pub fn board(name: &str) -> Result<&'static BoardImage, ImageError> {
+    boards().iter().find(|board| board.name == name).ok_or_else(|| ImageError::UnknownBoard(name.into()))
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// No board has this name.
+    #[error("there is no firmware for board {0:?}; known boards: {names}", names = names())]
+    UnknownBoard(String),
+    /// The directory that the user named does not hold the image.
+    #[error("SHIFTWISE_FIRMWARE_DIR holds no {0}")]
+    NotInDirectory(PathBuf),
+    /// Neither an image nor its sources are here.
+    #[error(
+        "the firmware's sources are not at {0}: build the image in a source checkout with `cargo xtask firmware build` \
+         and set SHIFTWISE_FIRMWARE_DIR to the directory that holds it"
+    )]
+    NoSources(PathBuf),
+    /// No compiler for the board.
+    #[error(
+        "no compiler for {0}; install one:\n  rustup target add {0}\nor, on Debian:\n  \
+         apt-get install rustc-web cargo-web rust-web-src lld"
+    )]
+    NoToolchain(String),
+    /// The compiler failed, and has said why.
+    #[error("building the firmware failed ({0})")]
+    Build(String),
+    /// The image cannot be read back.
+    #[error("reading {path}: {why}")]
+    Read {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// An image and its sizes.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The ELF file.
+    pub elf: PathBuf,
+    /// Which compiler made it.
+    pub toolchain: &'static str,
+    /// Bytes of code and constants in flash.
+    pub code: u64,
+    /// Bytes of initialised data.
+    pub data: u64,
+    /// Bytes of zeroed memory.
+    pub zeroed: u64,
+    /// Names of functions that panic, of the language's own: none means that nothing in the image can.
+    pub panics: Vec<String>,
+}
+
+/// The board's image: `SHIFTWISE_FIRMWARE_DIR/NAME.elf` if that variable is set, else built from the sources beside
+/// this crate.
+pub fn find(board: &BoardImage) -> Result<PathBuf, ImageError> {
+    match std::env::var_os("SHIFTWISE_FIRMWARE_DIR") {
+        Some(directory) => {
+            let elf = Path::new(&directory).join(&board.name).with_extension("elf");
+            if elf.is_file() { Ok(elf) } else { Err(ImageError::NotInDirectory(elf)) }
+        }
+        None => Ok(build(board)?.elf),
+    }
+}
+
+/// A compiler for a board's target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Toolchain {
+    /// The default compiler, which has the target installed.
+    Installed,
+    /// Debian's packages, which build `core` from its sources.
+    Debian,
+}
+
+impl Toolchain {
+    /// For people.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Installed => "the installed toolchain",
+            Self::Debian => "Debian's rustc-web, core from source",
+        }
+    }
+}
+
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+
+/// The name of the compiler that [`build`] would use for this board; an error if it or its linker is missing.
+pub fn compiler(board: &BoardImage) -> Result<&'static str, ImageError> {
+    let target = &board.firmware.target;
+    let toolchain = toolchain(target)?;
+    if toolchain == Toolchain::Debian {
+        linker(target)?;
+    }
+    Ok(toolchain.name())
+}
+
+fn toolchain(target: &str) -> Result<Toolchain, ImageError> {
+    let library = output("rustc", &["--print", "target-libdir", "--target", target]);
+    if library.is_some_and(|path| Path::new(&path).is_dir()) {
+        return Ok(Toolchain::Installed);
+    }
+    let sources = output(DEBIAN_RUSTC, &["--print", "sysroot"]).map(|s| Path::new(&s).join("lib/rustlib/src/rust"));
+    if Path::new(DEBIAN_CARGO).is_file() && sources.is_some_and(|s| s.join("library/core").is_dir()) {
+        return Ok(Toolchain::Debian);
+    }
+    Err(ImageError::NoToolchain(target.into()))
+}
+
+/// First line of a program's output; `None` if it is missing or fails.
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_string())
+}
+
+/// A linker for bare metal: the one inside a Rust toolchain, else LLVM's.
+fn linker(target: &str) -> Result<String, ImageError> {
+    for rustc in ["rustc", DEBIAN_RUSTC] {
+        let (Some(sysroot), Some(host)) =
+            (output(rustc, &["--print", "sysroot"]), output(rustc, &["--print", "host-tuple"]))
+        else {
+            continue;
+        };
+        let lld = Path::new(&sysroot).join("lib/rustlib").join(host).join("bin/rust-lld");
+        if lld.is_file() {
+            return Ok(lld.display().to_string());
+        }
+    }
+    match output("ld.lld", &["--version"]) {
+        Some(_) => Ok("ld.lld".into()),
+        None => Err(ImageError::NoToolchain(target.into())),
+    }
+}
+
+/// Builds the board's image from the sources beside this crate; a finished one is only checked for changes.
+pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
+    build_binary(board, "shiftwise-firmware", "image")
+}
+
+/// Builds the board's image with the driver of its DPU; `None` if the board's data file has no DPU.
+pub fn build_with_dpu(board: &BoardImage) -> Result<Option<Image>, ImageError> {
+    board.firmware.dpu.as_ref().map(|_| build_binary(board, "with-dpu", "dpu")).transpose()
+}
+
+/// Builds the image that compares the board's kernels with those that define them, and ends.
+pub fn build_check(board: &BoardImage) -> Result<Image, ImageError> {
+    build_binary(board, "kernel-check", "image")
+}
+
+/// How the static library for users of C is built.
+#[derive(Clone, Copy, Debug)]
+pub struct CLibrary<'a> {
+    /// Small before fast.
+    pub small: bool,
+    /// Features: which layers are built in beside those that are always there.
+    pub layers: &'a [&'a str],
+}
+
+impl CLibrary<'_> {
+    /// All layers, fast.
+    pub const WHOLE: Self = Self { small: false, layers: &["depthwise", "extra", "floats"] };
+}
+
+/// Builds the static library for users of C, for a processor without an operating system. The next build with other
+/// layers overwrites it.
+pub fn build_c_library(target: &str, library: CLibrary<'_>) -> Result<PathBuf, ImageError> {
+    let layers = library.layers.join(",");
+    let arguments = ["--package", "shiftwise-c", "--lib", "--no-default-features", "--features", &layers];
+    let profile = if library.small { "firmware-small" } else { "firmware" };
+    Ok(compile(target, profile, &[], &arguments)?.0.join("libshiftwise.a"))
+}
+
+/// Builds the examples for users of Rust, for a board's processor.
+pub fn build_examples(board: &BoardImage) -> Result<(), ImageError> {
+    compile(&board.firmware.target, "firmware", &[], &["--package", "shiftwise-examples", "--lib"]).map(|_| ())
+}
+
+fn build_binary(board: &BoardImage, name: &str, feature: &str) -> Result<Image, ImageError> {
+    let arguments = ["--package", "shiftwise-firmware", "--features", feature, "--bin", name];
+    let (directory, toolchain) =
+        compile(&board.firmware.target, "firmware", &[("SHIFTWISE_BOARD", &board.name)], &arguments)?;
+    measure(directory.join(name), toolchain)
+}
+
+/// Compiles a part of the sources beside this crate; returns the directory of the results and the compiler's name.
+fn compile(
+    target: &str,
+    profile: &str,
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+) -> Result<(PathBuf, &'static str), ImageError> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
+    if !root.join("firmware/Cargo.toml").is_file() {
+        return Err(ImageError::NoSources(root.join("firmware")));
+    }
+    let toolchain = toolchain(target)?;
+    let mut command = Command::new(match toolchain {
+        Toolchain::Installed => "cargo",
+        Toolchain::Debian => DEBIAN_CARGO,
+    });
+    // This may run inside another cargo, whose choices are for the host.
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
+        command.env_remove(variable);
+    }
+    command.current_dir(root).envs(variables.iter().copied());
+    if std::env::var_os("DEFMT_LOG").is_none() {
+        // Without a level defmt keeps errors only.
+        command.env("DEFMT_LOG", "info");
+    }
+    // Two compilers must not share a directory: each would undo the other's work.
+    let directory = root.join("target/firmware").join(match toolchain {
+        Toolchain::Installed => "installed",
+        Toolchain::Debian => "debian",
+    });
+    command.args(["build", "--quiet"]).args(arguments);
+    command.args(["--profile", profile, "--target", target, "--target-dir"]).arg(&directory);
+    if toolchain == Toolchain::Debian {
+        command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
+        // Separated by 0x1F, so that a path with spaces stays one argument.
+        let flags = format!("-C\u{1f}linker={}\u{1f}-C\u{1f}linker-flavor=ld.lld", linker(target)?);
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags);
+    }
+    let status = command.status().map_err(|e| ImageError::Build(format!("cargo: {e}")))?;
+    if !status.success() {
+        return Err(ImageError::Build(status.to_string()));
+    }
+    Ok((directory.join(target).join(profile), toolchain.name()))
+}
+
+/// Sizes of a finished image, and what in it can panic.
+pub fn measure(elf: PathBuf, toolchain: &'static str) -> Result<Image, ImageError> {
+    let bad = |why: String| ImageError::Read { path: elf.clone(), why };
+    let bytes = std::fs::read(&elf).map_err(|e| bad(e.to_string()))?;
+    let file = object::File::parse(&*bytes).map_err(|e| bad(e.to_string()))?;
+    let (mut code, mut data, mut zeroed) = (0, 0, 0);
+    for section in file.sections() {
+        let loaded = matches!(section.flags(), SectionFlags::Elf { sh_flags } if sh_flags & 2 != 0);
+        match section.kind() {
+            _ if !loaded => {}
+            SectionKind::Data => data += section.size(),
+            SectionKind::UninitializedData => zeroed += section.size(),
+            _ => code += section.size(),
+        }
+    }
+    let mut panics: Vec<String> = file
+        .symbols()
+        .filter_map(|symbol| symbol.name().ok())
+        .filter(|name| name.starts_with("_") && name.contains("core9panicking"))
+        .map(str::to_string)
+        .collect();
+    panics.sort();
+    panics.dedup();
+    Ok(Image { elf, toolchain, code, data, zeroed, panics })
+}

@@ -1,0 +1,218 @@
+//! Running deployables and collecting what they compute, for `simulate`, `verify` and `run`.
+
+use shiftwise::dump::{DumpTensor, Values};
+use shiftwise_core::arith::Round;
+use shiftwise_core::exec::{ExecError, Machine};
+use shiftwise_core::fix::{FixSpec, quantize};
+use shiftwise_core::isa::{Line, codec};
+use shiftwise_core::model::{DType, Deployable, Region, Step, TensorDesc, TensorId};
+use shiftwise_core::run::{self, Dpu, Memory, NoDpu, Observer, RunError};
+use shiftwise_core::target::Target;
+use shiftwise_graph::budget::{Budget, Exceeded, filled};
+use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::Samples;
+use shiftwise_sim::{HostProducts, SimDpu, SimError};
+
+use crate::data::Preprocess;
+
+/// Every tensor of one run, in the order in which they were completed.
+#[derive(Debug, Default)]
+pub(crate) struct Tensors(pub(crate) Vec<(TensorId, Vec<u8>)>);
+
+/// Keeps the tensors of a run as long as the file's budget lasts: tensors may share memory, so that their copies take any
+/// multiple of it.
+struct Keep {
+    tensors: Tensors,
+    budget: Budget,
+    failed: Option<Exceeded>,
+}
+
+impl Observer for Keep {
+    fn tensor(&mut self, id: TensorId, _: &TensorDesc<'_>, bytes: &[u8]) {
+        if self.failed.is_some() {
+            return;
+        }
+        match self.budget.vec(bytes.len()) {
+            Ok(mut copy) => {
+                copy.extend_from_slice(bytes);
+                self.tensors.0.push((id, copy));
+            }
+            Err(e) => self.failed = Some(e),
+        }
+    }
+}
+
+/// Frames that may run at the same time, so that what all of them take together is what the file may take.
+pub(crate) fn together(model: &Deployable<'_>) -> usize {
+    let all = [Region::Workspace, Region::Inputs, Region::Outputs].map(|r| model.region_bytes(r) as u64);
+    let budget = Budget::for_file(model.file_bytes());
+    // Half of it is for the copies of tensors.
+    (budget.left() / 2 / all.iter().sum::<u64>().max(1)).clamp(1, 1 << 16) as usize
+}
+
+/// The checked deployable of a file's bytes.
+pub(crate) fn parse<'a>(path: &std::path::Path, bytes: &'a [u8]) -> Result<Deployable<'a>, Error> {
+    Deployable::parse(bytes).map_err(|e| Error::format(path, e.to_string()))
+}
+
+/// The target that a deployable was compiled for; `None` for the CPU.
+pub(crate) fn target_of(model: &Deployable<'_>) -> Result<Option<Target>, Error> {
+    if model.fingerprint() == 0 { Ok(None) } else { crate::targets::named(model.facts().target).map(Some) }
+}
+
+/// Samples for a deployable's inputs. The user's input has the name of the layer that the tensor came from.
+pub(crate) fn open(
+    preprocess: &Preprocess,
+    data: &[String],
+    model: &Deployable<'_>,
+) -> Result<shiftwise::dataset::Inputs, Error> {
+    let shapes: Vec<(String, Vec<usize>)> = model
+        .inputs()
+        .map(|(_, t)| {
+            let name = t.name.strip_prefix("quant_").unwrap_or(t.name).to_owned();
+            (name, t.shape.dims().iter().map(|d| *d as usize).collect())
+        })
+        .collect();
+    let inputs: Vec<(&str, &[usize])> = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
+    preprocess.open(data, &inputs)
+}
+
+/// Sample `index` as the bytes of every input tensor.
+pub(crate) fn input_bytes(model: &Deployable<'_>, samples: &dyn Samples, index: usize) -> Result<Vec<Vec<u8>>, Error> {
+    let batch = samples.batch(index, 1)?;
+    let bytes = |((_, t), x): ((TensorId, TensorDesc<'_>), &shiftwise_tensor::tensor::Tensor)| match t.dtype {
+        DType::I8 => {
+            let spec = FixSpec::int8(t.pos.0);
+            x.data().iter().map(|x| quantize(*x, spec, Round::HalfUp) as u8).collect()
+        }
+        DType::F32 => x.data().iter().flat_map(|x| x.to_le_bytes()).collect(),
+    };
+    Ok(model.inputs().zip(&batch).map(bytes).collect())
+}
+
+/// Runs one frame on the simulator, or on the CPU kernels when the deployable has no DPU code.
+pub(crate) fn frame(model: &Deployable<'_>, sim: Option<&mut SimDpu>, inputs: &[Vec<u8>]) -> Result<Tensors, Error> {
+    match sim {
+        Some(sim) => frame_on(model, sim, inputs, SimError::index),
+        None => frame_on(model, &mut NoDpu, inputs, |_| None),
+    }
+}
+
+/// Runs one frame in program order, without tokens and time.
+pub(crate) fn functional(model: &Deployable<'_>, target: &Target, inputs: &[Vec<u8>]) -> Result<Tensors, Error> {
+    let mut banks = vec![0; target.bank_bytes()];
+    let machine = Machine::new(target, &mut banks);
+    let machine = machine.ok_or_else(|| Error::Target(format!("{} is wider than the machine handles", target.name)))?;
+    let mut machine = machine.with(HostProducts::detect());
+    frame_on(model, &mut machine, inputs, |e: &ExecError| Some(e.index))
+}
+
+/// `index` is the instruction that an error of the device is about.
+fn frame_on<D: Dpu>(
+    model: &Deployable<'_>,
+    dpu: &mut D,
+    inputs: &[Vec<u8>],
+    index: impl Fn(&D::Error) -> Option<u32>,
+) -> Result<Tensors, Error>
+where
+    RunError<D::Error>: std::fmt::Display,
+{
+    let budget = Budget::for_file(model.file_bytes());
+    let fail = |e: Exceeded| Error::Run(format!("one sample: {e}"));
+    let region =
+        |r| budget.bytes(model.region_bytes(r) as u64).and_then(|()| filled(model.region_bytes(r), 0u8)).map_err(fail);
+    let (mut workspace, mut input, mut output) =
+        (region(Region::Workspace)?, region(Region::Inputs)?, region(Region::Outputs)?);
+    let mut memory =
+        Memory { constants: model.constants(), workspace: &mut workspace, inputs: &mut input, outputs: &mut output };
+    for ((_, t), bytes) in model.inputs().zip(inputs) {
+        let place = memory.tensor_mut(&t).filter(|p| p.len() == bytes.len());
+        let place = place.ok_or_else(|| Error::Run(format!("input `{}` takes {} bytes", t.name, t.bytes())))?;
+        place.copy_from_slice(bytes);
+    }
+    let mut keep = Keep { tensors: Tensors::default(), budget: budget.clone(), failed: None };
+    run::run(model, dpu, &mut memory, &mut keep).map_err(|e| {
+        let layer = match &e {
+            RunError::Dpu { step, error } => index(error).and_then(|i| layer_of(model, *step, i)),
+            _ => None,
+        };
+        Error::Run(layer.map_or_else(|| e.to_string(), |layer| format!("layer {layer}: {e}")))
+    })?;
+    keep.failed.map_or(Ok(keep.tensors), |e| Err(fail(e)))
+}
+
+/// Whether the tokens of every job order all that touches the same memory.
+///
+/// Errors: the first race, with its layers.
+pub(crate) fn check_order(model: &Deployable<'_>, target: &Target) -> Result<(), Error> {
+    let sizes = [Region::Constants, Region::Workspace, Region::Inputs, Region::Outputs].map(|r| match r {
+        Region::Constants => 0,
+        other => model.region_bytes(other),
+    });
+    for (step, job) in (0u16..).zip(model.steps()) {
+        let Step::Dpu(job) = job else { continue };
+        let lines: Vec<Line> = codec::program(target.isa, model.job_code(&job)).map_while(|(_, l)| l.ok()).collect();
+        shiftwise_sim::check_order(target, &lines, &sizes).map_err(|race| {
+            let layer = |index: u32| layer_of(model, step, index).unwrap_or("?");
+            let (first, second) = (layer(race.first.0), layer(race.second.0));
+            let layers = if first == second { first.to_owned() } else { format!("{first} and {second}") };
+            Error::Run(format!("layer {layers}: step {step}: {race}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// The layer of an instruction.
+fn layer_of<'a>(model: &Deployable<'a>, step: u16, index: u32) -> Option<&'a str> {
+    model.layers().find(|l| l.step == step && index.wrapping_sub(l.first) < l.count).map(|l| l.layer)
+}
+
+/// A tensor's bytes as dump values.
+pub(crate) fn values(t: &TensorDesc<'_>, bytes: &[u8]) -> Values {
+    match t.dtype {
+        DType::I8 => Values::Int8(bytes.iter().map(|b| *b as i8).collect()),
+        DType::F32 => Values::Float(floats(bytes)),
+    }
+}
+
+/// A tensor's values as text: integers as they are, floats so that no two differ in bits only.
+pub(crate) fn texts(t: &TensorDesc<'_>, bytes: &[u8]) -> Vec<String> {
+    match values(t, bytes) {
+        Values::Int8(q) => q.iter().map(ToString::to_string).collect(),
+        Values::Float(x) => x.iter().map(|x| format!("{x:?} ({:#010x})", x.to_bits())).collect(),
+    }
+}
+
+/// The index of a tensor's element along each dimension.
+pub(crate) fn index(t: &TensorDesc<'_>, element: usize) -> Vec<usize> {
+    let mut rest = element;
+    let mut index: Vec<usize> = Vec::new();
+    for size in t.shape.dims().iter().rev().map(|size| (*size as usize).max(1)) {
+        index.insert(0, rest % size);
+        rest /= size;
+    }
+    index
+}
+
+/// Little-endian floats.
+pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// Tensors of several samples as a dump: each tensor's samples one after the other.
+pub(crate) fn to_dump(model: &Deployable<'_>, samples: &[Tensors]) -> Vec<DumpTensor> {
+    let mut all: Vec<DumpTensor> = Vec::new();
+    for sample in samples {
+        for (id, bytes) in &sample.0 {
+            let Some(t) = model.tensor(*id) else { continue };
+            match (all.iter_mut().find(|d| d.name == t.name).map(|d| &mut d.values), values(&t, bytes)) {
+                (Some(Values::Int8(all)), Values::Int8(new)) => all.extend(new),
+                (Some(Values::Float(all)), Values::Float(new)) => all.extend(new),
+                (None, values) => all.push(DumpTensor { name: t.name.into(), values }),
+                // One tensor has one type.
+                (Some(_), _) => {}
+            }
+        }
+    }
+    all
+}

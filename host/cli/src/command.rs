@@ -1,0 +1,192 @@
+//! The command line: arguments in, library calls, tables and JSON out.
+//!
+//! Exit codes: 0 done; 1 the command ran and the answer is no; 2 bad usage or bad input.
+
+use std::process::ExitCode;
+
+use clap::builder::RangedU64ValueParser;
+use clap::error::ContextValue;
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+use shiftwise::text;
+use shiftwise_graph::error::Error;
+
+use crate::screen::Screen;
+use crate::{
+    averages, backend, boards, compile, cost, data, dump, estimate, evaluate, footprint, machine_code, proof, quantize,
+    screen, simulate, strategy, targets,
+};
+
+/// From a float network to numbers you can trust on a DPU, with proof.
+#[derive(Debug, Parser)]
+#[command(name = "shiftwise", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    screen: screen::Options,
+    /// Threads to use [default: all cores]; never changes a byte of any output
+    #[arg(long, global = true, value_name = "N", value_parser = threads())]
+    threads: Option<usize>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Quantize a float model with calibration data
+    Quantize(quantize::Args),
+    /// Accuracy of a float or quantized model on labelled data
+    Evaluate(evaluate::Args),
+    /// Write every tensor of a quantized model as integers, in the vendor's folder layout
+    Dump(dump::Args),
+    /// Compare two dump folders
+    Compare(dump::CompareArgs),
+    /// Compile a quantized model for a DPU or a board
+    Compile(compile::Args),
+    /// Say how fast a network will be on a DPU, without data or training
+    Estimate(estimate::Args),
+    /// Run a compiled model instruction by instruction, with cycles
+    Simulate(simulate::Args),
+    /// Prove that quantizer, simulator and firmware compute the same bits
+    Verify(proof::Args),
+    /// Run a compiled model on a board
+    Run(boards::Args),
+    /// List DPU targets and boards, or show one
+    Targets(targets::Args),
+    /// Print or check quantize strategies
+    Strategy(strategy::Args),
+    /// List the instructions of a compiled model
+    Disasm(machine_code::Args),
+    /// Turn a listing back into code
+    Asm(machine_code::AsmArgs),
+}
+
+impl Command {
+    /// How a command that takes data prepares it.
+    fn preprocess(&self) -> Option<&data::Preprocess> {
+        match self {
+            Self::Quantize(args) => Some(&args.preprocess),
+            Self::Evaluate(args) => Some(&args.preprocess),
+            Self::Dump(args) => Some(&args.preprocess),
+            Self::Compile(args) => Some(&args.preprocess),
+            Self::Simulate(args) => Some(&args.preprocess),
+            Self::Verify(args) => Some(&args.preprocess),
+            Self::Run(args) => Some(&args.preprocess),
+            _ => None,
+        }
+    }
+}
+
+/// What a command that ran has to say.
+pub(crate) struct Outcome {
+    /// For `--json`.
+    pub(crate) json: Value,
+    /// Whether the answer is yes: exit code 0 or 1.
+    pub(crate) yes: bool,
+}
+
+impl Outcome {
+    pub(crate) fn done(json: Value) -> Result<Self, Error> {
+        Ok(Self { json, yes: true })
+    }
+}
+
+/// A number of things, of which there must be one.
+pub(crate) fn positive() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+/// Threads: more than these only take memory, and the time to start them.
+fn threads() -> RangedU64ValueParser<usize> {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    RangedU64ValueParser::new().range(1..=cores.saturating_mul(16).max(1024))
+}
+
+/// What the argument parser says, with the arguments in it made presentable before their line breaks are taken for its
+/// own.
+fn rendered(e: &clap::Error) -> String {
+    let mut said = e.render().to_string();
+    for (_, value) in e.context() {
+        let arguments = match value {
+            ContextValue::String(one) => std::slice::from_ref(one),
+            ContextValue::Strings(many) => many,
+            _ => &[],
+        };
+        for argument in arguments.iter().filter(|a| !a.is_empty()) {
+            said = said.replace(argument.as_str(), &text::name(argument));
+        }
+    }
+    said
+}
+
+/// What the argument parser has to say: help and version are answers, everything else is bad usage.
+fn usage(e: &clap::Error) -> ExitCode {
+    let said = rendered(e);
+    let (true, Some(problem)) = (e.use_stderr(), said.strip_prefix("error: ")) else {
+        // Help that nobody gets to see is none, unless its reader has seen enough.
+        let lost = e.print().is_err_and(|e| e.kind() != std::io::ErrorKind::BrokenPipe);
+        return ExitCode::from(if e.use_stderr() || lost { 2 } else { 0 });
+    };
+    const CODE: &str = "Shiftwise_Invalid_Option";
+    const HINT: &str = "`--help` behind the command explains its options";
+    let problem = problem.replace("\nFor more information, try '--help'.\n", "");
+    // The first paragraph is the sentence, at times with a list below it; tips and the usage follow.
+    let (sentence, rest) = problem.trim_end().split_once("\n\n").unwrap_or((problem.trim_end(), ""));
+    let message = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
+    screen::usage(CODE, &message, rest, HINT);
+    // The arguments that would say so were not understood.
+    if std::env::args_os().any(|a| a == "--json") {
+        let json = json!({ "error": { "code": CODE, "message": message, "hint": HINT } });
+        screen::document(&json);
+    }
+    ExitCode::from(2)
+}
+
+/// Parses the arguments and runs the command.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            return usage(&e);
+        }
+    };
+    let screen = Screen::new(&cli.screen);
+    if let Some(threads) = cli.threads
+        && let Err(e) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()
+    {
+        return fail(&screen, &Error::Options(format!("--threads {threads}: {e}")));
+    }
+    let result = match &cli.command {
+        Command::Quantize(args) => quantize::run(args, &screen),
+        Command::Evaluate(args) => evaluate::run(args, &screen),
+        Command::Dump(args) => dump::run(args, &screen),
+        Command::Compare(args) => dump::compare(args, &screen),
+        Command::Compile(args) => compile::run(args, &screen),
+        Command::Estimate(args) => estimate::run(args, &screen),
+        Command::Simulate(args) => simulate::run(args, &screen),
+        Command::Verify(args) => proof::run(args, &screen),
+        Command::Run(args) => boards::run(args, &screen),
+        Command::Targets(args) => targets::run(args, &screen),
+        Command::Strategy(args) => strategy::run(args, &screen),
+        Command::Disasm(args) => machine_code::run(args, &screen),
+        Command::Asm(args) => machine_code::assemble(args, &screen),
+    };
+    if let Some(preprocess) = cli.command.preprocess() {
+        preprocess.tell(&screen);
+    }
+    match result {
+        Ok(outcome) => {
+            screen.json(&outcome.json);
+            match screen::delivered() {
+                Ok(()) => ExitCode::from(u8::from(!outcome.yes)),
+                Err(e) => fail(&screen, &e),
+            }
+        }
+        Err(e) => fail(&screen, &e),
+    }
+}
+
+fn fail(screen: &Screen, error: &Error) -> ExitCode {
+    screen.error(error);
+    screen.json(&json!({ "error": { "code": error.code(), "message": error.to_string(), "hint": error.hint() } }));
+    ExitCode::from(2)
+}

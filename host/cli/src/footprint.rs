@@ -1,0 +1,111 @@
+//! The memory report of `shiftwise compile --target cpu`: who lives when, and whether a board has enough.
+
+use serde_json::{Value, json};
+use shiftwise_compile::footprint::{Footprint, LayerMemory};
+use shiftwise_compile::{Engine, Program};
+use shiftwise_targets::Board;
+
+use crate::screen::{Screen, bytes, count};
+
+/// The layer that decides the size of the workspace.
+fn peak(memory: &[LayerMemory]) -> Option<&LayerMemory> {
+    memory.iter().rev().max_by_key(|m| m.bytes)
+}
+
+/// What is known of a program on the CPU, row by row of its layers.
+pub(crate) struct Layers {
+    pub(crate) memory: Vec<LayerMemory>,
+    /// On the board's processor; empty without a board.
+    pub(crate) instructions: Vec<Option<u64>>,
+}
+
+/// Layers with what they compute, the memory in use while they run, and where their result lies until when.
+pub(crate) fn table(program: &Program, layers: &Layers, screen: &Screen) {
+    let memory = &layers.memory;
+    let known = layers.instructions.iter().any(Option::is_some);
+    let peak = peak(memory).map_or(0, |m| m.bytes);
+    let place = |output: &str| {
+        let buffer = program.buffers.iter().find(|b| b.tensors.iter().any(|t| t == output))?;
+        let last = buffer.ops.and_then(|(_, last)| program.layers.get(last))?;
+        let (start, end) = (u64::from(buffer.place.offset), u64::from(buffer.place.offset) + buffer.bytes);
+        Some((format!("{start}..{end}"), last.layer.clone()))
+    };
+    let rows: Vec<Vec<String>> = program
+        .layers
+        .iter()
+        .zip(memory)
+        .enumerate()
+        .filter(|(_, (l, _))| l.engine != Engine::View)
+        .map(|(index, (l, m))| {
+            let (result, until) = place(&l.output).unwrap_or_default();
+            let mark = if m.bytes == peak { " (peak)" } else { "" };
+            let used = format!("{}{mark}", count(m.bytes));
+            let mut row = vec![l.layer.clone(), l.op.clone(), count(l.macs)];
+            if known {
+                row.push(layers.instructions.get(index).copied().flatten().map_or_else(|| "-".into(), count));
+            }
+            row.extend([bytes(l.constant_bytes), used, result, until]);
+            row
+        })
+        .collect();
+    let mut header = vec!["layer", "op", "MACs"];
+    header.extend(known.then_some("instructions"));
+    header.extend(["weights", "RAM in use", "result at", "needed until"]);
+    screen.table(&header, 2, &rows);
+}
+
+/// The peak, and the board's memory if it has firmware.
+pub(crate) fn say(layers: &Layers, board: Option<(&Board, Option<&Footprint>)>, screen: &Screen) {
+    if let Some(peak) = peak(&layers.memory) {
+        screen.say(format!("most RAM in use: {} in layer {}", bytes(peak.bytes), peak.layer));
+    }
+    let known: Vec<u64> = layers.instructions.iter().flatten().copied().collect();
+    if !known.is_empty() {
+        let rest = layers.instructions.len() - known.len();
+        let rest = if rest > 0 { format!(", {rest} layers not measured") } else { String::new() };
+        screen.say(format!("about {} instructions{rest}", count(known.iter().sum::<u64>())));
+    }
+    match board {
+        Some((board, Some(footprint))) => {
+            for n in &footprint.needs {
+                let verdict = if n.needed <= n.given { "" } else { ": too little" };
+                screen.say(format!("  {}: {} of {}{verdict}", n.name, bytes(n.needed), bytes(n.given)));
+            }
+            let features = match footprint.features.as_slice() {
+                [] => "none".to_string(),
+                features => features.join(", "),
+            };
+            screen.say(format!("  layer features that an image of your own needs of shiftwise-firmware: {features}"));
+            let verdict = if footprint.fits() { "fits" } else { "does NOT fit" };
+            screen.say(format!(
+                "{verdict} {}: {} of flash, {} of RAM",
+                board.name,
+                bytes(footprint.flash),
+                bytes(footprint.ram)
+            ));
+        }
+        Some((board, None)) => screen.say(format!("there is no firmware for {}: no report of its memory", board.name)),
+        None => {}
+    }
+}
+
+/// The same for scripts.
+pub(crate) fn json(program: &Program, layers: &Layers, footprint: Option<&Footprint>) -> Value {
+    let layer = |index: usize| program.layers.get(index).map(|l| l.layer.as_str());
+    let buffers: Vec<Value> = program
+        .buffers
+        .iter()
+        .map(|b| {
+            json!({
+                "tensors": b.tensors, "region": format!("{:?}", b.place.region), "offset": b.place.offset,
+                "bytes": b.bytes, "first_layer": b.ops.and_then(|(first, _)| layer(first)),
+                "last_layer": b.ops.and_then(|(_, last)| layer(last)),
+            })
+        })
+        .collect();
+    json!({
+        "buffers": buffers, "layers": layers.memory, "instructions": layers.instructions,
+        "peak_layer": peak(&layers.memory).map(|m| m.layer.as_str()),
+        "board": footprint, "fits": footprint.map(Footprint::fits),
+    })
+}

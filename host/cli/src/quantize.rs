@@ -1,0 +1,346 @@
+//! `shiftwise quantize`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+use shiftwise_compile::DpuOptions;
+use shiftwise_formats::files::Set;
+use shiftwise_formats::{self as format, LoadOptions, Model};
+use shiftwise_graph::error::Error;
+use shiftwise_integer::averages::Difference;
+use shiftwise_integer::unquantized;
+use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::strategy::Strategy;
+
+use crate::averages;
+use crate::command::Outcome;
+use crate::data;
+use crate::data::{ModelArgs, Preprocess};
+use crate::screen::Screen;
+
+/// What decides the numbers of a quantized model; shared with `verify`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Recipe {
+    /// Calibration data: .npy, .npz[:key], a folder of .npy or of images; [NAME=]DATA, once per input
+    #[arg(long, value_name = "DATA")]
+    pub(crate) calib: Vec<String>,
+    /// Quantize strategy
+    #[arg(long, default_value = "pof2s", value_name = "NAME")]
+    strategy: String,
+    /// A strategy that replaces the built-in one section by section
+    #[arg(long, value_name = "FILE")]
+    strategy_file: Option<PathBuf>,
+    /// Overrides and additions to the strategy, by the vendor's rules
+    #[arg(long, value_name = "FILE")]
+    custom_strategy: Option<PathBuf>,
+    /// Set one of the vendor's keyword arguments, such as weight_bit=8 or include_cle=false
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Samples in a calibration batch [default: 32]; every batch votes for positions
+    #[arg(long, value_name = "N", value_parser = crate::command::positive())]
+    calib_batch_size: Option<usize>,
+    /// Calibrate with at most this many batches
+    #[arg(long, value_name = "N", value_parser = crate::command::positive())]
+    calib_steps: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    recipe: Recipe,
+    #[command(flatten)]
+    pub(crate) preprocess: Preprocess,
+    /// Folder for quantized.h5, quantize_info.json and provenance.json [default: quantize_results]
+    #[arg(long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+    /// Formats to write
+    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5"])]
+    output_format: Vec<String>,
+    /// DPU or board whose limits decide what will run there; says what will not
+    #[arg(long, value_name = "TARGET")]
+    target: Option<String>,
+    /// Everything random is drawn from it: quantization itself draws nothing
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+}
+
+/// The results; where they came from is their manifest.
+const QUANTIZED: &str = "quantized.h5";
+const INFO: &str = "quantize_info.json";
+const PROVENANCE: &str = "provenance.json";
+
+/// Keyword arguments of the vendor's `quantize_model` that are no part of a strategy.
+const CALL_ARGUMENTS: [&str; 5] = ["calib_batch_size", "calib_steps", "input_shape", "verbose", "add_shape_info"];
+
+/// What `--set` says, by kind.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    /// Keys of the strategy, in order.
+    strategy: Vec<(String, Value)>,
+    /// Arguments of the call.
+    call: Map<String, Value>,
+}
+
+impl Settings {
+    fn whole(&self, key: &str) -> Result<Option<usize>, Error> {
+        let Some(value) = self.call.get(key).filter(|v| !v.is_null()) else { return Ok(None) };
+        let number = value.as_u64().filter(|n| *n > 0).map(|n| n as usize);
+        let fail = || Error::Options(format!("`{key}` is set to {value}, a whole number from 1 is expected"));
+        number.map(Some).ok_or_else(fail)
+    }
+
+    /// How much the vendor's `verbose` asks to be told.
+    fn verbose(&self) -> Result<u8, Error> {
+        let Some(value) = self.call.get("verbose").filter(|v| !v.is_null()) else { return Ok(0) };
+        let level = value.as_i64().map(|level| level.clamp(0, 2) as u8);
+        level.ok_or_else(|| Error::Options(format!("`verbose` is set to {value}, a whole number is expected")))
+    }
+
+    /// The input shapes in the form of `--input-shape`: a list, a list for each input, or an object by input name.
+    fn input_shapes(&self) -> Result<Vec<String>, Error> {
+        let Some(value) = self.call.get("input_shape").filter(|v| !v.is_null()) else { return Ok(Vec::new()) };
+        let fail = || Error::InputShape(format!("`input_shape` is {value}; a list of whole numbers is expected"));
+        let dims = |v: &Value| -> Option<String> {
+            // The batch may be open.
+            let one = |v: &Value| if v.is_null() { Some(1) } else { v.as_u64() };
+            let all = v.as_array()?.iter().map(one).collect::<Option<Vec<u64>>>()?;
+            Some(all.iter().map(u64::to_string).collect::<Vec<_>>().join(","))
+        };
+        let shapes: Option<Vec<String>> = match value {
+            Value::Object(named) => named.iter().map(|(name, v)| Some(format!("{name}={}", dims(v)?))).collect(),
+            Value::Array(list) if list.iter().all(Value::is_array) => list.iter().map(dims).collect(),
+            list => dims(list).map(|shape| vec![shape]),
+        };
+        shapes.ok_or_else(fail)
+    }
+}
+
+impl Recipe {
+    fn settings(&self) -> Result<Settings, Error> {
+        let mut settings = Settings::default();
+        for setting in &self.set {
+            let (key, value) = setting
+                .split_once('=')
+                .ok_or_else(|| Error::Options(format!("--set {setting}: KEY=VALUE is expected")))?;
+            // A value that isn't JSON is a bare word; Python's words are known.
+            let value = match value {
+                "True" => json!(true),
+                "False" => json!(false),
+                "None" => Value::Null,
+                text => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+            };
+            match CALL_ARGUMENTS.contains(&key) {
+                true => drop(settings.call.insert(key.to_owned(), value)),
+                false => settings.strategy.push((key.to_owned(), value)),
+            }
+        }
+        Ok(settings)
+    }
+
+    fn strategy(&self, settings: &Settings, screen: &Screen) -> Result<Strategy, Error> {
+        let mut strategy = Strategy::built_in(&self.strategy)?;
+        if let Some(path) = &self.strategy_file {
+            strategy.replace(&crate::strategy::read(path)?)?;
+        }
+        if let Some(path) = &self.custom_strategy {
+            strategy.update(&crate::strategy::read(path)?)?;
+        }
+        for (key, value) in &settings.strategy {
+            if let Some(warning) = strategy.set(key, value.clone())? {
+                screen.note(format!("warning: {warning}"));
+            }
+        }
+        Ok(strategy)
+    }
+
+    /// Reads the model with the input shape that `--set input_shape=…` or `--input-shape` gives, or else the calibration
+    /// data where the model leaves its size open.
+    pub(crate) fn open(&self, model: &ModelArgs, preprocess: &Preprocess, screen: &Screen) -> Result<Model, Error> {
+        let settings = self.settings()?;
+        let mut model = model.clone();
+        if model.input_shape.is_empty() {
+            model.input_shape = settings.input_shapes()?;
+        }
+        model.open_for(&self.calib, preprocess, screen)
+    }
+
+    /// The quantized form of a model; a model that is quantized already stays as it is.
+    ///
+    /// Also returns warnings, which have been shown.
+    pub(crate) fn quantize(
+        &self,
+        model: Model,
+        preprocess: &Preprocess,
+        screen: &Screen,
+    ) -> Result<(QuantGraph, Vec<String>), Error> {
+        let graph = match model {
+            Model::Float(graph) => graph,
+            Model::Quantized(quantized) => {
+                screen.note("the model is quantized already; calibration data and strategy are not used");
+                return Ok((quantized, Vec::new()));
+            }
+        };
+        let settings = self.settings()?;
+        let screen = &screen.explaining(settings.verbose()?);
+        if settings.call.get("add_shape_info").is_some_and(|v| *v != json!(false)) {
+            screen.note("add_shape_info is not needed: the shape of every layer is known here");
+        }
+        let strategy = self.strategy(&settings, screen)?;
+        if self.calib.is_empty() {
+            return Err(Error::Dataset("calibration needs data: pass --calib DATA".into()));
+        }
+        let samples = preprocess.for_graph(&self.calib, &graph)?;
+        let of_reader = graph.warnings.clone();
+        let batch_size = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
+        let steps = self.calib_steps.or(settings.whole("calib_steps")?);
+        let options = PtqOptions { strategy, batch_size, steps };
+        let batches = shiftwise_graph::eval::Samples::len(&samples).div_ceil(options.batch_size);
+        let mut progress = screen.progress("calibrating", "batches", batches.min(steps.unwrap_or(usize::MAX)));
+        let result = ptq(graph, &samples, &options, |done, _| progress.set(done))?;
+        for warning in &result.warnings {
+            screen.note(format!("warning: {warning}"));
+        }
+        for change in &result.changes {
+            screen.detail(format!("{} moved a position at {}", change.rule, change.layer));
+        }
+        Ok((result.quantized, of_reader.into_iter().chain(result.warnings).collect()))
+    }
+
+    /// The averages that the DPU computes otherwise on the calibration data.
+    fn averages(&self, quantized: &QuantGraph, preprocess: &Preprocess) -> Result<Vec<Difference>, Error> {
+        let settings = self.settings()?;
+        let batch = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
+        let steps = self.calib_steps.or(settings.whole("calib_steps")?);
+        let samples = preprocess.for_graph(&self.calib, &quantized.graph)?;
+        averages::measure(quantized, &samples, batch, steps.map_or(usize::MAX, |n| n.saturating_mul(batch)))
+    }
+
+    /// Where the strategy wants the results.
+    fn output_dir(&self, screen: &Screen) -> Result<PathBuf, Error> {
+        let strategy = self.strategy(&self.settings()?, screen)?;
+        Ok(strategy.value("output_dir").and_then(Value::as_str).unwrap_or("quantize_results").into())
+    }
+
+    fn options(&self) -> Map<String, Value> {
+        let pairs = [
+            ("strategy", json!(self.strategy)),
+            ("strategy_file", json!(self.strategy_file)),
+            ("custom_strategy", json!(self.custom_strategy)),
+            ("set", json!(self.set)),
+            ("calib", json!(self.calib)),
+            ("calib_batch_size", json!(self.calib_batch_size)),
+            ("calib_steps", json!(self.calib_steps)),
+        ];
+        pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+    }
+
+    /// Files of calibration data.
+    pub(crate) fn calib_files(&self) -> Vec<PathBuf> {
+        data::files(&self.calib)
+    }
+
+    /// Options and input files' digests.
+    pub(crate) fn provenance(&self, model: &ModelArgs) -> Result<Value, Error> {
+        let calib = self.calib_files();
+        let strategies = [&self.strategy_file, &self.custom_strategy];
+        let strategies = strategies.into_iter().flatten().map(|p| ("strategy", p.as_path()));
+        let calib = calib.iter().map(|p| ("calib", p.as_path()));
+        let weights = model.weights.iter().map(|p| ("weights", p.as_path()));
+        let inputs: Vec<(&str, &Path)> =
+            std::iter::once(("model", model.path.as_path())).chain(weights).chain(strategies).chain(calib).collect();
+        shiftwise::provenance::provenance(&self.options(), &inputs)
+    }
+}
+
+pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let model = args.recipe.open(&args.model, &args.preprocess, screen)?;
+    if let Model::Quantized(_) = model {
+        return Err(Error::wrong_kind(&args.model.path, "is a quantized model already, a float one is expected"));
+    }
+    let dir = match &args.output_dir {
+        Some(dir) => dir.clone(),
+        None => args.recipe.output_dir(&screen.silent())?,
+    };
+    let file = dir.join(QUANTIZED);
+    let (info_file, provenance_file) = (dir.join(INFO), dir.join(PROVENANCE));
+    let calib = args.recipe.calib_files();
+    let inputs = args.model.files().chain(&calib).map(PathBuf::as_path);
+    data::keep(inputs, &[&file, &info_file, &provenance_file])?;
+    if let Some(target) = &args.target {
+        // Told before the work, not after.
+        crate::compile::device(target)?;
+    }
+    let (quantized, mut warnings) = args.recipe.quantize(model, &args.preprocess, screen)?;
+    let differences = args.recipe.averages(&quantized, &args.preprocess)?;
+    averages::tell(&differences, screen);
+    warnings.extend(differences.iter().map(ToString::to_string));
+    let info = format::quantize_info(&quantized);
+    let mut provenance = args.recipe.provenance(&args.model)?;
+    let bytes = format::quantized_bytes(&quantized, &file)?;
+    let options = LoadOptions { custom: args.model.custom.layers()?, ..LoadOptions::default() };
+    format::read_back(&quantized, &bytes, &file, &options)?;
+    averages::record(&differences, &bytes, &mut provenance);
+    let mut set = Set::new(&dir, PROVENANCE)?;
+    set.add(QUANTIZED, &bytes)?;
+    set.add(INFO, pretty(&info).as_bytes())?;
+    set.commit(provenance.as_object().cloned().unwrap_or_default())?;
+
+    let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let entries = info.as_array().map_or(&[][..], Vec::as_slice);
+    let rows: Vec<Vec<String>> = entries
+        .iter()
+        .map(|row| {
+            let number = |key: &str| row.get(key).map(Value::to_string).unwrap_or_default();
+            vec![text(row, "layer"), text(row, "role"), number("bit_width"), number("position")]
+        })
+        .collect();
+    screen.table(&["layer", "tensor", "bits", "position"], 2, &rows);
+    screen.say("");
+    let fallbacks = match &args.target {
+        Some(name) => placement(&quantized, name, screen)?,
+        None => Vec::new(),
+    };
+    let left_float = unquantized::layers(&quantized);
+    for left in &left_float {
+        let line = format!("{}: {}", left.layers.join(", "), left.reason);
+        match left.remedy {
+            Some(remedy) => screen.say(format!("{line}; {remedy}")),
+            None => screen.detail(format!("left float: {line}")),
+        }
+    }
+    screen.say(format!("{} tensors quantized; {}", rows.len(), file.display()));
+    let left: Vec<Value> = fallbacks.iter().map(|(layer, why)| json!({ "layer": layer, "reason": why })).collect();
+    let floats = left_float.iter().map(|l| json!({ "layers": l.layers, "reason": l.reason, "remedy": l.remedy }));
+    let floats: Vec<Value> = floats.collect();
+    let mut json = json!({ "quantized": file, "quantize_info": info, "warnings": warnings, "left_float": floats });
+    averages::add(&differences, &mut json);
+    if let (Some(target), Some(json)) = (&args.target, json.as_object_mut()) {
+        json.insert("target".into(), json!(target));
+        json.insert("on_cpu".into(), json!(left));
+    }
+    Outcome::done(json)
+}
+
+/// Layers that a DPU leaves to the CPU, with the reasons.
+fn placement(quantized: &QuantGraph, target: &str, screen: &Screen) -> Result<Vec<(String, String)>, Error> {
+    let device = crate::compile::device(target)?;
+    let program =
+        shiftwise_compile::dpu(&shiftwise_integer::lower::lower(quantized)?, &device.target, &DpuOptions::default())?;
+    let left = program.layers.iter().filter_map(|row| Some((row.layer.clone(), row.reason.clone()?)));
+    let left: Vec<(String, String)> = left.collect();
+    for (layer, why) in &left {
+        screen.say(format!("not on the DPU: {layer}: {why}"));
+    }
+    if left.is_empty() {
+        screen.say(format!("every layer runs on {}", device.target.name));
+    }
+    Ok(left)
+}
+
+/// JSON for people.
+pub(crate) fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}

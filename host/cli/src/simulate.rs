@@ -1,0 +1,277 @@
+//! `shiftwise simulate`.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+use serde_json::json;
+use shiftwise::dump;
+use shiftwise::dump::{Dump, Type, Values};
+use shiftwise::text;
+use shiftwise_core::model::{DType, Deployable, MAGIC, Region, TensorDesc, TensorId};
+use shiftwise_formats as format;
+use shiftwise_formats::files::Set;
+use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::Samples;
+use shiftwise_sim::{CycleReport, SimDpu};
+
+use crate::backend;
+use crate::backend::Tensors;
+use crate::command::Outcome;
+use crate::compile::{Device, simulator};
+use crate::data::Preprocess;
+use crate::screen::{Screen, bytes, count};
+use crate::{cost, data, quantize};
+
+mod program;
+mod xmodel;
+
+/// The report's file.
+const CYCLES: &str = "cycles.json";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Compiled model: ours (.swm), or the vendor's (.xmodel)
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Data: .npy, .npz[:key], a folder of .npy or of images; [NAME=]DATA, once per input
+    #[arg(long, required = true, value_name = "DATA")]
+    data: Vec<String>,
+    /// Folder for outputs, dump and cycles.json
+    #[arg(long, default_value = "sim_results", value_name = "DIR")]
+    output_dir: PathBuf,
+    /// Compare every tensor with this dump; exit with 1 at any difference
+    #[arg(long, value_name = "DUMP_DIR")]
+    golden: Option<PathBuf>,
+    /// Of an .xmodel: the quantized graph it was compiled from (.xmodel or quantized.h5); every tensor that both have is
+    /// compared, exit with 1 at any difference
+    #[arg(long, value_name = "FILE")]
+    graph: Option<PathBuf>,
+    /// Values only, in program order: no tokens, no cycles
+    #[arg(long, conflicts_with_all = ["trace", "clock"])]
+    functional: bool,
+    /// Timeline for Perfetto or chrome://tracing, of the first sample
+    #[arg(long, value_name = "trace.json")]
+    trace: Option<PathBuf>,
+    /// Clock of the DPU's general logic, such as 300MHz [default: the target's]
+    #[arg(long, value_name = "CLOCK", value_parser = crate::compile::clock)]
+    clock: Option<u32>,
+    /// Samples to run, from the first
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::command::positive())]
+    samples: usize,
+    #[command(flatten)]
+    custom: data::Custom,
+    #[command(flatten)]
+    pub(crate) preprocess: Preprocess,
+}
+
+pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let file = std::fs::read(&args.model).map_err(Error::io(&args.model))?;
+    if !file.starts_with(&MAGIC) && shiftwise_xmodel::is_xmodel(&file) {
+        return xmodel::run(args, &file, screen);
+    }
+    if args.graph.is_some() {
+        return Err(Error::Options("--graph is for .xmodel files; --golden compares with a dump".into()));
+    }
+    let model = backend::parse(&args.model, &file)?;
+    let inputs = [&args.model].into_iter().chain(&args.golden).map(PathBuf::as_path);
+    data::keep(inputs, &args.trace.iter().chain([&args.output_dir]).map(PathBuf::as_path).collect::<Vec<_>>())?;
+    // Read before the work, so that a wrong name doesn't cost it.
+    let golden = args.golden.as_deref().map(|dir| dump::read_with(dir, &types(&model))).transpose()?;
+    let target = backend::target_of(&model)?;
+    let device = target.map(|target| Device::new(target, args.clock));
+    if let Some(device) = device.as_ref().filter(|_| !args.functional) {
+        backend::check_order(&model, &device.target)?;
+    }
+    cost::deployable(&model, device.as_ref().map(|d| &d.target))?;
+    let samples = backend::open(&args.preprocess, &args.data, &model)?;
+    let n = args.samples.clamp(1, samples.len().max(1));
+
+    let progress = Mutex::new((screen.progress("simulating", "samples", n), 0));
+    let sample = |index| {
+        let inputs = backend::input_bytes(&model, &samples, index)?;
+        let mut sim = device.as_ref().filter(|_| !args.functional).map(simulator).transpose()?;
+        let tensors = match &device {
+            Some(device) if args.functional => backend::functional(&model, &device.target, &inputs)?,
+            _ => backend::frame(&model, sim.as_mut(), &inputs)?,
+        };
+        if let Ok(mut progress) = progress.lock() {
+            let (bar, done) = &mut *progress;
+            *done += 1;
+            bar.set(*done);
+        }
+        // Cycles do not depend on values: those of the first sample are those of all.
+        Ok((tensors, sim.filter(|_| index == 0)))
+    };
+    let (all, mut sims): (Vec<Tensors>, Vec<Option<SimDpu>>) = (0..n)
+        .into_par_iter()
+        .with_min_len(n.div_ceil(backend::together(&model)))
+        .map(sample)
+        .collect::<Result<Vec<_>, Error>>()?
+        .into_iter()
+        .unzip();
+    drop(progress);
+    let sim = sims.first_mut().and_then(Option::take);
+    let report = sim.as_ref().map(|sim| sim.report(&model));
+    if let (Some(path), Some(sim)) = (&args.trace, &sim) {
+        format::write_file(path, sim.chrome_trace(&model).as_bytes())?;
+    }
+    let dump = Dump { weights: Vec::new(), activations: backend::to_dump(&model, &all) };
+    let mut set = Set::new(&args.output_dir, dump::MANIFEST)?;
+    dump::add(&mut set, &dump, true)?;
+    add_outputs(&mut set, &model, &all)?;
+    if let Some(report) = &report {
+        let json = serde_json::to_value(report).map_err(|e| Error::Run(e.to_string()))?;
+        set.add(CYCLES, quantize::pretty(&json).as_bytes())?;
+    }
+    set.commit(serde_json::Map::new())?;
+    if let Some(report) = &report {
+        say_cycles(report, screen);
+    }
+    let mut yes = true;
+    let mut json = json!({ "output_dir": args.output_dir, "samples": n, "cycles": report });
+    if let Some(golden) = golden {
+        let golden = Dump { weights: Vec::new(), activations: golden.activations };
+        let compared = dump::compare(&golden, &dump);
+        yes = compared.is_equal();
+        if let Some(d) = compared.differences.first() {
+            let tensor = tensor_of(&model, &d.name);
+            let layer = tensor.as_ref().map_or_else(|| d.name.clone(), |(_, t)| t.origin.to_owned());
+            match &d.first {
+                Some((index, expected, actual)) => {
+                    screen.say(format!(
+                        "first difference: layer {layer}, {} at {index}: expected {expected}, computed {actual}",
+                        d.name
+                    ));
+                    if let (Some((id, t)), Some(device)) = (tensor, &device) {
+                        // A dump holds samples one after the other.
+                        let elements = (t.bytes() / t.dtype.bytes()).max(1) as usize;
+                        let inputs = backend::input_bytes(&model, &samples, index / elements)?;
+                        if let Some(why) = explain(&model, device, &inputs, id, index % elements)? {
+                            screen.lines(why);
+                        }
+                    }
+                }
+                None => screen.say(format!("layer {layer}: {} values, expected {}", d.len.1, d.len.0)),
+            }
+        }
+        screen.lines(compared.to_string());
+        json["golden"] = json!({
+            "tensors": compared.tensors, "values": compared.values, "differing_tensors": compared.differences.len(),
+        });
+    }
+    Ok(Outcome { json, yes })
+}
+
+/// The end of a long name: what its beginning says is mostly said by the others too.
+fn shortened(name: &str) -> String {
+    const MOST: usize = 60;
+    match name.chars().count() {
+        n if n > MOST => name.chars().skip(n - MOST + 1).fold("…".to_owned(), |text, c| format!("{text}{c}")),
+        _ => name.to_owned(),
+    }
+}
+
+/// A table of layers and the sum.
+fn say_cycles(report: &CycleReport, screen: &Screen) {
+    let e = &report.engines;
+    let rows: Vec<Vec<String>> = report
+        .layers
+        .iter()
+        .map(|l| {
+            let numbers = [l.macs, l.cycles, l.engines.load, l.engines.save, l.engines.conv, l.engines.misc];
+            let mut row = vec![shortened(&l.layer), l.bound.name().into()];
+            row.extend(numbers.map(count));
+            row.push(format!("{:.0} %", 100.0 * l.utilization));
+            row.extend([l.bytes_constants, l.bytes_in - l.bytes_constants, l.bytes_out].map(bytes));
+            row
+        })
+        .collect();
+    let header =
+        ["layer", "bound", "MACs", "cycles", "load", "save", "conv", "misc", "peak", "weights", "maps in", "maps out"];
+    screen.table(&header, 2, &rows);
+    screen.say("");
+    screen.say(format!(
+        "{} cycles, {:.1} µs at {} MHz; busy: load {}, save {}, conv {}, misc {}",
+        count(report.cycles),
+        report.latency_us,
+        report.clock_mhz,
+        count(e.load),
+        count(e.save),
+        count(e.conv),
+        count(e.misc)
+    ));
+    if let Some(timing) = shiftwise_targets::named(&report.target).ok().and_then(|t| shiftwise_targets::timing::of(&t))
+    {
+        let band = timing.error_band_percent;
+        screen.say(format!("cycle model: 9 of 10 networks it was not fitted to were within {band:.0} %"));
+    }
+}
+
+/// The name of a tensor's files in a dump, and its type.
+fn file_of(t: &TensorDesc<'_>) -> (String, Type) {
+    let kind = if t.dtype == DType::F32 { Type::Float } else { Type::Int8 };
+    (dump::file_name(t.name, kind), kind)
+}
+
+/// The types of all tensors, by the names of their files.
+fn types(model: &Deployable<'_>) -> dump::Types {
+    model.tensors().map(|(_, t)| file_of(&t)).collect()
+}
+
+/// The tensor behind a dump file's name.
+fn tensor_of<'a>(model: &Deployable<'a>, file: &str) -> Option<(TensorId, TensorDesc<'a>)> {
+    let name = file.rsplit('/').next()?;
+    model.tensors().find(|(_, t)| file_of(t).0 == name)
+}
+
+/// An explanation's lines, in which the layer's name makes none.
+fn explanation(mut explained: shiftwise_sim::Explanation) -> String {
+    explained.layer = text::name(&explained.layer);
+    explained.to_string()
+}
+
+/// The instructions, accumulator and shift that made one element; `None` if the CPU did.
+fn explain(
+    model: &Deployable<'_>,
+    device: &Device,
+    inputs: &[Vec<u8>],
+    id: TensorId,
+    index: usize,
+) -> Result<Option<String>, Error> {
+    let mut region = vec![0u8; model.region_bytes(Region::Inputs)];
+    for ((_, t), bytes) in model.inputs().zip(inputs) {
+        let at = t.place.offset as usize;
+        if let Some(place) = region.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+    let explained = shiftwise_sim::explain(model, &device.target, &region, id, index as u32);
+    explained.map(|e| e.map(explanation)).map_err(|e| Error::Run(e.to_string()))
+}
+
+/// Adds `output_K.npy`: outputs of all samples as floats.
+pub(crate) fn add_outputs(set: &mut Set<'_>, model: &Deployable<'_>, samples: &[Tensors]) -> Result<(), Error> {
+    for (k, (id, t)) in model.outputs().enumerate() {
+        // A tensor that is an input or another output too is computed under its first name.
+        let same =
+            |i: TensorId| i == id || model.tensor(i).is_some_and(|o| o.place == t.place && o.bytes() == t.bytes());
+        let of = |s: &Tensors| s.0.iter().rev().find(|(i, _)| same(*i)).map(|(_, bytes)| bytes.clone());
+        let floats = samples.iter().filter_map(of).flat_map(|bytes| match backend::values(&t, &bytes) {
+            Values::Int8(q) => q.iter().map(|q| f32::from(*q) * t.pos.step()).collect(),
+            Values::Float(x) => x,
+        });
+        let mut shape = vec![samples.len()];
+        shape.extend(t.shape.dims().iter().map(|d| *d as usize));
+        add_output(set, k, shape, floats.collect())?;
+    }
+    Ok(())
+}
+
+/// Adds an array of floats as a `.npy` file.
+fn add_output(set: &mut Set<'_>, k: usize, shape: Vec<usize>, values: Vec<f32>) -> Result<(), Error> {
+    let array = ndarray::ArrayD::from_shape_vec(shape, values).map_err(|e| Error::Run(e.to_string()))?;
+    let mut bytes = Vec::new();
+    ndarray_npy::WriteNpyExt::write_npy(&array, &mut bytes).map_err(|e| Error::Run(e.to_string()))?;
+    set.add(&format!("output_{k}.npy"), &bytes)
+}

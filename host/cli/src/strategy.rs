@@ -1,0 +1,90 @@
+//! `shiftwise strategy`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+use shiftwise_formats as format;
+use shiftwise_graph::error::Error;
+use shiftwise_quant::strategy::Strategy;
+
+use crate::command::Outcome;
+use crate::screen::Screen;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Print a built-in strategy as the vendor's tool dumps it
+    Dump {
+        /// Name of the strategy
+        #[arg(default_value = "pof2s", value_name = "NAME")]
+        name: String,
+        /// Write to a file instead
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// 0: the user's settings; 1: the pipelines too; 2: everything
+        // The name and the type are those of the option of every command, which this one replaces.
+        #[arg(short, long, default_value_t = 0, num_args = 0..=1, default_missing_value = "1", value_name = "0|1|2")]
+        verbose: u8,
+    },
+    /// Check a strategy file, and list where it departs from the built-in strategy
+    Check {
+        /// A whole strategy, or a custom one with overrides and additions
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The strategy that it changes
+        #[arg(long, default_value = "pof2s", value_name = "NAME")]
+        strategy: String,
+    },
+}
+
+/// The JSON of a strategy file.
+pub(crate) fn read(path: &Path) -> Result<Value, Error> {
+    let text = std::fs::read(path).map_err(Error::io(path))?;
+    format::json(&text)
+        .map_err(|e| Error::format(path, format!("fail to load the json file, please check the format: it {e}")))
+}
+
+pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    match &args.action {
+        Action::Dump { name, output, verbose } => {
+            let text = Strategy::built_in(name)?.dump(u32::from(*verbose));
+            match output {
+                Some(path) => {
+                    format::write_file(path, text.as_bytes())?;
+                    screen.say(format!("{name} in {}", path.display()));
+                }
+                None => screen.lines(&text),
+            }
+            let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+            Outcome::done(json)
+        }
+        Action::Check { file, strategy } => {
+            let default = Strategy::built_in(strategy)?;
+            let mut own = default.clone();
+            own.update(&read(file)?)?;
+            let changes = own.changes(&default);
+            let short = |v: Option<&Value>| match v {
+                Some(Value::Object(_)) => "an entry".to_owned(),
+                Some(v) => v.to_string(),
+                None => String::new(),
+            };
+            let text = |v: &Value, key: &str| v.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let rows: Vec<Vec<String>> = changes
+                .iter()
+                .map(|c| vec![text(c, "section"), text(c, "key"), short(c.get("value")), short(c.get("default"))])
+                .collect();
+            if !rows.is_empty() {
+                screen.table(&["section", "key", "value", "default"], 4, &rows);
+                screen.say("");
+            }
+            screen.say(format!("{}: {} changes to {strategy}, all understood", file.display(), changes.len()));
+            Outcome::done(json!({ "strategy": strategy, "changes": changes }))
+        }
+    }
+}

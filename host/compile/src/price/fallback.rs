@@ -1,0 +1,45 @@
+//! What a layer costs on the CPU beside a DPU, so that a fallback has a price before anybody measures it.
+
+use shiftwise_integer::graph::{IntGraph, IntOp, IntOpKind, Kind};
+
+/// Multiply-accumulates in a microsecond: a Cortex-A53 at 1.2 GHz with int8 vector instructions, half of their rate. INF
+const MACS_PER_US: f64 = 2000.0;
+/// The same with scalar floats. INF
+const FLOAT_MACS_PER_US: f64 = 600.0;
+/// Elements that are read or written in a microsecond by a layer that computes little. INF
+const ELEMENTS_PER_US: f64 = 300.0;
+/// Elements of an exponential in a microsecond. INF
+const EXPONENTIALS_PER_US: f64 = 15.0;
+/// Leaving the DPU and coming back: interrupt, caches, the next job's start. INF
+const HANDOVER_US: f64 = 50.0;
+
+/// Microseconds that `op` takes on the CPU of a board. INF: no measurement behind it, good for comparing fallbacks.
+pub fn cpu_us(graph: &IntGraph, op: &IntOp) -> f64 {
+    if matches!(op.kind, IntOpKind::View) {
+        return 0.0;
+    }
+    let elements = |t: &shiftwise_integer::graph::TensorIx| {
+        graph.tensors.get(t.0).map_or(0.0, |t| t.shape.iter().map(|d| *d as f64).product::<f64>())
+    };
+    let moved = op.inputs.iter().chain([&op.output]).map(elements).sum::<f64>();
+    let compute = match &op.kind {
+        IntOpKind::Softmax => elements(&op.output) / EXPONENTIALS_PER_US,
+        IntOpKind::MaxPool { window, .. } | IntOpKind::AveragePool { window, .. } => {
+            let taps: f64 = window.kernel.iter().map(|k| f64::from(*k)).product();
+            elements(&op.output) * taps / ELEMENTS_PER_US
+        }
+        IntOpKind::Float { op: layer, weights, .. } => {
+            // A weight meets every pixel of the output but its own channel.
+            let pixels = match graph.tensors.get(op.output.0).map(|t| t.shape.as_slice()) {
+                Some([pixels @ .., _]) => pixels.iter().map(|d| *d as f64).product::<f64>(),
+                _ => 1.0,
+            };
+            let macs = layer.weighted().and(weights.first()).map_or(0.0, |w| w.data().len() as f64 * pixels);
+            macs / FLOAT_MACS_PER_US
+        }
+        _ => op.macs() as f64 / MACS_PER_US,
+    };
+    let floats = graph.tensors.get(op.output.0).is_some_and(|t| t.kind == Kind::Float);
+    let width = if floats { 2.0 } else { 1.0 };
+    HANDOVER_US + compute + width * moved / ELEMENTS_PER_US
+}

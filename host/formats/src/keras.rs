@@ -1,0 +1,22 @@
+//! Keras' own files: `.h5`, `.keras`, `.json`, and the vendor's `quantized.h5`.
+
+pub(crate) mod archive;
+pub(crate) mod back;
+pub(crate) mod call;
+pub(crate) mod config;
+pub(crate) mod expand;
+pub(crate) mod flatten;
+pub(crate) mod float_graph;
+pub(crate) mod foreign;
+pub(crate) mod generation;
+pub(crate) mod h5;
+pub(crate) mod layout;
+pub(crate) mod model;
+pub(crate) mod node_def;
+pub(crate) mod operation;
+pub(crate) mod parts;
+pub(crate) mod quantized;
+pub(crate) mod scope;
+pub(crate) mod shape_values;
+pub(crate) mod stored;
+pub(crate) mod weights;

@@ -1,0 +1,517 @@
+//! Quantized models in the vendor's form: `quantized.h5`.
+//!
+//! Every wrapped layer is a `QuantizeWrapper` with the layer's own config and the strategy's entry inside; positions
+//! and ranges are scalar variables beside the unquantized float weights. Key order, names and types are the vendor's,
+//! so that its tools read what we write.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::LoadOptions;
+use crate::keras::config;
+use crate::keras::flatten::{Flat, FlatLayer};
+use crate::keras::float_graph::Builder;
+use crate::keras::h5::{Data, H5, Tree};
+use crate::keras::model::{LayerConfig, ModelConfig};
+use crate::keras::stored::LayerWeights;
+use shiftwise_core::fix::FixPos;
+use shiftwise_graph::error::Error;
+use shiftwise_graph::graph::{Graph, Node, NodeId};
+use shiftwise_graph::ops::tfop::{CALL, TENSOR};
+use shiftwise_graph::ops::{Op, WeightSource};
+use shiftwise_quant::layer_quant::layer_quant;
+use shiftwise_quant::python;
+use shiftwise_quant::quant_graph::{ActivationQuant, Fit, LayerQuant, QuantGraph, Quantizer};
+use shiftwise_quant::quantizer::Channels;
+use shiftwise_quant::strategy;
+use shiftwise_tensor::tensor::Tensor;
+
+/// Keys of a layer's quantize config, in the vendor's order.
+const CONFIG_KEYS: [&str; 10] = [
+    "quantizable_inputs",
+    "input_quantizers",
+    "quantizable_weights",
+    "weight_quantizers",
+    "quantizable_biases",
+    "bias_quantizers",
+    "quantizable_activations",
+    "activation_quantizers",
+    "quantizable_outputs",
+    "output_quantizers",
+];
+
+/// The calibrated state of the vendor's layers.
+const MODE: &str = "QCBEV";
+
+/// The state of custom layers: the vendor's tool forgets to switch them.
+const CUSTOM_MODE: &str = "QCB";
+
+/// The Keras version whose files these are.
+const KERAS_VERSION: &str = "2.12.0";
+
+/// The name that the vendor registered a class under.
+fn registered(class: &str) -> &str {
+    match class {
+        "VitisAveragePooling2D" => "Vitis>AveragePooling2D",
+        "VitisGlobalAveragePooling2D" => "Vitis>VitisGlobalAveragePooling2D",
+        "VitisSigmoid" => "Vitis>VitisSigmoid",
+        "VitisSoftmax" => "Vitis>VitisSoftmax",
+        "VitisLayernorm" => "Vitis>VitisLayernorm",
+        other => other,
+    }
+}
+
+/// The class of a registered name.
+fn unregistered(class: &str) -> &str {
+    match class {
+        "Vitis>AveragePooling2D" => "VitisAveragePooling2D",
+        other => other.strip_prefix("Vitis>").unwrap_or(other),
+    }
+}
+
+/// Quantizers of a layer with the prefix of their variables, in the vendor's order.
+fn variables<'a>(graph: &'a Graph, id: NodeId, quant: &'a LayerQuant) -> Vec<(String, &'a Quantizer)> {
+    let node = graph.node(id);
+    let names = node.op.layer().weights();
+    let weights = names.iter().zip(&quant.weights).filter_map(|((n, _), q)| Some(((*n).to_owned(), q.as_ref()?)));
+    let activation = match &quant.activation {
+        ActivationQuant::Before(q) => Some(("pre_activation".to_owned(), q)),
+        ActivationQuant::After(q) => Some(("post_activation".to_owned(), q)),
+        ActivationQuant::Absent | ActivationQuant::Deferred => None,
+    };
+    let output = quant.output.as_ref().map(|q| {
+        let name = if matches!(node.op, Op::Quantize(_)) { node.name.clone() } else { "output_0".to_owned() };
+        (name, q)
+    });
+    weights.chain(activation).chain(output).collect()
+}
+
+// Writing.
+
+/// Layers of the file with the nodes that are their calls. A shared layer stands where its first call does.
+pub(crate) fn file_layers(graph: &Graph) -> Vec<Vec<NodeId>> {
+    let mut layers: Vec<Vec<NodeId>> = Vec::new();
+    let mut shared: HashMap<&str, usize> = HashMap::new();
+    for id in graph.ids() {
+        match &graph.node(id).shared {
+            Some(call) => match shared.entry(&call.layer) {
+                Entry::Occupied(at) => layers[*at.get()].push(id),
+                Entry::Vacant(at) => {
+                    at.insert(layers.len());
+                    layers.push(vec![id]);
+                }
+            },
+            None => layers.push(vec![id]),
+        }
+    }
+    for calls in &mut layers {
+        calls.sort_by_key(|id| graph.node(*id).shared.as_ref().map(|call| call.number));
+    }
+    layers
+}
+
+/// What the file calls each node: layer and number of the call.
+fn references(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Vec<(String, usize)> {
+    let mut names = vec![(String::new(), 0); quantized.graph.nodes.len()];
+    for calls in layers {
+        for (number, id) in calls.iter().enumerate() {
+            names[id.0] = (layer_name(quantized, calls[0]), number);
+        }
+    }
+    names
+}
+
+/// The name of a node's layer in the file.
+fn layer_name(quantized: &QuantGraph, id: NodeId) -> String {
+    match &quantized.graph.node(id).shared {
+        Some(call) => call.layer.clone(),
+        None => quantized.quant_name(id),
+    }
+}
+
+/// The bytes of a quantized model's file.
+pub(crate) fn write(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Error> {
+    let layers = file_layers(&quantized.graph);
+    let mut root = Tree::default();
+    root.text("backend", "tensorflow");
+    root.text("keras_version", KERAS_VERSION);
+    root.ascii("model_config", &python::dumps(&model_config(quantized, &layers)));
+    let weights = root.group("model_weights");
+    weights.ascii("backend", "tensorflow");
+    weights.ascii("keras_version", KERAS_VERSION);
+    weights.list("layer_names", layers.iter().map(|calls| layer_name(quantized, calls[0])).collect());
+    weights.group("top_level_model_weights").list("weight_names", Vec::new());
+    for calls in &layers {
+        let name = layer_name(quantized, calls[0]);
+        let group = weights.group(&name);
+        let data = layer_data(quantized, calls[0]);
+        let paths: Vec<String> = data.iter().map(|(short, _)| format!("{name}/{short}:0")).collect();
+        group.list("weight_names", paths.clone());
+        for (path, (_, data)) in paths.iter().zip(data) {
+            group.dataset(path, data);
+        }
+    }
+    root.to_bytes(path)
+}
+
+/// Variables of a layer in the vendor's order.
+fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
+    let node = quantized.graph.node(id);
+    let weights = node.op.layer().weights();
+    let mut data: Vec<(String, Data)> =
+        weights.into_iter().map(|(name, t)| (name.to_owned(), Data::Floats(t.clone()))).collect();
+    let Some(quant) = quantized.layers.get(&id) else {
+        data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
+        return data;
+    };
+    let step = ("optimizer_step".to_owned(), Data::Int(-1));
+    data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
+    let quantizers = variables(&quantized.graph, id, quant).into_iter().flat_map(|(prefix, q)| {
+        let shape = state_shape(node, &prefix, q);
+        let part = |name: &str, value: fn(&Fit) -> f32| {
+            let values = Tensor::new(shape.clone(), q.fits().iter().map(value).collect());
+            (format!("{prefix}_{name}"), Data::Floats(values.unwrap_or_else(|| Tensor::zeros(&[0]))))
+        };
+        [part("min", |f| f.min), part("max", |f| f.max), part("pos", |f| f32::from(f.pos.0))]
+    });
+    if matches!(node.op, Op::Quantize(_)) {
+        data.extend(quantizers);
+        data.push(step);
+    } else {
+        data.push(step);
+        data.extend(quantizers);
+    }
+    data
+}
+
+/// The shape of a quantizer's variables: a scalar, or one value for each channel of the weight or the result that it
+/// belongs to.
+fn state_shape(node: &Node, prefix: &str, q: &Quantizer) -> Vec<usize> {
+    if !q.params.per_channel {
+        return Vec::new();
+    }
+    let weight = node.op.layer().weights().into_iter().find(|(name, _)| *name == prefix);
+    let shape = match weight {
+        Some((_, tensor)) => tensor.shape().to_vec(),
+        None => [&[1], node.shape.as_slice()].concat(),
+    };
+    Channels::variable_shape(&shape, q.params.channel_axis)
+}
+
+pub(crate) fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Value {
+    let graph = &quantized.graph;
+    let names = references(quantized, layers);
+    let ends =
+        |ids: &[NodeId]| -> Vec<Value> { ids.iter().map(|id| json!([names[id.0].0, names[id.0].1, 0])).collect() };
+    let layers: Vec<Value> = layers.iter().map(|calls| layer_config(quantized, calls, &names)).collect();
+    json!({
+        "class_name": "Functional",
+        "config": {
+            "name": graph.name,
+            "trainable": true,
+            "layers": layers,
+            "input_layers": ends(&graph.inputs),
+            "output_layers": ends(&graph.outputs),
+        }
+    })
+}
+
+/// The inbound node of a call: its tensors, each with the keyword arguments.
+fn inbound(node: &Node, names: &[(String, usize)]) -> Value {
+    let tensor = |k: usize| node.inputs.get(k).map(|id| json!([names[id.0].0, names[id.0].1, 0]));
+    let function = matches!(node.op, Op::TfOp(_));
+    let Some(call) = node.extras.get(CALL) else {
+        let mut tensors: Vec<Value> = (0..node.inputs.len()).filter_map(tensor).map(|t| with(t, &json!({}))).collect();
+        // The arguments of a function are no list, unlike those of a layer.
+        return if function && tensors.len() == 1 { tensors.remove(0) } else { Value::Array(tensors) };
+    };
+    // Tensors among the keyword arguments are written like the positional ones, without arguments of their own.
+    fn resolve(value: &Value, tensor: &dyn Fn(usize) -> Option<Value>) -> Value {
+        match value {
+            Value::Array(items) => items.iter().map(|v| resolve(v, tensor)).collect(),
+            Value::Object(o) => match o.get(TENSOR).and_then(Value::as_u64).and_then(|k| tensor(k as usize)) {
+                Some(found) => found,
+                None => Value::Object(o.iter().map(|(k, v)| (k.clone(), resolve(v, tensor))).collect()),
+            },
+            other => other.clone(),
+        }
+    }
+    let kwargs = resolve(call.get("kwargs").unwrap_or(&json!({})), &tensor);
+    let argument = |value: &Value| match resolve(value, &tensor) {
+        found if value.get(TENSOR).is_some() => with(found, &kwargs),
+        constant => json!(["_CONSTANT_VALUE", -1, constant, kwargs]),
+    };
+    let args = call.get("args").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    match args {
+        [Value::Array(list)] => list.iter().map(argument).collect(),
+        [one] if function => argument(one),
+        args => args.iter().map(argument).collect(),
+    }
+}
+
+/// A tensor's reference with the keyword arguments behind it.
+fn with(mut reference: Value, kwargs: &Value) -> Value {
+    if let Some(parts) = reference.as_array_mut() {
+        parts.push(kwargs.clone());
+    }
+    reference
+}
+
+fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usize)]) -> Value {
+    let id = calls[0];
+    let node = quantized.graph.node(id);
+    let name = layer_name(quantized, id);
+    let nodes: Vec<Value> = calls
+        .iter()
+        .map(|id| quantized.graph.node(*id))
+        .filter(|n| !n.inputs.is_empty())
+        .map(|n| inbound(n, names))
+        .collect();
+    let custom = matches!(node.op, Op::Custom(_));
+    let (mut class, mut config) = match (quantized.layers.get(&id), &node.op) {
+        (quant, Op::Quantize(_)) => {
+            let params = quant.and_then(|q| q.output.as_ref()).map(|q| &q.params);
+            let quantizer = json!({ "class_name": "Vitis>Pof2SQuantizer", "config": params });
+            let config = json!({
+                "name": name, "trainable": true, "dtype": "float32", "quantizer": quantizer, "mode": MODE,
+            });
+            ("Vitis>VitisQuantize", config)
+        }
+        (Some(quant), _) => {
+            let mut inner = config::keras(node);
+            if let Some(activation) = inner.get_mut("activation") {
+                wrap_activation(activation, &quant.activation);
+            }
+            let layer = json!({ "class_name": registered(node.op.class()), "config": inner });
+            let config = json!({
+                "name": name, "trainable": true, "dtype": "float32", "layer": layer,
+                "quantize_config": quantize_config(quant), "mode": if custom { CUSTOM_MODE } else { MODE },
+            });
+            ("Vitis>QuantizeWrapper", config)
+        }
+        (None, _) => {
+            let mut config = config::keras(node);
+            config.insert("name".into(), json!(name));
+            (registered(node.op.class()), Value::Object(config))
+        }
+    };
+    if custom {
+        let layer = json!({ "class_name": class, "config": config });
+        config = json!({ "name": name, "trainable": true, "dtype": "float32", "layer": layer });
+        class = "Vitis>CustomOpWrapper";
+    }
+    json!({ "class_name": class, "config": config, "name": name, "inbound_nodes": nodes })
+}
+
+fn wrap_activation(activation: &mut Value, quant: &ActivationQuant) {
+    let inner = match quant {
+        ActivationQuant::Absent => return,
+        ActivationQuant::Deferred => json!({ "class_name": "Vitis>NoQuantizeActivation", "config": {} }),
+        ActivationQuant::Before(_) | ActivationQuant::After(_) => activation.take(),
+    };
+    *activation = json!({ "class_name": "Vitis>QuantizeAwareActivation", "config": { "activation": inner } });
+}
+
+fn quantize_config(quant: &LayerQuant) -> Value {
+    let Some(entry) = &quant.config else { return json!({ "class_name": "Vitis>NoQuantizeConfig", "config": {} }) };
+    let ordered = CONFIG_KEYS.iter().map(|k| ((*k).to_owned(), entry.get(*k).cloned().unwrap_or_else(|| json!([]))));
+    json!({ "class_name": "Vitis>VitisQuantizeConfig", "config": Value::Object(ordered.collect()) })
+}
+
+// Reading.
+
+/// The layer inside a wrapper.
+struct Wrapped<'a> {
+    name: &'a str,
+    class: &'a str,
+    config: &'a Map<String, Value>,
+}
+
+impl<'a> Wrapped<'a> {
+    /// The layer inside the wrapper of this name and config.
+    fn of(wrapper: &str, config: &'a Map<String, Value>) -> Result<Self, String> {
+        let inner = Self::any(config)?;
+        if format!("quant_{}", inner.name) != wrapper {
+            return Err(format!("it wraps `{0}`, and its name is not quant_{0}", inner.name));
+        }
+        Ok(inner)
+    }
+
+    fn any(config: &'a Map<String, Value>) -> Result<Self, String> {
+        let inner = config.get("layer").ok_or("its wrapper has no layer")?;
+        let class = inner.get("class_name").and_then(Value::as_str).ok_or("its wrapped layer has no class")?;
+        let config = inner.get("config").and_then(Value::as_object).ok_or("its wrapped layer has no config")?;
+        let name = config.get("name").and_then(Value::as_str).ok_or("its wrapped layer has no name")?;
+        Ok(Self { name, class, config })
+    }
+}
+
+/// A quantized model from its file.
+pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> Result<QuantGraph, Error> {
+    model.override_shapes(options)?;
+    let flat = Flat::new(&model)?;
+    let mut builder = Builder::new(&model.name, &flat, options);
+    let mut layers = Vec::new();
+    for call in &flat.calls {
+        if builder.part(call)? {
+            continue;
+        }
+        let FlatLayer { path, config: layer, calls, .. } = &flat.layers[call.layer];
+        let fail = |message: String| Error::layer(&layer.name, &layer.class, message);
+        let mut weights = LayerWeights::new(file, "model_weights", path);
+        // A custom layer has a wrapper of its own, around the quantizing one if it is quantized.
+        let (class, config) = match layer.class.as_str() {
+            "Vitis>CustomOpWrapper" => {
+                let inner = Wrapped::any(&layer.config).map_err(fail)?;
+                (inner.class, inner.config)
+            }
+            class => (class, &layer.config),
+        };
+        let wrapped = matches!(class, "Vitis>QuantizeWrapper" | "Vitis>VitisQuantize");
+        if wrapped && (*calls > 1 || path.len() > 1) {
+            return Err(fail("a quantized layer is applied once, in the outermost model".into()));
+        }
+        let (id, quant) = match class {
+            "Vitis>QuantizeWrapper" => {
+                let inner = Wrapped::of(&layer.name, config).map_err(fail)?;
+                let op = builder.op(inner.name, unregistered(inner.class), inner.config, call, &mut weights)?;
+                let id = builder.add(inner.name, op, inner.config, call)?;
+                let quant = wrapped_quant(builder.graph.node(id), config, inner.config, &mut weights).map_err(fail)?;
+                (id, Some(quant))
+            }
+            "Vitis>VitisQuantize" => {
+                let op = builder.op(&layer.name, "VitisQuantize", config, call, &mut weights)?;
+                let id = builder.add(&layer.name, op, config, call)?;
+                let quantizer = standalone(layer, &builder.graph.node(id).shape, &mut weights).map_err(fail)?;
+                (id, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::transparent() }))
+            }
+            class => {
+                let class = if registered(unregistered(class)) == class { unregistered(class) } else { class };
+                let name = &flat.layers[call.layer].name;
+                let op = match builder.earlier(call) {
+                    Some(op) => op,
+                    None => builder.op(name, class, config, call, &mut weights)?,
+                };
+                (builder.add(name, op, config, call)?, None)
+            }
+        };
+        layers.extend(quant.map(|q| (id, q)));
+    }
+    builder.check_custom()?;
+    let mut graph = builder.finish();
+    let renumbered = graph.normalize();
+    graph.verify()?;
+    let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
+    Ok(QuantGraph { graph, layers })
+}
+
+/// Quantizers of a wrapper, with their calibrated state.
+fn wrapped_quant(
+    node: &Node,
+    wrapper: &Map<String, Value>,
+    inner: &Map<String, Value>,
+    weights: &mut LayerWeights<'_>,
+) -> Result<LayerQuant, String> {
+    let op = &node.op;
+    let config = wrapper.get("quantize_config").ok_or("its wrapper has no quantize_config")?;
+    let entry = match config.get("class_name").and_then(Value::as_str) {
+        Some("Vitis>NoQuantizeConfig") => return Ok(LayerQuant::transparent()),
+        Some("Vitis>VitisQuantizeConfig") => config.get("config").and_then(Value::as_object).cloned(),
+        _ => None,
+    };
+    let entry = entry.ok_or_else(|| format!("its quantize_config {config} is not understood"))?;
+    let activation = inner.get("activation");
+    let class = |v: Option<&Value>| v.and_then(|v| v.get("class_name")).and_then(Value::as_str).map(str::to_owned);
+    let innermost = activation.and_then(|a| a.get("config")).and_then(|c| c.get("activation"));
+    let deferred = class(innermost).as_deref() == Some("Vitis>NoQuantizeActivation");
+    let mut quant = layer_quant(op, entry, deferred).map_err(|e| e.to_string())?;
+    if class(activation).is_none() && op.layer().to_keras().contains_key("activation") {
+        quant.activation = ActivationQuant::Absent;
+    }
+    for ((name, tensor), q) in op.layer().weights().into_iter().zip(&mut quant.weights) {
+        if let Some(q) = q {
+            restore(q, name, tensor.shape(), weights)?;
+        }
+    }
+    let result = [&[1], node.shape.as_slice()].concat();
+    match &mut quant.activation {
+        ActivationQuant::Before(q) => restore(q, "pre_activation", &result, weights)?,
+        ActivationQuant::After(q) => restore(q, "post_activation", &result, weights)?,
+        ActivationQuant::Absent | ActivationQuant::Deferred => {}
+    }
+    if let Some(q) = &mut quant.output {
+        restore(q, "output_0", &result, weights)?;
+    }
+    Ok(quant)
+}
+
+/// The quantizer of a VitisQuantize layer.
+fn standalone(layer: &LayerConfig, shape: &[usize], weights: &mut LayerWeights<'_>) -> Result<Quantizer, String> {
+    let value = layer.config.get("quantizer").ok_or("it has no quantizer")?;
+    let class = value.get("class_name").and_then(Value::as_str).unwrap_or_default();
+    let entry = json!({ "quantizer_type": unregistered(class), "quantizer_params": value.get("config") });
+    let mut quantizer = Quantizer::new(strategy::params(&entry).map_err(|e| e.to_string())?);
+    restore(&mut quantizer, &layer.name, &[&[1], shape].concat(), weights)?;
+    Ok(quantizer)
+}
+
+/// Reads positions and ranges of a quantizer of a tensor of this shape.
+fn restore(
+    quantizer: &mut Quantizer,
+    prefix: &str,
+    shape: &[usize],
+    weights: &mut LayerWeights<'_>,
+) -> Result<(), String> {
+    // Only the last part of a variable's path tells it, and a layer's name may have several.
+    let prefix = prefix.rsplit('/').next().unwrap_or(prefix);
+    let shape = match quantizer.params.per_channel {
+        true => Channels::variable_shape(shape, quantizer.params.channel_axis),
+        false => Vec::new(),
+    };
+    let mut take = |part: &str| weights.take(&format!("{prefix}_{part}"), &shape).map(Tensor::into_data);
+    let (pos, min, max) = (take("pos")?, take("min")?, take("max")?);
+    let fits = pos.iter().zip(min).zip(max).map(|((pos, min), max)| {
+        if pos.fract() != 0.0 || !(f32::from(i8::MIN)..=f32::from(i8::MAX)).contains(pos) {
+            return Err(format!("its `{prefix}_pos` is {pos}, a whole number from -128 to 127 is expected"));
+        }
+        Ok(Fit { pos: FixPos(*pos as i8), min, max })
+    });
+    let fits: Vec<Fit> = fits.collect::<Result<_, _>>()?;
+    if quantizer.params.per_channel {
+        quantizer.channels = fits;
+    } else if let [fit] = fits[..] {
+        (quantizer.pos, quantizer.calibrated, quantizer.min, quantizer.max) = (fit.pos, fit.pos, fit.min, fit.max);
+    }
+    Ok(())
+}
+
+// The list of quantized tensors.
+
+/// `quantize_info.json`: an entry for each quantized tensor, in the order of the quantized model.
+pub fn quantize_info(quantized: &QuantGraph) -> Value {
+    let mut entries = Vec::new();
+    for (id, quant) in &quantized.layers {
+        let node = quantized.graph.node(*id);
+        let standalone = matches!(node.op, Op::Quantize(_));
+        for (prefix, q) in variables(&quantized.graph, *id, quant) {
+            let role = match prefix.as_str() {
+                _ if standalone => "input",
+                "post_activation" => "activation",
+                "output_0" => "output",
+                other => other,
+            };
+            let position = match q.scalar_pos() {
+                Some(pos) => json!(pos.0),
+                None => json!(q.channels.iter().map(|fit| fit.pos.0).collect::<Vec<_>>()),
+            };
+            entries.push(json!({
+                "layer": quantized.quant_name(*id), "wrapped": node.name, "role": role, "bit_width": q.params.bit_width,
+                "signed": !q.params.unsigned, "round_mode": q.params.round_mode, "position": position,
+            }));
+        }
+    }
+    Value::Array(entries)
+}

@@ -1,0 +1,254 @@
+//! Evaluating graphs.
+//!
+//! Two engines compute a quantized network. This file is the float one: every layer in f32 as TensorFlow computes it,
+//! quantizers as fake quantization — what calibration and the `vendor` numerics use. [`integer`] computes the integer
+//! form exactly — the `dpu` numerics of dumps, evaluation and proofs. They agree wherever sums stay below 2^24.
+
+use crate::budget;
+use crate::error::Error;
+use crate::graph::{Graph, NodeId};
+use crate::ops::Op;
+use shiftwise_core::shape::Window;
+use shiftwise_tensor::tensor::Tensor;
+
+/// Batches of samples for all inputs of a model.
+pub trait Samples: Sync {
+    /// Number of samples.
+    fn len(&self) -> usize;
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Samples `start .. start + count` of every model input, `[count, …]` each, in the model's order.
+    fn batch(&self, start: usize, count: usize) -> Result<Vec<Tensor>, Error>;
+}
+
+/// One tensor per input, in memory.
+impl Samples for Vec<Tensor> {
+    fn len(&self) -> usize {
+        self.first().map_or(0, |t| t.shape().first().copied().unwrap_or(0))
+    }
+    fn batch(&self, start: usize, count: usize) -> Result<Vec<Tensor>, Error> {
+        let part = |t: &Tensor| {
+            let per = t.data().len() / t.shape().first().copied().unwrap_or(1).max(1);
+            let data = t.data().get(start * per..(start + count) * per)?.to_vec();
+            Tensor::new([&[count], &t.shape()[1..]].concat(), data)
+        };
+        let batch: Option<Vec<Tensor>> = self.iter().map(part).collect();
+        batch.ok_or_else(|| Error::Dataset(format!("samples {start}..{} are past the end", start + count)))
+    }
+}
+
+/// A place between layers where somebody may look at a tensor or change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Point {
+    /// Before a layer's activation attribute.
+    PreActivation(NodeId),
+    /// After it.
+    PostActivation(NodeId),
+    /// At the layer's output.
+    Output(NodeId),
+}
+
+/// What sits on a network's tensors while the float engine runs: nothing, calibration, stored positions, a dump.
+pub trait Points {
+    /// Changes a batch in place. A layer's points come in the order of [`Point`].
+    ///
+    /// Errors end the run.
+    fn apply(&mut self, point: Point, tensor: &mut Tensor) -> Result<(), Error> {
+        let _ = (point, tensor);
+        Ok(())
+    }
+    /// A layer's result is final.
+    fn done(&mut self, id: NodeId, tensor: &Tensor) {
+        let _ = (id, tensor);
+    }
+    /// Whether [`Points::done`] wants the result of this layer, or [`Points::apply`] changes it. Padding of which nobody
+    /// wants to know is left to the convolution behind it.
+    fn wants(&self, id: NodeId) -> bool {
+        let _ = id;
+        false
+    }
+}
+
+/// Nothing sits anywhere: the float network.
+#[derive(Clone, Copy, Debug)]
+pub struct NoPoints;
+
+impl Points for NoPoints {}
+
+/// What one sample of a graph takes.
+pub fn needs(graph: &Graph) -> budget::Run {
+    let (mut uses, mut run) = (graph.uses(), budget::Run::default());
+    let elements = |id: NodeId| graph.node(id).shape.iter().product::<usize>() as u64;
+    let mut alive = 0u64;
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let inputs: Vec<&[usize]> = node.inputs.iter().map(|i| graph.node(*i).shape.as_slice()).collect();
+        let weights: usize = node.op.layer().weights().iter().map(|(_, w)| w.data().len()).sum();
+        run.weights = run.weights.saturating_add(weights as u64);
+        run.sums = run.sums.saturating_add(sums(&node.op, &inputs, &node.shape));
+        alive += elements(id);
+        run.bytes = run.bytes.max(alive.saturating_mul(4));
+        for input in &node.inputs {
+            uses[input.0] -= 1;
+            if uses[input.0] == 0 {
+                alive = alive.saturating_sub(elements(*input));
+            }
+        }
+    }
+    run
+}
+
+/// Multiply-accumulates of a layer, or what takes as long, from above.
+fn sums(op: &Op, inputs: &[&[usize]], out: &[usize]) -> u64 {
+    let product = |shape: &[usize]| shape.iter().fold(1u64, |n, d| n.saturating_mul(*d as u64));
+    let positions = |shape: &[usize]| product(shape) / shape.last().map_or(1, |c| (*c as u64).max(1));
+    let input = inputs.first().copied().unwrap_or_default();
+    let pooled = |size: [usize; 2]| {
+        let taps = size.iter().zip(input).map(|(k, n)| *(k.min(n)) as u64);
+        product(out).saturating_mul(taps.product())
+    };
+    match op {
+        Op::MaxPooling2D(p) => pooled(p.pool.size),
+        Op::AveragePooling2D(p) => pooled(p.pool.size),
+        Op::OneD(one) => {
+            let wide = |shape: &[usize]| [&[1], shape].concat();
+            sums(&one.image, &[&wide(input)], &wide(out))
+        }
+        Op::Dot(dot) => product(out).saturating_mul(input.get(dot.axes[0]).map_or(1, |n| *n as u64)),
+        Op::TfOp(f) if f.function.contains("matmul") => {
+            product(out).saturating_mul(input.last().map_or(1, |n| *n as u64))
+        }
+        op => {
+            let places = match op {
+                Op::Conv2DTranspose(_) => positions(input),
+                Op::SeparableConv2D(_) => positions(input).max(positions(out)),
+                _ => positions(out),
+            };
+            // Kernels; what has one dimension is added or multiplied once.
+            let kernels = op.layer().weights().into_iter().filter(|(_, w)| w.shape().len() > 1);
+            let weights = kernels.map(|(_, w)| w.data().len() as u64).sum::<u64>();
+            places.saturating_mul(weights).saturating_add(product(out))
+        }
+    }
+}
+
+/// Runs one batch through a graph in f32 and returns its outputs.
+///
+/// `weights` are per node, in the order of [`Layer::weights`](crate::ops::Layer::weights).
+pub fn run(
+    graph: &Graph,
+    weights: &[Vec<Tensor>],
+    inputs: Vec<Tensor>,
+    points: &mut dyn Points,
+) -> Result<Vec<Tensor>, Error> {
+    let samples = inputs.first().and_then(|x| x.shape().first().copied()).unwrap_or(1);
+    needs(graph).check(samples)?;
+    let mut left = graph.uses();
+    let mut values: Vec<Option<Tensor>> = vec![None; graph.nodes.len()];
+    for (id, tensor) in graph.inputs.iter().zip(inputs) {
+        let shape = &graph.node(*id).shape;
+        if tensor.shape().get(1..) != Some(shape.as_slice()) {
+            let (name, seen) = (&graph.node(*id).name, tensor.shape());
+            return Err(Error::InputShape(format!("input `{name}` has shape {shape:?} and the data {seen:?}")));
+        }
+        values[id.0] = Some(tensor);
+    }
+    let padded = paddings(graph, points, &left);
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let mut y = match (&node.op, &node.inputs[..]) {
+            (Op::ZeroPadding2D(_), [input]) if padded[id.0].is_some() => {
+                let x = if left[input.0] == 1 { values[input.0].take() } else { values[input.0].clone() };
+                x.ok_or_else(|| missing(&node.name))?
+            }
+            (op, [input]) if padded[input.0].is_some() => {
+                let x = values[input.0].as_ref().ok_or_else(|| missing(&node.name))?;
+                let (w, window) = (weights[id.0].iter().collect::<Vec<_>>(), padded[input.0].unwrap_or(Window::POINT));
+                match op {
+                    Op::Conv2D(conv) => conv.over(x, &w, &window),
+                    Op::DepthwiseConv2D(conv) => conv.over(x, &w, &window),
+                    op => compute(op, &[x], &weights[id.0]),
+                }
+            }
+            (Op::Input(_), _) => match values[id.0].take() {
+                Some(tensor) => tensor,
+                None => return Err(Error::InputShape(format!("input `{}` has no data", node.name))),
+            },
+            (op, [input]) if left[input.0] == 1 => match values[input.0].take().map(|x| op.layer().reuse(x)) {
+                Some(Ok(y)) => y,
+                Some(Err(x)) => {
+                    let y = compute(op, &[&x], &weights[id.0]);
+                    values[input.0] = Some(x);
+                    y
+                }
+                None => return Err(missing(&node.name)),
+            },
+            (op, inputs) => {
+                let x: Option<Vec<&Tensor>> = inputs.iter().map(|i| values[i.0].as_ref()).collect();
+                compute(op, &x.ok_or_else(|| missing(&node.name))?, &weights[id.0])
+            }
+        };
+        points.apply(Point::PreActivation(id), &mut y)?;
+        node.op.layer().activation().apply(&mut y);
+        points.apply(Point::PostActivation(id), &mut y)?;
+        points.apply(Point::Output(id), &mut y)?;
+        points.done(id, &y);
+        values[id.0] = Some(y);
+        for input in &node.inputs {
+            left[input.0] -= 1;
+            if left[input.0] == 0 {
+                values[input.0].take().into_iter().for_each(Tensor::recycle);
+            }
+        }
+    }
+    // What is left fits the last layers, not the first of the next batch.
+    Tensor::release_recycled();
+    graph.outputs.iter().map(|id| values[id.0].clone().ok_or_else(|| missing(&graph.node(*id).name))).collect()
+}
+
+/// The window of the convolution behind each padding that nothing else reads, with that padding in it: rows and columns
+/// of zeros then need no memory. Skipped taps and taps on zeros add up to the same sum.
+fn paddings(graph: &Graph, points: &dyn Points, uses: &[usize]) -> Vec<Option<Window>> {
+    let mut found = vec![None; graph.nodes.len()];
+    for node in &graph.nodes {
+        let [input] = node.inputs[..] else { continue };
+        let Op::ZeroPadding2D(pad) = &graph.node(input).op else { continue };
+        let shape = &graph.node(input).shape;
+        let window = match &node.op {
+            Op::Conv2D(c) => c.window(shape),
+            Op::DepthwiseConv2D(c) => c.window(shape),
+            _ => continue,
+        };
+        let more = |a: u16, b: usize| u16::try_from(usize::from(a) + b).ok();
+        let sums = |w: &Window| {
+            let before = [more(w.pad_before[0], pad.rows[0])?, more(w.pad_before[1], pad.columns[0])?];
+            Some((before, [more(w.pad_after[0], pad.rows[1])?, more(w.pad_after[1], pad.columns[1])?]))
+        };
+        if let Ok(window) = window
+            && uses[input.0] == 1
+            && !points.wants(input)
+            && let Some((pad_before, pad_after)) = sums(&window)
+        {
+            found[input.0] = Some(Window { pad_before, pad_after, ..window });
+        }
+    }
+    found
+}
+
+fn compute(op: &Op, inputs: &[&Tensor], weights: &[Tensor]) -> Tensor {
+    op.layer().eval(inputs, &weights.iter().collect::<Vec<_>>())
+}
+
+/// A verified graph computes every tensor before it is read, so this names a bug, not a bad model.
+fn missing(layer: &str) -> Error {
+    Error::Run(format!("layer `{layer}`: an input has not been computed"))
+}
+
+/// Runs a float graph on one batch.
+pub fn run_float(graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
+    let weights: Vec<Vec<Tensor>> =
+        graph.nodes.iter().map(|n| n.op.layer().weights().into_iter().map(|(_, w)| w.clone()).collect()).collect();
+    run(graph, &weights, inputs, &mut NoPoints)
+}

@@ -1,0 +1,376 @@
+//! Convolutions and dense layers.
+
+use serde_json::{Map, Value, json};
+
+use crate::ops::{ActivationFn, Config, Layer, WeightSource, image, one, settings};
+use shiftwise_core::shape::Window;
+use shiftwise_tensor::kernel;
+use shiftwise_tensor::kernel::ConvGeometry;
+use shiftwise_tensor::tensor::Tensor;
+
+/// Keras' two ways to pad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// No padding.
+    Valid,
+    /// Zeros so that the output has ceil(input / stride) pixels.
+    Same,
+}
+
+impl Padding {
+    pub(crate) fn from_keras(config: Config<'_>) -> Result<Self, String> {
+        match config.str_or("padding", "valid")? {
+            "valid" => Ok(Self::Valid),
+            "same" => Ok(Self::Same),
+            other => Err(format!("the padding `{other}` is not supported; supported are `valid` and `same`")),
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Same => "same",
+        }
+    }
+
+    /// The sliding window over an input of `size` (height, width); an error if no output remains.
+    pub fn window(
+        self,
+        size: [usize; 2],
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        dilation: [usize; 2],
+    ) -> Result<Window, String> {
+        let short = |p: [usize; 2]| p.map(|v| v as u16);
+        let mut window =
+            Window { kernel: short(kernel), stride: short(stride), dilation: short(dilation), ..Window::POINT };
+        for (axis, &pixels) in size.iter().enumerate() {
+            if self == Self::Same {
+                let (before, after) = Window::same_padding(
+                    pixels as u32,
+                    window.kernel[axis],
+                    window.stride[axis],
+                    window.dilation[axis],
+                );
+                window.pad_before[axis] = before;
+                window.pad_after[axis] = after;
+            }
+            if window.outputs(axis, pixels as u32) == 0 {
+                return Err(format!("its window of {} pixels does not fit into {pixels}", window.extent(axis)));
+            }
+        }
+        Ok(window)
+    }
+}
+
+/// A kernel and a bias: what Conv2D, DepthwiseConv2D and Dense have in common.
+#[derive(Clone, Debug)]
+pub struct Weighted {
+    /// Kernel in Keras' layout.
+    pub kernel: Tensor,
+    /// Bias `[out]`.
+    pub bias: Option<Tensor>,
+    /// Activation applied last.
+    pub activation: ActivationFn,
+}
+
+impl Weighted {
+    pub(super) fn list(&self, kernel: &'static str) -> Vec<(&'static str, &Tensor)> {
+        let bias = self.bias.as_ref().map(|b| ("bias", b));
+        [Some((kernel, &self.kernel)), bias].into_iter().flatten().collect()
+    }
+
+    pub(super) fn read(
+        config: Config<'_>,
+        weights: &mut dyn WeightSource,
+        kernel: (&str, &[usize]),
+        outputs: usize,
+    ) -> Result<Self, String> {
+        let activation = ActivationFn::from_keras(config, "activation")?;
+        let value = weights.take(kernel.0, kernel.1)?;
+        let bias = config.bool_or("use_bias", true)?.then(|| weights.take("bias", &[outputs])).transpose()?;
+        Ok(Self { kernel: value, bias, activation })
+    }
+
+    pub(super) fn settings(&self, own: Value) -> Map<String, Value> {
+        let mut map = settings(own);
+        map.insert("activation".into(), json!(self.activation.name()));
+        map.insert("use_bias".into(), json!(self.bias.is_some()));
+        map
+    }
+}
+
+/// Convolution; kernel `[kh, kw, ic / groups, oc]`.
+#[derive(Clone, Debug)]
+pub struct Conv2D {
+    /// Kernel, bias, activation.
+    pub w: Weighted,
+    /// Strides, vertical and horizontal.
+    pub strides: [usize; 2],
+    /// Dilation rates.
+    pub dilation: [usize; 2],
+    /// Padding.
+    pub padding: Padding,
+    /// Groups of channels that are convolved apart.
+    pub groups: usize,
+}
+
+impl Conv2D {
+    pub(crate) fn class(&self) -> &'static str {
+        "Conv2D"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        weights: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        config.channels_last()?;
+        let [_, _, ic] = image(inputs)?;
+        let [kh, kw] = config.pair("kernel_size", [1, 1])?;
+        let filters = config.usize("filters")?;
+        let groups = config.get("groups").map_or(Ok(1), |_| config.usize("groups"))?;
+        if groups == 0 || filters == 0 || ic % groups != 0 || filters % groups != 0 {
+            return Err(format!("{groups} groups don't divide {ic} input channels and {filters} filters"));
+        }
+        Ok(Self {
+            w: Weighted::read(config, weights, ("kernel", &[kh, kw, ic / groups, filters]), filters)?,
+            strides: config.pair("strides", [1, 1])?,
+            dilation: config.pair("dilation_rate", [1, 1])?,
+            padding: Padding::from_keras(config)?,
+            groups,
+        })
+    }
+    /// Kernel height and width.
+    pub fn kernel_size(&self) -> [usize; 2] {
+        [self.w.kernel.shape()[0], self.w.kernel.shape()[1]]
+    }
+    /// The sliding window over an input of `[h, w, c]`.
+    pub fn window(&self, input: &[usize]) -> Result<Window, String> {
+        let [h, w, _] = image(&[input])?;
+        self.padding.window([h, w], self.kernel_size(), self.strides, self.dilation)
+    }
+}
+
+impl Conv2D {
+    /// [`Layer::eval`] with a window of another padding.
+    pub(crate) fn over(&self, x: &Tensor, weights: &[&Tensor], window: &Window) -> Tensor {
+        let dims = [x.shape()[1], x.shape()[2], x.shape()[3]];
+        let out = window_output(window, dims, weights[0].shape()[3]);
+        let g = geometry(window, dims, out, self.groups);
+        let packed = kernel::PackedF32::new(weights[0].data(), &g);
+        let bias = weights.get(1).map(|b| b.data());
+        per_image(x, out, |x, y| kernel::conv_f32(&packed, &g, x, bias, y))
+    }
+}
+
+/// The batched output of a convolution-like layer: `run(geometry, image, output)` for every image, on all cores.
+pub(super) fn per_image(input: &Tensor, out: [usize; 3], run: impl Fn(&[f32], &mut [f32]) + Sync) -> Tensor {
+    use rayon::prelude::*;
+    let n = input.shape()[0];
+    let mut output = Tensor::scratch(&[n, out[0], out[1], out[2]]);
+    let (from, to) = (input.data().len() / n.max(1), out.iter().product::<usize>());
+    if from > 0 && to > 0 {
+        input
+            .data()
+            .par_chunks_exact(from)
+            .zip(output.data_mut().par_chunks_exact_mut(to))
+            .for_each(|(x, y)| run(x, y));
+    }
+    output
+}
+
+pub(crate) fn geometry(window: &Window, input: [usize; 3], output: [usize; 3], groups: usize) -> ConvGeometry {
+    let long = |p: [u16; 2]| p.map(usize::from);
+    ConvGeometry {
+        in_h: input[0],
+        in_w: input[1],
+        in_c: input[2],
+        out_h: output[0],
+        out_w: output[1],
+        out_c: output[2],
+        kernel: long(window.kernel),
+        stride: long(window.stride),
+        dilation: long(window.dilation),
+        pad_before: long(window.pad_before),
+        groups,
+    }
+}
+
+/// Output `[oh, ow, channels]` of a window over `[h, w, c]`.
+pub(crate) fn window_output(window: &Window, input: [usize; 3], channels: usize) -> [usize; 3] {
+    [window.outputs(0, input[0] as u32) as usize, window.outputs(1, input[1] as u32) as usize, channels]
+}
+
+impl Layer for Conv2D {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let input = image(inputs)?;
+        let (k, groups) = (self.w.kernel.shape(), self.groups);
+        if k[2] * groups != input[2] {
+            return Err(format!("its kernel takes {} input channels and its input has {}", k[2] * groups, input[2]));
+        }
+        Ok(window_output(&self.window(&input)?, input, k[3]).to_vec())
+    }
+    fn weights(&self) -> Vec<(&'static str, &Tensor)> {
+        self.w.list("kernel")
+    }
+    fn activation(&self) -> ActivationFn {
+        self.w.activation
+    }
+    fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
+        let window = self.window(&inputs[0].shape()[1..]).unwrap_or(Window::POINT);
+        self.over(inputs[0], weights, &window)
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        self.w.settings(json!({
+            "filters": self.w.kernel.shape()[3], "kernel_size": self.kernel_size(), "strides": self.strides,
+            "padding": self.padding.name(), "data_format": "channels_last", "dilation_rate": self.dilation,
+            "groups": self.groups,
+        }))
+    }
+    fn macs(&self, output: &[usize]) -> u64 {
+        (output.iter().product::<usize>() * self.w.kernel.shape()[..3].iter().product::<usize>()) as u64
+    }
+}
+
+/// Depthwise convolution; kernel `[kh, kw, c, multiplier]`, output channel = input channel · multiplier + m.
+#[derive(Clone, Debug)]
+pub struct DepthwiseConv2D {
+    /// Kernel, bias, activation.
+    pub w: Weighted,
+    /// Strides.
+    pub strides: [usize; 2],
+    /// Dilation rates.
+    pub dilation: [usize; 2],
+    /// Padding.
+    pub padding: Padding,
+}
+
+impl DepthwiseConv2D {
+    pub(crate) fn class(&self) -> &'static str {
+        "DepthwiseConv2D"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        weights: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        config.channels_last()?;
+        let [_, _, c] = image(inputs)?;
+        let [kh, kw] = config.pair("kernel_size", [1, 1])?;
+        let multiplier = config.get("depth_multiplier").map_or(Ok(1), |_| config.usize("depth_multiplier"))?;
+        Ok(Self {
+            w: Weighted::read(config, weights, ("depthwise_kernel", &[kh, kw, c, multiplier]), c * multiplier)?,
+            strides: config.pair("strides", [1, 1])?,
+            dilation: config.pair("dilation_rate", [1, 1])?,
+            padding: Padding::from_keras(config)?,
+        })
+    }
+    /// The sliding window over an input of `[h, w, c]`.
+    pub fn window(&self, input: &[usize]) -> Result<Window, String> {
+        let [h, w, _] = image(&[input])?;
+        let k = self.w.kernel.shape();
+        self.padding.window([h, w], [k[0], k[1]], self.strides, self.dilation)
+    }
+}
+
+impl Layer for DepthwiseConv2D {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let input = image(inputs)?;
+        let k = self.w.kernel.shape();
+        if k[2] != input[2] {
+            return Err(format!("its kernel takes {} channels and its input has {}", k[2], input[2]));
+        }
+        Ok(window_output(&self.window(&input)?, input, k[2] * k[3]).to_vec())
+    }
+    fn weights(&self) -> Vec<(&'static str, &Tensor)> {
+        self.w.list("depthwise_kernel")
+    }
+    fn activation(&self) -> ActivationFn {
+        self.w.activation
+    }
+    fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
+        let window = self.window(&inputs[0].shape()[1..]).unwrap_or(Window::POINT);
+        self.over(inputs[0], weights, &window)
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        let k = self.w.kernel.shape();
+        self.w.settings(json!({
+            "kernel_size": [k[0], k[1]], "strides": self.strides, "padding": self.padding.name(),
+            "data_format": "channels_last", "dilation_rate": self.dilation, "depth_multiplier": k[3],
+        }))
+    }
+    fn macs(&self, output: &[usize]) -> u64 {
+        (output.iter().product::<usize>() * self.w.kernel.shape()[..2].iter().product::<usize>()) as u64
+    }
+}
+
+impl DepthwiseConv2D {
+    /// [`Layer::eval`] with a window of another padding.
+    pub(crate) fn over(&self, x: &Tensor, weights: &[&Tensor], window: &Window) -> Tensor {
+        let dims = [x.shape()[1], x.shape()[2], x.shape()[3]];
+        let out = window_output(window, dims, weights[0].shape()[2] * weights[0].shape()[3]);
+        let g = geometry(window, dims, out, dims[2]);
+        let bias = weights.get(1).map(|b| b.data());
+        per_image(x, out, |x, y| kernel::depthwise_f32(&g, weights[0].data(), x, bias, y))
+    }
+}
+
+/// Dense layer over the last axis; kernel `[in, out]`.
+#[derive(Clone, Debug)]
+pub struct Dense {
+    /// Kernel, bias, activation.
+    pub w: Weighted,
+}
+
+impl Dense {
+    pub(crate) fn class(&self) -> &'static str {
+        "Dense"
+    }
+    pub(crate) fn from_keras(
+        _: &str,
+        config: Config<'_>,
+        inputs: &[&[usize]],
+        weights: &mut dyn WeightSource,
+    ) -> Result<Self, String> {
+        let units = config.usize("units")?;
+        let input = *one(inputs)?.last().ok_or("its input has no dimensions")?;
+        Ok(Self { w: Weighted::read(config, weights, ("kernel", &[input, units]), units)? })
+    }
+}
+
+impl Layer for Dense {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let k = self.w.kernel.shape();
+        match one(inputs)?.split_last() {
+            Some((last, rest)) if *last == k[0] => Ok([rest, &[k[1]]].concat()),
+            _ => Err(format!("its kernel takes {} inputs and its input has shape {:?}", k[0], inputs[0])),
+        }
+    }
+    fn weights(&self) -> Vec<(&'static str, &Tensor)> {
+        self.w.list("kernel")
+    }
+    fn activation(&self) -> ActivationFn {
+        self.w.activation
+    }
+    fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
+        let x = inputs[0];
+        let (ic, oc) = (weights[0].shape()[0], weights[0].shape()[1]);
+        let pixels = x.data().len() / ic / x.shape()[0].max(1);
+        let g = ConvGeometry::dense(pixels, ic, oc);
+        let packed = kernel::PackedF32::new(weights[0].data(), &g);
+        let bias = weights.get(1).map(|b| b.data());
+        let y = per_image(x, [1, pixels, oc], |x, y| kernel::conv_f32(&packed, &g, x, bias, y));
+        let mut shape = x.shape().to_vec();
+        shape.pop();
+        shape.push(oc);
+        y.reshaped(shape).unwrap_or_else(|| Tensor::zeros(&[0]))
+    }
+    fn to_keras(&self) -> Map<String, Value> {
+        self.w.settings(json!({ "units": self.w.kernel.shape()[1] }))
+    }
+    fn macs(&self, output: &[usize]) -> u64 {
+        (output.iter().product::<usize>() * self.w.kernel.shape()[0]) as u64
+    }
+}

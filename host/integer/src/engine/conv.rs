@@ -1,0 +1,176 @@
+//! Convolutions: kernels packed once, biases in accumulator steps, one rounding at the end.
+
+use shiftwise_core::arith::{Round, align_bias, requantize, shift_right};
+
+use crate::engine::finish::{LEAKY, finish, relu6_limit};
+use crate::graph::{ConvKind, IntAct, IntConv, Kind};
+use shiftwise_tensor::kernel;
+use shiftwise_tensor::kernel::{ConvGeometry, PackedI8};
+
+/// A convolution made ready.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    geometry: ConvGeometry,
+    /// `None` where every input channel has a group of its own.
+    packed: Option<PackedI8>,
+    bias: Bias,
+}
+
+/// What is added to the sums.
+#[derive(Debug)]
+enum Bias {
+    /// In accumulator steps; no sum leaves 32 bits.
+    Narrow(Vec<i32>),
+    /// Sums and biases in units of 2^(coarse − fine) accumulator steps.
+    Wide {
+        /// Bias times 1, and times the slope of a LeakyReLU.
+        bias: Vec<[i64; 2]>,
+        fine: u32,
+        coarse: u32,
+        /// Right shift that remains.
+        cut: i32,
+    },
+}
+
+impl Prepared {
+    pub(super) fn new(c: &IntConv, kind: ConvKind) -> Self {
+        let long = |p: [u16; 2]| p.map(usize::from);
+        let [h, w, ic] = c.input;
+        let taps = usize::from(c.window.kernel[0]) * usize::from(c.window.kernel[1]);
+        let bias = Bias::new(c);
+        if kind == ConvKind::Transposed {
+            // Each pixel times all taps first: one product of matrices, [pixels, ic] · [ic, taps · oc].
+            let geometry = ConvGeometry::dense(h * w, ic, taps * c.output[2]);
+            let mut kernel = vec![0; c.kernel.len()];
+            for (at, row) in c.kernel.chunks_exact(c.output[2].max(1)).enumerate() {
+                let (tap, i) = (at / ic.max(1), at % ic.max(1));
+                kernel[(i * taps + tap) * row.len()..][..row.len()].copy_from_slice(row);
+            }
+            return Self { packed: Some(PackedI8::new(&kernel, &geometry)), geometry, bias };
+        }
+        let geometry = ConvGeometry {
+            in_h: h,
+            in_w: w,
+            in_c: ic,
+            out_h: c.output[0],
+            out_w: c.output[1],
+            out_c: c.output[2],
+            kernel: long(c.window.kernel),
+            stride: long(c.window.stride),
+            dilation: long(c.window.dilation),
+            pad_before: long(c.window.pad_before),
+            groups: if kind == ConvKind::Depthwise { ic } else { c.groups },
+        };
+        let packed = (geometry.groups < ic || ic == 1).then(|| PackedI8::new(&c.kernel, &geometry));
+        Self { geometry, packed, bias }
+    }
+
+    /// One sample's result.
+    pub(super) fn run(&self, c: &IntConv, kind: ConvKind, input: &[i8], out: Kind) -> Vec<i8> {
+        let channels = c.output[2];
+        let mut y = vec![0i8; c.output.iter().product()];
+        if kind == ConvKind::Transposed {
+            let sums = self.scatter(c, input);
+            for (y, sums) in y.chunks_exact_mut(channels.max(1)).zip(sums.chunks_exact(channels.max(1))) {
+                self.bias.finish(c, 0, sums, y, out);
+            }
+            return y;
+        }
+        let all = 0..self.geometry.pixels();
+        let store = |pixel: usize, first: usize, sums: &[i32]| {
+            self.bias.finish(c, first, sums, &mut y[pixel * channels + first..][..sums.len()], out);
+        };
+        match &self.packed {
+            Some(packed) => kernel::conv_i8_with(packed, &self.geometry, input, all, store),
+            None => kernel::depthwise_i8_with(&self.geometry, &c.kernel, input, all, store),
+        }
+        y
+    }
+
+    /// The sums of a transposed convolution: what each pixel gives to each tap, added where the tap falls.
+    fn scatter(&self, c: &IntConv, input: &[i8]) -> Vec<i32> {
+        let Some(packed) = &self.packed else { return Vec::new() };
+        let [oh, ow, oc] = c.output;
+        let [kw, width] = [usize::from(c.window.kernel[1]), c.input[1]];
+        let mut sums = vec![0i32; oh * ow * oc];
+        let at = |axis: usize, pixel: usize, tap: usize, size: usize| {
+            let full = pixel * usize::from(c.window.stride[axis]) + tap * usize::from(c.window.dilation[axis]);
+            full.checked_sub(c.window.pad_before[axis].into()).filter(|o| *o < size)
+        };
+        kernel::conv_i8_with(packed, &self.geometry, input, 0..self.geometry.pixels(), |pixel, first, part| {
+            // A piece may begin in the middle of one tap and reach into the next ones.
+            let (mut tap, mut channel, mut rest) = (first / oc, first % oc, part);
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(rest.len().min(oc - channel));
+                if let Some(y) = at(0, pixel / width, tap / kw, oh)
+                    && let Some(x) = at(1, pixel % width, tap % kw, ow)
+                {
+                    let to = &mut sums[(y * ow + x) * oc + channel..][..now.len()];
+                    to.iter_mut().zip(now).for_each(|(to, sum)| *to = to.wrapping_add(*sum));
+                }
+                (tap, channel, rest) = (tap + 1, 0, later);
+            }
+        });
+        sums
+    }
+}
+
+impl Bias {
+    fn new(c: &IntConv) -> Self {
+        let channels = c.output[2];
+        let bias = |o: usize| c.bias.as_ref().map_or(0, |b| i64::from(b[o]));
+        let leaky = c.act == IntAct::LeakyRelu;
+        // Products are below 2^14 + 1 and no layer that runs in 32 bits has more than 2^16 of them.
+        let products = 128 * 128 * (c.kernel.len() / channels.max(1)) as i64;
+        // What is finer than the accumulator folds into it where nothing but a right shift follows.
+        let folds = c.shift_bias >= 0 || c.shift_cut >= 0 && !leaky;
+        if folds && c.shift_bias <= 23 {
+            let aligned: Vec<i64> = (0..channels).map(|o| align_bias(bias(o), c.shift_bias, c.shift_cut)).collect();
+            if aligned.iter().all(|b| b.abs() + products <= i32::MAX.into()) {
+                return Self::Narrow(aligned.into_iter().map(|b| b as i32).collect());
+            }
+        }
+        // Two shifts that are both large leave of the sum its highest bits only, rounded down, which decides the same.
+        let coarse = (c.shift_bias.min(c.shift_cut) - 30).max(0);
+        let cut = c.shift_cut - coarse;
+        // A bias of 44 bits or more decides alone which end of the output's range it is.
+        let left = (c.shift_bias - coarse).min(44);
+        // What is below the bit that is rounded decides nothing; without a rounding every bit counts.
+        let fine = (-left).clamp(0, (1 - cut).max(20));
+        let grow = left + fine;
+        let align = |b: i64| if grow >= 0 { b << grow } else { shift_right(b, grow.unsigned_abs(), Round::Floor) };
+        let bias = (0..channels).map(|o| [align(bias(o)), align(bias(o) * i64::from(LEAKY))]).collect();
+        Self::Wide { bias, fine: fine as u32, coarse: coarse as u32, cut: cut + fine }
+    }
+
+    /// Sums of channels from `first` on to outputs.
+    fn finish(&self, c: &IntConv, first: usize, sums: &[i32], y: &mut [i8], out: Kind) {
+        match self {
+            Self::Narrow(bias) => {
+                for ((y, sum), bias) in y.iter_mut().zip(sums).zip(&bias[first..]) {
+                    *y = finish(sum + bias, c.shift_cut, c.act, out);
+                }
+            }
+            Self::Wide { bias, fine, coarse, cut } => {
+                for ((y, sum), [bias, sloped]) in y.iter_mut().zip(sums).zip(&bias[first..]) {
+                    let scaled = |factor: i64| {
+                        let sum = factor * i64::from(*sum);
+                        // A sum that saturates here is beyond the output's range as well.
+                        let fine = 1i64.checked_shl(*fine).filter(|f| *f > 0);
+                        let sum = fine.map_or(sum.signum() * i64::MAX, |f| sum.saturating_mul(f));
+                        shift_right(sum, *coarse, Round::Floor)
+                    };
+                    let acc = scaled(1).saturating_add(*bias);
+                    let i8 = |acc: i64, shift: i32| requantize(acc, shift, Round::HalfUp, 8, true) as i8;
+                    *y = match c.act {
+                        IntAct::None => i8(acc, *cut),
+                        IntAct::LeakyRelu if acc < 0 => i8(scaled(LEAKY.into()).saturating_add(*sloped), cut + 8),
+                        IntAct::LeakyRelu => i8(acc, *cut),
+                        IntAct::Relu => i8(acc.max(0), *cut),
+                        IntAct::Relu6 => i8(acc.max(0), *cut).min(relu6_limit(out)),
+                    };
+                }
+            }
+        }
+    }
+}

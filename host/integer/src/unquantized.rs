@@ -1,0 +1,72 @@
+//! Layers that quantization leaves float, and why.
+
+use std::collections::BTreeMap;
+
+use crate::graph::IntOpKind;
+use crate::lower;
+use shiftwise_graph::graph::{Graph, NodeId};
+use shiftwise_graph::ops::Op;
+use shiftwise_quant::quant_graph::QuantGraph;
+
+/// Layers that stay float for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftFloat {
+    /// The user's layers, in the network's order.
+    pub layers: Vec<String>,
+    /// Why.
+    pub reason: String,
+    /// What the user can do about it, if the model is to blame.
+    pub remedy: Option<&'static str>,
+}
+
+/// What makes a quantizable layer of one that is applied several times.
+const COPY: &str = "give each call a layer of its own, a copy with the same weights, and they are quantized";
+
+/// Why the passes have left a node alone; `None` for one that they may change.
+pub(crate) fn of_node(graph: &Graph, id: NodeId) -> Option<String> {
+    let node = graph.node(id);
+    if matches!(node.op, Op::Input(_)) || !node.excluded {
+        return None;
+    }
+    let Some(call) = &node.shared else { return Some("it is outside the layers that are to be quantized".into()) };
+    let calls = graph.nodes.iter().filter(|n| n.shared.as_ref().is_some_and(|s| s.layer == call.layer)).count();
+    let times = if calls == 2 { "twice".to_owned() } else { format!("{calls} times") };
+    Some(format!("called {times}, left float as the vendor does"))
+}
+
+/// The layers that stay float, grouped by the reason.
+pub fn layers(quantized: &QuantGraph) -> Vec<LeftFloat> {
+    let mut found: Vec<LeftFloat> = Vec::new();
+    let mut seen = BTreeMap::new();
+    let mut add = |layer: &str, reason: String, remedy| {
+        if layer.is_empty() || seen.insert((layer.to_owned(), reason.clone()), ()).is_some() {
+            return;
+        }
+        match found.iter_mut().find(|f| f.reason == reason) {
+            Some(known) => known.layers.push(layer.to_owned()),
+            None => found.push(LeftFloat { layers: vec![layer.to_owned()], reason, remedy }),
+        }
+    };
+    let graph = &quantized.graph;
+    for id in graph.ids().filter(|id| graph.node(*id).shared.is_some()) {
+        let node = graph.node(id);
+        // What only moves values has nothing to be quantized.
+        if matches!(node.op, Op::Flatten(_) | Op::Reshape(_) | Op::Dropout(_) | Op::Permute(_) | Op::Quantize(_)) {
+            continue;
+        }
+        if let (Some(call), Some(reason)) = (&node.shared, of_node(graph, id)) {
+            add(&call.layer, reason, Some(COPY));
+        }
+    }
+    // What has no integer form for another reason; a graph without one has said so already.
+    let Ok(integers) = lower::lower(quantized) else { return found };
+    let shared = |layer: &str| graph.nodes.iter().any(|n| n.shared.is_some() && n.origin.iter().any(|o| o == layer));
+    for op in &integers.ops {
+        if let IntOpKind::Float { why, .. } = &op.kind
+            && !shared(&op.layer)
+        {
+            add(&op.layer, why.clone(), None);
+        }
+    }
+    found
+}

@@ -1,0 +1,19 @@
+//! From a float graph to one with quantizers: strategies, passes, ranges and positions, calibration, refinement.
+//!
+//! # Invariants
+//! - A quantized graph is a graph and a table of quantizers beside it; the graph knows nothing of them.
+//! - Names of passes and settings are the vendor's JSON keys.
+//! - Touches no file and prints nothing.
+//!
+//! API boundary: no; the crate `shiftwise` is.
+
+pub mod calibrate;
+pub mod eval;
+pub mod layer_quant;
+pub mod owners;
+pub mod passes;
+pub mod pipeline;
+pub mod python;
+pub mod quant_graph;
+pub mod quantizer;
+pub mod strategy;

@@ -1,0 +1,143 @@
+//! Cross-layer equalization: the channels between two convolutions are scaled so that both kernels use the same range.
+
+use crate::strategy::Strategy;
+use shiftwise_graph::error::Error;
+use shiftwise_graph::graph::{Graph, NodeId};
+use shiftwise_graph::ops::{ActivationFn, Op};
+
+/// What stands between the two convolutions. The vendor treats all pairs of one kind before the next, and later pairs
+/// see weights that earlier ones changed.
+#[derive(Clone, Copy)]
+enum Between {
+    Nothing,
+    Activation,
+    Relu,
+    ReluAndPad,
+}
+
+/// Repeats the equalization `cle_steps` times over all pairs, in graph order.
+pub(super) fn include_cle(graph: &mut Graph, strategy: &Strategy) -> Result<(), Error> {
+    let steps = strategy.number("cle_steps").unwrap_or(10.0) as usize;
+    let threshold = strategy.number("cle_weight_threshold").unwrap_or(0.1) as f32;
+    let average = match strategy.value("cle_balance_method").and_then(|v| v.as_str()) {
+        Some("max") | None => false,
+        Some("avg") => true,
+        Some(other) => {
+            return Err(Error::Options(format!("cle_balance_method is `{other}`, `max` or `avg` is expected")));
+        }
+    };
+    let any_activation = strategy.enabled("cle_to_relu6");
+    let kinds = [Between::Nothing, Between::Activation, Between::Relu, Between::ReluAndPad];
+    let pairs: Vec<(NodeId, NodeId)> = kinds
+        .into_iter()
+        .flat_map(|kind| {
+            let graph = &*graph;
+            graph.ids().filter_map(move |tail| Some((head(graph, tail, kind, any_activation)?, tail)))
+        })
+        .collect();
+    for _ in 0..steps {
+        for (head, tail) in &pairs {
+            equalize(graph, *head, *tail, average, threshold);
+        }
+    }
+    Ok(())
+}
+
+fn equalizable(op: &Op) -> bool {
+    matches!(op, Op::Conv2D(_) | Op::DepthwiseConv2D(_))
+}
+
+/// The convolution before `tail` with `between` in the middle, if nothing else reads any of them.
+fn head(graph: &Graph, tail: NodeId, between: Between, any_activation: bool) -> Option<NodeId> {
+    if !equalizable(&graph.node(tail).op) || !graph.is_candidate(tail) {
+        return None;
+    }
+    let uses = graph.uses();
+    let before = |id: NodeId| match graph.node(id).inputs[..] {
+        [input] if uses[input.0] == 1 && graph.is_candidate(input) => Some(input),
+        _ => None,
+    };
+    let passes = |f: ActivationFn| any_activation || matches!(f, ActivationFn::Linear | ActivationFn::Relu);
+    let mut at = before(tail)?;
+    match between {
+        Between::Nothing => {}
+        Between::Activation => match &graph.node(at).op {
+            Op::Activation(a) if passes(a.function) => at = before(at)?,
+            _ => return None,
+        },
+        Between::Relu => match &graph.node(at).op {
+            Op::Relu(r) if any_activation || r.max_value.is_none() => at = before(at)?,
+            _ => return None,
+        },
+        Between::ReluAndPad => {
+            let Op::ZeroPadding2D(_) = graph.node(at).op else { return None };
+            at = before(at)?;
+            match &graph.node(at).op {
+                // Without `cle_to_relu6` the vendor's pattern asks for a maximum of zero, which no ordinary ReLU has.
+                Op::Relu(r) if any_activation || r.max_value == Some(0.0) => at = before(at)?,
+                _ => return None,
+            }
+        }
+    }
+    let op = &graph.node(at).op;
+    let activation = op.layer().activation();
+    let fits = match between {
+        Between::Nothing => passes(activation),
+        _ => any_activation || activation == ActivationFn::Linear,
+    };
+    (equalizable(op) && fits).then_some(at)
+}
+
+/// Largest and mean absolute value of each channel of a matrix whose element `i` belongs to channel `channel(i)`.
+struct Channels {
+    largest: Vec<f32>,
+    mean: Vec<f32>,
+}
+
+fn channels(count: usize, values: impl Iterator<Item = (usize, f32)>) -> Channels {
+    let mut largest = vec![0.0f32; count];
+    let mut sum = vec![(0.0f32, 0u32); count];
+    for (c, v) in values {
+        largest[c] = largest[c].max(v.abs());
+        sum[c] = (sum[c].0 + v.abs(), sum[c].1 + 1);
+    }
+    Channels { largest, mean: sum.into_iter().map(|(s, n)| s / n.max(1) as f32).collect() }
+}
+
+/// Scales the head's output channels by s = clip(sqrt(tail / head), 0.1, 10) and the tail's inputs by 1 / s, where head
+/// and tail are the largest (or mean) absolute weights of the channel; channels with small weights stay.
+fn equalize(graph: &mut Graph, head: NodeId, tail: NodeId, average: bool, threshold: f32) {
+    // Output channels of the head: the last axis, or the last two of a depthwise kernel [kh, kw, c, m].
+    let depthwise = matches!(graph.node(head).op, Op::DepthwiseConv2D(_));
+    let Some(w) = graph.node_mut(head).op.weighted_mut() else { return };
+    let shape = w.kernel.shape();
+    let count = if depthwise { shape[2] * shape[3] } else { shape[3] };
+    let bias = w.bias.as_ref().map_or(&[][..], |b| b.data());
+    let rows = w.kernel.data().iter().enumerate().map(|(i, k)| (i % count, *k));
+    let h = channels(count, rows.chain(bias.iter().enumerate().map(|(c, b)| (c, *b))));
+
+    // Input channels of the tail: the third axis of both kernels.
+    let Some(w) = graph.node_mut(tail).op.weighted_mut() else { return };
+    let (inputs, per_input) = (w.kernel.shape()[2], w.kernel.shape()[3]);
+    if inputs != count {
+        // A grouped convolution: its kernel doesn't list all input channels.
+        return;
+    }
+    let t = channels(count, w.kernel.data().iter().enumerate().map(|(i, k)| (i / per_input % inputs, *k)));
+
+    let (a, b) = if average { (&t.mean, &h.mean) } else { (&t.largest, &h.largest) };
+    let scale: Vec<f32> = (0..count)
+        .map(|c| {
+            // A channel without weights on either side gives NaN here and 1 by the threshold.
+            let s = (a[c] / b[c]).sqrt().clamp(0.1, 10.0);
+            if h.largest[c] + t.largest[c] < threshold { 1.0 } else { s }
+        })
+        .collect();
+    w.kernel.data_mut().iter_mut().enumerate().for_each(|(i, k)| *k /= scale[i / per_input % inputs]);
+    if let Some(w) = graph.node_mut(head).op.weighted_mut() {
+        w.kernel.data_mut().iter_mut().enumerate().for_each(|(i, k)| *k *= scale[i % count]);
+        if let Some(bias) = &mut w.bias {
+            bias.data_mut().iter_mut().zip(&scale).for_each(|(b, s)| *b *= s);
+        }
+    }
+}

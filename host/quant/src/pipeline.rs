@@ -1,0 +1,79 @@
+//! Post-training quantization from a float graph to a quantized one.
+
+use crate::calibrate::calibrate_graph;
+use crate::passes;
+use crate::passes::{adjust_pos, annotate, layer_config};
+use crate::quant_graph::QuantGraph;
+use crate::strategy::Strategy;
+use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::Samples;
+use shiftwise_graph::graph::Graph;
+
+/// How to quantize.
+#[derive(Clone, Debug)]
+pub struct PtqOptions {
+    /// Passes and quantizers.
+    pub strategy: Strategy,
+    /// Samples in a calibration batch; each batch has one vote.
+    pub batch_size: usize,
+    /// Batches at most.
+    pub steps: Option<usize>,
+}
+
+impl PtqOptions {
+    /// A strategy with the vendor's default batch of 32.
+    pub fn new(strategy: Strategy) -> Self {
+        Self { strategy, batch_size: 32, steps: None }
+    }
+}
+
+/// A quantized graph and what happened on the way.
+#[derive(Clone, Debug)]
+pub struct Ptq {
+    /// The result.
+    pub quantized: QuantGraph,
+    /// Positions that refinement changed.
+    pub changes: Vec<adjust_pos::Change>,
+    /// What the user should know about the settings.
+    pub warnings: Vec<String>,
+}
+
+/// Everything before calibration; also returns warnings.
+fn annotated(mut graph: Graph, strategy: &Strategy) -> Result<(QuantGraph, Vec<String>), Error> {
+    let mut warnings = passes::partition(&mut graph, strategy);
+    let original = layer_config::original_layers(&graph, strategy)?;
+    passes::run(passes::OPTIMIZE, &mut graph, strategy)?;
+    warnings.extend(layer_config::keep_float(&mut graph, strategy, original.as_ref())?);
+    passes::run(passes::DPU_VERSION, &mut graph, strategy)?;
+    Ok((annotate::annotate(graph, strategy)?, warnings))
+}
+
+/// Partition, optimize, annotate, calibrate, refine: the vendor's `quantize_model`.
+///
+/// `progress(done, total)` is called after every calibration batch.
+pub fn ptq(
+    graph: Graph,
+    samples: &dyn Samples,
+    options: &PtqOptions,
+    progress: impl FnMut(usize, usize),
+) -> Result<Ptq, Error> {
+    let (mut quantized, warnings) = annotated(graph, &options.strategy)?;
+    // Before the work, so that a wrong name doesn't cost it.
+    quantized.check_names()?;
+    calibrate_graph(&mut quantized, samples, options.batch_size, options.steps, progress)?;
+    layer_config::set_widths(&mut quantized, &options.strategy)?;
+    let changes = adjust_pos::refine(&mut quantized, &options.strategy);
+    Ok(Ptq { quantized, changes, warnings })
+}
+
+/// Optimize, annotate, refine: a network with the geometry of its quantized form, before there is any data.
+///
+/// Every tensor has a legal position, and none of them means anything: for inspecting, compiling and timing only.
+pub fn without_data(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
+    let mut strategy = strategy.clone();
+    // Takes long and changes values only.
+    strategy.set("include_cle", false.into())?;
+    let (mut quantized, _) = annotated(graph, &strategy)?;
+    adjust_pos::refine(&mut quantized, &strategy);
+    Ok(quantized)
+}

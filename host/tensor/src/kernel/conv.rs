@@ -1,0 +1,286 @@
+//! Dense and grouped convolutions: packing, dispatch and stores.
+
+use core::ops::Range;
+
+#[cfg(target_arch = "x86_64")]
+use crate::kernel::avx2;
+use crate::kernel::plan::{LANES, Layout, TILE, Tile, walk};
+use crate::kernel::{ConvGeometry, Path, scalar};
+
+/// Expands to the call of `$module::$tile::<M>` for the run-time count `$count`.
+macro_rules! by_count {
+    ($count:expr, $module:ident :: $tile:ident, $($argument:expr),*) => {
+        match $count {
+            1 => $module::$tile::<1>($($argument),*),
+            2 => $module::$tile::<2>($($argument),*),
+            3 => $module::$tile::<3>($($argument),*),
+            4 => $module::$tile::<4>($($argument),*),
+            5 => $module::$tile::<5>($($argument),*),
+            _ => $module::$tile::<TILE>($($argument),*),
+        }
+    };
+}
+
+/// Weights of an f32 convolution, packed as `[group][panel][ky, kx, cin][16]`, zeros past the last output channel.
+#[derive(Clone, Debug)]
+pub struct PackedF32 {
+    path: Path,
+    geometry: ConvGeometry,
+    panels: Vec<f32>,
+}
+
+/// Weights of an int8 convolution, widened to i16 and packed in pairs of input channels:
+/// `[group][panel][ky, kx, cin / 2][16][2]`.
+#[derive(Clone, Debug)]
+pub struct PackedI8 {
+    path: Path,
+    geometry: ConvGeometry,
+    panels: Vec<i16>,
+}
+
+impl PackedF32 {
+    /// Packs a kernel `[kh, kw, in_c / groups, out_c]` for the fastest path of this machine.
+    ///
+    /// # Panics
+    /// If the kernel's length or the geometry is inconsistent.
+    #[must_use]
+    pub fn new(kernel_hwio: &[f32], geometry: &ConvGeometry) -> Self {
+        Self::with_path(kernel_hwio, geometry, Path::detect())
+    }
+
+    /// As [`new`](Self::new), for a given path.
+    ///
+    /// # Panics
+    /// As `new`, and if this machine can't run the path.
+    #[must_use]
+    pub fn with_path(kernel_hwio: &[f32], geometry: &ConvGeometry, path: Path) -> Self {
+        let panels = pack(kernel_hwio, geometry, path, 1, |w| *w);
+        Self { path, geometry: geometry.clone(), panels }
+    }
+}
+
+impl PackedI8 {
+    /// Packs a kernel `[kh, kw, in_c / groups, out_c]` for the fastest path of this machine.
+    ///
+    /// # Panics
+    /// If the kernel's length or the geometry is inconsistent.
+    #[must_use]
+    pub fn new(kernel_hwio: &[i8], geometry: &ConvGeometry) -> Self {
+        Self::with_path(kernel_hwio, geometry, Path::detect())
+    }
+
+    /// As [`new`](Self::new), for a given path.
+    ///
+    /// # Panics
+    /// As `new`, and if this machine can't run the path.
+    #[must_use]
+    pub fn with_path(kernel_hwio: &[i8], geometry: &ConvGeometry, path: Path) -> Self {
+        let panels = pack(kernel_hwio, geometry, path, 2, |w| i16::from(*w));
+        Self { path, geometry: geometry.clone(), panels }
+    }
+}
+
+/// Packs rows in bundles of `bundle` (1, or 2 for pairs): `[group][panel][tap][cin / bundle][16][bundle]`.
+fn pack<S, T: Copy + Default>(
+    kernel: &[S],
+    geometry: &ConvGeometry,
+    path: Path,
+    bundle: usize,
+    convert: impl Fn(&S) -> T,
+) -> Vec<T> {
+    geometry.assert_valid();
+    assert!(path.is_available(), "this machine can't run {path:?}");
+    assert_eq!(kernel.len(), geometry.kernel_len(), "kernel length");
+    let (cin, cout) = (geometry.group_in(), geometry.group_out());
+    let taps = geometry.kernel[0] * geometry.kernel[1];
+    let rows = taps * cin.next_multiple_of(bundle);
+    let panels = cout.div_ceil(LANES);
+    let mut packed = vec![T::default(); geometry.groups * panels * rows * LANES];
+    if geometry.out_c == 0 {
+        return packed;
+    }
+    for (source_row, source) in kernel.chunks_exact(geometry.out_c).enumerate() {
+        let row = source_row / cin * cin.next_multiple_of(bundle) + source_row % cin;
+        for (group, source) in source.chunks_exact(cout).enumerate() {
+            for (panel, source) in source.chunks(LANES).enumerate() {
+                let base = ((group * panels + panel) * rows + row / bundle * bundle) * LANES + row % bundle;
+                for (lane, value) in source.iter().enumerate() {
+                    packed[base + lane * bundle] = convert(value);
+                }
+            }
+        }
+    }
+    packed
+}
+
+/// Convolves one image `[in_h, in_w, in_c]` into `[out_h, out_w, out_c]`, adding `bias[out_c]` if given.
+///
+/// # Panics
+/// If a slice's length does not fit the geometry, or the weights were packed for another one.
+pub fn conv_f32(weights: &PackedF32, geometry: &ConvGeometry, input: &[f32], bias: Option<&[f32]>, output: &mut [f32]) {
+    assert_eq!(output.len(), geometry.output_len(), "output length");
+    assert!(bias.is_none_or(|b| b.len() == geometry.out_c), "bias length");
+    let channels = geometry.out_c;
+    conv_f32_with(weights, geometry, input, 0..geometry.pixels(), |pixel, channel, acc| {
+        let output = &mut output[pixel * channels + channel..][..acc.len()];
+        match bias {
+            None => output.copy_from_slice(acc),
+            Some(bias) => {
+                for ((o, a), b) in output.iter_mut().zip(acc).zip(&bias[channel..]) {
+                    *o = a + b;
+                }
+            }
+        }
+    });
+}
+
+/// Convolves the output pixels `pixels` (row-major indices) and hands each piece to `epilogue(pixel, channel, sums)`:
+/// the sums, without bias, of `sums.len()` channels (at most 16) from `channel` on.
+///
+/// Every (pixel, channel) of the range is handed over exactly once, in an order that depends on the geometry only.
+///
+/// # Panics
+/// If a slice's length does not fit the geometry, the range exceeds the image, or the weights were packed for
+/// another geometry.
+pub fn conv_f32_with(
+    weights: &PackedF32,
+    geometry: &ConvGeometry,
+    input: &[f32],
+    pixels: Range<usize>,
+    epilogue: impl FnMut(usize, usize, &[f32]),
+) {
+    assert_eq!(weights.geometry, *geometry, "weights were packed for another geometry");
+    assert_eq!(input.len(), geometry.input_len(), "input length");
+    assert!(pixels.end <= geometry.pixels(), "pixels outside of the image");
+    let layout = Layout { pitch: geometry.in_c, tap: geometry.group_in() };
+    match weights.path {
+        // SAFETY: packed weights carry this path only after it was found on this machine.
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => unsafe { f32_avx2(weights, layout, input, pixels, epilogue) },
+        _ => tiles(geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
+            by_count!(tile.count, scalar::tile_f32, tile.runs, input, panel, out);
+        }),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn f32_avx2(
+    weights: &PackedF32,
+    layout: Layout,
+    input: &[f32],
+    pixels: Range<usize>,
+    epilogue: impl FnMut(usize, usize, &[f32]),
+) {
+    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
+        by_count!(tile.count, avx2::tile_f32, tile.runs, input, panel, out);
+    });
+}
+
+/// Convolves one int8 image `[in_h, in_w, in_c]` into exact sums `[out_h, out_w, out_c]`.
+///
+/// # Panics
+/// If a slice's length does not fit the geometry, or the weights were packed for another one.
+pub fn conv_i8(weights: &PackedI8, geometry: &ConvGeometry, input: &[i8], output: &mut [i32]) {
+    assert_eq!(output.len(), geometry.output_len(), "output length");
+    let channels = geometry.out_c;
+    conv_i8_with(weights, geometry, input, 0..geometry.pixels(), |pixel, channel, acc| {
+        output[pixel * channels + channel..][..acc.len()].copy_from_slice(acc);
+    });
+}
+
+/// As [`conv_f32_with`] on int8: `epilogue(pixel, channel, sums)` gets exact i32 sums of at most 16 channels.
+///
+/// # Panics
+/// If a slice's length does not fit the geometry, the range exceeds the image, or the weights were packed for
+/// another geometry.
+pub fn conv_i8_with(
+    weights: &PackedI8,
+    geometry: &ConvGeometry,
+    input: &[i8],
+    pixels: Range<usize>,
+    epilogue: impl FnMut(usize, usize, &[i32]),
+) {
+    assert_eq!(weights.geometry, *geometry, "weights were packed for another geometry");
+    assert_eq!(input.len(), geometry.input_len(), "input length");
+    assert!(pixels.end <= geometry.pixels(), "pixels outside of the image");
+    let tap = geometry.group_in().next_multiple_of(2);
+    let layout = Layout { pitch: geometry.groups * tap, tap };
+    let image = widen(geometry, layout, input, &pixels);
+    match weights.path {
+        // SAFETY: packed weights carry this path only after it was found on this machine.
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => unsafe { i8_avx2(weights, layout, &image, pixels, epilogue) },
+        _ => tiles(geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
+            by_count!(tile.count, scalar::tile_i16, tile.runs, &image, panel, out);
+        }),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn i8_avx2(
+    weights: &PackedI8,
+    layout: Layout,
+    image: &[i16],
+    pixels: Range<usize>,
+    epilogue: impl FnMut(usize, usize, &[i32]),
+) {
+    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
+        by_count!(tile.count, avx2::tile_i16, tile.runs, image, panel, out);
+    });
+}
+
+/// Computes every tile with `compute(tile, panel, sums)` and hands its pixels to the epilogue.
+///
+/// Inlined into a function with the path's features, so that the epilogue is compiled for them too.
+#[inline(always)]
+fn tiles<W, A: Copy + Default>(
+    geometry: &ConvGeometry,
+    layout: Layout,
+    weights: &[W],
+    pixels: Range<usize>,
+    mut epilogue: impl FnMut(usize, usize, &[A]),
+    compute: impl Fn(&Tile<'_>, &[W], &mut [[A; LANES]; TILE]),
+) {
+    let rows = geometry.kernel[0] * geometry.kernel[1] * layout.tap;
+    let (channels, panels) = (geometry.group_out(), geometry.group_out().div_ceil(LANES));
+    let mut out = [[A::default(); LANES]; TILE];
+    walk(geometry, layout, pixels, |tile| {
+        let panel = &weights[(tile.group * panels + tile.panel) * rows * LANES..][..rows * LANES];
+        compute(&tile, panel, &mut out);
+        let first = tile.panel * LANES;
+        let width = LANES.min(channels - first);
+        for (p, out) in out.iter().enumerate().take(tile.count) {
+            let channel = tile.group * channels + first;
+            // The common width as a constant, so that the epilogue's loop needs no remainder.
+            if width == LANES {
+                epilogue(tile.pixel + p, channel, out);
+            } else {
+                epilogue(tile.pixel + p, channel, &out[..width]);
+            }
+        }
+    });
+}
+
+/// The image in i16, each group of channels padded with a zero to an even number. Only the rows that `pixels` need
+/// are filled.
+fn widen(geometry: &ConvGeometry, layout: Layout, input: &[i8], pixels: &Range<usize>) -> Vec<i16> {
+    let mut image = vec![0i16; geometry.in_h * geometry.in_w * layout.pitch];
+    if pixels.is_empty() || input.is_empty() {
+        return image;
+    }
+    let top = pixels.start / geometry.out_w * geometry.stride[0];
+    let bottom =
+        (pixels.end - 1) / geometry.out_w * geometry.stride[0] + (geometry.kernel[0] - 1) * geometry.dilation[0] + 1;
+    let row = |y: usize| y.saturating_sub(geometry.pad_before[0]).min(geometry.in_h) * geometry.in_w;
+    let (from, to) = (row(top), row(bottom));
+    let source = &input[from * geometry.in_c..to * geometry.in_c];
+    let target = &mut image[from * layout.pitch..to * layout.pitch];
+    for (t, s) in target.chunks_exact_mut(layout.tap).zip(source.chunks_exact(geometry.group_in())) {
+        for (t, s) in t.iter_mut().zip(s) {
+            *t = i16::from(*s);
+        }
+    }
+    image
+}

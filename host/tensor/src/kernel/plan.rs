@@ -1,0 +1,114 @@
+//! Cuts a convolution into tiles, and lists for each tile the stretches of memory it reads.
+
+use core::ops::Range;
+
+use crate::kernel::ConvGeometry;
+
+/// Output pixels of a tile.
+pub(super) const TILE: usize = 6;
+/// Output channels of a panel of packed weights.
+pub(super) const LANES: usize = 16;
+/// Output pixels that share one pass over all panels, so that their activations stay in cache.
+const BLOCK: usize = 8 * TILE;
+
+/// A stretch of the chain for the pixels of one tile: `len` consecutive input elements per pixel, met by `len`
+/// consecutive rows of the weight panel.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// First row of the weight panel.
+    pub(super) row: usize,
+    pub(super) len: usize,
+    /// First input element for each pixel; 0 (readable, to be ignored) where the tap lies in the padding.
+    pub(super) start: [usize; TILE],
+    /// Bit `p`: the stretch takes part in the chain of pixel `p`.
+    pub(super) valid: u32,
+}
+
+/// How the image lies in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    /// Elements from one pixel to the next.
+    pub(super) pitch: usize,
+    /// Elements that one tap reads: the channels of a group, rounded up as packing demands.
+    pub(super) tap: usize,
+}
+
+/// A tile to be computed: `count` pixels from `pixel` on, the channels of panel `panel` of group `group`.
+#[derive(Debug)]
+pub(super) struct Tile<'a> {
+    pub(super) group: usize,
+    pub(super) panel: usize,
+    pub(super) pixel: usize,
+    pub(super) count: usize,
+    pub(super) runs: &'a [Run],
+}
+
+/// Visits every tile of the output pixels `pixels`.
+///
+/// The order is block of pixels, panel, tile: a panel stays in cache over the tiles of a block, and the block's
+/// activations over all panels. The runs of a block are computed once.
+#[inline(always)]
+pub(super) fn walk(geometry: &ConvGeometry, layout: Layout, pixels: Range<usize>, mut visit: impl FnMut(Tile<'_>)) {
+    let panels = geometry.group_out().div_ceil(LANES);
+    let mut runs = Vec::new();
+    let mut ends = Vec::new();
+    for group in 0..geometry.groups {
+        for first in pixels.clone().step_by(BLOCK) {
+            let block = first..pixels.end.min(first + BLOCK);
+            runs.clear();
+            ends.clear();
+            for pixel in block.clone().step_by(TILE) {
+                plan(geometry, layout, group, pixel..block.end.min(pixel + TILE), &mut runs);
+                ends.push(runs.len());
+            }
+            for panel in 0..panels {
+                let mut begin = 0;
+                for (pixel, &end) in block.clone().step_by(TILE).zip(&ends) {
+                    let count = TILE.min(block.end - pixel);
+                    visit(Tile { group, panel, pixel, count, runs: &runs[begin..end] });
+                    begin = end;
+                }
+            }
+        }
+    }
+}
+
+/// Appends the runs of one tile in the order of the chain.
+fn plan(geometry: &ConvGeometry, layout: Layout, group: usize, pixels: Range<usize>, runs: &mut Vec<Run>) {
+    let [kh, kw] = geometry.kernel;
+    // Coordinates are kept shifted up by the padding to stay unsigned.
+    let mut origin = [[0usize; 2]; TILE];
+    for (o, pixel) in origin.iter_mut().zip(pixels.clone()) {
+        *o = [pixel / geometry.out_w * geometry.stride[0], pixel % geometry.out_w * geometry.stride[1]];
+    }
+    let origin = &origin[..pixels.len()];
+    let inside = |at: usize, pad: usize, size: usize| (pad..pad + size).contains(&at);
+    let [pad_y, pad_x] = geometry.pad_before;
+    // Neighbouring taps of a row are neighbours in memory too when nothing lies between them.
+    let joinable = geometry.dilation[1] == 1 && layout.tap == layout.pitch;
+    for ky in 0..kh {
+        let mut rows = 0u32;
+        let mut whole = joinable;
+        for (p, o) in origin.iter().enumerate() {
+            if inside(o[0] + ky * geometry.dilation[0], pad_y, geometry.in_h) {
+                rows |= 1 << p;
+                whole &= o[1] >= pad_x && o[1] + kw <= pad_x + geometry.in_w;
+            }
+        }
+        let (steps, taps) = if whole { (1, kw) } else { (kw, 1) };
+        for kx in 0..steps {
+            let mut run = Run { row: (ky * kw + kx) * layout.tap, len: taps * layout.tap, start: [0; TILE], valid: 0 };
+            for (p, o) in origin.iter().enumerate() {
+                let at = [o[0] + ky * geometry.dilation[0], o[1] + kx * geometry.dilation[1]];
+                if rows & (1 << p) != 0 && inside(at[1], pad_x, geometry.in_w) {
+                    run.valid |= 1 << p;
+                    run.start[p] =
+                        ((at[0] - pad_y) * geometry.in_w + at[1] - pad_x) * layout.pitch + group * layout.tap;
+                }
+            }
+            if run.valid != 0 {
+                runs.push(run);
+            }
+        }
+    }
+}

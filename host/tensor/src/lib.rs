@@ -1,0 +1,14 @@
+//! Tensors of f32 and what fills them: kernels of convolutions, broadcasting, operations on whole arrays.
+//!
+//! # Invariants
+//! - Knows no layer, no graph and no quantizer.
+//! - The bytes of every result are the same for any number of threads and any processor: each output of a convolution is
+//!   one chain of fused multiply-adds, whatever the width of the vectors.
+//! - `unsafe` is in the vector kernels only.
+//!
+//! API boundary: no; the crate `shiftwise` is.
+
+pub mod array;
+pub mod broadcast;
+pub mod kernel;
+pub mod tensor;
