@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::act::LAMBDA;
 use super::formula::Formula;
 use super::{Config, Layer, WeightSource};
 use crate::error::Error;
@@ -190,10 +191,12 @@ impl<'a> CustomUse<'a> {
     }
 
     /// The implementation of an activation function of a layer: by the layer's name, else by the function's.
-    pub(crate) fn activation(&mut self, layer: &str, function: &str) -> Option<Arc<dyn CustomLayer>> {
+    ///
+    /// `setting` is what the layer says of it: the code of a function without a name, in some files.
+    pub(crate) fn activation(&mut self, layer: &str, function: &str, setting: &Value) -> Option<Arc<dyn CustomLayer>> {
         let by_name = self.known.by_name(layer);
         if by_name.is_none() && function == LAMBDA {
-            self.note(function, layer, &Map::new());
+            self.note(function, layer, &Map::from_iter([("activation".to_owned(), setting.clone())]));
         }
         let found = by_name.or_else(|| self.known.get(function))?;
         self.used.insert(found.class().to_owned());
@@ -204,7 +207,7 @@ impl<'a> CustomUse<'a> {
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self.of_class.iter().find(|(_, of)| of.differ) {
             Some((class, of)) => Err(Error::Options(format!(
-                "--custom-layer `{class}`: the model has several different layers of that class ({}), and one formula \
+                "--custom-layer `{class}`: the model has several different layers of that class or function ({}), and one formula \
                  can't be what all of them compute; give each its own by its name, such as --custom-layer '{}=FORMULA'",
                 listed(&of.layers),
                 of.layers.first().map_or("NAME", String::as_str),
@@ -232,9 +235,6 @@ impl<'a> CustomUse<'a> {
         idle.chain(lambdas).collect()
     }
 }
-
-/// How Python names every function that has no name.
-const LAMBDA: &str = "<lambda>";
 
 /// `` `a`, `b` and 3 more ``.
 fn listed(names: &[String]) -> String {
