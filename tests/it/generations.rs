@@ -13,6 +13,9 @@ use shiftwise::strategy::Strategy;
 use shiftwise::tensor::Tensor;
 use shiftwise_tests::networks::random_samples;
 
+/// A call: the tensors that it reads as (layer, call, result), and keyword arguments.
+type Made<'a> = (&'a [(&'a str, usize, usize)], Value);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keras {
     Two,
@@ -22,8 +25,8 @@ enum Keras {
 const BOTH: [Keras; 2] = [Keras::Two, Keras::Three];
 
 impl Keras {
-    /// A layer; `calls` are the tensors that each call reads as (layer, call, result), with keyword arguments.
-    fn layer(self, class: &str, name: &str, settings: Value, calls: &[(&[(&str, usize, usize)], Value)]) -> Value {
+    /// A layer with its calls.
+    fn layer(self, class: &str, name: &str, settings: Value, calls: &[Made<'_>]) -> Value {
         let mut config = settings;
         config["name"] = name.into();
         if class != "InputLayer" && config.get("layers").is_none() {

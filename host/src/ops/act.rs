@@ -130,7 +130,10 @@ impl ActivationFn {
             value = match value {
                 Value::String(name) => return Some(name.as_str()).filter(|name| Self::from_name(name).is_none()),
                 // A function without a name, as its code.
-                Value::Object(o) if o.get("class_name").is_some_and(|class| class == "__lambda__") => {
+                Value::Object(o)
+                    if o.get("class_name").is_some_and(|class| class == "__lambda__")
+                        || o.get("value").is_some_and(Value::is_array) =>
+                {
                     return Some(LAMBDA);
                 }
                 Value::Object(o) => o.get("config").or_else(|| o.get("activation"))?,
