@@ -323,6 +323,16 @@ fn activations_may_be_the_users_own() {
         unknown(&[("Activation", "a", json!({ "activation": { "class_name": "function", "config": "half" } }))]);
     let want: Vec<f32> = picture(0).data().iter().map(|x| x * 0.5).collect();
     assert_eq!(run(&open_with(&alone, &["half=x * 0.5"]).unwrap())[0].data(), want);
+    // Functions without a name are told apart where the file has their code.
+    let lambda = |code: &str| json!({ "activation": { "value": [code, null, null] } });
+    let two = unknown(&[("Activation", "a", lambda("one")), ("Activation", "b", lambda("other"))]);
+    let e = open_with(&two, &["<lambda>=x * 0.5"]).unwrap_err().to_string();
+    assert!(e.contains("`a`, `b`"), "{e}");
+    assert_eq!(run(&open_with(&two, &["a=x * 0.5", "b=x"]).unwrap())[0].data(), want);
+    let nameless = json!({ "activation": "<lambda>" });
+    let graph =
+        open_with(&unknown(&[("Activation", "a", nameless.clone()), ("Activation", "b", nameless)]), &["<lambda>=x"]);
+    assert!(graph.unwrap().warnings[0].contains("`a`, `b`"));
     // The quantized file is read with the same formula.
     let graph = open_with(&conv, &["half=x * 0.5"]).unwrap();
     let samples = random_samples(&graph, 3, 8);

@@ -110,8 +110,9 @@ impl CustomLayers {
 
     /// The implementation of a class; packages don't count.
     pub fn get(&self, class: &str) -> Option<Arc<dyn CustomLayer>> {
-        let class = class.rsplit('>').next().unwrap_or(class);
-        self.0.iter().find(|known| known.class() == class).cloned()
+        let own = class.rsplit('>').next().unwrap_or(class);
+        let named = |name: &str| self.0.iter().find(|known| known.class() == name).cloned();
+        named(class).or_else(|| named(own))
     }
 
     /// The implementation that stands for a layer by its name: all of it, or the part behind the models around it.
