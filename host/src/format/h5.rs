@@ -37,6 +37,9 @@ pub(super) struct H5 {
     size: u64,
     /// Where it came from, for messages.
     pub(super) path: PathBuf,
+    /// Whether bfloat16 is read. The vendor's tool computes with such weights in their own format, so its quantized
+    /// models of them are other models.
+    pub(super) brain_floats: bool,
 }
 
 impl H5 {
@@ -47,7 +50,7 @@ impl H5 {
         }
         let file =
             File::from_bytes(bytes).map_err(|e| Error::format(path, format!("the HDF5 file is damaged: {e}")))?;
-        Ok(Self { file, size, path: path.to_owned() })
+        Ok(Self { file, size, path: path.to_owned(), brain_floats: true })
     }
 
     /// An error about this file.
@@ -100,7 +103,7 @@ impl H5 {
         let data = self.file.dataset(path).map_err(fail)?;
         let datatype = data.datatype().map_err(fail)?;
         // Keras 3 has no other two bytes that HDF5 knows no name for.
-        let brain = matches!(&datatype, Datatype::Opaque { size: 2, .. });
+        let brain = self.brain_floats && matches!(&datatype, Datatype::Opaque { size: 2, .. });
         let size = match &datatype {
             Datatype::FloatingPoint { size, .. } => u64::from(*size),
             _ if brain => 2,
