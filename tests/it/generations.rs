@@ -13,6 +13,9 @@ use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::networks::random_samples;
 
+/// A call: the tensors that it reads as (layer, call, result), and keyword arguments.
+type Made<'a> = (&'a [(&'a str, usize, usize)], Value);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keras {
     Two,
@@ -22,8 +25,8 @@ enum Keras {
 const BOTH: [Keras; 2] = [Keras::Two, Keras::Three];
 
 impl Keras {
-    /// A layer; `calls` are the tensors that each call reads as (layer, call, result), with keyword arguments.
-    fn layer(self, class: &str, name: &str, settings: Value, calls: &[(&[(&str, usize, usize)], Value)]) -> Value {
+    /// A layer with its calls.
+    fn layer(self, class: &str, name: &str, settings: Value, calls: &[Made<'_>]) -> Value {
         let mut config = settings;
         config["name"] = name.into();
         if class != "InputLayer" && config.get("layers").is_none() {
@@ -321,6 +324,16 @@ fn activations_may_be_the_users_own() {
         unknown(&[("Activation", "a", json!({ "activation": { "class_name": "function", "config": "half" } }))]);
     let want: Vec<f32> = picture(0).data().iter().map(|x| x * 0.5).collect();
     assert_eq!(run(&open_with(&alone, &["half=x * 0.5"]).unwrap())[0].data(), want);
+    // Functions without a name are told apart where the file has their code.
+    let lambda = |code: &str| json!({ "activation": { "value": [code, null, null] } });
+    let two = unknown(&[("Activation", "a", lambda("one")), ("Activation", "b", lambda("other"))]);
+    let e = open_with(&two, &["<lambda>=x * 0.5"]).unwrap_err().to_string();
+    assert!(e.contains("`a`, `b`"), "{e}");
+    assert_eq!(run(&open_with(&two, &["a=x * 0.5", "b=x"]).unwrap())[0].data(), want);
+    let nameless = json!({ "activation": "<lambda>" });
+    let graph =
+        open_with(&unknown(&[("Activation", "a", nameless.clone()), ("Activation", "b", nameless)]), &["<lambda>=x"]);
+    assert!(graph.unwrap().warnings[0].contains("`a`, `b`"));
     // The quantized file is read with the same formula.
     let graph = open_with(&conv, &["half=x * 0.5"]).unwrap();
     let samples = random_samples(&graph, 3, 8);

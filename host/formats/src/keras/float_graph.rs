@@ -312,14 +312,11 @@ impl<'a> Builder<'a> {
         config: &Map<String, Value>,
     ) -> Result<Option<OwnActivation>, Error> {
         let known = CLASSES.contains(&class);
-        let Some(name) = config.get("activation").and_then(ActivationFn::unknown_name).filter(|_| known) else {
-            return Ok(None);
-        };
-        let implementation = self.custom.activation(layer, name).ok_or_else(|| Error::UnsupportedActivation {
-            layer: layer.into(),
-            class: class.into(),
-            activation: name.into(),
-        })?;
+        let Some(setting) = config.get("activation").filter(|_| known) else { return Ok(None) };
+        let Some(name) = ActivationFn::unknown_name(setting) else { return Ok(None) };
+        let unknown =
+            || Error::UnsupportedActivation { layer: layer.into(), class: class.into(), activation: name.into() };
+        let implementation = self.custom.activation(layer, name, setting).ok_or_else(unknown)?;
         let mut rest = config.clone();
         rest.insert("activation".into(), json!("linear"));
         Ok(Some(OwnActivation { name: name.into(), rest, implementation }))
@@ -340,7 +337,7 @@ impl<'a> Builder<'a> {
         let shared = self.graph.node(id).shared.is_some();
         let node = self.graph.node_mut(added);
         node.excluded = shared;
-        node.shared = shared.then(|| SharedCall { layer, number: call.number });
+        node.shared = shared.then_some(SharedCall { layer, number: call.number });
         self.ids.pop();
         self.ids.push(added);
         Ok(())

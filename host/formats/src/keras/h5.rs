@@ -62,6 +62,9 @@ pub(crate) struct H5 {
     budget: Budget,
     /// Where it came from, for messages.
     pub(crate) path: PathBuf,
+    /// Whether bfloat16 is read. The vendor's tool computes with such weights in their own format, so its quantized
+    /// models of them are other models.
+    pub(crate) brain_floats: bool,
 }
 
 impl H5 {
@@ -72,7 +75,7 @@ impl H5 {
         }
         let file = File::from_source(Metered { bytes, budget: budget.clone() })
             .map_err(|e| Error::format(path, format!("the HDF5 file is damaged: {e}")))?;
-        Ok(Self { file, budget: budget.clone(), path: path.to_owned() })
+        Ok(Self { file, budget: budget.clone(), path: path.to_owned(), brain_floats: true })
     }
 
     /// What is left of the file's memory and work.
@@ -141,7 +144,7 @@ impl H5 {
         let data = self.file.dataset(path).map_err(fail)?;
         let datatype = data.datatype().map_err(fail)?;
         // Keras 3 has no other two bytes that HDF5 knows no name for.
-        let brain = matches!(&datatype, Datatype::Opaque { size: 2, .. });
+        let brain = self.brain_floats && matches!(&datatype, Datatype::Opaque { size: 2, .. });
         let size = match &datatype {
             Datatype::FloatingPoint { size, .. } => u64::from(*size),
             _ if brain => 2,

@@ -259,8 +259,18 @@ impl LayerConfig {
                 }
                 call.kwargs.shift_remove("training");
             }
-            if plain {
-                call.plain();
+            if !plain {
+                continue;
+            }
+            call.plain();
+            // Keras' own layers know two settings of a call.
+            let other =
+                |(key, value): &(&String, &Value)| !matches!(key.as_str(), "training" | "mask") && !value.is_null();
+            if CLASSES.contains(&self.class.as_str())
+                && let Some((key, _)) = call.kwargs.iter().find(other)
+            {
+                let message = format!("it is called with the argument `{key:.60}`, which it doesn't know");
+                return Err(Error::layer(&self.name, &self.class, message));
             }
         }
         Ok(())

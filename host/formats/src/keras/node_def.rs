@@ -505,11 +505,11 @@ mod tests {
     fn nodes_may_be_messages() {
         let attr = HashMap::from([
             ("T".to_owned(), AttrValue { r#type: Some(DT_FLOAT), ..AttrValue::default() }),
-            ("alpha".to_owned(), AttrValue { f: Some(0.25), ..AttrValue::default() }),
+            ("alpha".to_owned(), AttrValue { f: Some(2.0), ..AttrValue::default() }),
         ]);
         let node = NodeDef { name: "n".into(), op: "LeakyRelu".into(), input: vec!["x".into()], attr };
         let text = String::from_utf8(node.encode_to_vec()).unwrap();
-        let want = ("nn.leaky_relu".to_owned(), json!([tensor_argument(0)]), json!({ "alpha": 0.25 }));
+        let want = ("nn.leaky_relu".to_owned(), json!([tensor_argument(0)]), json!({ "alpha": 2.0 }));
         assert_eq!(layer(json!(text), json!({}), 1).unwrap(), want);
     }
 

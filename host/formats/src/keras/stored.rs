@@ -1,6 +1,6 @@
 //! Weights in HDF5 files: as `model.save("FILE.h5")` lays them out, and as a `.keras` archive does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::keras::h5::H5;
 use crate::keras::model::{LayerConfig, ModelConfig};
@@ -74,10 +74,10 @@ impl Named {
                 names.insert((layer.to_owned(), String::new()), stored.to_owned());
                 let inner = own.get(layer).and_then(|l| l.inner.as_ref());
                 let Some(inner) = inner else { continue };
-                // The folder of a weight is its layer.
-                let mut folders: Vec<&str> =
-                    weights[stored].iter().filter_map(|path| path.rsplit('/').nth(1)).collect();
-                folders.dedup();
+                // The folder of a weight is its layer. What isn't trained stands behind everything that is.
+                let mut seen = HashSet::new();
+                let folders = weights[stored].iter().filter_map(|path| path.rsplit('/').nth(1));
+                let folders: Vec<&str> = folders.filter(|folder| seen.insert(*folder)).collect();
                 let layers: Vec<&str> = inner.layers.iter().map(|l| l.name.as_str()).collect();
                 let pairs = paired(&layers, &folders)?.into_iter();
                 names.extend(pairs.map(|(name, stored)| ((layer.to_owned(), name.to_owned()), stored.to_owned())));

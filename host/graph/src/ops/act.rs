@@ -75,6 +75,9 @@ const NAMES: &[(&str, ActivationFn)] = &[
     ("log_softmax", ActivationFn::LogSoftmax),
 ];
 
+/// How Python names every function that has no name.
+pub(crate) const LAMBDA: &str = "<lambda>";
+
 /// Our name for what Keras 3 calls `hard_sigmoid`: in Keras 2 that is another function.
 pub const HARD_SIGMOID_6: &str = "hard_sigmoid_6";
 
@@ -126,6 +129,13 @@ impl ActivationFn {
         loop {
             value = match value {
                 Value::String(name) => return Some(name.as_str()).filter(|name| Self::from_name(name).is_none()),
+                // A function without a name, as its code.
+                Value::Object(o)
+                    if o.get("class_name").is_some_and(|class| class == "__lambda__")
+                        || o.get("value").is_some_and(Value::is_array) =>
+                {
+                    return Some(LAMBDA);
+                }
                 Value::Object(o) => o.get("config").or_else(|| o.get("activation"))?,
                 _ => return None,
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::error::Error;
+use crate::ops::act::LAMBDA;
 use crate::ops::formula::Formula;
 use crate::ops::{Config, Layer, WeightSource};
 use shiftwise_tensor::tensor::Tensor;
@@ -147,8 +148,9 @@ impl CustomLayers {
 
     /// The implementation of a class; packages don't count.
     pub fn get(&self, class: &str) -> Option<Arc<dyn CustomLayer>> {
-        let class = class.rsplit('>').next().unwrap_or(class);
-        self.0.iter().find(|known| known.class() == class).cloned()
+        let own = class.rsplit('>').next().unwrap_or(class);
+        let named = |name: &str| self.0.iter().find(|known| known.class() == name).cloned();
+        named(class).or_else(|| named(own))
     }
 
     /// The implementation that stands for a layer by its name: all of it, or the part behind the models around it.
@@ -228,10 +230,12 @@ impl<'a> CustomUse<'a> {
     }
 
     /// The implementation of an activation function of a layer: by the layer's name, else by the function's.
-    pub fn activation(&mut self, layer: &str, function: &str) -> Option<Arc<dyn CustomLayer>> {
+    ///
+    /// `setting` is what the layer says of it: the code of a function without a name, in some files.
+    pub fn activation(&mut self, layer: &str, function: &str, setting: &Value) -> Option<Arc<dyn CustomLayer>> {
         let by_name = self.known.by_name(layer);
         if by_name.is_none() && function == LAMBDA {
-            self.note(function, layer, &Map::new());
+            self.note(function, layer, &Map::from_iter([("activation".to_owned(), setting.clone())]));
         }
         let found = by_name.or_else(|| self.known.get(function))?;
         self.used.insert(found.class().to_owned());
@@ -242,7 +246,7 @@ impl<'a> CustomUse<'a> {
     pub fn check(&self) -> Result<(), Error> {
         match self.of_class.iter().find(|(_, of)| of.differ) {
             Some((class, of)) => Err(Error::Options(format!(
-                "--custom-layer `{class}`: the model has several different layers of that class ({}), and one formula \
+                "--custom-layer `{class}`: the model has several different layers of that class or function ({}), and one formula \
                  can't be what all of them compute; give each its own by its name, such as --custom-layer '{}=FORMULA'",
                 listed(&of.layers),
                 of.layers.first().map_or("NAME", String::as_str),
@@ -270,9 +274,6 @@ impl<'a> CustomUse<'a> {
         idle.chain(lambdas).collect()
     }
 }
-
-/// How Python names every function that has no name.
-const LAMBDA: &str = "<lambda>";
 
 /// `` `a`, `b` and 3 more ``.
 fn listed(names: &[String]) -> String {
