@@ -138,6 +138,26 @@ fn calls_are_counted_as_the_generation_counts() {
     }
 }
 
+/// A sequential model says nothing of calls: whatever is in it is called once.
+#[test]
+fn models_in_sequential_models_are_called_once() {
+    for keras in BOTH {
+        for functional in [true, false] {
+            let (class, config) = keras.block(functional);
+            let mut block = keras.layer(class, "block", config, &[]);
+            block.as_object_mut().unwrap().remove("inbound_nodes");
+            let relu = json!({ "class_name": "ReLU", "config": { "name": "r", "max_value": 9.0, "threshold": -9.0 } });
+            let layers = json!([keras.input("x"), block, relu]);
+            let text = json!({ "class_name": "Sequential", "config": { "name": "m", "layers": layers } });
+            let only =
+                json!({ "class_name": "Sequential", "config": { "name": "m", "layers": [layers[0], layers[1]] } });
+            for text in [text, only] {
+                assert_eq!(run(&open(&text)), [applied(1)], "{text}");
+            }
+        }
+    }
+}
+
 /// A file that follows another rule is read by the one way of counting that meets every call, or not at all.
 #[test]
 fn a_count_that_does_not_hold_is_refused() {
