@@ -138,6 +138,26 @@ fn calls_are_counted_as_the_generation_counts() {
     }
 }
 
+/// A sequential model says nothing of calls: whatever is in it is called once.
+#[test]
+fn models_in_sequential_models_are_called_once() {
+    for keras in BOTH {
+        for functional in [true, false] {
+            let (class, config) = keras.block(functional);
+            let mut block = keras.layer(class, "block", config, &[]);
+            block.as_object_mut().unwrap().remove("inbound_nodes");
+            let relu = json!({ "class_name": "ReLU", "config": { "name": "r", "max_value": 9.0, "threshold": -9.0 } });
+            let layers = json!([keras.input("x"), block, relu]);
+            let text = json!({ "class_name": "Sequential", "config": { "name": "m", "layers": layers } });
+            let only =
+                json!({ "class_name": "Sequential", "config": { "name": "m", "layers": [layers[0], layers[1]] } });
+            for text in [text, only] {
+                assert_eq!(run(&open(&text)), [applied(1)], "{text}");
+            }
+        }
+    }
+}
+
 /// A file that follows another rule is read by the one way of counting that meets every call, or not at all.
 #[test]
 fn a_count_that_does_not_hold_is_refused() {
@@ -417,4 +437,24 @@ fn nested_arguments_survive() {
     options.custom.add_formula(formula).unwrap();
     let Model::Quantized(back) = open_bytes(Path::new("q.h5"), bytes, &options).unwrap() else { panic!() };
     assert_eq!(back.graph.to_text(), q.graph.to_text());
+}
+
+/// Weights may come from another file: of either layout, and only of the same layers.
+#[test]
+fn weights_may_be_in_a_file_of_their_own() {
+    let options = |weights: &str| LoadOptions { weights: Some(crate::keras::file(weights)), ..LoadOptions::default() };
+    let model = crate::keras::file("nested_keras2.h5");
+    let own = shiftwise::format::load(&model, &LoadOptions::default()).unwrap();
+    let x = random_samples(&own, 2, 4);
+    for file in ["nested_keras2.h5", "nested_keras2.keras", "nested_keras3.h5", "nested_keras3.keras"] {
+        let graph = shiftwise::format::load(&model, &options(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert_eq!(run_float(&graph, x.clone()).unwrap(), run_float(&own, x.clone()).unwrap(), "{file}");
+    }
+    for file in ["shared_keras2.h5", "shared_keras3.keras"] {
+        assert!(shiftwise::format::load(&model, &options(file)).is_err(), "{file}");
+    }
+    let both = LoadOptions { random_weights: Some(1), ..options("nested_keras2.h5") };
+    let text = Keras::Two.repeated(true, 1, 1, 1).to_string().into_bytes();
+    let e = open_bytes(Path::new("m.json"), text, &both).map(|_| ()).unwrap_err();
+    assert!(e.to_string().contains("not both"), "{e}");
 }

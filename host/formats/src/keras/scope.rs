@@ -58,7 +58,8 @@ impl<'a> Scope<'a> {
         let mut numbers: BTreeMap<usize, Numbers> = BTreeMap::new();
         let inner = self.model.layers.iter().enumerate().filter(|(_, layer)| layer.inner.is_some());
         inner.for_each(|(i, _)| drop(numbers.insert(i, Numbers::default())));
-        if numbers.is_empty() {
+        // The edges of a sequential model are ours, and count from 0.
+        if numbers.is_empty() || !self.model.functional {
             return Ok(());
         }
         let arguments = self.model.layers.iter().flat_map(|l| &l.calls).flat_map(|call| &call.tensors);
@@ -77,7 +78,9 @@ impl<'a> Scope<'a> {
             let calls = layer.calls.len();
             let functional = layer.inner.as_ref().is_some_and(|inner| inner.functional);
             let rule = self.model.generation.first_calls(functional);
-            let others = [[0, 0], [1, 1], [0, 1]].into_iter().filter(|first| *first != rule);
+            // Where only one of both kinds is there, the last is one of the others.
+            let mixed = (!numbers.arguments.is_empty() && !numbers.ends.is_empty()).then_some([0, 1]);
+            let others = [[0, 0], [1, 1]].into_iter().chain(mixed).filter(|first| *first != rule);
             let mut meeting = others.filter(|first| numbers.fit(*first, calls) == (true, true));
             self.first[i] = match (numbers.fit(rule, calls), meeting.next(), meeting.next()) {
                 ((true, true), ..) | ((true, false), None, _) => rule,
