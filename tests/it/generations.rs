@@ -444,14 +444,14 @@ fn nested_arguments_survive() {
 fn weights_may_be_in_a_file_of_their_own() {
     let options = |weights: &str| LoadOptions { weights: Some(crate::keras::file(weights)), ..LoadOptions::default() };
     let model = crate::keras::file("nested_keras2.h5");
-    let own = shiftwise::format::load(&model, &LoadOptions::default()).unwrap();
+    let own = shiftwise_formats::load(&model, &LoadOptions::default()).unwrap();
     let x = random_samples(&own, 2, 4);
     for file in ["nested_keras2.h5", "nested_keras2.keras", "nested_keras3.h5", "nested_keras3.keras"] {
-        let graph = shiftwise::format::load(&model, &options(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let graph = shiftwise_formats::load(&model, &options(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
         assert_eq!(run_float(&graph, x.clone()).unwrap(), run_float(&own, x.clone()).unwrap(), "{file}");
     }
     for file in ["shared_keras2.h5", "shared_keras3.keras"] {
-        assert!(shiftwise::format::load(&model, &options(file)).is_err(), "{file}");
+        assert!(shiftwise_formats::load(&model, &options(file)).is_err(), "{file}");
     }
     let both = LoadOptions { random_weights: Some(1), ..options("nested_keras2.h5") };
     let text = Keras::Two.repeated(true, 1, 1, 1).to_string().into_bytes();
