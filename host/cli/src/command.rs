@@ -13,8 +13,7 @@ use shiftwise_graph::error::Error;
 
 use crate::screen::Screen;
 use crate::{
-    averages, backend, boards, compile, cost, data, dump, estimate, evaluate, footprint, machine_code, proof, quantize,
-    screen, simulate, strategy, targets,
+    boards, compile, data, dump, estimate, evaluate, machine_code, proof, quantize, screen, simulate, strategy, targets,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use shiftwise::device::Device;
 use shiftwise_compile::{self as compile, DpuOptions, Engine, LayerRow, Program};
 use shiftwise_core::model::Deployable;
 use shiftwise_formats::Model;
@@ -14,18 +15,18 @@ use shiftwise_sim::CycleReport;
 use shiftwise_sim::report::LayerCycles;
 
 use crate::command::Outcome;
-use crate::compile::{Device, Place, simulator};
 use crate::data::ModelArgs;
 use crate::screen::{Screen, bytes, count};
+use crate::target_args::TargetArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    place: Place,
+    target: TargetArgs,
     /// Clock of the DPU's general logic, such as 300MHz [default: the board's or target's]
-    #[arg(long, value_name = "CLOCK", value_parser = crate::compile::clock)]
+    #[arg(long, value_name = "CLOCK", value_parser = shiftwise::device::clock)]
     clock: Option<u32>,
     /// DPU cores that share the memory [default: the board's, or 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
@@ -36,7 +37,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
-    let Some(mut device) = args.place.device()? else {
+    let Some(mut device) = args.target.device()? else {
         return Err(Error::Target("there is no DPU, so there is no time to estimate; name a DPU or a board".into()));
     };
     device.clock_mhz = args.clock.unwrap_or(device.clock_mhz);
@@ -102,11 +103,11 @@ impl Times {
     /// Cycles of one frame, and of frames one after the other on all cores; neither depends on data.
     pub(crate) fn of(model: &Deployable<'_>, device: &Device) -> Result<Self, Error> {
         let failed = |e: shiftwise_sim::Error| Error::Compile(e.to_string());
-        let mut sim = simulator(device)?;
+        let mut sim = device.simulator()?;
         shiftwise_sim::time(model, &mut sim).map_err(failed)?;
         let (report, trace) = (sim.report(model), sim.chrome_trace(model));
         let prepared = shiftwise_sim::Prepared::new(model, &mut sim).map_err(failed)?;
-        let costs = crate::compile::costs(device)?;
+        let costs = device.costs()?;
         let fps = |cores: u32| -> Result<f64, Error> {
             let cycles = prepared.cycles(&costs, device.clock_mhz, cores, device.ddr_mb_per_s).map_err(failed)?;
             Ok(if cycles > 0.0 { f64::from(device.clock_mhz) * 1e6 / cycles * f64::from(cores) } else { 0.0 })

@@ -15,8 +15,9 @@ use shiftwise_graph::error::Error;
 use shiftwise_xmodel::{self as xmodel, Device, Stream, Xmodel, spans};
 
 use crate::command::Outcome;
+use crate::data;
 use crate::screen::Screen;
-use crate::{backend, data};
+use shiftwise::run;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -104,7 +105,7 @@ const ISA_REMARK: &str = "; isa ";
 
 /// The instructions of a deployable, one a line, under the layer that they came from; CPU steps as remarks.
 pub(crate) fn listing(model: &Deployable<'_>) -> Result<String, Error> {
-    let isa = backend::target_of(model)?.map_or(IsaVersion::Dpuczdx8gIsa1, |t| t.isa);
+    let isa = run::target_of(model)?.map_or(IsaVersion::Dpuczdx8gIsa1, |t| t.isa);
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = shiftwise_core::listing::write(model, isa, &mut text);
@@ -255,11 +256,11 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         }
         pieces
     } else if is_model {
-        deployable = backend::parse(&args.file, &bytes)?;
+        deployable = run::parse(&args.file, &bytes)?;
         if !args.check {
             return listed(&listing(&deployable)?, screen);
         }
-        let version = backend::target_of(&deployable)?.map_or(IsaVersion::Dpuczdx8gIsa1, |t| t.isa);
+        let version = run::target_of(&deployable)?.map_or(IsaVersion::Dpuczdx8gIsa1, |t| t.isa);
         let jobs = deployable.steps().filter_map(|s| if let Step::Dpu(job) = s { Some(job) } else { None });
         jobs.map(|job| Piece {
             name: job.name.into(),

@@ -1,11 +1,9 @@
 //! The `shiftwise` command.
 
 mod averages;
-mod backend;
 mod boards;
 mod command;
 mod compile;
-mod cost;
 mod data;
 mod dump;
 mod estimate;
@@ -17,6 +15,7 @@ mod quantize;
 mod screen;
 mod simulate;
 mod strategy;
+mod target_args;
 mod targets;
 
 fn main() -> std::process::ExitCode {

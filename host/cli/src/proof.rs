@@ -19,14 +19,15 @@ use shiftwise_integer::lower;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_tensor::tensor::Tensor;
 
-use crate::backend;
-use crate::backend::Tensors;
 use crate::command::Outcome;
-use crate::compile::{Device, board_device, device, program, simulator};
 use crate::data::{ModelArgs, Preprocess, take};
 use crate::quantize::{Recipe, pretty};
 use crate::screen::{Screen, count};
 use crate::{averages, boards, data};
+use shiftwise::build::program;
+use shiftwise::device::Device;
+use shiftwise::run;
+use shiftwise::run::Tensors;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -91,7 +92,7 @@ impl Check {
                 if differing > 0 && check.first.is_none() {
                     let show = |b: &[u8]| match (t.dtype, b) {
                         (DType::I8, [b]) => (*b as i8).to_string(),
-                        (DType::F32, b) => backend::floats(b).first().map_or_else(String::new, f32::to_string),
+                        (DType::F32, b) => run::floats(b).first().map_or_else(String::new, f32::to_string),
                         _ => "?".into(),
                     };
                     let place = pairs().next().map_or_else(
@@ -159,8 +160,8 @@ fn against_vendor(q: &QuantGraph, inputs: &[Tensor]) -> Result<dump::Comparison,
 
 fn simulated(model: &Deployable<'_>, device: &Device, inputs: &[Vec<Vec<u8>>]) -> Result<(Vec<Tensors>, u64), Error> {
     let run = |inputs: &Vec<Vec<u8>>| {
-        let mut sim = simulator(device)?;
-        let tensors = backend::frame(model, Some(&mut sim), inputs)?;
+        let mut sim = device.simulator()?;
+        let tensors = run::frame(model, Some(&mut sim), inputs)?;
         Ok((tensors, sim.report(model).cycles))
     };
     let all: Vec<(Tensors, u64)> = inputs.par_iter().map(run).collect::<Result<_, Error>>()?;
@@ -173,7 +174,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let inputs = args.model.files().chain(&calib).chain(&run).map(PathBuf::as_path);
     data::keep(inputs, &[&args.output])?;
     // Bad names fail before the work, not after it.
-    let dpu = device(&args.target)?;
+    let dpu = Device::named(&args.target)?;
     let board = args.board.as_deref().map(|b| Ok::<_, Error>((boards::spec(b)?, b))).transpose()?;
     let (quantized, _) =
         args.recipe.quantize(args.recipe.open(&args.model, &args.preprocess, screen)?, &args.preprocess, screen)?;
@@ -195,8 +196,8 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         screen.detail(format!("on the CPU: {layer}"));
     }
     let file = compiled.to_bytes(&[])?;
-    let model = backend::parse(&args.output, &file)?;
-    let bytes = (0..n).map(|i| backend::input_bytes(&model, &samples, i)).collect::<Result<Vec<_>, _>>()?;
+    let model = run::parse(&args.output, &file)?;
+    let bytes = (0..n).map(|i| run::input_bytes(&model, &samples, i)).collect::<Result<Vec<_>, _>>()?;
     let (tensors, cycles) = simulated(&model, &dpu, &bytes)?;
     checks.push(Check::run("simulator", &dpu.target.name, &model, &golden, &tensors));
 
@@ -206,12 +207,12 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     if let Some((spec, name)) = &board {
         // A board without a DPU runs the same network on its CPU; `serial:` boards are such until they say otherwise.
         let own = match spec {
-            shiftwise_board::BoardSpec::Qemu(_) => board_device(name)?,
+            shiftwise_board::BoardSpec::Qemu(_) => Device::of_board(name)?,
             shiftwise_board::BoardSpec::Serial(_) => None,
         };
         let file = program(&graph, own.as_ref(), false, true)?.to_bytes(&[])?;
-        let model = backend::parse(&args.output, &file)?;
-        let bytes = (0..n).map(|i| backend::input_bytes(&model, &samples, i)).collect::<Result<Vec<_>, _>>()?;
+        let model = run::parse(&args.output, &file)?;
+        let bytes = (0..n).map(|i| run::input_bytes(&model, &samples, i)).collect::<Result<Vec<_>, _>>()?;
         let session = boards::session(spec, &file, bytes, screen)?;
         let tensors: Vec<Tensors> = session.samples.iter().map(boards::tensors).collect();
         let target = format!("{} on {name}", model.facts().target);

@@ -271,7 +271,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     data::keep(inputs, &[&file, &info_file, &provenance_file])?;
     if let Some(target) = &args.target {
         // Told before the work, not after.
-        crate::compile::device(target)?;
+        shiftwise::device::Device::named(target)?;
     }
     let (quantized, mut warnings) = args.recipe.quantize(model, &args.preprocess, screen)?;
     let differences = args.recipe.averages(&quantized, &args.preprocess)?;
@@ -326,7 +326,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 
 /// Layers that a DPU leaves to the CPU, with the reasons.
 fn placement(quantized: &QuantGraph, target: &str, screen: &Screen) -> Result<Vec<(String, String)>, Error> {
-    let device = crate::compile::device(target)?;
+    let device = shiftwise::device::Device::named(target)?;
     let program =
         shiftwise_compile::dpu(&shiftwise_integer::lower::lower(quantized)?, &device.target, &DpuOptions::default())?;
     let left = program.layers.iter().filter_map(|row| Some((row.layer.clone(), row.reason.clone()?)));

@@ -14,16 +14,6 @@ pub(crate) struct Args {
     name: Option<String>,
 }
 
-/// The target that a file names.
-pub(crate) fn named(name: &str) -> Result<shiftwise_core::target::Target, Error> {
-    shiftwise_targets::named(name).map_err(|e| Error::Target(e.to_string()))
-}
-
-/// The target of a name, fingerprint or `arch.json`.
-pub(crate) fn find(name: &str) -> Result<shiftwise_core::target::Target, Error> {
-    shiftwise_targets::find(name).map_err(|e| Error::Target(e.to_string()))
-}
-
 /// What is missing before a described target could be simulated.
 pub(crate) fn missing(name: &str) -> String {
     match shiftwise_targets::find_entry(name) {

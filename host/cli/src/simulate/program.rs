@@ -17,8 +17,8 @@ use shiftwise_xmodel::spans::{Spans, layer_name};
 use shiftwise_xmodel::value::{Held, declared, quantize, rounding};
 use shiftwise_xmodel::{self as xmodel, Device, Subgraph, Tensor, Xmodel, host};
 
-use crate::cost;
 use crate::simulate::explanation;
+use shiftwise::cost;
 
 /// Copies of the registers that are held at the same time.
 const COPIES: u64 = 4;

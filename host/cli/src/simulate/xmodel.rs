@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use shiftwise::dump;
+use shiftwise::device::Device as Dpu;
 use shiftwise::dump::{Dump, DumpTensor, Type, Values};
+use shiftwise::{device, dump};
 use shiftwise_core::model::LayerSpan;
 use shiftwise_formats::files::Set;
 use shiftwise_formats::{self as format, LoadOptions, Model};
@@ -20,7 +21,6 @@ use shiftwise_xmodel::value::Held;
 use shiftwise_xmodel::{self as xmodel, Device, Xmodel, graph, spans};
 
 use crate::command::Outcome;
-use crate::compile::{Device as Dpu, simulator};
 use crate::machine_code::{Isa, isa_of};
 use crate::screen::{Screen, count};
 use crate::simulate::Args;
@@ -44,7 +44,7 @@ fn target_of(path: &Path, model: &Xmodel) -> Result<shiftwise_core::target::Targ
                 targets::missing(name)
             )));
         }
-        let target = targets::named(&format!("{fingerprint:#018x}"))?;
+        let target = device::named_target(&format!("{fingerprint:#018x}"))?;
         if found.as_ref().is_some_and(|f| f.fingerprint != target.fingerprint) {
             return Err(Error::format(path, "its subgraphs are for several targets"));
         }
@@ -295,7 +295,7 @@ pub(super) fn run(args: &Args, bytes: &[u8], screen: &Screen) -> Result<Outcome,
     let custom = args.custom.layers()?;
     let reference = args.graph.as_deref().map(|p| Reference::open(p, &custom)).transpose()?;
     let device = Dpu::new(target, args.clock);
-    let mut sim = simulator(&device)?;
+    let mut sim = device.simulator()?;
     let program = Program::new(&model, &device.target, args.functional, custom.clone())?;
 
     let shapes: Vec<(&str, &[usize])> = program
@@ -354,7 +354,7 @@ pub(super) fn run(args: &Args, bytes: &[u8], screen: &Screen) -> Result<Outcome,
     dump::add(&mut set, &all, true)?;
     for (k, (_, shape, values)) in outputs.into_iter().enumerate() {
         let shape = [&[n], shape.get(1..).unwrap_or(&[])].concat();
-        crate::simulate::add_output(&mut set, k, shape, values)?;
+        shiftwise::outputs::add_output(&mut set, k, shape, values)?;
     }
     if !args.functional {
         set.add(crate::simulate::CYCLES, quantize::pretty(&report).as_bytes())?;
