@@ -12,8 +12,8 @@ use shiftwise_formats::files::Set;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 
-use crate::command::Outcome;
 use crate::data::Preprocess;
+use crate::outcome::Outcome;
 use crate::screen::{Screen, count};
 use shiftwise::run;
 use shiftwise::run::Tensors;
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, required_unless_present = "self_test", value_name = "DATA")]
     data: Vec<String>,
     /// Samples to run, from the first
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::command::positive())]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::outcome::positive())]
     samples: usize,
     /// Folder for the outputs as .npy
     #[arg(long, requires = "data", value_name = "DIR")]

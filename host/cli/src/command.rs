@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::builder::RangedU64ValueParser;
 use clap::error::ContextValue;
 use clap::{Parser, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 use shiftwise::text;
 use shiftwise_graph::error::Error;
 
@@ -73,25 +73,6 @@ impl Command {
             _ => None,
         }
     }
-}
-
-/// What a command that ran has to say.
-pub(crate) struct Outcome {
-    /// For `--json`.
-    pub(crate) json: Value,
-    /// Whether the answer is yes: exit code 0 or 1.
-    pub(crate) yes: bool,
-}
-
-impl Outcome {
-    pub(crate) fn done(json: Value) -> Result<Self, Error> {
-        Ok(Self { json, yes: true })
-    }
-}
-
-/// A number of things, of which there must be one.
-pub(crate) fn positive() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..)
 }
 
 /// Threads: more than these only take memory, and the time to start them.

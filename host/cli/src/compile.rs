@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
-use shiftwise::build::program;
+use shiftwise::averages::{recorded, rows};
+use shiftwise::build::{Compiled, Memory, OnCpu, program};
 use shiftwise::device::Device;
+use shiftwise::estimate::Times;
 use shiftwise::run;
-use shiftwise_compile::footprint as memory;
-use shiftwise_compile::footprint::Footprint;
 use shiftwise_formats::Model;
 use shiftwise_formats::files;
 use shiftwise_graph::error::Error;
@@ -15,13 +14,11 @@ use shiftwise_graph::eval::Samples;
 use shiftwise_integer::lower;
 
 use crate::averages;
-use crate::command::Outcome;
 use crate::data::{ModelArgs, Preprocess};
-use crate::estimate;
-use crate::estimate::Times;
+use crate::outcome::Outcome;
 use crate::screen::{Screen, bytes};
 use crate::target_args::TargetArgs;
-use crate::{data, footprint};
+use crate::{data, footprint, layer_table};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -45,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DATA")]
     self_test: Vec<String>,
     /// Samples to store of --self-test
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::command::positive())]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::outcome::positive())]
     self_test_samples: usize,
     #[command(flatten)]
     pub(crate) preprocess: Preprocess,
@@ -66,7 +63,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     };
     let device = args.target.device()?;
     let graph = lower::lower(&quantized)?;
-    let differences = averages::recorded(&args.model.path, &quantized, &graph);
+    let differences = recorded(&args.model.path, &quantized, &graph);
     averages::tell(&differences, screen);
     let program = program(&graph, device.as_ref(), args.strict, !args.fast)?;
     let mut file = program.to_bytes(&[])?;
@@ -87,33 +84,35 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 
     // Only the CPU's memory is planned here: a DPU's board has its own, of gigabytes.
     let board = if device.is_none() { args.target.board()? } else { None };
-    let layers = footprint::Layers {
-        memory: if device.is_none() { memory::layers(&program) } else { Vec::new() },
-        instructions: board.as_ref().map_or_else(Vec::new, |b| memory::instructions(&program, &model, &b.cpu)),
-    };
-    let taken = board.as_ref().and_then(|b| Footprint::of(&program, &model, b));
-    match &times {
-        Some((_, times)) => {
-            estimate::table(&program, &times.report, screen);
-            estimate::fallbacks(&program, screen);
-        }
-        None => footprint::table(&program, &layers, screen),
+    let on_cpu = times.is_none().then(|| OnCpu::of(&program, &model, board.as_ref()));
+    if let Some((_, times)) = &times {
+        layer_table::table(&program, &times.report, screen);
+        layer_table::fallbacks(&program, screen);
+    }
+    if let Some(on_cpu) = &on_cpu {
+        footprint::table(&program, on_cpu, screen);
     }
     screen.say("");
-    screen.say(estimate::memory(&program));
-    match &times {
-        Some((device, times)) => times.say(device, screen),
-        None => footprint::say(&layers, board.as_ref().map(|b| (b, taken.as_ref())), screen),
+    screen.say(layer_table::memory(&program));
+    if let Some((device, times)) = &times {
+        layer_table::say(times, device, screen);
+    }
+    if let Some(on_cpu) = &on_cpu {
+        footprint::say(on_cpu, board.as_ref(), screen);
     }
     screen.say(format!("{} for {}, {}", args.output.display(), program.target, bytes(file.len() as u64)));
-    let mut json = json!({
-        "output": args.output, "target": program.target, "layers": program.layers,
-        "cycles": times.as_ref().map(|(_, t)| &t.report), "speed": times.as_ref().map(|(_, t)| t.json()),
-        "memory": estimate::memory_json(&program),
-        "footprint": times.is_none().then(|| footprint::json(&program, &layers, taken.as_ref())),
-    });
-    averages::add(&differences, &mut json);
-    Ok(Outcome { json, yes: taken.is_none_or(|t| t.fits()) })
+    let report = Compiled {
+        output: args.output.clone(),
+        target: program.target.to_string(),
+        memory: Memory::of(&program),
+        footprint: on_cpu.as_ref().map(|c| c.report(&program)),
+        speed: times.as_ref().map(|(_, t)| t.speed),
+        cycles: times.map(|(_, t)| t.report),
+        layers: program.layers,
+        averages: rows(&differences),
+    };
+    let fits = on_cpu.and_then(|c| c.footprint).is_none_or(|f| f.fits());
+    Outcome::of(report, fits)
 }
 
 /// Inputs and outputs of the first samples, computed by the program itself.

@@ -14,8 +14,8 @@ use shiftwise_formats as format;
 use shiftwise_graph::error::Error;
 use shiftwise_xmodel::{self as xmodel, Device, Stream, Xmodel, spans};
 
-use crate::command::Outcome;
 use crate::data;
+use crate::outcome::Outcome;
 use crate::screen::Screen;
 use shiftwise::run;
 

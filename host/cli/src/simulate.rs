@@ -17,10 +17,10 @@ use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 use shiftwise_sim::{CycleReport, SimDpu};
 
-use crate::command::Outcome;
+use crate::data;
 use crate::data::Preprocess;
+use crate::outcome::{Outcome, pretty};
 use crate::screen::{Screen, bytes, count};
-use crate::{data, quantize};
 
 mod program;
 mod xmodel;
@@ -56,7 +56,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CLOCK", value_parser = shiftwise::device::clock)]
     clock: Option<u32>,
     /// Samples to run, from the first
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::command::positive())]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::outcome::positive())]
     samples: usize,
     #[command(flatten)]
     custom: data::Custom,
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     add_outputs(&mut set, &model, &all)?;
     if let Some(report) = &report {
         let json = serde_json::to_value(report).map_err(|e| Error::Run(e.to_string()))?;
-        set.add(CYCLES, quantize::pretty(&json).as_bytes())?;
+        set.add(CYCLES, pretty(&json).as_bytes())?;
     }
     set.commit(serde_json::Map::new())?;
     if let Some(report) = &report {

@@ -5,7 +5,7 @@ use shiftwise_core::isa::described::InstructionSet;
 use shiftwise_graph::error::Error;
 use shiftwise_targets::{Description, Entry};
 
-use crate::command::Outcome;
+use crate::outcome::{Outcome, to_json};
 use crate::screen::{Screen, bytes};
 
 #[derive(Debug, clap::Args)]
@@ -134,8 +134,4 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             Outcome::done(json!({ "targets": targets, "descriptions": descriptions, "boards": to_json(&boards)? }))
         }
     }
-}
-
-fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value, Error> {
-    serde_json::to_value(value).map_err(|e| Error::Run(e.to_string()))
 }

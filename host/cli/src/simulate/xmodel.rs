@@ -20,12 +20,12 @@ use shiftwise_tensor::tensor::Tensor;
 use shiftwise_xmodel::value::Held;
 use shiftwise_xmodel::{self as xmodel, Device, Xmodel, graph, spans};
 
-use crate::command::Outcome;
 use crate::machine_code::{Isa, isa_of};
+use crate::outcome::{Outcome, pretty};
 use crate::screen::{Screen, count};
 use crate::simulate::Args;
 use crate::simulate::program::{Executed, Program};
-use crate::{data, quantize, targets};
+use crate::{data, targets};
 
 /// The DPU that all of a program's subgraphs are for.
 ///
@@ -357,7 +357,7 @@ pub(super) fn run(args: &Args, bytes: &[u8], screen: &Screen) -> Result<Outcome,
         shiftwise::outputs::add_output(&mut set, k, shape, values)?;
     }
     if !args.functional {
-        set.add(crate::simulate::CYCLES, quantize::pretty(&report).as_bytes())?;
+        set.add(crate::simulate::CYCLES, pretty(&report).as_bytes())?;
     }
     set.commit(serde_json::Map::new())?;
     disagreements.iter().for_each(|d| screen.say(d));
