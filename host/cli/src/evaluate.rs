@@ -64,14 +64,9 @@ fn errors(args: &Args, models: &[(PathBuf, Model)], labels: &str, screen: &Scree
         let samples = args.preprocess.for_graph(&args.data, graph)?;
         let shape = graph.outputs.first().map_or(&[][..], |id| graph.node(*id).shape.as_slice());
         let targets = dataset::Dataset::open(&dataset::DataSpec::parse(labels), shape)?;
-        if targets.len() != samples.len() {
-            let text = format!("{} samples and {} labels; one per sample is expected", samples.len(), targets.len());
-            return Err(Error::Dataset(text));
-        }
         let mut progress = screen.progress("evaluating", "samples", samples.len());
-        let target = |start, count| targets.batch(start, count);
         let mut set = |done| progress.set(done);
-        let (value, differences) = evaluate::error(model, metric, args.numerics, (&samples, &target), &mut set)?;
+        let (value, differences) = evaluate::error(model, metric, args.numerics, &samples, &targets, &mut set)?;
         averages::tell(&differences, screen);
         rows.push(vec![name(path), samples.len().to_string(), format!("{value:.6}")]);
         values.push(ModelError {

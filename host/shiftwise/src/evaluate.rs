@@ -14,6 +14,7 @@ use shiftwise_integer::lower;
 use shiftwise_tensor::tensor::Tensor;
 
 use crate::averages;
+use crate::dataset::Dataset;
 use crate::golden::Numerics;
 
 /// Samples that are computed at once: bounds memory.
@@ -176,9 +177,14 @@ pub fn error(
     model: &Model,
     metric: Metric,
     numerics: Numerics,
-    (samples, targets): (&dyn Samples, &dyn Fn(usize, usize) -> Result<Tensor, Error>),
+    samples: &dyn Samples,
+    targets: &Dataset,
     progress: &mut dyn FnMut(usize),
 ) -> Result<(f64, Vec<Difference>), Error> {
+    if targets.len() != samples.len() {
+        let text = format!("{} samples and {} labels; one per sample is expected", samples.len(), targets.len());
+        return Err(Error::Dataset(text));
+    }
     let term: fn(f64) -> f64 = match metric {
         Metric::Top | Metric::Mae => f64::abs,
         Metric::Mse => |d| d * d,
@@ -186,7 +192,7 @@ pub fn error(
     let (mut sum, mut count) = (0.0f64, 0usize);
     let each = |start: usize, out: Vec<Tensor>| {
         let Some(out) = out.first() else { return Ok(()) };
-        let target = targets(start, out.shape()[0])?;
+        let target = targets.batch(start, out.shape()[0])?;
         let pairs = out.data().iter().zip(target.data());
         sum += pairs.map(|(a, b)| term(f64::from(*a) - f64::from(*b))).sum::<f64>();
         count += out.data().len();
