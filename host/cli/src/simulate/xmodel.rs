@@ -194,7 +194,7 @@ fn tensors<'a>(program: &Program<'_>, done: &'a Executed) -> Vec<(usize, String,
         let Some(held) = held else { continue };
         let xop = &program.model.ops[op];
         let name = dump_name(keras, &xop.tensor.name);
-        let files = held.dump(&name).file_name();
+        let files = DumpTensor::of(&name, &held.value).file_name();
         if names.insert(files) {
             all.push((op, name, held));
         }
@@ -244,7 +244,7 @@ impl Comparison {
             } else if own.kind != other.kind {
                 Some(format!("{what}: type {:?}, expected {:?}", own.kind, other.kind))
             } else {
-                let (a, b) = (other.dump("").values, own.dump("").values);
+                let (a, b) = (Values::of(&other.value), Values::of(&own.value));
                 a.differences(&b).first().map(|at| {
                     let number = |v: &Values| match v {
                         Values::Int8(v) => v.get(*at).map_or_else(String::new, i8::to_string),
@@ -345,7 +345,7 @@ pub(super) fn run(args: &Args, bytes: &[u8], screen: &Screen) -> Result<Outcome,
             golds.sample(&program, &done, &part(golden, &program, &done, index));
         }
         for (_, name, held) in tensors(&program, &done) {
-            append(&mut all.activations, held.dump(&name));
+            append(&mut all.activations, DumpTensor::of(&name, &held.value));
         }
         collect(&program, &done, &mut outputs);
         progress.set(index + 1);
