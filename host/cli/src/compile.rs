@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     program
         .check(&model)
         .map_err(|why| Error::Compile(format!("the deployable does not say what was compiled: {why}")))?;
-    let listing = args.listing.as_ref().map(|path| Ok::<_, Error>((path, crate::machine_code::listing(&model)?)));
+    let listing = args.listing.as_ref().map(|path| Ok::<_, Error>((path, shiftwise::listing::listing(&model)?)));
     let listing = listing.transpose()?;
     // The listing comes last, so that it never stands beside code that it does not belong to.
     let listing = listing.iter().map(|(path, text)| (path.as_path(), text.as_bytes()));

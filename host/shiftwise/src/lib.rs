@@ -9,6 +9,7 @@ pub mod dump;
 pub mod estimate;
 pub mod evaluate;
 pub mod golden;
+pub mod listing;
 pub mod outputs;
 pub mod provenance;
 pub mod run;

@@ -20,12 +20,12 @@ use shiftwise_tensor::tensor::Tensor;
 use shiftwise_xmodel::value::Held;
 use shiftwise_xmodel::{self as xmodel, Device, Xmodel, graph, spans};
 
-use crate::machine_code::{Isa, isa_of};
 use crate::outcome::{Outcome, pretty};
 use crate::screen::{Screen, count};
 use crate::simulate::Args;
 use crate::simulate::program::{Executed, Program};
 use crate::{data, targets};
+use shiftwise::listing::{Isa, isa_of};
 
 /// The DPU that all of a program's subgraphs are for.
 ///
