@@ -11,6 +11,7 @@ use serde_json::json;
 use shiftwise::text;
 use shiftwise_graph::error::Error;
 
+use crate::hint::hint;
 use crate::screen::Screen;
 use crate::{
     boards, compile, data, dump, estimate, evaluate, machine_code, proof, quantize, screen, simulate, strategy, targets,
@@ -167,6 +168,6 @@ pub(crate) fn main() -> ExitCode {
 
 fn fail(screen: &Screen, error: &Error) -> ExitCode {
     screen.error(error);
-    screen.json(&json!({ "error": { "code": error.code(), "message": error.to_string(), "hint": error.hint() } }));
+    screen.json(&json!({ "error": { "code": error.code(), "message": error.to_string(), "hint": hint(error) } }));
     ExitCode::from(2)
 }

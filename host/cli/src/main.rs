@@ -9,6 +9,7 @@ mod dump;
 mod estimate;
 mod evaluate;
 mod footprint;
+mod hint;
 mod layer_table;
 mod machine_code;
 mod outcome;

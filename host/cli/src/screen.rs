@@ -12,6 +12,8 @@ use shiftwise::text;
 pub(crate) use shiftwise::text::{bytes, count};
 use shiftwise_graph::error::Error;
 
+use crate::hint::hint;
+
 /// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
@@ -143,7 +145,7 @@ impl Screen {
         let (on, off) = if self.colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         let mark = format!("{on}error[{}]{off}: ", error.code());
         complain_of(&mark, &text::sentence(&error.to_string()));
-        complain_of("hint: ", error.hint());
+        complain_of("hint: ", hint(error));
     }
 
     /// A table of the answer; columns after the first `left` are aligned right.

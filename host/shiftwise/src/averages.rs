@@ -14,7 +14,7 @@ use shiftwise_integer::graph::IntGraph;
 use shiftwise_integer::lower;
 use shiftwise_quant::quant_graph::QuantGraph;
 
-use crate::provenance::sha256;
+use shiftwise_formats::files::sha256;
 
 /// Most bytes of a `provenance.json` that is looked at.
 const MAX_RECORD: u64 = 16 << 20;
