@@ -9,8 +9,8 @@ use shiftwise::device::Device;
 use shiftwise::dump::{Dump, Type};
 use shiftwise::outputs::add_outputs;
 use shiftwise::run::Tensors;
-use shiftwise::{cost, dump, run, text};
-use shiftwise_core::model::{DType, Deployable, MAGIC, Region, TensorDesc, TensorId};
+use shiftwise::{cost, dump, run};
+use shiftwise_core::model::{DType, Deployable, MAGIC, TensorDesc, TensorId};
 use shiftwise_formats as format;
 use shiftwise_formats::files::Set;
 use shiftwise_graph::error::Error;
@@ -22,7 +22,6 @@ use crate::data::Preprocess;
 use crate::outcome::{Outcome, pretty};
 use crate::screen::{Screen, bytes, count};
 
-mod program;
 mod xmodel;
 
 /// The report's file.
@@ -146,7 +145,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
                         // A dump holds samples one after the other.
                         let elements = (t.bytes() / t.dtype.bytes()).max(1) as usize;
                         let inputs = run::input_bytes(&model, &samples, index / elements)?;
-                        if let Some(why) = explain(&model, device, &inputs, id, index % elements)? {
+                        if let Some(why) = run::explain(&model, device, &inputs, id, index % elements)? {
                             screen.lines(why);
                         }
                     }
@@ -222,29 +221,4 @@ fn types(model: &Deployable<'_>) -> dump::Types {
 fn tensor_of<'a>(model: &Deployable<'a>, file: &str) -> Option<(TensorId, TensorDesc<'a>)> {
     let name = file.rsplit('/').next()?;
     model.tensors().find(|(_, t)| file_of(t).0 == name)
-}
-
-/// An explanation's lines, in which the layer's name makes none.
-fn explanation(mut explained: shiftwise_sim::Explanation) -> String {
-    explained.layer = text::name(&explained.layer);
-    explained.to_string()
-}
-
-/// The instructions, accumulator and shift that made one element; `None` if the CPU did.
-fn explain(
-    model: &Deployable<'_>,
-    device: &Device,
-    inputs: &[Vec<u8>],
-    id: TensorId,
-    index: usize,
-) -> Result<Option<String>, Error> {
-    let mut region = vec![0u8; model.region_bytes(Region::Inputs)];
-    for ((_, t), bytes) in model.inputs().zip(inputs) {
-        let at = t.place.offset as usize;
-        if let Some(place) = region.get_mut(at..at + bytes.len()) {
-            place.copy_from_slice(bytes);
-        }
-    }
-    let explained = shiftwise_sim::explain(model, &device.target, &region, id, index as u32);
-    explained.map(|e| e.map(explanation)).map_err(|e| Error::Run(e.to_string()))
 }

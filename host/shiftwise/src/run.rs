@@ -15,7 +15,9 @@ use shiftwise_graph::eval::Samples;
 use shiftwise_sim::{HostProducts, SimDpu, SimError};
 
 use crate::device;
+use crate::device::Device;
 use crate::dump::{DumpTensor, Values};
+use crate::text;
 
 /// Every tensor of one run, in the order in which they were completed.
 #[derive(Debug, Default)]
@@ -220,4 +222,31 @@ pub fn to_dump(model: &Deployable<'_>, samples: &[Tensors]) -> Vec<DumpTensor> {
         }
     }
     all
+}
+
+/// An explanation's lines, in which the layer's name makes none.
+pub fn explanation(mut explained: shiftwise_sim::Explanation) -> String {
+    explained.layer = text::name(&explained.layer);
+    explained.to_string()
+}
+
+/// The instructions, accumulator and shift that made one element; `None` if the CPU did.
+///
+/// Errors: [`Error::Run`].
+pub fn explain(
+    model: &Deployable<'_>,
+    device: &Device,
+    inputs: &[Vec<u8>],
+    id: TensorId,
+    index: usize,
+) -> Result<Option<String>, Error> {
+    let mut region = vec![0u8; model.region_bytes(Region::Inputs)];
+    for ((_, t), bytes) in model.inputs().zip(inputs) {
+        let at = t.place.offset as usize;
+        if let Some(place) = region.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+    let explained = shiftwise_sim::explain(model, &device.target, &region, id, index as u32);
+    explained.map(|e| e.map(explanation)).map_err(|e| Error::Run(e.to_string()))
 }

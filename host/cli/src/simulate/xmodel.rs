@@ -23,9 +23,9 @@ use shiftwise_xmodel::{self as xmodel, Device, Xmodel, graph, spans};
 use crate::outcome::{Outcome, pretty};
 use crate::screen::{Screen, count};
 use crate::simulate::Args;
-use crate::simulate::program::{Executed, Program};
 use crate::{data, targets};
 use shiftwise::listing::{Isa, isa_of};
+use shiftwise::vendor_program::{Executed, Program};
 
 /// The DPU that all of a program's subgraphs are for.
 ///
