@@ -8,6 +8,7 @@ use shiftwise_formats::{LoadOptions, Model, open_bytes, quantized_bytes};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::run_float;
 use shiftwise_graph::graph::Graph;
+use shiftwise_graph::ops::custom::Remedy;
 use shiftwise_quant::pipeline::{PtqOptions, ptq};
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
@@ -315,16 +316,26 @@ fn formulas_address_layers_by_name() {
     assert!(idle.len() == 1 && idle[0].contains("`nothing` has no effect"), "{idle:?}");
 }
 
+/// What helps where a layer's class is not supported.
+fn remedy(error: &Error) -> Remedy {
+    let Error::UnsupportedLayer { class, .. } = error else { panic!("{error}") };
+    shiftwise_graph::ops::custom::remedy(class)
+}
+
 #[test]
-fn hints_are_given_where_they_help() {
-    let hint = |class: &str| open_with(&unknown(&[(class, "l", json!({}))]), &[]).unwrap_err().hint();
-    for (class, helps) in
-        [("Mine", true), ("Lambda", true), ("LSTM", false), ("Conv3D", false), ("MultiHeadAttention", false)]
-    {
-        assert_eq!(hint(class).contains("--custom-layer"), helps, "{class}");
+fn formulas_are_named_where_they_help() {
+    for (class, helps) in [
+        ("Mine", Remedy::ClassFormula),
+        ("Lambda", Remedy::LayerFormula),
+        ("LSTM", Remedy::OtherLayers),
+        ("Conv3D", Remedy::OtherLayers),
+        ("MultiHeadAttention", Remedy::OtherLayers),
+    ] {
+        let error = open_with(&unknown(&[(class, "l", json!({}))]), &[]).unwrap_err();
+        assert_eq!(remedy(&error), helps, "{class}");
     }
     let function = unknown(&[("TFOpLambda", "l", json!({ "function": "image.rot90" }))]);
-    assert!(!open_with(&function, &[]).unwrap_err().hint().contains("--custom-layer"));
+    assert_eq!(remedy(&open_with(&function, &[]).unwrap_err()), Remedy::OtherLayers);
 }
 
 #[test]
@@ -339,7 +350,7 @@ fn activations_may_be_the_users_own() {
         assert_eq!(run(&open_with(&conv, &[formula]).unwrap())[0].data(), want, "{formula}");
     }
     let e = refused(&conv, "activation `half` is unknown");
-    assert!(e.hint().contains("--custom-layer"));
+    assert!(matches!(e, Error::UnsupportedActivation { .. }));
     let alone =
         unknown(&[("Activation", "a", json!({ "activation": { "class_name": "function", "config": "half" } }))]);
     let want: Vec<f32> = picture(0).data().iter().map(|x| x * 0.5).collect();
@@ -377,7 +388,7 @@ fn nodes_of_graphs_are_functions() {
     assert_eq!(run(&open(&own))[0].data(), want);
     let e =
         refused(&unknown(&[("TensorFlowOpLayer", "f", node("Atan2", json!({ "1": 2.0 })))]), "TensorFlowOpLayer Atan2");
-    assert!(!e.hint().contains("--custom-layer"));
+    assert_eq!(remedy(&e), Remedy::OtherLayers);
 }
 
 #[test]

@@ -12,12 +12,11 @@ use shiftwise_formats::files::Set;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 
-use crate::backend;
-use crate::backend::Tensors;
-use crate::command::Outcome;
 use crate::data::Preprocess;
+use crate::outcome::Outcome;
 use crate::screen::{Screen, count};
-use crate::simulate;
+use shiftwise::run;
+use shiftwise::run::Tensors;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -31,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, required_unless_present = "self_test", value_name = "DATA")]
     data: Vec<String>,
     /// Samples to run, from the first
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::command::positive())]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::outcome::positive())]
     samples: usize,
     /// Folder for the outputs as .npy
     #[arg(long, requires = "data", value_name = "DIR")]
@@ -104,21 +103,21 @@ fn self_test(board: &mut Board) -> Result<(String, Value, bool), Error> {
 
 /// The first tensor in which the board differs from this machine, and the first value in it: in words, and for `--json`.
 fn difference(board: &mut Board, model: &Deployable<'_>, inputs: &[Vec<u8>]) -> Result<Option<(String, Value)>, Error> {
-    let wanted = match backend::target_of(model)? {
-        Some(target) => backend::functional(model, &target, inputs)?,
-        None => backend::frame(model, None, inputs)?,
+    let wanted = match run::target_of(model)? {
+        Some(target) => run::functional(model, &target, inputs)?,
+        None => run::frame(model, None, inputs)?,
     };
     let Some(difference) = board.first_difference(inputs, &wanted.0).map_err(failed)? else { return Ok(None) };
     let known = wanted.0.iter().find(|(id, _)| *id == difference.tensor).zip(model.tensor(difference.tensor));
     let Some(((_, wanted), tensor)) = known else {
         return Err(Error::Run(format!("the board told of tensor {}, which there is not", difference.tensor.0)));
     };
-    let (wanted, found) = (backend::texts(&tensor, wanted), backend::texts(&tensor, &difference.found));
+    let (wanted, found) = (run::texts(&tensor, wanted), run::texts(&tensor, &difference.found));
     let differ = || wanted.iter().zip(&found).enumerate().filter(|(_, (a, b))| a != b);
     let mut words = format!("layer {}, tensor {}", tensor.origin, tensor.name);
     let mut value = json!({ "layer": tensor.origin, "tensor": tensor.name, "values": wanted.len() });
     if let (Some(_), Some((element, (expected, computed)))) = (difference.first, differ().next()) {
-        let (index, count) = (backend::index(&tensor, element), differ().count());
+        let (index, count) = (run::index(&tensor, element), differ().count());
         let of = wanted.len();
         words += &format!(", at {index:?}: expected {expected}, computed {computed}; {count} of {of} values differ");
         value["index"] = json!(index);
@@ -172,7 +171,7 @@ pub(crate) fn tensors(result: &link::SampleResult) -> Tensors {
 
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let file = std::fs::read(&args.model).map_err(Error::io(&args.model))?;
-    let model = backend::parse(&args.model, &file)?;
+    let model = run::parse(&args.model, &file)?;
     let spec = spec(&args.board)?;
     if args.self_test && model.facts().self_test_samples == 0 {
         let text = format!("{} holds no self-test: compile it with --self-test DATA", args.model.display());
@@ -188,9 +187,9 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let inputs = if args.data.is_empty() {
         Vec::new()
     } else {
-        let samples = backend::open(&args.preprocess, &args.data, &model)?;
+        let samples = args.preprocess.for_deployable(&args.data, &model)?;
         let n = args.samples.clamp(1, samples.len().max(1));
-        (0..n).map(|i| backend::input_bytes(&model, &samples, i)).collect::<Result<Vec<_>, _>>()?
+        (0..n).map(|i| run::input_bytes(&model, &samples, i)).collect::<Result<Vec<_>, _>>()?
     };
     let served = serve(args, (&file, &model, &spec), &inputs, screen);
     let mut lines = Vec::new();
@@ -296,7 +295,7 @@ fn tell(args: &Args, model: &Deployable<'_>, served: &Served, screen: &Screen) -
     for (k, (id, t)) in model.outputs().enumerate() {
         for (sample, tensors) in results.iter().enumerate().take(8) {
             let Some((_, bytes)) = tensors.0.iter().rev().find(|(i, _)| *i == id) else { continue };
-            let values = match backend::values(&t, bytes) {
+            let values = match run::values(&t, bytes) {
                 shiftwise::dump::Values::Int8(q) => q.iter().map(|q| f32::from(*q) * t.pos.step()).collect(),
                 shiftwise::dump::Values::Float(x) => x,
             };
@@ -307,7 +306,7 @@ fn tell(args: &Args, model: &Deployable<'_>, served: &Served, screen: &Screen) -
     }
     if let Some(dir) = &args.output_dir {
         let mut set = Set::new(dir, shiftwise::dump::MANIFEST)?;
-        simulate::add_outputs(&mut set, model, &results)?;
+        shiftwise::outputs::add_outputs(&mut set, model, &results)?;
         set.commit(serde_json::Map::new())?;
     }
     let json = json!({

@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use clap::builder::RangedU64ValueParser;
 use clap::error::ContextValue;
 use clap::{Parser, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 use shiftwise::text;
 use shiftwise_graph::error::Error;
 
+use crate::hint::hint;
 use crate::screen::Screen;
 use crate::{
-    averages, backend, boards, compile, cost, data, dump, estimate, evaluate, footprint, machine_code, proof, quantize,
-    screen, simulate, strategy, targets,
+    boards, compile, data, dump, estimate, evaluate, machine_code, proof, quantize, screen, simulate, strategy, targets,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
@@ -74,25 +74,6 @@ impl Command {
             _ => None,
         }
     }
-}
-
-/// What a command that ran has to say.
-pub(crate) struct Outcome {
-    /// For `--json`.
-    pub(crate) json: Value,
-    /// Whether the answer is yes: exit code 0 or 1.
-    pub(crate) yes: bool,
-}
-
-impl Outcome {
-    pub(crate) fn done(json: Value) -> Result<Self, Error> {
-        Ok(Self { json, yes: true })
-    }
-}
-
-/// A number of things, of which there must be one.
-pub(crate) fn positive() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..)
 }
 
 /// Threads: more than these only take memory, and the time to start them.
@@ -187,6 +168,6 @@ pub(crate) fn main() -> ExitCode {
 
 fn fail(screen: &Screen, error: &Error) -> ExitCode {
     screen.error(error);
-    screen.json(&json!({ "error": { "code": error.code(), "message": error.to_string(), "hint": error.hint() } }));
+    screen.json(&json!({ "error": { "code": error.code(), "message": error.to_string(), "hint": hint(error) } }));
     ExitCode::from(2)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use shiftwise::dataset::{ChannelOrder, DataSpec, Inputs, Notes, ResizeFilter};
+use shiftwise_core::model::Deployable;
 use shiftwise_formats::{self as format, LoadOptions, Model};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
@@ -133,6 +134,13 @@ impl Preprocess {
     pub(crate) fn for_graph(&self, data: &[String], graph: &Graph) -> Result<Inputs, Error> {
         let inputs: Vec<(&str, &[usize])> =
             graph.inputs.iter().map(|id| (graph.node(*id).name.as_str(), graph.node(*id).shape.as_slice())).collect();
+        self.open(data, &inputs)
+    }
+
+    /// Data for a deployable's inputs.
+    pub(crate) fn for_deployable(&self, data: &[String], model: &Deployable<'_>) -> Result<Inputs, Error> {
+        let shapes = shiftwise::run::inputs(model);
+        let inputs: Vec<(&str, &[usize])> = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
         self.open(data, &inputs)
     }
 }

@@ -8,8 +8,8 @@ use shiftwise::golden::{DumpOptions, Numerics, golden};
 use shiftwise_formats::Model;
 use shiftwise_graph::error::Error;
 
-use crate::command::Outcome;
 use crate::data::{ModelArgs, Preprocess, take};
+use crate::outcome::Outcome;
 use crate::screen::{Screen, count};
 
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long)]
     weights_only: bool,
     /// Samples to dump, as one batch [default: the first]
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::command::positive())]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::outcome::positive())]
     samples: usize,
     /// Arithmetic: dpu (exact integers) or vendor (TensorFlow's f32, the vendor's own bytes)
     #[arg(long, default_value = "dpu", value_parser = numerics)]

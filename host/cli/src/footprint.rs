@@ -1,29 +1,16 @@
 //! The memory report of `shiftwise compile --target cpu`: who lives when, and whether a board has enough.
 
-use serde_json::{Value, json};
-use shiftwise_compile::footprint::{Footprint, LayerMemory};
+use shiftwise::build::OnCpu;
 use shiftwise_compile::{Engine, Program};
 use shiftwise_targets::Board;
 
 use crate::screen::{Screen, bytes, count};
 
-/// The layer that decides the size of the workspace.
-fn peak(memory: &[LayerMemory]) -> Option<&LayerMemory> {
-    memory.iter().rev().max_by_key(|m| m.bytes)
-}
-
-/// What is known of a program on the CPU, row by row of its layers.
-pub(crate) struct Layers {
-    pub(crate) memory: Vec<LayerMemory>,
-    /// On the board's processor; empty without a board.
-    pub(crate) instructions: Vec<Option<u64>>,
-}
-
 /// Layers with what they compute, the memory in use while they run, and where their result lies until when.
-pub(crate) fn table(program: &Program, layers: &Layers, screen: &Screen) {
+pub(crate) fn table(program: &Program, layers: &OnCpu, screen: &Screen) {
     let memory = &layers.memory;
     let known = layers.instructions.iter().any(Option::is_some);
-    let peak = peak(memory).map_or(0, |m| m.bytes);
+    let peak = layers.peak().map_or(0, |m| m.bytes);
     let place = |output: &str| {
         let buffer = program.buffers.iter().find(|b| b.tensors.iter().any(|t| t == output))?;
         let last = buffer.ops.and_then(|(_, last)| program.layers.get(last))?;
@@ -55,8 +42,8 @@ pub(crate) fn table(program: &Program, layers: &Layers, screen: &Screen) {
 }
 
 /// The peak, and the board's memory if it has firmware.
-pub(crate) fn say(layers: &Layers, board: Option<(&Board, Option<&Footprint>)>, screen: &Screen) {
-    if let Some(peak) = peak(&layers.memory) {
+pub(crate) fn say(layers: &OnCpu, board: Option<&Board>, screen: &Screen) {
+    if let Some(peak) = layers.peak() {
         screen.say(format!("most RAM in use: {} in layer {}", bytes(peak.bytes), peak.layer));
     }
     let known: Vec<u64> = layers.instructions.iter().flatten().copied().collect();
@@ -65,8 +52,8 @@ pub(crate) fn say(layers: &Layers, board: Option<(&Board, Option<&Footprint>)>, 
         let rest = if rest > 0 { format!(", {rest} layers not measured") } else { String::new() };
         screen.say(format!("about {} instructions{rest}", count(known.iter().sum::<u64>())));
     }
-    match board {
-        Some((board, Some(footprint))) => {
+    match (board, &layers.footprint) {
+        (Some(board), Some(footprint)) => {
             for n in &footprint.needs {
                 let verdict = if n.needed <= n.given { "" } else { ": too little" };
                 screen.say(format!("  {}: {} of {}{verdict}", n.name, bytes(n.needed), bytes(n.given)));
@@ -84,28 +71,7 @@ pub(crate) fn say(layers: &Layers, board: Option<(&Board, Option<&Footprint>)>, 
                 bytes(footprint.ram)
             ));
         }
-        Some((board, None)) => screen.say(format!("there is no firmware for {}: no report of its memory", board.name)),
-        None => {}
+        (Some(board), None) => screen.say(format!("there is no firmware for {}: no report of its memory", board.name)),
+        (None, _) => {}
     }
-}
-
-/// The same for scripts.
-pub(crate) fn json(program: &Program, layers: &Layers, footprint: Option<&Footprint>) -> Value {
-    let layer = |index: usize| program.layers.get(index).map(|l| l.layer.as_str());
-    let buffers: Vec<Value> = program
-        .buffers
-        .iter()
-        .map(|b| {
-            json!({
-                "tensors": b.tensors, "region": format!("{:?}", b.place.region), "offset": b.place.offset,
-                "bytes": b.bytes, "first_layer": b.ops.and_then(|(first, _)| layer(first)),
-                "last_layer": b.ops.and_then(|(_, last)| layer(last)),
-            })
-        })
-        .collect();
-    json!({
-        "buffers": buffers, "layers": layers.memory, "instructions": layers.instructions,
-        "peak_layer": peak(&layers.memory).map(|m| m.layer.as_str()),
-        "board": footprint, "fits": footprint.map(Footprint::fits),
-    })
 }

@@ -1,22 +1,24 @@
 //! The `shiftwise` command.
 
 mod averages;
-mod backend;
 mod boards;
 mod command;
 mod compile;
-mod cost;
 mod data;
 mod dump;
 mod estimate;
 mod evaluate;
 mod footprint;
+mod hint;
+mod layer_table;
 mod machine_code;
+mod outcome;
 mod proof;
 mod quantize;
 mod screen;
 mod simulate;
 mod strategy;
+mod target_args;
 mod targets;
 
 fn main() -> std::process::ExitCode {

@@ -14,9 +14,9 @@ use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::strategy::Strategy;
 
 use crate::averages;
-use crate::command::Outcome;
 use crate::data;
 use crate::data::{ModelArgs, Preprocess};
+use crate::outcome::{Outcome, pretty};
 use crate::screen::Screen;
 
 /// What decides the numbers of a quantized model; shared with `verify`.
@@ -38,10 +38,10 @@ pub(crate) struct Recipe {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Samples in a calibration batch [default: 32]; every batch votes for positions
-    #[arg(long, value_name = "N", value_parser = crate::command::positive())]
+    #[arg(long, value_name = "N", value_parser = crate::outcome::positive())]
     calib_batch_size: Option<usize>,
     /// Calibrate with at most this many batches
-    #[arg(long, value_name = "N", value_parser = crate::command::positive())]
+    #[arg(long, value_name = "N", value_parser = crate::outcome::positive())]
     calib_steps: Option<usize>,
 }
 
@@ -215,7 +215,7 @@ impl Recipe {
         let batch = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
         let steps = self.calib_steps.or(settings.whole("calib_steps")?);
         let samples = preprocess.for_graph(&self.calib, &quantized.graph)?;
-        averages::measure(quantized, &samples, batch, steps.map_or(usize::MAX, |n| n.saturating_mul(batch)))
+        shiftwise::averages::measure(quantized, &samples, batch, steps.map_or(usize::MAX, |n| n.saturating_mul(batch)))
     }
 
     /// Where the strategy wants the results.
@@ -271,7 +271,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     data::keep(inputs, &[&file, &info_file, &provenance_file])?;
     if let Some(target) = &args.target {
         // Told before the work, not after.
-        crate::compile::device(target)?;
+        shiftwise::device::Device::named(target)?;
     }
     let (quantized, mut warnings) = args.recipe.quantize(model, &args.preprocess, screen)?;
     let differences = args.recipe.averages(&quantized, &args.preprocess)?;
@@ -282,7 +282,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let bytes = format::quantized_bytes(&quantized, &file)?;
     let options = LoadOptions { custom: args.model.custom.layers()?, ..LoadOptions::default() };
     format::read_back(&quantized, &bytes, &file, &options)?;
-    averages::record(&differences, &bytes, &mut provenance);
+    shiftwise::averages::record(&differences, &bytes, &mut provenance);
     let mut set = Set::new(&dir, PROVENANCE)?;
     set.add(QUANTIZED, &bytes)?;
     set.add(INFO, pretty(&info).as_bytes())?;
@@ -316,7 +316,9 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let floats = left_float.iter().map(|l| json!({ "layers": l.layers, "reason": l.reason, "remedy": l.remedy }));
     let floats: Vec<Value> = floats.collect();
     let mut json = json!({ "quantized": file, "quantize_info": info, "warnings": warnings, "left_float": floats });
-    averages::add(&differences, &mut json);
+    if let (false, Some(json)) = (differences.is_empty(), json.as_object_mut()) {
+        json.insert("averages".into(), json!(shiftwise::averages::rows(&differences)));
+    }
     if let (Some(target), Some(json)) = (&args.target, json.as_object_mut()) {
         json.insert("target".into(), json!(target));
         json.insert("on_cpu".into(), json!(left));
@@ -326,7 +328,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 
 /// Layers that a DPU leaves to the CPU, with the reasons.
 fn placement(quantized: &QuantGraph, target: &str, screen: &Screen) -> Result<Vec<(String, String)>, Error> {
-    let device = crate::compile::device(target)?;
+    let device = shiftwise::device::Device::named(target)?;
     let program =
         shiftwise_compile::dpu(&shiftwise_integer::lower::lower(quantized)?, &device.target, &DpuOptions::default())?;
     let left = program.layers.iter().filter_map(|row| Some((row.layer.clone(), row.reason.clone()?)));
@@ -338,9 +340,4 @@ fn placement(quantized: &QuantGraph, target: &str, screen: &Screen) -> Result<Ve
         screen.say(format!("every layer runs on {}", device.target.name));
     }
     Ok(left)
-}
-
-/// JSON for people.
-pub(crate) fn pretty(value: &Value) -> String {
-    format!("{value:#}\n")
 }

@@ -9,7 +9,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 use shiftwise::text;
+pub(crate) use shiftwise::text::{bytes, count};
 use shiftwise_graph::error::Error;
+
+use crate::hint::hint;
 
 /// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
@@ -142,7 +145,7 @@ impl Screen {
         let (on, off) = if self.colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         let mark = format!("{on}error[{}]{off}: ", error.code());
         complain_of(&mark, &text::sentence(&error.to_string()));
-        complain_of("hint: ", error.hint());
+        complain_of("hint: ", hint(error));
     }
 
     /// A table of the answer; columns after the first `left` are aligned right.
@@ -211,26 +214,4 @@ impl Progress {
             }
         }
     }
-}
-
-/// A count of bytes for people.
-pub(crate) fn bytes(n: u64) -> String {
-    match n {
-        0..10_000 => format!("{n} B"),
-        10_000..10_000_000 => format!("{:.1} kB", n as f64 / 1e3),
-        _ => format!("{:.1} MB", n as f64 / 1e6),
-    }
-}
-
-/// A count with thin separators: 1 234 567.
-pub(crate) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, d) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(' ');
-        }
-        out.push(d);
-    }
-    out
 }

@@ -5,25 +5,23 @@ use std::sync::Mutex;
 
 use rayon::prelude::*;
 use serde_json::json;
-use shiftwise::dump;
-use shiftwise::dump::{Dump, Type, Values};
-use shiftwise::text;
-use shiftwise_core::model::{DType, Deployable, MAGIC, Region, TensorDesc, TensorId};
+use shiftwise::device::Device;
+use shiftwise::dump::{Dump, Type};
+use shiftwise::outputs::add_outputs;
+use shiftwise::run::Tensors;
+use shiftwise::{cost, dump, run};
+use shiftwise_core::model::{DType, Deployable, MAGIC, TensorDesc, TensorId};
 use shiftwise_formats as format;
 use shiftwise_formats::files::Set;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 use shiftwise_sim::{CycleReport, SimDpu};
 
-use crate::backend;
-use crate::backend::Tensors;
-use crate::command::Outcome;
-use crate::compile::{Device, simulator};
+use crate::data;
 use crate::data::Preprocess;
+use crate::outcome::{Outcome, pretty};
 use crate::screen::{Screen, bytes, count};
-use crate::{cost, data, quantize};
 
-mod program;
 mod xmodel;
 
 /// The report's file.
@@ -54,10 +52,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "trace.json")]
     trace: Option<PathBuf>,
     /// Clock of the DPU's general logic, such as 300MHz [default: the target's]
-    #[arg(long, value_name = "CLOCK", value_parser = crate::compile::clock)]
+    #[arg(long, value_name = "CLOCK", value_parser = shiftwise::device::clock)]
     clock: Option<u32>,
     /// Samples to run, from the first
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::command::positive())]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = crate::outcome::positive())]
     samples: usize,
     #[command(flatten)]
     custom: data::Custom,
@@ -73,27 +71,27 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     if args.graph.is_some() {
         return Err(Error::Options("--graph is for .xmodel files; --golden compares with a dump".into()));
     }
-    let model = backend::parse(&args.model, &file)?;
+    let model = run::parse(&args.model, &file)?;
     let inputs = [&args.model].into_iter().chain(&args.golden).map(PathBuf::as_path);
     data::keep(inputs, &args.trace.iter().chain([&args.output_dir]).map(PathBuf::as_path).collect::<Vec<_>>())?;
     // Read before the work, so that a wrong name doesn't cost it.
     let golden = args.golden.as_deref().map(|dir| dump::read_with(dir, &types(&model))).transpose()?;
-    let target = backend::target_of(&model)?;
+    let target = run::target_of(&model)?;
     let device = target.map(|target| Device::new(target, args.clock));
     if let Some(device) = device.as_ref().filter(|_| !args.functional) {
-        backend::check_order(&model, &device.target)?;
+        run::check_order(&model, &device.target)?;
     }
     cost::deployable(&model, device.as_ref().map(|d| &d.target))?;
-    let samples = backend::open(&args.preprocess, &args.data, &model)?;
+    let samples = args.preprocess.for_deployable(&args.data, &model)?;
     let n = args.samples.clamp(1, samples.len().max(1));
 
     let progress = Mutex::new((screen.progress("simulating", "samples", n), 0));
     let sample = |index| {
-        let inputs = backend::input_bytes(&model, &samples, index)?;
-        let mut sim = device.as_ref().filter(|_| !args.functional).map(simulator).transpose()?;
+        let inputs = run::input_bytes(&model, &samples, index)?;
+        let mut sim = device.as_ref().filter(|_| !args.functional).map(Device::simulator).transpose()?;
         let tensors = match &device {
-            Some(device) if args.functional => backend::functional(&model, &device.target, &inputs)?,
-            _ => backend::frame(&model, sim.as_mut(), &inputs)?,
+            Some(device) if args.functional => run::functional(&model, &device.target, &inputs)?,
+            _ => run::frame(&model, sim.as_mut(), &inputs)?,
         };
         if let Ok(mut progress) = progress.lock() {
             let (bar, done) = &mut *progress;
@@ -105,7 +103,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     };
     let (all, mut sims): (Vec<Tensors>, Vec<Option<SimDpu>>) = (0..n)
         .into_par_iter()
-        .with_min_len(n.div_ceil(backend::together(&model)))
+        .with_min_len(n.div_ceil(run::together(&model)))
         .map(sample)
         .collect::<Result<Vec<_>, Error>>()?
         .into_iter()
@@ -116,13 +114,13 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     if let (Some(path), Some(sim)) = (&args.trace, &sim) {
         format::write_file(path, sim.chrome_trace(&model).as_bytes())?;
     }
-    let dump = Dump { weights: Vec::new(), activations: backend::to_dump(&model, &all) };
+    let dump = Dump { weights: Vec::new(), activations: run::to_dump(&model, &all) };
     let mut set = Set::new(&args.output_dir, dump::MANIFEST)?;
     dump::add(&mut set, &dump, true)?;
     add_outputs(&mut set, &model, &all)?;
     if let Some(report) = &report {
         let json = serde_json::to_value(report).map_err(|e| Error::Run(e.to_string()))?;
-        set.add(CYCLES, quantize::pretty(&json).as_bytes())?;
+        set.add(CYCLES, pretty(&json).as_bytes())?;
     }
     set.commit(serde_json::Map::new())?;
     if let Some(report) = &report {
@@ -146,8 +144,8 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
                     if let (Some((id, t)), Some(device)) = (tensor, &device) {
                         // A dump holds samples one after the other.
                         let elements = (t.bytes() / t.dtype.bytes()).max(1) as usize;
-                        let inputs = backend::input_bytes(&model, &samples, index / elements)?;
-                        if let Some(why) = explain(&model, device, &inputs, id, index % elements)? {
+                        let inputs = run::input_bytes(&model, &samples, index / elements)?;
+                        if let Some(why) = run::explain(&model, device, &inputs, id, index % elements)? {
                             screen.lines(why);
                         }
                     }
@@ -223,55 +221,4 @@ fn types(model: &Deployable<'_>) -> dump::Types {
 fn tensor_of<'a>(model: &Deployable<'a>, file: &str) -> Option<(TensorId, TensorDesc<'a>)> {
     let name = file.rsplit('/').next()?;
     model.tensors().find(|(_, t)| file_of(t).0 == name)
-}
-
-/// An explanation's lines, in which the layer's name makes none.
-fn explanation(mut explained: shiftwise_sim::Explanation) -> String {
-    explained.layer = text::name(&explained.layer);
-    explained.to_string()
-}
-
-/// The instructions, accumulator and shift that made one element; `None` if the CPU did.
-fn explain(
-    model: &Deployable<'_>,
-    device: &Device,
-    inputs: &[Vec<u8>],
-    id: TensorId,
-    index: usize,
-) -> Result<Option<String>, Error> {
-    let mut region = vec![0u8; model.region_bytes(Region::Inputs)];
-    for ((_, t), bytes) in model.inputs().zip(inputs) {
-        let at = t.place.offset as usize;
-        if let Some(place) = region.get_mut(at..at + bytes.len()) {
-            place.copy_from_slice(bytes);
-        }
-    }
-    let explained = shiftwise_sim::explain(model, &device.target, &region, id, index as u32);
-    explained.map(|e| e.map(explanation)).map_err(|e| Error::Run(e.to_string()))
-}
-
-/// Adds `output_K.npy`: outputs of all samples as floats.
-pub(crate) fn add_outputs(set: &mut Set<'_>, model: &Deployable<'_>, samples: &[Tensors]) -> Result<(), Error> {
-    for (k, (id, t)) in model.outputs().enumerate() {
-        // A tensor that is an input or another output too is computed under its first name.
-        let same =
-            |i: TensorId| i == id || model.tensor(i).is_some_and(|o| o.place == t.place && o.bytes() == t.bytes());
-        let of = |s: &Tensors| s.0.iter().rev().find(|(i, _)| same(*i)).map(|(_, bytes)| bytes.clone());
-        let floats = samples.iter().filter_map(of).flat_map(|bytes| match backend::values(&t, &bytes) {
-            Values::Int8(q) => q.iter().map(|q| f32::from(*q) * t.pos.step()).collect(),
-            Values::Float(x) => x,
-        });
-        let mut shape = vec![samples.len()];
-        shape.extend(t.shape.dims().iter().map(|d| *d as usize));
-        add_output(set, k, shape, floats.collect())?;
-    }
-    Ok(())
-}
-
-/// Adds an array of floats as a `.npy` file.
-fn add_output(set: &mut Set<'_>, k: usize, shape: Vec<usize>, values: Vec<f32>) -> Result<(), Error> {
-    let array = ndarray::ArrayD::from_shape_vec(shape, values).map_err(|e| Error::Run(e.to_string()))?;
-    let mut bytes = Vec::new();
-    ndarray_npy::WriteNpyExt::write_npy(&array, &mut bytes).map_err(|e| Error::Run(e.to_string()))?;
-    set.add(&format!("output_{k}.npy"), &bytes)
 }

@@ -8,7 +8,7 @@ use shiftwise_formats as format;
 use shiftwise_graph::error::Error;
 use shiftwise_quant::strategy::Strategy;
 
-use crate::command::Outcome;
+use crate::outcome::Outcome;
 use crate::screen::Screen;
 
 #[derive(Debug, clap::Args)]

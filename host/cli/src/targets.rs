@@ -5,23 +5,13 @@ use shiftwise_core::isa::described::InstructionSet;
 use shiftwise_graph::error::Error;
 use shiftwise_targets::{Description, Entry};
 
-use crate::command::Outcome;
+use crate::outcome::{Outcome, to_json};
 use crate::screen::{Screen, bytes};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A target's name, fingerprint or arch.json, or a board's name
     name: Option<String>,
-}
-
-/// The target that a file names.
-pub(crate) fn named(name: &str) -> Result<shiftwise_core::target::Target, Error> {
-    shiftwise_targets::named(name).map_err(|e| Error::Target(e.to_string()))
-}
-
-/// The target of a name, fingerprint or `arch.json`.
-pub(crate) fn find(name: &str) -> Result<shiftwise_core::target::Target, Error> {
-    shiftwise_targets::find(name).map_err(|e| Error::Target(e.to_string()))
 }
 
 /// What is missing before a described target could be simulated.
@@ -144,8 +134,4 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             Outcome::done(json!({ "targets": targets, "descriptions": descriptions, "boards": to_json(&boards)? }))
         }
     }
-}
-
-fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value, Error> {
-    serde_json::to_value(value).map_err(|e| Error::Run(e.to_string()))
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// What went wrong. `Display` is one lower-case sentence; [`Error::code`] is stable; [`Error::hint`] is a remedy.
+/// What went wrong. `Display` is one lower-case sentence; [`Error::code`] is stable. What to do about it
+/// depends on how it was asked for, and is said there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -145,46 +146,6 @@ impl Error {
             Self::Options(_) => "Shiftwise_Invalid_Option",
             Self::Compile(_) => "Shiftwise_Cannot_Compile",
             Self::Run(_) => "Shiftwise_Run_Failed",
-        }
-    }
-
-    /// What the user can do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Layer { .. } => "change the layer in the model and save it again",
-            Self::UnsupportedLayer { class, .. } => crate::ops::custom::hint(class),
-            Self::UnsupportedActivation { .. } => {
-                "say what it computes by the function's name or, for one layer, by the layer's, such as \
-                 `--custom-layer 'my_act=maximum(x, 0) * 0.5'`, or use one of Keras' activations"
-            }
-            Self::LayerConfig { .. } => {
-                "`shiftwise strategy dump pof2s --verbose 2` shows how entries and quantizers are written"
-            }
-            Self::Model(_) => {
-                "functional and sequential Keras models are read as `model.save(\"FILE.h5\")` writes them"
-            }
-            Self::Format { .. } => "check the file with the tool that wrote it; a copy may have been cut short",
-            Self::WrongKind { .. } => {
-                "`shiftwise quantize` makes a quantized model of a float one, `shiftwise compile` a .swm of that"
-            }
-            Self::Foreign { .. } => "in Python, `model.save(\"model.keras\")` saves a Keras model whole",
-            Self::NoWeights { .. } => {
-                "`--weights FILE` takes the weights that `save_weights` wrote; `--random-weights SEED` draws some, which \
-                 is enough for inspecting, compiling and timing"
-            }
-            Self::Io { .. } => "check that the path is right, and that you may read or write there",
-            Self::Dataset(_) => {
-                "data is float32 [n, h, w, c] as the model's input expects it, in a .npy or .npz file or a folder of images"
-            }
-            Self::Target(_) => "`shiftwise targets` lists all known targets",
-            Self::InputShape(_) => "pass --input-shape with the model's own rank, such as 1,224,224,3",
-            Self::Options(_) => "`shiftwise help COMMAND` explains the options of a command",
-            Self::Compile(_) => {
-                "change the layer or its quantization, try another target, or leave out --strict if it is given"
-            }
-            Self::Run(_) => {
-                "see that the board is connected and runs the firmware, and that the model was compiled by this version"
-            }
         }
     }
 }

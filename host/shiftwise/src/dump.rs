@@ -18,6 +18,7 @@ use crate::text;
 use shiftwise_formats::files::{Entry, Manifest, Set, sha256};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::ops::Op;
+use shiftwise_integer::engine::Value;
 use shiftwise_quant::python::repr32;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::quantizer::Channels;
@@ -82,6 +83,14 @@ impl Type {
 pub type Types = BTreeMap<String, Type>;
 
 impl Values {
+    /// Those of the integer engine.
+    pub fn of(value: &Value) -> Self {
+        match value {
+            Value::Fixed(v) => Self::Int8(v.clone()),
+            Value::Float(v) => Self::Float(v.clone()),
+        }
+    }
+
     /// Their type.
     pub fn kind(&self) -> Type {
         match self {
@@ -149,6 +158,11 @@ impl Values {
 }
 
 impl DumpTensor {
+    /// A tensor of the integer engine.
+    pub fn of(name: &str, value: &Value) -> Self {
+        Self { name: name.into(), values: Values::of(value) }
+    }
+
     /// Name of its files without extension.
     pub fn file_name(&self) -> String {
         file_name(&self.name, self.values.kind())

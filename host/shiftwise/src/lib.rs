@@ -1,9 +1,70 @@
-//! From a float network to integers that a DPU computes bit for bit.
+//! From a float network to integers that a DPU computes bit for bit: what every command does, as functions that return
+//! typed reports.
+//!
+//! A command line, a Python package or a page in a browser parses arguments, calls these functions, prints, and says what
+//! to do about an error; the JSON of a command is its report, serialized.
+//!
+//! ```
+//! use shiftwise::{dataset, device::Device, verify::verify};
+//! use shiftwise_graph::eval::Samples as _;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data");
+//! let model = shiftwise_formats::load(format!("{folder}/digits_lenet.h5").as_ref(), &Default::default())?;
+//! let input = model.node(model.inputs[0]);
+//! let data = |key| {
+//!     let spec = dataset::DataSpec::parse(&format!("{folder}/digits.npz:{key}"));
+//!     dataset::Inputs::open(&[(None, spec)], &[(&input.name, &input.shape)])
+//! };
+//! let (calibration, samples) = (data("x_cal")?, data("x_eval")?);
+//!
+//! let strategy = shiftwise_quant::strategy::Strategy::built_in("pof2s")?;
+//! let options = shiftwise_quant::pipeline::PtqOptions::new(strategy);
+//! let quantized = shiftwise_quant::pipeline::ptq(model.clone(), &calibration, &options, |_, _| {})?.quantized;
+//!
+//! let dpu = Device::named("B512")?;
+//! let graph = shiftwise_integer::lower::lower(&quantized)?;
+//! let program = shiftwise::build::program(&graph, Some(&dpu), true, false)?;
+//! assert!(!program.to_bytes(&[])?.is_empty());
+//!
+//! let proof = verify(&quantized, &dpu, samples.batch(0, 2)?)?;
+//! assert!(proof.holds, "{}", proof.verdict);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Invariants
+//! - Nothing is printed, no flag of a command line is named, and no argument parser is known.
+//! - Files are read by [`dataset`], [`dump`] and [`provenance`], and written only into a set or folder that the caller
+//!   names.
+//! - The result of a function doesn't depend on the number of threads.
+//! - Boards are behind the feature `board`.
+//!
+//! API boundary: yes. What other crates of the workspace offer may change with any version.
+//!
+//! - [`dataset`]: samples and labels out of arrays and images; [`provenance`]: where a result came from
+//! - [`device`]: what a network is compiled for; [`build`]: its program and memory; [`estimate`]: its time
+//! - [`run`], [`cost`], [`outputs`]: a deployable's frames on this machine, their bounds and their results
+//! - [`vendor_program`]: the same of a program that the vendor compiled
+//! - [`verify`]: the proof; [`golden`], [`dump`]: every tensor, in the vendor's layout; [`evaluate`]: accuracy
+//! - [`averages`]: where the DPU computes otherwise than the vendor's simulation
+//! - [`listing`]: machine code as text and back; [`text`]: text of unknown origin for people
 
+pub mod averages;
+pub mod build;
+pub mod cost;
 pub mod dataset;
+pub mod device;
 pub mod dump;
+pub mod estimate;
+pub mod evaluate;
 pub mod golden;
+pub mod listing;
+pub mod outputs;
 pub mod provenance;
+pub mod run;
 pub mod text;
+pub mod vendor_program;
+pub mod verify;
 
 pub use shiftwise_graph::error::Error;

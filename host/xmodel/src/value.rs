@@ -4,7 +4,6 @@ use shiftwise_core::arith::Round;
 use shiftwise_core::fix::{self, FixPos, FixSpec};
 
 use crate::{Attrs, Element, Tensor, XOp};
-use shiftwise::dump::{DumpTensor, Values};
 use shiftwise_integer::engine::Value;
 use shiftwise_integer::graph::Kind;
 
@@ -54,15 +53,6 @@ impl Held {
             Value::Fixed(v) => Some(v),
             Value::Float(_) => None,
         }
-    }
-
-    /// As a tensor of a dump.
-    pub fn dump(&self, name: &str) -> DumpTensor {
-        let values = match &self.value {
-            Value::Fixed(v) => Values::Int8(v.clone()),
-            Value::Float(v) => Values::Float(v.clone()),
-        };
-        DumpTensor { name: name.into(), values }
     }
 }
 

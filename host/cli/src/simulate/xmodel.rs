@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use shiftwise::dump;
+use shiftwise::device::Device as Dpu;
 use shiftwise::dump::{Dump, DumpTensor, Type, Values};
+use shiftwise::{device, dump};
 use shiftwise_core::model::LayerSpan;
 use shiftwise_formats::files::Set;
 use shiftwise_formats::{self as format, LoadOptions, Model};
@@ -19,13 +20,12 @@ use shiftwise_tensor::tensor::Tensor;
 use shiftwise_xmodel::value::Held;
 use shiftwise_xmodel::{self as xmodel, Device, Xmodel, graph, spans};
 
-use crate::command::Outcome;
-use crate::compile::{Device as Dpu, simulator};
-use crate::machine_code::{Isa, isa_of};
+use crate::outcome::{Outcome, pretty};
 use crate::screen::{Screen, count};
 use crate::simulate::Args;
-use crate::simulate::program::{Executed, Program};
-use crate::{data, quantize, targets};
+use crate::{data, targets};
+use shiftwise::listing::{Isa, isa_of};
+use shiftwise::vendor_program::{Executed, Program};
 
 /// The DPU that all of a program's subgraphs are for.
 ///
@@ -44,7 +44,7 @@ fn target_of(path: &Path, model: &Xmodel) -> Result<shiftwise_core::target::Targ
                 targets::missing(name)
             )));
         }
-        let target = targets::named(&format!("{fingerprint:#018x}"))?;
+        let target = device::named_target(&format!("{fingerprint:#018x}"))?;
         if found.as_ref().is_some_and(|f| f.fingerprint != target.fingerprint) {
             return Err(Error::format(path, "its subgraphs are for several targets"));
         }
@@ -194,7 +194,7 @@ fn tensors<'a>(program: &Program<'_>, done: &'a Executed) -> Vec<(usize, String,
         let Some(held) = held else { continue };
         let xop = &program.model.ops[op];
         let name = dump_name(keras, &xop.tensor.name);
-        let files = held.dump(&name).file_name();
+        let files = DumpTensor::of(&name, &held.value).file_name();
         if names.insert(files) {
             all.push((op, name, held));
         }
@@ -244,7 +244,7 @@ impl Comparison {
             } else if own.kind != other.kind {
                 Some(format!("{what}: type {:?}, expected {:?}", own.kind, other.kind))
             } else {
-                let (a, b) = (other.dump("").values, own.dump("").values);
+                let (a, b) = (Values::of(&other.value), Values::of(&own.value));
                 a.differences(&b).first().map(|at| {
                     let number = |v: &Values| match v {
                         Values::Int8(v) => v.get(*at).map_or_else(String::new, i8::to_string),
@@ -295,7 +295,7 @@ pub(super) fn run(args: &Args, bytes: &[u8], screen: &Screen) -> Result<Outcome,
     let custom = args.custom.layers()?;
     let reference = args.graph.as_deref().map(|p| Reference::open(p, &custom)).transpose()?;
     let device = Dpu::new(target, args.clock);
-    let mut sim = simulator(&device)?;
+    let mut sim = device.simulator()?;
     let program = Program::new(&model, &device.target, args.functional, custom.clone())?;
 
     let shapes: Vec<(&str, &[usize])> = program
@@ -345,7 +345,7 @@ pub(super) fn run(args: &Args, bytes: &[u8], screen: &Screen) -> Result<Outcome,
             golds.sample(&program, &done, &part(golden, &program, &done, index));
         }
         for (_, name, held) in tensors(&program, &done) {
-            append(&mut all.activations, held.dump(&name));
+            append(&mut all.activations, DumpTensor::of(&name, &held.value));
         }
         collect(&program, &done, &mut outputs);
         progress.set(index + 1);
@@ -354,10 +354,10 @@ pub(super) fn run(args: &Args, bytes: &[u8], screen: &Screen) -> Result<Outcome,
     dump::add(&mut set, &all, true)?;
     for (k, (_, shape, values)) in outputs.into_iter().enumerate() {
         let shape = [&[n], shape.get(1..).unwrap_or(&[])].concat();
-        crate::simulate::add_output(&mut set, k, shape, values)?;
+        shiftwise::outputs::add_output(&mut set, k, shape, values)?;
     }
     if !args.functional {
-        set.add(crate::simulate::CYCLES, quantize::pretty(&report).as_bytes())?;
+        set.add(crate::simulate::CYCLES, pretty(&report).as_bytes())?;
     }
     set.commit(serde_json::Map::new())?;
     disagreements.iter().for_each(|d| screen.say(d));

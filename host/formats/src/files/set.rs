@@ -241,7 +241,7 @@ impl<'d> Set<'d> {
     /// A manifest that is not visible yet.
     fn manifest(&self, about: &Map<String, Value>, state: &str, files: Vec<Value>) -> Result<Staged<'d>, Error> {
         let mut manifest = Map::new();
-        manifest.insert("tool".into(), json!(env!("CARGO_PKG_NAME")));
+        manifest.insert("tool".into(), json!("shiftwise"));
         manifest.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
         manifest.extend(about.clone());
         manifest.insert(STATE.into(), json!(state));

@@ -304,17 +304,26 @@ const BEYOND_FORMULAS: &[&str] = &[
     "Model",
 ];
 
-/// What to do about a class that is not supported.
-pub(crate) fn hint(class: &str) -> &'static str {
+/// What helps where a class is not supported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// A formula for the class.
+    ClassFormula,
+    /// A formula for the one layer: others of the class may compute something else.
+    LayerFormula,
+    /// Supported layers in its place; no formula can express it.
+    OtherLayers,
+}
+
+/// What helps where a class is not supported.
+pub fn remedy(class: &str) -> Remedy {
     let operation = is_opaque(class) && class != "Lambda";
     let of_keras = BEYOND_FORMULAS.contains(&class) || class.ends_with("3D") || class.starts_with("ConvLSTM");
     if class == "Lambda" {
-        "say what this one layer computes by its name, such as `--custom-layer 'NAME=x / 255'`: other layers of the \
-         class may compute something else"
+        Remedy::LayerFormula
     } else if operation || of_keras || class.contains(' ') {
-        "replace it by supported layers in the model and save it again"
+        Remedy::OtherLayers
     } else {
-        "say what it computes, such as `--custom-layer 'Mylayer=maximum(x, 0) + alpha * minimum(x, 0)'`, \
-         or replace it by supported layers"
+        Remedy::ClassFormula
     }
 }

@@ -26,7 +26,7 @@ const BYTES_PER_UNIT: u64 = 4;
 const INSTRUCTION: u64 = 100;
 
 /// Refuses more units than a file of `bytes` may take.
-pub(crate) fn check(units: u64, bytes: usize) -> Result<(), Error> {
+pub fn check(units: u64, bytes: usize) -> Result<(), Error> {
     let most = FLOOR.saturating_add((bytes as u64).saturating_mul(PER_BYTE));
     if units <= most {
         return Ok(());
@@ -37,7 +37,7 @@ pub(crate) fn check(units: u64, bytes: usize) -> Result<(), Error> {
 }
 
 /// Refuses a deployable whose memory or time is out of proportion to its size.
-pub(crate) fn deployable(model: &Deployable<'_>, target: Option<&Target>) -> Result<(), Error> {
+pub fn deployable(model: &Deployable<'_>, target: Option<&Target>) -> Result<(), Error> {
     let budget = Budget::for_file(model.file_bytes());
     let regions = [Region::Workspace, Region::Inputs, Region::Outputs].map(|r| model.region_bytes(r) as u64);
     budget.bytes(regions.iter().sum()).map_err(|e| Error::Run(format!("one sample: {e}")))?;
@@ -49,13 +49,13 @@ pub(crate) fn deployable(model: &Deployable<'_>, target: Option<&Target>) -> Res
 }
 
 /// Units of a code stream. What can't be decoded or executed costs nothing: the run says so.
-pub(crate) fn code(target: &Target, code: &[u8]) -> u64 {
+pub fn code(target: &Target, code: &[u8]) -> u64 {
     let lines = codec::program(target.isa, code).map_while(|(_, line)| line.ok());
     instructions(target, lines.map(|line| line.inst))
 }
 
 /// Units of instructions in program order.
-pub(crate) fn instructions(target: &Target, all: impl Iterator<Item = Inst>) -> u64 {
+pub fn instructions(target: &Target, all: impl Iterator<Item = Inst>) -> u64 {
     let mut banks = vec![0; target.bank_bytes()];
     let Some(mut machine) = Machine::new(target, &mut banks) else { return 0 };
     let units = |work: Work| {

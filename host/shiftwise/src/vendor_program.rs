@@ -18,14 +18,14 @@ use shiftwise_xmodel::value::{Held, declared, quantize, rounding};
 use shiftwise_xmodel::{self as xmodel, Device, Subgraph, Tensor, Xmodel, host};
 
 use crate::cost;
-use crate::simulate::explanation;
+use crate::run::explanation;
 
 /// Copies of the registers that are held at the same time.
 const COPIES: u64 = 4;
 
 /// The memory behind the base registers of one subgraph.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Registers([Vec<u8>; 4]);
+pub struct Registers([Vec<u8>; 4]);
 
 impl Registers {
     fn new(run: &Subgraph) -> Result<Self, String> {
@@ -79,16 +79,23 @@ impl Registers {
 }
 
 /// A subgraph on the DPU, made ready once.
-pub(super) struct Job<'a> {
-    pub(super) run: &'a Subgraph,
-    pub(super) code: &'a [u8],
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// The subgraph.
+    pub run: &'a Subgraph,
+    /// Its code.
+    pub code: &'a [u8],
     lines: Vec<(u32, Line)>,
-    pub(super) spans: Spans,
+    /// Which instructions are which layer's, and which tensors they complete.
+    pub spans: Spans,
     target: Target,
 }
 
 impl<'a> Job<'a> {
-    pub(super) fn new(model: &Xmodel, run: &'a Subgraph, target: &Target) -> Result<Self, Error> {
+    /// Decodes its code, bounds its time and checks the order of its tokens.
+    ///
+    /// Errors: [`Error::Run`].
+    pub fn new(model: &Xmodel, run: &'a Subgraph, target: &Target) -> Result<Self, Error> {
         let fail = |why: String| Error::Run(format!("{}: {why}", run.name));
         let code = run.code().ok_or_else(|| fail("it has no code".into()))?;
         let mut lines = Vec::new();
@@ -121,7 +128,7 @@ impl<'a> Job<'a> {
     }
 
     /// Its layers for reports; `step` numbers the subgraph.
-    pub(super) fn layer_spans(&self, step: u16) -> Vec<LayerSpan<'_>> {
+    pub fn layer_spans(&self, step: u16) -> Vec<LayerSpan<'_>> {
         // The tensor matters to deployables only.
         let output = TensorId(0);
         let all = self.spans.layers.iter();
@@ -145,38 +152,45 @@ impl<'a> Job<'a> {
 }
 
 /// What one subgraph started from, for explanations.
-pub(super) struct Started {
-    pub(super) job: usize,
-    pub(super) before: Registers,
+#[derive(Debug)]
+pub struct Started {
+    /// The job, as an index of [`Program::jobs`].
+    pub job: usize,
+    /// Its memory.
+    pub before: Registers,
 }
 
 /// One sample's results.
-pub(super) struct Executed {
-    pub(super) results: Results,
-    pub(super) started: Vec<Started>,
+#[derive(Debug)]
+pub struct Executed {
+    /// Every operation's result, where it was computed or seen.
+    pub results: Results,
+    /// What the subgraphs started from, in order.
+    pub started: Vec<Started>,
     /// Cycles of each layer's own code, by subgraph and layer.
-    pub(super) alone: Vec<(String, String, u64)>,
+    pub alone: Vec<(String, String, u64)>,
     /// Subgraphs whose layers, run one by one, give other values than their whole code: sentences.
-    pub(super) disagreements: Vec<String>,
+    pub disagreements: Vec<String>,
 }
 
 /// A program made ready.
-pub(super) struct Program<'a> {
-    pub(super) model: &'a Xmodel,
-    pub(super) jobs: Vec<Job<'a>>,
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// The file.
+    pub model: &'a Xmodel,
+    /// Its subgraphs on the DPU, in order.
+    pub jobs: Vec<Job<'a>>,
     /// Operations whose values the user gives: inputs, and what can't be computed.
-    pub(super) inputs: Vec<usize>,
+    pub inputs: Vec<usize>,
     functional: bool,
     custom: CustomLayers,
 }
 
 impl<'a> Program<'a> {
-    pub(super) fn new(
-        model: &'a Xmodel,
-        target: &Target,
-        functional: bool,
-        custom: CustomLayers,
-    ) -> Result<Self, Error> {
+    /// `functional`: in program order only, without tokens and cycles.
+    ///
+    /// Errors: [`Error::Run`]; tensors that are out of proportion to the file.
+    pub fn new(model: &'a Xmodel, target: &Target, functional: bool, custom: CustomLayers) -> Result<Self, Error> {
         model.check_size()?;
         let runs = model.root.children.iter().filter(|r| r.device == Device::Dpu);
         let jobs = runs.map(|r| Job::new(model, r, target)).collect::<Result<_, _>>()?;
@@ -192,12 +206,14 @@ impl<'a> Program<'a> {
     }
 
     /// Whether an operation on the CPU is computed.
-    pub(super) fn computes(&self, kind: &str) -> bool {
+    pub fn computes(&self, kind: &str) -> bool {
         host::is_known(kind, &self.custom)
     }
 
     /// One sample. `inputs` are floats, in the order of [`Program::inputs`].
-    pub(super) fn run(&self, inputs: &[&[f32]], sim: &mut SimDpu) -> Result<Executed, Error> {
+    ///
+    /// Errors: [`Error::Run`], [`Error::Layer`] of an operation on the CPU.
+    pub fn run(&self, inputs: &[&[f32]], sim: &mut SimDpu) -> Result<Executed, Error> {
         let model = self.model;
         let mut done = Executed {
             results: vec![None; model.ops.len()],
@@ -362,7 +378,7 @@ impl<'a> Program<'a> {
     }
 
     /// The instructions, accumulator and shift behind one value; `None` if no SAVE stored it.
-    pub(super) fn explain(&self, done: &Executed, op: usize, index: usize) -> Option<String> {
+    pub fn explain(&self, done: &Executed, op: usize, index: usize) -> Option<String> {
         let xop = &self.model.ops[op];
         let (job, started) = done.started.iter().find_map(|s| {
             let job = &self.jobs[s.job];

@@ -1,6 +1,7 @@
-//! Running deployables and collecting what they compute, for `simulate`, `verify` and `run`.
+//! Running deployables on this machine and collecting what they compute.
+//!
+//! A run is bounded before it starts: memory by the file's budget here, time by [`crate::cost`].
 
-use shiftwise::dump::{DumpTensor, Values};
 use shiftwise_core::arith::Round;
 use shiftwise_core::exec::{ExecError, Machine};
 use shiftwise_core::fix::{FixSpec, quantize};
@@ -13,11 +14,14 @@ use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 use shiftwise_sim::{HostProducts, SimDpu, SimError};
 
-use crate::data::Preprocess;
+use crate::device;
+use crate::device::Device;
+use crate::dump::{DumpTensor, Values};
+use crate::text;
 
 /// Every tensor of one run, in the order in which they were completed.
 #[derive(Debug, Default)]
-pub(crate) struct Tensors(pub(crate) Vec<(TensorId, Vec<u8>)>);
+pub struct Tensors(pub Vec<(TensorId, Vec<u8>)>);
 
 /// Keeps the tensors of a run as long as the file's budget lasts: tensors may share memory, so that their copies take any
 /// multiple of it.
@@ -43,42 +47,41 @@ impl Observer for Keep {
 }
 
 /// Frames that may run at the same time, so that what all of them take together is what the file may take.
-pub(crate) fn together(model: &Deployable<'_>) -> usize {
+pub fn together(model: &Deployable<'_>) -> usize {
     let all = [Region::Workspace, Region::Inputs, Region::Outputs].map(|r| model.region_bytes(r) as u64);
     let budget = Budget::for_file(model.file_bytes());
     // Half of it is for the copies of tensors.
     (budget.left() / 2 / all.iter().sum::<u64>().max(1)).clamp(1, 1 << 16) as usize
 }
 
-/// The checked deployable of a file's bytes.
-pub(crate) fn parse<'a>(path: &std::path::Path, bytes: &'a [u8]) -> Result<Deployable<'a>, Error> {
+/// The checked deployable of a file's bytes; `path` only appears in messages.
+///
+/// Errors: [`Error::Format`].
+pub fn parse<'a>(path: &std::path::Path, bytes: &'a [u8]) -> Result<Deployable<'a>, Error> {
     Deployable::parse(bytes).map_err(|e| Error::format(path, e.to_string()))
 }
 
 /// The target that a deployable was compiled for; `None` for the CPU.
-pub(crate) fn target_of(model: &Deployable<'_>) -> Result<Option<Target>, Error> {
-    if model.fingerprint() == 0 { Ok(None) } else { crate::targets::named(model.facts().target).map(Some) }
+///
+/// Errors: [`Error::Target`] for one that is not known.
+pub fn target_of(model: &Deployable<'_>) -> Result<Option<Target>, Error> {
+    if model.fingerprint() == 0 { Ok(None) } else { device::named_target(model.facts().target).map(Some) }
 }
 
-/// Samples for a deployable's inputs. The user's input has the name of the layer that the tensor came from.
-pub(crate) fn open(
-    preprocess: &Preprocess,
-    data: &[String],
-    model: &Deployable<'_>,
-) -> Result<shiftwise::dataset::Inputs, Error> {
-    let shapes: Vec<(String, Vec<usize>)> = model
-        .inputs()
-        .map(|(_, t)| {
-            let name = t.name.strip_prefix("quant_").unwrap_or(t.name).to_owned();
-            (name, t.shape.dims().iter().map(|d| *d as usize).collect())
-        })
-        .collect();
-    let inputs: Vec<(&str, &[usize])> = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
-    preprocess.open(data, &inputs)
+/// Names and shapes of a deployable's inputs. The user's input has the name of the layer that the tensor came from.
+pub fn inputs(model: &Deployable<'_>) -> Vec<(String, Vec<usize>)> {
+    let of = |(_, t): (TensorId, TensorDesc<'_>)| {
+        let name = t.name.strip_prefix("quant_").unwrap_or(t.name).to_owned();
+        (name, t.shape.dims().iter().map(|d| *d as usize).collect())
+    };
+    model.inputs().map(of).collect()
 }
 
-/// Sample `index` as the bytes of every input tensor.
-pub(crate) fn input_bytes(model: &Deployable<'_>, samples: &dyn Samples, index: usize) -> Result<Vec<Vec<u8>>, Error> {
+/// Sample `index` as the bytes of every input tensor: int8 scaled, rounded half up and then saturated, or little-endian
+/// floats.
+///
+/// Errors: those of the data.
+pub fn input_bytes(model: &Deployable<'_>, samples: &dyn Samples, index: usize) -> Result<Vec<Vec<u8>>, Error> {
     let batch = samples.batch(index, 1)?;
     let bytes = |((_, t), x): ((TensorId, TensorDesc<'_>), &shiftwise_tensor::tensor::Tensor)| match t.dtype {
         DType::I8 => {
@@ -91,7 +94,9 @@ pub(crate) fn input_bytes(model: &Deployable<'_>, samples: &dyn Samples, index: 
 }
 
 /// Runs one frame on the simulator, or on the CPU kernels when the deployable has no DPU code.
-pub(crate) fn frame(model: &Deployable<'_>, sim: Option<&mut SimDpu>, inputs: &[Vec<u8>]) -> Result<Tensors, Error> {
+///
+/// Errors: [`Error::Run`], with the layer where it is known.
+pub fn frame(model: &Deployable<'_>, sim: Option<&mut SimDpu>, inputs: &[Vec<u8>]) -> Result<Tensors, Error> {
     match sim {
         Some(sim) => frame_on(model, sim, inputs, SimError::index),
         None => frame_on(model, &mut NoDpu, inputs, |_| None),
@@ -99,7 +104,9 @@ pub(crate) fn frame(model: &Deployable<'_>, sim: Option<&mut SimDpu>, inputs: &[
 }
 
 /// Runs one frame in program order, without tokens and time.
-pub(crate) fn functional(model: &Deployable<'_>, target: &Target, inputs: &[Vec<u8>]) -> Result<Tensors, Error> {
+///
+/// Errors: [`Error::Run`]; [`Error::Target`] for one wider than the machine.
+pub fn functional(model: &Deployable<'_>, target: &Target, inputs: &[Vec<u8>]) -> Result<Tensors, Error> {
     let mut banks = vec![0; target.bank_bytes()];
     let machine = Machine::new(target, &mut banks);
     let machine = machine.ok_or_else(|| Error::Target(format!("{} is wider than the machine handles", target.name)))?;
@@ -144,7 +151,7 @@ where
 /// Whether the tokens of every job order all that touches the same memory.
 ///
 /// Errors: the first race, with its layers.
-pub(crate) fn check_order(model: &Deployable<'_>, target: &Target) -> Result<(), Error> {
+pub fn check_order(model: &Deployable<'_>, target: &Target) -> Result<(), Error> {
     let sizes = [Region::Constants, Region::Workspace, Region::Inputs, Region::Outputs].map(|r| match r {
         Region::Constants => 0,
         other => model.region_bytes(other),
@@ -168,7 +175,7 @@ fn layer_of<'a>(model: &Deployable<'a>, step: u16, index: u32) -> Option<&'a str
 }
 
 /// A tensor's bytes as dump values.
-pub(crate) fn values(t: &TensorDesc<'_>, bytes: &[u8]) -> Values {
+pub fn values(t: &TensorDesc<'_>, bytes: &[u8]) -> Values {
     match t.dtype {
         DType::I8 => Values::Int8(bytes.iter().map(|b| *b as i8).collect()),
         DType::F32 => Values::Float(floats(bytes)),
@@ -176,7 +183,7 @@ pub(crate) fn values(t: &TensorDesc<'_>, bytes: &[u8]) -> Values {
 }
 
 /// A tensor's values as text: integers as they are, floats so that no two differ in bits only.
-pub(crate) fn texts(t: &TensorDesc<'_>, bytes: &[u8]) -> Vec<String> {
+pub fn texts(t: &TensorDesc<'_>, bytes: &[u8]) -> Vec<String> {
     match values(t, bytes) {
         Values::Int8(q) => q.iter().map(ToString::to_string).collect(),
         Values::Float(x) => x.iter().map(|x| format!("{x:?} ({:#010x})", x.to_bits())).collect(),
@@ -184,7 +191,7 @@ pub(crate) fn texts(t: &TensorDesc<'_>, bytes: &[u8]) -> Vec<String> {
 }
 
 /// The index of a tensor's element along each dimension.
-pub(crate) fn index(t: &TensorDesc<'_>, element: usize) -> Vec<usize> {
+pub fn index(t: &TensorDesc<'_>, element: usize) -> Vec<usize> {
     let mut rest = element;
     let mut index: Vec<usize> = Vec::new();
     for size in t.shape.dims().iter().rev().map(|size| (*size as usize).max(1)) {
@@ -195,12 +202,12 @@ pub(crate) fn index(t: &TensorDesc<'_>, element: usize) -> Vec<usize> {
 }
 
 /// Little-endian floats.
-pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
+pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
 /// Tensors of several samples as a dump: each tensor's samples one after the other.
-pub(crate) fn to_dump(model: &Deployable<'_>, samples: &[Tensors]) -> Vec<DumpTensor> {
+pub fn to_dump(model: &Deployable<'_>, samples: &[Tensors]) -> Vec<DumpTensor> {
     let mut all: Vec<DumpTensor> = Vec::new();
     for sample in samples {
         for (id, bytes) in &sample.0 {
@@ -215,4 +222,31 @@ pub(crate) fn to_dump(model: &Deployable<'_>, samples: &[Tensors]) -> Vec<DumpTe
         }
     }
     all
+}
+
+/// An explanation's lines, in which the layer's name makes none.
+pub fn explanation(mut explained: shiftwise_sim::Explanation) -> String {
+    explained.layer = text::name(&explained.layer);
+    explained.to_string()
+}
+
+/// The instructions, accumulator and shift that made one element; `None` if the CPU did.
+///
+/// Errors: [`Error::Run`].
+pub fn explain(
+    model: &Deployable<'_>,
+    device: &Device,
+    inputs: &[Vec<u8>],
+    id: TensorId,
+    index: usize,
+) -> Result<Option<String>, Error> {
+    let mut region = vec![0u8; model.region_bytes(Region::Inputs)];
+    for ((_, t), bytes) in model.inputs().zip(inputs) {
+        let at = t.place.offset as usize;
+        if let Some(place) = region.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+    let explained = shiftwise_sim::explain(model, &device.target, &region, id, index as u32);
+    explained.map(|e| e.map(explanation)).map_err(|e| Error::Run(e.to_string()))
 }

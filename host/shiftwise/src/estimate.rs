@@ -1,0 +1,227 @@
+//! How fast a network will be on a DPU, before data and training.
+
+use serde::Serialize;
+use shiftwise_compile::{self as compile, DpuOptions, Engine, LayerRow, Program};
+use shiftwise_core::model::{Deployable, Step};
+use shiftwise_graph::error::Error;
+use shiftwise_integer::graph::IntGraph;
+use shiftwise_sim::CycleReport;
+use shiftwise_sim::report::{Bound, LayerCycles};
+
+use crate::build::Memory;
+use crate::device::Device;
+
+/// Frames per second of a stream of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Speed {
+    /// On one core that always has the next frame.
+    pub fps_one_core_busy: f64,
+    /// On all cores, which share the memory.
+    pub fps_all_cores: f64,
+    /// Half width of the band that 9 of 10 unseen networks were within; `None` where no measurement calibrates the model.
+    pub error_band_percent: Option<f64>,
+}
+
+/// What a device makes of a program.
+#[derive(Clone, Debug)]
+pub struct Times {
+    /// Cycles of one frame.
+    pub report: CycleReport,
+    /// The timeline, as JSON.
+    pub trace: String,
+    /// Frames per second.
+    pub speed: Speed,
+}
+
+impl Times {
+    /// Cycles of one frame, and of frames one after the other on all cores; neither depends on data.
+    ///
+    /// Errors: [`Error::Compile`], [`Error::Target`].
+    pub fn of(model: &Deployable<'_>, device: &Device) -> Result<Self, Error> {
+        let failed = |e: shiftwise_sim::Error| Error::Compile(e.to_string());
+        let mut sim = device.simulator()?;
+        shiftwise_sim::time(model, &mut sim).map_err(failed)?;
+        let (report, trace) = (sim.report(model), sim.chrome_trace(model));
+        let prepared = shiftwise_sim::Prepared::new(model, &mut sim).map_err(failed)?;
+        let costs = device.costs()?;
+        let fps = |cores: u32| -> Result<f64, Error> {
+            let cycles = prepared.cycles(&costs, device.clock_mhz, cores, device.ddr_mb_per_s).map_err(failed)?;
+            Ok(if cycles > 0.0 { f64::from(device.clock_mhz) * 1e6 / cycles * f64::from(cores) } else { 0.0 })
+        };
+        let one = fps(1)?;
+        let all = if device.cores > 1 { fps(device.cores)? } else { one };
+        let error_band_percent = device.timing.as_ref().map(|t| t.error_band_percent);
+        Ok(Self { report, trace, speed: Speed { fps_one_core_busy: one, fps_all_cores: all, error_band_percent } })
+    }
+}
+
+/// The cycles of a row of a program's table; `None` for layers without instructions.
+pub fn cycles_of<'r>(row: &LayerRow, report: &'r CycleReport) -> Option<&'r LayerCycles> {
+    let step = row.step.and_then(|s| u16::try_from(s).ok())?;
+    report.layers.iter().find(|c| c.layer == row.layer && c.step == step)
+}
+
+/// What `estimate` reports.
+#[derive(Clone, Debug, Serialize)]
+pub struct Estimate {
+    /// The network's name.
+    pub model: String,
+    /// The DPU.
+    pub target: String,
+    /// Its clock.
+    pub clock_mhz: u32,
+    /// DPUs that share the memory.
+    pub cores: u32,
+    /// Multiply-accumulates of a frame as the user counts them.
+    pub macs: u64,
+    /// Operations of a frame in 10^9, two for a multiply-accumulate.
+    pub gops: f64,
+    /// Cycles of one frame.
+    pub dpu_cycles: u64,
+    /// The same as a time.
+    pub dpu_latency_us: f64,
+    /// Frames per second.
+    #[serde(flatten)]
+    pub speed: Speed,
+    /// Share of the array's peak, 0 to 1.
+    pub utilization: f64,
+    /// Bytes that a frame loads.
+    pub bytes_in: u64,
+    /// Bytes that a frame saves.
+    pub bytes_out: u64,
+    /// Microseconds of the layers on the CPU, estimated.
+    pub cpu_us: f64,
+    /// Pieces of the network on the DPU.
+    pub subgraphs: usize,
+    /// The memory map.
+    pub memory: Memory,
+    /// Layers that something executes.
+    pub layers: Vec<LayerTime>,
+}
+
+/// A layer's time.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerTime {
+    /// The user's layers.
+    pub layer: String,
+    /// Kind of op.
+    pub op: String,
+    /// What executes it.
+    pub engine: Engine,
+    /// Multiply-accumulates as the user counts them.
+    pub macs: u64,
+    /// On the DPU.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub dpu: Option<DpuTime>,
+    /// Why it isn't on the DPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Microseconds on the CPU, estimated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_us: Option<f64>,
+}
+
+/// A layer's time on a DPU.
+#[derive(Clone, Debug, Serialize)]
+pub struct DpuTime {
+    /// Cycles.
+    pub cycles: u64,
+    /// Bytes loaded and saved.
+    pub bytes: u64,
+    /// Bytes of weights and biases loaded.
+    pub bytes_weights: u64,
+    /// Bytes loaded, weights included.
+    pub bytes_in: u64,
+    /// Bytes saved.
+    pub bytes_out: u64,
+    /// Share of the array's peak, 0 to 1.
+    pub utilization: f64,
+    /// What decides its time.
+    pub bound: Bound,
+    /// Instructions.
+    pub instructions: u32,
+    /// Tiles that it is cut into.
+    pub tiles: u32,
+    /// Bytes that stay in the banks instead of being loaded and saved.
+    pub bytes_kept: u64,
+}
+
+impl LayerTime {
+    /// `None` for views, which nothing executes.
+    fn of(row: &LayerRow, report: &CycleReport) -> Option<Self> {
+        let dpu = cycles_of(row, report).map(|c| DpuTime {
+            cycles: c.cycles,
+            bytes: c.bytes_in + c.bytes_out,
+            bytes_weights: c.bytes_constants,
+            bytes_in: c.bytes_in,
+            bytes_out: c.bytes_out,
+            utilization: c.utilization,
+            bound: c.bound,
+            instructions: c.instructions,
+            tiles: row.tiles,
+            bytes_kept: row.kept_bytes,
+        });
+        let (layer, op, engine, macs) = (row.layer.clone(), row.op.clone(), row.engine, row.macs);
+        let (reason, cpu_us) = (row.reason.clone(), row.cpu_us);
+        (engine != Engine::View).then_some(Self { layer, op, engine, macs, dpu, reason, cpu_us })
+    }
+}
+
+/// A network's program with its times.
+#[derive(Clone, Debug)]
+pub struct Estimated {
+    /// The program; made for timing only, it can't be run.
+    pub program: Program,
+    /// Its times.
+    pub times: Times,
+    /// Pieces of the network on the DPU.
+    subgraphs: usize,
+}
+
+/// Compiles for timing only, and counts the cycles.
+///
+/// Errors: [`Error::Compile`], [`Error::Target`].
+pub fn estimate(graph: &IntGraph, device: &Device) -> Result<Estimated, Error> {
+    let options = DpuOptions { observe: false, timing_only: true, ..DpuOptions::default() };
+    let program = compile::dpu(graph, &device.target, &options)?;
+    let file = program.to_bytes(&[])?;
+    let model = Deployable::parse(&file).map_err(|e| Error::Compile(e.to_string()))?;
+    let times = Times::of(&model, device)?;
+    let subgraphs = model.steps().filter(|s| matches!(s, Step::Dpu(_))).count();
+    Ok(Estimated { program, times, subgraphs })
+}
+
+impl Estimated {
+    /// Multiply-accumulates of a frame as the user counts them.
+    pub fn macs(&self) -> u64 {
+        self.program.layers.iter().map(|l| l.macs).sum()
+    }
+
+    /// Operations of a frame in 10^9, two for a multiply-accumulate.
+    pub fn gops(&self) -> f64 {
+        2.0 * self.macs() as f64 / 1e9
+    }
+
+    /// The report; `device` is the one that was estimated.
+    pub fn report(&self, device: &Device) -> Estimate {
+        let Times { report, speed, .. } = &self.times;
+        Estimate {
+            model: self.program.name.clone(),
+            target: device.target.name.to_string(),
+            clock_mhz: device.clock_mhz,
+            cores: device.cores,
+            macs: self.macs(),
+            gops: self.gops(),
+            dpu_cycles: report.cycles,
+            dpu_latency_us: report.latency_us,
+            speed: *speed,
+            utilization: report.utilization,
+            bytes_in: report.bytes_in,
+            bytes_out: report.bytes_out,
+            cpu_us: self.program.layers.iter().filter_map(|l| l.cpu_us).sum(),
+            subgraphs: self.subgraphs,
+            memory: Memory::of(&self.program),
+            layers: self.program.layers.iter().filter_map(|l| LayerTime::of(l, report)).collect(),
+        }
+    }
+}

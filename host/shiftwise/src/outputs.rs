@@ -1,0 +1,39 @@
+//! A run's results as `output_K.npy`.
+
+use shiftwise_core::model::{Deployable, TensorId};
+use shiftwise_formats::files::Set;
+use shiftwise_graph::error::Error;
+
+use crate::dump::Values;
+use crate::run;
+use crate::run::Tensors;
+
+/// Adds `output_K.npy`: outputs of all samples as floats.
+///
+/// Errors: those of the files.
+pub fn add_outputs(set: &mut Set<'_>, model: &Deployable<'_>, samples: &[Tensors]) -> Result<(), Error> {
+    for (k, (id, t)) in model.outputs().enumerate() {
+        // A tensor that is an input or another output too is computed under its first name.
+        let same =
+            |i: TensorId| i == id || model.tensor(i).is_some_and(|o| o.place == t.place && o.bytes() == t.bytes());
+        let of = |s: &Tensors| s.0.iter().rev().find(|(i, _)| same(*i)).map(|(_, bytes)| bytes.clone());
+        let floats = samples.iter().filter_map(of).flat_map(|bytes| match run::values(&t, &bytes) {
+            Values::Int8(q) => q.iter().map(|q| f32::from(*q) * t.pos.step()).collect(),
+            Values::Float(x) => x,
+        });
+        let mut shape = vec![samples.len()];
+        shape.extend(t.shape.dims().iter().map(|d| *d as usize));
+        add_output(set, k, shape, floats.collect())?;
+    }
+    Ok(())
+}
+
+/// Adds an array of floats as a `.npy` file.
+///
+/// Errors: those of the files; [`Error::Run`] for values that don't fill the shape.
+pub fn add_output(set: &mut Set<'_>, k: usize, shape: Vec<usize>, values: Vec<f32>) -> Result<(), Error> {
+    let array = ndarray::ArrayD::from_shape_vec(shape, values).map_err(|e| Error::Run(e.to_string()))?;
+    let mut bytes = Vec::new();
+    ndarray_npy::WriteNpyExt::write_npy(&array, &mut bytes).map_err(|e| Error::Run(e.to_string()))?;
+    set.add(&format!("output_{k}.npy"), &bytes)
+}

@@ -1,0 +1,305 @@
+//! The proof: the same bits in quantizer, simulator and firmware.
+//!
+//! The golden values are those of the exact engine on the integer form. Each backend's tensors are compared with them by
+//! name, every value of every sample.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+use serde::Serialize;
+use serde_json::Value;
+use shiftwise_compile::Program;
+use shiftwise_core::model::{DType, Deployable};
+use shiftwise_formats::files::sha256;
+use shiftwise_graph::error::Error;
+use shiftwise_integer::averages::{Averages, Difference};
+use shiftwise_integer::engine::Engine;
+use shiftwise_integer::engine::Value as TensorValue;
+use shiftwise_integer::graph::IntGraph;
+use shiftwise_integer::lower;
+use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_tensor::tensor::Tensor;
+
+use crate::build::program;
+use crate::device::Device;
+use crate::golden::{DumpOptions, Numerics, golden};
+use crate::run::Tensors;
+use crate::text::count;
+use crate::{averages, dump, run};
+
+/// Every tensor of the integer form, per sample, by name.
+pub type Golden = Vec<BTreeMap<String, TensorValue>>;
+
+/// What one backend's tensors showed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What computed them.
+    pub backend: String,
+    /// What it was compiled for.
+    pub target: String,
+    /// Tensors that were compared.
+    pub tensors: usize,
+    /// Values of all samples that were compared.
+    pub values: u64,
+    /// Values that are not the golden ones.
+    pub mismatches: u64,
+    /// Tensors of the backend that the golden dump doesn't have: nothing to compare with.
+    pub unknown_tensors: Vec<String>,
+    /// The first value that differs, in words.
+    pub first_mismatch: Option<String>,
+}
+
+impl Check {
+    /// Compares every tensor of every sample with the golden one.
+    pub fn of(backend: &str, target: &str, model: &Deployable<'_>, golden: &Golden, samples: &[Tensors]) -> Self {
+        let mut check = Self { backend: backend.into(), target: target.into(), ..Self::default() };
+        let mut names = std::collections::BTreeSet::new();
+        for (index, (sample, golden)) in samples.iter().zip(golden).enumerate() {
+            for (id, bytes) in &sample.0 {
+                let Some(t) = model.tensor(*id) else { continue };
+                let Some(expected) = golden.get(t.name) else {
+                    check.unknown_tensors.push(t.name.into());
+                    continue;
+                };
+                names.insert(t.name);
+                let expected = expected.to_bytes();
+                let size = t.dtype.bytes() as usize;
+                check.values += (expected.len() / size) as u64;
+                let pairs = || expected.chunks(size).zip(bytes.chunks(size)).enumerate().filter(|(_, (a, b))| a != b);
+                let differing = pairs().count() + expected.len().abs_diff(bytes.len()) / size;
+                check.mismatches += differing as u64;
+                if differing > 0 && check.first_mismatch.is_none() {
+                    let show = |b: &[u8]| match (t.dtype, b) {
+                        (DType::I8, [b]) => (*b as i8).to_string(),
+                        (DType::F32, b) => run::floats(b).first().map_or_else(String::new, f32::to_string),
+                        _ => "?".into(),
+                    };
+                    let place = pairs().next().map_or_else(
+                        || format!("{} bytes instead of {}", bytes.len(), expected.len()),
+                        |(at, (a, b))| format!("index {at}: expected {}, computed {}", show(a), show(b)),
+                    );
+                    check.first_mismatch =
+                        Some(format!("sample {index}, layer {}, tensor {}, {place}", t.origin, t.name));
+                }
+            }
+        }
+        check.tensors = names.len();
+        check
+    }
+
+    /// Whether something was compared, and all of it was equal.
+    pub fn holds(&self) -> bool {
+        self.mismatches == 0 && self.tensors > 0 && self.unknown_tensors.is_empty()
+    }
+}
+
+/// A deployable that was run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Artefact {
+    /// What it was compiled for.
+    pub target: String,
+    /// Its digest.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: usize,
+    /// What the first sample took.
+    #[serde(flatten)]
+    pub took: Took,
+}
+
+/// What a sample takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Took {
+    /// Cycles of the DPU.
+    Cycles(u64),
+    /// Instructions, or ticks of the board's own clock.
+    Instructions(u64),
+}
+
+/// How the vendor's float arithmetic compares with the integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct VendorNumerics {
+    /// Tensors that its dump shows.
+    pub tensors: usize,
+    /// Their values.
+    pub values: u64,
+    /// Values that differ; not a mismatch.
+    pub differing_values: usize,
+}
+
+/// What `verify` reports and writes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Proof {
+    /// The result in a sentence.
+    pub verdict: String,
+    /// Whether every check holds.
+    pub holds: bool,
+    /// The network's name.
+    pub model: String,
+    /// Samples that were run.
+    pub samples: usize,
+    /// One for each backend.
+    pub checks: Vec<Check>,
+    /// For comparison.
+    pub vendor_numerics: VendorNumerics,
+    /// What was run.
+    pub deployables: Vec<Artefact>,
+    /// Digests of the golden tensors, per sample, by name.
+    pub golden_sha256: Vec<BTreeMap<String, String>>,
+    /// Where it came from: options and inputs.
+    pub provenance: Value,
+    /// Averages that the DPU computes otherwise than the vendor's simulation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub averages: Vec<averages::Row>,
+}
+
+/// A proof in the making.
+#[derive(Debug)]
+pub struct Verification<'a> {
+    quantized: &'a QuantGraph,
+    inputs: Vec<Tensor>,
+    /// The integer form.
+    pub graph: IntGraph,
+    /// What every backend has to compute.
+    pub golden: Golden,
+    /// Averages that the DPU computes otherwise on these samples.
+    pub differences: Vec<Difference>,
+    /// What the backends showed so far.
+    pub checks: Vec<Check>,
+    deployables: Vec<Artefact>,
+}
+
+impl<'a> Verification<'a> {
+    /// Computes the golden values; `inputs` are one batch for each input.
+    ///
+    /// Errors: [`Error::Compile`] for what has no integer form.
+    pub fn new(quantized: &'a QuantGraph, inputs: Vec<Tensor>) -> Result<Self, Error> {
+        let graph = lower::lower(quantized)?;
+        let averages = Averages::new(quantized, &graph);
+        let golden = golden_values(&graph, &inputs, &averages)?;
+        let differences = averages.differences();
+        Ok(Self { quantized, inputs, graph, golden, differences, checks: Vec::new(), deployables: Vec::new() })
+    }
+
+    /// Compiles for a device, so that every tensor is seen.
+    ///
+    /// Errors: [`Error::Compile`].
+    pub fn compile(&self, device: Option<&Device>) -> Result<Program, Error> {
+        program(&self.graph, device, false, true)
+    }
+
+    /// The samples as a deployable's inputs.
+    ///
+    /// Errors: those of the data.
+    pub fn input_bytes(&self, model: &Deployable<'_>) -> Result<Vec<Vec<Vec<u8>>>, Error> {
+        (0..self.golden.len()).map(|i| run::input_bytes(model, &self.inputs, i)).collect()
+    }
+
+    /// Runs a program in the simulator of a device and compares.
+    ///
+    /// Errors: [`Error::Run`], [`Error::Target`].
+    pub fn simulate(&mut self, program: &Program, device: &Device) -> Result<(), Error> {
+        let file = program.to_bytes(&[])?;
+        let model = parse(&file)?;
+        let (tensors, cycles) = simulated(&model, device, &self.input_bytes(&model)?)?;
+        self.add("simulator", device.target.name.to_string(), (&model, &file), &tensors, Took::Cycles(cycles));
+        Ok(())
+    }
+
+    /// Compares what a backend made of a deployable, `(model, its bytes)`.
+    pub fn add(
+        &mut self,
+        backend: &str,
+        target: String,
+        (model, file): (&Deployable<'_>, &[u8]),
+        samples: &[Tensors],
+        took: Took,
+    ) {
+        self.checks.push(Check::of(backend, &target, model, &self.golden, samples));
+        self.deployables.push(Artefact { target, sha256: sha256(file), bytes: file.len(), took });
+    }
+
+    /// The proof.
+    ///
+    /// Errors: those of the vendor's arithmetic, which is run for comparison.
+    pub fn proof(self, provenance: Value) -> Result<Proof, Error> {
+        let vendor = against_vendor(self.quantized, &self.inputs)?;
+        let checks = self.checks;
+        let mismatches: u64 = checks.iter().map(|c| c.mismatches).sum();
+        let tensors: usize = checks.iter().map(|c| c.tensors).sum();
+        let values: u64 = checks.iter().map(|c| c.values).sum();
+        let parties = ["quantizer".to_owned()].into_iter().chain(checks.iter().map(|c| c.backend.clone()));
+        let parties = parties.collect::<Vec<_>>().join(", ");
+        let digests = |g: &BTreeMap<String, TensorValue>| {
+            g.iter().map(|(name, v)| (name.clone(), sha256(&v.to_bytes()))).collect()
+        };
+        Ok(Proof {
+            verdict: format!("{tensors} tensors, {} values, {mismatches} mismatches across {parties}", count(values)),
+            holds: checks.iter().all(Check::holds),
+            model: self.graph.name.clone(),
+            samples: self.golden.len(),
+            checks,
+            vendor_numerics: VendorNumerics {
+                tensors: vendor.tensors,
+                values: vendor.values,
+                differing_values: vendor.differences.iter().map(|d| d.count).sum(),
+            },
+            deployables: self.deployables,
+            golden_sha256: self.golden.iter().map(digests).collect(),
+            provenance,
+            averages: averages::rows(&self.differences),
+        })
+    }
+}
+
+/// Proves a quantized network on a device's simulator; `inputs` are one batch for each input.
+///
+/// Errors: those of compiling and running. A mismatch is none: see [`Proof::holds`].
+pub fn verify(quantized: &QuantGraph, device: &Device, inputs: Vec<Tensor>) -> Result<Proof, Error> {
+    let mut verification = Verification::new(quantized, inputs)?;
+    let program = verification.compile(Some(device))?;
+    verification.simulate(&program, device)?;
+    verification.proof(Value::Null)
+}
+
+/// The deployable that was just written.
+///
+/// Errors: [`Error::Compile`]; a program is always one.
+pub fn parse(file: &[u8]) -> Result<Deployable<'_>, Error> {
+    Deployable::parse(file).map_err(|e| Error::Compile(e.to_string()))
+}
+
+fn golden_values(graph: &IntGraph, inputs: &[Tensor], averages: &Averages<'_>) -> Result<Golden, Error> {
+    let engine = Engine::new(graph);
+    let n = inputs.first().map_or(0, |t| t.shape()[0]);
+    let sample = |index| {
+        let values = engine.run(engine.sample(inputs, index)?, |_| true);
+        averages.see(&values);
+        Ok(graph.tensors.iter().zip(values).filter_map(|(t, v)| Some((t.name.clone(), v?))).collect())
+    };
+    (0..n).into_par_iter().map(sample).collect()
+}
+
+/// How the vendor's float arithmetic compares with the integers on the tensors that its dump shows.
+fn against_vendor(q: &QuantGraph, inputs: &[Tensor]) -> Result<dump::Comparison, Error> {
+    let options = DumpOptions::default();
+    let exact = golden(q, Some(inputs.to_vec()), Numerics::Dpu, &options)?;
+    let vendor = golden(q, Some(inputs.to_vec()), Numerics::Vendor, &options)?;
+    let integers = |d: dump::Dump| {
+        let activations = d.activations.into_iter().filter(|t| matches!(t.values, dump::Values::Int8(_))).collect();
+        dump::Dump { weights: Vec::new(), activations }
+    };
+    Ok(dump::compare(&integers(exact), &integers(vendor)))
+}
+
+fn simulated(model: &Deployable<'_>, device: &Device, inputs: &[Vec<Vec<u8>>]) -> Result<(Vec<Tensors>, u64), Error> {
+    let run = |inputs: &Vec<Vec<u8>>| {
+        let mut sim = device.simulator()?;
+        let tensors = run::frame(model, Some(&mut sim), inputs)?;
+        Ok((tensors, sim.report(model).cycles))
+    };
+    let all: Vec<(Tensors, u64)> = inputs.par_iter().map(run).collect::<Result<_, Error>>()?;
+    let cycles = all.first().map_or(0, |(_, cycles)| *cycles);
+    Ok((all.into_iter().map(|(t, _)| t).collect(), cycles))
+}
