@@ -16,4 +16,6 @@ pub mod pipeline;
 pub mod python;
 pub mod quant_graph;
 pub mod quantizer;
+pub mod role;
+pub mod settings;
 pub mod strategy;
