@@ -1,5 +1,6 @@
 //! Who owns a position: the layer itself, a layer before it, or one behind.
 
+use crate::layer_quant::Wrapping;
 use crate::quant_graph::{ActivationQuant, QuantGraph};
 use shiftwise_core::fix::FixPos;
 use shiftwise_graph::graph::NodeId;
@@ -47,7 +48,7 @@ pub fn input_owner(q: &QuantGraph, producer: NodeId) -> Option<NodeId> {
 /// Who owns the position of a layer's output: the layer, or its first reader if its own is deferred to that.
 pub fn output_owner(q: &QuantGraph, id: NodeId) -> Option<NodeId> {
     let layer = q.layers.get(&id)?;
-    let deferred = layer.activation == ActivationQuant::Deferred || layer.config.is_none();
+    let deferred = layer.activation == ActivationQuant::Deferred || matches!(layer.wrapping, Wrapping::Bare);
     let owner = if deferred && !matches!(q.graph.node(id).op, Op::Quantize(_)) {
         // Nothing but an activation that is the only reader can quantize for another: a file may name any layer there.
         let mut readers = q.graph.ids().filter(|c| q.graph.node(*c).inputs.contains(&id));

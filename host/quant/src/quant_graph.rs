@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use crate::layer_quant::Wrapping;
 use shiftwise_core::arith::{Round, limits};
 use shiftwise_core::fix::{FixPos, FixSpec};
 use shiftwise_graph::error::Error;
@@ -157,12 +157,29 @@ pub enum ActivationQuant {
     After(Quantizer),
 }
 
+impl ActivationQuant {
+    /// The quantizer, wherever it sits.
+    pub fn quantizer(&self) -> Option<&Quantizer> {
+        match self {
+            Self::Before(own) | Self::After(own) => Some(own),
+            Self::Absent | Self::Deferred => None,
+        }
+    }
+
+    /// [`ActivationQuant::quantizer`], writable.
+    pub fn quantizer_mut(&mut self) -> Option<&mut Quantizer> {
+        match self {
+            Self::Before(own) | Self::After(own) => Some(own),
+            Self::Absent | Self::Deferred => None,
+        }
+    }
+}
+
 /// The quantizers of one wrapped layer, or of a Quantize node (then only `output`).
 #[derive(Clone, Debug)]
 pub struct LayerQuant {
-    /// The strategy's entry for the layer as it goes into the quantized model's config: `None` writes the vendor's
-    /// NoQuantizeConfig (a layer that is wrapped without any quantizer, such as an Add before its ReLU).
-    pub config: Option<Map<String, Value>>,
+    /// How the layer is wrapped. A Quantize node isn't, which is [`Wrapping::Bare`] too.
+    pub wrapping: Wrapping,
     /// Per weight, in the order of [`Layer::weights`](shiftwise_graph::ops::Layer::weights).
     pub weights: Vec<Option<Quantizer>>,
     /// Activation attribute.
@@ -172,25 +189,14 @@ pub struct LayerQuant {
 }
 
 impl LayerQuant {
-    /// Wrapped without quantizers.
-    pub fn transparent() -> Self {
-        Self { config: None, weights: Vec::new(), activation: ActivationQuant::Absent, output: None }
-    }
-
     /// The quantizer of the layer's result, wherever it sits: before or after the activation, or at the output.
     pub fn result(&self) -> Option<&Quantizer> {
-        match (&self.output, &self.activation) {
-            (Some(q), _) | (None, ActivationQuant::Before(q) | ActivationQuant::After(q)) => Some(q),
-            _ => None,
-        }
+        self.output.as_ref().or(self.activation.quantizer())
     }
 
     /// [`LayerQuant::result`], writable.
     pub fn result_mut(&mut self) -> Option<&mut Quantizer> {
-        match (&mut self.output, &mut self.activation) {
-            (Some(q), _) | (None, ActivationQuant::Before(q) | ActivationQuant::After(q)) => Some(q),
-            _ => None,
-        }
+        self.output.as_mut().or(self.activation.quantizer_mut())
     }
 }
 

@@ -62,6 +62,14 @@ pub const ROLES: [Row; 6] = [
           variable: Variable::Named("output_0"), info: Some("output") },
 ];
 
+impl Row {
+    /// The sentence for an entry whose lists of names and of quantizers have these different lengths.
+    pub(crate) fn lengths_differ(&self, (names, quantizers): (usize, usize)) -> String {
+        let lists = format!("{} and {}", self.names, self.quantizers);
+        format!("length of {lists} should be the same, but {names} and {quantizers} are given")
+    }
+}
+
 impl Role {
     /// The role's names.
     pub const fn row(self) -> &'static Row {

@@ -3,8 +3,9 @@
 //! A strategy says which passes run and which quantizer each layer type gets. Its sections and keys are the vendor's;
 //! the built-in ones are the files in `strategies/`.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::layer_quant::Spelling;
 use crate::quant_graph::Pof2Params;
 use crate::role;
 use crate::role::Role;
@@ -190,6 +191,23 @@ impl Strategy {
     }
 }
 
+/// How a quantizer's strategy entry spells it.
+pub(crate) fn spelling(entry: &Value) -> Spelling {
+    let class = entry.get("quantizer_type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let parameters = entry.get("quantizer_params").and_then(Value::as_object);
+    Spelling { class, parameters: parameters.into_iter().flatten().map(|(key, _)| key.clone()).collect() }
+}
+
+impl Spelling {
+    /// The entry of a quantizer with these parameters.
+    pub(crate) fn entry(&self, params: &Pof2Params) -> Value {
+        let all = json!(params);
+        let named = |key: &String| Some((key.clone(), all.get(key)?.clone()));
+        let params: Map<String, Value> = self.parameters.iter().filter_map(named).collect();
+        json!({ "quantizer_type": self.class, "quantizer_params": params })
+    }
+}
+
 /// A quantizer's parameters from its strategy entry.
 pub fn params(entry: &Value) -> Result<Pof2Params, Error> {
     let kind = entry.get("quantizer_type").and_then(Value::as_str).unwrap_or("none");
@@ -238,7 +256,6 @@ fn edits(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn user_settings_reach_the_quantizers_they_name() {

@@ -22,26 +22,13 @@ use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
 use shiftwise_graph::ops::tfop::{CALL, TENSOR};
 use shiftwise_graph::ops::{Op, WeightSource};
-use shiftwise_quant::layer_quant::layer_quant;
+use shiftwise_quant::layer_quant::ActivationPlace;
 use shiftwise_quant::python;
 use shiftwise_quant::quant_graph::{ActivationQuant, Fit, LayerQuant, QuantGraph, Quantizer};
 use shiftwise_quant::quantizer::Channels;
+use shiftwise_quant::role::Role;
 use shiftwise_quant::strategy;
 use shiftwise_tensor::tensor::Tensor;
-
-/// Keys of a layer's quantize config, in the vendor's order.
-const CONFIG_KEYS: [&str; 10] = [
-    "quantizable_inputs",
-    "input_quantizers",
-    "quantizable_weights",
-    "weight_quantizers",
-    "quantizable_biases",
-    "bias_quantizers",
-    "quantizable_activations",
-    "activation_quantizers",
-    "quantizable_outputs",
-    "output_quantizers",
-];
 
 /// The calibrated state of the vendor's layers.
 const MODE: &str = "QCBEV";
@@ -70,23 +57,6 @@ fn unregistered(class: &str) -> &str {
         "Vitis>AveragePooling2D" => "VitisAveragePooling2D",
         other => other.strip_prefix("Vitis>").unwrap_or(other),
     }
-}
-
-/// Quantizers of a layer with the prefix of their variables, in the vendor's order.
-fn variables<'a>(graph: &'a Graph, id: NodeId, quant: &'a LayerQuant) -> Vec<(String, &'a Quantizer)> {
-    let node = graph.node(id);
-    let names = node.op.layer().weights();
-    let weights = names.iter().zip(&quant.weights).filter_map(|((n, _), q)| Some(((*n).to_owned(), q.as_ref()?)));
-    let activation = match &quant.activation {
-        ActivationQuant::Before(q) => Some(("pre_activation".to_owned(), q)),
-        ActivationQuant::After(q) => Some(("post_activation".to_owned(), q)),
-        ActivationQuant::Absent | ActivationQuant::Deferred => None,
-    };
-    let output = quant.output.as_ref().map(|q| {
-        let name = if matches!(node.op, Op::Quantize(_)) { node.name.clone() } else { "output_0".to_owned() };
-        (name, q)
-    });
-    weights.chain(activation).chain(output).collect()
 }
 
 // Writing.
@@ -169,8 +139,8 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     };
     let step = ("optimizer_step".to_owned(), Data::Int(-1));
     data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
-    let quantizers = variables(&quantized.graph, id, quant).into_iter().flat_map(|(prefix, q)| {
-        let shape = state_shape(node, &prefix, q);
+    let quantizers = quant.quantizers(node).flat_map(|(role, prefix, q)| {
+        let shape = state_shape(&tensor_shape(node, role, prefix), q);
         let part = |name: &str, value: fn(&Fit) -> f32| {
             let values = Tensor::new(shape.clone(), q.fits().iter().map(value).collect());
             (format!("{prefix}_{name}"), Data::Floats(values.unwrap_or_else(|| Tensor::zeros(&[0]))))
@@ -187,18 +157,19 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     data
 }
 
-/// The shape of a quantizer's variables: a scalar, or one value for each channel of the weight or the result that it
-/// belongs to.
-fn state_shape(node: &Node, prefix: &str, q: &Quantizer) -> Vec<usize> {
-    if !q.params.per_channel {
-        return Vec::new();
+/// The shape of a layer's tensor in a role: a weight by its name, or the result with the batch.
+fn tensor_shape(node: &Node, role: Role, name: &str) -> Vec<usize> {
+    let weights = node.op.layer().weights();
+    let weight = weights.into_iter().find(|(own, _)| role.is_weight() && *own == name);
+    weight.map_or_else(|| [&[1], node.shape.as_slice()].concat(), |(_, tensor)| tensor.shape().to_vec())
+}
+
+/// The shape of a quantizer's variables: a scalar, or one value for each channel of its tensor.
+fn state_shape(tensor: &[usize], q: &Quantizer) -> Vec<usize> {
+    match q.params.per_channel {
+        true => Channels::variable_shape(tensor, q.params.channel_axis),
+        false => Vec::new(),
     }
-    let weight = node.op.layer().weights().into_iter().find(|(name, _)| *name == prefix);
-    let shape = match weight {
-        Some((_, tensor)) => tensor.shape().to_vec(),
-        None => [&[1], node.shape.as_slice()].concat(),
-    };
-    Channels::variable_shape(&shape, q.params.channel_axis)
 }
 
 pub(crate) fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Value {
@@ -316,9 +287,8 @@ fn wrap_activation(activation: &mut Value, quant: &ActivationQuant) {
 }
 
 fn quantize_config(quant: &LayerQuant) -> Value {
-    let Some(entry) = &quant.config else { return json!({ "class_name": "Vitis>NoQuantizeConfig", "config": {} }) };
-    let ordered = CONFIG_KEYS.iter().map(|k| ((*k).to_owned(), entry.get(*k).cloned().unwrap_or_else(|| json!([]))));
-    json!({ "class_name": "Vitis>VitisQuantizeConfig", "config": Value::Object(ordered.collect()) })
+    let Some(entry) = quant.to_entry() else { return json!({ "class_name": "Vitis>NoQuantizeConfig", "config": {} }) };
+    json!({ "class_name": "Vitis>VitisQuantizeConfig", "config": entry })
 }
 
 // Reading.
@@ -386,7 +356,7 @@ pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
                 let op = builder.op(&layer.name, "VitisQuantize", config, call, &mut weights)?;
                 let id = builder.add(&layer.name, op, config, call)?;
                 let quantizer = standalone(layer, &builder.graph.node(id).shape, &mut weights).map_err(fail)?;
-                (id, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::transparent() }))
+                (id, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::bare() }))
             }
             class => {
                 let class = if registered(unregistered(class)) == class { unregistered(class) } else { class };
@@ -418,32 +388,24 @@ fn wrapped_quant(
     let op = &node.op;
     let config = wrapper.get("quantize_config").ok_or("its wrapper has no quantize_config")?;
     let entry = match config.get("class_name").and_then(Value::as_str) {
-        Some("Vitis>NoQuantizeConfig") => return Ok(LayerQuant::transparent()),
-        Some("Vitis>VitisQuantizeConfig") => config.get("config").and_then(Value::as_object).cloned(),
+        Some("Vitis>NoQuantizeConfig") => return Ok(LayerQuant::bare()),
+        Some("Vitis>VitisQuantizeConfig") => config.get("config").and_then(Value::as_object),
         _ => None,
     };
     let entry = entry.ok_or_else(|| format!("its quantize_config {config} is not understood"))?;
     let activation = inner.get("activation");
     let class = |v: Option<&Value>| v.and_then(|v| v.get("class_name")).and_then(Value::as_str).map(str::to_owned);
     let innermost = activation.and_then(|a| a.get("config")).and_then(|c| c.get("activation"));
-    let deferred = class(innermost).as_deref() == Some("Vitis>NoQuantizeActivation");
-    let mut quant = layer_quant(op, entry, deferred).map_err(|e| e.to_string())?;
-    if class(activation).is_none() && op.layer().to_keras().contains_key("activation") {
-        quant.activation = ActivationQuant::Absent;
-    }
-    for ((name, tensor), q) in op.layer().weights().into_iter().zip(&mut quant.weights) {
-        if let Some(q) = q {
-            restore(q, name, tensor.shape(), weights)?;
+    let place = match class(innermost).as_deref() {
+        _ if class(activation).is_none() && op.layer().to_keras().contains_key("activation") => {
+            ActivationPlace::Nowhere
         }
-    }
-    let result = [&[1], node.shape.as_slice()].concat();
-    match &mut quant.activation {
-        ActivationQuant::Before(q) => restore(q, "pre_activation", &result, weights)?,
-        ActivationQuant::After(q) => restore(q, "post_activation", &result, weights)?,
-        ActivationQuant::Absent | ActivationQuant::Deferred => {}
-    }
-    if let Some(q) = &mut quant.output {
-        restore(q, "output_0", &result, weights)?;
+        Some("Vitis>NoQuantizeActivation") => ActivationPlace::Behind,
+        Some(_) | None => ActivationPlace::Here,
+    };
+    let mut quant = LayerQuant::from_entry(op, entry, place).map_err(|e| e.to_string())?;
+    for (role, prefix, q) in quant.quantizers_mut(node) {
+        restore(q, prefix, &tensor_shape(node, role, prefix), weights)?;
     }
     Ok(quant)
 }
@@ -467,10 +429,7 @@ fn restore(
 ) -> Result<(), String> {
     // Only the last part of a variable's path tells it, and a layer's name may have several.
     let prefix = prefix.rsplit('/').next().unwrap_or(prefix);
-    let shape = match quantizer.params.per_channel {
-        true => Channels::variable_shape(shape, quantizer.params.channel_axis),
-        false => Vec::new(),
-    };
+    let shape = state_shape(shape, quantizer);
     let mut take = |part: &str| weights.take(&format!("{prefix}_{part}"), &shape).map(Tensor::into_data);
     let (pos, min, max) = (take("pos")?, take("min")?, take("max")?);
     let fits = pos.iter().zip(min).zip(max).map(|((pos, min), max)| {
@@ -495,14 +454,8 @@ pub fn quantize_info(quantized: &QuantGraph) -> Value {
     let mut entries = Vec::new();
     for (id, quant) in &quantized.layers {
         let node = quantized.graph.node(*id);
-        let standalone = matches!(node.op, Op::Quantize(_));
-        for (prefix, q) in variables(&quantized.graph, *id, quant) {
-            let role = match prefix.as_str() {
-                _ if standalone => "input",
-                "post_activation" => "activation",
-                "output_0" => "output",
-                other => other,
-            };
+        for (role, variable, q) in quant.quantizers(node) {
+            let role = role.row().info.unwrap_or(variable);
             let position = match q.scalar_pos() {
                 Some(pos) => json!(pos.0),
                 None => json!(q.channels.iter().map(|fit| fit.pos.0).collect::<Vec<_>>()),

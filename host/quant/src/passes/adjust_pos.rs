@@ -190,6 +190,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::layer_quant::Wrapping;
     use crate::quant_graph::{LayerQuant, Pof2Params, Quantizer};
     use shiftwise_graph::graph::Graph;
     use shiftwise_graph::ops::{ActivationFn, Add, Dense, Input, Quantize, Weighted};
@@ -202,8 +203,8 @@ mod tests {
     }
 
     fn result(pos: i8) -> LayerQuant {
-        let config = Some(serde_json::Map::new());
-        LayerQuant { config, output: Some(quantizer(pos)), ..LayerQuant::transparent() }
+        let wrapping = Wrapping::Entry(Vec::new());
+        LayerQuant { wrapping, output: Some(quantizer(pos)), ..LayerQuant::bare() }
     }
 
     /// An Add of quantized inputs at these positions, with its own.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::layer_quant::layer_quant;
+use crate::layer_quant::ActivationPlace;
 use crate::owners::is_activation;
 use crate::quant_graph::{LayerQuant, QuantGraph, Quantizer};
 use crate::strategy;
@@ -81,9 +81,11 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
             continue;
         }
         if fused.bare.contains(&id) {
-            layers.insert(id, LayerQuant::transparent());
+            layers.insert(id, LayerQuant::bare());
         } else if let Some(entry) = strategy.layer_entry(op.class(), relu_like(op)) {
-            let quant = layer_quant(op, entry, fused.deferred.contains(&id));
+            let behind = fused.deferred.contains(&id);
+            let activation = if behind { ActivationPlace::Behind } else { ActivationPlace::Here };
+            let quant = LayerQuant::from_entry(op, &entry, activation);
             let own = |e: Error| Error::Options(format!("layer `{}`: {e}", graph.node(id).name));
             layers.insert(id, quant.map_err(own)?);
         }
@@ -128,7 +130,7 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
         }
         let (name, origin) = (format!("quant_{}", graph.node(producer).name), graph.node(producer).origin.clone());
         let quantize = graph.insert_after(producer, name, Op::Quantize(Quantize), origin)?;
-        layers.insert(quantize, LayerQuant { output: Some(own), ..LayerQuant::transparent() });
+        layers.insert(quantize, LayerQuant { output: Some(own), ..LayerQuant::bare() });
     }
     let renumbered = graph.normalize();
     graph.verify()?;

@@ -134,7 +134,8 @@ impl Strategy {
             let layer =
                 layer.ok_or_else(|| Error::Options("an entry of layer_quantize_config has no layer_type".into()))?;
             let fail = |message: String| Err(Error::Options(format!("layer_type {layer}: {message}")));
-            let known = |key: &String| key == "layer_type" || role::lists().any(|l| key == l.names || key == l.quantizers);
+            let known =
+                |key: &String| key == "layer_type" || role::lists().any(|l| key == l.names || key == l.quantizers);
             if let Some(key) = entry.keys().find(|k| !known(k)) {
                 return fail(format!("`{key}` is unknown"));
             }
@@ -143,9 +144,7 @@ impl Strategy {
                 let count = |key: &str| entry.get(key).and_then(Value::as_array).map_or(0, Vec::len);
                 let (a, b) = (count(names), count(quantizers));
                 if a != b {
-                    return fail(format!(
-                        "length of {names} and {quantizers} should be the same, but {a} and {b} are given"
-                    ));
+                    return fail(list.lengths_differ((a, b)));
                 }
                 if list.role == Role::Input && a > 0 {
                     return fail(
