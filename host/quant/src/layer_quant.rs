@@ -2,13 +2,68 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::quant_graph::{ActivationQuant, LayerQuant, Quantizer};
 use crate::role;
 use crate::role::{Role, Variable};
-use crate::strategy;
+use crate::scheme::{Quantizer, Spelling};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Node;
 use shiftwise_graph::ops::Op;
+
+/// What a layer's activation attribute does about quantization.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ActivationQuant {
+    /// The layer has no such attribute, or its entry has no quantizer for it.
+    Absent,
+    /// Deliberately not quantized here: the activation layer that follows carries the quantizer.
+    Deferred,
+    /// Before the function, whose result stays float.
+    Before(Quantizer),
+    /// After the function.
+    After(Quantizer),
+}
+
+impl ActivationQuant {
+    /// The quantizer, wherever it sits.
+    pub fn quantizer(&self) -> Option<&Quantizer> {
+        match self {
+            Self::Before(own) | Self::After(own) => Some(own),
+            Self::Absent | Self::Deferred => None,
+        }
+    }
+
+    /// [`ActivationQuant::quantizer`], writable.
+    pub fn quantizer_mut(&mut self) -> Option<&mut Quantizer> {
+        match self {
+            Self::Before(own) | Self::After(own) => Some(own),
+            Self::Absent | Self::Deferred => None,
+        }
+    }
+}
+
+/// The quantizers of one wrapped layer, or of a Quantize node (then only `output`).
+#[derive(Clone, Debug)]
+pub struct LayerQuant {
+    /// How the layer is wrapped. A Quantize node isn't, which is [`Wrapping::Bare`] too.
+    pub wrapping: Wrapping,
+    /// Per weight, in the order of [`Layer::weights`](shiftwise_graph::ops::Layer::weights).
+    pub weights: Vec<Option<Quantizer>>,
+    /// Activation attribute.
+    pub activation: ActivationQuant,
+    /// Layer output.
+    pub output: Option<Quantizer>,
+}
+
+impl LayerQuant {
+    /// The quantizer of the layer's result, wherever it sits: before or after the activation, or at the output.
+    pub fn result(&self) -> Option<&Quantizer> {
+        self.output.as_ref().or(self.activation.quantizer())
+    }
+
+    /// [`LayerQuant::result`], writable.
+    pub fn result_mut(&mut self) -> Option<&mut Quantizer> {
+        self.output.as_mut().or(self.activation.quantizer_mut())
+    }
+}
 
 /// How a layer is wrapped in the quantized model.
 #[derive(Clone, Debug)]
@@ -53,15 +108,6 @@ impl Name {
             Self::Index(index) => json!(index),
         }
     }
-}
-
-/// What an entry leaves open: a quantizer's class has other names, and parameters may be in any order or left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spelling {
-    /// The quantizer's class.
-    pub class: String,
-    /// Parameters that are named, in order.
-    pub parameters: Vec<String>,
 }
 
 /// Where an item's quantizer is kept.
@@ -111,8 +157,8 @@ impl LayerQuant {
             for (name, quantizer) in names.iter().zip(quantizers) {
                 let bad = || Error::Options(format!("{} has {name}, a name or a number is expected", row.names));
                 let name = Name::of(name).ok_or_else(bad)?;
-                let spelling = strategy::spelling(quantizer);
-                let quantizer = Quantizer::new(strategy::params(quantizer)?);
+                let spelling = Spelling::of(quantizer);
+                let quantizer = Quantizer::from_entry(quantizer)?;
                 let seat = own.seat(op, row.role, &name, quantizer, activation);
                 items.push(Item { role: row.role, name, spelling, seat });
             }
@@ -162,7 +208,7 @@ impl LayerQuant {
         for row in role::lists() {
             let own: Vec<&Item> = items.iter().filter(|item| item.role == row.role).collect();
             entry.insert(row.names.into(), own.iter().map(|item| item.name.json()).collect());
-            let quantizers = own.iter().filter_map(|item| Some(item.spelling.entry(&self.seated(item)?.params)));
+            let quantizers = own.iter().filter_map(|item| Some(self.seated(item)?.to_entry(&item.spelling)));
             entry.insert(row.quantizers.into(), quantizers.collect());
         }
         Some(entry)
@@ -230,7 +276,7 @@ impl LayerQuant {
             Seat::Weight(_) | Seat::Activation | Seat::Output => None,
         });
         let working = self.weights.iter_mut().flatten().chain(self.activation.quantizer_mut()).chain(&mut self.output);
-        working.chain(aside).for_each(|own| own.params.bit_width = bits);
+        working.chain(aside).for_each(|own| own.scheme_mut().set_width(bits));
     }
 }
 

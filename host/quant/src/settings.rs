@@ -216,7 +216,7 @@ settings! {
         cle_steps: Steps = "10";
         /// How the range of a channel is measured.
         cle_balance_method: Word = "\"max\"", was balance_method;
-        /// Channels of a smaller range are left alone.
+        /// Channels whose weights on both sides sum up to less are left alone.
         cle_weight_threshold: Number = "0.1", was weight_threshold;
         /// Keeps BatchNormalization for training.
         train_with_bn: Flag = "false", only ["false"] "there is no training";
@@ -234,9 +234,9 @@ settings! {
         convert_average_pooling2d_to_dpu_version: Flag = "true", was replace_average_pooling2d;
         /// Replaces LeakyReLU by what a DPU computes.
         convert_leaky_relu_to_dpu_version: Flag = "true", was replace_leaky_relu;
-        /// Replaces softmax by what a DPU of another family computes.
+        /// Replaces softmax by the vendor's version for DPUs.
         convert_softmax_to_dpu_version: Flag = "false";
-        /// Replaces LayerNormalization by what a DPU of another family computes.
+        /// Replaces LayerNormalization by the vendor's version for DPUs.
         convert_layernorm_to_dpu_version: Flag = "false";
         /// Training steps after which the statistics of BatchNormalization stay.
         freeze_bn_delay: Number = "-1", only ["-1"] "there is no training";

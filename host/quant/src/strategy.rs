@@ -3,12 +3,11 @@
 //! A strategy says which passes run and which quantizer each layer type gets. Its sections and keys are the vendor's;
 //! the built-in ones are the files in `strategies/`.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::layer_quant::Spelling;
-use crate::quant_graph::Pof2Params;
 use crate::role;
 use crate::role::Role;
+use crate::scheme::Quantizer;
 use crate::settings;
 use crate::settings::{Effect, SETTINGS, Section, Setting};
 use shiftwise_graph::error::Error;
@@ -131,7 +130,7 @@ impl Strategy {
     }
 
     /// The quantizer of inputs, with user settings applied.
-    pub fn input_quantizer(&self) -> Result<Pof2Params, Error> {
+    pub fn input_quantizer(&self) -> Result<Quantizer, Error> {
         let entry = self
             .section("quantize_registry_config")
             .and_then(|r| r.get("input_quantize_config"))
@@ -139,7 +138,7 @@ impl Strategy {
             .ok_or_else(|| Error::Options("the strategy has no input_quantizer".into()))?;
         let mut entry = entry.clone();
         self.override_params(&mut entry, Role::Input, true);
-        params(&entry).map_err(|e| Error::Options(format!("input_quantizer: {e}")))
+        Quantizer::from_entry(&entry).map_err(|e| Error::Options(format!("input_quantizer: {e}")))
     }
 
     /// The entry of a layer class with user settings applied, as it goes into the quantized model; `None` if the class
@@ -191,41 +190,6 @@ impl Strategy {
     }
 }
 
-/// How a quantizer's strategy entry spells it.
-pub(crate) fn spelling(entry: &Value) -> Spelling {
-    let class = entry.get("quantizer_type").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let parameters = entry.get("quantizer_params").and_then(Value::as_object);
-    Spelling { class, parameters: parameters.into_iter().flatten().map(|(key, _)| key.clone()).collect() }
-}
-
-impl Spelling {
-    /// The entry of a quantizer with these parameters.
-    pub(crate) fn entry(&self, params: &Pof2Params) -> Value {
-        let all = json!(params);
-        let named = |key: &String| Some((key.clone(), all.get(key)?.clone()));
-        let params: Map<String, Value> = self.parameters.iter().filter_map(named).collect();
-        json!({ "quantizer_type": self.class, "quantizer_params": params })
-    }
-}
-
-/// A quantizer's parameters from its strategy entry.
-pub fn params(entry: &Value) -> Result<Pof2Params, Error> {
-    let kind = entry.get("quantizer_type").and_then(Value::as_str).unwrap_or("none");
-    if kind != "Pof2SQuantizer" && kind != "LastValueQuantPosQuantizer" {
-        return Err(Error::Options(format!("quantizer type `{kind}`; this version has Pof2SQuantizer")));
-    }
-    let value = entry.get("quantizer_params").cloned().unwrap_or_default();
-    let p: Pof2Params =
-        serde_json::from_value(value).map_err(|e| Error::Options(format!("parameters of a {kind}: {e}")))?;
-    let bad = |what: &str, seen: String| Err(Error::Options(format!("{what} {seen} of a {kind}")));
-    match &p {
-        _ if !(2..=32).contains(&p.bit_width) => bad("bit width outside 2..32:", p.bit_width.to_string()),
-        _ if p.method > 1 => bad("method other than 0 or 1:", p.method.to_string()),
-        _ if p.round_mode > 3 => bad("round mode outside 0..3:", p.round_mode.to_string()),
-        _ => Ok(p),
-    }
-}
-
 /// Whether a key may be a slip of another: one contains the other, or they share most of their words.
 fn near(known: &str, typed: &str) -> bool {
     let words = |s: &str| s.split('_').map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
@@ -256,14 +220,16 @@ fn edits(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn user_settings_reach_the_quantizers_they_name() {
         let mut s = Strategy::built_in("pof2s").unwrap();
         s.set("bias_bit", json!(16)).unwrap();
         let conv = s.layer_entry("Conv2D", false).unwrap();
-        assert_eq!(params(&conv["bias_quantizers"][0]).unwrap().bit_width, 16);
-        assert_eq!(params(&conv["weight_quantizers"][0]).unwrap().bit_width, 8);
+        let bits =
+            |list: &str| Quantizer::from_entry(&conv[list][0]).unwrap().scheme().parameters()["bit_width"].clone();
+        assert_eq!((bits("bias_quantizers"), bits("weight_quantizers")), (json!(16), json!(8)));
         assert!(s.layer_entry("Softmax", false).is_none());
     }
 

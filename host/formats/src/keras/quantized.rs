@@ -17,17 +17,16 @@ use crate::keras::float_graph::Builder;
 use crate::keras::h5::{Data, H5, Tree};
 use crate::keras::model::{LayerConfig, ModelConfig};
 use crate::keras::stored::LayerWeights;
-use shiftwise_core::fix::FixPos;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
 use shiftwise_graph::ops::tfop::{CALL, TENSOR};
 use shiftwise_graph::ops::{Op, WeightSource};
-use shiftwise_quant::layer_quant::ActivationPlace;
+use shiftwise_quant::layer_quant::{ActivationPlace, ActivationQuant, LayerQuant};
 use shiftwise_quant::python;
-use shiftwise_quant::quant_graph::{ActivationQuant, Fit, LayerQuant, QuantGraph, Quantizer};
-use shiftwise_quant::quantizer::Channels;
+use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::role::Role;
-use shiftwise_quant::strategy;
+use shiftwise_quant::scheme::Quantizer;
+use shiftwise_quant::scheme::channels::Channels;
 use shiftwise_tensor::tensor::Tensor;
 
 /// The calibrated state of the vendor's layers.
@@ -141,11 +140,11 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
     let quantizers = quant.quantizers(node).flat_map(|(role, prefix, q)| {
         let shape = state_shape(&tensor_shape(node, role, prefix), q);
-        let part = |name: &str, value: fn(&Fit) -> f32| {
-            let values = Tensor::new(shape.clone(), q.fits().iter().map(value).collect());
+        let part = move |(name, values): (&str, Vec<f32>)| {
+            let values = Tensor::new(shape.clone(), values);
             (format!("{prefix}_{name}"), Data::Floats(values.unwrap_or_else(|| Tensor::zeros(&[0]))))
         };
-        [part("min", |f| f.min), part("max", |f| f.max), part("pos", |f| f32::from(f.pos.0))]
+        q.scheme().variables().into_iter().map(part)
     });
     if matches!(node.op, Op::Quantize(_)) {
         data.extend(quantizers);
@@ -166,10 +165,7 @@ fn tensor_shape(node: &Node, role: Role, name: &str) -> Vec<usize> {
 
 /// The shape of a quantizer's variables: a scalar, or one value for each channel of its tensor.
 fn state_shape(tensor: &[usize], q: &Quantizer) -> Vec<usize> {
-    match q.params.per_channel {
-        true => Channels::variable_shape(tensor, q.params.channel_axis),
-        false => Vec::new(),
-    }
+    q.scheme().channel_axis().map_or_else(Vec::new, |axis| Channels::variable_shape(tensor, axis))
 }
 
 pub(crate) fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Value {
@@ -244,8 +240,9 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
     let custom = matches!(node.op, Op::Custom(_));
     let (mut class, mut config) = match (quantized.layers.get(&id), &node.op) {
         (quant, Op::Quantize(_)) => {
-            let params = quant.and_then(|q| q.output.as_ref()).map(|q| &q.params);
-            let quantizer = json!({ "class_name": "Vitis>Pof2SQuantizer", "config": params });
+            let quantizer = quant
+                .and_then(|q| q.output.as_ref())
+                .map(|q| json!({ "class_name": format!("Vitis>{}", q.class()), "config": q.scheme().parameters() }));
             let config = json!({
                 "name": name, "trainable": true, "dtype": "float32", "quantizer": quantizer, "mode": MODE,
             });
@@ -415,7 +412,7 @@ fn standalone(layer: &LayerConfig, shape: &[usize], weights: &mut LayerWeights<'
     let value = layer.config.get("quantizer").ok_or("it has no quantizer")?;
     let class = value.get("class_name").and_then(Value::as_str).unwrap_or_default();
     let entry = json!({ "quantizer_type": unregistered(class), "quantizer_params": value.get("config") });
-    let mut quantizer = Quantizer::new(strategy::params(&entry).map_err(|e| e.to_string())?);
+    let mut quantizer = Quantizer::from_entry(&entry).map_err(|e| e.to_string())?;
     restore(&mut quantizer, &layer.name, &[&[1], shape].concat(), weights)?;
     Ok(quantizer)
 }
@@ -430,20 +427,11 @@ fn restore(
     // Only the last part of a variable's path tells it, and a layer's name may have several.
     let prefix = prefix.rsplit('/').next().unwrap_or(prefix);
     let shape = state_shape(shape, quantizer);
-    let mut take = |part: &str| weights.take(&format!("{prefix}_{part}"), &shape).map(Tensor::into_data);
-    let (pos, min, max) = (take("pos")?, take("min")?, take("max")?);
-    let fits = pos.iter().zip(min).zip(max).map(|((pos, min), max)| {
-        if pos.fract() != 0.0 || !(f32::from(i8::MIN)..=f32::from(i8::MAX)).contains(pos) {
-            return Err(format!("its `{prefix}_pos` is {pos}, a whole number from -128 to 127 is expected"));
-        }
-        Ok(Fit { pos: FixPos(*pos as i8), min, max })
-    });
-    let fits: Vec<Fit> = fits.collect::<Result<_, _>>()?;
-    if quantizer.params.per_channel {
-        quantizer.channels = fits;
-    } else if let [fit] = fits[..] {
-        (quantizer.pos, quantizer.calibrated, quantizer.min, quantizer.max) = (fit.pos, fit.pos, fit.min, fit.max);
+    let mut values = Vec::new();
+    for (part, _) in quantizer.scheme().variables() {
+        values.push(weights.take(&format!("{prefix}_{part}"), &shape).map(Tensor::into_data)?);
     }
+    quantizer.scheme_mut().restore(prefix, &values)?;
     Ok(())
 }
 
@@ -456,14 +444,11 @@ pub fn quantize_info(quantized: &QuantGraph) -> Value {
         let node = quantized.graph.node(*id);
         for (role, variable, q) in quant.quantizers(node) {
             let role = role.row().info.unwrap_or(variable);
-            let position = match q.scalar_pos() {
-                Some(pos) => json!(pos.0),
-                None => json!(q.channels.iter().map(|fit| fit.pos.0).collect::<Vec<_>>()),
-            };
-            entries.push(json!({
-                "layer": quantized.quant_name(*id), "wrapped": node.name, "role": role, "bit_width": q.params.bit_width,
-                "signed": !q.params.unsigned, "round_mode": q.params.round_mode, "position": position,
-            }));
+            let mut entry = json!({ "layer": quantized.quant_name(*id), "wrapped": node.name, "role": role });
+            if let Some(entry) = entry.as_object_mut() {
+                entry.extend(q.scheme().info());
+            }
+            entries.push(entry);
         }
     }
     Value::Array(entries)

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::layer_quant::ActivationPlace;
+use crate::layer_quant::{ActivationPlace, LayerQuant};
 use crate::owners::is_activation;
-use crate::quant_graph::{LayerQuant, QuantGraph, Quantizer};
-use crate::strategy;
+use crate::quant_graph::QuantGraph;
+use crate::scheme::Quantizer;
 use crate::strategy::Strategy;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
@@ -114,13 +114,13 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
             points.push(*producer);
         }
     }
-    let input = Quantizer::new(strategy.input_quantizer()?);
+    let input = strategy.input_quantizer()?;
     // Sums, quotients and products of matrices that are written as functions, with settings that the user can't change.
     let functions: Vec<NodeId> =
         graph.ids().filter(|id| graph.is_candidate(*id) && is_quantized_function(graph.node(*id))).collect();
-    let fixed = Quantizer::new(strategy::params(&json!({
+    let fixed = Quantizer::from_entry(&json!({
         "quantizer_type": "Pof2SQuantizer", "quantizer_params": { "bit_width": 8, "method": 1, "round_mode": 1 },
-    }))?);
+    }))?;
     let functions = functions.into_iter().map(|id| (id, fixed.clone()));
     let points = points.into_iter().map(|id| (id, input.clone()));
     let mut inserted = BTreeSet::new();

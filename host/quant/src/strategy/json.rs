@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::role;
 use crate::role::Role;
-use crate::strategy::{PIPELINES, REGISTRY, Strategy, params};
+use crate::scheme::Quantizer;
+use crate::strategy::{PIPELINES, REGISTRY, Strategy};
 use shiftwise_graph::error::Error;
 
 /// Sections of the registry that an override replaces as a whole; `layer_quantize_config` is merged by layer type.
@@ -152,7 +153,7 @@ impl Strategy {
                     );
                 }
                 for quantizer in entry.get(quantizers).and_then(Value::as_array).into_iter().flatten() {
-                    if let Err(e) = params(quantizer) {
+                    if let Err(e) = Quantizer::from_entry(quantizer) {
                         return Err(Error::LayerConfig { layer: layer.to_owned(), message: e.to_string() });
                     }
                 }
@@ -243,8 +244,11 @@ mod tests {
         }))
         .unwrap();
         assert!(!s.enabled("include_cle") && s.number("cle_steps") == Some(3.0));
-        let bits =
-            |class: &str| params(&s.layer_entry(class, false).unwrap()["output_quantizers"][0]).unwrap().bit_width;
+        let bits = |class: &str| {
+            let entry = s.layer_entry(class, false).unwrap();
+            let own = Quantizer::from_entry(&entry["output_quantizers"][0]).unwrap();
+            own.scheme().parameters()["bit_width"].as_u64().unwrap()
+        };
         assert_eq!((bits("Add"), bits("Mine"), bits("Multiply")), (4, 4, 8));
         assert_eq!(s.user_value("bias_bit"), Some(&json!(16)));
         assert_eq!(s.changes(&pof2s()).len(), 5);
