@@ -11,6 +11,7 @@ use shiftwise_graph::ops::{
 use shiftwise_quant::passes::{DPU_VERSION, OPTIMIZE, run};
 use shiftwise_quant::pipeline::{Ptq, PtqOptions, ptq};
 use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::scheme::Quantizer;
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::networks::random_samples;
@@ -141,7 +142,7 @@ fn positions_may_be_per_channel_everywhere() {
     let all = ["weight", "bias", "activation", "input"].map(|what| format!("{what}_per_channel"));
     let settings: Vec<(&str, Value)> = all.iter().map(|key| (key.as_str(), json!(true))).collect();
     let q = quantized(&graph, &settings).quantized;
-    let channels = |id: NodeId| q.layers[&id].result().unwrap().channels.len();
+    let channels = |id: NodeId| q.layers[&id].result().unwrap().scheme().variables()[0].1.len();
     assert_eq!(channels(q.graph.find("c2").unwrap()), 2);
     assert_eq!(channels(q.graph.find("quant_image").unwrap()), 3);
     agree(&graph, &q);
@@ -152,8 +153,9 @@ fn fix_neuron_arithmetic_applies() {
     let graph = chain(vec![("c1", conv([3, 4], ActivationFn::Relu)), ("c2", conv([4, 2], ActivationFn::Linear))]);
     let q = quantized(&graph, &[("use_fixneuron_quant", json!(1))]).quantized;
     let c1 = &q.layers[&q.graph.find("c1").unwrap()];
-    assert_eq!(c1.weights[0].as_ref().unwrap().params.use_fixneuron_quant, 2);
-    assert_eq!(q.layers[&q.graph.find("c2").unwrap()].result().unwrap().params.use_fixneuron_quant, 1);
+    let fix_neuron = |own: Option<&Quantizer>| own.unwrap().scheme().parameters()["use_fixneuron_quant"].clone();
+    assert_eq!(fix_neuron(c1.weights[0].as_ref()), 2);
+    assert_eq!(fix_neuron(q.layers[&q.graph.find("c2").unwrap()].result()), 1);
     agree(&graph, &q);
 }
 

@@ -14,6 +14,7 @@ use shiftwise_quant::owners::{conv_positions, input_owner, output_owner};
 use shiftwise_quant::passes::adjust_pos::{RULES, refine};
 use shiftwise_quant::passes::{OPTIMIZE, Pass};
 use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::scheme::Quantizer;
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::agreement::{self, Verdict, refusal};
@@ -160,7 +161,7 @@ fn a_legitimate_refusal_is_a_rejected_case() {
 
 /// What each rule of the refinement promises about a layer; `None` where it says nothing.
 fn within(rule: &str, q: &QuantGraph, id: shiftwise_graph::graph::NodeId) -> Option<bool> {
-    let result = |owner| Some(i32::from(q.layers.get(&owner)?.result()?.pos.0));
+    let result = |owner| Some(i32::from(q.layers.get(&owner)?.result()?.scheme().pos()?.0));
     let inputs = || -> Option<Vec<i32>> {
         q.graph.node(id).inputs.iter().map(|i| result(input_owner(q, *i)?)).collect::<Option<Vec<i32>>>()
     };
@@ -196,11 +197,9 @@ fn within(rule: &str, q: &QuantGraph, id: shiftwise_graph::graph::NodeId) -> Opt
 /// Positions far from anything calibration would find.
 fn scattered(q: &mut QuantGraph, rng: &mut Rng) {
     for layer in q.layers.values_mut() {
-        let mut move_to = |pos: &mut FixPos| *pos = FixPos(rng.range(-12, 24) as i8);
-        layer.weights.iter_mut().flatten().for_each(|q| move_to(&mut q.pos));
-        if let Some(q) = layer.result_mut() {
-            move_to(&mut q.pos);
-        }
+        let mut move_one = |own: &mut Quantizer| own.scheme_mut().set_pos(FixPos(rng.range(-12, 24) as i8));
+        layer.weights.iter_mut().flatten().for_each(&mut move_one);
+        layer.result_mut().into_iter().for_each(move_one);
     }
 }
 

@@ -9,7 +9,10 @@ use shiftwise::golden::{DumpOptions, Numerics, golden};
 use shiftwise_formats::{self as format, LoadOptions, Model};
 use shiftwise_quant::eval::run_vendor;
 use shiftwise_quant::pipeline::{PtqOptions, ptq};
-use shiftwise_quant::quant_graph::{ActivationQuant, Fit, QuantGraph, Quantizer};
+use shiftwise_quant::layer_quant::ActivationQuant;
+use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::scheme::Quantizer;
+use shiftwise_quant::scheme::pof2::State;
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -102,15 +105,13 @@ fn positions(q: &QuantGraph, case: &Path, calibrated: bool, differences: &mut Ve
             differences.push(format!("{place}: not quantized"));
             continue;
         };
-        let fits = own.fits();
-        let of = |value: fn(&Fit) -> f32| fits.iter().map(value).collect::<Vec<f32>>();
+        let Quantizer::Pof2(own) = own;
+        let fits = &own.states;
+        let of = |value: fn(&State) -> f32| fits.iter().map(value).collect::<Vec<f32>>();
         let pairs = [
             ("position", of(|f| f.pos.0.into())),
             // Positions of channels are not refined.
-            (
-                "position_before_adjust",
-                if fits.len() > 1 { of(|f| f.pos.0.into()) } else { vec![own.calibrated.0.into()] },
-            ),
+            ("position_before_adjust", of(|f| f.calibrated.0.into())),
             ("min", of(|f| f.min)),
             ("max", of(|f| f.max)),
         ];

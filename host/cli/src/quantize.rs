@@ -11,6 +11,8 @@ use shiftwise_integer::averages::Difference;
 use shiftwise_integer::unquantized;
 use shiftwise_quant::pipeline::{PtqOptions, ptq};
 use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::settings;
+use shiftwise_quant::settings::{Section, Setting};
 use shiftwise_quant::strategy::Strategy;
 
 use crate::averages;
@@ -72,8 +74,10 @@ const QUANTIZED: &str = "quantized.h5";
 const INFO: &str = "quantize_info.json";
 const PROVENANCE: &str = "provenance.json";
 
-/// Keyword arguments of the vendor's `quantize_model` that are no part of a strategy.
-const CALL_ARGUMENTS: [&str; 5] = ["calib_batch_size", "calib_steps", "input_shape", "verbose", "add_shape_info"];
+/// The setting if it is an argument of the vendor's call, no part of a strategy.
+fn call_argument(key: &str) -> Option<&'static Setting> {
+    settings::find(key).filter(|s| s.section == Section::Call)
+}
 
 /// What `--set` says, by kind.
 #[derive(Debug, Default)]
@@ -85,18 +89,23 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    fn whole(&self, key: &str) -> Result<Option<usize>, Error> {
+    /// The value of an argument of the call, if it is set and of its type.
+    fn argument(&self, key: &str) -> Result<Option<&Value>, Error> {
         let Some(value) = self.call.get(key).filter(|v| !v.is_null()) else { return Ok(None) };
-        let number = value.as_u64().filter(|n| *n > 0).map(|n| n as usize);
-        let fail = || Error::Options(format!("`{key}` is set to {value}, a whole number from 1 is expected"));
-        number.map(Some).ok_or_else(fail)
+        match call_argument(key) {
+            Some(setting) if !setting.takes(value) => Err(Error::Options(setting.refusal(value, value))),
+            _ => Ok(Some(value)),
+        }
+    }
+
+    fn whole(&self, key: &str) -> Result<Option<usize>, Error> {
+        Ok(self.argument(key)?.and_then(Value::as_u64).map(|n| n as usize))
     }
 
     /// How much the vendor's `verbose` asks to be told.
     fn verbose(&self) -> Result<u8, Error> {
-        let Some(value) = self.call.get("verbose").filter(|v| !v.is_null()) else { return Ok(0) };
-        let level = value.as_i64().map(|level| level.clamp(0, 2) as u8);
-        level.ok_or_else(|| Error::Options(format!("`verbose` is set to {value}, a whole number is expected")))
+        let level = self.argument("verbose")?.and_then(Value::as_i64).unwrap_or(0);
+        Ok(level.clamp(0, 2) as u8)
     }
 
     /// The input shapes in the form of `--input-shape`: a list, a list for each input, or an object by input name.
@@ -132,7 +141,7 @@ impl Recipe {
                 "None" => Value::Null,
                 text => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
             };
-            match CALL_ARGUMENTS.contains(&key) {
+            match call_argument(key).is_some() {
                 true => drop(settings.call.insert(key.to_owned(), value)),
                 false => settings.strategy.push((key.to_owned(), value)),
             }

@@ -19,7 +19,6 @@ use shiftwise_core::arith::{Round, requantize_i8};
 use shiftwise_core::cpu;
 use shiftwise_core::fix::{self, FixSpec};
 use shiftwise_graph::error::Error;
-use shiftwise_quant::quantizer;
 use shiftwise_tensor::tensor::Tensor;
 
 /// One sample's tensor.
@@ -227,7 +226,7 @@ impl<'a> Engine<'a> {
                 let (v, kind, shape) = &x[0];
                 let batched = Tensor::new([&[1], *shape].concat(), v.to_floats(*kind));
                 let mut tensor = batched.unwrap_or_else(|| Tensor::zeros(&[0]));
-                quantizer::fake_quantize(&mut tensor, &q.fits(), &q.params);
+                q.scheme().fake_quantize(&mut tensor);
                 return Value::Float(tensor.into_data());
             }
             IntOpKind::Float { op, weights, .. } => {

@@ -7,7 +7,7 @@
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
 use shiftwise_graph::ops::Op;
-use shiftwise_quant::quant_graph::Quantizer;
+use shiftwise_quant::scheme::Quantizer;
 use shiftwise_tensor::tensor::Tensor;
 
 mod verify;

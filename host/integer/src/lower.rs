@@ -12,8 +12,11 @@ use shiftwise_graph::graph::{Node, NodeId};
 use shiftwise_graph::ops::pool::average_factor;
 use shiftwise_graph::ops::{Activate, ActivationFn, Interpolation, Layer, LeakyRelu, Op, Reshape, TfOp, cubic};
 use shiftwise_quant::eval::layer_weights;
+use shiftwise_quant::layer_quant::ActivationQuant;
 use shiftwise_quant::owners::output_owner;
-use shiftwise_quant::quant_graph::{ActivationQuant, QuantGraph, Quantizer};
+use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::scheme::Quantizer;
+use shiftwise_quant::scheme::pof2::Rounding;
 use shiftwise_tensor::tensor::Tensor;
 
 struct Lowering<'a> {
@@ -211,18 +214,19 @@ impl Lowering<'_> {
         let name = self.q.graph.node(id).op.layer().weights().get(k).map_or("weight", |(name, _)| *name);
         let own = layer.weights.get(k).and_then(Option::as_ref);
         let own = own.ok_or_else(|| self.fail(id, &format!("its {name} is not quantized")))?;
+        let Quantizer::Pof2(own) = own;
         let p = &own.params;
         let (low, high) = limits(p.bit_width, !p.unsigned);
         if low < -128 || high > 127 {
             return Err(self.fail(id, &format!("has a {name} of {low}..={high}; the DPU has signed 8 bits")));
         }
-        if p.per_channel || !p.symmetry || p.fix_neuron() {
+        let (Some(spec), Rounding::Plain(round), true) = (own.spec(), p.rounding(), p.is_plain()) else {
             return Err(self
                 .fail(id, &format!("has a {name} with positions per channel, a zero point or FixNeuron arithmetic")));
-        }
+        };
         let narrow = i32::from(p.narrow_range && low < 0);
-        let q = |x: &f32| quantize(*x, own.spec(), p.round()).max(low as i32 + narrow) as i8;
-        Ok((i32::from(own.pos.0), tensor.data().iter().map(q).collect()))
+        let q = |x: &f32| quantize(*x, spec, round).max(low as i32 + narrow) as i8;
+        Ok((i32::from(spec.pos.0), tensor.data().iter().map(q).collect()))
     }
 
     fn fail(&self, id: NodeId, why: &str) -> Error {
@@ -299,15 +303,16 @@ impl Lowering<'_> {
     /// The position of a quantizer whose integers are those of a DPU's tensor.
     fn int8(&self, id: NodeId, quantizer: Option<&Quantizer>) -> Result<FixPos, Error> {
         let q = quantizer.ok_or_else(|| self.fail(id, "its result is not quantized"))?;
-        let p = &q.params;
-        if p.per_channel || !p.symmetry || p.fix_neuron() {
+        let Quantizer::Pof2(own) = q;
+        let p = &own.params;
+        let (Some(spec), true) = (own.spec(), p.is_plain()) else {
             let seen = match p {
                 _ if p.per_channel => "a position for each channel",
                 _ if !p.symmetry => "an asymmetric range",
                 _ => "FixNeuron arithmetic",
             };
             return Err(self.fail(id, &format!("is quantized with {seen}, which the DPU doesn't have")));
-        }
+        };
         if p.bit_width != 8 || p.unsigned || p.narrow_range || p.round_mode != 1 {
             let sign = if p.unsigned { "unsigned" } else { "signed" };
             let (bits, round, narrow) = (p.bit_width, p.round_mode, p.narrow_range);
@@ -316,7 +321,7 @@ impl Lowering<'_> {
                 self.fail(id, &format!("is quantized to {seen}; the DPU has signed 8 bits, round mode 1, full range"))
             );
         }
-        Ok(q.pos)
+        Ok(spec.pos)
     }
 
     /// What follows a layer up to its quantizer.

@@ -1,7 +1,6 @@
 //! Evaluating quantized graphs in floats: what the `vendor` numerics are.
 
 use crate::quant_graph::QuantGraph;
-use crate::quantizer;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval;
 use shiftwise_graph::eval::{Point, Points};
@@ -15,7 +14,7 @@ pub struct Stored<'a>(pub &'a QuantGraph);
 impl Points for Stored<'_> {
     fn apply(&mut self, point: Point, tensor: &mut Tensor) -> Result<(), Error> {
         if let Some(q) = self.0.quantizer(point) {
-            quantizer::fake_quantize(tensor, &q.fits(), &q.params);
+            q.scheme().fake_quantize(tensor);
         }
         Ok(())
     }
@@ -31,7 +30,7 @@ pub fn layer_weights(q: &QuantGraph, id: NodeId) -> Vec<Tensor> {
     let quantized = |(k, (_, w)): (usize, (&str, &Tensor))| {
         let mut w = w.clone();
         if let Some(Some(q)) = quantizers.get(k) {
-            quantizer::fake_quantize(&mut w, &q.fits(), &q.params);
+            q.scheme().fake_quantize(&mut w);
         }
         w
     };

@@ -15,5 +15,7 @@ pub mod passes;
 pub mod pipeline;
 pub mod python;
 pub mod quant_graph;
-pub mod quantizer;
+pub mod role;
+pub mod scheme;
+pub mod settings;
 pub mod strategy;

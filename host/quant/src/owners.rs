@@ -1,6 +1,7 @@
 //! Who owns a position: the layer itself, a layer before it, or one behind.
 
-use crate::quant_graph::{ActivationQuant, QuantGraph};
+use crate::layer_quant::{ActivationQuant, Wrapping};
+use crate::quant_graph::QuantGraph;
 use shiftwise_core::fix::FixPos;
 use shiftwise_graph::graph::NodeId;
 use shiftwise_graph::ops::Op;
@@ -20,12 +21,12 @@ pub(crate) fn fix(pos: i32) -> FixPos {
 }
 
 pub(crate) fn result_pos(q: &QuantGraph, id: NodeId) -> Option<i32> {
-    Some(value(q.layers.get(&id)?.result()?.scalar_pos()?))
+    Some(value(q.layers.get(&id)?.result()?.scheme().pos()?))
 }
 
 pub(crate) fn set_result(q: &mut QuantGraph, id: NodeId, pos: i32) {
     if let Some(own) = q.layers.get_mut(&id).and_then(|l| l.result_mut()) {
-        own.pos = fix(pos);
+        own.scheme_mut().set_pos(fix(pos));
     }
 }
 
@@ -47,7 +48,7 @@ pub fn input_owner(q: &QuantGraph, producer: NodeId) -> Option<NodeId> {
 /// Who owns the position of a layer's output: the layer, or its first reader if its own is deferred to that.
 pub fn output_owner(q: &QuantGraph, id: NodeId) -> Option<NodeId> {
     let layer = q.layers.get(&id)?;
-    let deferred = layer.activation == ActivationQuant::Deferred || layer.config.is_none();
+    let deferred = layer.activation == ActivationQuant::Deferred || matches!(layer.wrapping, Wrapping::Bare);
     let owner = if deferred && !matches!(q.graph.node(id).op, Op::Quantize(_)) {
         // Nothing but an activation that is the only reader can quantize for another: a file may name any layer there.
         let mut readers = q.graph.ids().filter(|c| q.graph.node(*c).inputs.contains(&id));
@@ -91,7 +92,7 @@ impl ConvPositions {
 pub fn conv_positions(q: &QuantGraph, id: NodeId) -> Option<ConvPositions> {
     q.graph.node(id).op.weighted()?;
     let layer = q.layers.get(&id)?;
-    let weight = |k: usize| layer.weights.get(k)?.as_ref()?.scalar_pos().map(value);
+    let weight = |k: usize| layer.weights.get(k)?.as_ref()?.scheme().pos().map(value);
     Some(ConvPositions {
         i: input_positions(q, id)?.first()?.1,
         w: weight(0)?,
@@ -102,6 +103,6 @@ pub fn conv_positions(q: &QuantGraph, id: NodeId) -> Option<ConvPositions> {
 
 pub(crate) fn set_weight(q: &mut QuantGraph, id: NodeId, index: usize, pos: i32) {
     if let Some(Some(own)) = q.layers.get_mut(&id).and_then(|l| l.weights.get_mut(index)) {
-        own.pos = fix(pos);
+        own.scheme_mut().set_pos(fix(pos));
     }
 }

@@ -5,7 +5,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::quant_graph::Pof2Params;
+use crate::role;
+use crate::role::Role;
+use crate::scheme::Quantizer;
+use crate::settings;
+use crate::settings::{Effect, SETTINGS, Section, Setting};
 use shiftwise_graph::error::Error;
 
 mod json;
@@ -15,55 +19,12 @@ const POF2S: &str = include_str!("../strategies/pof2s.json");
 /// Names of the built-in strategies and the vendor's aliases.
 const BUILT_IN: &[(&str, &str)] = &[("pof2s", POF2S), ("8bit", POF2S)];
 
+/// The section with the entries of layers and the user's settings.
+const REGISTRY: &str = "quantize_registry_config";
+
 /// Sections with flat pipeline keys, in the order in which the vendor looks for a key.
 const PIPELINES: [&str; 4] =
     ["optimize_pipeline_config", "quantize_pipeline_config", "refine_pipeline_config", "finalize_pipeline_config"];
-
-/// Keys of the vendor's tool whose effect this version doesn't have, with the values that change nothing.
-const NOT_YET: &[(&str, &[&str])] = &[
-    ("convert_datatype", &["\"\""]),
-    ("convert_to_fs_quantize_strategy", &["false"]),
-    ("data_format", &["null"]),
-    ("fast_ft_epochs", &["10"]),
-    ("freeze_bn_delay", &["-1"]),
-    ("include_fast_ft", &["false"]),
-    ("onnx_opset_version", &["13"]),
-    ("output_format", &["\"\"", "\"h5\""]),
-    ("train_with_bn", &["false"]),
-    // Power-of-two quantizers have no other form.
-    ("use_framework_quant", &["null", "true"]),
-];
-
-/// Keys that change nothing: the vendor's tool never looks at the first, needs its closed compiler for the second, and
-/// means by the third an operation of TensorFlow 1 that no Keras model of today holds.
-const IDLE: &[&str] = &["include_bias_corr", "quantize_with_xcompiler", "convert_tf_op_to_keras"];
-
-/// Old key names and what they are called now.
-const RENAMED: &[(&str, &str)] = &[
-    ("fold_bn", "convert_bn_to_dwconv"),
-    ("replace_relu6", "convert_relu6_to_relu"),
-    ("convert_tf_op", "convert_tf_op_to_keras"),
-    ("forced_cle", "cle_to_relu6"),
-    ("balance_method", "cle_balance_method"),
-    ("weight_threshold", "cle_weight_threshold"),
-    ("replace_sigmoid", "convert_sigmoid_to_hard_sigmoid"),
-    ("replace_hard_sigmoid", "convert_hard_sigmoid_to_dpu_version"),
-    ("replace_average_pooling2d", "convert_average_pooling2d_to_dpu_version"),
-    ("replace_leaky_relu", "convert_leaky_relu_to_dpu_version"),
-];
-
-/// The kinds of tensor that user settings address: `input_bit`, `weight_method`, ….
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Quantizers of model inputs and of float tensors that enter a quantized layer.
-    Input,
-    /// Kernels, gamma, beta, alpha.
-    Weight,
-    /// Biases.
-    Bias,
-    /// Activations and layer outputs.
-    Activation,
-}
 
 /// A whole strategy.
 #[derive(Clone, Debug)]
@@ -92,7 +53,18 @@ impl Strategy {
     }
 
     fn user(&self) -> Option<&Map<String, Value>> {
-        self.section("quantize_registry_config")?.get("user_quantize_config")?.as_object()
+        self.section(REGISTRY)?.get("user_quantize_config")?.as_object()
+    }
+
+    /// Where a setting's value stands, if the strategy has it.
+    fn slot(&mut self, setting: &Setting) -> Option<&mut Value> {
+        let section = match setting.section {
+            Section::User => self.json.get_mut(REGISTRY)?,
+            Section::Call | Section::Optimize | Section::Quantize | Section::Refine | Section::Finalize => {
+                return self.json.get_mut(setting.section.key()?)?.get_mut(setting.name);
+            }
+        };
+        section.get_mut(setting.section.key()?)?.get_mut(setting.name)
     }
 
     /// Whether a pipeline key is true; false if the strategy doesn't have it.
@@ -126,40 +98,21 @@ impl Strategy {
     /// Errors: an unknown key, listing near misses; a value of another JSON type than the default's; a key whose effect
     /// this version doesn't have.
     pub fn set(&mut self, key: &str, value: Value) -> Result<Option<String>, Error> {
-        let new = RENAMED.iter().find(|(old, _)| *old == key).map(|(_, new)| *new);
-        let mut warning = new.map(|new| format!("`{key}` is called `{new}` now"));
-        let key = new.unwrap_or(key);
-        if let Some((_, harmless)) = NOT_YET.iter().find(|(k, _)| *k == key)
-            && !harmless.contains(&value.to_string().as_str())
-        {
-            return Err(Error::Options(format!(
-                "`{key}` is set to {value}; this version only has {}",
-                harmless.join(" or ")
-            )));
-        }
-        if IDLE.contains(&key) && self.value(key) != Some(&value) {
-            warning = Some(format!("`{key}` changes nothing, in the vendor's tool as here"));
-        }
-        let user = self
-            .json
-            .get_mut("quantize_registry_config")
-            .and_then(|r| r.get_mut("user_quantize_config"))
-            .and_then(Value::as_object_mut);
-        if let Some(slot) = user.and_then(|u| u.get_mut(key)) {
-            if let Some(expected) = expected(key, &value) {
-                return Err(Error::Options(format!("`{key}` is set to {value}, {expected} is expected")));
+        let new = settings::renamed(key);
+        let mut warning = new.map(|new| format!("`{key}` is called `{}` now", new.name));
+        let setting = new.or_else(|| settings::find(key)).filter(|s| s.section != Section::Call);
+        let key = new.map_or(key, |new| new.name);
+        if let Some(setting) = setting {
+            if let (Effect::Only(values, _), false) = (setting.effect, setting.has(&value)) {
+                let values = values.join(" or ");
+                return Err(Error::Options(format!("`{key}` is set to {value}; this version only has {values}")));
             }
-            *slot = value;
-            return Ok(warning);
-        }
-        for section in PIPELINES {
-            if let Some(slot) = self.json.get_mut(section).and_then(|s| s.get_mut(key)) {
-                if let Some(expected) = expected(key, &value) {
-                    return Err(Error::Options(format!("`{key}` is set to {value}, {expected} is expected")));
+            if let Some(slot) = self.slot(setting) {
+                if !setting.takes(&value) {
+                    return Err(Error::Options(setting.refusal(&value, slot)));
                 }
-                let same = std::mem::discriminant(slot) == std::mem::discriminant(&value);
-                if !same {
-                    return Err(Error::Options(format!("`{key}` is set to {value}; its default is {slot}")));
+                if matches!(setting.effect, Effect::Idle(_)) && *slot != value {
+                    warning = Some(format!("`{key}` changes nothing, in the vendor's tool as here"));
                 }
                 *slot = value;
                 return Ok(warning);
@@ -177,15 +130,15 @@ impl Strategy {
     }
 
     /// The quantizer of inputs, with user settings applied.
-    pub fn input_quantizer(&self) -> Result<Pof2Params, Error> {
+    pub fn input_quantizer(&self) -> Result<Quantizer, Error> {
         let entry = self
             .section("quantize_registry_config")
             .and_then(|r| r.get("input_quantize_config"))
             .and_then(|i| i.get("input_quantizer"))
             .ok_or_else(|| Error::Options("the strategy has no input_quantizer".into()))?;
         let mut entry = entry.clone();
-        self.override_params(&mut entry, Target::Input, true);
-        params(&entry).map_err(|e| Error::Options(format!("input_quantizer: {e}")))
+        self.override_params(&mut entry, Role::Input, true);
+        Quantizer::from_entry(&entry).map_err(|e| Error::Options(format!("input_quantizer: {e}")))
     }
 
     /// The entry of a layer class with user settings applied, as it goes into the quantized model; `None` if the class
@@ -199,48 +152,30 @@ impl Strategy {
             path.rsplit('.').next() == Some(class)
         };
         let mut entry = layers.iter().rev().find(named)?.as_object()?.clone();
-        for (list, target) in [
-            ("weight_quantizers", Target::Weight),
-            ("bias_quantizers", Target::Bias),
-            ("activation_quantizers", Target::Activation),
-            ("output_quantizers", Target::Activation),
-        ] {
-            for q in entry.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-                self.override_params(q, target, relu_like);
+        for list in role::lists().filter(|row| row.role != Role::Input) {
+            for q in entry.get_mut(list.quantizers).and_then(Value::as_array_mut).into_iter().flatten() {
+                self.override_params(q, list.role, relu_like);
             }
         }
         Some(entry)
     }
 
     /// Replaces a quantizer's parameters by the user's, where the user set one and the quantizer has the parameter.
-    fn override_params(&self, quantizer: &mut Value, target: Target, relu_like: bool) {
-        let prefix = match target {
-            Target::Input => "input",
-            Target::Weight => "weight",
-            Target::Bias => "bias",
-            Target::Activation => "activation",
-        };
+    fn override_params(&self, quantizer: &mut Value, role: Role, relu_like: bool) {
         let (Some(user), Some(own)) =
             (self.user(), quantizer.get_mut("quantizer_params").and_then(Value::as_object_mut))
         else {
             return;
         };
-        // In this order, because `unsigned` looks at the symmetry that was set before it.
-        for (key, param) in [
-            ("bit", "bit_width"),
-            ("method", "method"),
-            ("per_channel", "per_channel"),
-            ("symmetry", "symmetry"),
-            ("round_mode", "round_mode"),
-            ("unsigned", "unsigned"),
-            ("narrow_range", "narrow_range"),
-        ] {
-            let Some(value) = user.get(&format!("{prefix}_{key}")).filter(|v| !v.is_null()) else { continue };
+        // An activation and an output have the same settings.
+        let own_settings = SETTINGS.iter().filter_map(|s| Some((s, s.of?)));
+        for (setting, (of, parameter)) in own_settings.filter(|(_, (of, _))| of.row().setting == role.row().setting) {
+            let Some(value) = user.get(setting.name).filter(|v| !v.is_null()) else { continue };
             let symmetric = own.get("symmetry").and_then(Value::as_bool).unwrap_or(true);
-            if key == "unsigned" && target == Target::Activation && symmetric && !relu_like {
+            if parameter == "unsigned" && of == Role::Output && symmetric && !relu_like {
                 continue;
             }
-            if let Some(slot) = own.get_mut(param) {
+            if let Some(slot) = own.get_mut(parameter) {
                 *slot = value.clone();
             }
         }
@@ -249,27 +184,9 @@ impl Strategy {
                 *slot = value.clone();
             }
             if slot.as_u64().is_some_and(|v| v > 0) {
-                *slot = if matches!(target, Target::Weight | Target::Bias) { 2.into() } else { 1.into() };
+                *slot = if role.is_weight() { 2.into() } else { 1.into() };
             }
         }
-    }
-}
-
-/// A quantizer's parameters from its strategy entry.
-pub fn params(entry: &Value) -> Result<Pof2Params, Error> {
-    let kind = entry.get("quantizer_type").and_then(Value::as_str).unwrap_or("none");
-    if kind != "Pof2SQuantizer" && kind != "LastValueQuantPosQuantizer" {
-        return Err(Error::Options(format!("quantizer type `{kind}`; this version has Pof2SQuantizer")));
-    }
-    let value = entry.get("quantizer_params").cloned().unwrap_or_default();
-    let p: Pof2Params =
-        serde_json::from_value(value).map_err(|e| Error::Options(format!("parameters of a {kind}: {e}")))?;
-    let bad = |what: &str, seen: String| Err(Error::Options(format!("{what} {seen} of a {kind}")));
-    match &p {
-        _ if !(2..=32).contains(&p.bit_width) => bad("bit width outside 2..32:", p.bit_width.to_string()),
-        _ if p.method > 1 => bad("method other than 0 or 1:", p.method.to_string()),
-        _ if p.round_mode > 3 => bad("round mode outside 0..3:", p.round_mode.to_string()),
-        _ => Ok(p),
     }
 }
 
@@ -300,34 +217,6 @@ fn edits(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// The JSON type that a user setting such as `weight_bit` takes; `None` if any.
-fn expected(key: &str, value: &Value) -> Option<&'static str> {
-    let ends = |with: &[&str]| with.iter().any(|w| key.ends_with(w));
-    let targets = ["input_", "weight_", "bias_", "activation_"];
-    let known = targets.iter().any(|t| key.starts_with(t)) || ends(&["_layers"]);
-    if key == "use_fixneuron_quant" {
-        return (!value.is_null() && value.as_u64().is_none_or(|v| v > 2)).then_some("0, 1 or 2");
-    }
-    if key == "cle_steps" {
-        return value.as_u64().is_none_or(|n| n > 1000).then_some("a whole number up to 1000");
-    }
-    if key == "layer_config" {
-        return (!value.is_null() && !value.is_object()).then_some("an object of types by layer");
-    }
-    if value.is_null() || !known {
-        None
-    } else if ends(&["_layers"]) {
-        let words = value.as_array().is_some_and(|a| a.iter().all(Value::is_string));
-        (!words).then_some("a list of layer names")
-    } else if ends(&["_bit", "_method", "_round_mode"]) {
-        (!value.is_u64()).then_some("a whole number")
-    } else if ends(&["_symmetry", "_per_channel", "_unsigned", "_narrow_range"]) {
-        (!value.is_boolean()).then_some("true or false")
-    } else {
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,8 +227,9 @@ mod tests {
         let mut s = Strategy::built_in("pof2s").unwrap();
         s.set("bias_bit", json!(16)).unwrap();
         let conv = s.layer_entry("Conv2D", false).unwrap();
-        assert_eq!(params(&conv["bias_quantizers"][0]).unwrap().bit_width, 16);
-        assert_eq!(params(&conv["weight_quantizers"][0]).unwrap().bit_width, 8);
+        let bits =
+            |list: &str| Quantizer::from_entry(&conv[list][0]).unwrap().scheme().parameters()["bit_width"].clone();
+        assert_eq!((bits("bias_quantizers"), bits("weight_quantizers")), (json!(16), json!(8)));
         assert!(s.layer_entry("Softmax", false).is_none());
     }
 

@@ -21,7 +21,8 @@ use shiftwise_graph::ops::Op;
 use shiftwise_integer::engine::Value;
 use shiftwise_quant::python::repr32;
 use shiftwise_quant::quant_graph::QuantGraph;
-use shiftwise_quant::quantizer::Channels;
+use shiftwise_quant::scheme::Quantizer;
+use shiftwise_quant::scheme::channels::Channels;
 
 /// Values of one tensor, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -223,7 +224,8 @@ pub fn weights(quantized: &QuantGraph, vendor_gaps: bool) -> Vec<DumpTensor> {
             if vendor_gaps && !dump_weight_is_shown(&name) {
                 continue;
             }
-            let scales: Vec<f32> = q.fits().iter().map(|fit| fit.pos.scale()).collect();
+            let Quantizer::Pof2(q) = q;
+            let scales: Vec<f32> = q.states.iter().map(|state| state.pos.scale()).collect();
             let channels = Channels::of(tensor.shape(), q.params.channel_axis);
             let scale = |i: usize| if q.params.per_channel { scales[channels.of_element(i)] } else { scales[0] };
             let round = |(i, v): (usize, &f32)| libm::rintf(v * scale(i)).clamp(-128.0, 127.0) as i8;

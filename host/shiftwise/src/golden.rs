@@ -12,7 +12,8 @@ use shiftwise_integer::engine::{Engine, Value};
 use shiftwise_integer::graph::{IntGraph, Kind};
 use shiftwise_integer::lower;
 use shiftwise_quant::eval::{Stored, quantized_weights};
-use shiftwise_quant::quant_graph::{ActivationQuant, QuantGraph};
+use shiftwise_quant::layer_quant::ActivationQuant;
+use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_tensor::tensor::Tensor;
 
 /// Which arithmetic; see [`shiftwise_graph::eval`].
@@ -138,7 +139,10 @@ impl Floats<'_> {
             let integers = match (exact, &float) {
                 (Some((Values::Int8(q), _)), _) => Some(q.clone()),
                 // The vendor's cast: no rounding, wraps at 256.
-                (_, Some(x)) => Some(x.iter().map(|x| (x * quantizer.pos.scale()) as i64 as i8).collect()),
+                (_, Some(x)) => {
+                    let scale = quantizer.scheme().pos().unwrap_or_default().scale();
+                    Some(x.iter().map(|x| (x * scale) as i64 as i8).collect())
+                }
                 _ => None,
             };
             self.tensors.extend(integers.map(|q| DumpTensor { name: name.clone(), values: Values::Int8(q) }));

@@ -87,6 +87,7 @@ mod tests {
 
     use super::*;
     use crate::quantized_bytes;
+    use shiftwise_core::fix::FixPos;
     use shiftwise_quant::pipeline::without_data;
     use shiftwise_quant::strategy::Strategy;
 
@@ -123,7 +124,7 @@ mod tests {
         assert!(why(&quantized(3, "r", 2)).contains("the weights of layer `c` change"));
         let mut moved = own.clone();
         let output = moved.layers.values_mut().find_map(|l| l.output.as_mut()).unwrap();
-        output.pos.0 += 1;
+        output.scheme_mut().set_pos(FixPos(1));
         assert!(why(&moved).contains("the positions of layer `quant_"), "{}", why(&moved));
         let cut = read_back(&own, &bytes[..bytes.len() / 2], path, &LoadOptions::default()).unwrap_err();
         assert!(cut.to_string().contains("would not be read"), "{cut}");

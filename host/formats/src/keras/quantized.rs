@@ -17,31 +17,17 @@ use crate::keras::float_graph::Builder;
 use crate::keras::h5::{Data, H5, Tree};
 use crate::keras::model::{LayerConfig, ModelConfig};
 use crate::keras::stored::LayerWeights;
-use shiftwise_core::fix::FixPos;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
 use shiftwise_graph::ops::tfop::{CALL, TENSOR};
 use shiftwise_graph::ops::{Op, WeightSource};
-use shiftwise_quant::layer_quant::layer_quant;
+use shiftwise_quant::layer_quant::{ActivationPlace, ActivationQuant, LayerQuant};
 use shiftwise_quant::python;
-use shiftwise_quant::quant_graph::{ActivationQuant, Fit, LayerQuant, QuantGraph, Quantizer};
-use shiftwise_quant::quantizer::Channels;
-use shiftwise_quant::strategy;
+use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::role::Role;
+use shiftwise_quant::scheme::Quantizer;
+use shiftwise_quant::scheme::channels::Channels;
 use shiftwise_tensor::tensor::Tensor;
-
-/// Keys of a layer's quantize config, in the vendor's order.
-const CONFIG_KEYS: [&str; 10] = [
-    "quantizable_inputs",
-    "input_quantizers",
-    "quantizable_weights",
-    "weight_quantizers",
-    "quantizable_biases",
-    "bias_quantizers",
-    "quantizable_activations",
-    "activation_quantizers",
-    "quantizable_outputs",
-    "output_quantizers",
-];
 
 /// The calibrated state of the vendor's layers.
 const MODE: &str = "QCBEV";
@@ -70,23 +56,6 @@ fn unregistered(class: &str) -> &str {
         "Vitis>AveragePooling2D" => "VitisAveragePooling2D",
         other => other.strip_prefix("Vitis>").unwrap_or(other),
     }
-}
-
-/// Quantizers of a layer with the prefix of their variables, in the vendor's order.
-fn variables<'a>(graph: &'a Graph, id: NodeId, quant: &'a LayerQuant) -> Vec<(String, &'a Quantizer)> {
-    let node = graph.node(id);
-    let names = node.op.layer().weights();
-    let weights = names.iter().zip(&quant.weights).filter_map(|((n, _), q)| Some(((*n).to_owned(), q.as_ref()?)));
-    let activation = match &quant.activation {
-        ActivationQuant::Before(q) => Some(("pre_activation".to_owned(), q)),
-        ActivationQuant::After(q) => Some(("post_activation".to_owned(), q)),
-        ActivationQuant::Absent | ActivationQuant::Deferred => None,
-    };
-    let output = quant.output.as_ref().map(|q| {
-        let name = if matches!(node.op, Op::Quantize(_)) { node.name.clone() } else { "output_0".to_owned() };
-        (name, q)
-    });
-    weights.chain(activation).chain(output).collect()
 }
 
 // Writing.
@@ -169,13 +138,13 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     };
     let step = ("optimizer_step".to_owned(), Data::Int(-1));
     data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
-    let quantizers = variables(&quantized.graph, id, quant).into_iter().flat_map(|(prefix, q)| {
-        let shape = state_shape(node, &prefix, q);
-        let part = |name: &str, value: fn(&Fit) -> f32| {
-            let values = Tensor::new(shape.clone(), q.fits().iter().map(value).collect());
+    let quantizers = quant.quantizers(node).flat_map(|(role, prefix, q)| {
+        let shape = state_shape(&tensor_shape(node, role, prefix), q);
+        let part = move |(name, values): (&str, Vec<f32>)| {
+            let values = Tensor::new(shape.clone(), values);
             (format!("{prefix}_{name}"), Data::Floats(values.unwrap_or_else(|| Tensor::zeros(&[0]))))
         };
-        [part("min", |f| f.min), part("max", |f| f.max), part("pos", |f| f32::from(f.pos.0))]
+        q.scheme().variables().into_iter().map(part)
     });
     if matches!(node.op, Op::Quantize(_)) {
         data.extend(quantizers);
@@ -187,18 +156,16 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     data
 }
 
-/// The shape of a quantizer's variables: a scalar, or one value for each channel of the weight or the result that it
-/// belongs to.
-fn state_shape(node: &Node, prefix: &str, q: &Quantizer) -> Vec<usize> {
-    if !q.params.per_channel {
-        return Vec::new();
-    }
-    let weight = node.op.layer().weights().into_iter().find(|(name, _)| *name == prefix);
-    let shape = match weight {
-        Some((_, tensor)) => tensor.shape().to_vec(),
-        None => [&[1], node.shape.as_slice()].concat(),
-    };
-    Channels::variable_shape(&shape, q.params.channel_axis)
+/// The shape of a layer's tensor in a role: a weight by its name, or the result with the batch.
+fn tensor_shape(node: &Node, role: Role, name: &str) -> Vec<usize> {
+    let weights = node.op.layer().weights();
+    let weight = weights.into_iter().find(|(own, _)| role.is_weight() && *own == name);
+    weight.map_or_else(|| [&[1], node.shape.as_slice()].concat(), |(_, tensor)| tensor.shape().to_vec())
+}
+
+/// The shape of a quantizer's variables: a scalar, or one value for each channel of its tensor.
+fn state_shape(tensor: &[usize], q: &Quantizer) -> Vec<usize> {
+    q.scheme().channel_axis().map_or_else(Vec::new, |axis| Channels::variable_shape(tensor, axis))
 }
 
 pub(crate) fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Value {
@@ -273,8 +240,9 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
     let custom = matches!(node.op, Op::Custom(_));
     let (mut class, mut config) = match (quantized.layers.get(&id), &node.op) {
         (quant, Op::Quantize(_)) => {
-            let params = quant.and_then(|q| q.output.as_ref()).map(|q| &q.params);
-            let quantizer = json!({ "class_name": "Vitis>Pof2SQuantizer", "config": params });
+            let quantizer = quant
+                .and_then(|q| q.output.as_ref())
+                .map(|q| json!({ "class_name": format!("Vitis>{}", q.class()), "config": q.scheme().parameters() }));
             let config = json!({
                 "name": name, "trainable": true, "dtype": "float32", "quantizer": quantizer, "mode": MODE,
             });
@@ -316,9 +284,8 @@ fn wrap_activation(activation: &mut Value, quant: &ActivationQuant) {
 }
 
 fn quantize_config(quant: &LayerQuant) -> Value {
-    let Some(entry) = &quant.config else { return json!({ "class_name": "Vitis>NoQuantizeConfig", "config": {} }) };
-    let ordered = CONFIG_KEYS.iter().map(|k| ((*k).to_owned(), entry.get(*k).cloned().unwrap_or_else(|| json!([]))));
-    json!({ "class_name": "Vitis>VitisQuantizeConfig", "config": Value::Object(ordered.collect()) })
+    let Some(entry) = quant.to_entry() else { return json!({ "class_name": "Vitis>NoQuantizeConfig", "config": {} }) };
+    json!({ "class_name": "Vitis>VitisQuantizeConfig", "config": entry })
 }
 
 // Reading.
@@ -386,7 +353,7 @@ pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
                 let op = builder.op(&layer.name, "VitisQuantize", config, call, &mut weights)?;
                 let id = builder.add(&layer.name, op, config, call)?;
                 let quantizer = standalone(layer, &builder.graph.node(id).shape, &mut weights).map_err(fail)?;
-                (id, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::transparent() }))
+                (id, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::bare() }))
             }
             class => {
                 let class = if registered(unregistered(class)) == class { unregistered(class) } else { class };
@@ -418,32 +385,24 @@ fn wrapped_quant(
     let op = &node.op;
     let config = wrapper.get("quantize_config").ok_or("its wrapper has no quantize_config")?;
     let entry = match config.get("class_name").and_then(Value::as_str) {
-        Some("Vitis>NoQuantizeConfig") => return Ok(LayerQuant::transparent()),
-        Some("Vitis>VitisQuantizeConfig") => config.get("config").and_then(Value::as_object).cloned(),
+        Some("Vitis>NoQuantizeConfig") => return Ok(LayerQuant::bare()),
+        Some("Vitis>VitisQuantizeConfig") => config.get("config").and_then(Value::as_object),
         _ => None,
     };
     let entry = entry.ok_or_else(|| format!("its quantize_config {config} is not understood"))?;
     let activation = inner.get("activation");
     let class = |v: Option<&Value>| v.and_then(|v| v.get("class_name")).and_then(Value::as_str).map(str::to_owned);
     let innermost = activation.and_then(|a| a.get("config")).and_then(|c| c.get("activation"));
-    let deferred = class(innermost).as_deref() == Some("Vitis>NoQuantizeActivation");
-    let mut quant = layer_quant(op, entry, deferred).map_err(|e| e.to_string())?;
-    if class(activation).is_none() && op.layer().to_keras().contains_key("activation") {
-        quant.activation = ActivationQuant::Absent;
-    }
-    for ((name, tensor), q) in op.layer().weights().into_iter().zip(&mut quant.weights) {
-        if let Some(q) = q {
-            restore(q, name, tensor.shape(), weights)?;
+    let place = match class(innermost).as_deref() {
+        _ if class(activation).is_none() && op.layer().to_keras().contains_key("activation") => {
+            ActivationPlace::Nowhere
         }
-    }
-    let result = [&[1], node.shape.as_slice()].concat();
-    match &mut quant.activation {
-        ActivationQuant::Before(q) => restore(q, "pre_activation", &result, weights)?,
-        ActivationQuant::After(q) => restore(q, "post_activation", &result, weights)?,
-        ActivationQuant::Absent | ActivationQuant::Deferred => {}
-    }
-    if let Some(q) = &mut quant.output {
-        restore(q, "output_0", &result, weights)?;
+        Some("Vitis>NoQuantizeActivation") => ActivationPlace::Behind,
+        Some(_) | None => ActivationPlace::Here,
+    };
+    let mut quant = LayerQuant::from_entry(op, entry, place).map_err(|e| e.to_string())?;
+    for (role, prefix, q) in quant.quantizers_mut(node) {
+        restore(q, prefix, &tensor_shape(node, role, prefix), weights)?;
     }
     Ok(quant)
 }
@@ -453,7 +412,7 @@ fn standalone(layer: &LayerConfig, shape: &[usize], weights: &mut LayerWeights<'
     let value = layer.config.get("quantizer").ok_or("it has no quantizer")?;
     let class = value.get("class_name").and_then(Value::as_str).unwrap_or_default();
     let entry = json!({ "quantizer_type": unregistered(class), "quantizer_params": value.get("config") });
-    let mut quantizer = Quantizer::new(strategy::params(&entry).map_err(|e| e.to_string())?);
+    let mut quantizer = Quantizer::from_entry(&entry).map_err(|e| e.to_string())?;
     restore(&mut quantizer, &layer.name, &[&[1], shape].concat(), weights)?;
     Ok(quantizer)
 }
@@ -467,24 +426,12 @@ fn restore(
 ) -> Result<(), String> {
     // Only the last part of a variable's path tells it, and a layer's name may have several.
     let prefix = prefix.rsplit('/').next().unwrap_or(prefix);
-    let shape = match quantizer.params.per_channel {
-        true => Channels::variable_shape(shape, quantizer.params.channel_axis),
-        false => Vec::new(),
-    };
-    let mut take = |part: &str| weights.take(&format!("{prefix}_{part}"), &shape).map(Tensor::into_data);
-    let (pos, min, max) = (take("pos")?, take("min")?, take("max")?);
-    let fits = pos.iter().zip(min).zip(max).map(|((pos, min), max)| {
-        if pos.fract() != 0.0 || !(f32::from(i8::MIN)..=f32::from(i8::MAX)).contains(pos) {
-            return Err(format!("its `{prefix}_pos` is {pos}, a whole number from -128 to 127 is expected"));
-        }
-        Ok(Fit { pos: FixPos(*pos as i8), min, max })
-    });
-    let fits: Vec<Fit> = fits.collect::<Result<_, _>>()?;
-    if quantizer.params.per_channel {
-        quantizer.channels = fits;
-    } else if let [fit] = fits[..] {
-        (quantizer.pos, quantizer.calibrated, quantizer.min, quantizer.max) = (fit.pos, fit.pos, fit.min, fit.max);
+    let shape = state_shape(shape, quantizer);
+    let mut values = Vec::new();
+    for (part, _) in quantizer.scheme().variables() {
+        values.push(weights.take(&format!("{prefix}_{part}"), &shape).map(Tensor::into_data)?);
     }
+    quantizer.scheme_mut().restore(prefix, &values)?;
     Ok(())
 }
 
@@ -495,22 +442,13 @@ pub fn quantize_info(quantized: &QuantGraph) -> Value {
     let mut entries = Vec::new();
     for (id, quant) in &quantized.layers {
         let node = quantized.graph.node(*id);
-        let standalone = matches!(node.op, Op::Quantize(_));
-        for (prefix, q) in variables(&quantized.graph, *id, quant) {
-            let role = match prefix.as_str() {
-                _ if standalone => "input",
-                "post_activation" => "activation",
-                "output_0" => "output",
-                other => other,
-            };
-            let position = match q.scalar_pos() {
-                Some(pos) => json!(pos.0),
-                None => json!(q.channels.iter().map(|fit| fit.pos.0).collect::<Vec<_>>()),
-            };
-            entries.push(json!({
-                "layer": quantized.quant_name(*id), "wrapped": node.name, "role": role, "bit_width": q.params.bit_width,
-                "signed": !q.params.unsigned, "round_mode": q.params.round_mode, "position": position,
-            }));
+        for (role, variable, q) in quant.quantizers(node) {
+            let role = role.row().info.unwrap_or(variable);
+            let mut entry = json!({ "layer": quantized.quant_name(*id), "wrapped": node.name, "role": role });
+            if let Some(entry) = entry.as_object_mut() {
+                entry.extend(q.scheme().info());
+            }
+            entries.push(entry);
         }
     }
     Value::Array(entries)

@@ -3,6 +3,7 @@
 //! Each rule visits the layers once, in graph order, and sees the changes of earlier layers and rules. The order of the
 //! table is the vendor's; nothing runs twice, so a late alignment can undo an earlier limit, as in the vendor's tool.
 
+use crate::layer_quant::LayerQuant;
 use crate::owners::{conv_positions, input_owner, input_positions, output_owner, result_pos, set_result, set_weight};
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
@@ -57,7 +58,10 @@ pub fn refine(q: &mut QuantGraph, strategy: &Strategy) -> Vec<Change> {
 
 /// Every position, in graph order.
 fn positions(q: &QuantGraph) -> Vec<FixPos> {
-    q.layers.values().flat_map(|l| l.weights.iter().flatten().map(|q| q.pos).chain(l.result().map(|q| q.pos))).collect()
+    let of_layer = |l: &LayerQuant| -> Vec<FixPos> {
+        l.weights.iter().flatten().chain(l.result()).filter_map(|own| own.scheme().pos()).collect()
+    };
+    q.layers.values().flat_map(of_layer).collect()
 }
 
 /// Input of a hard sigmoid: 0..=15. Its output: at least 7, and coarse enough that 14 + input − output stays above 0.
@@ -190,20 +194,24 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::quant_graph::{LayerQuant, Pof2Params, Quantizer};
+    use crate::layer_quant::Wrapping;
+    use crate::scheme::Quantizer;
     use shiftwise_graph::graph::Graph;
     use shiftwise_graph::ops::{ActivationFn, Add, Dense, Input, Quantize, Weighted};
     use shiftwise_tensor::tensor::Tensor;
 
     fn quantizer(pos: i8) -> Quantizer {
-        let params: Pof2Params =
-            serde_json::from_value(serde_json::json!({ "bit_width": 8, "method": 1, "round_mode": 1 })).unwrap();
-        Quantizer { pos: FixPos(pos), ..Quantizer::new(params) }
+        let entry = serde_json::json!({
+            "quantizer_type": "Pof2SQuantizer", "quantizer_params": { "bit_width": 8, "method": 1, "round_mode": 1 },
+        });
+        let mut own = Quantizer::from_entry(&entry).unwrap();
+        own.scheme_mut().set_pos(FixPos(pos));
+        own
     }
 
     fn result(pos: i8) -> LayerQuant {
-        let config = Some(serde_json::Map::new());
-        LayerQuant { config, output: Some(quantizer(pos)), ..LayerQuant::transparent() }
+        let wrapping = Wrapping::Entry(Vec::new());
+        LayerQuant { wrapping, output: Some(quantizer(pos)), ..LayerQuant::bare() }
     }
 
     /// An Add of quantized inputs at these positions, with its own.

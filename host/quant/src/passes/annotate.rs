@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::layer_quant::layer_quant;
+use crate::layer_quant::{ActivationPlace, LayerQuant};
 use crate::owners::is_activation;
-use crate::quant_graph::{LayerQuant, QuantGraph, Quantizer};
-use crate::strategy;
+use crate::quant_graph::QuantGraph;
+use crate::scheme::Quantizer;
 use crate::strategy::Strategy;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
@@ -81,9 +81,11 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
             continue;
         }
         if fused.bare.contains(&id) {
-            layers.insert(id, LayerQuant::transparent());
+            layers.insert(id, LayerQuant::bare());
         } else if let Some(entry) = strategy.layer_entry(op.class(), relu_like(op)) {
-            let quant = layer_quant(op, entry, fused.deferred.contains(&id));
+            let behind = fused.deferred.contains(&id);
+            let activation = if behind { ActivationPlace::Behind } else { ActivationPlace::Here };
+            let quant = LayerQuant::from_entry(op, &entry, activation);
             let own = |e: Error| Error::Options(format!("layer `{}`: {e}", graph.node(id).name));
             layers.insert(id, quant.map_err(own)?);
         }
@@ -112,13 +114,13 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
             points.push(*producer);
         }
     }
-    let input = Quantizer::new(strategy.input_quantizer()?);
+    let input = strategy.input_quantizer()?;
     // Sums, quotients and products of matrices that are written as functions, with settings that the user can't change.
     let functions: Vec<NodeId> =
         graph.ids().filter(|id| graph.is_candidate(*id) && is_quantized_function(graph.node(*id))).collect();
-    let fixed = Quantizer::new(strategy::params(&json!({
+    let fixed = Quantizer::from_entry(&json!({
         "quantizer_type": "Pof2SQuantizer", "quantizer_params": { "bit_width": 8, "method": 1, "round_mode": 1 },
-    }))?);
+    }))?;
     let functions = functions.into_iter().map(|id| (id, fixed.clone()));
     let points = points.into_iter().map(|id| (id, input.clone()));
     let mut inserted = BTreeSet::new();
@@ -128,7 +130,7 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
         }
         let (name, origin) = (format!("quant_{}", graph.node(producer).name), graph.node(producer).origin.clone());
         let quantize = graph.insert_after(producer, name, Op::Quantize(Quantize), origin)?;
-        layers.insert(quantize, LayerQuant { output: Some(own), ..LayerQuant::transparent() });
+        layers.insert(quantize, LayerQuant { output: Some(own), ..LayerQuant::bare() });
     }
     let renumbered = graph.normalize();
     graph.verify()?;

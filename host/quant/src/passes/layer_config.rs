@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::quant_graph::{ActivationQuant, QuantGraph};
+use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
@@ -73,24 +73,8 @@ pub fn set_widths(q: &mut QuantGraph, strategy: &Strategy) -> Result<(), Error> 
                 Op::Quantize(_) => node.name.strip_prefix("quant_") == Some(name.as_str()),
                 _ => node.name == name,
             };
-            if !addressed {
-                continue;
-            }
-            let activation = match &mut layer.activation {
-                ActivationQuant::Before(q) | ActivationQuant::After(q) => Some(q),
-                ActivationQuant::Absent | ActivationQuant::Deferred => None,
-            };
-            let all = layer.weights.iter_mut().flatten().chain(activation).chain(&mut layer.output);
-            all.for_each(|q| q.params.bit_width = bits);
-            // The entry that goes into the file says the same.
-            let lists = ["weight_quantizers", "bias_quantizers", "activation_quantizers", "output_quantizers"];
-            for list in lists {
-                let list = layer.config.as_mut().and_then(|c| c.get_mut(list)).and_then(Value::as_array_mut);
-                for quantizer in list.into_iter().flatten() {
-                    if let Some(own) = quantizer.get_mut("quantizer_params").and_then(|p| p.get_mut("bit_width")) {
-                        *own = json!(bits);
-                    }
-                }
+            if addressed {
+                layer.set_width(bits);
             }
         }
     }

@@ -2,22 +2,14 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::strategy::{PIPELINES, Strategy, params};
+use crate::role;
+use crate::role::Role;
+use crate::scheme::Quantizer;
+use crate::strategy::{PIPELINES, REGISTRY, Strategy};
 use shiftwise_graph::error::Error;
-
-const REGISTRY: &str = "quantize_registry_config";
 
 /// Sections of the registry that an override replaces as a whole; `layer_quantize_config` is merged by layer type.
 const WHOLE: [&str; 3] = ["user_quantize_config", "custom_layer_type", "input_quantize_config"];
-
-/// What a layer's entry may quantize, and the list of quantizers that goes with it.
-const LISTS: [(&str, &str); 5] = [
-    ("quantizable_inputs", "input_quantizers"),
-    ("quantizable_weights", "weight_quantizers"),
-    ("quantizable_biases", "bias_quantizers"),
-    ("quantizable_activations", "activation_quantizers"),
-    ("quantizable_outputs", "output_quantizers"),
-];
 
 fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>, Error> {
     value.as_object().ok_or_else(|| Error::Options(format!("{what} is {value:.60}, an object is expected")))
@@ -143,25 +135,25 @@ impl Strategy {
             let layer =
                 layer.ok_or_else(|| Error::Options("an entry of layer_quantize_config has no layer_type".into()))?;
             let fail = |message: String| Err(Error::Options(format!("layer_type {layer}: {message}")));
-            let known = |key: &String| key == "layer_type" || LISTS.iter().any(|(a, b)| key == a || key == b);
+            let known =
+                |key: &String| key == "layer_type" || role::lists().any(|l| key == l.names || key == l.quantizers);
             if let Some(key) = entry.keys().find(|k| !known(k)) {
                 return fail(format!("`{key}` is unknown"));
             }
-            for (names, quantizers) in LISTS {
+            for list in role::lists() {
+                let (names, quantizers) = (list.names, list.quantizers);
                 let count = |key: &str| entry.get(key).and_then(Value::as_array).map_or(0, Vec::len);
                 let (a, b) = (count(names), count(quantizers));
                 if a != b {
-                    return fail(format!(
-                        "length of {names} and {quantizers} should be the same, but {a} and {b} are given"
-                    ));
+                    return fail(list.lengths_differ((a, b)));
                 }
-                if names == "quantizable_inputs" && a > 0 {
+                if list.role == Role::Input && a > 0 {
                     return fail(
                         "input quantizers belong to block floating point, which this version doesn't have".into(),
                     );
                 }
                 for quantizer in entry.get(quantizers).and_then(Value::as_array).into_iter().flatten() {
-                    if let Err(e) = params(quantizer) {
+                    if let Err(e) = Quantizer::from_entry(quantizer) {
                         return Err(Error::LayerConfig { layer: layer.to_owned(), message: e.to_string() });
                     }
                 }
@@ -252,8 +244,11 @@ mod tests {
         }))
         .unwrap();
         assert!(!s.enabled("include_cle") && s.number("cle_steps") == Some(3.0));
-        let bits =
-            |class: &str| params(&s.layer_entry(class, false).unwrap()["output_quantizers"][0]).unwrap().bit_width;
+        let bits = |class: &str| {
+            let entry = s.layer_entry(class, false).unwrap();
+            let own = Quantizer::from_entry(&entry["output_quantizers"][0]).unwrap();
+            own.scheme().parameters()["bit_width"].as_u64().unwrap()
+        };
         assert_eq!((bits("Add"), bits("Mine"), bits("Multiply")), (4, 4, 8));
         assert_eq!(s.user_value("bias_bit"), Some(&json!(16)));
         assert_eq!(s.changes(&pof2s()).len(), 5);

@@ -4,7 +4,7 @@
 
 use multiversion::multiversion;
 
-use crate::quant_graph::{Fit, Pof2Params};
+use super::{Params, Rounding, State};
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix;
 
@@ -77,7 +77,7 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    pub(super) fn new(fit: &Fit, p: &Pof2Params) -> Self {
+    pub(super) fn new(fit: &State, p: &Params) -> Self {
         let (low, high) = p.bounds();
         let pos = i32::from(fit.pos.0);
         let (scale, step) = (fix::exp2(pos), fix::exp2(-pos));
@@ -88,7 +88,8 @@ impl Grid {
         });
         // The vectorized rounding below is exact for magnitudes up to 2^22.
         let narrow = p.bit_width <= 16;
-        Self { scale, step, low, high, round: p.round(), narrow, offset }
+        let (Rounding::Plain(round) | Rounding::FixNeuron(round)) = p.rounding();
+        Self { scale, step, low, high, round, narrow, offset }
     }
 
     /// Calls `f(index, x, fake-quantized x)` for every value.

@@ -1,0 +1,410 @@
+//! The power-of-two quantizer on whole tensors: range, position, fake quantization.
+//!
+//! The arithmetic is f32 in the order of the vendor's tool as TensorFlow executes it inside a graph, where division by
+//! a constant has become multiplication by its f32 reciprocal. Sums over a tensor are f64 in fixed blocks, so the
+//! result doesn't depend on the number of threads.
+
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+
+use crate::scheme::channels::Channels;
+use crate::scheme::{Calibrator, Quantizer, RangeError, Scheme};
+use grid::Grid;
+use shiftwise_core::fix::{FixPos, FixSpec};
+use shiftwise_tensor::tensor::Tensor;
+
+pub use params::{Method, Params, Rounding};
+
+mod fix_neuron;
+mod grid;
+mod params;
+
+/// Elements that one task works on; also the block of a deterministic sum.
+const BLOCK: usize = 1 << 14;
+
+/// What one tensor, or one of its channels, has taught.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct State {
+    /// Fraction bits; final after refinement.
+    pub pos: FixPos,
+    /// Fraction bits as calibrated, before refinement.
+    pub calibrated: FixPos,
+    /// Lower end of the range of the last calibration batch.
+    pub min: f32,
+    /// Upper end of that range.
+    pub max: f32,
+}
+
+impl State {
+    fn new(pos: FixPos, min: f32, max: f32) -> Self {
+        Self { pos, calibrated: pos, min, max }
+    }
+}
+
+/// A power-of-two quantizer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pof2 {
+    /// Settings.
+    pub params: Params,
+    /// One, or one for each channel: those are known only after calibration.
+    pub states: Vec<State>,
+}
+
+impl Pof2 {
+    /// Not yet calibrated.
+    pub fn new(params: Params) -> Self {
+        let states = if params.per_channel { Vec::new() } else { vec![State::default()] };
+        Self { params, states }
+    }
+
+    /// The integer grid, unless there is one for each channel.
+    pub fn spec(&self) -> Option<FixSpec> {
+        Some(FixSpec { pos: self.pos()?, bits: self.params.bit_width, signed: !self.params.unsigned })
+    }
+}
+
+impl Scheme for Pof2 {
+    fn from_parameters(class: &str, parameters: Value) -> Result<Self, String> {
+        let p: Params = serde_json::from_value(parameters).map_err(|e| format!("parameters of a {class}: {e}"))?;
+        match p.check() {
+            Ok(()) => Ok(Self::new(p)),
+            Err(bad) => Err(format!("{bad} of a {class}")),
+        }
+    }
+
+    fn parameters(&self) -> Map<String, Value> {
+        match json!(self.params) {
+            Value::Object(all) => all,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
+        }
+    }
+
+    fn set_width(&mut self, bits: u8) {
+        self.params.bit_width = bits;
+    }
+
+    fn channel_axis(&self) -> Option<i64> {
+        self.params.per_channel.then_some(self.params.channel_axis)
+    }
+
+    fn calibrator(&self) -> Box<dyn Calibrator> {
+        Box::new(Votes { params: self.params.clone(), count: Vec::new(), last: Vec::new() })
+    }
+
+    fn fake_quantize(&self, tensor: &mut Tensor) {
+        fake_quantize(tensor, &self.states, &self.params);
+    }
+
+    fn pos(&self) -> Option<FixPos> {
+        match self.states[..] {
+            [one] if !self.params.per_channel => Some(one.pos),
+            _ => None,
+        }
+    }
+
+    fn set_pos(&mut self, pos: FixPos) {
+        if let ([one], false) = (&mut self.states[..], self.params.per_channel) {
+            one.pos = pos;
+        }
+    }
+
+    fn variables(&self) -> Vec<(&'static str, Vec<f32>)> {
+        let all = |value: fn(&State) -> f32| self.states.iter().map(value).collect();
+        vec![("min", all(|s| s.min)), ("max", all(|s| s.max)), ("pos", all(|s| f32::from(s.pos.0)))]
+    }
+
+    fn restore(&mut self, prefix: &str, values: &[Vec<f32>]) -> Result<(), String> {
+        let [min, max, pos] = values else { return Err(format!("its `{prefix}` has no state")) };
+        let states = min.iter().zip(max).zip(pos).map(|((min, max), pos)| {
+            if pos.fract() != 0.0 || !(f32::from(i8::MIN)..=f32::from(i8::MAX)).contains(pos) {
+                return Err(format!("its `{prefix}_pos` is {pos}, a whole number from -128 to 127 is expected"));
+            }
+            Ok(State::new(FixPos(*pos as i8), *min, *max))
+        });
+        self.states = states.collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    fn info(&self) -> Map<String, Value> {
+        let p = &self.params;
+        let position = match self.pos() {
+            Some(pos) => json!(pos.0),
+            None => self.states.iter().map(|state| state.pos.0).collect(),
+        };
+        let all = [
+            ("bit_width", json!(p.bit_width)),
+            ("signed", json!(!p.unsigned)),
+            ("round_mode", json!(p.round_mode)),
+            ("position", position),
+        ];
+        all.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+/// Positions that the batches voted for, and the last batch's state.
+#[derive(Debug)]
+struct Votes {
+    params: Params,
+    /// (position, votes) in order of first appearance.
+    count: Vec<(FixPos, usize)>,
+    last: Vec<State>,
+}
+
+impl Votes {
+    fn add(&mut self, states: Vec<State>) {
+        // Channels don't vote: the last batch decides, as in the vendor's tool.
+        if let [one] = states[..] {
+            match self.count.iter_mut().find(|(p, _)| *p == one.pos) {
+                Some((_, n)) => *n += 1,
+                None => self.count.push((one.pos, 1)),
+            }
+        }
+        self.last = states;
+    }
+
+    /// The most frequent position; of equally frequent ones the one that appeared first, or, for FixNeuron, the smallest.
+    fn winner(&self) -> FixPos {
+        let most = self.count.iter().map(|(_, n)| *n).max().unwrap_or(0);
+        let mut best = self.count.iter().filter(|(_, n)| *n == most).map(|(p, _)| *p);
+        let winner = match self.params.rounding() {
+            Rounding::FixNeuron(_) => best.min_by_key(|p| p.0),
+            Rounding::Plain(_) => best.next(),
+        };
+        winner.unwrap_or_default()
+    }
+}
+
+impl Calibrator for Votes {
+    fn see(&mut self, tensor: &Tensor) -> Result<(), RangeError> {
+        self.add(calibrate(tensor, &self.params)?);
+        Ok(())
+    }
+
+    fn fake_quantize(&self, tensor: &mut Tensor) {
+        fake_quantize(tensor, &self.last, &self.params);
+    }
+
+    fn finish(self: Box<Self>) -> Quantizer {
+        let mut own = Pof2::new(self.params.clone());
+        if self.params.per_channel {
+            own.states = self.last;
+        } else if let [last] = self.last[..] {
+            own.states = vec![State::new(self.winner(), last.min, last.max)];
+        }
+        Quantizer::Pof2(own)
+    }
+}
+
+/// Smallest and largest value; (+∞, −∞) for an empty tensor.
+///
+/// Errors: a value that is not finite.
+fn extrema(data: &[f32]) -> Result<(f32, f32), RangeError> {
+    let join = |a: (f32, f32, f32), b: (f32, f32, f32)| (a.0.min(b.0), a.1.max(b.1), a.2 + b.2);
+    let (low, high, bad) =
+        data.par_chunks(BLOCK).map(grid::extrema).reduce(|| (f32::INFINITY, f32::NEG_INFINITY, 0.0), join);
+    if bad.is_nan() { Err(RangeError::NotFinite) } else { Ok((low, high)) }
+}
+
+/// The range that the vendor's tool stores, from the raw extrema.
+fn range((low, high): (f32, f32), p: &Params) -> Result<(f32, f32), RangeError> {
+    if p.symmetry && p.unsigned && low < 0.0 {
+        return Err(RangeError::Negative);
+    }
+    Ok(if !p.symmetry || p.unsigned {
+        (low.min(0.0), high.max(0.0))
+    } else if p.narrow_range {
+        (low.min(-high), high.max(-low))
+    } else {
+        let steps = f64::from(p.bit_width).exp2();
+        let ratio = (-(steps - 2.0) / steps) as f32;
+        (low.min(high * (1.0 / ratio)), high.max(low * ratio))
+    })
+}
+
+/// The finest position at which nothing of the range overflows.
+///
+/// `floor(−ln(step) / ln 2)` in f32, including its artefacts: an exact power of two may give one less, an all-zero
+/// tensor gives 51.
+fn non_overflow((low, high): (f32, f32), p: &Params) -> i32 {
+    let (qmin, qmax) = p.bounds();
+    let step = if !p.symmetry {
+        (high - low) * (1.0 / (qmax - qmin))
+    } else if p.unsigned {
+        high * (1.0 / qmax)
+    } else {
+        (low * (1.0 / qmin)).max(high * (1.0 / qmax))
+    };
+    let step = step.max(f32::EPSILON * f32::EPSILON * 0.015_625);
+    // Reciprocal of ln 2 as f32(1 / f32(ln 2)).
+    let per_ln2 = f32::from_bits(0x3FB8_AA3B);
+    // The f64 logarithm rounded to f32 is the correctly rounded f32 logarithm, on every platform alike.
+    let ln = libm::log(f64::from(step)) as f32;
+    (-ln * per_ln2).floor() as i32
+}
+
+/// Position and range of one tensor by the quantizer's method: one fit, or one for each channel.
+fn calibrate(tensor: &Tensor, p: &Params) -> Result<Vec<State>, RangeError> {
+    let data = tensor.data();
+    if let Rounding::FixNeuron(round) = p.rounding() {
+        return fix_neuron::calibrate(data, round, p.method()).map(|fit| vec![fit]);
+    }
+    let first = |data: &[f32]| {
+        let (min, max) = range(extrema(data)?, p)?;
+        let pos = non_overflow((min, max), p).clamp(-128, 127);
+        Ok(State::new(FixPos(pos as i8), min, max))
+    };
+    let parts = match p.per_channel {
+        true => Channels::of(tensor.shape(), p.channel_axis).split(data),
+        false => Vec::new(),
+    };
+    let parts: Vec<&[f32]> = if p.per_channel { parts.iter().map(Vec::as_slice).collect() } else { vec![data] };
+    let mut fits = parts.iter().map(|part| first(part)).collect::<Result<Vec<State>, _>>()?;
+    if p.method() == Method::MinMse {
+        // One offset for all channels, chosen by the error of the whole tensor.
+        let mut errors = [0.0f64; 5];
+        for (part, fit) in parts.iter().zip(&fits) {
+            errors.iter_mut().zip(squared_errors(part, fit, p)).for_each(|(sum, e)| *sum += e);
+        }
+        // The first of equal minima wins.
+        let best = (1..5).fold(0, |best, i| if errors[i] < errors[best] { i } else { best });
+        fits.iter_mut().for_each(|fit| fit.pos.0 = fit.pos.0.saturating_add(best as i8));
+    }
+    Ok(fits)
+}
+
+/// Σ (x − fake-quantized x)² at the fit's position and the four finer ones, in one pass over the data.
+fn squared_errors(data: &[f32], fit: &State, p: &Params) -> [f64; 5] {
+    let grids: [Grid; 5] =
+        std::array::from_fn(|i| Grid::new(&State { pos: FixPos(fit.pos.0.saturating_add(i as i8)), ..*fit }, p));
+    let blocks: Vec<[f64; 5]> = data.par_chunks(BLOCK).map(|block| grid::squared_errors(block, &grids)).collect();
+    blocks.iter().fold([0.0; 5], |sum, b| std::array::from_fn(|i| sum[i] + b[i]))
+}
+
+/// Replaces every value by its fake-quantized one: scaled, rounded, clamped to the integer range, scaled back.
+///
+/// `fits` has one entry, or one for each channel of the tensor.
+fn fake_quantize(tensor: &mut Tensor, fits: &[State], p: &Params) {
+    if p.per_channel {
+        let channels = Channels::of(tensor.shape(), p.channel_axis);
+        let grids: Vec<Grid> = fits.iter().map(|fit| Grid::new(fit, p)).collect();
+        for (i, x) in tensor.data_mut().iter_mut().enumerate() {
+            if let Some(grid) = grids.get(channels.of_element(i)) {
+                grid.each(&[*x], |_, _, y| *x = y);
+            }
+        }
+        return;
+    }
+    let Some(fit) = fits.first() else { return };
+    if let Rounding::FixNeuron(round) = p.rounding() {
+        return fix_neuron::fake_quantize(tensor.data_mut(), fit.pos, round);
+    }
+    let grid = Grid::new(fit, p);
+    tensor.data_mut().par_chunks_mut(BLOCK).for_each(|block| grid::fake_quantize(block, &grid));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shiftwise_core::arith::Round;
+    use shiftwise_core::fix;
+
+    fn pof2(bit_width: u8, method: u8, round_mode: u8) -> Params {
+        serde_json::from_value(
+            serde_json::json!({ "bit_width": bit_width, "method": method, "round_mode": round_mode }),
+        )
+        .unwrap()
+    }
+
+    fn fit(data: &[f32], p: &Params) -> Result<State, RangeError> {
+        calibrate(&Tensor::vector(data.to_vec()), p).map(|fits| fits[0])
+    }
+
+    fn pos(data: &[f32], p: &Params) -> i8 {
+        fit(data, p).unwrap().pos.0
+    }
+
+    fn quantized(data: &[f32], fits: &[State], p: &Params) -> Vec<f32> {
+        let mut tensor = Tensor::vector(data.to_vec());
+        fake_quantize(&mut tensor, fits, p);
+        tensor.into_data()
+    }
+
+    #[test]
+    fn the_most_frequent_position_wins_and_the_first_of_equals() {
+        let vote = |positions: &[i8]| {
+            let mut votes = Votes { params: pof2(8, 0, 1), count: Vec::new(), last: Vec::new() };
+            positions.iter().for_each(|p| votes.add(vec![State::new(FixPos(*p), 0.0, 0.0)]));
+            votes.winner().0
+        };
+        assert_eq!(vote(&[6, 7, 7, 6, 5]), 6);
+        assert_eq!(vote(&[3, 2, 3, 2, 2, 3]), 3);
+        assert_eq!(vote(&[4, 5, 5]), 5);
+    }
+
+    /// Values observed from the vendor's tool.
+    #[test]
+    fn non_overflow_positions() {
+        let p = pof2(8, 0, 1);
+        assert_eq!(pos(&[1.0], &p), 6);
+        assert_eq!(pos(&[-1.0], &p), 7);
+        assert_eq!(pos(&[0.5, -0.3, 0.9, -1.1], &p), 6);
+        assert_eq!(pos(&[0.0; 4], &p), 51);
+        assert_eq!(pos(&[], &p), 51);
+        assert_eq!(pos(&[-0.015_625], &p), 12, "an exact power of two that the logarithm misses");
+        assert_eq!(pos(&[0.1, -0.7], &pof2(16, 0, 1)), 15);
+        assert_eq!(pos(&[1.0, -1.0], &pof2(4, 0, 1)), 2);
+        let c = fit(&[0.5, -0.3, 0.9, -1.1], &p).unwrap();
+        assert_eq!((c.min, c.max), (-1.1, 1.091_406_2));
+    }
+
+    #[test]
+    fn min_mse_clips_one_outlier_for_a_finer_step() {
+        let mut data: Vec<f32> = (0..99).map(|i| -0.49 + 0.01 * i as f32).collect();
+        data.push(0.51);
+        assert_eq!(pos(&data, &pof2(8, 0, 1)), 7);
+        assert_eq!(pos(&data, &pof2(8, 1, 1)), 8);
+    }
+
+    #[test]
+    fn vector_rounding_equals_the_specified_one() {
+        for mode in 0..4 {
+            let p = pof2(16, 0, mode);
+            let data: Vec<f32> = (-70_000..70_000).map(|i| i as f32 * 0.3 + 0.499_999_97).collect();
+            let fast = quantized(&data, &[State { pos: FixPos(1), ..State::default() }], &p);
+            for (x, y) in data.iter().zip(&fast) {
+                let want = fix::round_f32(x * 2.0, Round::from_id(mode).unwrap()).clamp(-32768.0, 32767.0) / 2.0;
+                assert_eq!(*y, want, "{x} mode {mode}");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        assert_eq!(fit(&[1.0, f32::NAN], &pof2(8, 0, 1)), Err(RangeError::NotFinite));
+        assert_eq!(fit(&[f32::INFINITY], &pof2(8, 0, 1)), Err(RangeError::NotFinite));
+        let unsigned = Params { unsigned: true, ..pof2(8, 0, 1) };
+        assert_eq!(fit(&[-1.0], &unsigned), Err(RangeError::Negative));
+        assert_eq!(pos(&[0.0, 0.5, 1.0], &unsigned), 7);
+    }
+
+    /// Values observed from the vendor's tool.
+    #[test]
+    fn an_asymmetric_range_is_moved_so_that_zero_is_on_the_grid() {
+        let p = Params { symmetry: false, ..pof2(8, 0, 1) };
+        let data = [-0.2, 0.5, 1.0];
+        let fit = fit(&data, &p).unwrap();
+        assert_eq!(fit.pos.0, 7);
+        assert_eq!(quantized(&data, &[fit], &p), [-0.203_125, 0.5, 1.0]);
+    }
+
+    #[test]
+    fn channels_have_positions_of_their_own_and_one_offset() {
+        let p = Params { per_channel: true, ..pof2(8, 1, 0) };
+        let tensor = Tensor::new(vec![2, 3], vec![1.0, 0.01, 0.0, -0.5, 0.02, 0.0]).unwrap();
+        let fits = calibrate(&tensor, &p).unwrap();
+        let plain = calibrate(&tensor, &Params { method: 0, ..p.clone() }).unwrap();
+        let offsets: Vec<i8> = fits.iter().zip(&plain).map(|(a, b)| a.pos.0 - b.pos.0).collect();
+        assert!(offsets.iter().all(|o| *o == offsets[0]), "{offsets:?}");
+        assert_eq!(plain.iter().map(|f| f.pos.0).collect::<Vec<_>>(), [6, 12, 51]);
+    }
+}

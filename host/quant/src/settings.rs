@@ -1,0 +1,447 @@
+//! Every keyword argument of the vendor's `quantize_model`: THE table of settings.
+//!
+//! What a setting takes, where it stands in a strategy, which parameter of which quantizer it replaces, what it was called
+//! and what it changes here is read from its row; so are messages, the command line's arguments of the call, and the page
+//! `SETTINGS.md`.
+
+use serde_json::Value;
+
+use crate::role::Role;
+
+/// Where a setting stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Nowhere in a strategy: an argument of the call.
+    Call,
+    /// The user's part of the registry: says otherwise than the entries of all layers.
+    User,
+    /// Passes over the float graph.
+    Optimize,
+    /// Layers replaced by what a DPU computes.
+    Quantize,
+    /// What happens after calibration.
+    Refine,
+    /// What is written.
+    Finalize,
+}
+
+impl Section {
+    /// The section's key in a strategy's JSON; `None` for arguments of the call.
+    pub const fn key(self) -> Option<&'static str> {
+        match self {
+            Self::Call => None,
+            Self::User => Some("user_quantize_config"),
+            Self::Optimize => Some("optimize_pipeline_config"),
+            Self::Quantize => Some("quantize_pipeline_config"),
+            Self::Refine => Some("refine_pipeline_config"),
+            Self::Finalize => Some("finalize_pipeline_config"),
+        }
+    }
+}
+
+/// What a setting takes. The user's settings and arguments of the call also take `null`: as if they weren't there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// `true` or `false`.
+    Flag,
+    /// A word.
+    Word,
+    /// Any number.
+    Number,
+    /// A whole number from 0.
+    Whole,
+    /// A whole number of either sign.
+    Level,
+    /// A whole number from 1.
+    Count,
+    /// A whole number that is no longer patience than a computer's.
+    Steps,
+    /// Which FixNeuron arithmetic.
+    FixNeuron,
+    /// Names of layers.
+    Layers,
+    /// Types by layer.
+    Widths,
+    /// A shape, several, or several by input.
+    Shapes,
+}
+
+impl Type {
+    /// What is expected, as the end of a sentence.
+    pub const fn phrase(self) -> &'static str {
+        match self {
+            Self::Flag => "true or false",
+            Self::Word => "a word",
+            Self::Number => "a number",
+            Self::Whole | Self::Level => "a whole number",
+            Self::Count => "a whole number from 1",
+            Self::Steps => "a whole number up to 1000",
+            Self::FixNeuron => "0, 1 or 2",
+            Self::Layers => "a list of layer names",
+            Self::Widths => "an object of types by layer",
+            Self::Shapes => "a list of whole numbers",
+        }
+    }
+
+    fn takes(self, value: &Value) -> bool {
+        match self {
+            Self::Flag => value.is_boolean(),
+            Self::Word => value.is_string(),
+            Self::Number => value.is_number(),
+            Self::Whole => value.is_u64(),
+            Self::Level => value.is_i64(),
+            Self::Count => value.as_u64().is_some_and(|n| n > 0),
+            Self::Steps => value.as_u64().is_some_and(|n| n <= 1000),
+            Self::FixNeuron => value.as_u64().is_some_and(|n| n <= 2),
+            Self::Layers => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
+            Self::Widths => value.is_object(),
+            Self::Shapes => value.is_array() || value.is_object(),
+        }
+    }
+}
+
+/// What a setting changes here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// What it says.
+    Full,
+    /// Only these values (as JSON) can be had, and why not yet others.
+    Only(&'static [&'static str], &'static str),
+    /// Nothing, and why.
+    Idle(&'static str),
+}
+
+/// One keyword argument.
+#[derive(Debug)]
+pub struct Setting {
+    /// The vendor's name.
+    pub name: &'static str,
+    /// What it takes.
+    pub takes: Type,
+    /// Default, as JSON.
+    pub default: &'static str,
+    /// Where it stands.
+    pub section: Section,
+    /// One sentence on what it means.
+    pub doc: &'static str,
+    /// The quantizers it is about and their parameter that it replaces.
+    pub of: Option<(Role, &'static str)>,
+    /// What it changes here.
+    pub effect: Effect,
+    /// What it was called.
+    pub old: Option<&'static str>,
+}
+
+impl Setting {
+    /// Whether a value is of the setting's type.
+    pub fn takes(&self, value: &Value) -> bool {
+        let absent = matches!(self.section, Section::User | Section::Call) && value.is_null();
+        absent || self.takes.takes(value)
+    }
+
+    /// Whether the values that this version has include this one.
+    pub fn has(&self, value: &Value) -> bool {
+        match self.effect {
+            Effect::Only(values, _) => values.contains(&value.to_string().as_str()),
+            Effect::Full | Effect::Idle(_) => true,
+        }
+    }
+
+    /// The sentence for a value that [`Setting::takes`] refuses. `current` is what a key of a pipeline stands at: its type
+    /// is told by example.
+    pub fn refusal(&self, value: &Value, current: &Value) -> String {
+        let name = self.name;
+        match (self.section, self.takes) {
+            (Section::Call | Section::User, _) | (_, Type::Steps) => {
+                format!("`{name}` is set to {value}, {} is expected", self.takes.phrase())
+            }
+            (Section::Optimize | Section::Quantize | Section::Refine | Section::Finalize, _) => {
+                format!("`{name}` is set to {value}; its default is {current}")
+            }
+        }
+    }
+}
+
+/// Rows by section: documentation, name, type and default; `of ROLE PARAMETER` where the setting replaces a parameter of
+/// quantizers; `only [VALUES] REASON` or `idle REASON` where it hasn't its full effect; `was NAME` if it had another.
+macro_rules! settings {
+    ($($section:ident {
+        $(
+            $(#[doc = $doc:literal])+
+            $name:ident: $takes:ident = $default:literal
+            $(, of $role:ident $parameter:ident)?
+            $(, only $values:tt $why:literal)?
+            $(, idle $idle:literal)?
+            $(, was $old:ident)?;
+        )*
+    })*) => {
+        /// Every setting, section by section.
+        pub const SETTINGS: &[Setting] = &[$($(Setting {
+            name: stringify!($name),
+            takes: Type::$takes,
+            default: $default,
+            section: Section::$section,
+            doc: concat!($($doc),+),
+            of: settings!(@option $((Role::$role, stringify!($parameter)))?),
+            effect: settings!(@effect $(only $values $why)? $(idle $idle)?),
+            old: settings!(@option $(stringify!($old))?),
+        },)*)*];
+    };
+    (@option) => { None };
+    (@option $some:expr) => { Some($some) };
+    (@effect) => { Effect::Full };
+    (@effect only $values:tt $why:literal) => { Effect::Only(&$values, $why) };
+    (@effect idle $why:literal) => { Effect::Idle($why) };
+}
+
+settings! {
+    Optimize {
+        /// Removes Dropout layers.
+        remove_dropout: Flag = "true";
+        /// Separates the activation function of a layer into a layer of its own.
+        separate_conv_act: Flag = "true";
+        /// Folds a BatchNormalization into the convolution or dense layer before it.
+        fold_conv_bn: Flag = "true";
+        /// Turns every other BatchNormalization into a depthwise convolution.
+        convert_bn_to_dwconv: Flag = "true", was fold_bn;
+        /// Replaces ReLU6 by ReLU.
+        convert_relu6_to_relu: Flag = "false", was replace_relu6;
+        /// Replaces operations of TensorFlow 1 by layers.
+        convert_tf_op_to_keras: Flag = "true", idle "no Keras model of today holds such an operation", was convert_tf_op;
+        /// Equalizes the ranges of channels across layers before calibration.
+        include_cle: Flag = "true";
+        /// Equalizes across ReLU6 too, as if it were a ReLU.
+        cle_to_relu6: Flag = "false", was forced_cle;
+        /// Rounds of equalization.
+        cle_steps: Steps = "10";
+        /// How the range of a channel is measured.
+        cle_balance_method: Word = "\"max\"", was balance_method;
+        /// Channels whose weights on both sides sum up to less are left alone.
+        cle_weight_threshold: Number = "0.1", was weight_threshold;
+        /// Keeps BatchNormalization for training.
+        train_with_bn: Flag = "false", only ["false"] "there is no training";
+        /// Splits a separable convolution in its two parts.
+        separable_conv: Flag = "true";
+    }
+    Quantize {
+        /// Stores floats in another type instead of quantizing.
+        convert_datatype: Word = "\"\"", only ["\"\""] "there are no casts";
+        /// Replaces sigmoid by hard sigmoid.
+        convert_sigmoid_to_hard_sigmoid: Flag = "true", was replace_sigmoid;
+        /// Replaces hard sigmoid by what a DPU computes.
+        convert_hard_sigmoid_to_dpu_version: Flag = "true", was replace_hard_sigmoid;
+        /// Replaces average poolings by what a DPU computes.
+        convert_average_pooling2d_to_dpu_version: Flag = "true", was replace_average_pooling2d;
+        /// Replaces LeakyReLU by what a DPU computes.
+        convert_leaky_relu_to_dpu_version: Flag = "true", was replace_leaky_relu;
+        /// Replaces softmax by the vendor's version for DPUs.
+        convert_softmax_to_dpu_version: Flag = "false";
+        /// Replaces LayerNormalization by the vendor's version for DPUs.
+        convert_layernorm_to_dpu_version: Flag = "false";
+        /// Training steps after which the statistics of BatchNormalization stay.
+        freeze_bn_delay: Number = "-1", only ["-1"] "there is no training";
+        /// Asks the vendor's compiler which layers to quantize.
+        quantize_with_xcompiler: Flag = "true", idle "the vendor's compiler is closed";
+    }
+    Refine {
+        /// Brings positions around a hard sigmoid within a DPU's limits.
+        adjust_dpu_sigmoid: Flag = "true";
+        /// Brings the shift from accumulator to output within a DPU's limits.
+        adjust_dpu_shift_cut: Flag = "true";
+        /// Brings the shift of biases within a DPU's limits.
+        adjust_dpu_shift_bias: Flag = "true";
+        /// Brings the shift of biases before a LeakyReLU within a DPU's limits.
+        adjust_dpu_shift_bias_leakyrelu: Flag = "true";
+        /// Brings the spread of an element-wise layer's inputs within a DPU's limits.
+        adjust_dpu_shift_read: Flag = "true";
+        /// Brings the shift of an element-wise layer's output within a DPU's limits.
+        adjust_dpu_shift_write: Flag = "true";
+        /// Brings the shift of a hard swish within a DPU's limits.
+        adjust_dpu_shift_swish: Flag = "true";
+        /// Gives all tensors of a concatenation one position.
+        align_concat: Flag = "true";
+        /// Gives input and output of a pooling one position.
+        align_pool: Flag = "true";
+        /// Finetunes weights layer by layer after calibration.
+        include_fast_ft: Flag = "false", only ["false"] "there is no finetuning";
+        /// Epochs of that finetuning.
+        fast_ft_epochs: Number = "10", only ["10"] "there is no finetuning";
+        /// Corrects biases after calibration.
+        include_bias_corr: Flag = "false", idle "the vendor's tool never looks at it";
+        /// Replaces power-of-two quantizers by those of float scales.
+        convert_to_fs_quantize_strategy: Flag = "false", only ["false"] "there are no float scales";
+    }
+    Finalize {
+        /// The format of the written model.
+        output_format: Word = "\"\"", only ["\"\"", "\"h5\""] "no other format is written";
+        /// The version of a written ONNX model's operators.
+        onnx_opset_version: Number = "13", only ["13"] "no ONNX is written";
+        /// Folder of the results.
+        output_dir: Word = "\"./quantize_results/\"";
+    }
+    User {
+        /// The block format of all quantizers.
+        data_format: Word = "null", only ["null"] "there are no block formats";
+        /// Width of inputs in bits.
+        input_bit: Whole = "null", of Input bit_width;
+        /// How the position of inputs is chosen: 0 so that nothing overflows, 1 by least squared error.
+        input_method: Whole = "null", of Input method;
+        /// Whether the zero of inputs is the integer zero.
+        input_symmetry: Flag = "null", of Input symmetry;
+        /// One position for each channel of inputs.
+        input_per_channel: Flag = "null", of Input per_channel;
+        /// How inputs are rounded: 0 half to even, 1 half up, 2 half away from zero, 3 down.
+        input_round_mode: Whole = "null", of Input round_mode;
+        /// No negative integers for inputs.
+        input_unsigned: Flag = "null", of Input unsigned;
+        /// Inputs without the most negative integer.
+        input_narrow_range: Flag = "null", of Input narrow_range;
+        /// Width of kernels, and of gamma, beta, alpha, in bits.
+        weight_bit: Whole = "null", of Weight bit_width;
+        /// How the position of kernels is chosen: see `input_method`.
+        weight_method: Whole = "null", of Weight method;
+        /// Whether the zero of kernels is the integer zero.
+        weight_symmetry: Flag = "null", of Weight symmetry;
+        /// One position for each channel of kernels.
+        weight_per_channel: Flag = "null", of Weight per_channel;
+        /// How kernels are rounded: see `input_round_mode`.
+        weight_round_mode: Whole = "null", of Weight round_mode;
+        /// No negative integers for kernels.
+        weight_unsigned: Flag = "null", of Weight unsigned;
+        /// Kernels without the most negative integer.
+        weight_narrow_range: Flag = "null", of Weight narrow_range;
+        /// Width of biases in bits.
+        bias_bit: Whole = "null", of Bias bit_width;
+        /// How the position of biases is chosen: see `input_method`.
+        bias_method: Whole = "null", of Bias method;
+        /// Whether the zero of biases is the integer zero.
+        bias_symmetry: Flag = "null", of Bias symmetry;
+        /// One position for each channel of biases.
+        bias_per_channel: Flag = "null", of Bias per_channel;
+        /// How biases are rounded: see `input_round_mode`.
+        bias_round_mode: Whole = "null", of Bias round_mode;
+        /// No negative integers for biases.
+        bias_unsigned: Flag = "null", of Bias unsigned;
+        /// Biases without the most negative integer.
+        bias_narrow_range: Flag = "null", of Bias narrow_range;
+        /// Width of activations and layer outputs in bits.
+        activation_bit: Whole = "null", of Output bit_width;
+        /// How the position of activations and layer outputs is chosen: see `input_method`.
+        activation_method: Whole = "null", of Output method;
+        /// Whether the zero of activations and layer outputs is the integer zero.
+        activation_symmetry: Flag = "null", of Output symmetry;
+        /// One position for each channel of activations and layer outputs.
+        activation_per_channel: Flag = "null", of Output per_channel;
+        /// How activations and layer outputs are rounded: see `input_round_mode`.
+        activation_round_mode: Whole = "null", of Output round_mode;
+        /// No negative integers for activations and layer outputs; where zero is zero, only behind a ReLU or ReLU6.
+        activation_unsigned: Flag = "null", of Output unsigned;
+        /// Activations and layer outputs without the most negative integer.
+        activation_narrow_range: Flag = "null", of Output narrow_range;
+        /// The framework's own arithmetic where a quantizer has two.
+        use_framework_quant: Flag = "null", only ["null", "true"] "power-of-two quantizers have no other form";
+        /// The FixNeuron arithmetic: 0 for none, 1 or 2 for the one of each role.
+        use_fixneuron_quant: FixNeuron = "null";
+        /// Layers at which the quantized part begins.
+        input_layers: Layers = "[]";
+        /// Layers at which the quantized part ends.
+        output_layers: Layers = "[]";
+        /// Layers that stay float.
+        ignore_layers: Layers = "[]";
+        /// Types of single layers: int8, int16, int32 or float32 by name.
+        layer_config: Widths = "{}";
+    }
+    Call {
+        /// Samples in a calibration batch, 32 if null; every batch votes for positions.
+        calib_batch_size: Count = "null";
+        /// Calibration batches at most, all if null.
+        calib_steps: Count = "null";
+        /// The shape of the input, or of each, where the model leaves it open.
+        input_shape: Shapes = "null";
+        /// How much is told of the work: 0, 1 or 2.
+        verbose: Level = "0";
+        /// Stores the shapes of layers in the model.
+        add_shape_info: Flag = "false", idle "the shape of every layer is known here";
+    }
+}
+
+/// The setting of a name.
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.name == name)
+}
+
+/// The setting that was once called so.
+pub fn renamed(old: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.old == Some(old))
+}
+
+/// The page of all settings, in Markdown.
+pub fn page() -> String {
+    let mut page = String::from(
+        "# Settings\n\nEvery keyword argument of `quantize_model`, with the defaults of the strategy `pof2s`: `--set \
+         NAME=VALUE`, or a key of a strategy file. Made from the table in `src/settings.rs`.\n",
+    );
+    let mut section = None;
+    for s in SETTINGS {
+        if section != Some(s.section) {
+            section = Some(s.section);
+            let title = s.section.key().map_or("Arguments of the call".to_owned(), |key| format!("`{key}`"));
+            page += &format!("\n## {title}\n\n| name | takes | default | meaning |\n|---|---|---|---|\n");
+        }
+        let effect = match s.effect {
+            Effect::Full => String::new(),
+            Effect::Only(values, why) => format!(" Only {} yet: {why}.", values.join(" or ")),
+            Effect::Idle(why) => format!(" Changes nothing: {why}."),
+        };
+        let old = s.old.map_or(String::new(), |old| format!(" Was `{old}`."));
+        let (name, takes, default, doc) = (s.name, s.takes.phrase(), s.default, s.doc.trim());
+        page += &format!("| `{name}` | {takes} | `{default}` | {doc}{effect}{old} |\n");
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::Strategy;
+
+    #[test]
+    fn every_default_is_one_that_the_setting_takes_and_has() {
+        for s in SETTINGS {
+            let default: Value = serde_json::from_str(s.default).unwrap();
+            assert!(s.takes(&default) && s.has(&default), "{}", s.name);
+            assert!(s.of.is_none_or(|(role, _)| s.name.starts_with(role.row().setting)), "{}", s.name);
+            assert!(SETTINGS.iter().filter(|o| o.name == s.name || o.old == Some(s.name)).count() == 1, "{}", s.name);
+        }
+    }
+
+    #[test]
+    fn the_built_in_strategy_has_the_settings_of_the_table_in_its_order_with_its_defaults() {
+        let strategy: Value = serde_json::from_str(&Strategy::built_in("pof2s").unwrap().dump(2)).unwrap();
+        let mut expected = SETTINGS.iter().filter(|s| s.section != Section::Call);
+        let registry = &strategy["quantize_registry_config"];
+        for section in [Section::Optimize, Section::Quantize, Section::Refine, Section::Finalize, Section::User] {
+            let key = section.key().unwrap();
+            let own = strategy.get(key).or_else(|| registry.get(key)).unwrap();
+            for (name, value) in own.as_object().unwrap() {
+                let s = expected.next().unwrap();
+                let default: Value = serde_json::from_str(s.default).unwrap();
+                assert_eq!((s.name, s.section, &default), (name.as_str(), section, value));
+            }
+        }
+        assert!(expected.next().is_none());
+    }
+
+    /// `UPDATE_EXPECT=1 cargo test -p shiftwise-quant` rewrites the page.
+    #[test]
+    fn the_page_of_settings_is_current() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("SETTINGS.md");
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&path, page()).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(&path).unwrap_or_default() == page(),
+            "SETTINGS.md is out of date; UPDATE_EXPECT=1"
+        );
+    }
+}
