@@ -7,6 +7,7 @@
 //!
 //! API boundary: no; the crate `shiftwise` is.
 
+pub mod backward;
 pub mod budget;
 pub mod error;
 pub mod eval;
