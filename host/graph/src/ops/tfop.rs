@@ -10,7 +10,7 @@ use shiftwise_tensor::broadcast::broadcast;
 use shiftwise_tensor::tensor::Tensor;
 
 pub(super) mod arguments;
-mod gradient;
+pub(crate) mod gradient;
 mod moves;
 pub mod shapes;
 
