@@ -92,18 +92,33 @@ impl InputGradient {
         dx.fill(0.0);
         for pass in &self.passes {
             let (size, skipped, start) = (&pass.geometry, pass.skipped, pass.start);
-            let store = |pixel: usize, channel: usize, sums: &[f32]| {
-                let at = [pixel / size.out_w, pixel % size.out_w];
-                if at[0] >= skipped[0] && at[1] >= skipped[1] {
-                    let y = start[0] + (at[0] - skipped[0]) * g.stride[0];
-                    let x = start[1] + (at[1] - skipped[1]) * g.stride[1];
-                    dx[(y * g.in_w + x) * g.in_c + channel..][..sums.len()].copy_from_slice(sums);
-                }
-            };
-            match &pass.kernel {
-                Kernel::Dense(packed) => conv_f32_with(packed, size, dy, 0..size.pixels(), store),
-                Kernel::Depthwise(kernel) => depthwise_f32_with(size, kernel, dy, 0..size.pixels(), store),
+            // A phase that is the whole image has its pixels where they belong.
+            let whole = g.stride == [1, 1] && skipped == [0, 0];
+            if whole {
+                pass.sums(dy, |pixel, channel, sums| {
+                    dx[pixel * g.in_c + channel..][..sums.len()].copy_from_slice(sums);
+                });
+            } else {
+                pass.sums(dy, |pixel, channel, sums| {
+                    let at = [pixel / size.out_w, pixel % size.out_w];
+                    if at[0] >= skipped[0] && at[1] >= skipped[1] {
+                        let y = start[0] + (at[0] - skipped[0]) * g.stride[0];
+                        let x = start[1] + (at[1] - skipped[1]) * g.stride[1];
+                        dx[(y * g.in_w + x) * g.in_c + channel..][..sums.len()].copy_from_slice(sums);
+                    }
+                });
             }
+        }
+    }
+}
+
+impl Pass {
+    /// Hands every sum of the phase to `store(pixel, channel, sums)`.
+    fn sums(&self, dy: &[f32], store: impl FnMut(usize, usize, &[f32])) {
+        let pixels = 0..self.geometry.pixels();
+        match &self.kernel {
+            Kernel::Dense(packed) => conv_f32_with(packed, &self.geometry, dy, pixels, store),
+            Kernel::Depthwise(kernel) => depthwise_f32_with(&self.geometry, kernel, dy, pixels, store),
         }
     }
 }
