@@ -69,6 +69,21 @@ pub trait Points {
         let _ = id;
         false
     }
+    /// Whether [`Points::backward`] wants to see a point: the tensor that [`Points::apply`] was given there is then kept
+    /// until the backward pass.
+    fn differentiates(&self, point: Point) -> bool {
+        let _ = point;
+        false
+    }
+    /// The gradient of [`Points::apply`]: `x` is what it was given, `dy` the gradient of what it made of it, to be turned
+    /// in place into the gradient of `x`. A layer's points come in the reverse order. By default nothing changes, as if
+    /// nothing sat there (straight through).
+    ///
+    /// Errors end the pass.
+    fn backward(&mut self, point: Point, x: &Tensor, dy: &mut Tensor) -> Result<(), Error> {
+        let _ = (point, x, dy);
+        Ok(())
+    }
 }
 
 /// Nothing sits anywhere: the float network.
@@ -242,7 +257,7 @@ fn compute(op: &Op, inputs: &[&Tensor], weights: &[Tensor]) -> Tensor {
 }
 
 /// A verified graph computes every tensor before it is read, so this names a bug, not a bad model.
-fn missing(layer: &str) -> Error {
+pub(crate) fn missing(layer: &str) -> Error {
     Error::Run(format!("layer `{layer}`: an input has not been computed"))
 }
 

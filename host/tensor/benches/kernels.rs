@@ -4,6 +4,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use shiftwise_tensor::kernel::backward::{InputGradient, conv_weights, depthwise_weights};
 use shiftwise_tensor::kernel::{ConvGeometry, PackedF32, PackedI8, conv_f32, conv_i8, depthwise_f32, depthwise_i8};
 
 fn main() {
@@ -89,4 +90,40 @@ fn i8_depthwise(bencher: Bencher) {
     let (kernel, input) = (integers(g.kernel_len()), integers(g.input_len()));
     let mut output = vec![0; g.output_len()];
     bencher.counter(items(&g)).bench_local(|| depthwise_i8(&g, &kernel, &input, &mut output));
+}
+
+/// The gradient of the input, with the kernel prepared.
+#[divan::bench(args = LAYERS)]
+fn f32_conv_dx(bencher: Bencher, layer: &(usize, usize, usize, usize)) {
+    let g = same(*layer, 1);
+    let (gradient, dy) = (InputGradient::new(&floats(g.kernel_len()), &g), floats(g.output_len()));
+    let mut dx = vec![0.0; g.input_len()];
+    bencher.counter(items(&g)).bench_local(|| gradient.run(&dy, &mut dx));
+}
+
+/// The gradient of the kernel.
+#[divan::bench(args = LAYERS)]
+fn f32_conv_dw(bencher: Bencher, layer: &(usize, usize, usize, usize)) {
+    let g = same(*layer, 1);
+    let (x, dy, mut dw) = (floats(g.input_len()), floats(g.output_len()), vec![0.0; g.kernel_len()]);
+    bencher.counter(items(&g)).bench_local(|| {
+        conv_weights(&g, 0..g.in_c, std::iter::once((x.as_slice(), dy.as_slice())), &mut dw);
+    });
+}
+
+#[divan::bench]
+fn f32_depthwise_dx(bencher: Bencher) {
+    let g = same((56, 128, 128, 3), 128);
+    let (gradient, dy) = (InputGradient::new(&floats(g.kernel_len()), &g), floats(g.output_len()));
+    let mut dx = vec![0.0; g.input_len()];
+    bencher.counter(items(&g)).bench_local(|| gradient.run(&dy, &mut dx));
+}
+
+#[divan::bench]
+fn f32_depthwise_dw(bencher: Bencher) {
+    let g = same((56, 128, 128, 3), 128);
+    let (x, dy, mut dw) = (floats(g.input_len()), floats(g.output_len()), vec![0.0; g.kernel_len()]);
+    bencher.counter(items(&g)).bench_local(|| {
+        depthwise_weights(&g, std::iter::once((x.as_slice(), dy.as_slice())), &mut dw);
+    });
 }

@@ -18,6 +18,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+pub mod backward;
 mod conv;
 mod depthwise;
 mod plan;

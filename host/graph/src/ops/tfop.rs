@@ -10,6 +10,7 @@ use shiftwise_tensor::broadcast::broadcast;
 use shiftwise_tensor::tensor::Tensor;
 
 pub(super) mod arguments;
+pub(crate) mod gradient;
 mod moves;
 pub mod shapes;
 

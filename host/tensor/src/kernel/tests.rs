@@ -41,12 +41,12 @@ fn by_definition<X: Copy, A: Copy>(
     sums
 }
 
-fn paths() -> impl Iterator<Item = Path> {
+pub(super) fn paths() -> impl Iterator<Item = Path> {
     [Path::Portable, Path::Avx2].into_iter().filter(|p| p.is_available())
 }
 
 /// Numbers that make a wrong order of summation visible: many magnitudes, both zeros, and products that underflow.
-fn floats(seed: u64, len: usize) -> Vec<f32> {
+pub(super) fn floats(seed: u64, len: usize) -> Vec<f32> {
     integers(seed, len)
         .into_iter()
         .zip(integers(seed ^ 0x55, len))
@@ -58,7 +58,7 @@ fn floats(seed: u64, len: usize) -> Vec<f32> {
         .collect()
 }
 
-fn integers(seed: u64, len: usize) -> Vec<i8> {
+pub(super) fn integers(seed: u64, len: usize) -> Vec<i8> {
     let mut state = seed | 1;
     (0..len)
         .map(|_| {
@@ -68,7 +68,7 @@ fn integers(seed: u64, len: usize) -> Vec<i8> {
         .collect()
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(super) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
@@ -78,7 +78,7 @@ fn axis() -> impl Strategy<Value = (usize, usize, usize, usize, usize, usize)> {
         .prop_filter("window larger than the padded image", |(n, k, _, d, b, a)| (k - 1) * d < n + b + a)
 }
 
-fn geometry(depthwise: bool) -> impl Strategy<Value = ConvGeometry> {
+pub(super) fn geometry(depthwise: bool) -> impl Strategy<Value = ConvGeometry> {
     (axis(), axis(), 1..4usize, 1..40usize, 1..40usize).prop_map(move |(v, h, groups, cin, cout)| {
         let outputs =
             |(n, k, s, d, b, a): (usize, usize, usize, usize, usize, usize)| (n + b + a - (k - 1) * d - 1) / s + 1;
