@@ -313,7 +313,8 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     }
     screen.say(format!("{} tensors quantized; {}", rows.len(), file.display()));
     let left: Vec<Value> = fallbacks.iter().map(|(layer, why)| json!({ "layer": layer, "reason": why })).collect();
-    let floats = left_float.iter().map(|l| json!({ "layers": l.layers, "reason": l.reason, "remedy": l.remedy }));
+    let floats =
+        left_float.iter().map(|l| json!({ "layers": l.layers, "reason": l.reason.to_string(), "remedy": l.remedy }));
     let floats: Vec<Value> = floats.collect();
     let mut json = json!({ "quantized": file, "quantize_info": info, "warnings": warnings, "left_float": floats });
     averages::add(&differences, &mut json);

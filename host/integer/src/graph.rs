@@ -4,6 +4,7 @@
 //! [`IntOp`] with shifts instead of scales. Evaluation, both compilers and the report of what stays float read this
 //! form; none of them looks at float weights again. The numbers are exact: see [`shiftwise_core::arith`].
 
+use crate::reasons::FloatWhy;
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
 use shiftwise_graph::ops::Op;
@@ -197,7 +198,7 @@ pub enum IntOpKind {
         /// Its weights, fake-quantized where the graph says so; the op's own are not looked at.
         weights: Vec<Tensor>,
         /// Why it has no integer form.
-        why: String,
+        why: FloatWhy,
     },
     /// Floats to floats on a grid that is not the integers of a DPU's tensor: other widths, signs and rounding, a position
     /// for each channel, a zero that isn't zero.

@@ -10,4 +10,5 @@ pub mod averages;
 pub mod engine;
 pub mod graph;
 pub mod lower;
+pub mod reasons;
 pub mod unquantized;

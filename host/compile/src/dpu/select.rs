@@ -48,7 +48,7 @@ pub(crate) fn select(cx: &Context<'_>, op: &IntOp) -> Result<Vec<Way>, String> {
         IntOpKind::Permute { dims } => one(cx.permute(op, dims)),
         IntOpKind::PRelu { .. } => Err("how the ALU's PReLU takes its slopes is unknown".into()),
         IntOpKind::Softmax => Err("softmax is computed in floats".into()),
-        IntOpKind::Float { why, .. } => Err(why.clone()),
+        IntOpKind::Float { why, .. } => Err(why.to_string()),
         IntOpKind::FakeQuantize(_) | IntOpKind::Quantize | IntOpKind::Dequantize => Err("the DPU has no floats".into()),
         IntOpKind::View => Err("a view needs no engine".into()),
     }
