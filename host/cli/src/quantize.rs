@@ -328,10 +328,10 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 /// Layers that a DPU leaves to the CPU, with the reasons.
 fn placement(quantized: &QuantGraph, target: &str, screen: &Screen) -> Result<Vec<(String, String)>, Error> {
     let device = crate::compile::device(target)?;
-    let program =
-        shiftwise_compile::dpu(&shiftwise_integer::lower::lower(quantized)?, &device.target, &DpuOptions::default())?;
-    let left = program.layers.iter().filter_map(|row| Some((row.layer.clone(), row.reason.clone()?)));
-    let left: Vec<(String, String)> = left.collect();
+    let integers = shiftwise_integer::lower::lower(quantized)?;
+    let placement = shiftwise_compile::place(&integers, &device.target, &DpuOptions::default())?;
+    let left: Vec<(String, String)> =
+        placement.fallbacks().map(|(op, why)| (op.layer.clone(), why.to_string())).collect();
     for (layer, why) in &left {
         screen.say(format!("not on the DPU: {layer}: {why}"));
     }
