@@ -4,6 +4,7 @@ use super::operand::{Operand, finish, walk};
 use crate::arith::requantize_i8;
 use crate::memory::Memory;
 use crate::model::{Act, AddOp, Deployable, MultiplyOp, PReluOp, TensorId};
+use crate::shift::sigmoid_position;
 
 /// Element-wise sum: operands shifted left to the finest position, summed, activated, rounded once.
 pub fn add(op: &AddOp<'_>, operands: &[Operand<'_>], output: &mut [u8]) {
@@ -73,7 +74,7 @@ pub(super) fn hard_sigmoid(
     shift: i8,
     memory: &mut Memory<'_>,
 ) -> Option<()> {
-    let one = 1i32 << model.tensor(input)?.pos.0.clamp(0, 15);
+    let one = 1i32 << sigmoid_position(model.tensor(input)?.pos);
     map(model, input, output, memory, |x| {
         // Not `clamp`, which has to refuse limits below 0.
         requantize_i8((i32::from(x) + 3 * one).max(0).min(6 * one) * 2731, shift.into())

@@ -7,6 +7,7 @@ use super::ops::{CpuOp, MAX_OPERANDS, layers};
 use super::records::DType;
 use super::rows::Rows;
 use crate::shape::Window;
+use crate::shift::SIGMOID_POSITIONS;
 
 /// Checks an op's references and geometry against the deployable; `None` if anything is off.
 pub(super) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
@@ -142,7 +143,7 @@ pub(super) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
             overwritten(*input, *output)?;
             tensor(*output, DType::I8, any(*input)?.1)?;
             let from = model.tensor(*input)?;
-            (from.dtype == DType::I8 && (0..=15).contains(&from.pos.0)).then_some(())?;
+            (from.dtype == DType::I8 && SIGMOID_POSITIONS.contains(&from.pos.0.into())).then_some(())?;
             shift_ok(*shift)
         }
         CpuOp::Pad(p) if layers::EXTRA => {

@@ -322,7 +322,8 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     }
     screen.say(format!("{} tensors quantized; {}", rows.len(), file.display()));
     let left: Vec<Value> = fallbacks.iter().map(|(layer, why)| json!({ "layer": layer, "reason": why })).collect();
-    let floats = left_float.iter().map(|l| json!({ "layers": l.layers, "reason": l.reason, "remedy": l.remedy }));
+    let floats =
+        left_float.iter().map(|l| json!({ "layers": l.layers, "reason": l.reason.to_string(), "remedy": l.remedy }));
     let floats: Vec<Value> = floats.collect();
     let mut json = json!({ "quantized": file, "quantize_info": info, "warnings": warnings, "left_float": floats });
     if let (false, Some(json)) = (differences.is_empty(), json.as_object_mut()) {
@@ -338,10 +339,10 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 /// Layers that a DPU leaves to the CPU, with the reasons.
 fn placement(quantized: &QuantGraph, target: &str, screen: &Screen) -> Result<Vec<(String, String)>, Error> {
     let device = shiftwise::device::Device::named(target)?;
-    let program =
-        shiftwise_compile::dpu(&shiftwise_integer::lower::lower(quantized)?, &device.target, &DpuOptions::default())?;
-    let left = program.layers.iter().filter_map(|row| Some((row.layer.clone(), row.reason.clone()?)));
-    let left: Vec<(String, String)> = left.collect();
+    let integers = shiftwise_integer::lower::lower(quantized)?;
+    let placement = shiftwise_compile::place(&integers, &device.target, &DpuOptions::default())?;
+    let left: Vec<(String, String)> =
+        placement.fallbacks().map(|(op, why)| (op.layer.clone(), why.to_string())).collect();
     for (layer, why) in &left {
         screen.say(format!("not on the DPU: {layer}: {why}"));
     }

@@ -13,11 +13,14 @@ mod dpu;
 pub mod memory;
 mod operand;
 pub mod pack;
-mod placement;
+pub mod placement;
 pub mod price;
 pub mod program;
+pub mod reason;
 
 pub use cpu::{CpuOptions, compile as cpu};
-pub use dpu::{DpuOptions, compile as dpu, limits, placement};
+pub use dpu::{DpuOptions, compile, dpu, limits, place, placement};
+pub use placement::{Placed, Placement};
 pub use price::{cpu_us, footprint, instructions};
 pub use program::{Engine, LayerRow, MemoryMap, Program};
+pub use reason::Reason;

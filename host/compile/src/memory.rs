@@ -6,7 +6,7 @@ use shiftwise_core::cpu::Rows;
 use shiftwise_core::model::Region;
 
 use shiftwise_graph::error::Error;
-use shiftwise_integer::graph::{IntGraph, IntOp, IntOpKind, Kind, TensorIx};
+use shiftwise_integer::graph::{Class, IntGraph, IntOp, IntOpKind, Kind, TensorIx};
 
 /// A block of memory that is needed from step `first` to step `last`, both inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,15 +201,7 @@ impl Sharing {
 
     fn overwrite(&mut self, graph: &IntGraph) {
         for (step, op) in (1..).zip(&graph.ops) {
-            let element_wise = matches!(
-                op.kind,
-                IntOpKind::Add { .. }
-                    | IntOpKind::Multiply { .. }
-                    | IntOpKind::Requantize { .. }
-                    | IntOpKind::HardSigmoid { .. }
-                    | IntOpKind::PRelu { .. }
-            );
-            if !element_wise {
+            if op.kind.class() != Class::ElementWise {
                 continue;
             }
             let out = op.output.0;
@@ -365,7 +357,7 @@ fn tensor_bytes(t: &shiftwise_integer::graph::IntTensor) -> Result<u64, Error> {
 }
 
 /// Every tensor is written once, before it is read.
-fn check_order(graph: &IntGraph) -> Result<(), Error> {
+pub(crate) fn check_order(graph: &IntGraph) -> Result<(), Error> {
     let mut known = vec![false; graph.tensors.len()];
     let bad = |what: &str, t: TensorIx| {
         let name = graph.tensors.get(t.0).map_or("?", |t| t.name.as_str());

@@ -10,8 +10,9 @@ use shiftwise_core::shape::Shape;
 use crate::deployable;
 use crate::deployable::{EmitError, Parts};
 use crate::memory::{Layout, Placed};
+use crate::reason::Reason;
 use shiftwise_graph::error::Error;
-use shiftwise_integer::graph::{IntGraph, IntOp, IntOpKind, Kind, TensorIx};
+use shiftwise_integer::graph::{Class, IntGraph, IntOp, Kind, TensorIx};
 
 /// A compiled network. [`Program::to_bytes`] writes the deployable.
 #[derive(Clone, Debug)]
@@ -178,7 +179,7 @@ pub struct LayerRow {
     /// What executes it.
     pub engine: Engine,
     /// Why it isn't on the DPU, if it isn't.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// Microseconds on the CPU, estimated, if it runs there beside a DPU.
     pub cpu_us: Option<f64>,
     /// Step that executes it.
@@ -206,10 +207,10 @@ pub struct LayerRow {
 impl LayerRow {
     /// A row with nothing moved yet.
     pub(crate) fn new(graph: &IntGraph, op: &IntOp, engine: Engine, step: Option<usize>) -> Self {
-        let view = matches!(op.kind, IntOpKind::View);
+        let view = op.kind.class() == Class::View;
         Self {
             layer: op.layer.clone(),
-            op: op_name(&op.kind).into(),
+            op: op.kind.name().into(),
             engine: if view { Engine::View } else { engine },
             reason: None,
             cpu_us: None,
@@ -234,35 +235,9 @@ impl LayerRow {
             return;
         }
         self.layer = format!("{}+{}", self.layer, op.layer);
-        self.op = format!("{}+{}", self.op, op_name(&op.kind));
+        self.op = format!("{}+{}", self.op, op.kind.name());
         self.macs += op.macs();
         self.output = graph.tensors.get(op.output.0).map(|t| t.name.clone()).unwrap_or_default();
-    }
-}
-
-/// A short name of an op, for tables and messages.
-pub(crate) fn op_name(kind: &IntOpKind) -> &'static str {
-    match kind {
-        IntOpKind::Conv(_) => "conv",
-        IntOpKind::Depthwise(_) => "depthwise",
-        IntOpKind::ConvTranspose(_) => "conv_transpose",
-        IntOpKind::MaxPool { .. } => "max_pool",
-        IntOpKind::AveragePool { .. } => "average_pool",
-        IntOpKind::Add { .. } => "add",
-        IntOpKind::Multiply { .. } => "multiply",
-        IntOpKind::Concat { .. } => "concat",
-        IntOpKind::UpSample { .. } => "upsample",
-        IntOpKind::HardSigmoid { .. } => "hard_sigmoid",
-        IntOpKind::Pad { .. } => "pad",
-        IntOpKind::PRelu { .. } => "prelu",
-        IntOpKind::Permute { .. } => "permute",
-        IntOpKind::View => "view",
-        IntOpKind::Requantize { .. } => "requantize",
-        IntOpKind::Softmax => "softmax",
-        IntOpKind::Float { .. } => "float",
-        IntOpKind::FakeQuantize(_) => "fake quantize",
-        IntOpKind::Quantize => "quantize",
-        IntOpKind::Dequantize => "dequantize",
     }
 }
 
@@ -277,7 +252,7 @@ impl Program {
         let mut tensors = Vec::with_capacity(graph.tensors.len());
         let mut unshared_bytes = 0;
         let views: Vec<usize> =
-            graph.ops.iter().filter(|o| matches!(o.kind, IntOpKind::View)).map(|o| o.output.0).collect();
+            graph.ops.iter().filter(|o| o.kind.class() == Class::View).map(|o| o.output.0).collect();
         for ((i, t), origin) in graph.tensors.iter().enumerate().zip(origins) {
             let (region, offset) = layout.places[i];
             let dims: Option<Vec<u32>> = t.shape.iter().map(|d| u32::try_from(*d).ok()).collect();

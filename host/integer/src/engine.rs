@@ -17,7 +17,7 @@ use self::pool::pool;
 use crate::graph::{IntGraph, IntOpKind, Kind, TensorIx, image};
 use shiftwise_core::arith::{Round, requantize_i8};
 use shiftwise_core::cpu;
-use shiftwise_core::fix::{self, FixSpec};
+use shiftwise_core::fix::{self, FixPos, FixSpec};
 use shiftwise_graph::error::Error;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -196,7 +196,7 @@ impl<'a> Engine<'a> {
                 fixed(0).iter().map(|q| finish((*q).into(), *shift, *act, out.kind)).collect()
             }
             IntOpKind::HardSigmoid { shift } => {
-                let pos = if let Some((_, Kind::Fixed(pos), _)) = x.first() { pos.0 } else { 0 };
+                let pos = if let Some((_, Kind::Fixed(pos), _)) = x.first() { *pos } else { FixPos(0) };
                 elementwise::hard_sigmoid(fixed(0), pos, *shift)
             }
             IntOpKind::PRelu { alpha, alpha_shape, shift_positive, shift_negative } => {

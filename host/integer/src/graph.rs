@@ -6,11 +6,10 @@
 
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shape::Window;
-use shiftwise_graph::ops::Op;
-use shiftwise_quant::scheme::Quantizer;
-use shiftwise_tensor::tensor::Tensor;
 
 mod verify;
+
+pub use crate::op::{Class, IntOpKind};
 
 /// Index of a tensor in [`IntGraph::tensors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,128 +85,6 @@ pub enum ConvKind {
     Transposed,
 }
 
-/// What an op computes. All shifts round half up and saturate to 8 bits, after the activation.
-#[derive(Clone, Debug)]
-pub enum IntOpKind {
-    /// Convolution or dense layer.
-    Conv(IntConv),
-    /// Depthwise convolution with one output per channel.
-    Depthwise(IntConv),
-    /// Transposed convolution: out\[oy, ox, oc\] sums x\[iy, ix, ic\] · w\[ky, kx, ic, oc\] over all taps with
-    /// oy + pad_before = iy·stride + ky·dilation, and the same along the width.
-    ///
-    /// `pad_before` and `pad_after` are what is cropped from the full (i − 1)·stride + extent outputs. The output's size
-    /// is `IntConv::output`; where it is larger than the cropped one, an output has the taps that exist, maybe none.
-    ConvTranspose(IntConv),
-    /// Largest of each window; padding never wins; then right shift by `shift`.
-    MaxPool {
-        /// Geometry.
-        window: Window,
-        /// ipos − opos.
-        shift: i32,
-        /// Activation.
-        act: IntAct,
-    },
-    /// Sum of each window (padding is zero) times `m`, then right shift by `shift`.
-    AveragePool {
-        /// Geometry.
-        window: Window,
-        /// Factor.
-        m: u16,
-        /// n + ipos − opos, where m / 2^n replaces the division.
-        shift: i32,
-        /// Activation.
-        act: IntAct,
-    },
-    /// Operands shifted left by `shift_read[i]` = max(ipos) − ipos_i, summed, activated, right shift `shift_write`.
-    Add {
-        /// Left shift of each operand.
-        shift_read: Vec<u32>,
-        /// max(ipos) − opos.
-        shift_write: i32,
-        /// Activation.
-        act: IntAct,
-    },
-    /// Product of two operands, right shift by `shift`. Shapes broadcast as in numpy: aligned at the last dimension, and
-    /// dimensions of size 1 repeat.
-    Multiply {
-        /// ipos_0 + ipos_1 − opos.
-        shift: i32,
-        /// Activation.
-        act: IntAct,
-    },
-    /// Operands behind each other along one axis of the sample's shape.
-    Concat {
-        /// Axis, counted from 0 without the batch.
-        axis: usize,
-        /// Right shift of each operand: ipos_i − opos.
-        shifts: Vec<i32>,
-    },
-    /// Nearest-neighbour upsampling of `[h, w, c]`: each pixel `factor[0]` × `factor[1]` times.
-    UpSample {
-        /// Repetitions, vertical and horizontal.
-        factor: [usize; 2],
-        /// ipos − opos.
-        shift: i32,
-    },
-    /// The DPU's hard sigmoid: clamp(x + 3·2^ipos, 0, 6·2^ipos) · 2731, right shift by `shift`. The operand's position
-    /// is 0..=15.
-    HardSigmoid {
-        /// 14 + ipos − opos.
-        shift: i32,
-    },
-    /// Zeros around the rows and columns of `[h, w, c]`.
-    Pad {
-        /// Rows above, columns left.
-        before: [usize; 2],
-        /// Rows below, columns right.
-        after: [usize; 2],
-    },
-    /// x for x ≥ 0, else x · alpha; one shift for each case.
-    PRelu {
-        /// Integers of the slopes.
-        alpha: Vec<i8>,
-        /// Their shape; broadcasts against the sample's shape as in numpy.
-        alpha_shape: Vec<usize>,
-        /// ipos − opos.
-        shift_positive: i32,
-        /// ipos + apos − opos.
-        shift_negative: i32,
-    },
-    /// Axis i of the result is axis `dims[i]` of the operand.
-    Permute {
-        /// Axes, counted from 0 without the batch.
-        dims: Vec<usize>,
-    },
-    /// The same integers under another shape: no work, no memory.
-    View,
-    /// Right shift by `shift`.
-    Requantize {
-        /// ipos − opos.
-        shift: i32,
-        /// Activation.
-        act: IntAct,
-    },
-    /// Softmax over the last axis, integers or floats in, floats out; computed by [`shiftwise_core::cpu::softmax`].
-    Softmax,
-    /// A layer without an integer form, in floats: its activation attribute included, its quantizers not.
-    Float {
-        /// The layer.
-        op: Box<Op>,
-        /// Its weights, fake-quantized where the graph says so; the op's own are not looked at.
-        weights: Vec<Tensor>,
-        /// Why it has no integer form.
-        why: String,
-    },
-    /// Floats to floats on a grid that is not the integers of a DPU's tensor: other widths, signs and rounding, a position
-    /// for each channel, a zero that isn't zero.
-    FakeQuantize(Box<Quantizer>),
-    /// Floats to integers.
-    Quantize,
-    /// Integers to floats: a quantized tensor that is read as float.
-    Dequantize,
-}
-
 /// One op.
 #[derive(Clone, Debug)]
 pub struct IntOp {
@@ -237,30 +114,10 @@ pub struct IntGraph {
     pub outputs: Vec<TensorIx>,
 }
 
-impl IntOpKind {
-    /// The convolution, if it is one.
-    pub fn conv(&self) -> Option<(&IntConv, ConvKind)> {
-        match self {
-            Self::Conv(c) => Some((c, ConvKind::Dense)),
-            Self::Depthwise(c) => Some((c, ConvKind::Depthwise)),
-            Self::ConvTranspose(c) => Some((c, ConvKind::Transposed)),
-            _ => None,
-        }
-    }
-}
-
 impl IntOp {
     /// Multiply-accumulates as the user counts them.
     pub fn macs(&self) -> u64 {
-        match &self.kind {
-            IntOpKind::Conv(c) | IntOpKind::Depthwise(c) => {
-                let per_output = c.kernel.len() / c.output[2].max(1);
-                (c.output.iter().product::<usize>() * per_output) as u64
-            }
-            // Every input meets every tap; what is cropped counts too.
-            IntOpKind::ConvTranspose(c) => (c.input[0] * c.input[1] * c.kernel.len()) as u64,
-            _ => 0,
-        }
+        self.kind.macs()
     }
 }
 

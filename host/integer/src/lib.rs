@@ -10,4 +10,6 @@ pub mod averages;
 pub mod engine;
 pub mod graph;
 pub mod lower;
+mod op;
+pub mod reasons;
 pub mod unquantized;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
+use crate::graph::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx, image};
+use crate::reasons::FloatWhy;
 use crate::unquantized;
 use shiftwise_core::arith::limits;
 use shiftwise_core::fix::{FixPos, quantize};
 use shiftwise_core::shape::Window;
+use shiftwise_core::shift::{READ, SIGMOID_POSITIONS};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Node, NodeId};
 use shiftwise_graph::ops::pool::average_factor;
@@ -41,13 +43,13 @@ pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
     };
     let mut l = Lowering { q, out, value: BTreeMap::new() };
     for id in &q.graph.inputs {
-        l.input(*id)?;
+        l.input(*id);
     }
     for id in q.graph.ids() {
         if !l.value.contains_key(&id)
             && let Err(why) = l.integer(id)
         {
-            let why = unquantized::of_node(&q.graph, id).map_or(why, |reason| l.fail(id, &reason));
+            let why = unquantized::of_node(&q.graph, id).unwrap_or(why);
             l.float_layer(id, why)?;
         }
     }
@@ -72,13 +74,13 @@ struct Tail {
 
 impl Lowering<'_> {
     /// Lowers a layer to integers; leaves nothing behind when it fails.
-    fn integer(&mut self, id: NodeId) -> Result<(), Error> {
+    fn integer(&mut self, id: NodeId) -> Result<(), FloatWhy> {
         let node = self.q.graph.node(id);
         match &node.op {
-            Op::Input(_) => Err(self.fail(id, "is not an input of the model")),
+            Op::Input(_) => Err(FloatWhy::StrayInput {}),
             Op::Quantize(_) => {
                 let q = self.q.layers.get(&id).and_then(|l| l.result());
-                let q = q.ok_or_else(|| self.fail(id, "its result is not quantized"))?;
+                let q = q.ok_or(FloatWhy::Unquantized {})?;
                 let tensor = self.quantized(id, q, self.operand(id, 0)?, node.name.clone());
                 self.value.insert(id, tensor);
                 Ok(())
@@ -86,13 +88,19 @@ impl Lowering<'_> {
             Op::Conv2D(_) | Op::DepthwiseConv2D(_) | Op::Conv2DTranspose(_) | Op::Dense(_) => self.conv(id),
             Op::MaxPooling2D(p) => {
                 let (input, i) = self.fixed_operand(id, 0)?;
-                let window = p.pool.window(&self.out.tensors[input.0].shape).map_err(|m| self.fail(id, &m))?;
-                self.fused(id, vec![input], |tail| {
-                    Ok(IntOpKind::MaxPool { window, shift: i - i32::from(tail.pos.0), act: tail.act })
+                let window =
+                    p.pool.window(&self.out.tensors[input.0].shape).map_err(|text| FloatWhy::Window { text })?;
+                self.fused(id, vec![input], |tail| IntOpKind::MaxPool {
+                    window,
+                    shift: i - i32::from(tail.pos.0),
+                    act: tail.act,
                 })
             }
             Op::AveragePooling2D(p) => {
-                let window = p.pool.window(&self.q.graph.node(node.inputs[0]).shape).map_err(|m| self.fail(id, &m))?;
+                let window = p
+                    .pool
+                    .window(&self.q.graph.node(node.inputs[0]).shape)
+                    .map_err(|text| FloatWhy::Window { text })?;
                 let factor = p.factor_window(&node.shape).unwrap_or((p.pool.size[0], p.pool.size[1]));
                 self.average(id, window, factor, p.pool.size)
             }
@@ -104,65 +112,66 @@ impl Lowering<'_> {
             Op::Add(_) => {
                 let operands = self.fixed_operands(id)?;
                 if node.inputs.iter().any(|i| self.q.graph.node(*i).shape != node.shape) {
-                    return Err(self.fail(id, "its inputs have different shapes"));
+                    return Err(FloatWhy::Shapes {});
                 }
                 let finest = operands.iter().map(|(_, p)| *p).max().unwrap_or(0);
                 let shift_read: Vec<u32> = operands.iter().map(|(_, p)| (finest - p) as u32).collect();
-                if let Some(wide) = shift_read.iter().find(|s| **s > 15) {
-                    return Err(self
-                        .fail(id, &format!("its inputs' positions are {wide} bits apart, at most 15 can be aligned")));
+                if let Some(&bits) = shift_read.iter().find(|s| !READ.contains(&(**s as i32))) {
+                    return Err(FloatWhy::Apart { bits });
                 }
                 self.fused(id, operands.into_iter().map(|(t, _)| t).collect(), |tail| {
                     let shift_write = finest - i32::from(tail.pos.0);
-                    Ok(IntOpKind::Add { shift_read: shift_read.clone(), shift_write, act: tail.act })
+                    IntOpKind::Add { shift_read: shift_read.clone(), shift_write, act: tail.act }
                 })
             }
             Op::Multiply(_) => {
                 let operands = self.fixed_operands(id)?;
                 let [(a, i), (b, j)] = operands[..] else {
-                    return Err(self.fail(id, "multiplies more than two inputs"));
+                    return Err(FloatWhy::Factors {});
                 };
-                self.fused(id, vec![a, b], |tail| {
-                    Ok(IntOpKind::Multiply { shift: i + j - i32::from(tail.pos.0), act: tail.act })
+                self.fused(id, vec![a, b], |tail| IntOpKind::Multiply {
+                    shift: i + j - i32::from(tail.pos.0),
+                    act: tail.act,
                 })
             }
             Op::Concatenate(c) => {
                 let operands = self.fixed_operands(id)?;
                 self.fused(id, operands.iter().map(|(t, _)| *t).collect(), |tail| {
                     let shifts = operands.iter().map(|(_, i)| i - i32::from(tail.pos.0)).collect();
-                    Ok(IntOpKind::Concat { axis: c.axis, shifts })
+                    IntOpKind::Concat { axis: c.axis, shifts }
                 })
             }
             Op::UpSampling2D(u) if u.interpolation == Interpolation::Nearest => {
                 let (input, i) = self.fixed_operand(id, 0)?;
-                self.fused(id, vec![input], |tail| {
-                    Ok(IntOpKind::UpSample { factor: u.size, shift: i - i32::from(tail.pos.0) })
+                self.fused(id, vec![input], |tail| IntOpKind::UpSample {
+                    factor: u.size,
+                    shift: i - i32::from(tail.pos.0),
                 })
             }
             Op::HardSigmoid(_) => {
                 let (input, i) = self.fixed_operand(id, 0)?;
-                if !(0..=15).contains(&i) {
-                    return Err(self.fail(id, &format!("its input has position {i}; the hard sigmoid takes 0..=15")));
+                if !SIGMOID_POSITIONS.contains(&i) {
+                    return Err(FloatWhy::SigmoidPosition { pos: i });
                 }
-                self.fused(id, vec![input], |tail| Ok(IntOpKind::HardSigmoid { shift: 14 + i - i32::from(tail.pos.0) }))
+                self.fused(id, vec![input], |tail| IntOpKind::HardSigmoid { shift: 14 + i - i32::from(tail.pos.0) })
             }
             Op::PRelu(p) => {
                 let (input, i) = self.fixed_operand(id, 0)?;
                 let (a, alpha) = self.integers(id, 0, &p.alpha)?;
                 self.fused(id, vec![input], |tail| {
                     let o = i32::from(tail.pos.0);
-                    Ok(IntOpKind::PRelu {
+                    IntOpKind::PRelu {
                         alpha: alpha.clone(),
                         alpha_shape: p.alpha.shape().to_vec(),
                         shift_positive: i - o,
                         shift_negative: i + a - o,
-                    })
+                    }
                 })
             }
             Op::ZeroPadding2D(p) => {
                 let input = self.operand(id, 0)?;
                 let Kind::Fixed(_) = self.out.tensors[input.0].kind else {
-                    return Err(self.fail(id, "its input is float"));
+                    return Err(FloatWhy::FloatInput {});
                 };
                 let kind = IntOpKind::Pad { before: [p.rows[0], p.columns[0]], after: [p.rows[1], p.columns[1]] };
                 self.moved(id, input, kind);
@@ -171,7 +180,7 @@ impl Lowering<'_> {
             Op::Permute(p) => {
                 let input = self.operand(id, 0)?;
                 let Kind::Fixed(_) = self.out.tensors[input.0].kind else {
-                    return Err(self.fail(id, "its input is float"));
+                    return Err(FloatWhy::FloatInput {});
                 };
                 self.moved(id, input, IntOpKind::Permute { dims: p.dims.clone() });
                 Ok(())
@@ -183,16 +192,15 @@ impl Lowering<'_> {
             }
             Op::Relu(_) | Op::LeakyRelu(_) | Op::Activation(_) if self.q.layers.contains_key(&id) => {
                 let (input, i) = self.fixed_operand(id, 0)?;
-                self.fused(id, vec![input], |tail| {
-                    Ok(IntOpKind::Requantize { shift: i - i32::from(tail.pos.0), act: tail.act })
+                self.fused(id, vec![input], |tail| IntOpKind::Requantize {
+                    shift: i - i32::from(tail.pos.0),
+                    act: tail.act,
                 })
             }
             Op::Softmax(_) => self.softmax(id, self.operand(id, 0)?),
             Op::Activation(a) if a.function == ActivationFn::Softmax => self.softmax(id, self.operand(id, 0)?),
-            Op::Custom(c) if !c.computes() => {
-                Err(self.fail(id, "nothing is known of its class but the shape of its result"))
-            }
-            _ => Err(self.fail(id, "the strategy leaves it float")),
+            Op::Custom(c) if !c.computes() => Err(FloatWhy::UnknownClass {}),
+            _ => Err(FloatWhy::Strategy {}),
         }
     }
 
@@ -204,25 +212,24 @@ impl Lowering<'_> {
         self.value.insert(id, tensor);
     }
 
-    fn fixed_operands(&self, id: NodeId) -> Result<Vec<(TensorIx, i32)>, Error> {
+    fn fixed_operands(&self, id: NodeId) -> Result<Vec<(TensorIx, i32)>, FloatWhy> {
         (0..self.q.graph.node(id).inputs.len()).map(|k| self.fixed_operand(id, k)).collect()
     }
 
     /// Position and 8-bit integers of a layer's weight of index `k`.
-    fn integers(&self, id: NodeId, k: usize, tensor: &Tensor) -> Result<(i32, Vec<i8>), Error> {
-        let layer = self.q.layers.get(&id).ok_or_else(|| self.fail(id, "it is not quantized"))?;
+    fn integers(&self, id: NodeId, k: usize, tensor: &Tensor) -> Result<(i32, Vec<i8>), FloatWhy> {
+        let layer = self.q.layers.get(&id).ok_or(FloatWhy::NoQuantizers {})?;
         let name = self.q.graph.node(id).op.layer().weights().get(k).map_or("weight", |(name, _)| *name);
         let own = layer.weights.get(k).and_then(Option::as_ref);
-        let own = own.ok_or_else(|| self.fail(id, &format!("its {name} is not quantized")))?;
+        let own = own.ok_or_else(|| FloatWhy::FloatWeight { name: name.into() })?;
         let Quantizer::Pof2(own) = own;
         let p = &own.params;
         let (low, high) = limits(p.bit_width, !p.unsigned);
         if low < -128 || high > 127 {
-            return Err(self.fail(id, &format!("has a {name} of {low}..={high}; the DPU has signed 8 bits")));
+            return Err(FloatWhy::WeightRange { name: name.into(), low, high });
         }
         let (Some(spec), Rounding::Plain(round), true) = (own.spec(), p.rounding(), p.is_plain()) else {
-            return Err(self
-                .fail(id, &format!("has a {name} with positions per channel, a zero point or FixNeuron arithmetic")));
+            return Err(FloatWhy::WeightScheme { name: name.into() });
         };
         let narrow = i32::from(p.narrow_range && low < 0);
         let q = |x: &f32| quantize(*x, spec, round).max(low as i32 + narrow) as i8;
@@ -247,7 +254,7 @@ impl Lowering<'_> {
     }
 
     /// A model input: read as integers when everything that reads it reads its quantizer.
-    fn input(&mut self, id: NodeId) -> Result<(), Error> {
+    fn input(&mut self, id: NodeId) {
         let readers: Vec<NodeId> = self.q.graph.ids().filter(|c| self.q.graph.node(*c).inputs.contains(&id)).collect();
         let only_quantizer = match readers[..] {
             [one] if matches!(self.q.graph.node(one).op, Op::Quantize(_)) && !self.q.graph.outputs.contains(&id) => {
@@ -255,7 +262,7 @@ impl Lowering<'_> {
             }
             _ => None,
         };
-        let pos = |q: NodeId| self.int8(q, self.q.layers.get(&q).and_then(|l| l.result())).ok();
+        let pos = |q: NodeId| Self::int8(self.q.layers.get(&q).and_then(|l| l.result())).ok();
         let fixed = only_quantizer.and_then(|q| Some((q, pos(q)?)));
         let (only_quantizer, kind) = match fixed {
             Some((q, pos)) => (Some(q), Kind::Fixed(pos)),
@@ -266,24 +273,20 @@ impl Lowering<'_> {
         self.value.insert(id, tensor);
         self.value.extend(only_quantizer.map(|q| (q, tensor)));
         self.out.inputs.push(tensor);
-        Ok(())
     }
 
-    fn operand(&self, id: NodeId, k: usize) -> Result<TensorIx, Error> {
+    fn operand(&self, id: NodeId, k: usize) -> Result<TensorIx, FloatWhy> {
         let input = self.q.graph.node(id).inputs.get(k);
-        input
-            .and_then(|i| self.value.get(i))
-            .copied()
-            .ok_or_else(|| self.fail(id, "reads a tensor without an integer form"))
+        input.and_then(|i| self.value.get(i)).copied().ok_or(FloatWhy::NoOperand {})
     }
 
-    fn fixed_operand(&self, id: NodeId, k: usize) -> Result<(TensorIx, i32), Error> {
+    fn fixed_operand(&self, id: NodeId, k: usize) -> Result<(TensorIx, i32), FloatWhy> {
         let tensor = self.operand(id, k)?;
         match self.out.tensors[tensor.0].kind {
             Kind::Fixed(pos) => Ok((tensor, pos.0.into())),
             Kind::Float => {
-                let name = &self.q.graph.node(self.q.graph.node(id).inputs[k]).name;
-                Err(self.fail(id, &format!("its input `{name}` is float")))
+                let name = self.q.graph.node(self.q.graph.node(id).inputs[k]).name.clone();
+                Err(FloatWhy::FloatOperand { name })
             }
         }
     }
@@ -301,8 +304,8 @@ impl Lowering<'_> {
     }
 
     /// The position of a quantizer whose integers are those of a DPU's tensor.
-    fn int8(&self, id: NodeId, quantizer: Option<&Quantizer>) -> Result<FixPos, Error> {
-        let q = quantizer.ok_or_else(|| self.fail(id, "its result is not quantized"))?;
+    fn int8(quantizer: Option<&Quantizer>) -> Result<FixPos, FloatWhy> {
+        let q = quantizer.ok_or(FloatWhy::Unquantized {})?;
         let Quantizer::Pof2(own) = q;
         let p = &own.params;
         let (Some(spec), true) = (own.spec(), p.is_plain()) else {
@@ -311,24 +314,20 @@ impl Lowering<'_> {
                 _ if !p.symmetry => "an asymmetric range",
                 _ => "FixNeuron arithmetic",
             };
-            return Err(self.fail(id, &format!("is quantized with {seen}, which the DPU doesn't have")));
+            return Err(FloatWhy::Scheme { seen });
         };
         if p.bit_width != 8 || p.unsigned || p.narrow_range || p.round_mode != 1 {
-            let sign = if p.unsigned { "unsigned" } else { "signed" };
-            let (bits, round, narrow) = (p.bit_width, p.round_mode, p.narrow_range);
-            let seen = format!("{sign} {bits} bits, round mode {round}, narrow range {narrow}");
-            return Err(
-                self.fail(id, &format!("is quantized to {seen}; the DPU has signed 8 bits, round mode 1, full range"))
-            );
+            let (unsigned, bits, round, narrow) = (p.unsigned, p.bit_width, p.round_mode, p.narrow_range);
+            return Err(FloatWhy::Format { unsigned, bits, round, narrow });
         }
         Ok(spec.pos)
     }
 
     /// What follows a layer up to its quantizer.
-    fn tail(&self, id: NodeId) -> Result<Tail, Error> {
-        let owner = output_owner(self.q, id).ok_or_else(|| self.fail(id, "its result is not quantized"))?;
+    fn tail(&self, id: NodeId) -> Result<Tail, FloatWhy> {
+        let owner = output_owner(self.q, id).ok_or(FloatWhy::Unquantized {})?;
         let layer = self.q.layers.get(&owner);
-        let pos = self.int8(owner, layer.and_then(|l| l.result()))?;
+        let pos = Self::int8(layer.and_then(|l| l.result()))?;
         let mut tail = Tail { owner, act: IntAct::None, pos, function: None };
         let before = matches!(layer.map(|l| &l.activation), Some(ActivationQuant::Before(_)));
         let op = &self.q.graph.node(owner).op;
@@ -352,24 +351,17 @@ impl Lowering<'_> {
                 _ => None,
             },
         };
-        tail.act = act.ok_or_else(|| {
-            self.fail(owner, "its activation is not linear, ReLU, ReLU6 or LeakyReLU with a slope of 26/256")
-        })?;
+        tail.act = act.ok_or(FloatWhy::Activation {})?;
         if tail.act == IntAct::Relu6 && pos.0 < 0 {
-            return Err(self.fail(owner, "the bound 6 is not on its grid"));
+            return Err(FloatWhy::Bound {});
         }
         Ok(tail)
     }
 
     /// Emits an op whose result is quantized by `id` itself or by the activation behind it.
-    fn fused(
-        &mut self,
-        id: NodeId,
-        inputs: Vec<TensorIx>,
-        kind: impl Fn(&Tail) -> Result<IntOpKind, Error>,
-    ) -> Result<(), Error> {
+    fn fused(&mut self, id: NodeId, inputs: Vec<TensorIx>, kind: impl Fn(&Tail) -> IntOpKind) -> Result<(), FloatWhy> {
         let tail = self.tail(id)?;
-        let kind = kind(&tail)?;
+        let kind = kind(&tail);
         let mut name = self.q.quant_name(tail.owner);
         if tail.function.is_some() {
             name += "_input";
@@ -381,7 +373,7 @@ impl Lowering<'_> {
         match tail.function {
             Some(ActivationFn::Softmax) => self.softmax(tail.owner, tensor),
             Some(function) => {
-                let why = format!("its activation {} is computed in floats", function.name());
+                let why = FloatWhy::Function { function };
                 self.float_op(tail.owner, Op::Activation(Activate { function }), vec![tensor], why);
                 Ok(())
             }
@@ -393,14 +385,11 @@ impl Lowering<'_> {
     }
 
     /// A layer in floats, from its operands to its result, quantized where the graph says so.
-    fn float_layer(&mut self, id: NodeId, why: Error) -> Result<(), Error> {
-        let why = match why {
-            Error::Layer { message, .. } => message,
-            other => other.to_string(),
-        };
+    fn float_layer(&mut self, id: NodeId, why: FloatWhy) -> Result<(), Error> {
         let node = self.q.graph.node(id);
         let layer = self.q.layers.get(&id);
-        let inputs = (0..node.inputs.len()).map(|k| self.operand(id, k)).collect::<Result<Vec<_>, _>>()?;
+        let inputs = (0..node.inputs.len()).map(|k| self.operand(id, k)).collect::<Result<Vec<_>, _>>();
+        let inputs = inputs.map_err(|why| self.fail(id, &why.to_string()))?;
         let mut op = node.op.clone();
         let name = self.q.quant_name(id);
         if let Some(ActivationQuant::Before(q)) = layer.map(|l| &l.activation) {
@@ -429,7 +418,7 @@ impl Lowering<'_> {
     fn quantized(&mut self, id: NodeId, q: &Quantizer, from: TensorIx, name: String) -> TensorIx {
         let node = self.q.graph.node(id);
         let from = self.float(from);
-        match self.int8(id, Some(q)) {
+        match Self::int8(Some(q)) {
             Ok(pos) => {
                 let tensor = self.tensor(name, node, Kind::Fixed(pos));
                 self.push(IntOpKind::Quantize, vec![from], tensor, &[id]);
@@ -445,7 +434,7 @@ impl Lowering<'_> {
 
     /// Emits float ops that compute (part of) a layer's result: a separable convolution is two, and a softmax of sums
     /// works on a tensor of its own.
-    fn float_op(&mut self, id: NodeId, mut op: Op, inputs: Vec<TensorIx>, why: String) -> TensorIx {
+    fn float_op(&mut self, id: NodeId, mut op: Op, inputs: Vec<TensorIx>, why: FloatWhy) -> TensorIx {
         let mut inputs: Vec<TensorIx> = inputs.into_iter().map(|x| self.float(x)).collect();
         let mut weights = if op.layer().weights().is_empty() { Vec::new() } else { layer_weights(self.q, id) };
         let name = self.q.quant_name(id);
@@ -486,7 +475,7 @@ impl Lowering<'_> {
 
     /// A bicubic resizing as two products of matrices, over rows and over columns: what the last of them reads, and it
     /// itself. `None` for other layers.
-    fn cubic(&mut self, id: NodeId, op: &Op, input: TensorIx, why: &str) -> Option<(Vec<TensorIx>, Op)> {
+    fn cubic(&mut self, id: NodeId, op: &Op, input: TensorIx, why: &FloatWhy) -> Option<(Vec<TensorIx>, Op)> {
         let [h, w, c] = self.out.tensors[input.0].shape[..] else { return None };
         let (size, method) = match op {
             Op::Resizing(r) => (r.size, r.interpolation),
@@ -508,7 +497,7 @@ impl Lowering<'_> {
         ];
         let mut at = input;
         for (what, op, shape) in steps {
-            at = self.float_part(id, op, Vec::new(), vec![at], (format!("{name}_{what}"), shape), why.to_owned());
+            at = self.float_part(id, op, Vec::new(), vec![at], (format!("{name}_{what}"), shape), why.clone());
         }
         Some((vec![at], Op::TfOp(TfOp::product_with(cubic::matrix(w, size[1])))))
     }
@@ -520,7 +509,7 @@ impl Lowering<'_> {
         weights: Vec<Tensor>,
         inputs: Vec<TensorIx>,
         (name, shape): (String, Vec<usize>),
-        why: String,
+        why: FloatWhy,
     ) -> TensorIx {
         self.out.tensors.push(IntTensor { name, shape, kind: Kind::Float });
         let tensor = TensorIx(self.out.tensors.len() - 1);
@@ -528,7 +517,7 @@ impl Lowering<'_> {
         tensor
     }
 
-    fn softmax(&mut self, id: NodeId, input: TensorIx) -> Result<(), Error> {
+    fn softmax(&mut self, id: NodeId, input: TensorIx) -> Result<(), FloatWhy> {
         let tensor = self.tensor(self.q.quant_name(id), self.q.graph.node(id), Kind::Float);
         self.push(IntOpKind::Softmax, vec![input], tensor, &[id]);
         self.value.insert(id, tensor);
@@ -536,30 +525,36 @@ impl Lowering<'_> {
     }
 
     /// `factor` is the window whose m / 2^n applies; `size` the cells that are summed.
-    fn average(&mut self, id: NodeId, window: Window, factor: (usize, usize), size: [usize; 2]) -> Result<(), Error> {
+    fn average(
+        &mut self,
+        id: NodeId,
+        window: Window,
+        factor: (usize, usize),
+        size: [usize; 2],
+    ) -> Result<(), FloatWhy> {
         let (input, i) = self.fixed_operand(id, 0)?;
         let Some((m, n)) = average_factor(factor.0, factor.1) else {
-            return Err(self.fail(id, "averages over more than 255 rows or columns"));
+            return Err(FloatWhy::AverageWindow {});
         };
         // A rectangle with the factor of a square: the square's mean has area / size times as many cells.
         let m = usize::from(m) * (factor.0 * factor.1) / (size[0] * size[1]).max(1);
-        let m = u16::try_from(m).map_err(|_| self.fail(id, "has an averaging factor beyond 16 bits"))?;
+        let m = u16::try_from(m).map_err(|_| FloatWhy::AverageFactor {})?;
         self.fused(id, vec![input], |tail| {
             let shift = i32::from(n) + i - i32::from(tail.pos.0);
-            Ok(IntOpKind::AveragePool { window, m, shift, act: tail.act })
+            IntOpKind::AveragePool { window, m, shift, act: tail.act }
         })
     }
 
-    fn conv(&mut self, id: NodeId) -> Result<(), Error> {
+    fn conv(&mut self, id: NodeId) -> Result<(), FloatWhy> {
         let node = self.q.graph.node(id);
         let (input, i) = self.fixed_operand(id, 0)?;
         let mut weights = node.op.layer().weights().into_iter().enumerate().map(|(k, (_, t))| self.integers(id, k, t));
-        let (w, mut kernel) = weights.next().ok_or_else(|| self.fail(id, "has no kernel"))??;
+        let (w, mut kernel) = weights.next().ok_or(FloatWhy::NoKernel {})??;
         let bias = weights.next().transpose()?;
         let from = self.q.graph.node(node.inputs[0]);
         let (window, input_dims, output, groups) = match &node.op {
             Op::Conv2D(c) => (
-                c.window(&from.shape).map_err(|m| self.fail(id, &m))?,
+                c.window(&from.shape).map_err(|text| FloatWhy::Window { text })?,
                 image(&from.shape),
                 image(&node.shape),
                 c.groups,
@@ -567,7 +562,12 @@ impl Lowering<'_> {
             Op::DepthwiseConv2D(c) => {
                 // With several outputs for each channel it is a convolution with a group for each channel.
                 let groups = if c.w.kernel.shape()[3] == 1 { 1 } else { c.w.kernel.shape()[2] };
-                (c.window(&from.shape).map_err(|m| self.fail(id, &m))?, image(&from.shape), image(&node.shape), groups)
+                (
+                    c.window(&from.shape).map_err(|text| FloatWhy::Window { text })?,
+                    image(&from.shape),
+                    image(&node.shape),
+                    groups,
+                )
             }
             Op::Conv2DTranspose(c) => {
                 let k = c.w.kernel.shape();
@@ -576,7 +576,12 @@ impl Lowering<'_> {
                     .chunks_exact((oc * ic).max(1))
                     .flat_map(|tap| (0..ic).flat_map(move |i| (0..oc).map(move |o| tap[o * ic + i])))
                     .collect();
-                (c.window(&from.shape).map_err(|m| self.fail(id, &m))?, image(&from.shape), image(&node.shape), 1)
+                (
+                    c.window(&from.shape).map_err(|text| FloatWhy::Window { text })?,
+                    image(&from.shape),
+                    image(&node.shape),
+                    1,
+                )
             }
             _ => {
                 // A dense layer over a flattened map is a convolution with a kernel of the map's size, if a window has
@@ -609,21 +614,11 @@ impl Lowering<'_> {
                 shift_bias: bias.as_ref().map_or(0, |(b, _)| w + i - b),
                 act: tail.act,
             };
-            Ok(match (depthwise, transposed) {
+            match (depthwise, transposed) {
                 (true, _) => IntOpKind::Depthwise(conv),
                 (_, true) => IntOpKind::ConvTranspose(conv),
                 _ => IntOpKind::Conv(conv),
-            })
+            }
         })
-    }
-}
-
-/// A shape as `[h, w, c]`: missing leading dimensions are 1, surplus ones are rows.
-fn image(shape: &[usize]) -> [usize; 3] {
-    match shape {
-        [] => [1, 1, 1],
-        [c] => [1, 1, *c],
-        [w, c] => [1, *w, *c],
-        [rows @ .., w, c] => [rows.iter().product(), *w, *c],
     }
 }

@@ -1,9 +1,8 @@
 //! Layers that quantization leaves float, and why.
 
-use std::collections::BTreeMap;
-
 use crate::graph::IntOpKind;
 use crate::lower;
+use crate::reasons::{COPY, FloatWhy};
 use shiftwise_graph::graph::{Graph, NodeId};
 use shiftwise_graph::ops::Op;
 use shiftwise_quant::quant_graph::QuantGraph;
@@ -14,34 +13,32 @@ pub struct LeftFloat {
     /// The user's layers, in the network's order.
     pub layers: Vec<String>,
     /// Why.
-    pub reason: String,
+    pub reason: FloatWhy,
     /// What the user can do about it, if the model is to blame.
     pub remedy: Option<&'static str>,
 }
 
-/// What makes a quantizable layer of one that is applied several times.
-const COPY: &str = "give each call a layer of its own, a copy with the same weights, and they are quantized";
-
 /// Why the passes have left a node alone; `None` for one that they may change.
-pub(crate) fn of_node(graph: &Graph, id: NodeId) -> Option<String> {
+pub(crate) fn of_node(graph: &Graph, id: NodeId) -> Option<FloatWhy> {
     let node = graph.node(id);
     if matches!(node.op, Op::Input(_)) || !node.excluded {
         return None;
     }
-    let Some(call) = &node.shared else { return Some("it is outside the layers that are to be quantized".into()) };
+    let Some(call) = &node.shared else { return Some(FloatWhy::Outside {}) };
     let calls = graph.nodes.iter().filter(|n| n.shared.as_ref().is_some_and(|s| s.layer == call.layer)).count();
-    let times = if calls == 2 { "twice".to_owned() } else { format!("{calls} times") };
-    Some(format!("called {times}, left float as the vendor does"))
+    Some(FloatWhy::Shared { calls })
 }
 
 /// The layers that stay float, grouped by the reason.
 pub fn layers(quantized: &QuantGraph) -> Vec<LeftFloat> {
     let mut found: Vec<LeftFloat> = Vec::new();
-    let mut seen = BTreeMap::new();
-    let mut add = |layer: &str, reason: String, remedy| {
-        if layer.is_empty() || seen.insert((layer.to_owned(), reason.clone()), ()).is_some() {
+    let mut seen: Vec<(String, FloatWhy)> = Vec::new();
+    let mut add = |layer: &str, reason: FloatWhy, remedy| {
+        let both = (layer.to_owned(), reason.clone());
+        if layer.is_empty() || seen.contains(&both) {
             return;
         }
+        seen.push(both);
         match found.iter_mut().find(|f| f.reason == reason) {
             Some(known) => known.layers.push(layer.to_owned()),
             None => found.push(LeftFloat { layers: vec![layer.to_owned()], reason, remedy }),

@@ -15,6 +15,7 @@ use shiftwise_graph::error::Error;
 use shiftwise_graph::ops::tfop::Elements;
 use shiftwise_graph::ops::{ActivationFn, Dot, Interpolation, Op, Operand, TfOp, UnitNormalization};
 use shiftwise_integer::graph::{IntGraph, IntOp, image};
+use shiftwise_integer::reasons::FloatWhy;
 use shiftwise_tensor::tensor::Tensor;
 
 /// The steps of `op`, which is a `layer` in floats with these weights.
@@ -23,7 +24,7 @@ use shiftwise_tensor::tensor::Tensor;
 pub(crate) fn lower(
     graph: &IntGraph,
     op: &IntOp,
-    (float, weights, why): (&Op, &[Tensor], &str),
+    (float, weights, why): (&Op, &[Tensor], &FloatWhy),
     program: &mut Program,
 ) -> Result<Vec<ProgramStep>, Error> {
     let input = *op.inputs.first().ok_or_else(|| refuse(&op.layer, "a float layer without operands".into()))?;

@@ -1,27 +1,28 @@
 //! Axes and dimensions of tensors as the DPU's maps have them.
 
 use crate::operand::shape;
+use crate::reason::Reason;
 use shiftwise_integer::graph::{IntGraph, IntOp, IntOpKind, TensorIx, image};
 
 /// A tensor's dimensions as `[h, w, c]`.
-pub(crate) fn dims(graph: &IntGraph, t: TensorIx) -> Result<[u32; 3], String> {
+pub(crate) fn dims(graph: &IntGraph, t: TensorIx) -> Result<[u32; 3], Reason> {
     narrow(image(shape(graph, t)))
 }
 
-pub(crate) fn narrow(dims: [usize; 3]) -> Result<[u32; 3], String> {
+pub(crate) fn narrow(dims: [usize; 3]) -> Result<[u32; 3], Reason> {
     // 65535 a side and 29 bits in all keep every address of the map in 32 bits.
     let [h, w, c] = dims;
     if dims.iter().any(|d| *d == 0 || *d > 0xFFFF) || h * w * c > 1 << 29 {
-        return Err(format!("a map of {h} × {w} × {c} is beyond the DPU's addresses"));
+        return Err(Reason::Map { dims });
     }
     Ok(dims.map(|d| d as u32))
 }
 
 /// An axis of a shape of `rank` dimensions as one of `[h, w, c]`.
-pub(crate) fn image_axis(rank: usize, axis: usize) -> Result<usize, String> {
+pub(crate) fn image_axis(rank: usize, axis: usize) -> Result<usize, Reason> {
     match rank {
         0..=3 => Ok(axis + 3 - rank),
-        _ => Err(format!("a concatenation of {rank} dimensions")),
+        _ => Err(Reason::Rank { rank }),
     }
 }
 
@@ -32,9 +33,19 @@ pub(crate) fn needs_dense(graph: &IntGraph, op: &IntOp, t: TensorIx) -> bool {
         IntOpKind::Permute { .. } | IntOpKind::View => true,
         IntOpKind::Add { .. } | IntOpKind::Requantize { .. } | IntOpKind::HardSigmoid { .. } => !alike(op.output),
         IntOpKind::Multiply { .. } => !alike(op.output) && dims(graph, t).is_ok_and(|d| d[..2] != [1, 1]),
-        kind => match kind.conv() {
-            Some((c, _)) => narrow(if t == op.output { c.output } else { c.input }).ok() != dims(graph, t).ok(),
-            None => false,
-        },
+        IntOpKind::Conv(c) | IntOpKind::Depthwise(c) | IntOpKind::ConvTranspose(c) => {
+            narrow(if t == op.output { c.output } else { c.input }).ok() != dims(graph, t).ok()
+        }
+        IntOpKind::MaxPool { .. }
+        | IntOpKind::AveragePool { .. }
+        | IntOpKind::Concat { .. }
+        | IntOpKind::UpSample { .. }
+        | IntOpKind::Pad { .. }
+        | IntOpKind::PRelu { .. }
+        | IntOpKind::Softmax
+        | IntOpKind::Float { .. }
+        | IntOpKind::FakeQuantize(_)
+        | IntOpKind::Quantize
+        | IntOpKind::Dequantize => false,
     }
 }

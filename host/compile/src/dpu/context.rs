@@ -10,6 +10,7 @@ use crate::dpu::layer::{Layer, Map, Pass};
 use crate::dpu::limits;
 use crate::dpu::limits::Facts;
 use crate::dpu::tile::{Machine, Unit};
+use crate::reason::Reason;
 use shiftwise_integer::graph::{IntAct, IntGraph, TensorIx};
 
 /// An op as layers, with the constants they share.
@@ -45,12 +46,12 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
-    pub(crate) fn check(&self, unit: Unit, facts: &Facts) -> Result<(), String> {
-        limits::check(unit, facts, self.target).map_err(|v| v.to_string())
+    pub(crate) fn check(&self, unit: Unit, facts: &Facts) -> Result<(), Reason> {
+        limits::check(unit, facts, self.target).map_err(|violation| Reason::Limit { violation })
     }
 
     /// A tensor's dimensions as `[h, w, c]`.
-    pub(crate) fn dims(&self, t: TensorIx) -> Result<[u32; 3], String> {
+    pub(crate) fn dims(&self, t: TensorIx) -> Result<[u32; 3], Reason> {
         axes::dims(self.graph, t)
     }
 
@@ -88,27 +89,27 @@ pub(crate) fn relu6(act: IntAct, pos: FixPos) -> i8 {
     if act == IntAct::Relu6 { pos.0 } else { 0 }
 }
 
-pub(crate) fn act_code(act: IntAct, pos: FixPos) -> Result<u32, String> {
+pub(crate) fn act_code(act: IntAct, pos: FixPos) -> Result<u32, Reason> {
     let activation = match act {
         IntAct::None => Activation::None,
         IntAct::Relu => Activation::Relu,
         IntAct::Relu6 => Activation::relu6(pos.0),
         IntAct::LeakyRelu => Activation::LeakyRelu,
     };
-    activation.code().ok_or_else(|| format!("there is no ReLU6 at output position {pos}"))
+    activation.code().ok_or(Reason::Relu6 { pos })
 }
 
 /// The pass that ELEW's ReLU lacks to be a ReLU6.
-pub(crate) fn relu6_pass(act: IntAct, pos: FixPos) -> Result<Option<Pass>, String> {
+pub(crate) fn relu6_pass(act: IntAct, pos: FixPos) -> Result<Option<Pass>, Reason> {
     if act == IntAct::LeakyRelu {
-        return Err("ELEW has no LeakyReLU before its shift".into());
+        return Err(Reason::LeakyElew {});
     }
     let code = act_code(act, pos)?;
     Ok((act == IntAct::Relu6 && Activation::relu6(pos.0) != Activation::Relu).then_some(Pass::Act { act_type: code }))
 }
 
 /// Passes that shift left and then activate.
-pub(crate) fn finish(act: IntAct, pos: FixPos, shift: i32) -> Result<Vec<Pass>, String> {
+pub(crate) fn finish(act: IntAct, pos: FixPos, shift: i32) -> Result<Vec<Pass>, Reason> {
     let mut passes = vec![Pass::Shift { shift_write: shift, relu: act != IntAct::None }];
     passes.extend(relu6_pass(act, pos)?);
     Ok(passes)

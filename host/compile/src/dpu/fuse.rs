@@ -7,10 +7,10 @@
 use crate::dpu::context::{Context, Way};
 use crate::dpu::fused_layer::{alone, join};
 use crate::dpu::layer::Weights;
-use crate::placement::{Chain, Placed};
+use crate::placement::{Fusion, Placed};
 
 /// The longest chain from op `first` on that pays, if any; ops from `end` on belong to another job.
-pub(crate) fn find(cx: &Context<'_>, places: &[Placed], first: usize, end: usize, observe: bool) -> Option<Chain> {
+pub(crate) fn find(cx: &Context<'_>, places: &[Placed], first: usize, end: usize, observe: bool) -> Option<Fusion> {
     let cost = |op: usize| {
         let layer = alone(cx, places, op)?.layers.pop()?;
         layer.shape.tiling(&cx.machine).map(|(cost, _)| cost)
@@ -26,7 +26,7 @@ pub(crate) fn find(cx: &Context<'_>, places: &[Placed], first: usize, end: usize
             break;
         };
         match layer.shape.tiling(&cx.machine) {
-            Some((together, tiling)) if together < apart => best = Some(Chain { ops, tiling }),
+            Some((together, tiling)) if together < apart => best = Some(Fusion { ops, tiling }),
             _ => {}
         }
     }

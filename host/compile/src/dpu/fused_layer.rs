@@ -9,13 +9,13 @@ use shiftwise_integer::graph::{IntOpKind, TensorIx};
 
 /// The plan of an op on the DPU that is one layer.
 pub(crate) fn alone(cx: &Context<'_>, places: &[Placed], op: usize) -> Option<Way> {
-    let plan = match places.get(op)? {
-        Placed::Dpu { plan, tilings, .. } if tilings.len() == 1 => plan,
-        Placed::Chained { plan } => plan,
-        _ => return None,
+    let way = match places.get(op)? {
+        Placed::Dpu { way, tilings, .. } if tilings.len() == 1 => way,
+        Placed::Fused { way } => way,
+        Placed::Dpu { .. } | Placed::Cpu(_) | Placed::View => return None,
     };
     let mut plans = select(cx, cx.graph.ops.get(op)?).ok()?;
-    (*plan < plans.len()).then(|| plans.swap_remove(*plan))
+    (*way < plans.len()).then(|| plans.swap_remove(*way))
 }
 
 /// The plans of ops `first..` as one layer; `None` if one of them does not continue on the tile of the one before.

@@ -3,6 +3,9 @@
 //! Partition asks it where a layer goes, error texts and reports quote it. A row names a number of a layer, the limit on
 //! a target, and what a user can change.
 
+use std::ops::RangeInclusive;
+
+use shiftwise_core::shift;
 use shiftwise_core::target::{Limit, Target};
 
 use crate::dpu::tile::Unit;
@@ -119,6 +122,10 @@ fn of(l: Limit) -> (i64, i64) {
     (l.min.into(), l.max.into())
 }
 
+fn range(r: &RangeInclusive<i32>) -> (i64, i64) {
+    ((*r.start()).into(), (*r.end()).into())
+}
+
 /// Taps cover at least one pixel of the map for every output: padding is smaller than the window.
 fn window_pad(f: &Facts, axis: usize) -> (i64, i64) {
     (0, i64::from((f.kernel[axis].max(1) - 1) * f.dilation[axis]))
@@ -152,13 +159,13 @@ pub(crate) const RULES: &[Rule] = &[
     Rule { what: "vertical stride of a dilated kernel", units: WEIGHTS, value: |f, _| if f.dilation[0] > 1 { f.stride[0].into() } else { 1 }, limit: |_, _| (1, 1), remedy: "use stride or dilation, not both" },
     Rule { what: "horizontal stride of a dilated kernel", units: WEIGHTS, value: |f, _| if f.dilation[1] > 1 { f.stride[1].into() } else { 1 }, limit: |_, _| (1, 1), remedy: "use stride or dilation, not both" },
     Rule { what: "shift_cut", units: WEIGHTS, value: |f, _| f.shift_cut.into(), limit: |_, t| of(t.limits.shift_cut), remedy: POSITIONS },
-    Rule { what: "shift_bias", units: WEIGHTS, value: |f, _| f.shift_bias.into(), limit: |_, _| (-62, 16), remedy: POSITIONS },
+    Rule { what: "shift_bias", units: WEIGHTS, value: |f, _| f.shift_bias.into(), limit: |_, _| range(&shift::BIAS), remedy: POSITIONS },
     Rule { what: "right shift", units: &[Unit::Pool], value: |f, _| f.shift_cut.into(), limit: |_, _| (0, 63), remedy: POSITIONS },
     Rule { what: "factor of the average", units: &[Unit::Pool], value: |f, _| f.factor.into(), limit: |_, _| (0, 255), remedy: "use another window" },
     Rule { what: "number of operands", units: ELEW, value: |f, _| f.operands.into(), limit: |_, t| of(t.limits.elew_operands), remedy: "add in several layers" },
-    Rule { what: "shift_read", units: ELEW, value: |f, _| f.shift_read.into(), limit: |_, _| (0, 15), remedy: POSITIONS },
-    Rule { what: "shift_write", units: ELEW, value: |f, _| f.shift_write.into(), limit: |_, _| (-16, 15), remedy: POSITIONS },
-    Rule { what: "input position of a hard sigmoid", units: &[Unit::Pool], value: |f, _| f.sigmoid_in.into(), limit: |_, _| (0, 15), remedy: POSITIONS },
+    Rule { what: "shift_read", units: ELEW, value: |f, _| f.shift_read.into(), limit: |_, _| range(&shift::READ), remedy: POSITIONS },
+    Rule { what: "shift_write", units: ELEW, value: |f, _| f.shift_write.into(), limit: |_, _| range(&shift::WRITE), remedy: POSITIONS },
+    Rule { what: "input position of a hard sigmoid", units: &[Unit::Pool], value: |f, _| f.sigmoid_in.into(), limit: |_, _| range(&shift::SIGMOID_POSITIONS), remedy: POSITIONS },
     Rule { what: "output position of a hard sigmoid", units: &[Unit::Pool], value: |f, _| f.sigmoid_out.into(), limit: |_, _| (7, 127), remedy: POSITIONS },
     Rule { what: "output position of ReLU6", units: &[Unit::Conv, Unit::Depthwise, Unit::Pool, Unit::Elew], value: |f, _| f.relu6_pos.into(), limit: |_, _| (-1, 127), remedy: POSITIONS },
 ];

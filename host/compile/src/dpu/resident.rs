@@ -62,6 +62,24 @@ impl Residence {
         }
     }
 
+    /// Operands that lie in the banks.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> Vec<TensorIx> {
+        self.reads.iter().map(|(t, _)| *t).collect()
+    }
+
+    /// Where an operand lies in the banks.
+    #[cfg(test)]
+    pub(crate) fn spot(&self, t: TensorIx) -> Option<Spot> {
+        self.reads.iter().find(|(r, _)| *r == t).map(|(_, s)| *s)
+    }
+
+    /// Where the result stays.
+    #[cfg(test)]
+    pub(crate) fn stays(&self) -> Option<Spot> {
+        self.stays
+    }
+
     /// Bytes of operands that are not loaded and of a result that is not saved.
     pub(crate) fn kept_bytes(&self, cx: &Context<'_>, output: TensorIx) -> u64 {
         let bytes = |t: TensorIx| cx.graph.tensors.get(t.0).map_or(0, |t| t.shape.iter().map(|d| *d as u64).product());
@@ -159,17 +177,17 @@ fn works<'a>(cx: &Context<'a>, places: &[Placed], job: Range<usize>, observe: bo
     let mut at = job.start;
     while at < job.end {
         let (mut count, mut layers, mut cuts) = (1, Vec::new(), Vec::new());
-        if let Placed::Dpu { plan, tilings, chain } = &places[at] {
-            count = chain.as_ref().map_or(1, |c| c.ops);
-            if let Some(found) = chain {
+        if let Placed::Dpu { way, tilings, fused } = &places[at] {
+            count = fused.as_ref().map_or(1, |f| f.ops);
+            if let Some(found) = fused {
                 let plans = (at..at + count).map(|op| alone(cx, places, op)).collect::<Option<Vec<_>>>();
                 let joined = plans.and_then(|p| join(cx, at, p, &vec![Weights::default(); count], observe));
                 layers.extend(joined);
                 cuts.push(found.tiling);
             } else if let Ok(mut ways) = select(cx, &cx.graph.ops[at])
-                && *plan < ways.len()
+                && *way < ways.len()
             {
-                layers = ways.swap_remove(*plan).layers;
+                layers = ways.swap_remove(*way).layers;
                 cuts.clone_from(tilings);
             }
         }

@@ -10,21 +10,22 @@ use shiftwise_core::isa::alu_mode;
 
 use crate::dpu::context::{Context, Way};
 use crate::operand::position;
+use crate::reason::Reason;
 use shiftwise_integer::graph::{IntOp, IntOpKind, Kind, TensorIx};
 
 use self::pool::Pooling;
 
 /// Ways to do `op`, at least one, or why the DPU can't do it.
-pub(crate) fn select(cx: &Context<'_>, op: &IntOp) -> Result<Vec<Way>, String> {
-    let Some(&input) = op.inputs.first() else { return Err("it has no operands".into()) };
+pub(crate) fn select(cx: &Context<'_>, op: &IntOp) -> Result<Vec<Way>, Reason> {
+    let Some(&input) = op.inputs.first() else { return Err(Reason::NoOperands {}) };
     let fixed = |t: &TensorIx| cx.graph.tensors.get(t.0).is_some_and(|t| matches!(t.kind, Kind::Fixed(_)));
     if !matches!(op.kind, IntOpKind::Float { .. } | IntOpKind::Softmax)
         && !op.inputs.iter().chain([&op.output]).all(fixed)
     {
-        return Err("the DPU has no floats".into());
+        return Err(Reason::NoFloats {});
     }
     let pos = position(cx.graph, op.output);
-    let one = |plan: Result<Way, String>| plan.map(|p| vec![p]);
+    let one = |plan: Result<Way, Reason>| plan.map(|p| vec![p]);
     match &op.kind {
         IntOpKind::Conv(c) => cx.conv(op, c, input, pos),
         IntOpKind::Depthwise(c) => one(cx.depthwise(op, c, input, pos)),
@@ -46,10 +47,10 @@ pub(crate) fn select(cx: &Context<'_>, op: &IntOp) -> Result<Vec<Way>, String> {
         IntOpKind::UpSample { factor, shift } => one(cx.upsample(op, *factor, *shift)),
         IntOpKind::Pad { before, after } => one(cx.pad(op, *before, *after)),
         IntOpKind::Permute { dims } => one(cx.permute(op, dims)),
-        IntOpKind::PRelu { .. } => Err("how the ALU's PReLU takes its slopes is unknown".into()),
-        IntOpKind::Softmax => Err("softmax is computed in floats".into()),
-        IntOpKind::Float { why, .. } => Err(why.clone()),
-        IntOpKind::FakeQuantize(_) | IntOpKind::Quantize | IntOpKind::Dequantize => Err("the DPU has no floats".into()),
-        IntOpKind::View => Err("a view needs no engine".into()),
+        IntOpKind::PRelu { .. } => Err(Reason::PRelu {}),
+        IntOpKind::Softmax => Err(Reason::Softmax {}),
+        IntOpKind::Float { why, .. } => Err(Reason::Float { why: why.clone() }),
+        IntOpKind::FakeQuantize(_) | IntOpKind::Quantize | IntOpKind::Dequantize => Err(Reason::NoFloats {}),
+        IntOpKind::View => Err(Reason::View {}),
     }
 }

@@ -62,7 +62,7 @@ pub(crate) enum Unit {
 
 /// How a layer is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tiling {
+pub struct Tiling {
     /// Output rows of a tile.
     pub rows: u32,
     /// Output columns of a tile.

@@ -37,7 +37,22 @@ pub fn cpu_us(graph: &IntGraph, op: &IntOp) -> f64 {
             let macs = layer.weighted().and(weights.first()).map_or(0.0, |w| w.data().len() as f64 * pixels);
             macs / FLOAT_MACS_PER_US
         }
-        _ => op.macs() as f64 / MACS_PER_US,
+        IntOpKind::Conv(_)
+        | IntOpKind::Depthwise(_)
+        | IntOpKind::ConvTranspose(_)
+        | IntOpKind::Add { .. }
+        | IntOpKind::Multiply { .. }
+        | IntOpKind::Concat { .. }
+        | IntOpKind::UpSample { .. }
+        | IntOpKind::HardSigmoid { .. }
+        | IntOpKind::Pad { .. }
+        | IntOpKind::PRelu { .. }
+        | IntOpKind::Permute { .. }
+        | IntOpKind::View
+        | IntOpKind::Requantize { .. }
+        | IntOpKind::FakeQuantize(_)
+        | IntOpKind::Quantize
+        | IntOpKind::Dequantize => op.macs() as f64 / MACS_PER_US,
     };
     let floats = graph.tensors.get(op.output.0).is_some_and(|t| t.kind == Kind::Float);
     let width = if floats { 2.0 } else { 1.0 };

@@ -1,6 +1,8 @@
 //! Element-wise ops, with numpy's broadcasting.
 
 use shiftwise_core::arith::requantize_i8;
+use shiftwise_core::fix::FixPos;
+use shiftwise_core::shift::sigmoid_position;
 
 /// Elements between neighbours of each dimension of `out` in a tensor of `shape`; 0 where it repeats.
 fn strides(shape: &[usize], out: &[usize]) -> Vec<usize> {
@@ -53,8 +55,8 @@ pub(super) fn zip(a: (&[i8], &[usize]), b: (&[i8], &[usize]), out: &[usize], f: 
 }
 
 /// The DPU's hard sigmoid of integers of position `pos`.
-pub(super) fn hard_sigmoid(x: &[i8], pos: i8, shift: i32) -> Vec<i8> {
-    let one = 1i32 << pos.clamp(0, 15);
+pub(super) fn hard_sigmoid(x: &[i8], pos: FixPos, shift: i32) -> Vec<i8> {
+    let one = 1i32 << sigmoid_position(pos);
     let table: Vec<i8> = (-128..=127).map(|x| requantize_i8((x + 3 * one).clamp(0, 6 * one) * 2731, shift)).collect();
     x.iter().map(|x| table[(i32::from(*x) + 128) as usize]).collect()
 }

@@ -7,6 +7,8 @@ use crate::graph::{IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorI
 use shiftwise_core::shape::Window;
 use shiftwise_graph::budget;
 use shiftwise_graph::error::Error;
+use shiftwise_graph::ops::Op;
+use shiftwise_tensor::tensor::Tensor;
 
 /// Positions are 8 bits, and no shift is made of more than three of them and a constant of at most 16.
 const MOST_SHIFT: u32 = 400;
@@ -78,24 +80,18 @@ impl Checked<'_> {
         self.count()?;
         self.kinds()?;
         self.shifts()?;
-        match &self.op.kind {
-            IntOpKind::Conv(c) | IntOpKind::Depthwise(c) | IntOpKind::ConvTranspose(c) => self.conv(c),
-            IntOpKind::Float { .. } => self.float(),
-            _ => self.shape(),
+        match (self.op.kind.conv(), &self.op.kind) {
+            (Some((c, _)), _) => self.conv(c),
+            (None, IntOpKind::Float { op, weights, .. }) => self.float(op, weights),
+            (None, _) => self.shape(),
         }
     }
 
     /// The number of operands.
     fn count(&self) -> Result<(), String> {
         let seen = self.inputs.len();
-        let wanted = match &self.op.kind {
-            IntOpKind::Add { shift_read, .. } => shift_read.len().max(1),
-            IntOpKind::Concat { shifts, .. } => shifts.len().max(1),
-            IntOpKind::Multiply { .. } => 2,
-            // The layer itself says how many it takes.
-            IntOpKind::Float { .. } => seen,
-            _ => 1,
-        };
+        // Only the layer itself says how many a layer in floats takes; nothing is made of nothing.
+        let wanted = self.op.kind.operands().map_or(seen, |n| n.max(1));
         is(seen == wanted, || format!("it has {seen} operands, {wanted} are expected"))
     }
 
@@ -110,35 +106,33 @@ impl Checked<'_> {
             IntOpKind::FakeQuantize(_) => none && !out,
             IntOpKind::Quantize => none && out,
             IntOpKind::Dequantize => all && !out,
-            _ => all && out,
+            IntOpKind::Conv(_)
+            | IntOpKind::Depthwise(_)
+            | IntOpKind::ConvTranspose(_)
+            | IntOpKind::MaxPool { .. }
+            | IntOpKind::AveragePool { .. }
+            | IntOpKind::Add { .. }
+            | IntOpKind::Multiply { .. }
+            | IntOpKind::Concat { .. }
+            | IntOpKind::UpSample { .. }
+            | IntOpKind::HardSigmoid { .. }
+            | IntOpKind::Pad { .. }
+            | IntOpKind::PRelu { .. }
+            | IntOpKind::Permute { .. }
+            | IntOpKind::Requantize { .. } => all && out,
         };
         is(fits, || "it has floats where integers are expected, or the other way round".into())
     }
 
     /// Shifts that positions of 8 bits can make.
     fn shifts(&self) -> Result<(), String> {
-        let all: Vec<i32> = match &self.op.kind {
-            IntOpKind::Conv(c) | IntOpKind::Depthwise(c) | IntOpKind::ConvTranspose(c) => {
-                vec![c.shift_cut, c.shift_bias]
-            }
-            IntOpKind::MaxPool { shift, .. }
-            | IntOpKind::AveragePool { shift, .. }
-            | IntOpKind::Multiply { shift, .. }
-            | IntOpKind::UpSample { shift, .. }
-            | IntOpKind::HardSigmoid { shift }
-            | IntOpKind::Requantize { shift, .. } => vec![*shift],
-            IntOpKind::Add { shift_read, shift_write, .. } => {
-                if let Some(wide) = shift_read.iter().find(|s| **s > MOST_SHIFT_READ) {
-                    return Err(format!(
-                        "its operands' positions are {wide} bits apart, at most {MOST_SHIFT_READ} can be aligned"
-                    ));
-                }
-                vec![*shift_write]
-            }
-            IntOpKind::Concat { shifts, .. } => shifts.clone(),
-            IntOpKind::PRelu { shift_positive, shift_negative, .. } => vec![*shift_positive, *shift_negative],
-            _ => Vec::new(),
-        };
+        if let IntOpKind::Add { shift_read, .. } = &self.op.kind
+            && let Some(wide) = shift_read.iter().find(|s| **s > MOST_SHIFT_READ)
+        {
+            let most = MOST_SHIFT_READ;
+            return Err(format!("its operands' positions are {wide} bits apart, at most {most} can be aligned"));
+        }
+        let all = self.op.kind.shifts();
         match all.iter().find(|s| s.unsigned_abs() > MOST_SHIFT) {
             Some(wide) => Err(format!("it shifts by {wide}, at most {MOST_SHIFT} is possible")),
             None => Ok(()),
@@ -150,8 +144,7 @@ impl Checked<'_> {
     }
 
     /// A layer in floats says itself what it computes.
-    fn float(&self) -> Result<(), String> {
-        let IntOpKind::Float { op, weights, .. } = &self.op.kind else { return Ok(()) };
+    fn float(&self, op: &Op, weights: &[Tensor]) -> Result<(), String> {
         let inputs: Vec<&[usize]> = self.inputs.iter().map(|t| t.shape.as_slice()).collect();
         let own = op.layer().output_shape(&inputs)?;
         is(own == self.out.shape, || self.differs(&own))?;
@@ -196,7 +189,15 @@ impl Checked<'_> {
                 is(own == out, || self.differs(&own))
             }
             IntOpKind::Softmax | IntOpKind::FakeQuantize(_) => is(first == out, || self.differs(first)),
-            _ => is(elements(first) == elements(out), || self.differs(first)),
+            IntOpKind::HardSigmoid { .. }
+            | IntOpKind::View
+            | IntOpKind::Requantize { .. }
+            | IntOpKind::Quantize
+            | IntOpKind::Dequantize => is(elements(first) == elements(out), || self.differs(first)),
+            // Checked by their own geometry.
+            IntOpKind::Conv(_) | IntOpKind::Depthwise(_) | IntOpKind::ConvTranspose(_) | IntOpKind::Float { .. } => {
+                Ok(())
+            }
         }
     }
 

@@ -3,11 +3,14 @@
 //! Each rule visits the layers once, in graph order, and sees the changes of earlier layers and rules. The order of the
 //! table is the vendor's; nothing runs twice, so a late alignment can undo an earlier limit, as in the vendor's tool.
 
+use std::ops::RangeInclusive;
+
 use crate::layer_quant::LayerQuant;
 use crate::owners::{conv_positions, input_owner, input_positions, output_owner, result_pos, set_result, set_weight};
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
 use shiftwise_core::fix::FixPos;
+use shiftwise_core::shift;
 use shiftwise_graph::graph::NodeId;
 use shiftwise_graph::ops::Op;
 
@@ -69,10 +72,15 @@ fn sigmoid(q: &mut QuantGraph, id: NodeId) {
     let Op::HardSigmoid(_) = q.graph.node(id).op else { return };
     let Some((input, i)) = input_positions(q, id).and_then(|p| p.first().copied()) else { return };
     let Some((output, o)) = output_owner(q, id).and_then(|o| Some((o, result_pos(q, o)?))) else { return };
-    let i = i.clamp(0, 15);
+    let i = clamp(i, &shift::SIGMOID_POSITIONS);
     let o = o.max(7);
     set_result(q, input, i);
     set_result(q, output, if 14 + i - o <= 0 { 14 + i } else { o });
+}
+
+/// The nearest number within limits.
+fn clamp(shift: i32, limits: &RangeInclusive<i32>) -> i32 {
+    shift.clamp(*limits.start(), *limits.end())
 }
 
 /// Whether a layer is a sum or a product.
@@ -88,10 +96,10 @@ fn shift_read(q: &mut QuantGraph, id: NodeId) {
     let Some(inputs) = input_positions(q, id) else { return };
     let positions = || inputs.iter().map(|(_, p)| *p);
     let (Some(low), Some(high)) = (positions().min(), positions().max()) else { return };
-    if high - low > 15
+    if !shift::READ.contains(&(high - low))
         && let Some((owner, _)) = inputs.iter().find(|(_, p)| *p == high)
     {
-        set_result(q, *owner, low + 15);
+        set_result(q, *owner, low + shift::READ.end());
     }
 }
 
@@ -104,9 +112,9 @@ fn shift_write(q: &mut QuantGraph, id: NodeId) {
     }
     let Some(low) = input_positions(q, id).and_then(|i| i.iter().map(|(_, p)| *p).min()) else { return };
     let Some((owner, out)) = output_owner(q, id).and_then(|o| Some((o, result_pos(q, o)?))) else { return };
-    let shift = low - out;
-    if !(-15..=15).contains(&shift) {
-        set_result(q, owner, low - shift.clamp(-15, 15));
+    let by = low - out;
+    if !shift::WRITE_ADJUSTED.contains(&by) {
+        set_result(q, owner, low - clamp(by, &shift::WRITE_ADJUSTED));
     }
 }
 
@@ -123,18 +131,18 @@ fn shift_swish(q: &mut QuantGraph, id: NodeId) {
     let Some(inputs) = input_positions(q, id) else { return };
     let Some(out) = result_pos(q, id) else { return };
     let sum: i32 = inputs.iter().map(|(_, p)| *p).sum();
-    let shift = sum - out;
-    if !(0..=15).contains(&shift) {
-        set_result(q, id, sum - shift.clamp(0, 15));
+    let by = sum - out;
+    if !shift::PRODUCT_ADJUSTED.contains(&by) {
+        set_result(q, id, sum - clamp(by, &shift::PRODUCT_ADJUSTED));
     }
 }
 
 /// shift_cut: 0..=16; the kernel gives way.
 fn shift_cut(q: &mut QuantGraph, id: NodeId) {
     let Some(p) = conv_positions(q, id) else { return };
-    let shift = p.shift_cut();
-    if !(0..=16).contains(&shift) {
-        set_weight(q, id, 0, shift.clamp(0, 16) + p.o - p.i);
+    let by = p.shift_cut();
+    if !shift::CUT_ADJUSTED.contains(&by) {
+        set_weight(q, id, 0, clamp(by, &shift::CUT_ADJUSTED) + p.o - p.i);
     }
 }
 
@@ -142,10 +150,10 @@ fn shift_cut(q: &mut QuantGraph, id: NodeId) {
 fn shift_bias(q: &mut QuantGraph, id: NodeId) {
     let Some(p) = conv_positions(q, id) else { return };
     let Some(b) = p.b else { return };
-    let (low, high) = ((p.shift_cut() - 16).min(0), 16);
-    let shift = p.w + p.i - b;
-    if shift < low || shift > high {
-        set_weight(q, id, 1, p.w + p.i - shift.clamp(low, high));
+    let legal = (p.shift_cut() - shift::MOST_BIAS).min(0)..=shift::MOST_BIAS;
+    let by = p.w + p.i - b;
+    if !legal.contains(&by) {
+        set_weight(q, id, 1, p.w + p.i - clamp(by, &legal));
     }
 }
 
@@ -158,9 +166,10 @@ fn shift_bias_leaky_relu(q: &mut QuantGraph, id: NodeId) {
     }
     let Some(p) = conv_positions(q, conv) else { return };
     let Some(b) = p.b else { return };
-    let shift = p.w + p.i - b;
-    if !(0..=16).contains(&shift) {
-        set_weight(q, conv, 1, p.w + p.i - shift.clamp(0, 16));
+    let by = p.w + p.i - b;
+    let legal = 0..=shift::MOST_BIAS;
+    if !legal.contains(&by) {
+        set_weight(q, conv, 1, p.w + p.i - clamp(by, &legal));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use shiftwise_core::shape::Window;
+use shiftwise_core::shift::SIGMOID_POSITIONS;
 
 use crate::graph::{Form, Plan};
 use crate::{MOST_ELEMENTS, XOp, host};
@@ -523,8 +524,10 @@ pub(super) fn close(open: &Open, from: &[i8], to: i8) -> Result<IntOpKind, Strin
         Base::Concat(_) => Err("an activation behind a concatenation has no integer form".into()),
         Base::UpSample(factor) if act == IntAct::None => Ok(IntOpKind::UpSample { factor: *factor, shift }),
         Base::UpSample(_) => Err("an activation behind a resize has no integer form".into()),
-        Base::HardSigmoid if (0..=15).contains(&ipos) => Ok(IntOpKind::HardSigmoid { shift: 14 + ipos - opos }),
-        Base::HardSigmoid => Err(format!("its operand has position {ipos}; 0..=15 is expected")),
+        Base::HardSigmoid if SIGMOID_POSITIONS.contains(&ipos) => {
+            Ok(IntOpKind::HardSigmoid { shift: 14 + ipos - opos })
+        }
+        Base::HardSigmoid => Err(format!("its operand has position {ipos}; {SIGMOID_POSITIONS:?} is expected")),
         Base::Act => Ok(IntOpKind::Requantize { shift, act }),
         Base::Pad { before, after } => plain(IntOpKind::Pad { before: *before, after: *after }),
         Base::Permute(dims) => plain(IntOpKind::Permute { dims: dims.clone() }),

@@ -11,11 +11,12 @@ use crate::dpu::layer::{Compute, Kernel, Layer, Map};
 use crate::dpu::limits::Facts;
 use crate::dpu::tile::{Shape, Unit};
 use crate::pack;
+use crate::reason::Reason;
 use shiftwise_integer::graph::{ConvKind, IntAct, IntConv, IntOp, TensorIx};
 
 impl Context<'_> {
-    pub(crate) fn conv(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Vec<Way>, String> {
-        pack::check(&op.layer, c, ConvKind::Dense).map_err(|e| e.to_string())?;
+    pub(crate) fn conv(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Vec<Way>, Reason> {
+        pack::check(&op.layer, c, ConvKind::Dense).map_err(|e| Reason::Malformed { text: e.to_string() })?;
         let kernel = pack::by_output(c);
         let (bias, shift_bias) = encode_bias(c, &pack::reach(&kernel, c.output[2], false))?;
         // CONV always adds a bias.
@@ -59,7 +60,7 @@ impl Context<'_> {
             let facts = Facts { channels_in: dims[2] / groups, ..weight_facts(&window, output[2] / groups, c, pos) };
             self.check(Unit::Conv, &facts)?;
             let layers = (0..groups).map(|g| phases(&part(&layer, g, groups), dilation));
-            let layers = layers.collect::<Result<Vec<_>, String>>()?.concat();
+            let layers = layers.collect::<Result<Vec<_>, Reason>>()?.concat();
             Ok(vec![Way { layers, kernel: kernel.clone(), bias: bias.clone() }])
         };
         if c.groups == 1 {
@@ -116,7 +117,7 @@ impl Context<'_> {
 
     /// Geometry of a convolution. A kernel that covers its whole input is a sum over a vector, which may be read under
     /// any shape; the one with the fewest steps that the engine can do is taken.
-    fn reshaped(&self, c: &IntConv, input: TensorIx) -> Result<([u32; 3], Window), String> {
+    fn reshaped(&self, c: &IntConv, input: TensorIx) -> Result<([u32; 3], Window), Reason> {
         let dims = narrow(c.input)?;
         let w = c.window;
         let whole = w.kernel.map(u32::from) == [dims[0], dims[1]]
@@ -137,8 +138,8 @@ impl Context<'_> {
         Ok(best.map_or((dims, w), |(d, _)| (d, Window { kernel: [d[0] as u16, d[1] as u16], ..Window::POINT })))
     }
 
-    pub(crate) fn depthwise(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Way, String> {
-        pack::check(&op.layer, c, ConvKind::Depthwise).map_err(|e| e.to_string())?;
+    pub(crate) fn depthwise(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Way, Reason> {
+        pack::check(&op.layer, c, ConvKind::Depthwise).map_err(|e| Reason::Malformed { text: e.to_string() })?;
         let (dims, output) = (narrow(c.input)?, narrow(c.output)?);
         self.check(Unit::Depthwise, &weight_facts(&c.window, output[2], c, pos))?;
         let (bias, shift_bias) = encode_bias(c, &pack::reach(&c.kernel, c.output[2], true))?;
@@ -190,13 +191,12 @@ fn part(whole: &Layer, g: u32, groups: u32) -> Layer {
 /// A bias finer than half an accumulator step is replaced by the integer that gives the same results (see
 /// [`align_bias`]); it has fewer bits, so it fits. Errors: sums that could leave the 32-bit accumulator; such a bias before
 /// a LeakyReLU, which would magnify what is rounded away.
-pub(crate) fn encode_bias(c: &IntConv, reach: &[i64]) -> Result<(Option<Vec<i8>>, u32), String> {
+pub(crate) fn encode_bias(c: &IntConv, reach: &[i64]) -> Result<(Option<Vec<i8>>, u32), Reason> {
     let (bias, field) = match &c.bias {
         None => (None, 0),
         Some(bias) if c.shift_bias >= -1 => (Some(bias.clone()), (c.shift_bias + 1) as u32),
         Some(bias) if c.act == IntAct::LeakyRelu && bias.iter().any(|b| pack::finer(*b, c.shift_bias)) => {
-            let shift = c.shift_bias;
-            return Err(format!("its bias is finer than the accumulator before a LeakyReLU (shift_bias {shift})"));
+            return Err(Reason::FineBias { shift: c.shift_bias });
         }
         Some(bias) => {
             let aligned = bias.iter().map(|b| align_bias((*b).into(), c.shift_bias, c.shift_cut) as i8);
@@ -208,7 +208,7 @@ pub(crate) fn encode_bias(c: &IntConv, reach: &[i64]) -> Result<(Option<Vec<i8>>
         // Beyond this a bias of 1 alone leaves the accumulator.
         let most = (2 * reach).saturating_add(bias << field.min(40));
         if most > i32::MAX.into() {
-            return Err(format!("sums of channel {channel} reach {most}, beyond a 32-bit accumulator"));
+            return Err(Reason::Sums { channel, most });
         }
     }
     Ok((bias, field))
@@ -218,8 +218,8 @@ pub(crate) fn encode_bias(c: &IntConv, reach: &[i64]) -> Result<(Option<Vec<i8>>
 ///
 /// Output o = d·u + φ reads input o + k·d − pad = d·(u + k + a) + ρ with φ − pad = d·a + ρ: taps next to each other on
 /// the pixels of remainder ρ, padded by −a.
-pub(crate) fn phases(whole: &Layer, dilation: [u32; 2]) -> Result<Vec<Layer>, String> {
-    let split = |axis: usize| -> Result<Vec<Phase>, String> {
+pub(crate) fn phases(whole: &Layer, dilation: [u32; 2]) -> Result<Vec<Layer>, Reason> {
+    let split = |axis: usize| -> Result<Vec<Phase>, Reason> {
         let (d, outputs) = (dilation[axis], whole.shape.output[axis]);
         let (size, pad) = (whole.shape.input[axis], whole.shape.pad[axis]);
         if d == 1 {
@@ -229,7 +229,7 @@ pub(crate) fn phases(whole: &Layer, dilation: [u32; 2]) -> Result<Vec<Layer>, St
             let shifted = i64::from(output) - i64::from(pad);
             let (a, input) = (shifted.div_euclid(d.into()), shifted.rem_euclid(d.into()) as u32);
             if input >= size {
-                return Err(format!("a dilation of {d} is larger than the map"));
+                return Err(Reason::Dilation { dilation: d });
             }
             Ok(Phase {
                 input,
@@ -265,11 +265,11 @@ pub(crate) fn phases(whole: &Layer, dilation: [u32; 2]) -> Result<Vec<Layer>, St
 }
 
 /// Refuses more convolutions than a layer is taken apart into, before any of them is made.
-pub(super) fn few(rows: usize, columns: usize) -> Result<(), String> {
+pub(super) fn few(rows: usize, columns: usize) -> Result<(), Reason> {
     const MOST: usize = 1 << 12;
     match rows * columns {
         ..=MOST => Ok(()),
-        n => Err(format!("its strides or dilations make {n} convolutions of it, at most {MOST} are built")),
+        parts => Err(Reason::Parts { parts, most: MOST }),
     }
 }
 

@@ -9,11 +9,12 @@ use crate::dpu::limits::Facts;
 use crate::dpu::select::pool::Pooling;
 use crate::dpu::tile::{Shape, Unit};
 use crate::operand::{position, shape};
+use crate::reason::Reason;
 use shiftwise_integer::graph::{IntAct, IntOp, TensorIx};
 
 impl Context<'_> {
     /// Requantization. ELEW shifts both ways; LeakyReLU is the ALU's.
-    pub(crate) fn requantize(&self, op: &IntOp, shift: i32, act: IntAct) -> Result<Way, String> {
+    pub(crate) fn requantize(&self, op: &IntOp, shift: i32, act: IntAct) -> Result<Way, Reason> {
         if act == IntAct::LeakyRelu {
             let pooling = Pooling { mode: alu_mode::MAX_POOL, factor: 0, shift, act };
             return self.pool(op, &Window::POINT, &pooling);
@@ -21,15 +22,15 @@ impl Context<'_> {
         self.sum(op, vec![0], shift, act)
     }
 
-    pub(crate) fn sum(&self, op: &IntOp, shift_read: Vec<u32>, shift_write: i32, act: IntAct) -> Result<Way, String> {
+    pub(crate) fn sum(&self, op: &IntOp, shift_read: Vec<u32>, shift_write: i32, act: IntAct) -> Result<Way, Reason> {
         let widest = shift_read.iter().copied().max().unwrap_or(0);
         self.elew(op, widest, shift_write, act, |relu| Compute::Sum { shift_read, shift_write, relu })
     }
 
     /// A product of two maps of one shape on ELEW. A vector of one factor per channel is loaded as the weights of a
     /// depthwise convolution with one tap. OURS
-    pub(crate) fn multiply(&self, op: &IntOp, shift: i32, act: IntAct) -> Result<Way, String> {
-        let &[a, b] = op.inputs.as_slice() else { return Err("a product of other than two operands".into()) };
+    pub(crate) fn multiply(&self, op: &IntOp, shift: i32, act: IntAct) -> Result<Way, Reason> {
+        let &[a, b] = op.inputs.as_slice() else { return Err(Reason::Factors {}) };
         let out = self.dims(op.output)?;
         let whole = |t: TensorIx| self.dims(t).is_ok_and(|d| d == out);
         let per_channel = |t: TensorIx| self.dims(t).is_ok_and(|d| d == [1, 1, out[2]]);
@@ -40,8 +41,8 @@ impl Context<'_> {
             (true, false) if per_channel(b) => (a, b),
             (false, true) if per_channel(a) => (b, a),
             _ => {
-                let [a, b] = [a, b].map(|t| shape(self.graph, t));
-                return Err(format!("{a:?} times {b:?}: a DPU multiplies equal shapes, or one factor per channel"));
+                let [a, b] = [a, b].map(|t| shape(self.graph, t).to_vec());
+                return Err(Reason::Product { a, b });
             }
         };
         let pos = position(self.graph, op.output);
@@ -74,7 +75,7 @@ impl Context<'_> {
     }
 
     /// The ALU's hard sigmoid.
-    pub(crate) fn hard_sigmoid(&self, op: &IntOp, shift: i32) -> Result<Way, String> {
+    pub(crate) fn hard_sigmoid(&self, op: &IntOp, shift: i32) -> Result<Way, Reason> {
         let input = op.inputs[0];
         let ipos = position(self.graph, input).0;
         // It has no clamp at one. The largest input, 127, is below 3 from position 6 on; else saturation has to do it.
@@ -101,7 +102,7 @@ impl Context<'_> {
         shift_write: i32,
         act: IntAct,
         compute: impl FnOnce(bool) -> Compute,
-    ) -> Result<Way, String> {
+    ) -> Result<Way, Reason> {
         let pos = position(self.graph, op.output);
         let operands = op.inputs.len() as u32;
         let facts = Facts { operands, shift_read, shift_write, relu6_pos: relu6(act, pos), ..Facts::default() };
@@ -109,7 +110,7 @@ impl Context<'_> {
         let dims = self.dims(op.output)?;
         let elements = |t: TensorIx| shape(self.graph, t).iter().product::<usize>();
         if op.inputs.iter().any(|t| elements(*t) != elements(op.output)) {
-            return Err("its operands are not of one shape".into());
+            return Err(Reason::Shapes {});
         }
         let passes: Vec<Pass> = relu6_pass(act, pos)?.into_iter().collect();
         let layer = Layer {

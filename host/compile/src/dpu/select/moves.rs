@@ -6,11 +6,12 @@ use crate::dpu::layer::{Compute, Fill, Layer, Map};
 use crate::dpu::limits::Facts;
 use crate::dpu::tile::{Shape, Unit};
 use crate::operand::{position, shape};
+use crate::reason::Reason;
 use shiftwise_integer::graph::IntOp;
 
 impl Context<'_> {
     /// A map copied to `outputs`, shifted right by `shift`.
-    fn copy(&self, from: Map, dims: [u32; 3], outputs: Vec<Map>, shift: i32) -> Result<Layer, String> {
+    fn copy(&self, from: Map, dims: [u32; 3], outputs: Vec<Map>, shift: i32) -> Result<Layer, Reason> {
         self.check(Unit::Elew, &Facts { shift_write: shift, ..one_operand() })?;
         Ok(Layer {
             shape: Shape { saves: outputs.len() as u32, ..Shape::copy(dims) },
@@ -22,7 +23,7 @@ impl Context<'_> {
     }
 
     /// Operands that their producers have not put in their place already.
-    pub(crate) fn concat(&self, op: &IntOp, axis: usize, shifts: &[i32]) -> Result<Way, String> {
+    pub(crate) fn concat(&self, op: &IntOp, axis: usize, shifts: &[i32]) -> Result<Way, Reason> {
         let whole = self.dims(op.output)?;
         let mut plan = Way::default();
         let mut at = [0; 3];
@@ -39,11 +40,10 @@ impl Context<'_> {
     }
 
     /// Each pixel is saved as often as it is repeated.
-    pub(crate) fn upsample(&self, op: &IntOp, factor: [usize; 2], shift: i32) -> Result<Way, String> {
+    pub(crate) fn upsample(&self, op: &IntOp, factor: [usize; 2], shift: i32) -> Result<Way, Reason> {
         let (dims, out) = (self.dims(op.inputs[0])?, self.dims(op.output)?);
         if factor.iter().try_fold(1, |n: usize, f| n.checked_mul(*f)).is_none_or(|n| n > MAX_REPEATS) {
-            let [y, x] = factor;
-            return Err(format!("each pixel {y} × {x} times; up to {MAX_REPEATS} SAVEs of a pixel are made"));
+            return Err(Reason::Repeats { factor, most: MAX_REPEATS });
         }
         let [fy, fx] = factor.map(|f| f as u32);
         let spots = || (0..fy).flat_map(|y| (0..fx).map(move |x| [y, x, 0]));
@@ -53,10 +53,10 @@ impl Context<'_> {
     }
 
     /// A copy, and SAVEs of a constant around it.
-    pub(crate) fn pad(&self, op: &IntOp, before: [usize; 2], after: [usize; 2]) -> Result<Way, String> {
+    pub(crate) fn pad(&self, op: &IntOp, before: [usize; 2], after: [usize; 2]) -> Result<Way, Reason> {
         let input = op.inputs[0];
         if position(self.graph, input) != position(self.graph, op.output) {
-            return Err("padding would change the position".into());
+            return Err(Reason::PadPosition {});
         }
         let (dims, out) = (self.dims(input)?, self.dims(op.output)?);
         let [[top, left], [bottom, right]] = [before, after].map(|p| p.map(|n| n as u32));
@@ -78,7 +78,7 @@ impl Context<'_> {
     }
 
     /// Two (runs of) axes change places, maybe with unmoved channels behind.
-    pub(crate) fn permute(&self, op: &IntOp, dims: &[usize]) -> Result<Way, String> {
+    pub(crate) fn permute(&self, op: &IntOp, dims: &[usize]) -> Result<Way, Reason> {
         let from = shape(self.graph, op.inputs[0]);
         // Runs of axes that stay together, in the order of the result; axes of size 1 are nowhere.
         let mut runs: Vec<(usize, usize, usize)> = Vec::new();
@@ -100,11 +100,7 @@ impl Context<'_> {
             [] | [0] => (self.dims(op.output)?, false),
             [1, 0] => (narrow([size(1), size(0), 1])?, true),
             [1, 0, 2] => (narrow([size(1), size(0), size(2)])?, true),
-            _ => {
-                return Err(format!(
-                    "axes {from:?} in the order {dims:?} take more than one exchange of rows and columns"
-                ));
-            }
+            _ => return Err(Reason::Axes { shape: from.to_vec(), order: dims.to_vec() }),
         };
         let [h, _, c] = own;
         let output = self.dense(op.output, own);

@@ -10,6 +10,7 @@ use crate::dpu::layer::{Compute, Layer};
 use crate::dpu::limits::Facts;
 use crate::dpu::tile::{Shape, Unit};
 use crate::operand::position;
+use crate::reason::Reason;
 use shiftwise_integer::graph::{IntAct, IntOp};
 
 /// What a pooling layer takes of its windows.
@@ -25,7 +26,7 @@ impl Context<'_> {
     ///
     /// The ALU shifts right only; ELEW shifts left. Saturation is monotone and the maximum has 8 bits, so the order of
     /// activation and shift does not matter to ReLU; ReLU6 clamps the result.
-    pub(crate) fn max_and_shift(&self, op: &IntOp, window: &Window, shift: i32, act: IntAct) -> Result<Way, String> {
+    pub(crate) fn max_and_shift(&self, op: &IntOp, window: &Window, shift: i32, act: IntAct) -> Result<Way, Reason> {
         let pos = position(self.graph, op.output);
         let maximum = Pooling { mode: alu_mode::MAX_POOL, factor: 0, shift: 0, act: IntAct::None };
         let mut plan = self.pool(op, window, &maximum)?;
@@ -38,11 +39,11 @@ impl Context<'_> {
         Ok(plan)
     }
 
-    pub(crate) fn pool(&self, op: &IntOp, window: &Window, pooling: &Pooling) -> Result<Way, String> {
+    pub(crate) fn pool(&self, op: &IntOp, window: &Window, pooling: &Pooling) -> Result<Way, Reason> {
         let Pooling { mode, factor, shift, act } = *pooling;
         let pos = position(self.graph, op.output);
         if window.dilation != [1, 1] || !window.is_valid() {
-            return Err("its window is dilated, or has no taps or strides".into());
+            return Err(Reason::Window {});
         }
         let input = op.inputs[0];
         let dims = self.dims(input)?;

@@ -10,6 +10,7 @@ use crate::dpu::limits::Facts;
 use crate::dpu::select::conv::{encode_bias, few, phases};
 use crate::dpu::tile::{Shape, Unit};
 use crate::pack;
+use crate::reason::Reason;
 use shiftwise_integer::graph::{ConvKind, IntConv, IntOp, TensorIx};
 
 /// Every stride-th output of one axis: a convolution with stride 1 over the taps that hit it.
@@ -83,11 +84,11 @@ fn split(c: &IntConv, axis: usize) -> Vec<Phase> {
 }
 
 impl Context<'_> {
-    pub(crate) fn transposed(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Way, String> {
-        pack::check(&op.layer, c, ConvKind::Transposed).map_err(|e| e.to_string())?;
+    pub(crate) fn transposed(&self, op: &IntOp, c: &IntConv, input: TensorIx, pos: FixPos) -> Result<Way, Reason> {
+        pack::check(&op.layer, c, ConvKind::Transposed).map_err(|e| Reason::Malformed { text: e.to_string() })?;
         let (dims, output) = (narrow(c.input)?, narrow(c.output)?);
         if (0..2).any(|a| c.output[a] > 4 * (c.input[a] + 64) * usize::from(c.window.stride[a])) {
-            return Err("most of its output is out of its kernel's reach".into());
+            return Err(Reason::Reach {});
         }
         let packed = pack::by_output(c);
         let (bias, shift_bias) = encode_bias(c, &pack::reach(&packed, c.output[2], false))?;
@@ -122,7 +123,7 @@ impl Context<'_> {
                 inputs: vec![map.sub([r.input, col.input, 0])],
                 outputs: outputs.iter().map(|m| m.sub([r.output, col.output, 0]).every(stride)).collect(),
                 compute: compute.clone(),
-                kernel: Kernel::Constants(u32::try_from(plan.kernel.len()).map_err(|_| "its kernel is too large")?),
+                kernel: Kernel::Constants(u32::try_from(plan.kernel.len()).map_err(|_| Reason::Kernel {})?),
                 ..Layer::default()
             };
             plan.layers.extend(phases(&layer, [r.dilation, col.dilation])?);
