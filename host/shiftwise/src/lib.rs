@@ -24,7 +24,7 @@
 //!
 //! let dpu = Device::named("B512")?;
 //! let graph = shiftwise_integer::lower::lower(&quantized)?;
-//! let program = shiftwise::build::program(&graph, Some(&dpu), true, false)?;
+//! let program = shiftwise::build::program(&graph, Some(&dpu), false, false)?;
 //! assert!(!program.to_bytes(&[])?.is_empty());
 //!
 //! let proof = verify(&quantized, &dpu, samples.batch(0, 2)?)?;
