@@ -6,6 +6,7 @@
 //! curvature here. The tolerance, 1e-3 of the largest derivative (at least of 1), leaves room for outputs of up to 50.
 //! Inputs lie on a lattice whose points keep 2h away from the kinks of all functions, and from each other.
 
+mod derivatives;
 mod network;
 mod rows;
 mod training;
