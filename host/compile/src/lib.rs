@@ -7,6 +7,8 @@
 //! biases brought to accumulator steps and limits of activations moved in front of the shift only where that is the same
 //! function ([`pack`]).
 
+#[cfg(test)]
+mod arbitrary;
 mod cpu;
 pub mod deployable;
 mod dpu;
@@ -17,6 +19,9 @@ pub mod placement;
 pub mod price;
 pub mod program;
 pub mod reason;
+
+#[cfg(test)]
+mod tests;
 
 pub use cpu::{CpuOptions, compile as cpu};
 pub use dpu::{DpuOptions, compile, dpu, limits, place, placement};

@@ -105,16 +105,38 @@ fn jobs(ops: &[Placed]) -> Vec<Range<usize>> {
 
 /// Finds what is concatenated by address. A layer whose result goes to several places is cut again, for each further SAVE
 /// costs time, and so is a concatenation that has less to copy.
+///
+/// Pixels of a part are as far apart as those of the whole. A layer that can't make or read them so is left out.
 fn concatenate(cx: &Context<'_>, ops: &mut [Placed], observe: bool) -> Joins {
-    let joins = Joins::of(cx.graph, |op| ops[op].begins(), observe);
-    let cx = Context { joins: &joins, ..*cx };
-    for (op, placed) in cx.graph.ops.iter().zip(ops) {
-        let changed = matches!(op.kind, IntOpKind::Concat { .. }) || !joins.slices(op.output).is_empty();
-        if changed && placed.begins() {
-            *placed = choose(&cx, op);
+    let graph = cx.graph;
+    let mut left_out: Vec<usize> = Vec::new();
+    loop {
+        let joins = Joins::of(graph, |op| ops[op].begins() && !left_out.contains(&op), observe);
+        let cx = Context { joins: &joins, ..*cx };
+        let written = |op: &IntOp| !joins.slices(op.output).is_empty();
+        let read = |op: &IntOp| op.inputs.iter().any(|t| joins.home(*t).is_some());
+        let concerned: Vec<(usize, Placed)> = (0..)
+            .zip(&graph.ops)
+            .filter(|(i, op)| ops[*i].begins() && (is_concat(op) || written(op) || read(op)))
+            .map(|(i, op)| (i, choose(&cx, op)))
+            .collect();
+        let failed = concerned.iter().filter(|(_, placed)| !placed.begins()).map(|(i, _)| *i);
+        let before = left_out.len();
+        left_out.extend(failed);
+        if left_out.len() == before {
+            for (i, placed) in concerned {
+                // A layer that only reads parts is cut as before.
+                if is_concat(&graph.ops[i]) || written(&graph.ops[i]) {
+                    ops[i] = placed;
+                }
+            }
+            return joins;
         }
     }
-    joins
+}
+
+fn is_concat(op: &IntOp) -> bool {
+    matches!(op.kind, IntOpKind::Concat { .. })
 }
 
 /// Lets ops of a job be done on each other's tiles where that takes less time.
