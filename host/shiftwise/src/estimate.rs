@@ -162,7 +162,7 @@ impl LayerTime {
             bytes_kept: row.kept_bytes,
         });
         let (layer, op, engine, macs) = (row.layer.clone(), row.op.clone(), row.engine, row.macs);
-        let (reason, cpu_us) = (row.reason.clone(), row.cpu_us);
+        let (reason, cpu_us) = (row.reason.as_ref().map(ToString::to_string), row.cpu_us);
         (engine != Engine::View).then_some(Self { layer, op, engine, macs, dpu, reason, cpu_us })
     }
 }
