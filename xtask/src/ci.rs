@@ -31,7 +31,8 @@ fn steps() -> Vec<Step> {
     } else {
         &["cargo", "test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]
     };
-    let variants = ["cargo", "test", "--package", "shiftwise-tests", "--test", "it", "smaller_libraries"];
+    // Of the whole workspace, so that dependencies have the features that they were built with.
+    let variants = ["cargo", "test", "--workspace", "--test", "it", "smaller_libraries"];
     let mut steps = vec![
         Step::new("format", &["cargo", "fmt", "--all", "--check"]),
         Step::new("lints", &clippy),
