@@ -133,7 +133,7 @@ fn dependencies_point_towards_the_core() {
 #[test]
 fn unsafe_code_stays_in_few_files() {
     let mut found = Vec::new();
-    for (path, text) in crates().flat_map(|name| sources(name)) {
+    for (path, text) in crates().flat_map(sources) {
         let words = |line: &str| code(line).split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe");
         if text.lines().any(words) {
             found.push(path);
@@ -145,7 +145,7 @@ fn unsafe_code_stays_in_few_files() {
 
 #[test]
 fn files_are_short_and_finished() {
-    for (path, text) in crates().flat_map(|name| sources(name)) {
+    for (path, text) in crates().flat_map(sources) {
         let lines = text.lines().count();
         assert!(lines <= 800, "{path} has {lines} lines");
         for mark in ["todo!", "unimplemented!", "FIXME"] {

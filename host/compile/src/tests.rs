@@ -36,7 +36,7 @@ fn options() -> impl Strategy<Value = DpuOptions> {
     })
 }
 
-fn outputs<'a>(placement: &'a Placement<'_>, which: impl Fn(&Placed) -> bool) -> BTreeSet<usize> {
+fn outputs(placement: &Placement<'_>, which: impl Fn(&Placed) -> bool) -> BTreeSet<usize> {
     let both = placement.graph().ops.iter().zip(placement.ops());
     both.filter(|(_, placed)| which(placed)).map(|(op, _)| op.output.0).collect()
 }
@@ -54,8 +54,11 @@ fn meet(a: [u64; 2], b: [u64; 2]) -> bool {
     a[0] < b[1] && b[0] < a[1]
 }
 
+/// A tensor, the ops from which and to which it lives, and where: group and addresses.
+type Life = (TensorIx, usize, usize, (u32, [u32; 2]));
+
 /// Two buffers that are needed at the same op and share bytes.
-fn clash<'a>(buffers: &'a [Buffer], over: impl Fn(&Buffer, &Buffer) -> bool) -> Option<[&'a Buffer; 2]> {
+fn clash(buffers: &[Buffer], over: impl Fn(&Buffer, &Buffer) -> bool) -> Option<[&Buffer; 2]> {
     let bytes = |b: &Buffer| [u64::from(b.place.offset), u64::from(b.place.offset) + b.bytes];
     let together = |a: &Buffer, b: &Buffer| match (a.ops, b.ops) {
         (Some(a), Some(b)) => a.0 <= b.1 && b.0 <= a.1,
@@ -146,7 +149,7 @@ proptest! {
         let banks: Vec<u32> = t.feature_groups().take(2).map(|group| group.first.into()).collect();
         for job in placement.jobs() {
             // A map stays from the op that makes it to the last that reads it there.
-            let mut lives: Vec<(TensorIx, usize, usize, (u32, [u32; 2]))> = Vec::new();
+            let mut lives: Vec<Life> = Vec::new();
             for i in job.clone() {
                 let Some(residence) = placement.residences.get(&i) else { continue };
                 let count = match &placement.ops()[i] {

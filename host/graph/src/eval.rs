@@ -1,7 +1,7 @@
 //! Evaluating graphs.
 //!
 //! Two engines compute a quantized network. This file is the float one: every layer in f32 as TensorFlow computes it,
-//! quantizers as fake quantization — what calibration and the `vendor` numerics use. [`integer`] computes the integer
+//! quantizers as fake quantization — what calibration and the `vendor` numerics use. The integer engine, in a crate above, computes the integer
 //! form exactly — the `dpu` numerics of dumps, evaluation and proofs. They agree wherever sums stay below 2^24.
 
 use crate::budget;
