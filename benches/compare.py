@@ -144,7 +144,7 @@ class Ours:
     """The example `conv_bench`, kept running; one line in, one line of JSON out."""
 
     def __init__(self):
-        build = ["cargo", "build", "--release", "-p", "shiftwise", "--no-default-features", "--example", "conv_bench"]
+        build = ["cargo", "build", "--release", "-p", "shiftwise-tensor", "--example", "conv_bench"]
         build += ["--message-format", "json-render-diagnostics"]
         lines = subprocess.run(build, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
         messages = [json.loads(line) for line in lines]

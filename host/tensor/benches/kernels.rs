@@ -1,6 +1,6 @@
 //! The kernels on five layers as a ResNet has them, and on a depthwise layer. One image per iteration, one thread.
 //!
-//! `cargo bench -p shiftwise --bench kernels`
+//! `cargo bench -p shiftwise-tensor --bench kernels`
 
 use divan::Bencher;
 use divan::counter::ItemsCount;

@@ -1,9 +1,9 @@
 //! Speed of the convolution kernels on one thread, by CPU time.
 //!
 //! ```text
-//! cargo run --release --example conv_bench             # a table
-//! cargo run --release --example conv_bench -- --json   # one JSON line per call, for benches/compare.py
-//! cargo run --release --example conv_bench -- --serve  # as --json, once per line read from standard input
+//! cargo run --release -p shiftwise-tensor --example conv_bench             # a table
+//! cargo run --release -p shiftwise-tensor --example conv_bench -- --json   # one JSON line per call, for benches/compare.py
+//! cargo run --release -p shiftwise-tensor --example conv_bench -- --serve  # as --json, once per line read from standard input
 //! ```
 
 use std::hint::black_box;
