@@ -1,10 +1,10 @@
-//! Damaged copies of everything that is read: reading them returns, with values or with an error, in bounded time.
+//! Damaged copies of everything that is read: reading them returns, with values or with an error. That a read ends in time is for
+//! the fuzzers, which have a limit on it, and for the budgets: a test that looks at the clock fails on a busy machine.
 //!
 //! Models and deployables have theirs beside their other tests, on reference data; here are the readers of arrays, dump
 //! folders and raw code, and models of the repository's own.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use ndarray::Array4;
 use ndarray_npy::{NpzWriter, WriteNpyExt};
@@ -22,21 +22,8 @@ use shiftwise_quant::strategy::Strategy;
 use shiftwise_tests::command::data;
 use shiftwise_tests::networks::{random_network, random_samples};
 
-use crate::format::mutate;
+use crate::format::mutate as damage;
 use crate::keras;
-
-/// No single read may take longer, whatever a file claims.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// [`mutate`] with a limit on the time of each read.
-fn damage(bytes: &[u8], count: usize, mut read: impl FnMut(Vec<u8>) -> bool) {
-    mutate(bytes, count, |copy| {
-        let start = Instant::now();
-        let fine = read(copy);
-        assert!(start.elapsed() < PATIENCE, "a read took {:?}", start.elapsed());
-        fine
-    });
-}
 
 fn scratch(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("shiftwise-damage-{name}-{}", std::process::id()));
