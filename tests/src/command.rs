@@ -22,7 +22,8 @@ fn build() -> PathBuf {
     let profile = folder.filter(|f| f != "debug").unwrap_or_else(|| "test".into());
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--package", "shiftwise-cli", "--bin", "shiftwise", "--profile", &profile])
+        // Of the whole workspace, so that its crates have the features that they were built with for the tests.
+        .args(["build", "--workspace", "--bin", "shiftwise", "--profile", &profile])
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
