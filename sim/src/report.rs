@@ -8,6 +8,7 @@ use crate::{Event, JobRun, SimDpu};
 
 /// Cycles of one frame on one core, without host and driver time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CycleReport {
     /// The network.
     pub model: String,
@@ -33,6 +34,7 @@ pub struct CycleReport {
 
 /// Busy cycles of the four engines: cycles in which at least one instruction of the engine runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EngineCycles {
     /// LOAD.
     pub load: u64,
@@ -70,6 +72,7 @@ impl EngineCycles {
 
 /// One layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LayerCycles {
     /// The user's layer.
     pub layer: String,
@@ -101,6 +104,7 @@ pub struct LayerCycles {
 
 /// What limits a layer: the engine that is busiest, and for loads the larger part of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
     /// The convolution array.

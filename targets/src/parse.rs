@@ -9,6 +9,7 @@ use crate::Error;
 
 /// A board: what runs the firmware, and the DPU beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Board {
     /// Name on the command line.
@@ -50,6 +51,7 @@ impl Board {
 
 /// A range of a board's memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MemoryRange {
     /// Name in the linker script: `FLASH`, `RAM`.
@@ -62,6 +64,7 @@ pub struct MemoryRange {
 
 /// Addresses of one use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Range {
     /// First address.
@@ -83,6 +86,7 @@ impl Range {
 
 /// How firmware is built for a board, and what it does with the memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Firmware {
     /// The Rust compiler's target.
@@ -107,6 +111,7 @@ pub struct Firmware {
 
 /// Where firmware finds a DPU, and how it sees memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DpuPort {
     /// Its target.
@@ -123,6 +128,7 @@ pub struct DpuPort {
 
 /// Register maps of a DPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum RegisterLayout {
     /// The IP as Vivado integrates it.
@@ -133,6 +139,7 @@ pub enum RegisterLayout {
 
 /// Sizes of a board's image, measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
     /// Bytes of code and constants, in `FLASH`.
@@ -148,6 +155,7 @@ pub struct Measured {
 /// It is started in a directory that holds `image.elf`. Its standard input and output are the link; it writes the log to
 /// `log.defmt` in this directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Emulator {
     /// The program.
@@ -164,6 +172,7 @@ fn toml<'a, T: Deserialize<'a>>(file: &str, text: &'a str) -> Result<T, Error> {
 
 /// What is public about a target that nothing is compiled for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Description {
     /// The vendor's name.
@@ -188,11 +197,13 @@ pub struct Description {
     pub banks: Vec<DescribedBanks>,
     /// Engines with their limits, in the vendor's terms.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, serde_json::Value>"))]
     pub engines: BTreeMap<String, toml::Value>,
 }
 
 /// Sizes of a compute array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Parallelism {
     /// Pixels per cycle.
@@ -207,6 +218,7 @@ pub struct Parallelism {
 
 /// Banks of one kind of a described target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DescribedBanks {
     /// The vendor's name.

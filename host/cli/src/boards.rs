@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
-use shiftwise_board::{
-    self as link, Board, BoardSpec, Limits, Report, Reported, SelfTested, SerialLog, Session, image,
-};
-use shiftwise_core::model::{Deployable, Step, TensorId};
-use shiftwise_core::monitor::{Drift, Expected, Sketch};
+use shiftwise::board_run::{self, Answered, Asked, BoardRun, SelfTestRun, TensorDrift};
+use shiftwise::run;
+use shiftwise::run::Tensors;
+use shiftwise_board::{self as link, Board, BoardSpec, Limits, Report, SerialLog, Session, image};
+use shiftwise_core::model::{Deployable, Step};
+use shiftwise_core::monitor::Drift;
 use shiftwise_formats::files::Set;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
@@ -15,8 +15,6 @@ use shiftwise_graph::eval::Samples;
 use crate::data::Preprocess;
 use crate::outcome::Outcome;
 use crate::screen::{Screen, count};
-use shiftwise::run;
-use shiftwise::run::Tensors;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -82,91 +80,23 @@ pub(crate) fn session(
     Ok(session)
 }
 
-/// The model's own samples on the board: what to print, for `--json`, and whether all outputs are right.
-fn self_test(board: &mut Board) -> Result<(String, Value, bool), Error> {
-    let SelfTested { samples, wrong } = board.self_test().map_err(failed)?;
-    Ok(match wrong {
-        None => {
-            (format!("self-test: {samples} samples right"), json!({ "samples": samples, "first_wrong": null }), true)
-        }
-        Some(w) => (
-            format!(
-                "self-test: sample {}, output {}, byte {}: expected {:#04x}, computed {:#04x}",
-                w.sample, w.output, w.byte, w.wanted, w.found
-            ),
-            json!({ "samples": samples, "first_wrong": { "sample": w.sample, "output": w.output, "byte": w.byte,
-                "expected": w.wanted, "computed": w.found } }),
-            false,
-        ),
-    })
-}
-
-/// The first tensor in which the board differs from this machine, and the first value in it: in words, and for `--json`.
-fn difference(board: &mut Board, model: &Deployable<'_>, inputs: &[Vec<u8>]) -> Result<Option<(String, Value)>, Error> {
-    let wanted = match run::target_of(model)? {
-        Some(target) => run::functional(model, &target, inputs)?,
-        None => run::frame(model, None, inputs)?,
-    };
-    let Some(difference) = board.first_difference(inputs, &wanted.0).map_err(failed)? else { return Ok(None) };
-    let known = wanted.0.iter().find(|(id, _)| *id == difference.tensor).zip(model.tensor(difference.tensor));
-    let Some(((_, wanted), tensor)) = known else {
-        return Err(Error::Run(format!("the board told of tensor {}, which there is not", difference.tensor.0)));
-    };
-    let (wanted, found) = (run::texts(&tensor, wanted), run::texts(&tensor, &difference.found));
-    let differ = || wanted.iter().zip(&found).enumerate().filter(|(_, (a, b))| a != b);
-    let mut words = format!("layer {}, tensor {}", tensor.origin, tensor.name);
-    let mut value = json!({ "layer": tensor.origin, "tensor": tensor.name, "values": wanted.len() });
-    if let (Some(_), Some((element, (expected, computed)))) = (difference.first, differ().next()) {
-        let (index, count) = (run::index(&tensor, element), differ().count());
-        let of = wanted.len();
-        words += &format!(", at {index:?}: expected {expected}, computed {computed}; {count} of {of} values differ");
-        value["index"] = json!(index);
-        value["expected"] = json!(expected);
-        value["computed"] = json!(computed);
-        value["differing"] = json!(count);
-    } else {
-        words += ", right at the second try: the board does not always compute the same";
-    }
-    Ok(Some((words, value)))
-}
-
-/// Prints what the tensors have held; `expected` is what they held in the self-test.
-fn drift(
-    model: &Deployable<'_>,
-    seen: &[(TensorId, Sketch)],
-    expected: &[(TensorId, Sketch)],
-    screen: &Screen,
-) -> Value {
-    let mut rows = Vec::new();
-    let mut all = Vec::new();
-    for (id, sketch) in seen {
-        let name = model.tensor(*id).map_or("?", |t| t.name);
-        let known = expected.iter().find(|(other, _)| other == id);
-        let drift = sketch.drift(known.map_or(Expected::OF_POSITION, |(_, sketch)| sketch.into()));
-        let verdict = match drift {
+/// Prints what the tensors have held.
+fn tell_drift(tensors: &[TensorDrift], tested: bool, screen: &Screen) {
+    let row = |t: &TensorDrift| {
+        let verdict = match t.drift {
             Drift::Inside => "as expected",
             Drift::Unseen => "not seen",
             Drift::Clipped => "too large: values are cut off",
             Drift::Wide => "larger than expected",
             Drift::Narrow => "smaller than expected",
         };
-        let cells = [sketch.min.to_string(), sketch.max.to_string(), count(sketch.saturated()), verdict.to_owned()];
-        rows.push([vec![name.to_owned()], cells.to_vec()].concat());
-        all.push(json!({ "tensor": name, "runs": sketch.runs, "min": sketch.min, "max": sketch.max,
-            "saturated": sketch.saturated(), "values": sketch.values(), "octaves": sketch.octaves,
-            "drift": format!("{drift:?}").to_lowercase() }));
-    }
+        vec![t.tensor.clone(), t.min.to_string(), t.max.to_string(), count(t.saturated), verdict.to_owned()]
+    };
+    let rows: Vec<Vec<String>> = tensors.iter().map(row).collect();
     screen.table(&["tensor", "min", "max", "at the limits", "compared with the self-test"], 1, &rows);
-    if expected.is_empty() {
+    if !tested {
         screen.note("the model holds no self-test: compared with what positions alone tell");
     }
-    Value::Array(all)
-}
-
-/// A sample's tensors as the board sent them.
-pub(crate) fn tensors(result: &link::SampleResult) -> Tensors {
-    let bytes = |r: &Reported| if let Reported::Bytes(b) = r { Some(b.clone()) } else { None };
-    Tensors(result.tensors.iter().filter_map(|(id, r)| Some((*id, bytes(r)?))).collect())
 }
 
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
@@ -197,20 +127,9 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         lines = log.lines().map_err(failed)?;
         lines.iter().for_each(|line| screen.note(format!("board: {line}")));
     }
-    let mut served = served?;
-    served.session.log.extend(lines);
-    tell(args, &model, &served, screen)
-}
-
-/// What came of a session.
-struct Served {
-    session: Session,
-    /// For `--json`: self-test, drift, comparison with this machine.
-    tested: Value,
-    drifted: Value,
-    checked: Value,
-    /// Whether the board was right in everything that was asked for.
-    yes: bool,
+    let mut answered = served?;
+    answered.session.log.extend(lines);
+    tell(args, &model, answered, screen)
 }
 
 fn serve(
@@ -218,58 +137,33 @@ fn serve(
     (file, model, spec): (&[u8], &Deployable<'_>, &BoardSpec),
     inputs: &[Vec<Vec<u8>>],
     screen: &Screen,
-) -> Result<Served, Error> {
-    let mut board = Board::start(spec, &firmware(spec, screen)?, file, Limits::default()).map_err(failed)?;
-    board.load(file).map_err(failed)?;
-    let mut yes = true;
-    let (mut tested, mut expected) = (Value::Null, Vec::new());
-    if args.self_test || args.drift && model.facts().self_test_samples > 0 {
-        let (words, value, right) = self_test(&mut board)?;
-        screen.say(words);
-        (tested, yes) = (value, right);
-        if args.drift {
-            expected = board.sketches().map_err(failed)?;
-            board.forget().map_err(failed)?;
-        }
+) -> Result<Answered, Error> {
+    let board = Board::start(spec, &firmware(spec, screen)?, file, Limits::default()).map_err(failed)?;
+    let asked = Asked { self_test: args.self_test, check: args.check, drift: args.drift };
+    let answered = board_run::run_samples(board, (file, model), inputs, asked)?;
+    if let Some(test) = &answered.self_test {
+        screen.say(format!("self-test: {test}"));
     }
-    let mut runs = Vec::new();
-    for sample in inputs {
-        runs.push(board.sample(sample, Report::Outputs).map_err(failed)?);
+    if let Some(tensors) = &answered.drift {
+        tell_drift(tensors, answered.self_test.is_some(), screen);
     }
-    let mut drifted = Value::Null;
-    if args.drift {
-        drifted = drift(model, &board.sketches().map_err(failed)?, &expected, screen);
+    if let Some(check) = &answered.check {
+        screen.say(match &check.first_difference {
+            None => format!("check: every tensor of {} samples is this machine's", check.samples),
+            Some(first) => format!("check: first difference: {first}"),
+        });
     }
-    let mut checked = Value::Null;
-    if args.check {
-        let n = inputs.len();
-        let mut first = None;
-        for (index, sample) in inputs.iter().enumerate() {
-            if let Some((words, mut value)) = difference(&mut board, model, sample)? {
-                value["sample"] = json!(index);
-                first = Some((format!("sample {index}, {words}"), value));
-                break;
-            }
-        }
-        yes &= first.is_none();
-        screen.say(first.as_ref().map_or_else(
-            || format!("check: every tensor of {n} samples is this machine's"),
-            |(words, _)| format!("check: first difference: {words}"),
-        ));
-        checked = json!({ "samples": n, "first_difference": first.map(|(_, value)| value) });
-    }
-    let info = board.info().clone();
-    let log = board.finish().map_err(failed)?;
-    log.iter().for_each(|line| screen.detail(format!("board: {line}")));
-    Ok(Served { session: Session { info, samples: runs, log }, tested, drifted, checked, yes })
+    answered.session.log.iter().for_each(|line| screen.detail(format!("board: {line}")));
+    Ok(answered)
 }
 
 /// Prints what the samples gave and took.
-fn tell(args: &Args, model: &Deployable<'_>, served: &Served, screen: &Screen) -> Result<Outcome, Error> {
-    let Served { session, tested, drifted, checked, yes } = served;
-    let (n, yes) = (session.samples.len(), *yes);
+fn tell(args: &Args, model: &Deployable<'_>, answered: Answered, screen: &Screen) -> Result<Outcome, Error> {
+    let yes = answered.is_right();
+    let Answered { session, self_test, check, drift } = answered;
+    let (n, board) = (session.samples.len(), args.board.clone());
     if n == 0 {
-        return Ok(Outcome { json: json!({ "board": args.board, "self_test": tested, "log": session.log }), yes });
+        return Outcome::of(SelfTestRun { board, self_test, log: session.log }, yes);
     }
     let first = session.samples.first();
     let total: u64 = first.map_or(0, |s| s.steps.iter().sum());
@@ -291,7 +185,7 @@ fn tell(args: &Args, model: &Deployable<'_>, served: &Served, screen: &Screen) -
         _ => String::new(),
     };
     screen.say(format!("{n} samples on {}; {} {unit}{time} for the first", args.board, count(total)));
-    let results: Vec<Tensors> = session.samples.iter().map(tensors).collect();
+    let results: Vec<Tensors> = session.samples.iter().map(board_run::tensors).collect();
     for (k, (id, t)) in model.outputs().enumerate() {
         for (sample, tensors) in results.iter().enumerate().take(8) {
             let Some((_, bytes)) = tensors.0.iter().rev().find(|(i, _)| *i == id) else { continue };
@@ -309,10 +203,7 @@ fn tell(args: &Args, model: &Deployable<'_>, served: &Served, screen: &Screen) -
         shiftwise::outputs::add_outputs(&mut set, model, &results)?;
         set.commit(serde_json::Map::new())?;
     }
-    let json = json!({
-        "board": args.board, "samples": n, "unit": unit, "self_test": tested, "check": checked, "drift": drifted,
-        "per_step": session.samples.iter().map(|s| s.steps.clone()).collect::<Vec<_>>(),
-        "log": session.log,
-    });
-    Ok(Outcome { json, yes })
+    let per_step = session.samples.iter().map(|s| s.steps.clone()).collect();
+    let report = BoardRun { board, samples: n, unit, self_test, check, drift, per_step, log: session.log };
+    Outcome::of(report, yes)
 }

@@ -7,11 +7,13 @@ use std::process::ExitCode;
 use clap::builder::RangedU64ValueParser;
 use clap::error::ContextValue;
 use clap::{Parser, Subcommand};
-use serde_json::json;
+use serde_json::Value;
+use shiftwise::reports::{Failure, FailureText};
 use shiftwise::text;
 use shiftwise_graph::error::Error;
 
 use crate::hint::hint;
+use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
     boards, compile, data, dump, estimate, evaluate, machine_code, proof, quantize, screen, simulate, strategy, targets,
@@ -116,8 +118,7 @@ fn usage(e: &clap::Error) -> ExitCode {
     screen::usage(CODE, &message, rest, HINT);
     // The arguments that would say so were not understood.
     if std::env::args_os().any(|a| a == "--json") {
-        let json = json!({ "error": { "code": CODE, "message": message, "hint": HINT } });
-        screen::document(&json);
+        screen::document(&failure(CODE, message, HINT));
     }
     ExitCode::from(2)
 }
@@ -166,8 +167,14 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// The JSON of an error.
+fn failure(code: &str, message: String, hint: &str) -> Value {
+    let error = FailureText { code: code.to_owned(), message, hint: hint.to_owned() };
+    to_json(Failure { error }).unwrap_or_default()
+}
+
 fn fail(screen: &Screen, error: &Error) -> ExitCode {
     screen.error(error);
-    screen.json(&json!({ "error": { "code": error.code(), "message": error.to_string(), "hint": hint(error) } }));
+    screen.json(&failure(error.code(), error.to_string(), hint(error)));
     ExitCode::from(2)
 }

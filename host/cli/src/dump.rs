@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
 use shiftwise::dump;
+use shiftwise::dump::Dumped;
 use shiftwise::golden::{DumpOptions, Numerics, golden};
 use shiftwise_formats::Model;
 use shiftwise_graph::error::Error;
@@ -61,9 +61,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let (weights, activations) = (all.weights.len(), all.activations.len());
     let place = args.output_dir.display();
     screen.say(format!("{weights} weights, {activations} activations, {} values in {place}", count(values as u64)));
-    Outcome::done(json!({
-        "output_dir": args.output_dir, "weights": weights, "activations": activations, "values": values,
-    }))
+    Outcome::done(Dumped { output_dir: args.output_dir.clone(), weights, activations, values })
 }
 
 #[derive(Debug, clap::Args)]
@@ -81,14 +79,6 @@ pub(crate) fn compare(args: &CompareArgs, screen: &Screen) -> Result<Outcome, Er
     let (first, second) = dump::read_both(&args.first, &args.second)?;
     let result = dump::compare(&first, &second);
     screen.lines(result.to_string());
-    let difference = |d: &dump::Difference| {
-        let first = d.first.as_ref().map(|(i, a, b)| json!({ "index": i, "first": a, "second": b }));
-        json!({ "tensor": d.name, "values": [d.len.0, d.len.1], "differing": d.count, "first_difference": first })
-    };
-    let differences: Vec<_> = result.differences.iter().map(difference).collect();
-    let json = json!({
-        "tensors": result.tensors, "values": result.values, "differences": differences,
-        "only_first": result.only_first, "only_second": result.only_second,
-    });
-    Ok(Outcome { json, yes: result.is_equal() && (args.common || result.is_whole()) })
+    let yes = result.is_equal() && (args.common || result.is_whole());
+    Outcome::of(result, yes)
 }

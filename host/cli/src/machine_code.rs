@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
-use shiftwise::listing::{self, ISA_REMARK, Isa, Listing, Piece};
+use shiftwise::listing::{self, Assembled, ISA_REMARK, Isa, Listing, Piece};
 use shiftwise::run;
 use shiftwise_core::model::MAGIC;
 use shiftwise_core::target::IsaVersion;
@@ -121,5 +120,5 @@ pub(crate) fn assemble(args: &AsmArgs, screen: &Screen) -> Result<Outcome, Error
     let (code, instructions) = listing::assemble(&args.file, &text, isa)?;
     format::write_file(&args.output, &code)?;
     screen.say(format!("{instructions} instructions, {} bytes in {}", code.len(), args.output.display()));
-    Outcome::done(json!({ "instructions": instructions, "bytes": code.len(), "output": args.output }))
+    Outcome::done(Assembled { instructions, bytes: code.len(), output: args.output.clone() })
 }

@@ -113,7 +113,7 @@ fn on_board(verification: &mut Verification<'_>, spec: &BoardSpec, name: &str, s
     let file = verification.compile(own.as_ref())?.to_bytes(&[])?;
     let model = verify::parse(&file)?;
     let session = boards::session(spec, &file, verification.input_bytes(&model)?, screen)?;
-    let tensors: Vec<Tensors> = session.samples.iter().map(boards::tensors).collect();
+    let tensors: Vec<Tensors> = session.samples.iter().map(shiftwise::board_run::tensors).collect();
     let instructions: u64 = session.samples.first().map_or(0, |s| s.steps.iter().sum());
     let target = format!("{} on {name}", model.facts().target);
     verification.add("firmware", target, (&model, &file), &tensors, Took::Instructions(instructions));

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use shiftwise::reports::{Fallback, LeftFloat, Quantization};
 use shiftwise_compile::DpuOptions;
 use shiftwise_formats::files::Set;
 use shiftwise_formats::{self as format, LoadOptions, Model};
@@ -321,30 +322,26 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         }
     }
     screen.say(format!("{} tensors quantized; {}", rows.len(), file.display()));
-    let left: Vec<Value> = fallbacks.iter().map(|(layer, why)| json!({ "layer": layer, "reason": why })).collect();
-    let floats =
-        left_float.iter().map(|l| json!({ "layers": l.layers, "reason": l.reason.to_string(), "remedy": l.remedy }));
-    let floats: Vec<Value> = floats.collect();
-    let mut json = json!({ "quantized": file, "quantize_info": info, "warnings": warnings, "left_float": floats });
-    if let (false, Some(json)) = (differences.is_empty(), json.as_object_mut()) {
-        json.insert("averages".into(), json!(shiftwise::averages::rows(&differences)));
-    }
-    if let (Some(target), Some(json)) = (&args.target, json.as_object_mut()) {
-        json.insert("target".into(), json!(target));
-        json.insert("on_cpu".into(), json!(left));
-    }
-    Outcome::done(json)
+    Outcome::done(Quantization {
+        quantized: file,
+        quantize_info: info,
+        warnings,
+        left_float: left_float.iter().map(LeftFloat::of).collect(),
+        averages: shiftwise::averages::rows(&differences),
+        target: args.target.clone(),
+        on_cpu: args.target.as_ref().map(|_| fallbacks),
+    })
 }
 
 /// Layers that a DPU leaves to the CPU, with the reasons.
-fn placement(quantized: &QuantGraph, target: &str, screen: &Screen) -> Result<Vec<(String, String)>, Error> {
+fn placement(quantized: &QuantGraph, target: &str, screen: &Screen) -> Result<Vec<Fallback>, Error> {
     let device = shiftwise::device::Device::named(target)?;
     let integers = shiftwise_integer::lower::lower(quantized)?;
     let placement = shiftwise_compile::place(&integers, &device.target, &DpuOptions::default())?;
-    let left: Vec<(String, String)> =
-        placement.fallbacks().map(|(op, why)| (op.layer.clone(), why.to_string())).collect();
-    for (layer, why) in &left {
-        screen.say(format!("not on the DPU: {layer}: {why}"));
+    let fallback = |layer: &str, why: String| Fallback { layer: layer.to_owned(), reason: why };
+    let left: Vec<Fallback> = placement.fallbacks().map(|(op, why)| fallback(&op.layer, why.to_string())).collect();
+    for Fallback { layer, reason } in &left {
+        screen.say(format!("not on the DPU: {layer}: {reason}"));
     }
     if left.is_empty() {
         screen.say(format!("every layer runs on {}", device.target.name));

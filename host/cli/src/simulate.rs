@@ -3,23 +3,21 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use rayon::prelude::*;
-use serde_json::json;
 use shiftwise::device::Device;
-use shiftwise::dump::{Dump, Type};
+use shiftwise::dump::Dump;
 use shiftwise::outputs::add_outputs;
-use shiftwise::run::Tensors;
+use shiftwise::simulate::{self, GoldenCheck, Simulated, Simulation, simulate};
 use shiftwise::{cost, dump, run};
-use shiftwise_core::model::{DType, Deployable, MAGIC, TensorDesc, TensorId};
+use shiftwise_core::model::MAGIC;
 use shiftwise_formats as format;
 use shiftwise_formats::files::Set;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
-use shiftwise_sim::{CycleReport, SimDpu};
+use shiftwise_sim::CycleReport;
 
 use crate::data;
 use crate::data::Preprocess;
-use crate::outcome::{Outcome, pretty};
+use crate::outcome::{Outcome, pretty, to_json};
 use crate::screen::{Screen, bytes, count};
 
 mod xmodel;
@@ -75,7 +73,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let inputs = [&args.model].into_iter().chain(&args.golden).map(PathBuf::as_path);
     data::keep(inputs, &args.trace.iter().chain([&args.output_dir]).map(PathBuf::as_path).collect::<Vec<_>>())?;
     // Read before the work, so that a wrong name doesn't cost it.
-    let golden = args.golden.as_deref().map(|dir| dump::read_with(dir, &types(&model))).transpose()?;
+    let golden = args.golden.as_deref().map(|dir| dump::read_with(dir, &simulate::types(&model))).transpose()?;
     let target = run::target_of(&model)?;
     let device = target.map(|target| Device::new(target, args.clock));
     if let Some(device) = device.as_ref().filter(|_| !args.functional) {
@@ -85,80 +83,47 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let samples = args.preprocess.for_deployable(&args.data, &model)?;
     let n = args.samples.clamp(1, samples.len().max(1));
 
-    let progress = Mutex::new((screen.progress("simulating", "samples", n), 0));
-    let sample = |index| {
-        let inputs = run::input_bytes(&model, &samples, index)?;
-        let mut sim = device.as_ref().filter(|_| !args.functional).map(Device::simulator).transpose()?;
-        let tensors = match &device {
-            Some(device) if args.functional => run::functional(&model, &device.target, &inputs)?,
-            _ => run::frame(&model, sim.as_mut(), &inputs)?,
-        };
+    let progress = screen.progress("simulating", "samples", n);
+    let progress = Mutex::new((progress, 0));
+    let Simulated { tensors, sim } = simulate(&model, device.as_ref(), &samples, (n, args.functional), &|| {
         if let Ok(mut progress) = progress.lock() {
             let (bar, done) = &mut *progress;
             *done += 1;
             bar.set(*done);
         }
-        // Cycles do not depend on values: those of the first sample are those of all.
-        Ok((tensors, sim.filter(|_| index == 0)))
-    };
-    let (all, mut sims): (Vec<Tensors>, Vec<Option<SimDpu>>) = (0..n)
-        .into_par_iter()
-        .with_min_len(n.div_ceil(run::together(&model)))
-        .map(sample)
-        .collect::<Result<Vec<_>, Error>>()?
-        .into_iter()
-        .unzip();
+    })?;
     drop(progress);
-    let sim = sims.first_mut().and_then(Option::take);
-    let report = sim.as_ref().map(|sim| sim.report(&model));
+    let cycles = sim.as_ref().map(|sim| sim.report(&model));
     if let (Some(path), Some(sim)) = (&args.trace, &sim) {
         format::write_file(path, sim.chrome_trace(&model).as_bytes())?;
     }
-    let dump = Dump { weights: Vec::new(), activations: run::to_dump(&model, &all) };
+    let dump = Dump { weights: Vec::new(), activations: run::to_dump(&model, &tensors) };
     let mut set = Set::new(&args.output_dir, dump::MANIFEST)?;
     dump::add(&mut set, &dump, true)?;
-    add_outputs(&mut set, &model, &all)?;
-    if let Some(report) = &report {
-        let json = serde_json::to_value(report).map_err(|e| Error::Run(e.to_string()))?;
-        set.add(CYCLES, pretty(&json).as_bytes())?;
+    add_outputs(&mut set, &model, &tensors)?;
+    if let Some(cycles) = &cycles {
+        set.add(CYCLES, pretty(&to_json(cycles)?).as_bytes())?;
     }
     set.commit(serde_json::Map::new())?;
-    if let Some(report) = &report {
-        say_cycles(report, screen);
+    if let Some(cycles) = &cycles {
+        say_cycles(cycles, screen);
     }
+    let mut report = Simulation { output_dir: args.output_dir.clone(), samples: n, cycles, golden: None };
     let mut yes = true;
-    let mut json = json!({ "output_dir": args.output_dir, "samples": n, "cycles": report });
     if let Some(golden) = golden {
         let golden = Dump { weights: Vec::new(), activations: golden.activations };
         let compared = dump::compare(&golden, &dump);
         yes = compared.is_equal();
         if let Some(d) = compared.differences.first() {
-            let tensor = tensor_of(&model, &d.name);
-            let layer = tensor.as_ref().map_or_else(|| d.name.clone(), |(_, t)| t.origin.to_owned());
-            match &d.first {
-                Some((index, expected, actual)) => {
-                    screen.say(format!(
-                        "first difference: layer {layer}, {} at {index}: expected {expected}, computed {actual}",
-                        d.name
-                    ));
-                    if let (Some((id, t)), Some(device)) = (tensor, &device) {
-                        // A dump holds samples one after the other.
-                        let elements = (t.bytes() / t.dtype.bytes()).max(1) as usize;
-                        let inputs = run::input_bytes(&model, &samples, index / elements)?;
-                        if let Some(why) = run::explain(&model, device, &inputs, id, index % elements)? {
-                            screen.lines(why);
-                        }
-                    }
-                }
-                None => screen.say(format!("layer {layer}: {} values, expected {}", d.len.1, d.len.0)),
-            }
+            let of = (&model, device.as_ref(), &samples as &dyn Samples);
+            let first = simulate::first_difference(of, d)?;
+            screen.say(first.words);
+            first.why.iter().for_each(|why| screen.lines(why));
         }
         screen.lines(compared.to_string());
-        json["golden"] = json!({
-            "tensors": compared.tensors, "values": compared.values, "differing_tensors": compared.differences.len(),
-        });
+        report.golden = Some(GoldenCheck::of(&compared));
     }
-    Ok(Outcome { json, yes })
+    Outcome::of(report, yes)
 }
 
 /// The end of a long name: what its beginning says is mostly said by the others too.
@@ -204,21 +169,4 @@ fn say_cycles(report: &CycleReport, screen: &Screen) {
         let band = timing.error_band_percent;
         screen.say(format!("cycle model: 9 of 10 networks it was not fitted to were within {band:.0} %"));
     }
-}
-
-/// The name of a tensor's files in a dump, and its type.
-fn file_of(t: &TensorDesc<'_>) -> (String, Type) {
-    let kind = if t.dtype == DType::F32 { Type::Float } else { Type::Int8 };
-    (dump::file_name(t.name, kind), kind)
-}
-
-/// The types of all tensors, by the names of their files.
-fn types(model: &Deployable<'_>) -> dump::Types {
-    model.tensors().map(|(_, t)| file_of(&t)).collect()
-}
-
-/// The tensor behind a dump file's name.
-fn tensor_of<'a>(model: &Deployable<'a>, file: &str) -> Option<(TensorId, TensorDesc<'a>)> {
-    let name = file.rsplit('/').next()?;
-    model.tensors().find(|(_, t)| file_of(t).0 == name)
 }

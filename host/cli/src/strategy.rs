@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::Value;
+use shiftwise::reports::StrategyChanges;
 use shiftwise_formats as format;
 use shiftwise_graph::error::Error;
 use shiftwise_quant::strategy::Strategy;
@@ -74,17 +75,19 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
                 Some(v) => v.to_string(),
                 None => String::new(),
             };
-            let text = |v: &Value, key: &str| v.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
             let rows: Vec<Vec<String>> = changes
                 .iter()
-                .map(|c| vec![text(c, "section"), text(c, "key"), short(c.get("value")), short(c.get("default"))])
+                .map(|c| {
+                    let key = c.key.clone().unwrap_or_default();
+                    vec![c.section.clone(), key, short(Some(&c.value)), short(c.default.as_ref())]
+                })
                 .collect();
             if !rows.is_empty() {
                 screen.table(&["section", "key", "value", "default"], 4, &rows);
                 screen.say("");
             }
             screen.say(format!("{}: {} changes to {strategy}, all understood", file.display(), changes.len()));
-            Outcome::done(json!({ "strategy": strategy, "changes": changes }))
+            Outcome::done(StrategyChanges { strategy: strategy.clone(), changes })
         }
     }
 }

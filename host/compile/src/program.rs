@@ -157,6 +157,7 @@ impl MemoryMap {
 
 /// What executes a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// Convolution engine of a DPU.
@@ -171,6 +172,7 @@ pub enum Engine {
 
 /// One line of the table that `compile` prints.
 #[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LayerRow {
     /// The user's layers.
     pub layer: String,
@@ -179,6 +181,7 @@ pub struct LayerRow {
     /// What executes it.
     pub engine: Engine,
     /// Why it isn't on the DPU, if it isn't.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub reason: Option<Reason>,
     /// Microseconds on the CPU, estimated, if it runs there beside a DPU.
     pub cpu_us: Option<f64>,

@@ -14,6 +14,8 @@ use shiftwise_graph::error::Error;
 
 mod json;
 
+pub use json::Change;
+
 const POF2S: &str = include_str!("../strategies/pof2s.json");
 
 /// Names of the built-in strategies and the vendor's aliases.

@@ -47,6 +47,7 @@ pub fn measure(
 
 /// One of them in a report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Row {
     /// The user's layer.
     pub layer: String,

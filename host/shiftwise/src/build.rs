@@ -30,6 +30,7 @@ pub fn program(graph: &IntGraph, device: Option<&Device>, strict: bool, observe:
 
 /// What `compile` reports.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Compiled {
     /// The deployable's file.
     pub output: PathBuf,
@@ -52,6 +53,7 @@ pub struct Compiled {
 
 /// Bytes that a program takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Memory {
     /// Tensors between layers.
     pub workspace_bytes: u32,
@@ -132,6 +134,7 @@ impl OnCpu {
 
 /// The memory of a program on the CPU: what lives when, and whether a board has enough.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CpuMemory {
     /// Pieces of memory.
     pub buffers: Vec<Buffer>,
@@ -149,6 +152,7 @@ pub struct CpuMemory {
 
 /// A piece of memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Buffer {
     /// Tensors that lie there.
     pub tensors: Vec<String>,

@@ -9,9 +9,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use serde::Serialize;
 use serde_json::{Map, json};
 
 use crate::text;
@@ -49,6 +50,20 @@ pub struct Dump {
     pub weights: Vec<DumpTensor>,
     /// Layer results, in the model's order.
     pub activations: Vec<DumpTensor>,
+}
+
+/// What `dump` reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Dumped {
+    /// The folder.
+    pub output_dir: PathBuf,
+    /// Weights and biases.
+    pub weights: usize,
+    /// Layer results.
+    pub activations: usize,
+    /// Values of all of them.
+    pub values: usize,
 }
 
 /// The manifest of a folder of results.
@@ -357,20 +372,34 @@ fn values(path: &Path, bytes: Vec<u8>, kind: Type) -> Result<Values, Error> {
 }
 
 /// A tensor that is not the same in two dumps.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Difference {
     /// Folder and name of its files.
-    pub name: String,
+    pub tensor: String,
     /// Number of values in each dump.
-    pub len: (usize, usize),
+    pub values: (usize, usize),
     /// Values that differ, as far as both reach.
-    pub count: usize,
-    /// Index of the first one, with the two values as text; absent if only the lengths differ.
-    pub first: Option<(usize, String, String)>,
+    pub differing: usize,
+    /// The first of them; absent if only the numbers of values differ.
+    pub first_difference: Option<FirstDifference>,
 }
 
-/// How two dumps compare.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// A value that is not the same in two dumps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FirstDifference {
+    /// Where it is, row-major.
+    pub index: usize,
+    /// The value in the first dump, as text.
+    pub first: String,
+    /// The value in the second dump, as text.
+    pub second: String,
+}
+
+/// How two dumps compare: what `compare` reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Comparison {
     /// Tensors that both have.
     pub tensors: usize,
@@ -431,10 +460,14 @@ pub fn compare(first: &Dump, second: &Dump) -> Comparison {
                 continue;
             }
             result.differences.push(Difference {
-                name: format!("{folder}/{}", a.file_name()),
-                len: (x.len(), y.len()),
-                count: differences.len(),
-                first: differences.first().map(|i| (*i, x.value(*i), y.value(*i))),
+                tensor: format!("{folder}/{}", a.file_name()),
+                values: (x.len(), y.len()),
+                differing: differences.len(),
+                first_difference: differences.first().map(|i| FirstDifference {
+                    index: *i,
+                    first: x.value(*i),
+                    second: y.value(*i),
+                }),
             });
         }
     }
@@ -451,16 +484,17 @@ impl fmt::Display for Comparison {
             _ => Ok(()),
         };
         let shown: Vec<(String, &Difference)> =
-            self.differences.iter().take(MOST_LINES).map(|d| (text::name(&d.name), d)).collect();
+            self.differences.iter().take(MOST_LINES).map(|d| (text::name(&d.tensor), d)).collect();
         let width = shown.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, d) in shown {
             write!(f, "{name:width$}  ")?;
-            if d.len.0 != d.len.1 {
-                write!(f, "{} values against {}; ", d.len.0, d.len.1)?;
+            let (a, b) = d.values;
+            if a != b {
+                write!(f, "{a} values against {b}; ")?;
             }
-            write!(f, "{} of {} differ", d.count, d.len.0.min(d.len.1))?;
-            match &d.first {
-                Some((i, a, b)) => writeln!(f, ", first at {i}: {a} against {b}")?,
+            write!(f, "{} of {} differ", d.differing, a.min(b))?;
+            match &d.first_difference {
+                Some(d) => writeln!(f, ", first at {}: {} against {}", d.index, d.first, d.second)?,
                 None => writeln!(f)?,
             }
         }
@@ -484,7 +518,7 @@ mod tests {
         DumpTensor { name: name.into(), values }
     }
 
-    fn folder(name: &str) -> std::path::PathBuf {
+    fn folder(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("shiftwise-dump-{name}-{}", std::process::id()))
     }
 

@@ -13,6 +13,7 @@ use crate::device::Device;
 
 /// Frames per second of a stream of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Speed {
     /// On one core that always has the next frame.
     pub fps_one_core_busy: f64,
@@ -63,6 +64,7 @@ pub fn cycles_of<'r>(row: &LayerRow, report: &'r CycleReport) -> Option<&'r Laye
 
 /// What `estimate` reports.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Estimate {
     /// The network's name.
     pub model: String,
@@ -101,6 +103,7 @@ pub struct Estimate {
 
 /// A layer's time.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LayerTime {
     /// The user's layers.
     pub layer: String,
@@ -123,6 +126,7 @@ pub struct LayerTime {
 
 /// A layer's time on a DPU.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DpuTime {
     /// Cycles.
     pub cycles: u64,

@@ -22,6 +22,7 @@ const BATCH: usize = 64;
 
 /// How outputs are compared with labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
     /// Class numbers: right answers.
@@ -204,6 +205,7 @@ pub fn error(
 
 /// What `evaluate` reports of right answers.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Evaluation {
     /// The model.
     pub model: Accuracy,
@@ -217,6 +219,7 @@ pub struct Evaluation {
 
 /// Right answers of one model, as shares from 0 to 1.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Accuracy {
     /// Its file.
     pub model: PathBuf,
@@ -235,6 +238,7 @@ pub struct Accuracy {
 
 /// What `evaluate` reports of errors.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Errors {
     /// Which error.
     pub metric: Metric,
@@ -247,6 +251,7 @@ pub struct Errors {
 
 /// The error of one model; the metric's is given.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelError {
     /// Its file.
     pub model: PathBuf,

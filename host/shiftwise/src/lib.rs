@@ -51,6 +51,8 @@
 //! - [`listing`]: machine code as text and back; [`text`]: text of unknown origin for people
 
 pub mod averages;
+#[cfg(feature = "board")]
+pub mod board_run;
 pub mod build;
 pub mod cost;
 pub mod dataset;
@@ -62,9 +64,13 @@ pub mod golden;
 pub mod listing;
 pub mod outputs;
 pub mod provenance;
+pub mod reports;
 pub mod run;
+pub mod simulate;
+pub mod targets;
 pub mod text;
 pub mod vendor_program;
+pub mod vendor_simulation;
 pub mod verify;
 
 pub use shiftwise_graph::error::Error;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use shiftwise_core::isa::codec::{DecodeError, ListingError};
@@ -212,13 +212,27 @@ pub fn xmodel_listing(model: &Xmodel, pieces: &[Piece<'_>], whole: bool) -> Stri
 
 /// What `disasm` reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Listing {
     /// Its lines.
     pub listing: Vec<String>,
 }
 
+/// What `asm` reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Assembled {
+    /// Instructions.
+    pub instructions: usize,
+    /// Bytes of code.
+    pub bytes: usize,
+    /// The file that they were written to.
+    pub output: PathBuf,
+}
+
 /// What `disasm --check` reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RoundTrip {
     /// Pieces of code.
     pub pieces: usize,

@@ -32,6 +32,7 @@ pub type Golden = Vec<BTreeMap<String, TensorValue>>;
 
 /// What one backend's tensors showed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Check {
     /// What computed them.
     pub backend: String,
@@ -95,6 +96,7 @@ impl Check {
 
 /// A deployable that was run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Artefact {
     /// What it was compiled for.
     pub target: String,
@@ -109,6 +111,7 @@ pub struct Artefact {
 
 /// What a sample takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Took {
     /// Cycles of the DPU.
@@ -119,6 +122,7 @@ pub enum Took {
 
 /// How the vendor's float arithmetic compares with the integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VendorNumerics {
     /// Tensors that its dump shows.
     pub tensors: usize,
@@ -130,6 +134,7 @@ pub struct VendorNumerics {
 
 /// What `verify` reports and writes.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Proof {
     /// The result in a sentence.
     pub verdict: String,
@@ -243,7 +248,7 @@ impl<'a> Verification<'a> {
             vendor_numerics: VendorNumerics {
                 tensors: vendor.tensors,
                 values: vendor.values,
-                differing_values: vendor.differences.iter().map(|d| d.count).sum(),
+                differing_values: vendor.differences.iter().map(|d| d.differing).sum(),
             },
             deployables: self.deployables,
             golden_sha256: self.golden.iter().map(digests).collect(),

@@ -16,6 +16,7 @@ const REGION_ALIGN: u64 = 16;
 
 /// Memory in use while a layer runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LayerMemory {
     /// The user's layer.
     pub layer: String,
@@ -60,6 +61,7 @@ pub fn instructions(program: &Program, deployable: &Deployable<'_>, cpu: &str) -
 
 /// One kind of memory: what is needed of it, and what the board has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Need {
     /// What it is for.
     pub name: &'static str,
@@ -71,6 +73,7 @@ pub struct Need {
 
 /// What a program takes of a board with firmware.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Footprint {
     /// Bytes of flash: the image's code and constants, if they were measured, and the deployable.
     pub flash: u64,

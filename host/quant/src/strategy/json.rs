@@ -1,6 +1,7 @@
 //! Strategies as files: printing them, overriding parts of them, checking them.
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::role;
 use crate::role::Role;
@@ -10,6 +11,21 @@ use shiftwise_graph::error::Error;
 
 /// Sections of the registry that an override replaces as a whole; `layer_quantize_config` is merged by layer type.
 const WHOLE: [&str; 3] = ["user_quantize_config", "custom_layer_type", "input_quantize_config"];
+
+/// A setting that is not the built-in strategy's.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Change {
+    /// Where it is: a section of the strategy, or `layer_quantize_config`.
+    pub section: String,
+    /// Its key, or the layer type of an entry; `null` for an entry that names none.
+    pub key: Option<String>,
+    /// Its value, or the whole entry.
+    pub value: Value,
+    /// The built-in strategy's value, `null` where it has none; absent for an entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default: Option<Value>,
+}
 
 fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>, Error> {
     value.as_object().ok_or_else(|| Error::Options(format!("{what} is {value:.60}, an object is expected")))
@@ -163,13 +179,18 @@ impl Strategy {
     }
 
     /// Settings that are not the built-in strategy's: section or `layer_type`, key, value.
-    pub fn changes(&self, from: &Self) -> Vec<Value> {
+    pub fn changes(&self, from: &Self) -> Vec<Change> {
         let mut all = Vec::new();
         let mut compare = |place: &str, own: Option<&Value>, other: Option<&Value>| {
             for (key, value) in own.and_then(Value::as_object).into_iter().flatten() {
                 let default = other.and_then(|o| o.get(key));
                 if key != "layer_quantize_config" && default != Some(value) && !value.is_object() {
-                    all.push(json!({ "section": place, "key": key, "value": value, "default": default }));
+                    all.push(Change {
+                        section: place.to_owned(),
+                        key: Some(key.clone()),
+                        value: value.clone(),
+                        default: Some(default.cloned().unwrap_or_default()),
+                    });
                 }
             }
         };
@@ -184,7 +205,12 @@ impl Strategy {
         let others = layers(from).unwrap_or_default();
         for entry in layers(self).unwrap_or_default() {
             if !others.contains(&entry) {
-                all.push(json!({ "section": "layer_quantize_config", "key": entry.get("layer_type"), "value": entry }));
+                all.push(Change {
+                    section: "layer_quantize_config".to_owned(),
+                    key: entry.get("layer_type").and_then(Value::as_str).map(str::to_owned),
+                    value: entry,
+                    default: None,
+                });
             }
         }
         all
@@ -201,6 +227,8 @@ fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn pof2s() -> Strategy {

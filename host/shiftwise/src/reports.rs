@@ -1,0 +1,150 @@
+//! What commands answer as JSON: THE table of reports, and those reports that belong to no function of their own.
+//!
+//! The JSON of a command is its report, serialized. With the feature `schema` the table gives a JSON Schema for each
+//! command; they are kept under `docs/schema` and checked by the tests.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::Value;
+use shiftwise_integer::unquantized;
+use shiftwise_quant::strategy::Change;
+
+use crate::averages;
+
+/// What `quantize` reports.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Quantization {
+    /// The quantized model's file.
+    pub quantized: PathBuf,
+    /// The same as in `quantize_info.json`: an object for every quantized tensor.
+    pub quantize_info: Value,
+    /// What the user should know, in sentences.
+    pub warnings: Vec<String>,
+    /// Layers that stay float.
+    pub left_float: Vec<LeftFloat>,
+    /// Averages that the DPU computes otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub averages: Vec<averages::Row>,
+    /// The DPU or board whose limits were asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Layers that it leaves to the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_cpu: Option<Vec<Fallback>>,
+}
+
+/// Layers that stay float for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct LeftFloat {
+    /// The user's layers, in the network's order.
+    pub layers: Vec<String>,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// What to do about it, if the model is to blame.
+    pub remedy: Option<&'static str>,
+}
+
+impl LeftFloat {
+    /// For reports.
+    pub fn of(left: &unquantized::LeftFloat) -> Self {
+        Self { layers: left.layers.clone(), reason: left.reason.to_string(), remedy: left.remedy }
+    }
+}
+
+/// A layer that a DPU leaves to the CPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Fallback {
+    /// The user's layer.
+    pub layer: String,
+    /// Why, in a sentence.
+    pub reason: String,
+}
+
+/// What `strategy check` reports.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StrategyChanges {
+    /// The strategy that is changed.
+    pub strategy: String,
+    /// What is changed.
+    pub changes: Vec<Change>,
+}
+
+/// What every command reports instead, where it fails (exit code 2).
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Failure {
+    /// The error.
+    pub error: FailureText,
+}
+
+/// An error for programs and people.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FailureText {
+    /// The stable code.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// Declares what the commands report: a row for each, with one type, or several where the command's input decides.
+#[cfg(feature = "schema")]
+macro_rules! reports {
+    ($($command:literal: $($report:ty)|+;)*) => {
+        /// The commands of the table.
+        pub const COMMANDS: &[&str] = &[$($command),*];
+
+        /// The JSON Schema (draft 2020-12) of what a command reports; `None` for one that is not in the table.
+        pub fn schema(command: &str) -> Option<Value> {
+            match command {
+                $($command => {
+                    let mut generator = schemars::generate::SchemaSettings::draft2020_12().for_serialize().into_generator();
+                    let kinds = vec![$(generator.subschema_for::<$report>().to_value()),+];
+                    Some(document(command, kinds, generator.take_definitions(true)))
+                })*
+                _ => None,
+            }
+        }
+    };
+}
+
+/// A command's schema from those of its kinds of reports.
+#[cfg(feature = "schema")]
+fn document(command: &str, mut kinds: Vec<Value>, definitions: serde_json::Map<String, Value>) -> Value {
+    let mut all = serde_json::Map::new();
+    all.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
+    all.insert("title".into(), format!("shiftwise {command} --json").into());
+    match (kinds.pop(), kinds.is_empty()) {
+        (Some(Value::Object(only)), true) => all.extend(only),
+        (last, _) => drop(all.insert("anyOf".into(), kinds.into_iter().chain(last).collect())),
+    }
+    if !definitions.is_empty() {
+        all.insert("$defs".into(), definitions.into());
+    }
+    Value::Object(all)
+}
+
+#[cfg(feature = "schema")]
+reports! {
+    "quantize": Quantization;
+    "evaluate": crate::evaluate::Evaluation | crate::evaluate::Errors;
+    "dump": crate::dump::Dumped;
+    "compare": crate::dump::Comparison;
+    "compile": crate::build::Compiled;
+    "estimate": crate::estimate::Estimate;
+    "simulate": crate::simulate::Simulation | crate::vendor_simulation::ProgramSimulation;
+    "verify": crate::verify::Proof;
+    "run": crate::board_run::BoardRun | crate::board_run::SelfTestRun;
+    "targets": crate::targets::TargetList | crate::targets::OneTarget;
+    "strategy": StrategyChanges | serde_json::Map<String, Value>;
+    "disasm": crate::listing::Listing | crate::listing::RoundTrip;
+    "asm": crate::listing::Assembled;
+    "error": Failure;
+}
