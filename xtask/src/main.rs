@@ -2,6 +2,7 @@
 
 mod ci;
 mod demo;
+mod docs;
 mod firmware;
 mod fuzz;
 mod setup;
@@ -15,6 +16,7 @@ usage: cargo xtask CHORE
   setup                             install what is missing: an emulator, a compiler for the boards
   demo                              set up, build, and verify the digits network on an emulated board
   ci                                set up and run every check
+  docs [--check]                    rewrite the pages that are made from tables in the code, or only compare them
   fuzz [--seconds N] [TARGET...]    fuzz every reader, or these, for so long each [default: 60]; 0 replays the corpus
   firmware build [--board NAME]     build the images of a board, or of all
   firmware size [--board NAME]      build it and print its sizes; an error if it can panic
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
         ["setup"] => setup::main(),
         ["demo"] => demo::main(),
         ["ci"] => ci::main(),
+        ["docs"] => docs::main(false),
+        ["docs", "--check"] => docs::main(true),
         ["firmware", rest @ ..] => firmware::main(rest),
         ["fuzz", rest @ ..] => fuzz::main(rest),
         _ => Err(USAGE.into()),

@@ -10,13 +10,19 @@ use std::time::{Duration, Instant};
 pub(crate) struct Step {
     pub(crate) name: &'static str,
     environment: Vec<(&'static str, &'static str)>,
-    words: Vec<&'static str>,
+    words: Vec<String>,
 }
 
 impl Step {
     /// A program and its arguments.
     pub(crate) fn new(name: &'static str, words: &[&'static str]) -> Self {
-        Self { name, environment: Vec::new(), words: words.to_vec() }
+        Self { name, environment: Vec::new(), words: words.iter().map(|w| (*w).to_owned()).collect() }
+    }
+
+    /// One more argument.
+    pub(crate) fn word(mut self, word: String) -> Self {
+        self.words.push(word);
+        self
     }
 
     pub(crate) fn with(mut self, variable: &'static str, value: &'static str) -> Self {
@@ -26,7 +32,7 @@ impl Step {
 
     /// The line for a shell.
     fn line(&self) -> String {
-        let quoted = |text: &str| if text.contains(' ') { format!("'{text}'") } else { text.to_string() };
+        let quoted = |text: &str| if text.contains([' ', '(']) { format!("'{text}'") } else { text.to_string() };
         let variables = self.environment.iter().map(|(variable, value)| format!("{variable}={}", quoted(value)));
         variables.chain(self.words.iter().map(|word| quoted(word))).collect::<Vec<_>>().join(" ")
     }
@@ -37,7 +43,7 @@ impl Step {
         let start = Instant::now();
         let [program, arguments @ ..] = self.words.as_slice() else { return Ok(Duration::ZERO) };
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-        let program = if program.contains('/') { root.join(program) } else { program.into() };
+        let program = if program.contains('/') { root.join(program) } else { program.as_str().into() };
         let mut command = Command::new(&program);
         command.args(arguments).envs(self.environment.iter().copied()).current_dir(root);
         let status = command.status().map_err(|e| format!("{}: {e}", program.display()))?;
