@@ -79,7 +79,7 @@ fn broken(schema: &Value, root: &Value, value: &Value, at: &str, open: bool) -> 
             Value::Array(_) => "array",
             Value::Object(_) => "object",
         };
-        if !kinds.contains(&own) && !(own == "integer" && kinds.contains(&"number")) {
+        if !(kinds.contains(&own) || own == "integer" && kinds.contains(&"number")) {
             return Some(format!("{at}: {own}, expected {kinds:?}"));
         }
     }
