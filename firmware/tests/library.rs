@@ -396,6 +396,7 @@ fn sizes_are_read_without_parsing() {
             self_test: &[],
             constants: model.constants(),
             code: &[],
+            metadata: &[],
         };
         let file = write(&parts).unwrap();
         let wanted = required_bytes(&Deployable::parse(&file).unwrap());

@@ -181,6 +181,7 @@ fn deployable(side: u32, workspace_bytes: u32, more: &[TensorDesc<'_>], steps: &
         self_test: &[],
         constants: &[],
         code: &[],
+        metadata: &[],
     };
     write(&parts).unwrap()
 }

@@ -198,6 +198,7 @@ pub fn deployable() -> Result<Vec<u8>, EmitError> {
         fingerprint: 0,
         tensors: &tensors,
         steps: &ops.map(Step::Cpu),
+        metadata: &[],
         layers: &[],
         self_test: &[],
         constants: &constants,

@@ -96,6 +96,7 @@ pub struct Deployable<'a> {
     pub(super) self_test: &'a [u8],
     pub(super) constants: &'a [u8],
     pub(super) code: &'a [u8],
+    pub(super) metadata: &'a [u8],
 }
 
 impl<'a> Deployable<'a> {
@@ -137,6 +138,12 @@ impl<'a> Deployable<'a> {
     /// All DPU code.
     pub fn code(&self) -> &'a [u8] {
         self.code
+    }
+
+    /// What travels with the network beside its numbers: JSON for hosts, which nothing on a board reads. Empty if there
+    /// is none.
+    pub fn metadata(&self) -> &'a [u8] {
+        self.metadata
     }
 
     /// Instructions of one job.

@@ -46,6 +46,16 @@ impl<'a> Deployable<'a> {
             end.and_then(|end| bytes.get(start..end)).ok_or(ParseError::Section(s as u8))
         };
         let table = |s: Section| Table::open(section(s)?).ok_or(ParseError::Section(s as u8));
+        // The header's last word: where the metadata is, its length in front; 0 where there is none.
+        let metadata = match field(20)? as usize {
+            0 => &[][..],
+            at => {
+                let bad = ParseError::Section(SECTIONS as u8);
+                let start = at.checked_add(4).filter(|start| *start <= body).ok_or(bad)?;
+                let end = start.checked_add(word(bytes, at).ok_or(bad)? as usize).filter(|end| *end <= body);
+                end.and_then(|end| bytes.get(start..end)).ok_or(bad)?
+            }
+        };
         let facts =
             postcard::from_bytes(section(Section::Facts)?).map_err(|_| ParseError::Record(Section::Facts as u8, 0))?;
         let this = Self {
@@ -58,6 +68,7 @@ impl<'a> Deployable<'a> {
             self_test: section(Section::SelfTest)?,
             constants: section(Section::Constants)?,
             code: section(Section::Code)?,
+            metadata,
         };
         this.check()?;
         Ok(this)

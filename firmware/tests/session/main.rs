@@ -283,7 +283,7 @@ fn what_cannot_run_is_refused_with_a_reason() {
             self_test_samples: 0,
         };
         let (tensors, layers, self_test, code) = (&[][..], &[][..], &[][..], &[0; 8][..]);
-        write(&Parts { facts, fingerprint, tensors, steps, layers, self_test, constants, code }).unwrap()
+        write(&Parts { facts, fingerprint, tensors, steps, layers, self_test, constants, code, metadata: &[] }).unwrap()
     };
     let other = refused(client.load(&with(5, 0, &[], &[])));
     assert_eq!(other.0, Fault::Target { fingerprint: 5 });

@@ -25,6 +25,8 @@ pub struct Parts<'a> {
     pub constants: &'a [u8],
     /// DPU instructions; each job starts at a multiple of [`CODE_ALIGN`].
     pub code: &'a [u8],
+    /// JSON that travels with the network; nothing is written if it is empty.
+    pub metadata: &'a [u8],
 }
 
 /// Why parts cannot be written as a deployable.
@@ -45,7 +47,7 @@ pub enum EmitError {
 /// The bytes of a deployable that [`Deployable::parse`] accepts.
 ///
 /// Layout: header, section table, sections in the order of [`Section`] (constants aligned to [`CONST_ALIGN`], code to
-/// [`CODE_ALIGN`]), then a CRC-32 over all bytes before it. The result is parsed once before it is returned, so parts
+/// [`CODE_ALIGN`]), the metadata if there is some, then a CRC-32 over all bytes before it. The result is parsed once before it is returned, so parts
 /// that contradict each other are an error here and not on the board.
 pub fn write(parts: &Parts<'_>) -> Result<Vec<u8>, EmitError> {
     let facts = encode(Section::Facts, &parts.facts)?;
@@ -69,6 +71,12 @@ pub fn write(parts: &Parts<'_>) -> Result<Vec<u8>, EmitError> {
         entries.extend(word(section, bytes.len())?);
         body.extend_from_slice(bytes);
     }
+    let mut metadata = [0; 4];
+    if !parts.metadata.is_empty() {
+        metadata = word(Section::Code, body.len())?;
+        body.extend(word(Section::Code, parts.metadata.len())?);
+        body.extend_from_slice(parts.metadata);
+    }
     let length = word(Section::Code, body.len() + 4)?;
     let header = MAGIC
         .into_iter()
@@ -76,7 +84,7 @@ pub fn write(parts: &Parts<'_>) -> Result<Vec<u8>, EmitError> {
         .chain((SECTIONS as u16).to_le_bytes())
         .chain(parts.fingerprint.to_le_bytes())
         .chain(length)
-        .chain([0; 4])
+        .chain(metadata)
         .chain(entries);
     body.splice(..HEADER_BYTES, header);
     let crc = crc32(&body);
@@ -164,6 +172,7 @@ mod tests {
             self_test: &[9; 2 * (12 + 4)],
             constants: &[1, 2, 3, 4, 5, 6, 7],
             code,
+            metadata: if code.is_empty() { &[] } else { b"{}" },
         })
     }
 
@@ -181,6 +190,7 @@ mod tests {
                 assert_eq!(read.self_test(), parts.self_test);
                 assert_eq!(read.constants(), parts.constants);
                 assert_eq!(read.code(), parts.code);
+                assert_eq!(read.metadata(), parts.metadata);
                 let offset = |part: &[u8]| part.as_ptr() as usize - bytes.as_ptr() as usize;
                 assert_eq!(offset(read.constants()) % CONST_ALIGN, 0);
                 assert!(code.is_empty() || offset(read.code()) % CODE_ALIGN == 0);

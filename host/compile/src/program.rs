@@ -39,6 +39,8 @@ pub struct Program {
     pub buffers: Vec<Buffer>,
     /// Per op of the integer form: where it runs and what it needs.
     pub layers: Vec<LayerRow>,
+    /// What travels with the network, as the text of its metadata; empty if there is none.
+    pub metadata: String,
 }
 
 /// [`TensorDesc`] with its own text.
@@ -309,6 +311,7 @@ impl Program {
             memory,
             buffers,
             layers: Vec::with_capacity(graph.ops.len()),
+            metadata: String::new(),
         })
     }
 
@@ -340,6 +343,7 @@ impl Program {
             self_test: &self_test.concat(),
             constants: &self.constants,
             code: &self.code,
+            metadata: self.metadata.as_bytes(),
         };
         deployable::write(&parts).map_err(|e| self.refused(&e))
     }

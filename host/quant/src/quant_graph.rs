@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::layer_quant::{ActivationQuant, LayerQuant};
+use crate::metadata::Metadata;
 use crate::scheme::Quantizer;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Point;
@@ -20,6 +21,8 @@ pub struct QuantGraph {
     pub graph: Graph,
     /// What is quantized. A node without an entry is float.
     pub layers: BTreeMap<NodeId, LayerQuant>,
+    /// What travels with it beside its numbers.
+    pub metadata: Metadata,
 }
 
 impl QuantGraph {

@@ -22,6 +22,7 @@ use shiftwise_graph::graph::{Graph, Node, NodeId};
 use shiftwise_graph::ops::tfop::{CALL, TENSOR};
 use shiftwise_graph::ops::{Op, WeightSource};
 use shiftwise_quant::layer_quant::{ActivationPlace, ActivationQuant, LayerQuant};
+use shiftwise_quant::metadata::Metadata;
 use shiftwise_quant::python;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::role::Role;
@@ -101,6 +102,9 @@ fn layer_name(quantized: &QuantGraph, id: NodeId) -> String {
     }
 }
 
+/// The file's attribute with what travels beside the numbers; other readers pass it over.
+const METADATA: &str = "shiftwise_metadata";
+
 /// The bytes of a quantized model's file.
 pub(crate) fn write(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Error> {
     let layers = file_layers(&quantized.graph);
@@ -108,6 +112,10 @@ pub(crate) fn write(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Erro
     root.text("backend", "tensorflow");
     root.text("keras_version", KERAS_VERSION);
     root.ascii("model_config", &python::dumps(&model_config(quantized, &layers)));
+    match quantized.metadata.to_text() {
+        text if text.is_empty() => {}
+        text => root.text(METADATA, &text),
+    }
     let weights = root.group("model_weights");
     weights.ascii("backend", "tensorflow");
     weights.ascii("keras_version", KERAS_VERSION);
@@ -372,7 +380,9 @@ pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
     let renumbered = graph.normalize();
     graph.verify()?;
     let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
-    Ok(QuantGraph { graph, layers })
+    let metadata = file.string("/", METADATA).ok().flatten().unwrap_or_default();
+    let metadata = Metadata::parse(&metadata).map_err(|why| file.error(why))?;
+    Ok(QuantGraph { graph, layers, metadata })
 }
 
 /// Quantizers of a wrapper, with their calibrated state.

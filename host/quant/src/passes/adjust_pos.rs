@@ -237,7 +237,7 @@ mod tests {
         let add = graph.add("add", Op::Add(Add), operands, vec![]).unwrap();
         layers.insert(add, result(output));
         graph.outputs = vec![add];
-        QuantGraph { graph, layers }
+        QuantGraph { graph, layers, metadata: crate::metadata::Metadata::default() }
     }
 
     fn dense(w: i8, i: i8, b: i8, o: i8) -> QuantGraph {
@@ -253,7 +253,7 @@ mod tests {
         graph.outputs = vec![dense];
         let weights = vec![Some(quantizer(w)), Some(quantizer(b))];
         let layers = BTreeMap::from([(q, result(i)), (dense, LayerQuant { weights, ..result(o) })]);
-        QuantGraph { graph, layers }
+        QuantGraph { graph, layers, metadata: crate::metadata::Metadata::default() }
     }
 
     fn refined(mut q: QuantGraph) -> Vec<i8> {

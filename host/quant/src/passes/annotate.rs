@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 
 use crate::layer_quant::{ActivationPlace, LayerQuant};
+use crate::metadata::Metadata;
 use crate::owners::is_activation;
 use crate::quant_graph::QuantGraph;
 use crate::scheme::Quantizer;
@@ -135,5 +136,5 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
     let renumbered = graph.normalize();
     graph.verify()?;
     let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
-    Ok(QuantGraph { graph, layers })
+    Ok(QuantGraph { graph, layers, metadata: Metadata::default() })
 }
