@@ -268,7 +268,7 @@ fn bad_models_and_calibration_data_are_refused() {
         bad("quantize digits_resnet.h5 --calib digits.npz:y_eval", DATA, &["[450]", "[8, 8, 1]"]),
         bad("quantize digits_resnet.h5 --calib pixels=digits.npz:x_cal", DATA, &["`pixels`", "image"]),
         bad(format!("quantize digits_resnet.h5 {calib} --mean 1,2"), DATA, &["2 means", "1 channel"]),
-        bad(format!("quantize digits_resnet.h5 {calib} --scale inf"), DATA, &["sample 0"]),
+        bad(format!("quantize digits_resnet.h5 {calib} --scale inf"), OPTION, &["number is expected"]),
         bad(format!("quantize digits_resnet.h5 {calib} --input-shape 1,8,8"), SHAPE, &["[1, 8, 8]", "[null,8,8,1]"]),
         bad(format!("quantize digits_resnet.h5 {calib} --input-shape 1,eight"), SHAPE, &["1,eight"]),
         bad(format!("quantize digits_resnet.h5 {calib} --input-shape x=1,8,8,1"), SHAPE, &["`x`", "image"]),

@@ -22,6 +22,7 @@ mod images;
 mod keras;
 mod layers;
 mod own;
+mod preprocessing;
 mod props;
 mod qemu;
 mod quantized;

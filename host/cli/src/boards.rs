@@ -117,7 +117,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let inputs = if args.data.is_empty() {
         Vec::new()
     } else {
-        let samples = args.preprocess.for_deployable(&args.data, &model)?;
+        let samples = args.preprocess.for_deployable(&args.data, &model, screen)?;
         let n = args.samples.clamp(1, samples.len().max(1));
         (0..n).map(|i| run::input_bytes(&model, &samples, i)).collect::<Result<Vec<_>, _>>()?
     };

@@ -65,10 +65,11 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let graph = lower::lower(&quantized)?;
     let differences = recorded(&args.model.path, &quantized, &graph);
     averages::tell(&differences, screen);
-    let program = program(&graph, device.as_ref(), args.strict, !args.fast)?;
+    let mut program = program(&graph, device.as_ref(), args.strict, !args.fast)?;
+    program.metadata = quantized.metadata.to_text();
     let mut file = program.to_bytes(&[])?;
     if !args.self_test.is_empty() {
-        let vectors = self_test(args, &file)?;
+        let vectors = self_test(args, &file, screen)?;
         file = program.to_bytes(&vectors)?;
     }
     let model = run::parse(&args.output, &file)?;
@@ -116,9 +117,9 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 }
 
 /// Inputs and outputs of the first samples, computed by the program itself.
-fn self_test(args: &Args, file: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+fn self_test(args: &Args, file: &[u8], screen: &Screen) -> Result<Vec<Vec<u8>>, Error> {
     let model = run::parse(&args.output, file)?;
-    let samples = args.preprocess.for_deployable(&args.self_test, &model)?;
+    let samples = args.preprocess.for_deployable(&args.self_test, &model, screen)?;
     let device = args.target.device()?;
     let mut sim = device.as_ref().map(Device::simulator).transpose()?;
     let vector = |index| {

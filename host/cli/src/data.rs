@@ -9,6 +9,7 @@ use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 use shiftwise_graph::graph::Graph;
 use shiftwise_graph::ops::CustomLayers;
+use shiftwise_quant::metadata::{Metadata, Preprocessing};
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -19,24 +20,27 @@ use crate::screen::Screen;
 #[command(after_long_help = PICTURES)]
 pub(crate) struct Preprocess {
     /// Subtracted from every value, one number or one per channel
-    #[arg(long, value_delimiter = ',', allow_negative_numbers = true, value_name = "A,B,C")]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true, value_name = "A,B,C", value_parser = number)]
     mean: Vec<f32>,
-    /// Multiplied after the mean is subtracted
-    #[arg(long, value_name = "S")]
+    /// Multiplied after the mean is subtracted; 1/255 is a number too
+    #[arg(long, allow_negative_numbers = true, value_name = "S", value_parser = scale)]
     scale: Option<f32>,
     /// Scale images to this size
     #[arg(long, value_name = "HxW", value_parser = size)]
     resize: Option<Size>,
     /// Scale as PIL's BILINEAR (antialiased, rounded to 8 bits) or as tf.image.resize (bilinear, not antialiased, not
-    /// rounded)
-    #[arg(long, default_value = "pil", value_name = "pil|tf", value_parser = filter)]
-    resize_filter: ResizeFilter,
+    /// rounded) [default: pil]
+    #[arg(long, value_name = "pil|tf", value_parser = filter)]
+    resize_filter: Option<ResizeFilter>,
     /// Turn images as their Exif data asks for, as PIL's ImageOps.exif_transpose
     #[arg(long)]
     exif: bool,
-    /// Order of an image's colours in the model's channels
-    #[arg(long, default_value = "rgb", value_name = "rgb|bgr", value_parser = order)]
-    channel_order: ChannelOrder,
+    /// Order of an image's colours in the model's channels [default: rgb]
+    #[arg(long, value_name = "rgb|bgr", value_parser = order)]
+    channel_order: Option<ChannelOrder>,
+    /// The data is prepared already: what the quantized model has stored of these options is not applied
+    #[arg(long, conflicts_with_all = ["mean", "scale", "resize", "resize_filter", "exif", "channel_order"])]
+    raw: bool,
     #[arg(skip)]
     notes: Notes,
 }
@@ -90,7 +94,89 @@ fn order(text: &str) -> Result<ChannelOrder, String> {
     }
 }
 
+/// A number, or one divided by another.
+fn number(text: &str) -> Result<f32, String> {
+    let parse = |t: &str| t.trim().parse::<f64>().ok();
+    let value = match text.split_once('/') {
+        Some((a, b)) => parse(a).zip(parse(b)).map(|(a, b)| (a / b) as f32),
+        // In one step: a number that is rounded twice may be another.
+        None => text.trim().parse::<f32>().ok(),
+    };
+    value.filter(|v| v.is_finite()).ok_or_else(|| "a number is expected, such as 127.5 or 1/255".into())
+}
+
+/// A number that is not 0: every value would be.
+fn scale(text: &str) -> Result<f32, String> {
+    match number(text)? {
+        0.0 => Err("a scale of 0 makes every value 0".into()),
+        other => Ok(other),
+    }
+}
+
+const fn filter_name(filter: ResizeFilter) -> &'static str {
+    match filter {
+        ResizeFilter::Pil => "pil",
+        ResizeFilter::Tf => "tf",
+    }
+}
+
+const fn order_name(order: ChannelOrder) -> &'static str {
+    match order {
+        ChannelOrder::Rgb => "rgb",
+        ChannelOrder::Bgr => "bgr",
+    }
+}
+
 impl Preprocess {
+    /// What is given, for the quantized model to remember.
+    pub(crate) fn given(&self) -> Preprocessing {
+        Preprocessing {
+            mean: self.mean.clone(),
+            scale: self.scale,
+            resize: self.resize.map(|s| s.0),
+            resize_filter: self.resize_filter.map(|f| filter_name(f).to_owned()),
+            exif: self.exif.then_some(true),
+            channel_order: self.channel_order.map(|o| order_name(o).to_owned()),
+        }
+    }
+
+    /// These options, and those that the model has stored where they are not given, which is said; a given one that
+    /// contradicts the model is used, with a warning.
+    pub(crate) fn for_model(&self, metadata: &Metadata, screen: &Screen) -> Result<Self, Error> {
+        let given = self.given();
+        let Some(stored) = metadata.preprocessing.as_ref().filter(|p| !p.is_empty() && !self.raw) else {
+            return Ok(self.clone());
+        };
+        let (own, kept) = (given.settings(), stored.settings());
+        for (name, value) in &own {
+            match kept.iter().find(|(other, _)| other == name) {
+                Some((_, other)) if other != value => screen.note(format!(
+                    "warning: --{name} {value} is used, but the model was calibrated with --{name} {other}"
+                )),
+                Some(_) => {}
+                None => screen
+                    .note(format!("warning: --{name} {value} is used, but the model was calibrated without --{name}")),
+            }
+        }
+        let more = kept.iter().filter(|(name, _)| !own.iter().any(|(other, _)| other == name));
+        let more: Vec<String> = more.map(|(name, value)| format!("--{name} {value}")).collect();
+        if !more.is_empty() {
+            screen.note(format!("as the model was calibrated: {} (--raw: data is used as it is)", more.join(" ")));
+        }
+        let both = given.or(stored);
+        let bad = |why: String| Error::Options(format!("the preprocessing that the model has stored: {why}"));
+        Ok(Self {
+            mean: both.mean,
+            scale: both.scale,
+            resize: both.resize.map(Size),
+            resize_filter: both.resize_filter.as_deref().map(filter).transpose().map_err(bad)?,
+            exif: both.exif.unwrap_or(false),
+            channel_order: both.channel_order.as_deref().map(order).transpose().map_err(bad)?,
+            raw: false,
+            notes: self.notes.clone(),
+        })
+    }
+
     /// Says what the pictures that were read have shown.
     pub(crate) fn tell(&self, screen: &Screen) {
         self.notes.warnings().iter().for_each(|text| screen.note(format!("warning: {text}")));
@@ -100,10 +186,10 @@ impl Preprocess {
     pub(crate) fn spec(&self, text: &str) -> DataSpec {
         DataSpec {
             resize: self.resize.map(|s| s.0),
-            filter: self.resize_filter,
+            filter: self.resize_filter.unwrap_or_default(),
             exif: self.exif,
             notes: self.notes.clone(),
-            order: self.channel_order,
+            order: self.channel_order.unwrap_or_default(),
             mean: self.mean.clone(),
             scale: self.scale,
             ..DataSpec::parse(text)
@@ -137,12 +223,51 @@ impl Preprocess {
         self.open(data, &inputs)
     }
 
-    /// Data for a deployable's inputs.
-    pub(crate) fn for_deployable(&self, data: &[String], model: &Deployable<'_>) -> Result<Inputs, Error> {
+    /// Data for a quantized model's inputs, prepared as it has stored; data that looks like no data of the calibration is
+    /// warned of.
+    pub(crate) fn for_quantized(&self, data: &[String], q: &QuantGraph, screen: &Screen) -> Result<Inputs, Error> {
+        let inputs = self.for_model(&q.metadata, screen)?.for_graph(data, &q.graph)?;
+        doubts(&q.metadata, &inputs, screen)?;
+        Ok(inputs)
+    }
+
+    /// Data for a deployable's inputs, as [`Preprocess::for_quantized`].
+    pub(crate) fn for_deployable(
+        &self,
+        data: &[String],
+        model: &Deployable<'_>,
+        screen: &Screen,
+    ) -> Result<Inputs, Error> {
+        let metadata = std::str::from_utf8(model.metadata()).map_err(|_| "has metadata that is no text".to_owned());
+        let metadata = metadata.and_then(Metadata::parse);
+        let metadata = metadata.map_err(|why| Error::Run(format!("{}: it {why}", model.facts().name)))?;
+        let inputs = self.for_model(&metadata, screen)?.shaped_for(data, model)?;
+        doubts(&metadata, &inputs, screen)?;
+        Ok(inputs)
+    }
+
+    fn shaped_for(&self, data: &[String], model: &Deployable<'_>) -> Result<Inputs, Error> {
         let shapes = shiftwise::run::inputs(model);
         let inputs: Vec<(&str, &[usize])> = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
         self.open(data, &inputs)
     }
+}
+
+/// Samples that are looked at before the work.
+const LOOK: usize = 16;
+
+/// Warns of data that is unlike what the model was calibrated on.
+pub(crate) fn doubts(metadata: &Metadata, inputs: &Inputs, screen: &Screen) -> Result<(), Error> {
+    if metadata.inputs.is_empty() {
+        return Ok(());
+    }
+    let batch = inputs.batch(0, LOOK.min(inputs.len()))?;
+    for (known, tensor) in metadata.inputs.iter().zip(&batch) {
+        if let Some(doubt) = shiftwise::dataset::doubt(known, tensor) {
+            screen.note(format!("warning: input `{}`: {doubt}", known.name));
+        }
+    }
+    Ok(())
 }
 
 /// `NAME=DATA`, or `DATA` alone; a path may hold a `=` too.

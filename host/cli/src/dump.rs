@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     };
     let inputs = match args.weights_only {
         true => None,
-        false => Some(take(&args.preprocess.for_graph(&args.data, &quantized.graph)?, Some(args.samples))?),
+        false => Some(take(&args.preprocess.for_quantized(&args.data, &quantized, screen)?, Some(args.samples))?),
     };
     let options = DumpOptions { float: args.dump_float, weights_only: args.weights_only, vendor_gaps: false };
     let all = golden(&quantized, inputs, args.numerics, &options)?;

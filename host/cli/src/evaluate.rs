@@ -9,6 +9,7 @@ use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 
 use crate::averages;
+use crate::data;
 use crate::data::{ModelArgs, Preprocess};
 use crate::outcome::Outcome;
 use crate::screen::Screen;
@@ -52,7 +53,12 @@ fn metric(text: &str) -> Result<Metric, String> {
 }
 
 /// The error of each model's first output against targets of its shape.
-fn errors(args: &Args, models: &[(PathBuf, Model)], labels: &str, screen: &Screen) -> Result<Outcome, Error> {
+fn errors(
+    (args, preprocess): (&Args, &Preprocess),
+    models: &[(PathBuf, Model)],
+    labels: &str,
+    screen: &Screen,
+) -> Result<Outcome, Error> {
     if args.max_drop.is_some() || args.top.is_some() {
         return Err(Error::Options("--max-drop and --top count right answers; they need --metric top".into()));
     }
@@ -61,7 +67,7 @@ fn errors(args: &Args, models: &[(PathBuf, Model)], labels: &str, screen: &Scree
     let mut values = Vec::new();
     for (path, model) in models {
         let graph = evaluate::graph(model);
-        let samples = args.preprocess.for_graph(&args.data, graph)?;
+        let samples = preprocess.for_graph(&args.data, graph)?;
         let shape = graph.outputs.first().map_or(&[][..], |id| graph.node(*id).shape.as_slice());
         let targets = dataset::Dataset::open(&dataset::DataSpec::parse(labels), shape)?;
         let mut progress = screen.progress("evaluating", "samples", samples.len());
@@ -102,14 +108,20 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     if let Some(path) = &args.baseline {
         models.push(open(&ModelArgs { path: path.clone(), weights: None, ..args.model.clone() })?);
     }
+    // A float baseline takes the same data as the model that was made of it.
+    let mut preprocess = args.preprocess.clone();
+    if let Some(quantized) = models.iter().find_map(|(_, model)| evaluate::quantized(model)) {
+        preprocess = args.preprocess.for_model(&quantized.metadata, screen)?;
+        data::doubts(&quantized.metadata, &preprocess.for_graph(&args.data, &quantized.graph)?, screen)?;
+    }
     if args.metric != Metric::Top {
-        return errors(args, &models, labels, screen);
+        return errors((args, &preprocess), &models, labels, screen);
     }
     let labels = dataset::labels(&args.preprocess.spec(labels))?;
     let k = args.top.unwrap_or(1);
     let mut scores = Vec::new();
     for (path, model) in &models {
-        let samples = args.preprocess.for_graph(&args.data, evaluate::graph(model))?;
+        let samples = preprocess.for_graph(&args.data, evaluate::graph(model))?;
         let mut progress = screen.progress("evaluating", "samples", samples.len());
         let named = (model, &*path.display().to_string());
         let score = evaluate::score(named, args.numerics, &samples, (&labels, k), &mut |done| progress.set(done))?;

@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let board = args.board.as_deref().map(|b| Ok::<_, Error>((boards::spec(b)?, b))).transpose()?;
     let (quantized, _) =
         args.recipe.quantize(args.recipe.open(&args.model, &args.preprocess, screen)?, &args.preprocess, screen)?;
-    let samples = args.preprocess.for_graph(&args.data, &quantized.graph)?;
+    let samples = args.preprocess.for_quantized(&args.data, &quantized, screen)?;
     let total = shiftwise_graph::eval::Samples::len(&samples);
     let inputs = take(&samples, Some(args.samples))?;
     let mut verification = Verification::new(&quantized, inputs)?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use shiftwise::dataset::Observed;
 use shiftwise::reports::{Fallback, LeftFloat, Quantization};
 use shiftwise_compile::DpuOptions;
 use shiftwise_formats::files::Set;
@@ -209,7 +210,11 @@ impl Recipe {
         let options = PtqOptions { strategy, batch_size, steps };
         let batches = shiftwise_graph::eval::Samples::len(&samples).div_ceil(options.batch_size);
         let mut progress = screen.progress("calibrating", "batches", batches.min(steps.unwrap_or(usize::MAX)));
-        let result = ptq(graph, &samples, &options, |done, _| progress.set(done))?;
+        let names: Vec<String> = graph.inputs.iter().map(|id| graph.node(*id).name.clone()).collect();
+        let observed = Observed::new(&samples, names.iter().map(String::as_str));
+        let mut result = ptq(graph, &observed, &options, |done, _| progress.set(done))?;
+        result.quantized.metadata.preprocessing = Some(preprocess.given()).filter(|p| !p.is_empty());
+        result.quantized.metadata.inputs = observed.statistics();
         for warning in &result.warnings {
             screen.note(format!("warning: {warning}"));
         }

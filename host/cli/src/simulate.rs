@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         run::check_order(&model, &device.target)?;
     }
     cost::deployable(&model, device.as_ref().map(|d| &d.target))?;
-    let samples = args.preprocess.for_deployable(&args.data, &model)?;
+    let samples = args.preprocess.for_deployable(&args.data, &model, screen)?;
     let n = args.samples.clamp(1, samples.len().max(1));
 
     let progress = screen.progress("simulating", "samples", n);

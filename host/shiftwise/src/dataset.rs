@@ -12,10 +12,12 @@ use shiftwise_tensor::tensor::Tensor;
 mod array;
 mod images;
 mod member;
+mod statistics;
 
 use array::Array;
 pub use images::{ChannelOrder, Notes, ResizeFilter};
 use images::{Note, Steps};
+pub use statistics::{Doubt, Observed, doubt};
 
 /// Where samples come from and how they are prepared.
 #[derive(Clone, Debug, Default)]

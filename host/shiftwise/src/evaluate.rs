@@ -11,6 +11,7 @@ use shiftwise_graph::graph::Graph;
 use shiftwise_integer::averages::{Averages, Difference};
 use shiftwise_integer::engine::Engine;
 use shiftwise_integer::lower;
+use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_tensor::tensor::Tensor;
 
 use crate::averages;
@@ -49,6 +50,14 @@ pub fn graph(model: &Model) -> &Graph {
     match model {
         Model::Float(g) => g,
         Model::Quantized(q) => &q.graph,
+    }
+}
+
+/// A model that is quantized.
+pub fn quantized(model: &Model) -> Option<&QuantGraph> {
+    match model {
+        Model::Float(_) => None,
+        Model::Quantized(q) => Some(q),
     }
 }
 

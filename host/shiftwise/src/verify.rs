@@ -17,6 +17,7 @@ use shiftwise_integer::engine::Engine;
 use shiftwise_integer::engine::Value as TensorValue;
 use shiftwise_integer::graph::IntGraph;
 use shiftwise_integer::lower;
+use shiftwise_quant::metadata::Metadata;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -154,6 +155,9 @@ pub struct Proof {
     pub golden_sha256: Vec<BTreeMap<String, String>>,
     /// Where it came from: options and inputs.
     pub provenance: Value,
+    /// How data is prepared, and what the calibration data looked like.
+    #[serde(skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
     /// Averages that the DPU computes otherwise than the vendor's simulation.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub averages: Vec<averages::Row>,
@@ -191,7 +195,9 @@ impl<'a> Verification<'a> {
     ///
     /// Errors: [`Error::Compile`].
     pub fn compile(&self, device: Option<&Device>) -> Result<Program, Error> {
-        program(&self.graph, device, false, true)
+        let mut program = program(&self.graph, device, false, true)?;
+        program.metadata = self.quantized.metadata.to_text();
+        Ok(program)
     }
 
     /// The samples as a deployable's inputs.
@@ -253,6 +259,7 @@ impl<'a> Verification<'a> {
             deployables: self.deployables,
             golden_sha256: self.golden.iter().map(digests).collect(),
             provenance,
+            metadata: self.quantized.metadata.clone(),
             averages: averages::rows(&self.differences),
         })
     }
