@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use shiftwise::averages::{recorded, rows};
-use shiftwise::build::{Compiled, Memory, OnCpu, program};
+use shiftwise::build::{Compiled, OnCpu, program};
 use shiftwise::device::Device;
 use shiftwise::estimate::Times;
+use shiftwise::memory::Memory;
 use shiftwise::run;
 use shiftwise_formats::Model;
 use shiftwise_formats::files;

@@ -11,6 +11,7 @@ pub(crate) mod hazard;
 mod job;
 mod layer;
 pub mod limits;
+pub(crate) mod options;
 pub(crate) mod pad;
 mod place;
 pub(crate) mod resident;
@@ -21,11 +22,13 @@ use shiftwise_core::target::Target;
 
 use crate::cpu;
 use crate::memory::{Layout, Policy, Sharing};
-use crate::placement::{Placed, Placement};
+use crate::placed::Placed;
+use crate::placement::Placement;
 use crate::price::cpu_us;
 use crate::program::{Engine, LayerRow, Program};
 use context::Context;
 use fused_layer::needed;
+use options::DpuOptions;
 pub use place::{place, placement};
 
 use shiftwise_graph::error::Error;
@@ -35,27 +38,6 @@ use shiftwise_integer::graph::IntGraph;
 const ALIGN: u64 = 16;
 /// Bytes of a region that addresses reach (DOC: 29 bits).
 const REACH: u64 = 1 << 29;
-
-/// How [`compile`] lays a network out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DpuOptions {
-    /// Keep every tensor of a job in memory to the job's end, so that all of them can be compared. Default. Otherwise
-    /// memory is used again after the last reader, and only what later steps read can be seen.
-    pub observe: bool,
-    /// An op that the DPU can't do is an error instead of a CPU step.
-    pub strict: bool,
-    /// One LOAD for all output channels of a lane, where rows of weights fill whole bank addresses. Default off: vendor
-    /// programs have one LOAD per output channel (DEC), and no sample shows that the hardware takes more (INF).
-    pub gather_weights: bool,
-    /// The program is for timing alone: an op that the CPU has no kernel for gets no step instead of being an error.
-    pub timing_only: bool,
-}
-
-impl Default for DpuOptions {
-    fn default() -> Self {
-        Self { observe: true, strict: false, gather_weights: false, timing_only: false }
-    }
-}
 
 /// Compiles a network for a DPU, with the CPU beside it: [`place`], then [`compile`].
 ///

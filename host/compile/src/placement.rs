@@ -9,46 +9,15 @@ use std::ops::Range;
 
 use shiftwise_core::target::Target;
 
-use crate::dpu::DpuOptions;
 use crate::dpu::concat::Joins;
 use crate::dpu::context::Context;
+use crate::dpu::options::DpuOptions;
 use crate::dpu::resident::Residence;
-use crate::dpu::tile::{Machine, Tiling};
+use crate::dpu::tile::Machine;
+use crate::placed::Placed;
 use crate::price::cpu_us;
 use crate::reason::Reason;
 use shiftwise_integer::graph::{IntGraph, IntOp};
-
-/// Where an op runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Placed {
-    /// On the DPU.
-    Dpu {
-        /// Which of the ways that selection finds.
-        way: usize,
-        /// How each layer of that way is cut, if the op is done alone and with empty banks.
-        tilings: Vec<Tiling>,
-        /// The ops behind it that are done on its tiles.
-        fused: Option<Fusion>,
-    },
-    /// On the DPU, on the tiles of an op before.
-    Fused {
-        /// Which of the ways that selection finds.
-        way: usize,
-    },
-    /// On the CPU, because.
-    Cpu(Reason),
-    /// Nowhere: the same bytes under another shape.
-    View,
-}
-
-/// The first op of a run of ops as the layer that does all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fusion {
-    /// Number of ops, the first one included.
-    pub ops: usize,
-    /// How the layer is cut with empty banks.
-    pub tiling: Tiling,
-}
 
 /// Where every op of a network runs, and what stays on chip between them.
 #[derive(Clone, Debug)]
@@ -127,23 +96,5 @@ impl Placement<'_> {
     /// What selection needs, with the tensors at `places`: base register and offset of each.
     pub(crate) fn context<'c>(&'c self, places: &'c [(u32, u32)]) -> Context<'c> {
         Context { graph: &self.graph, target: self.target, machine: self.machine, places, joins: &self.joins }
-    }
-}
-
-impl Placed {
-    /// Why the op is on the CPU, if it is.
-    pub fn reason(&self) -> Option<&Reason> {
-        match self {
-            Self::Cpu(reason) => Some(reason),
-            Self::Dpu { .. } | Self::Fused { .. } | Self::View => None,
-        }
-    }
-
-    /// Whether the DPU begins work with this op.
-    pub(crate) fn begins(&self) -> bool {
-        match self {
-            Self::Dpu { .. } => true,
-            Self::Fused { .. } | Self::Cpu(_) | Self::View => false,
-        }
     }
 }

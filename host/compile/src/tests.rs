@@ -12,7 +12,7 @@ use crate::dpu::concat::Slice;
 use crate::dpu::hazard::BANK_GRAIN;
 use crate::dpu::pad;
 use crate::dpu::resident::Residence;
-use crate::placement::Placed;
+use crate::placed::Placed;
 use crate::program::{Buffer, Engine, Program, ProgramStep};
 use crate::reason::Reason;
 use crate::{CpuOptions, DpuOptions, Placement, compile, cpu, dpu, place};

@@ -9,6 +9,7 @@
 pub mod averages;
 pub mod engine;
 pub mod graph;
+mod left_alone;
 pub mod lower;
 mod op;
 pub mod reasons;

@@ -6,8 +6,8 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crate::graph::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx, image};
+use crate::left_alone;
 use crate::reasons::FloatWhy;
-use crate::unquantized;
 use shiftwise_core::arith::limits;
 use shiftwise_core::fix::{FixPos, quantize};
 use shiftwise_core::shape::Window;
@@ -52,7 +52,7 @@ pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
         if !l.value.contains_key(&id)
             && let Err(why) = l.integer(id)
         {
-            let why = unquantized::of_node(&q.graph, id).unwrap_or(why);
+            let why = left_alone::of_node(&q.graph, id).unwrap_or(why);
             l.float_layer(id, why)?;
         }
     }

@@ -1,9 +1,9 @@
 //! Layers that quantization leaves float, and why.
 
 use crate::graph::IntOpKind;
+use crate::left_alone::of_node;
 use crate::lower;
 use crate::reasons::{COPY, FloatWhy};
-use shiftwise_graph::graph::{Graph, NodeId};
 use shiftwise_graph::ops::Op;
 use shiftwise_quant::quant_graph::QuantGraph;
 
@@ -16,17 +16,6 @@ pub struct LeftFloat {
     pub reason: FloatWhy,
     /// What the user can do about it, if the model is to blame.
     pub remedy: Option<&'static str>,
-}
-
-/// Why the passes have left a node alone; `None` for one that they may change.
-pub(crate) fn of_node(graph: &Graph, id: NodeId) -> Option<FloatWhy> {
-    let node = graph.node(id);
-    if matches!(node.op, Op::Input(_)) || !node.excluded {
-        return None;
-    }
-    let Some(call) = &node.shared else { return Some(FloatWhy::Outside {}) };
-    let calls = graph.nodes.iter().filter(|n| n.shared.as_ref().is_some_and(|s| s.layer == call.layer)).count();
-    Some(FloatWhy::Shared { calls })
 }
 
 /// The layers that stay float, grouped by the reason.

@@ -127,7 +127,7 @@ impl Preprocessing {
     /// Errors: a clause: a mean or scale that is not finite, a scale of 0.
     pub fn check(&self) -> Result<(), String> {
         match self.scale {
-            Some(scale) if scale == 0.0 => return Err("has a scale of 0, which makes every value 0".into()),
+            Some(0.0) => return Err("has a scale of 0, which makes every value 0".into()),
             Some(scale) if !scale.is_finite() => return Err("has a scale that is not finite".into()),
             _ => {}
         }

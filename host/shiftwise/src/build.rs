@@ -14,6 +14,7 @@ use shiftwise_targets::Board;
 use crate::averages;
 use crate::device::Device;
 use crate::estimate::Speed;
+use crate::memory::Memory;
 
 /// Compiles for a DPU, or for the CPU alone.
 ///
@@ -49,39 +50,6 @@ pub struct Compiled {
     /// Averages that the DPU computes otherwise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub averages: Vec<averages::Row>,
-}
-
-/// Bytes that a program takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Memory {
-    /// Tensors between layers.
-    pub workspace_bytes: u32,
-    /// Inputs.
-    pub input_bytes: u32,
-    /// Outputs.
-    pub output_bytes: u32,
-    /// All three together.
-    pub ram_bytes: u64,
-    /// Weights and tables.
-    pub constant_bytes: usize,
-    /// Instructions.
-    pub code_bytes: usize,
-}
-
-impl Memory {
-    /// Of a program.
-    pub fn of(program: &Program) -> Self {
-        let m = &program.memory;
-        Self {
-            workspace_bytes: m.workspace_bytes,
-            input_bytes: m.input_bytes,
-            output_bytes: m.output_bytes,
-            ram_bytes: m.ram_bytes(),
-            constant_bytes: program.constants.len(),
-            code_bytes: program.code.len(),
-        }
-    }
 }
 
 /// What is known of a program on the CPU, row by row of its layers, and of its board.

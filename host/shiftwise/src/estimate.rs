@@ -8,8 +8,8 @@ use shiftwise_integer::graph::IntGraph;
 use shiftwise_sim::CycleReport;
 use shiftwise_sim::report::{Bound, LayerCycles};
 
-use crate::build::Memory;
 use crate::device::Device;
+use crate::memory::Memory;
 
 /// Frames per second of a stream of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

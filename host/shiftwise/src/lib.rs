@@ -62,6 +62,7 @@ pub mod estimate;
 pub mod evaluate;
 pub mod golden;
 pub mod listing;
+pub mod memory;
 pub mod outputs;
 pub mod provenance;
 pub mod reports;

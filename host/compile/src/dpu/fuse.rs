@@ -7,7 +7,7 @@
 use crate::dpu::context::{Context, Way};
 use crate::dpu::fused_layer::{alone, join};
 use crate::dpu::layer::Weights;
-use crate::placement::{Fusion, Placed};
+use crate::placed::{Fusion, Placed};
 
 /// The longest chain from op `first` on that pays, if any; ops from `end` on belong to another job.
 pub(crate) fn find(cx: &Context<'_>, places: &[Placed], first: usize, end: usize, observe: bool) -> Option<Fusion> {

@@ -4,7 +4,7 @@ use crate::dpu::context::{Context, Way};
 use crate::dpu::layer::{Compute, Kernel, Layer, Pass, Weights};
 use crate::dpu::select::select;
 use crate::dpu::tile::Unit;
-use crate::placement::Placed;
+use crate::placed::Placed;
 use shiftwise_integer::graph::{IntOpKind, TensorIx};
 
 /// The plan of an op on the DPU that is one layer.

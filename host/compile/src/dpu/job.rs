@@ -16,7 +16,8 @@ use crate::dpu::select::select;
 use crate::dpu::tile::Unit;
 use crate::dpu::{ALIGN, REACH};
 use crate::memory::Sharing;
-use crate::placement::{Fusion, Placed, Placement};
+use crate::placed::{Fusion, Placed};
+use crate::placement::Placement;
 use crate::program::{Engine, LayerRow, Program, ProgramStep, Span};
 use shiftwise_graph::error::Error;
 

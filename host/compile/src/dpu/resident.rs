@@ -16,7 +16,7 @@ use crate::dpu::hazard::BANK_GRAIN;
 use crate::dpu::layer::{Compute, Kernel, Layer, Pass, Weights};
 use crate::dpu::select::select;
 use crate::dpu::tile::{Machine, Shape, Tiling, Unit};
-use crate::placement::Placed;
+use crate::placed::Placed;
 use shiftwise_integer::graph::{IntOp, TensorIx};
 
 /// Largest `jump_write_endl` and `jump_read_endl` of a CONV (DOC: 10-bit fields), and most channel groups of a pixel.
