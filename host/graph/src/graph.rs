@@ -69,6 +69,7 @@ pub struct Graph {
 /// The shape of a layer's result. The one place where sizes of all layers are bounded, those to come included: a shape is a
 /// product of a file's claims, and everything that runs, lowers or compiles a graph makes room for it.
 fn result_shape(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+    op.layer().check()?;
     let shape = op.layer().output_shape(inputs)?;
     budget::layer_elements(&shape)?;
     Ok(shape)

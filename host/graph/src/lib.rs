@@ -10,6 +10,7 @@
 
 pub mod backward;
 pub mod budget;
+pub mod builder;
 pub mod error;
 pub mod eval;
 pub mod graph;

@@ -44,6 +44,11 @@ pub use transposed::{Conv2DTranspose, SeparableConv2D};
 
 /// What every layer can say and do. Shapes exclude the batch; tensors include it as their first dimension.
 pub trait Layer {
+    /// Fails unless the layer's own settings and weights belong together, whatever its inputs are. Nothing else of a
+    /// layer may be asked before: [`Graph`](crate::graph::Graph) does so when a layer is added and when it is verified.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
     /// Output shape of one sample; errors say which dimension doesn't fit.
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String>;
     /// Keras' name and the value of each weight, in Keras' order.
@@ -273,6 +278,29 @@ impl Op {
             _ => None,
         }
     }
+}
+
+/// Largest number of pixels by which a window, a stride or a margin is given: the DPU's and all kernels' geometry has
+/// 16 bits.
+pub const MAX_SIDE: usize = 65535;
+
+/// Fails unless all numbers of a setting are from `least` to [`MAX_SIDE`].
+pub(crate) fn sides(name: &str, least: usize, sides: &[usize]) -> Result<(), String> {
+    if sides.iter().all(|side| (least..=MAX_SIDE).contains(side)) {
+        return Ok(());
+    }
+    Err(format!("its {name} is {sides:?}, whole numbers from {least} to {MAX_SIDE} are expected"))
+}
+
+/// Fails unless a weight has this shape.
+pub(crate) fn shaped(name: &str, weight: &Tensor, shape: &[usize]) -> Result<(), String> {
+    let fits = weight.shape() == shape;
+    fits.then_some(()).ok_or_else(|| format!("its {name} has shape {:?}, {shape:?} is expected", weight.shape()))
+}
+
+/// Fails unless a setting is a number that is finite as f32.
+pub(crate) fn finite(name: &str, value: f32) -> Result<(), String> {
+    value.is_finite().then_some(()).ok_or_else(|| format!("its {name} is {value}, a finite number is expected"))
 }
 
 /// The single input of a layer that takes one.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::ops::{Config, Layer, WeightSource, one, settings};
+use crate::ops::{Config, Layer, WeightSource, finite, one, settings};
 use shiftwise_core::model::{Combine, Function, RowFunction};
 use shiftwise_tensor::broadcast::offsets;
 use shiftwise_tensor::tensor::Tensor;
@@ -275,6 +275,11 @@ impl Relu {
 }
 
 impl Layer for Relu {
+    fn check(&self) -> Result<(), String> {
+        finite("max_value", self.max_value.unwrap_or_default())?;
+        finite("negative_slope", self.negative_slope)?;
+        finite("threshold", self.threshold)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
@@ -326,6 +331,11 @@ impl Softmax {
 }
 
 impl Layer for Softmax {
+    fn check(&self) -> Result<(), String> {
+        let last = self.axis == -1;
+        last.then_some(())
+            .ok_or_else(|| format!("softmax over axis {}, only the last axis (-1) is supported", self.axis))
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
@@ -361,6 +371,9 @@ impl Elu {
 }
 
 impl Layer for Elu {
+    fn check(&self) -> Result<(), String> {
+        finite("alpha", self.alpha)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
@@ -408,6 +421,9 @@ impl LeakyRelu {
 }
 
 impl Layer for LeakyRelu {
+    fn check(&self) -> Result<(), String> {
+        finite("alpha", self.alpha)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
@@ -462,6 +478,13 @@ impl Layer for PRelu {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = one(inputs)?;
         let fits = |(a, d): (&usize, &usize)| *a == 1 || a == d;
+        if self.shared_axes.iter().any(|axis| !(1..=input.len()).contains(axis)) {
+            return Err(format!(
+                "its shared_axes are {:?}, axes from 1 to {} are expected",
+                self.shared_axes,
+                input.len()
+            ));
+        }
         if self.alpha.shape().len() != input.len() || !self.alpha.shape().iter().zip(input).all(fits) {
             return Err(format!("its slopes have shape {:?} and its input {input:?}", self.alpha.shape()));
         }

@@ -46,6 +46,11 @@ impl Custom {
         &self.class
     }
 
+    /// A layer without settings and weights.
+    pub fn new(class: &str, implementation: Arc<dyn CustomLayer>) -> Self {
+        Self { class: class.to_owned(), config: Map::new(), weights: Vec::new(), implementation }
+    }
+
     pub fn from_keras(
         class: &str,
         config: Config<'_>,

@@ -137,8 +137,7 @@ impl DpuLayerNorm {
         inputs: &[&[usize]],
         weights: &mut dyn WeightSource,
     ) -> Result<Self, String> {
-        let own = Self { norm: LayerNormalization::from_keras(class, config, inputs, weights)? };
-        own.output_shape(inputs).map(|_| own)
+        Ok(Self { norm: LayerNormalization::from_keras(class, config, inputs, weights)? })
     }
 
     fn rsqrt(v: f32) -> f32 {
@@ -160,6 +159,9 @@ impl DpuLayerNorm {
 }
 
 impl Layer for DpuLayerNorm {
+    fn check(&self) -> Result<(), String> {
+        self.norm.check()
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let shape = self.norm.output_shape(inputs)?;
         match shape.last() {

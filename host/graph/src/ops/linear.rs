@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::ops::{ActivationFn, Config, Layer, WeightSource, image, one, settings};
+use crate::ops::{ActivationFn, Config, Layer, WeightSource, image, one, settings, shaped, sides};
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::kernel;
 use shiftwise_tensor::kernel::ConvGeometry;
@@ -63,6 +63,13 @@ impl Padding {
     }
 }
 
+/// Fails unless size, strides and dilation of a window are such that windows can have them.
+pub(super) fn check_window(size: [usize; 2], strides: [usize; 2], dilation: [usize; 2]) -> Result<(), String> {
+    sides("kernel size", 1, &size)?;
+    sides("strides", 1, &strides)?;
+    sides("dilation rate", 1, &dilation)
+}
+
 /// A kernel and a bias: what Conv2D, DepthwiseConv2D and Dense have in common.
 #[derive(Clone, Debug)]
 pub struct Weighted {
@@ -90,6 +97,19 @@ impl Weighted {
         let value = weights.take(kernel.0, kernel.1)?;
         let bias = config.bool_or("use_bias", true)?.then(|| weights.take("bias", &[outputs])).transpose()?;
         Ok(Self { kernel: value, bias, activation })
+    }
+
+    /// Fails unless the kernel has as many dimensions as `expected` names, none of them empty.
+    pub(super) fn check_kernel(kernel: &Tensor, expected: &str) -> Result<(), String> {
+        let rank = expected.split(',').count();
+        let shape = kernel.shape();
+        let fits = shape.len() == rank && !shape.contains(&0);
+        fits.then_some(()).ok_or_else(|| format!("its kernel has shape {shape:?}, [{expected}] is expected"))
+    }
+
+    /// Fails unless there is a bias for each of `outputs` channels, if there is one.
+    pub(super) fn check_bias(&self, outputs: usize) -> Result<(), String> {
+        self.bias.as_ref().map_or(Ok(()), |bias| shaped("bias", bias, &[outputs]))
     }
 
     pub(super) fn settings(&self, own: Value) -> Map<String, Value> {
@@ -130,9 +150,7 @@ impl Conv2D {
         let [kh, kw] = config.pair("kernel_size", [1, 1])?;
         let filters = config.usize("filters")?;
         let groups = config.get("groups").map_or(Ok(1), |_| config.usize("groups"))?;
-        if groups == 0 || filters == 0 || ic % groups != 0 || filters % groups != 0 {
-            return Err(format!("{groups} groups don't divide {ic} input channels and {filters} filters"));
-        }
+        Self::check_groups(groups, ic, filters)?;
         Ok(Self {
             w: Weighted::read(config, weights, ("kernel", &[kh, kw, ic / groups, filters]), filters)?,
             strides: config.pair("strides", [1, 1])?,
@@ -140,6 +158,13 @@ impl Conv2D {
             padding: Padding::from_keras(config)?,
             groups,
         })
+    }
+    /// Fails unless groups of channels have equal parts of the input channels and of the filters.
+    pub fn check_groups(groups: usize, channels: usize, filters: usize) -> Result<(), String> {
+        if groups == 0 || filters == 0 || !channels.is_multiple_of(groups) || !filters.is_multiple_of(groups) {
+            return Err(format!("{groups} groups don't divide {channels} input channels and {filters} filters"));
+        }
+        Ok(())
     }
     /// Kernel height and width.
     pub fn kernel_size(&self) -> [usize; 2] {
@@ -203,6 +228,13 @@ pub(crate) fn window_output(window: &Window, input: [usize; 3], channels: usize)
 }
 
 impl Layer for Conv2D {
+    fn check(&self) -> Result<(), String> {
+        Weighted::check_kernel(&self.w.kernel, "height, width, input channels / groups, filters")?;
+        let k = self.w.kernel.shape();
+        Self::check_groups(self.groups, k[2].saturating_mul(self.groups), k[3])?;
+        self.w.check_bias(k[3])?;
+        check_window([k[0], k[1]], self.strides, self.dilation)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = image(inputs)?;
         let (k, groups) = (self.w.kernel.shape(), self.groups);
@@ -276,6 +308,12 @@ impl DepthwiseConv2D {
 }
 
 impl Layer for DepthwiseConv2D {
+    fn check(&self) -> Result<(), String> {
+        Weighted::check_kernel(&self.w.kernel, "height, width, channels, multiplier")?;
+        let k = self.w.kernel.shape();
+        self.w.check_bias(k[2] * k[3])?;
+        check_window([k[0], k[1]], self.strides, self.dilation)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = image(inputs)?;
         let k = self.w.kernel.shape();
@@ -341,6 +379,10 @@ impl Dense {
 }
 
 impl Layer for Dense {
+    fn check(&self) -> Result<(), String> {
+        Weighted::check_kernel(&self.w.kernel, "inputs, units")?;
+        self.w.check_bias(self.w.kernel.shape()[1])
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let k = self.w.kernel.shape();
         match one(inputs)?.split_last() {

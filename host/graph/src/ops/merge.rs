@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::ops::{Config, Layer, WeightSource, settings};
+use crate::ops::{Config, Layer, WeightSource, finite, settings};
 use shiftwise_core::model::Combine;
 use shiftwise_tensor::broadcast::{broadcast, zip_broadcast};
 use shiftwise_tensor::tensor::Tensor;
@@ -88,15 +88,11 @@ impl Merge {
     pub(crate) fn from_keras(
         class: &str,
         _: Config<'_>,
-        inputs: &[&[usize]],
+        _: &[&[usize]],
         _: &mut dyn WeightSource,
     ) -> Result<Self, String> {
         let all = [Self::Subtract, Self::Maximum, Self::Minimum, Self::Average];
-        let own = all.into_iter().find(|m| m.class() == class).ok_or("is no merging layer")?;
-        if own == Self::Subtract && inputs.len() != 2 {
-            return Err(format!("it has {} inputs, two are expected", inputs.len()));
-        }
-        Ok(own)
+        all.into_iter().find(|m| m.class() == class).ok_or_else(|| "is no merging layer".into())
     }
 }
 
@@ -114,6 +110,9 @@ impl Merge {
 
 impl Layer for Merge {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        if *self == Self::Subtract && inputs.len() != 2 {
+            return Err(format!("it has {} inputs, two are expected", inputs.len()));
+        }
         merged_shape(inputs)
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
@@ -150,6 +149,9 @@ impl ScaledAdd {
 }
 
 impl Layer for ScaledAdd {
+    fn check(&self) -> Result<(), String> {
+        finite("scale", self.scale)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         match inputs {
             [a, b] if a == b => Ok(a.to_vec()),
@@ -279,10 +281,13 @@ impl Layer for Concatenate {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [first, rest @ ..] = inputs else { return Err("it has no inputs".into()) };
         let mut shape = first.to_vec();
+        if self.axis >= shape.len() {
+            return Err(format!("it joins axis {} of tensors with {} dimensions", self.axis, shape.len()));
+        }
         for other in rest {
             let alike = other.len() == shape.len()
                 && other.iter().zip(&shape).enumerate().all(|(i, (a, b))| i == self.axis || a == b);
-            if !alike || self.axis >= shape.len() {
+            if !alike {
                 return Err(format!("its inputs have shapes {inputs:?}, which differ in more than axis {}", self.axis));
             }
             shape[self.axis] += other[self.axis];

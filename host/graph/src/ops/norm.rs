@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::ops::act::rows;
-use crate::ops::{Config, Layer, WeightSource, one, settings};
+use crate::ops::{Config, Layer, WeightSource, finite, one, settings, shaped};
 use shiftwise_core::model::RowFunction;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -72,6 +72,11 @@ impl BatchNormalization {
 }
 
 impl Layer for BatchNormalization {
+    fn check(&self) -> Result<(), String> {
+        let channels = [self.mean.data().len()];
+        self.weights().into_iter().try_for_each(|(name, weight)| shaped(name, weight, &channels))?;
+        finite("epsilon", self.epsilon)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = one(inputs)?;
         if input.last() != Some(&self.mean.data().len()) {
@@ -147,6 +152,15 @@ impl LayerNormalization {
 }
 
 impl Layer for LayerNormalization {
+    fn check(&self) -> Result<(), String> {
+        let own = self.weights();
+        let channels = own.first().map(|(_, weight)| weight.data().len());
+        own.iter().try_for_each(|(name, weight)| shaped(name, weight, &[channels.unwrap_or_default()]))?;
+        if self.rms_scaling && (self.gamma.is_none() || self.beta.is_some()) {
+            return Err("a normalization with rms_scaling has a gamma and no beta".into());
+        }
+        finite("epsilon", self.epsilon)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = one(inputs)?;
         let own = self.gamma.as_ref().or(self.beta.as_ref()).map(|t| t.data().len());
@@ -205,6 +219,10 @@ impl RmsNormalization {
 }
 
 impl Layer for RmsNormalization {
+    fn check(&self) -> Result<(), String> {
+        shaped("scale", &self.scale, &[self.scale.data().len()])?;
+        finite("epsilon", self.epsilon)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         channels(one(inputs)?, &self.scale)
     }
@@ -251,6 +269,9 @@ impl LayerScale {
 }
 
 impl Layer for LayerScale {
+    fn check(&self) -> Result<(), String> {
+        shaped("gamma", &self.gamma, &[self.gamma.data().len()])
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         channels(one(inputs)?, &self.gamma)
     }
@@ -306,15 +327,28 @@ impl GroupNormalization {
             Some(-1) => channels,
             groups => groups.and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
         };
-        if groups == 0 || !channels.is_multiple_of(groups) {
-            return Err(format!("{groups} groups don't divide {channels} channels"));
-        }
+        Self::check_groups(groups, channels)?;
         Ok(Self { groups, norm: LayerNormalization::from_keras(class, config, inputs, weights)? })
     }
 }
 
+impl GroupNormalization {
+    /// Fails unless all groups have as many channels.
+    pub fn check_groups(groups: usize, channels: usize) -> Result<(), String> {
+        let fits = groups > 0 && channels.is_multiple_of(groups);
+        fits.then_some(()).ok_or_else(|| format!("{groups} groups don't divide {channels} channels"))
+    }
+}
+
 impl Layer for GroupNormalization {
+    fn check(&self) -> Result<(), String> {
+        if self.norm.rms_scaling {
+            return Err("a group normalization has no rms_scaling".into());
+        }
+        self.norm.check()
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        Self::check_groups(self.groups, one(inputs)?.last().copied().unwrap_or(1))?;
         self.norm.output_shape(inputs)
     }
     fn weights(&self) -> Vec<(&str, &Tensor)> {
@@ -430,16 +464,11 @@ impl Rescaling {
     pub(crate) fn from_keras(
         _: &str,
         config: Config<'_>,
-        inputs: &[&[usize]],
+        _: &[&[usize]],
         _: &mut dyn WeightSource,
     ) -> Result<Self, String> {
-        let channels = one(inputs)?.last().copied().unwrap_or(1);
         let list = |key: &str, default: f32| -> Result<Vec<f32>, String> {
-            let values = numbers(config, key)?.unwrap_or_else(|| vec![default]);
-            match values.len() {
-                n if n == 1 || n == channels => Ok(values),
-                n => Err(format!("its {key} has {n} values for {channels} channels")),
-            }
+            Ok(numbers(config, key)?.unwrap_or_else(|| vec![default]))
         };
         let given = |key: &str, default: f64| (key.to_owned(), config.get(key).cloned().unwrap_or(json!(default)));
         let settings = Map::from_iter([given("scale", 1.0), given("offset", 0.0)]);
@@ -469,9 +498,23 @@ fn as_config(values: &[f32]) -> Value {
     if let [only] = values { json!(only) } else { json!(values) }
 }
 
+/// Fails unless there is one value, or one for each channel of the input.
+fn per_channel(name: &str, values: &[f32], input: &[usize]) -> Result<(), String> {
+    match (values.len(), input.last().copied().unwrap_or(1)) {
+        (n, channels) if n == 1 || n == channels => Ok(()),
+        (n, channels) => Err(format!("its {name} has {n} values for {channels} channels")),
+    }
+}
+
 impl Layer for Rescaling {
+    fn check(&self) -> Result<(), String> {
+        self.scale.iter().chain(&self.offset).try_for_each(|value| finite("scale or offset", *value))
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
-        one(inputs).map(<[usize]>::to_vec)
+        let input = one(inputs)?;
+        per_channel("scale", &self.scale, input)?;
+        per_channel("offset", &self.offset, input)?;
+        Ok(input.to_vec())
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         let mut out = inputs[0].clone();
@@ -522,10 +565,6 @@ impl Normalization {
                 (weights.take("mean", shape)?, weights.take("variance", shape)?, false)
             }
         };
-        let fits = |t: &Tensor| t.data().len() == 1 || t.data().len() == channels;
-        if !fits(&mean) || !fits(&variance) {
-            return Err(format!("it has {} means for {channels} channels", mean.data().len()));
-        }
         Ok(Self { mean, variance, constant })
     }
 }
@@ -540,7 +579,10 @@ impl Normalization {
 
 impl Layer for Normalization {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
-        one(inputs).map(<[usize]>::to_vec)
+        let input = one(inputs)?;
+        per_channel("mean", self.mean.data(), input)?;
+        per_channel("variance", self.variance.data(), input)?;
+        Ok(input.to_vec())
     }
     fn weights(&self) -> Vec<(&'static str, &Tensor)> {
         if self.constant { Vec::new() } else { vec![("mean", &self.mean), ("variance", &self.variance)] }

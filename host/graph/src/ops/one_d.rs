@@ -125,6 +125,9 @@ fn narrowed(shape: &[usize]) -> Vec<usize> {
 }
 
 impl Layer for OneD {
+    fn check(&self) -> Result<(), String> {
+        self.image.layer().check()
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = widened(one(inputs)?)?;
         self.image.layer().output_shape(&[&input]).map(|shape| narrowed(&shape))

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::ops::linear::window_output;
-use crate::ops::{Config, Layer, Padding, WeightSource, image, settings};
+use crate::ops::{Config, Layer, Padding, WeightSource, image, settings, sides};
 use shiftwise_core::model::Combine;
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::tensor::Tensor;
@@ -24,6 +24,10 @@ impl PoolWindow {
         config.channels_last()?;
         let size = config.pair("pool_size", [2, 2])?;
         Ok(Self { size, strides: config.pair("strides", size)?, padding: Padding::from_keras(config)? })
+    }
+    fn check(&self) -> Result<(), String> {
+        sides("pool size", 1, &self.size)?;
+        sides("strides", 1, &self.strides)
     }
     /// The sliding window over an input of `[h, w, c]`.
     pub fn window(&self, input: &[usize]) -> Result<Window, String> {
@@ -85,6 +89,9 @@ impl MaxPooling2D {
 }
 
 impl Layer for MaxPooling2D {
+    fn check(&self) -> Result<(), String> {
+        self.pool.check()
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         self.pool.output_shape(inputs)
     }
@@ -190,6 +197,9 @@ impl AveragePooling2D {
 }
 
 impl Layer for AveragePooling2D {
+    fn check(&self) -> Result<(), String> {
+        self.pool.check()
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         self.pool.output_shape(inputs)
     }

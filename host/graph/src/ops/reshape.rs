@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::ops::{Config, Layer, WeightSource, cubic, image, one, settings};
+use crate::ops::{Config, Layer, WeightSource, cubic, image, one, settings, sides};
 use shiftwise_tensor::tensor::Tensor;
 
 /// The batch of a tensor under a new per-sample shape.
@@ -38,6 +38,10 @@ impl Input {
 }
 
 impl Layer for Input {
+    fn check(&self) -> Result<(), String> {
+        let fixed = !self.shape.contains(&0);
+        fixed.then_some(()).ok_or_else(|| format!("its shape {:?} has an empty dimension", self.shape))
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         if inputs.is_empty() { Ok(self.shape.clone()) } else { Err("an input layer has no inputs".into()) }
     }
@@ -285,6 +289,9 @@ impl ZeroPadding2D {
 }
 
 impl Layer for ZeroPadding2D {
+    fn check(&self) -> Result<(), String> {
+        sides("padding", 0, &[self.rows, self.columns].concat())
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [h, w, c] = image(inputs)?;
         Ok(vec![h + self.rows[0] + self.rows[1], w + self.columns[0] + self.columns[1], c])
@@ -332,6 +339,9 @@ impl Cropping2D {
 }
 
 impl Layer for Cropping2D {
+    fn check(&self) -> Result<(), String> {
+        sides("cropping", 0, &[self.rows, self.columns].concat())
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [h, w, c] = image(inputs)?;
         let rest = |size: usize, cut: [usize; 2]| size.checked_sub(cut[0] + cut[1]).filter(|d| *d > 0);
@@ -470,6 +480,9 @@ fn repeat(x: &Tensor, size: [usize; 2]) -> Tensor {
 }
 
 impl Layer for UpSampling2D {
+    fn check(&self) -> Result<(), String> {
+        sides("size", 1, &self.size)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [h, w, c] = image(inputs)?;
         Ok(vec![h * self.size[0], w * self.size[1], c])
@@ -512,16 +525,15 @@ impl Resizing {
                 return Err(format!("`{key}` is not supported"));
             }
         }
-        let side = |key: &str| match config.usize(key)? {
-            n @ 1..=65535 => Ok(n),
-            n => Err(format!("`{key}` is {n}, 1 to 65535 is expected")),
-        };
         let interpolation = Interpolation::from_keras(config, "bilinear")?;
-        Ok(Self { size: [side("height")?, side("width")?], interpolation })
+        Ok(Self { size: [config.usize("height")?, config.usize("width")?], interpolation })
     }
 }
 
 impl Layer for Resizing {
+    fn check(&self) -> Result<(), String> {
+        sides("size", 1, &self.size)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [_, _, c] = image(inputs)?;
         Ok(vec![self.size[0], self.size[1], c])
@@ -589,7 +601,7 @@ impl Permute {
     pub(crate) fn from_keras(
         _: &str,
         config: Config<'_>,
-        inputs: &[&[usize]],
+        _: &[&[usize]],
         _: &mut dyn WeightSource,
     ) -> Result<Self, String> {
         let value = config.get("dims").cloned().unwrap_or(Value::Null);
@@ -597,8 +609,7 @@ impl Permute {
             .as_array()
             .and_then(|a| a.iter().map(|v| v.as_u64().and_then(|v| usize::try_from(v).ok()?.checked_sub(1))).collect());
         let dims = dims.ok_or_else(|| format!("its dims are {value}, a list of whole numbers from 1 is expected"))?;
-        let own = Self { dims };
-        own.output_shape(inputs).map(|_| own)
+        Ok(Self { dims })
     }
 }
 

@@ -34,8 +34,7 @@ impl TimeDistributed {
         let class = wrapped.get("class_name").and_then(Value::as_str).unwrap_or_default();
         let settings = wrapped.get("config").and_then(Value::as_object).ok_or("the layer inside has no settings")?;
         let (_, step) = steps(one(inputs)?)?;
-        let unsupported = || format!("it wraps a layer of class `{class:.60}`, which is not supported inside");
-        // A wrapper in a wrapper would allow any depth.
+        let unsupported = || refused(class);
         let layer = Some(class).filter(|class| *class != "TimeDistributed" && *class != "InputLayer");
         let layer = layer.and_then(|class| Op::from_keras(class, Config(settings), &[step], weights));
         Ok(Self { layer: Box::new(layer.ok_or_else(unsupported)??), config: settings.clone() })
@@ -47,6 +46,10 @@ impl TimeDistributed {
     }
 }
 
+fn refused(class: &str) -> String {
+    format!("it wraps a layer of class `{class:.60}`, which is not supported inside")
+}
+
 /// The number of steps and the shape of one.
 fn steps(shape: &[usize]) -> Result<(usize, &[usize]), String> {
     match shape.split_first() {
@@ -56,6 +59,13 @@ fn steps(shape: &[usize]) -> Result<(usize, &[usize]), String> {
 }
 
 impl Layer for TimeDistributed {
+    fn check(&self) -> Result<(), String> {
+        match &*self.layer {
+            // A wrapper in a wrapper would allow any depth.
+            Op::TimeDistributed(_) | Op::Input(_) => Err(refused(self.layer.class())),
+            inside => inside.layer().check(),
+        }
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let (count, step) = steps(one(inputs)?)?;
         let out = self.layer.layer().output_shape(&[step])?;

@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::ops::linear::{geometry, per_image, window_output};
-use crate::ops::{ActivationFn, Config, Conv2D, DepthwiseConv2D, Layer, Padding, WeightSource, Weighted, image};
+use crate::ops::linear::{check_window, geometry, per_image, window_output};
+use crate::ops::{
+    ActivationFn, Config, Conv2D, DepthwiseConv2D, Layer, Padding, WeightSource, Weighted, image, shaped, sides,
+};
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::kernel;
 use shiftwise_tensor::kernel::ConvGeometry;
@@ -129,6 +131,13 @@ fn phase(y: usize, kernel: usize, stride: usize, dilation: usize, pad: usize) ->
 }
 
 impl Layer for Conv2DTranspose {
+    fn check(&self) -> Result<(), String> {
+        Weighted::check_kernel(&self.w.kernel, "height, width, filters, input channels")?;
+        let k = self.w.kernel.shape();
+        self.w.check_bias(k[2])?;
+        sides("output padding", 0, &self.output_padding.unwrap_or_default())?;
+        check_window([k[0], k[1]], self.strides, self.dilation)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [h, w, c] = image(inputs)?;
         let k = self.w.kernel.shape();
@@ -316,6 +325,14 @@ impl SeparableConv2D {
 }
 
 impl Layer for SeparableConv2D {
+    fn check(&self) -> Result<(), String> {
+        Weighted::check_kernel(&self.depthwise, "height, width, channels, multiplier")?;
+        Weighted::check_kernel(&self.w.kernel, "1, 1, channels · multiplier, filters")?;
+        let (k, filters) = (self.depthwise.shape(), self.w.kernel.shape()[3]);
+        shaped("pointwise kernel", &self.w.kernel, &[1, 1, k[2] * k[3], filters])?;
+        self.w.check_bias(filters)?;
+        check_window([k[0], k[1]], self.strides, self.dilation)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = image(inputs)?;
         if self.depthwise.shape()[2] != input[2] {
