@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use shiftwise::golden::{DumpOptions, Numerics, golden};
+use shiftwise_graph::builder::Builder;
 use shiftwise_graph::eval::run_float;
 use shiftwise_graph::graph::{Graph, NodeId};
 use shiftwise_graph::ops::{
@@ -32,16 +33,12 @@ fn conv(channels: [usize; 2], activation: ActivationFn) -> Op {
 
 /// A chain of layers behind an input of 6x6x3.
 fn chain(layers: Vec<(&str, Op)>) -> Graph {
-    let mut graph = Graph { name: "chain".into(), ..Graph::default() };
-    let mut at = graph.add("image", Op::Input(Input { shape: vec![6, 6, 3] }), vec![], vec!["image".into()]).unwrap();
-    graph.inputs = vec![at];
+    let mut builder = Builder::new("chain");
+    let mut at = builder.layer("image", Op::Input(Input { shape: vec![6, 6, 3] }), &[]).unwrap();
     for (name, op) in layers {
-        at = graph.add(name, op, vec![at], vec![name.to_owned()]).unwrap();
+        at = builder.layer(name, op, &[at]).unwrap();
     }
-    graph.outputs = vec![at];
-    graph.normalize();
-    graph.verify().unwrap();
-    graph
+    builder.finish(&[at]).unwrap()
 }
 
 fn quantized(graph: &Graph, settings: &[(&str, Value)]) -> Ptq {

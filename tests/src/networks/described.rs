@@ -5,10 +5,10 @@ use shiftwise_graph::graph::NodeId;
 use shiftwise_graph::ops::{Config, Op, WeightSource};
 use shiftwise_tensor::tensor::Tensor;
 
-use super::Builder;
+use super::Drawing;
 
 /// Weights that are made as they are asked for.
-struct Made<'a>(&'a mut Builder);
+struct Made<'a>(&'a mut Drawing);
 
 impl WeightSource for Made<'_> {
     fn take(&mut self, _: &str, shape: &[usize]) -> Result<Tensor, String> {
@@ -16,7 +16,7 @@ impl WeightSource for Made<'_> {
     }
 }
 
-impl Builder {
+impl Drawing {
     /// A layer of a Keras class and settings.
     fn described(&mut self, class: &str, config: &Value, from: &[NodeId]) -> NodeId {
         let config: Map<String, Value> = config.as_object().expect("settings").clone();

@@ -13,6 +13,7 @@ use crate::keras::model::{ModelConfig, input_shape};
 use crate::keras::shape_values::ShapeValues;
 use crate::keras::weights::ModelWeights;
 use crate::keras::{config, layout, parts};
+use shiftwise_graph::builder::Builder;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, NodeId, SharedCall};
 use shiftwise_graph::ops::custom::{CustomUse, Unknown};
@@ -31,48 +32,49 @@ pub(crate) fn float_graph(
 ) -> Result<Graph, Error> {
     model.override_shapes(options)?;
     let flat = Flat::new(&model)?;
-    let mut builder = Builder::new(&model.name, &flat, options);
+    let mut assembly = Assembly::new(&model.name, &flat, options);
     let mut shapes = ShapeValues::default();
     for (number, call) in flat.calls.iter().enumerate() {
         let layer = &flat.layers[call.layer];
         let config = layer.config;
-        let so_far = (&builder.graph, builder.ids.as_slice());
+        let so_far = (assembly.made.graph(), assembly.ids.as_slice());
         if shapes.fold(number, config, call, so_far)? {
-            builder.stand_in(call);
+            assembly.stand_in(call);
             continue;
         }
         let resolved = shapes.resolve(config, call, so_far)?;
         let resolved = resolved.as_ref().map(|(inputs, own)| FlatCall { inputs: inputs.clone(), call: own, ..*call });
         let call = resolved.as_ref().unwrap_or(call);
-        if builder.part(call)? {
+        if assembly.part(call)? {
             continue;
         }
-        let own = builder.activation(&layer.name, &config.class, &config.config)?;
+        let own = assembly.activation(&layer.name, &config.class, &config.config)?;
         if config.class == "Activation"
             && let Some(own) = own
         {
-            let shape = builder.input_shape(call);
+            let shape = assembly.input_shape(call);
             let op = own.op(&layer.name, &shape)?;
-            builder.add(&layer.name, op, &own.rest, call)?;
+            assembly.add(&layer.name, op, &own.rest, call)?;
             continue;
         }
         let settings = own.as_ref().map_or(&config.config, |own| &own.rest);
-        let op = match builder.earlier(call) {
+        let op = match assembly.earlier(call) {
             Some(op) => op,
             None => {
                 let mut source = weights.layer(&layer.path, &config.class);
-                builder.op(&layer.name, &config.class, settings, call, &mut *source)?
+                assembly.op(&layer.name, &config.class, settings, call, &mut *source)?
             }
         };
-        builder.add(&layer.name, op, settings, call)?;
+        assembly.add(&layer.name, op, settings, call)?;
         if let Some(own) = own {
-            builder.activate(&layer.name, &own, call)?;
+            assembly.activate(&layer.name, &own, call)?;
         }
     }
     shapes.check_outputs(&flat)?;
-    builder.check_custom()?;
-    let permutations = std::mem::take(&mut builder.permutations);
-    let mut graph = builder.finish();
+    assembly.check_custom()?;
+    let permutations = std::mem::take(&mut assembly.permutations);
+    let (made, outputs) = assembly.ends();
+    let mut graph = made.unordered(&outputs)?;
     layout::cancel(&mut graph, &permutations)?;
     graph.normalize();
     renumber_calls(&mut graph);
@@ -125,8 +127,8 @@ fn renumber_calls(graph: &mut Graph) {
 }
 
 /// A graph in the making: one node for each call, in the order of the flat model.
-pub(crate) struct Builder<'a> {
-    pub(crate) graph: Graph,
+pub(crate) struct Assembly<'a> {
+    pub(crate) made: Builder,
     flat: &'a Flat<'a>,
     custom: CustomUse<'a>,
     /// The first node of each layer.
@@ -144,11 +146,10 @@ pub(crate) struct Builder<'a> {
     permutations: BTreeSet<NodeId>,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> Assembly<'a> {
     pub(crate) fn new(name: &str, flat: &'a Flat<'a>, options: &'a LoadOptions) -> Self {
-        let graph = Graph { name: name.to_owned(), ..Graph::default() };
         Self {
-            graph,
+            made: Builder::new(name),
             flat,
             custom: CustomUse::new(&options.custom),
             first: vec![None; flat.layers.len()],
@@ -173,7 +174,7 @@ impl<'a> Builder<'a> {
 
     /// The op of an earlier call of the same layer, if it is the same for every call.
     pub(crate) fn earlier(&self, call: &FlatCall<'_>) -> Option<Op> {
-        let op = self.first[call.layer].map(|id| &self.graph.node(id).op);
+        let op = self.first[call.layer].map(|id| &self.made.graph().node(id).op);
         // A function is what its arguments make of it.
         op.filter(|op| !matches!(op, Op::TfOp(_))).cloned()
     }
@@ -198,7 +199,7 @@ impl<'a> Builder<'a> {
         });
         let config = with_call.as_ref().unwrap_or(config);
         let ids = self.input_ids(call);
-        let mut shapes: Vec<&[usize]> = ids.iter().map(|id| self.graph.node(*id).shape.as_slice()).collect();
+        let mut shapes: Vec<&[usize]> = ids.iter().map(|id| self.made.graph().node(*id).shape.as_slice()).collect();
         let expansion = match shapes[..] {
             [input] => Expansion::of(class, config, input).map_err(|message| Error::layer(name, class, message))?,
             _ => None,
@@ -252,13 +253,13 @@ impl<'a> Builder<'a> {
         for before in expansion.iter().flat_map(|e| e.before.iter().cloned()) {
             inputs = vec![self.around(&name, layer, before, inputs)?];
         }
-        let id = self.graph.add(name.as_str(), op, inputs, vec![layer.to_owned()])?;
+        let id = self.made.layer_of(&name, op, &inputs, vec![layer.to_owned()])?;
         let mut last = id;
-        for after in expansion.iter().flat_map(|e| e.after(&self.graph.node(id).shape)).collect::<Vec<_>>() {
+        for after in expansion.iter().flat_map(|e| e.after(&self.made.graph().node(id).shape)).collect::<Vec<_>>() {
             last = self.around(&name, layer, after, vec![last])?;
         }
         let config = expansion.as_ref().map_or(config, |e| &e.config);
-        let node = self.graph.node_mut(id);
+        let node = self.made.node_mut(id);
         // The vendor's tool leaves a layer that is applied several times alone.
         node.excluded = shared;
         node.shared = shared.then(|| SharedCall { layer: layer.to_owned(), number: call.number });
@@ -281,7 +282,7 @@ impl<'a> Builder<'a> {
         let name = names.into_iter().find(|name| !self.names.contains(name)).unwrap_or_default();
         self.names.insert(name.clone());
         let permutation = matches!(op, Op::Permute(_));
-        let id = self.graph.add(name, op, inputs, vec![layer.to_owned()])?;
+        let id = self.made.layer_of(&name, op, &inputs, vec![layer.to_owned()])?;
         if permutation {
             self.permutations.insert(id);
         }
@@ -324,18 +325,18 @@ impl<'a> Builder<'a> {
 
     /// The shape of a call's first input.
     fn input_shape(&self, call: &FlatCall<'_>) -> Vec<usize> {
-        self.input_ids(call).first().map(|id| self.graph.node(*id).shape.clone()).unwrap_or_default()
+        self.input_ids(call).first().map(|id| self.made.graph().node(*id).shape.clone()).unwrap_or_default()
     }
 
     /// Adds the node of an activation behind the node that was added last; its readers read the activation.
     fn activate(&mut self, layer: &str, own: &OwnActivation, call: &FlatCall<'_>) -> Result<(), Error> {
         let Some(id) = self.ids.last().copied() else { return Ok(()) };
-        let op = own.op(layer, &self.graph.node(id).shape)?;
+        let op = own.op(layer, &self.made.graph().node(id).shape)?;
         let word: String = own.name.chars().filter(|c| c.is_alphanumeric() || *c == '_').collect();
         let layer = format!("{layer}_{word}");
-        let added = self.graph.add(call_name(&layer, call.number), op, vec![id], vec![layer.clone()])?;
-        let shared = self.graph.node(id).shared.is_some();
-        let node = self.graph.node_mut(added);
+        let added = self.made.layer_of(&call_name(&layer, call.number), op, &[id], vec![layer.clone()])?;
+        let shared = self.made.graph().node(id).shared.is_some();
+        let node = self.made.node_mut(added);
         node.excluded = shared;
         node.shared = shared.then_some(SharedCall { layer, number: call.number });
         self.ids.pop();
@@ -346,16 +347,17 @@ impl<'a> Builder<'a> {
     /// Fails if a formula stands for layers that are not the same; afterwards, formulas without a layer are warned of.
     pub(crate) fn check_custom(&mut self) -> Result<(), Error> {
         self.custom.check()?;
-        self.graph.warnings.extend(self.custom.warnings());
+        self.made.warn(self.custom.warnings());
         Ok(())
     }
 
-    /// The graph with its ends; the nodes are not yet in Keras' order.
-    pub(crate) fn finish(mut self) -> Graph {
-        self.graph.warnings.extend(self.flat.warnings.iter().cloned());
-        let ids = |ends: &[usize]| ends.iter().map(|i| self.ids[*i]).collect();
-        (self.graph.inputs, self.graph.outputs) = (ids(&self.flat.inputs), ids(&self.flat.outputs));
-        self.graph
+    /// All layers, with the model's inputs named; and its outputs.
+    pub(crate) fn ends(mut self) -> (Builder, Vec<NodeId>) {
+        self.made.warn(self.flat.warnings.iter().cloned());
+        let ids = |ends: &[usize]| ends.iter().map(|i| self.ids[*i]).collect::<Vec<_>>();
+        self.made.inputs(&ids(&self.flat.inputs));
+        let outputs = ids(&self.flat.outputs);
+        (self.made, outputs)
     }
 }
 

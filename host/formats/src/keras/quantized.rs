@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::LoadOptions;
 use crate::keras::config;
 use crate::keras::flatten::{Flat, FlatLayer};
-use crate::keras::float_graph::Builder;
+use crate::keras::float_graph::Assembly;
 use crate::keras::h5::{Data, H5, Tree};
 use crate::keras::model::{LayerConfig, ModelConfig};
 use crate::keras::stored::LayerWeights;
@@ -320,10 +320,10 @@ impl<'a> Wrapped<'a> {
 pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> Result<QuantGraph, Error> {
     model.override_shapes(options)?;
     let flat = Flat::new(&model)?;
-    let mut builder = Builder::new(&model.name, &flat, options);
+    let mut assembly = Assembly::new(&model.name, &flat, options);
     let mut layers = Vec::new();
     for call in &flat.calls {
-        if builder.part(call)? {
+        if assembly.part(call)? {
             continue;
         }
         let FlatLayer { path, config: layer, calls, .. } = &flat.layers[call.layer];
@@ -344,33 +344,33 @@ pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
         let (id, quant) = match class {
             "Vitis>QuantizeWrapper" => {
                 let inner = Wrapped::of(&layer.name, config).map_err(fail)?;
-                let op = builder.op(inner.name, unregistered(inner.class), inner.config, call, &mut weights)?;
-                let id = builder.add(inner.name, op, inner.config, call)?;
-                let quant = wrapped_quant(builder.graph.node(id), config, inner.config, &mut weights).map_err(fail)?;
+                let op = assembly.op(inner.name, unregistered(inner.class), inner.config, call, &mut weights)?;
+                let id = assembly.add(inner.name, op, inner.config, call)?;
+                let quant =
+                    wrapped_quant(assembly.made.graph().node(id), config, inner.config, &mut weights).map_err(fail)?;
                 (id, Some(quant))
             }
             "Vitis>VitisQuantize" => {
-                let op = builder.op(&layer.name, "VitisQuantize", config, call, &mut weights)?;
-                let id = builder.add(&layer.name, op, config, call)?;
-                let quantizer = standalone(layer, &builder.graph.node(id).shape, &mut weights).map_err(fail)?;
+                let op = assembly.op(&layer.name, "VitisQuantize", config, call, &mut weights)?;
+                let id = assembly.add(&layer.name, op, config, call)?;
+                let quantizer = standalone(layer, &assembly.made.graph().node(id).shape, &mut weights).map_err(fail)?;
                 (id, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::bare() }))
             }
             class => {
                 let class = if registered(unregistered(class)) == class { unregistered(class) } else { class };
                 let name = &flat.layers[call.layer].name;
-                let op = match builder.earlier(call) {
+                let op = match assembly.earlier(call) {
                     Some(op) => op,
-                    None => builder.op(name, class, config, call, &mut weights)?,
+                    None => assembly.op(name, class, config, call, &mut weights)?,
                 };
-                (builder.add(name, op, config, call)?, None)
+                (assembly.add(name, op, config, call)?, None)
             }
         };
         layers.extend(quant.map(|q| (id, q)));
     }
-    builder.check_custom()?;
-    let mut graph = builder.finish();
-    let renumbered = graph.normalize();
-    graph.verify()?;
+    assembly.check_custom()?;
+    let (made, outputs) = assembly.ends();
+    let (graph, renumbered) = made.finish_with_ids(&outputs)?;
     let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
     Ok(QuantGraph { graph, layers })
 }
