@@ -106,6 +106,7 @@ impl Drawing {
             mean: self.tensor(&[c], 0.3),
             variance: away(variance, 1.0),
             epsilon: 1e-3,
+            momentum: BatchNormalization::MOMENTUM,
         };
         self.add(Op::BatchNormalization(bn), &[from])
     }
@@ -177,7 +178,7 @@ impl Drawing {
                 let alike = |t: &NodeId| self.image(*t)[..2] == [h, w];
                 let mates: Vec<NodeId> = live.iter().copied().filter(alike).collect();
                 let mate = mates[self.rng.size(0, mates.len() - 1)];
-                self.add(Op::Concatenate(Concatenate::new(2, 3)), &[from, mate])
+                self.add(Op::Concatenate(Concatenate { axis: 2 }), &[from, mate])
             }
             3 if h == w => {
                 // One factor for each channel.

@@ -3,13 +3,14 @@
 pub(crate) mod archive;
 pub(crate) mod back;
 pub(crate) mod call;
-pub(crate) mod config;
+pub(crate) mod custom_use;
 pub(crate) mod expand;
 pub(crate) mod flatten;
 pub(crate) mod float_graph;
 pub(crate) mod foreign;
 pub(crate) mod generation;
 pub(crate) mod h5;
+pub mod layers;
 pub(crate) mod layout;
 pub(crate) mod model;
 pub(crate) mod node_def;

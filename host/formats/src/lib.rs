@@ -22,6 +22,7 @@ use shiftwise_quant::quant_graph::QuantGraph;
 use weights::ModelWeights;
 
 pub use keras::back::read_back;
+pub use keras::layers::graph_text;
 pub use keras::quantized::quantize_info;
 
 /// What a reader may be told.

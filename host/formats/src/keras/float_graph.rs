@@ -7,22 +7,21 @@ use serde_json::{Map, Value, json};
 
 use crate::LoadOptions;
 use crate::keras::call::Call;
+use crate::keras::custom_use::CustomUse;
 use crate::keras::expand::Expansion;
 use crate::keras::flatten::{Flat, FlatCall};
-use crate::keras::model::{ModelConfig, input_shape};
+use crate::keras::layers::functions::{CALL, TENSOR, supports};
+use crate::keras::layers::node::extras;
+use crate::keras::layers::{CLASSES, Config, NoWeights, WeightSource, attributes, read, unknown_name};
+use crate::keras::model::ModelConfig;
 use crate::keras::shape_values::ShapeValues;
 use crate::keras::weights::ModelWeights;
-use crate::keras::{config, layout, parts};
+use crate::keras::{layout, parts};
 use shiftwise_graph::builder::Builder;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, NodeId, SharedCall};
-use shiftwise_graph::ops::custom::{CustomUse, Unknown};
-use shiftwise_graph::ops::tfop::{CALL, TENSOR, TfOp};
-use shiftwise_graph::ops::{ActivationFn, CLASSES, Config, Custom, CustomLayer, Op, WeightSource};
-use shiftwise_tensor::tensor::Tensor;
-
-/// Key of a fixed batch size in the extras of an input.
-pub(crate) const BATCH_SIZE: &str = "batch_size";
+use shiftwise_graph::ops::custom::Unknown;
+use shiftwise_graph::ops::{Custom, CustomLayer, Op};
 
 /// The float graph of a model.
 pub(crate) fn float_graph(
@@ -52,9 +51,7 @@ pub(crate) fn float_graph(
         if config.class == "Activation"
             && let Some(own) = own
         {
-            let shape = assembly.input_shape(call);
-            let op = own.op(&layer.name, &shape)?;
-            assembly.add(&layer.name, op, &own.rest, call)?;
+            assembly.add(&layer.name, own.op(), &own.rest, call)?;
             continue;
         }
         let settings = own.as_ref().map_or(&config.config, |own| &own.rest);
@@ -190,7 +187,7 @@ impl<'a> Assembly<'a> {
     ) -> Result<Op, Error> {
         let is_function = class.ends_with("OpLambda");
         let function = config.get("function").and_then(Value::as_str).filter(|_| is_function);
-        let unknown = function.filter(|function| !TfOp::supports(function)).map(|f| format!("{class} tf.{f}"));
+        let unknown = function.filter(|function| !supports(function)).map(|f| format!("{class} tf.{f}"));
         // Only these read their arguments from the config.
         let with_call = is_function.then(|| {
             let mut config = config.clone();
@@ -206,7 +203,7 @@ impl<'a> Assembly<'a> {
         };
         if let Some(own) = &expansion {
             shapes = vec![&own.input];
-            let op = Op::from_keras(&own.class, Config(&own.config), &shapes, &mut own.weights(weights));
+            let op = read(&own.class, Config(&own.config), &shapes, &mut own.weights(weights));
             let op = op.unwrap_or_else(|| Err("its counterpart is unknown".into()));
             let op = op.map_err(|message| Error::layer(name, class, message))?;
             self.expansions[call.layer] = expansion;
@@ -216,9 +213,9 @@ impl<'a> Assembly<'a> {
         let application = application(class, config);
         let known = match application {
             _ if unknown.is_some() => None,
-            Some(class) if !self.custom.has(class) => Op::from_keras(class, Config(config), &shapes, weights),
+            Some(class) if !self.custom.has(class) => read(class, Config(config), &shapes, weights),
             None if !APPLICATIONS.iter().any(|(known, _)| *known == class) => {
-                Op::from_keras(class, Config(config), &shapes, weights)
+                read(class, Config(config), &shapes, weights)
             }
             _ => None,
         };
@@ -230,8 +227,10 @@ impl<'a> Assembly<'a> {
                     Some(Arc::new(Unknown::new(class, shape)) as Arc<dyn CustomLayer>)
                 };
                 let implementation = self.custom.layer(name, class, config).or_else(kept).ok_or_else(unknown)?;
-                let custom = Custom::from_keras(class, Config(config), &shapes, weights, implementation);
-                custom.map(Op::Custom).map_err(|message| Error::layer(name, class, message))
+                let mut custom = Custom::new(class, implementation);
+                custom.config = attributes::of(config);
+                custom.weights = weights.all().map_err(|message| Error::layer(name, class, message))?;
+                Ok(Op::Custom(custom))
             }
             Some(Err(message)) => Err(Error::layer(name, class, message)),
             Some(Ok(op)) => Ok(op),
@@ -263,8 +262,10 @@ impl<'a> Assembly<'a> {
         // The vendor's tool leaves a layer that is applied several times alone.
         node.excluded = shared;
         node.shared = shared.then(|| SharedCall { layer: layer.to_owned(), number: call.number });
-        node.extras = extras(&node.op, config);
-        node.extras.extend(arguments(call.call).map(|value| (CALL.to_owned(), value)));
+        node.extras = extras(&node.op, config, node.shape.len());
+        if let Some(arguments) = arguments(call.call) {
+            node.extras.insert(CALL, attributes::attribute(&arguments));
+        }
         self.first[call.layer].get_or_insert(id);
         self.ids.push(last);
         Ok(id)
@@ -314,7 +315,7 @@ impl<'a> Assembly<'a> {
     ) -> Result<Option<OwnActivation>, Error> {
         let known = CLASSES.contains(&class);
         let Some(setting) = config.get("activation").filter(|_| known) else { return Ok(None) };
-        let Some(name) = ActivationFn::unknown_name(setting) else { return Ok(None) };
+        let Some(name) = unknown_name(setting) else { return Ok(None) };
         let unknown =
             || Error::UnsupportedActivation { layer: layer.into(), class: class.into(), activation: name.into() };
         let implementation = self.custom.activation(layer, name, setting).ok_or_else(unknown)?;
@@ -331,10 +332,9 @@ impl<'a> Assembly<'a> {
     /// Adds the node of an activation behind the node that was added last; its readers read the activation.
     fn activate(&mut self, layer: &str, own: &OwnActivation, call: &FlatCall<'_>) -> Result<(), Error> {
         let Some(id) = self.ids.last().copied() else { return Ok(()) };
-        let op = own.op(layer, &self.made.graph().node(id).shape)?;
         let word: String = own.name.chars().filter(|c| c.is_alphanumeric() || *c == '_').collect();
         let layer = format!("{layer}_{word}");
-        let added = self.made.layer_of(&call_name(&layer, call.number), op, &[id], vec![layer.clone()])?;
+        let added = self.made.layer_of(&call_name(&layer, call.number), own.op(), &[id], vec![layer.clone()])?;
         let shared = self.made.graph().node(id).shared.is_some();
         let node = self.made.node_mut(added);
         node.excluded = shared;
@@ -371,19 +371,8 @@ pub(crate) struct OwnActivation {
 
 impl OwnActivation {
     /// The layer that computes it.
-    fn op(&self, layer: &str, shape: &[usize]) -> Result<Op, Error> {
-        let (settings, implementation) = (Map::new(), self.implementation.clone());
-        let custom = Custom::from_keras(&self.name, Config(&settings), &[shape], &mut NoWeights, implementation);
-        custom.map(Op::Custom).map_err(|message| Error::layer(layer, &self.name, message))
-    }
-}
-
-/// The weights of what has none.
-struct NoWeights;
-
-impl WeightSource for NoWeights {
-    fn take(&mut self, name: &str, _: &[usize]) -> Result<Tensor, String> {
-        Err(format!("it has no weight `{name}`"))
+    fn op(&self) -> Op {
+        Op::Custom(Custom::new(&self.name, self.implementation.clone()))
     }
 }
 
@@ -396,36 +385,4 @@ fn arguments(call: &Call) -> Option<Value> {
             args => args.iter().all(is_tensor),
         };
     (!plain).then(|| json!({ "args": call.args, "kwargs": call.kwargs }))
-}
-
-/// The settings of an op as they go into a file. An f32 is written as its shortest decimal, 0.001 and not
-/// 0.0010000000474974513; except those of ReLU and LeakyReLU, which Keras itself has turned into f32, and what an op keeps as f64.
-pub(crate) fn own_settings(op: &Op) -> Map<String, Value> {
-    let mut own = op.layer().to_keras();
-    if matches!(op, Op::Rescaling(_) | Op::Custom(_)) {
-        return own;
-    }
-    for value in own.values_mut().filter(|v| v.is_f64()) {
-        let Some(single) = value.as_f64().map(|v| v as f32) else { continue };
-        let shortest = single.to_string().parse::<f64>().unwrap_or(single.into());
-        *value = if matches!(op, Op::Relu(_) | Op::LeakyRelu(_)) { json!(f64::from(single)) } else { json!(shortest) };
-    }
-    own
-}
-
-/// Settings of a config that its op doesn't model, in their order, and numbers that it holds as f32. The fixed batch size of an input goes by the name
-/// [`BATCH_SIZE`].
-pub(crate) fn extras(op: &Op, config: &Map<String, Value>) -> Map<String, Value> {
-    let own = own_settings(op);
-    let keep = |key: &str, value: &Value| match own.get(key) {
-        Some(own) => own != value && config::same(own, value),
-        None => key != "name",
-    };
-    let mut extras: Map<String, Value> =
-        config.iter().filter(|(key, value)| keep(key, value)).map(|(k, v)| (k.clone(), v.clone())).collect();
-    if matches!(op, Op::Input(_)) {
-        let (_, shape) = input_shape(config);
-        extras.extend(shape.get(0).filter(|v| v.is_u64()).map(|v| (BATCH_SIZE.to_owned(), v.clone())));
-    }
-    extras
 }

@@ -67,6 +67,7 @@ fn batch_norm(gamma: usize, variance: usize) -> BatchNormalization {
         mean: ones(&[3]),
         variance: ones(&[variance]),
         epsilon: 1e-3,
+        momentum: 0.99,
     }
 }
 
@@ -180,8 +181,8 @@ fn merges() -> Vec<Row<'static>> {
         (Op::Dot(Dot { axes: [0, 2] }), IMAGES, "have no product along axes [0, 2]"),
         (Op::Dot(Dot { axes: [3, 0] }), IMAGES, "have no product along axes [3, 0]"),
         (Op::Dot(Dot { axes: [0, 0] }), IMAGE, "it has 1 inputs, two are expected"),
-        (Op::Concatenate(Concatenate::new(3, 3)), IMAGES, "it joins axis 3 of tensors with 3 dimensions"),
-        (Op::Concatenate(Concatenate::new(0, 3)), &[&[4, 4, 3], &[4, 4, 2]], "which differ in more than axis 0"),
+        (Op::Concatenate(Concatenate { axis: 3 }), IMAGES, "it joins axis 3 of tensors with 3 dimensions"),
+        (Op::Concatenate(Concatenate { axis: 0 }), &[&[4, 4, 3], &[4, 4, 2]], "which differ in more than axis 0"),
     ]
 }
 
@@ -240,7 +241,7 @@ fn layers_whose_parts_belong_together_are_taken() {
         (Op::SeparableConv2D(separable(&[1, 1, 3, 2], &[1, 1, 6, 4], Some(4))), IMAGE, &[4, 4, 4]),
         (Op::BatchNormalization(batch_norm(3, 3)), IMAGE, &[4, 4, 3]),
         (Op::LayerNormalization(layer_norm(None, Some(3))), ROW, &[3]),
-        (Op::Concatenate(Concatenate::new(2, 3)), IMAGES, &[4, 4, 6]),
+        (Op::Concatenate(Concatenate { axis: 2 }), IMAGES, &[4, 4, 6]),
     ];
     for (op, shapes, shape) in rows {
         let class = op.class().to_owned();

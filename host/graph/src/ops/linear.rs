@@ -1,8 +1,6 @@
 //! Convolutions and dense layers.
 
-use serde_json::{Map, Value, json};
-
-use crate::ops::{ActivationFn, Config, Layer, WeightSource, image, one, settings, shaped, sides};
+use crate::ops::{ActivationFn, Layer, image, one, shaped, sides};
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::kernel;
 use shiftwise_tensor::kernel::ConvGeometry;
@@ -18,15 +16,13 @@ pub enum Padding {
 }
 
 impl Padding {
-    pub(crate) fn from_keras(config: Config<'_>) -> Result<Self, String> {
-        match config.str_or("padding", "valid")? {
-            "valid" => Ok(Self::Valid),
-            "same" => Ok(Self::Same),
-            other => Err(format!("the padding `{other}` is not supported; supported are `valid` and `same`")),
-        }
+    /// The padding of a Keras name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Valid, Self::Same].into_iter().find(|padding| padding.name() == name)
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    /// Keras' name.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Valid => "valid",
             Self::Same => "same",
@@ -87,18 +83,6 @@ impl Weighted {
         [Some((kernel, &self.kernel)), bias].into_iter().flatten().collect()
     }
 
-    pub(super) fn read(
-        config: Config<'_>,
-        weights: &mut dyn WeightSource,
-        kernel: (&str, &[usize]),
-        outputs: usize,
-    ) -> Result<Self, String> {
-        let activation = ActivationFn::from_keras(config, "activation")?;
-        let value = weights.take(kernel.0, kernel.1)?;
-        let bias = config.bool_or("use_bias", true)?.then(|| weights.take("bias", &[outputs])).transpose()?;
-        Ok(Self { kernel: value, bias, activation })
-    }
-
     /// Fails unless the kernel has as many dimensions as `expected` names, none of them empty.
     pub(super) fn check_kernel(kernel: &Tensor, expected: &str) -> Result<(), String> {
         let rank = expected.split(',').count();
@@ -110,13 +94,6 @@ impl Weighted {
     /// Fails unless there is a bias for each of `outputs` channels, if there is one.
     pub(super) fn check_bias(&self, outputs: usize) -> Result<(), String> {
         self.bias.as_ref().map_or(Ok(()), |bias| shaped("bias", bias, &[outputs]))
-    }
-
-    pub(super) fn settings(&self, own: Value) -> Map<String, Value> {
-        let mut map = settings(own);
-        map.insert("activation".into(), json!(self.activation.name()));
-        map.insert("use_bias".into(), json!(self.bias.is_some()));
-        map
     }
 }
 
@@ -136,29 +113,6 @@ pub struct Conv2D {
 }
 
 impl Conv2D {
-    pub(crate) fn class(&self) -> &'static str {
-        "Conv2D"
-    }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        weights: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        let [_, _, ic] = image(inputs)?;
-        let [kh, kw] = config.pair("kernel_size", [1, 1])?;
-        let filters = config.usize("filters")?;
-        let groups = config.get("groups").map_or(Ok(1), |_| config.usize("groups"))?;
-        Self::check_groups(groups, ic, filters)?;
-        Ok(Self {
-            w: Weighted::read(config, weights, ("kernel", &[kh, kw, ic / groups, filters]), filters)?,
-            strides: config.pair("strides", [1, 1])?,
-            dilation: config.pair("dilation_rate", [1, 1])?,
-            padding: Padding::from_keras(config)?,
-            groups,
-        })
-    }
     /// Fails unless groups of channels have equal parts of the input channels and of the filters.
     pub fn check_groups(groups: usize, channels: usize, filters: usize) -> Result<(), String> {
         if groups == 0 || filters == 0 || !channels.is_multiple_of(groups) || !filters.is_multiple_of(groups) {
@@ -228,6 +182,9 @@ pub(crate) fn window_output(window: &Window, input: [usize; 3], channels: usize)
 }
 
 impl Layer for Conv2D {
+    fn class(&self) -> &str {
+        "Conv2D"
+    }
     fn check(&self) -> Result<(), String> {
         Weighted::check_kernel(&self.w.kernel, "height, width, input channels / groups, filters")?;
         let k = self.w.kernel.shape();
@@ -253,13 +210,6 @@ impl Layer for Conv2D {
         let window = self.window(&inputs[0].shape()[1..]).unwrap_or(Window::POINT);
         self.over(inputs[0], weights, &window)
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        self.w.settings(json!({
-            "filters": self.w.kernel.shape()[3], "kernel_size": self.kernel_size(), "strides": self.strides,
-            "padding": self.padding.name(), "data_format": "channels_last", "dilation_rate": self.dilation,
-            "groups": self.groups,
-        }))
-    }
     fn macs(&self, output: &[usize]) -> u64 {
         (output.iter().product::<usize>() * self.w.kernel.shape()[..3].iter().product::<usize>()) as u64
     }
@@ -279,26 +229,6 @@ pub struct DepthwiseConv2D {
 }
 
 impl DepthwiseConv2D {
-    pub(crate) fn class(&self) -> &'static str {
-        "DepthwiseConv2D"
-    }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        weights: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        let [_, _, c] = image(inputs)?;
-        let [kh, kw] = config.pair("kernel_size", [1, 1])?;
-        let multiplier = config.get("depth_multiplier").map_or(Ok(1), |_| config.usize("depth_multiplier"))?;
-        Ok(Self {
-            w: Weighted::read(config, weights, ("depthwise_kernel", &[kh, kw, c, multiplier]), c * multiplier)?,
-            strides: config.pair("strides", [1, 1])?,
-            dilation: config.pair("dilation_rate", [1, 1])?,
-            padding: Padding::from_keras(config)?,
-        })
-    }
     /// The sliding window over an input of `[h, w, c]`.
     pub fn window(&self, input: &[usize]) -> Result<Window, String> {
         let [h, w, _] = image(&[input])?;
@@ -308,6 +238,9 @@ impl DepthwiseConv2D {
 }
 
 impl Layer for DepthwiseConv2D {
+    fn class(&self) -> &str {
+        "DepthwiseConv2D"
+    }
     fn check(&self) -> Result<(), String> {
         Weighted::check_kernel(&self.w.kernel, "height, width, channels, multiplier")?;
         let k = self.w.kernel.shape();
@@ -332,13 +265,6 @@ impl Layer for DepthwiseConv2D {
         let window = self.window(&inputs[0].shape()[1..]).unwrap_or(Window::POINT);
         self.over(inputs[0], weights, &window)
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        let k = self.w.kernel.shape();
-        self.w.settings(json!({
-            "kernel_size": [k[0], k[1]], "strides": self.strides, "padding": self.padding.name(),
-            "data_format": "channels_last", "dilation_rate": self.dilation, "depth_multiplier": k[3],
-        }))
-    }
     fn macs(&self, output: &[usize]) -> u64 {
         (output.iter().product::<usize>() * self.w.kernel.shape()[..2].iter().product::<usize>()) as u64
     }
@@ -362,23 +288,10 @@ pub struct Dense {
     pub w: Weighted,
 }
 
-impl Dense {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Dense {
+    fn class(&self) -> &str {
         "Dense"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        weights: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let units = config.usize("units")?;
-        let input = *one(inputs)?.last().ok_or("its input has no dimensions")?;
-        Ok(Self { w: Weighted::read(config, weights, ("kernel", &[input, units]), units)? })
-    }
-}
-
-impl Layer for Dense {
     fn check(&self) -> Result<(), String> {
         Weighted::check_kernel(&self.w.kernel, "inputs, units")?;
         self.w.check_bias(self.w.kernel.shape()[1])
@@ -408,9 +321,6 @@ impl Layer for Dense {
         shape.pop();
         shape.push(oc);
         y.reshaped(shape).unwrap_or_else(|| Tensor::zeros(&[0]))
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        self.w.settings(json!({ "units": self.w.kernel.shape()[1] }))
     }
     fn macs(&self, output: &[usize]) -> u64 {
         (output.iter().product::<usize>() * self.w.kernel.shape()[0]) as u64

@@ -79,7 +79,7 @@ fn layer(graph: &mut Builder, maps: &[NodeId], [kind, from, a, b, c, d]: Choice,
         }
         4 => (Op::Add(Add), vec![x, mate]),
         5 => (Op::Multiply(Multiply), vec![x, mate]),
-        6 => (Op::Concatenate(Concatenate::new(2, 3)), vec![x, mate]),
+        6 => (Op::Concatenate(Concatenate { axis: 2 }), vec![x, mate]),
         7 => (Op::MaxPooling2D(MaxPooling2D { pool: PoolWindow { size: [kh, kw], strides, padding } }), vec![x]),
         8 => {
             let size = kh.min(kw);
