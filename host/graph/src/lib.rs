@@ -18,3 +18,8 @@ pub mod error;
 pub mod eval;
 pub mod graph;
 pub mod ops;
+
+/// How a layer is added; its example is compiled and run here.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/new-layer.md")]
+struct NewLayer;

@@ -273,12 +273,8 @@ impl<'a> Assembly<'a> {
 
     /// Adds a node that stands around one of the file's layers, under a name that nothing else has.
     fn around(&mut self, name: &str, layer: &str, op: Op, inputs: Vec<NodeId>) -> Result<NodeId, Error> {
-        let what = match &op {
-            Op::Permute(_) => "permute",
-            Op::Reshape(_) => "reshape",
-            Op::Cropping2D(_) => "crop",
-            _ => "padding",
-        };
+        const WORDS: [(&str, &str); 3] = [("Permute", "permute"), ("Reshape", "reshape"), ("Cropping2D", "crop")];
+        let what = WORDS.iter().find(|(class, _)| *class == op.class()).map_or("padding", |(_, word)| word);
         let names = std::iter::once(format!("{name}_{what}")).chain((1..).map(|n| format!("{name}_{what}_{n}")));
         let name = names.into_iter().find(|name| !self.names.contains(name)).unwrap_or_default();
         self.names.insert(name.clone());

@@ -99,14 +99,13 @@ impl ActivationFn {
 
     /// Applies the function in place; softmax works along the last axis.
     pub fn apply(self, tensor: &mut Tensor) {
-        match self {
-            Self::Linear => {}
-            Self::Softmax => rows(tensor, RowFunction::Softmax),
-            Self::LogSoftmax => rows(tensor, RowFunction::LogSoftmax),
-            _ => {
-                let function = self.function();
-                tensor.data_mut().iter_mut().for_each(|x| *x = function.apply(*x));
-            }
+        if self == Self::Softmax {
+            rows(tensor, RowFunction::Softmax);
+        } else if self == Self::LogSoftmax {
+            rows(tensor, RowFunction::LogSoftmax);
+        } else if self != Self::Linear {
+            let function = self.function();
+            tensor.data_mut().iter_mut().for_each(|x| *x = function.apply(*x));
         }
     }
 

@@ -357,7 +357,9 @@ impl Layer for UpSampling2D {
         let x = inputs[0];
         match self.interpolation {
             Interpolation::Nearest => repeat(x, self.size),
-            bilinear => bilinear.resize(x, [x.shape()[1] * self.size[0], x.shape()[2] * self.size[1]]),
+            method @ (Interpolation::Bilinear | Interpolation::Bicubic) => {
+                method.resize(x, [x.shape()[1] * self.size[0], x.shape()[2] * self.size[1]])
+            }
         }
     }
 }

@@ -60,6 +60,32 @@ fn every_layer_is_read_again_as_it_is_written() {
     }
 }
 
+/// The layer of `docs/new-layer.md`.
+struct Power {
+    exponent: usize,
+}
+
+impl KerasForm for Power {
+    fn read(from: &mut Described<'_>) -> Result<Self, String> {
+        Ok(Self { exponent: from.config.usize_or("exponent", 2)? })
+    }
+    fn write(&self, to: &mut Settings, _: usize) {
+        to.own("exponent", json!(self.exponent));
+        to.kept(json!({ "comment": null }));
+    }
+}
+
+#[test]
+fn a_form_of_a_layer_is_read_and_written() {
+    let config = object(json!({ "exponent": 3 }));
+    let mut from = Described { class: "Power", config: Config(&config), inputs: &[], weights: &mut NoWeights };
+    let mut to = Settings::default();
+    Power::read(&mut from).unwrap().write(&mut to, 1);
+    let all: Vec<String> = to.iter().map(|(key, setting)| format!("{key}={}", setting.value())).collect();
+    assert_eq!(all, ["exponent=3", "comment=null"]);
+    assert_eq!(to.own_values().count(), 1);
+}
+
 #[test]
 fn an_input_is_read_again_with_its_batch() {
     for batch in [json!(null), json!(4)] {
