@@ -234,7 +234,8 @@ fn every_invariant_that_is_broken_is_named() {
 
 #[test]
 fn layers_whose_parts_belong_together_are_taken() {
-    let rows: Vec<(Op, &[&[usize]], &[usize])> = vec![
+    type Taken = (Op, &'static [&'static [usize]], &'static [usize]);
+    let rows: Vec<Taken> = vec![
         (Op::Conv2D(Conv2D { groups: 3, ..conv(&[2, 2, 1, 6], Some(6)) }), IMAGE, &[3, 3, 6]),
         (Op::DepthwiseConv2D(depthwise(&[2, 1, 3, 2], Some(6))), IMAGE, &[3, 4, 6]),
         (Op::Conv2DTranspose(transposed(&[2, 2, 5, 3], Some(5))), IMAGE, &[5, 5, 5]),

@@ -118,6 +118,19 @@ pub enum Reduction {
 }
 
 impl Reduction {
+    /// A tensor folded along axes, which stay with one element each or go.
+    fn reduce(self, x: &Tensor, axes: &[usize]) -> Tensor {
+        match self {
+            Self::Sum => array::reduce(x, axes, 0.0, |a, b| a + b),
+            Self::Mean => {
+                let count: usize = axes.iter().map(|i| x.shape()[*i]).product();
+                array::map(&array::reduce(x, axes, 0.0, |a, b| a + b), |sum| sum / count as f32)
+            }
+            Self::Max => array::reduce(x, axes, f32::NEG_INFINITY, |a, b| Combine::Maximum.apply(b, a)),
+            Self::Min => array::reduce(x, axes, f32::INFINITY, |a, b| Combine::Minimum.apply(b, a)),
+        }
+    }
+
     /// What it takes of the values.
     fn fold(self) -> FloatPoolKind {
         match self {
@@ -233,6 +246,42 @@ impl TfOp {
     }
 }
 
+/// A shape without axes, or with one element along them if they are kept.
+fn folded(x: &[usize], axes: &[usize], keep: bool) -> Vec<usize> {
+    let kept = x.iter().enumerate().filter_map(|(i, d)| match (axes.contains(&i), keep) {
+        (false, _) => Some(*d),
+        (true, true) => Some(1),
+        (true, false) => None,
+    });
+    kept.collect()
+}
+
+/// The shape of tensors behind each other along an axis; `x` is the first one's.
+fn joined(shapes: &[&[usize]], x: &[usize], axis: usize) -> Result<Vec<usize>, String> {
+    let rest =
+        |s: &[usize]| (s.len(), s.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, d)| *d).collect::<Vec<_>>());
+    if shapes.iter().any(|s| rest(s) != rest(x)) {
+        return Err(format!("tensors of shapes {shapes:?} can't be joined along axis {axis}"));
+    }
+    let mut shape = x.to_vec();
+    shape[axis] = shapes.iter().map(|s| s[axis]).sum();
+    Ok(shape)
+}
+
+/// A target shape for the elements of another, its open size filled in.
+fn filled(target: &[i64], x: &[usize]) -> Result<Vec<usize>, String> {
+    let total = array::count(x)?;
+    let known = target.iter().filter(|d| **d >= 0).try_fold(1usize, |n, d| n.checked_mul(*d as usize));
+    let open = target.iter().filter(|d| **d < 0).count();
+    let fits = known.filter(|known| match open {
+        0 => *known == total,
+        1 => *known > 0 && total.is_multiple_of(*known),
+        _ => false,
+    });
+    let known = fits.ok_or_else(|| format!("{x:?} can't be reshaped to {target:?}"))?;
+    Ok(target.iter().map(|d| if *d < 0 { total / known } else { *d as usize }).collect())
+}
+
 impl Kind {
     /// The result's shape. All shapes include the batch.
     fn shape(&self, shapes: &[&[usize]]) -> Result<Vec<usize>, String> {
@@ -256,25 +305,9 @@ impl Kind {
             }
             Self::Reduce { axes: list, keep, .. } => {
                 let list = list.as_ref().map_or(Ok((0..rank).collect()), |list| axes(list))?;
-                let kept = x.iter().enumerate().filter_map(|(i, d)| match (list.contains(&i), keep) {
-                    (false, _) => Some(*d),
-                    (true, true) => Some(1),
-                    (true, false) => None,
-                });
-                kept.collect()
+                folded(x, &list, *keep)
             }
-            Self::Concat(axis) => {
-                let axis = array::axis(*axis, rank)?;
-                let rest = |s: &[usize]| {
-                    (s.len(), s.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, d)| *d).collect::<Vec<_>>())
-                };
-                if shapes.iter().any(|s| rest(s) != rest(x)) {
-                    return Err(format!("tensors of shapes {shapes:?} can't be joined along axis {axis}"));
-                }
-                let mut shape = x.to_vec();
-                shape[axis] = shapes.iter().map(|s| s[axis]).sum();
-                shape
-            }
+            Self::Concat(axis) => joined(shapes, x, array::axis(*axis, rank)?)?,
             Self::Stack(axis) => {
                 let axis = array::axis(*axis, rank + 1)?;
                 if shapes.iter().any(|s| s != x) {
@@ -282,18 +315,7 @@ impl Kind {
                 }
                 [&x[..axis], &[shapes.len()], &x[axis..]].concat()
             }
-            Self::Reshape(target) => {
-                let total = array::count(x)?;
-                let known = target.iter().filter(|d| **d >= 0).try_fold(1usize, |n, d| n.checked_mul(*d as usize));
-                let open = target.iter().filter(|d| **d < 0).count();
-                let fits = known.filter(|known| match open {
-                    0 => *known == total,
-                    1 => *known > 0 && total.is_multiple_of(*known),
-                    _ => false,
-                });
-                let known = fits.ok_or_else(|| format!("{x:?} can't be reshaped to {target:?}"))?;
-                target.iter().map(|d| if *d < 0 { total / known } else { *d as usize }).collect()
-            }
+            Self::Reshape(target) => filled(target, x)?,
             Self::Transpose(order) => self.order(order.as_deref(), rank)?.into_iter().map(|i| x[i]).collect(),
             Self::ExpandDims(axis) => {
                 let axis = array::axis(*axis, rank + 1)?;
@@ -365,16 +387,7 @@ impl Kind {
                 let all = || (0..rank as i64).collect();
                 let axes = axes.clone().unwrap_or_else(all);
                 let axes = axes.iter().map(|i| array::axis(*i, rank)).collect::<Result<Vec<usize>, String>>()?;
-                let out = match by {
-                    Reduction::Mean | Reduction::Sum => array::reduce(first, &axes, 0.0, |a, b| a + b),
-                    Reduction::Max => {
-                        array::reduce(first, &axes, f32::NEG_INFINITY, |a, b| Combine::Maximum.apply(b, a))
-                    }
-                    Reduction::Min => array::reduce(first, &axes, f32::INFINITY, |a, b| Combine::Minimum.apply(b, a)),
-                };
-                let count: usize = axes.iter().map(|i| first.shape()[*i]).product();
-                let out = if *by == Reduction::Mean { array::map(&out, |sum| sum / count as f32) } else { out };
-                reshaped(&out)?
+                reshaped(&by.reduce(first, &axes))?
             }
             Self::Concat(axis) => array::concat(x, array::axis(*axis, rank)?),
             Self::Stack(axis) => {
@@ -440,7 +453,7 @@ impl Kind {
 }
 
 /// Largest side of the squares that channels are moved into.
-const MAX_BLOCK: usize = 4096;
+pub const MAX_BLOCK: usize = 4096;
 
 impl Layer for TfOp {
     fn class(&self) -> &str {

@@ -196,6 +196,43 @@ impl KerasForm for TfOp {
     }
 }
 
+/// An image brought to a size.
+fn resize(args: &mut Arguments) -> Result<Kind, String> {
+    let size = args.integers("size")?.ok_or("its argument `size` is missing")?;
+    let side = |n: &i64| usize::try_from(*n).ok().filter(|n| (1..=65535).contains(n));
+    let size = match &size[..] {
+        [height, width] => side(height).zip(side(width)).map(|(h, w)| [h, w]),
+        _ => None,
+    };
+    let method = match args.take("method") {
+        None => Interpolation::Bilinear,
+        Some(method) => method
+            .as_str()
+            .and_then(Interpolation::from_name)
+            .ok_or_else(|| wrong("method", &method, "nearest, bilinear or bicubic is"))?,
+    };
+    if args.flag(&["preserve_aspect_ratio"])? || args.flag(&["antialias"])? {
+        return Err("keeping the aspect ratio and anti-aliasing are not supported".into());
+    }
+    Ok(Kind::Resize { size: size.ok_or("its argument `size` is no height and width")?, method })
+}
+
+/// A constant around a tensor.
+fn pad(args: &mut Arguments) -> Result<Kind, String> {
+    let value = args.take("paddings").unwrap_or_default();
+    let width = |v: &Value| v.as_u64().filter(|v| *v <= 65535).map(|v| v as usize);
+    let pair = |v: &Value| Some((width(v.get(0)?)?, width(v.get(1)?)?));
+    let widths = value.as_array().and_then(|all| all.iter().map(pair).collect());
+    let mode = args.take("mode").unwrap_or(json!("CONSTANT"));
+    if !mode.as_str().is_some_and(|m| m.eq_ignore_ascii_case("constant")) {
+        return Err(wrong("mode", &mode, "CONSTANT is"));
+    }
+    Ok(Kind::Pad {
+        widths: widths.ok_or_else(|| wrong("paddings", &value, "two whole numbers for each axis are"))?,
+        value: args.number("constant_values", 0.0)?,
+    })
+}
+
 /// What a function with settings of its own computes.
 fn other(name: &str, args: &mut Arguments, operands: &mut Vec<Operand>) -> Result<Kind, String> {
     Ok(match name {
@@ -216,25 +253,7 @@ fn other(name: &str, args: &mut Arguments, operands: &mut Vec<Operand>) -> Resul
             Some(dtype) if dtype.as_str() != Some("float32") => return Err(wrong("dtype", &dtype, "float32 is")),
             _ => Kind::Unary(Function::Identity),
         },
-        "image.resize" => {
-            let size = args.integers("size")?.ok_or("its argument `size` is missing")?;
-            let side = |n: &i64| usize::try_from(*n).ok().filter(|n| (1..=65535).contains(n));
-            let size = match &size[..] {
-                [height, width] => side(height).zip(side(width)).map(|(h, w)| [h, w]),
-                _ => None,
-            };
-            let method = match args.take("method") {
-                None => Interpolation::Bilinear,
-                Some(method) => method
-                    .as_str()
-                    .and_then(Interpolation::from_name)
-                    .ok_or_else(|| wrong("method", &method, "nearest, bilinear or bicubic is"))?,
-            };
-            if args.flag(&["preserve_aspect_ratio"])? || args.flag(&["antialias"])? {
-                return Err("keeping the aspect ratio and anti-aliasing are not supported".into());
-            }
-            Kind::Resize { size: size.ok_or("its argument `size` is no height and width")?, method }
-        }
+        "image.resize" => resize(args)?,
         "linalg.matmul" => {
             operands.push(args.operand("b")?);
             Kind::MatMul { transpose: [args.flag(&["transpose_a"])?, args.flag(&["transpose_b"])?] }
@@ -252,20 +271,7 @@ fn other(name: &str, args: &mut Arguments, operands: &mut Vec<Operand>) -> Resul
         "transpose" => Kind::Transpose(args.integers("perm")?),
         "expand_dims" => Kind::ExpandDims(args.integer("axis", -1)?),
         "squeeze" => Kind::Squeeze(args.integers("axis")?.ok_or("without `axis` it would drop a batch of one sample")?),
-        "pad" => {
-            let value = args.take("paddings").unwrap_or_default();
-            let width = |v: &Value| v.as_u64().filter(|v| *v <= 65535).map(|v| v as usize);
-            let pair = |v: &Value| Some((width(v.get(0)?)?, width(v.get(1)?)?));
-            let widths = value.as_array().and_then(|all| all.iter().map(pair).collect());
-            let mode = args.take("mode").unwrap_or(json!("CONSTANT"));
-            if !mode.as_str().is_some_and(|m| m.eq_ignore_ascii_case("constant")) {
-                return Err(wrong("mode", &mode, "CONSTANT is"));
-            }
-            Kind::Pad {
-                widths: widths.ok_or_else(|| wrong("paddings", &value, "two whole numbers for each axis are"))?,
-                value: args.number("constant_values", 0.0)?,
-            }
-        }
+        "pad" => pad(args)?,
         "__operators__.getitem" => {
             let value = args.take("slice_spec").ok_or("its argument `slice_spec` is missing")?;
             Kind::Slice(parts(&value).ok_or_else(|| wrong("slice_spec", &value, "numbers and ranges are"))?)

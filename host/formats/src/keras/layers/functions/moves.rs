@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::keras::layers::functions::arguments::{Arguments, wrong};
-use shiftwise_graph::ops::tfop::{Kind, Operand};
+use shiftwise_graph::ops::tfop::{Kind, MAX_BLOCK, Operand};
 use shiftwise_tensor::array;
 
 /// More elements than this along an axis are refused.
@@ -47,12 +47,7 @@ pub(super) fn parse(
         }
         "repeat" => {
             let times = args.integer("repeats", 1)?;
-            let axis = one_axis(args)?.ok_or("without `axis` it would mix samples")?;
-            let total = usize::try_from(times).ok().and_then(|n| Some((n, n.checked_mul(shape[axis])?)));
-            let (times, total) = total
-                .filter(|(n, total)| *n > 0 && *total <= MAX_INDICES)
-                .ok_or_else(|| format!("its argument `repeats` is {times}, a whole number from 1 is expected"))?;
-            Kind::Gather { axis, indices: (0..total).map(|i| i / times).collect(), drop: false }
+            repeat(times, one_axis(args)?.ok_or("without `axis` it would mix samples")?, &shape)?
         }
         "tile" => tile(args, &shape)?,
         "roll" => {
@@ -69,20 +64,31 @@ pub(super) fn parse(
             let axes = axes.iter().map(|a| array::axis(*a, shape.len())).collect::<Result<Vec<_>, _>>()?;
             Kind::Reverse(axes)
         }
-        "nn.depth_to_space" | "nn.space_to_depth" => {
-            let block = args.integer("block_size", 0)?;
-            if let Some(format) =
-                args.take("data_format").filter(|f| f.as_str() != Some("NHWC") && f.as_str() != Some("channels_last"))
-            {
-                return Err(wrong("data_format", &format, "NHWC is"));
-            }
-            let side = usize::try_from(block).ok().filter(|b| (1..=4096).contains(b));
-            let side = side.ok_or_else(|| format!("its argument `block_size` is {block}, 1 to 4096 is expected"))?;
-            if name == "nn.depth_to_space" { Kind::DepthToSpace(side) } else { Kind::SpaceToDepth(side) }
-        }
+        "nn.depth_to_space" => Kind::DepthToSpace(block(args)?),
+        "nn.space_to_depth" => Kind::SpaceToDepth(block(args)?),
         _ => Kind::Transpose(Some(order(name, args, shape.len())?)),
     };
     Ok(Some(kind))
+}
+
+/// Every element several times.
+fn repeat(times: i64, axis: usize, shape: &[usize]) -> Result<Kind, String> {
+    let total = usize::try_from(times).ok().and_then(|n| Some((n, n.checked_mul(shape[axis])?)));
+    let (times, total) = total
+        .filter(|(n, total)| *n > 0 && *total <= MAX_INDICES)
+        .ok_or_else(|| format!("its argument `repeats` is {times}, a whole number from 1 is expected"))?;
+    Ok(Kind::Gather { axis, indices: (0..total).map(|i| i / times).collect(), drop: false })
+}
+
+/// The side of the squares that channels become, or come from.
+fn block(args: &mut Arguments) -> Result<usize, String> {
+    let block = args.integer("block_size", 0)?;
+    let last = |format: &Value| ["NHWC", "channels_last"].iter().any(|known| format.as_str() == Some(known));
+    if let Some(format) = args.take("data_format").filter(|format| !last(format)) {
+        return Err(wrong("data_format", &format, "NHWC is"));
+    }
+    let side = usize::try_from(block).ok().filter(|b| (1..=MAX_BLOCK).contains(b));
+    side.ok_or_else(|| format!("its argument `block_size` is {block}, 1 to {MAX_BLOCK} is expected"))
 }
 
 /// Copies of a tensor behind each other along one axis.
