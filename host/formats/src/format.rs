@@ -118,9 +118,11 @@ impl Format {
     ///
     /// Errors: a format that is not read, and what its reader finds.
     pub fn open(&self, files: Files, options: &LoadOptions) -> Result<Model, Error> {
-        let budget = files.budget();
         match self.read {
-            Reading::Reader(read) => read(files, options, &budget),
+            Reading::Reader(read) => {
+                let budget = files.budget();
+                read(files, options, &budget)
+            }
             Reading::Remedy(_) => Err(not_read(self, files.path())),
         }
     }
