@@ -1,12 +1,16 @@
 //! Where the vendor's tool is wrong, stops or hangs, and the right thing is done: the entries of `DIVERGENCES.md`.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use shiftwise::golden::{DumpOptions, Numerics, golden};
+use shiftwise_core::model::Combine;
+use shiftwise_formats::graph_text;
+use shiftwise_graph::builder::Builder;
 use shiftwise_graph::eval::run_float;
 use shiftwise_graph::graph::{Graph, NodeId};
+use shiftwise_graph::ops::tfop::{Kind, Operand};
 use shiftwise_graph::ops::{
-    ActivationFn, Config, Conv2D, Cropping2D, Dense, Flatten, Input, Op, Padding, Relu, Reshape, SeparableConv2D,
-    WeightSource, Weighted,
+    ActivationFn, Conv2D, Cropping2D, Dense, Flatten, Input, Op, Padding, Relu, Reshape, SeparableConv2D, TfOp,
+    Weighted,
 };
 use shiftwise_quant::passes::{DPU_VERSION, OPTIMIZE, run};
 use shiftwise_quant::pipeline::{Ptq, PtqOptions, ptq};
@@ -32,16 +36,12 @@ fn conv(channels: [usize; 2], activation: ActivationFn) -> Op {
 
 /// A chain of layers behind an input of 6x6x3.
 fn chain(layers: Vec<(&str, Op)>) -> Graph {
-    let mut graph = Graph { name: "chain".into(), ..Graph::default() };
-    let mut at = graph.add("image", Op::Input(Input { shape: vec![6, 6, 3] }), vec![], vec!["image".into()]).unwrap();
-    graph.inputs = vec![at];
+    let mut builder = Builder::new("chain");
+    let mut at = builder.layer("image", Op::Input(Input { shape: vec![6, 6, 3] }), &[]).unwrap();
     for (name, op) in layers {
-        at = graph.add(name, op, vec![at], vec![name.to_owned()]).unwrap();
+        at = builder.layer(name, op, &[at]).unwrap();
     }
-    graph.outputs = vec![at];
-    graph.normalize();
-    graph.verify().unwrap();
-    graph
+    builder.finish(&[at]).unwrap()
 }
 
 fn quantized(graph: &Graph, settings: &[(&str, Value)]) -> Ptq {
@@ -77,25 +77,18 @@ fn the_activation_of_a_separable_convolution_is_kept() {
     let samples = random_samples(&graph, 3, 2);
     let want = run_float(&graph, samples.clone()).unwrap();
     run(OPTIMIZE, &mut graph, &Strategy::built_in("pof2s").unwrap()).unwrap();
-    assert!(graph.find("sep_pointwise_conv_relu").is_some(), "{}", graph.to_text());
+    assert!(graph.find("sep_pointwise_conv_relu").is_some(), "{}", graph_text(&graph));
     let got = run_float(&graph, samples).unwrap();
     assert!(want[0].data().iter().zip(got[0].data()).all(|(a, b)| (a - b).abs() < 1e-5));
     assert!(got[0].data().iter().all(|v| *v >= 0.0));
 }
 
-struct NoWeights;
-
-impl WeightSource for NoWeights {
-    fn take(&mut self, name: &str, _: &[usize]) -> Result<Tensor, String> {
-        Err(format!("{name} is asked for"))
-    }
-}
-
 /// A TensorFlow function of one tensor and a constant.
 fn function(name: &str, constant: f64) -> Op {
-    let config = json!({ "function": name, "call": { "args": [{ "tensor": 0 }], "kwargs": { "y": constant } } });
-    let config: Map<String, Value> = config.as_object().unwrap().clone();
-    Op::from_keras("TFOpLambda", Config(&config), &[&[6, 6, 3]], &mut NoWeights).unwrap().unwrap()
+    let kind = Kind::Binary(if name == "math.multiply" { Combine::Multiply } else { Combine::Add });
+    let constant = Tensor::new(Vec::new(), vec![constant as f32]).unwrap();
+    let operands = vec![Operand::Tensor(0), Operand::Constant(constant)];
+    Op::TfOp(TfOp { function: name.into(), operands, kind })
 }
 
 #[test]

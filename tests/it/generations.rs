@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use shiftwise_formats::{LoadOptions, Model, open_bytes, quantized_bytes};
+use shiftwise_formats::{LoadOptions, Model, graph_text, open_bytes, quantized_bytes};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::run_float;
 use shiftwise_graph::graph::Graph;
@@ -103,7 +103,7 @@ fn open(model: &Value) -> Graph {
 }
 
 fn refused(model: &Value, says: &str) -> Error {
-    let e = open_with(model, &[]).map(|g| g.to_text()).unwrap_err();
+    let e = open_with(model, &[]).map(|g| graph_text(&g)).unwrap_err();
     assert!(e.to_string().contains(says), "`{says}`: {e}");
     e
 }
@@ -279,7 +279,7 @@ fn operations_have_several_results() {
     let Model::Quantized(back) = open_bytes(Path::new("q.h5"), bytes, &LoadOptions::default()).unwrap() else {
         panic!()
     };
-    assert_eq!(back.graph.to_text(), q.graph.to_text());
+    assert_eq!(graph_text(&back.graph), graph_text(&q.graph));
     let mut beyond = split();
     beyond["config"]["output_layers"] = json!([["s", 0, 2]]);
     refused(&beyond, "no part 2");
@@ -373,7 +373,7 @@ fn activations_may_be_the_users_own() {
     let mut options = LoadOptions::default();
     options.custom.add_formula("half=x * 0.5").unwrap();
     let Model::Quantized(back) = open_bytes(Path::new("q.h5"), bytes, &options).unwrap() else { panic!() };
-    assert_eq!(back.graph.to_text(), q.graph.to_text());
+    assert_eq!(graph_text(&back.graph), graph_text(&q.graph));
 }
 
 /// TensorFlow 2.0 to 2.3 write functions on tensors as nodes of a graph.
@@ -447,7 +447,7 @@ fn nested_arguments_survive() {
     let mut options = LoadOptions::default();
     options.custom.add_formula(formula).unwrap();
     let Model::Quantized(back) = open_bytes(Path::new("q.h5"), bytes, &options).unwrap() else { panic!() };
-    assert_eq!(back.graph.to_text(), q.graph.to_text());
+    assert_eq!(graph_text(&back.graph), graph_text(&q.graph));
 }
 
 /// Weights may come from another file: of either layout, and only of the same layers.

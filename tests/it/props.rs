@@ -5,7 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use shiftwise::golden::{DumpOptions, Numerics, golden};
 use shiftwise_core::fix::FixPos;
-use shiftwise_formats::{LoadOptions, Model, open_bytes, quantized_bytes};
+use shiftwise_formats::{LoadOptions, Model, graph_text, open_bytes, quantized_bytes};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::run_float;
 use shiftwise_graph::graph::Graph;
@@ -48,7 +48,7 @@ fn verdict(compared: Result<Verdict, String>, graph: &Graph) -> Result<(), TestC
     match compared {
         Ok(Verdict::Agree) => Ok(()),
         Ok(Verdict::Refused(why)) => Err(TestCaseError::reject(why)),
-        Err(why) => Err(TestCaseError::fail(format!("{why}\n{}", graph.to_text()))),
+        Err(why) => Err(TestCaseError::fail(format!("{why}\n{}", graph_text(&graph)))),
     }
 }
 
@@ -73,7 +73,7 @@ fn apply(pass: &Pass, graph: &mut Graph) {
 /// Structure and every weight.
 fn everything(graph: &Graph) -> String {
     let weights = |n: &shiftwise_graph::graph::Node| format!("{:?}", n.op.layer().weights());
-    graph.to_text() + &graph.nodes.iter().map(weights).collect::<String>()
+    graph_text(&graph) + &graph.nodes.iter().map(weights).collect::<String>()
 }
 
 /// The largest difference, relative to the largest value.
@@ -101,7 +101,7 @@ proptest! {
         let inputs = random_samples(&graph, seed, 2);
         let want = run_float(&graph, inputs.clone()).unwrap();
         for pass in OPTIMIZE.iter().filter(|p| strategy().enabled(p.name)) {
-            let before = graph.to_text();
+            let before = graph_text(&graph);
             apply(pass, &mut graph);
             let far = distance(&want, &run_float(&graph, inputs.clone()).unwrap());
             prop_assert!(far < 1e-3, "{}: {far}\n{before}", pass.name);

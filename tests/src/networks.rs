@@ -1,5 +1,6 @@
 //! Random float networks as Keras would describe them, and data for them.
 
+use shiftwise_graph::builder::Builder;
 use shiftwise_graph::graph::{Graph, NodeId};
 use shiftwise_graph::ops::pool::PoolWindow;
 use shiftwise_graph::ops::reshape::Interpolation;
@@ -17,19 +18,19 @@ mod described;
 
 /// A float network under construction.
 #[derive(Debug)]
-struct Builder {
-    graph: Graph,
+struct Drawing {
+    made: Builder,
     rng: Rng,
 }
 
-impl Builder {
+impl Drawing {
     fn add(&mut self, op: Op, inputs: &[NodeId]) -> NodeId {
-        let name = format!("layer{}", self.graph.nodes.len());
-        self.graph.add(&name, op, inputs.to_vec(), vec![name.clone()]).unwrap_or_else(|e| panic!("{e}"))
+        let name = format!("layer{}", self.made.graph().nodes.len());
+        self.made.layer(&name, op, inputs).unwrap_or_else(|e| panic!("{e}"))
     }
 
     fn shape(&self, id: NodeId) -> Vec<usize> {
-        self.graph.node(id).shape.clone()
+        self.made.graph().node(id).shape.clone()
     }
 
     /// From -1 to 1.
@@ -105,6 +106,7 @@ impl Builder {
             mean: self.tensor(&[c], 0.3),
             variance: away(variance, 1.0),
             epsilon: 1e-3,
+            momentum: BatchNormalization::MOMENTUM,
         };
         self.add(Op::BatchNormalization(bn), &[from])
     }
@@ -176,7 +178,7 @@ impl Builder {
                 let alike = |t: &NodeId| self.image(*t)[..2] == [h, w];
                 let mates: Vec<NodeId> = live.iter().copied().filter(alike).collect();
                 let mate = mates[self.rng.size(0, mates.len() - 1)];
-                self.add(Op::Concatenate(Concatenate::new(2, 3)), &[from, mate])
+                self.add(Op::Concatenate(Concatenate { axis: 2 }), &[from, mate])
             }
             3 if h == w => {
                 // One factor for each channel.
@@ -333,10 +335,9 @@ enum Rare {
 }
 
 fn network(seed: u64, blocks: usize, rare: Rare) -> Graph {
-    let mut b = Builder { graph: Graph { name: format!("network{seed}"), ..Graph::default() }, rng: Rng(seed) };
+    let mut b = Drawing { made: Builder::new(&format!("network{seed}")), rng: Rng(seed) };
     let shape = vec![b.rng.size(2, 9), b.rng.size(2, 9), b.rng.size(1, 5)];
     let input = b.add(Op::Input(Input { shape }), &[]);
-    b.graph.inputs = vec![input];
     let mut live = vec![input];
     for _ in 0..blocks {
         let from = if b.rng.one_in(4) { live[b.rng.size(0, live.len() - 1)] } else { live[live.len() - 1] };
@@ -367,20 +368,18 @@ fn network(seed: u64, blocks: usize, rare: Rare) -> Graph {
     }
     let last = live[live.len() - 1];
     let last = if b.rng.one_in(3) { last } else { b.head(last) };
-    b.graph.outputs = vec![last];
+    let mut outputs = vec![last];
     if b.rng.one_in(4) {
         let extra = live[b.rng.size(0, live.len() - 1)];
         if extra != last && extra != input {
-            b.graph.outputs.push(extra);
+            outputs.push(extra);
         }
     }
-    b.graph.normalize();
-    b.graph.verify().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-    b.graph
+    b.made.finish(&outputs).unwrap_or_else(|e| panic!("seed {seed}: {e}"))
 }
 
 /// `count` samples for every input of a graph.
 pub fn random_samples(graph: &Graph, seed: u64, count: usize) -> Vec<Tensor> {
-    let mut b = Builder { graph: Graph::default(), rng: Rng(seed ^ 0x5A5A) };
+    let mut b = Drawing { made: Builder::new(""), rng: Rng(seed ^ 0x5A5A) };
     graph.inputs.iter().map(|id| b.tensor(&[&[count], graph.node(*id).shape.as_slice()].concat(), 2.0)).collect()
 }

@@ -298,8 +298,7 @@ pub(crate) fn keep<'a>(inputs: impl IntoIterator<Item = &'a Path>, outputs: &[&P
 /// A model argument and its input shapes.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ModelArgs {
-    /// Model file: Keras .h5, float or quantized, or an architecture as .json
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", help = format!("Model, float or quantized: {}", shiftwise_formats::readable()))]
     pub(crate) path: PathBuf,
     /// Shape of an input, batch first, where the model leaves it open; [NAME=]1,224,224,3
     #[arg(long, value_name = "[NAME=]SHAPE")]

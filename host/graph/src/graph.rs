@@ -11,8 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::{Map, Value};
-
+use crate::attributes::Attributes;
 use crate::budget;
 use crate::error::Error;
 use crate::ops::Op;
@@ -34,8 +33,8 @@ pub struct Node {
     pub shape: Vec<usize>,
     /// The user's layers it came from, in order.
     pub origin: Vec<String>,
-    /// Keras settings that the op doesn't model (initializers, `trainable`, …), kept for writing.
-    pub extras: Map<String, Value>,
+    /// What its file says of it that the op doesn't model (initializers, `trainable`, …), kept for writing.
+    pub extras: Attributes,
     /// Not to be rewritten or quantized: outside what the user chose, or one of several calls of a shared layer.
     pub excluded: bool,
     /// For a layer that is applied several times: which application this is. Each has its own copy of the weights.
@@ -69,6 +68,7 @@ pub struct Graph {
 /// The shape of a layer's result. The one place where sizes of all layers are bounded, those to come included: a shape is a
 /// product of a file's claims, and everything that runs, lowers or compiles a graph makes room for it.
 fn result_shape(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+    op.layer().check()?;
     let shape = op.layer().output_shape(inputs)?;
     budget::layer_elements(&shape)?;
     Ok(shape)
@@ -131,7 +131,16 @@ impl Graph {
         let name = name.into();
         let shapes: Vec<&[usize]> = inputs.iter().map(|i| self.node(*i).shape.as_slice()).collect();
         let shape = result_shape(&op, &shapes).map_err(|message| Error::layer(&name, op.class(), message))?;
-        self.nodes.push(Node { name, op, inputs, shape, origin, extras: Map::new(), excluded: false, shared: None });
+        self.nodes.push(Node {
+            name,
+            op,
+            inputs,
+            shape,
+            origin,
+            extras: Attributes::default(),
+            excluded: false,
+            shared: None,
+        });
         Ok(NodeId(self.nodes.len() - 1))
     }
 
@@ -252,23 +261,5 @@ impl Graph {
             return Err(Error::model("the model has no output"));
         }
         Ok(())
-    }
-
-    /// One line per node: name, class, shape, inputs, settings.
-    pub fn to_text(&self) -> String {
-        let mut text = format!("graph {}\n", self.name);
-        for node in &self.nodes {
-            let inputs: Vec<&str> = node.inputs.iter().map(|i| self.node(*i).name.as_str()).collect();
-            let settings = node.op.layer().settings();
-            text += &format!(
-                "  {} = {}({}) -> {:?}{settings}\n",
-                node.name,
-                node.op.class(),
-                inputs.join(", "),
-                node.shape
-            );
-        }
-        let outputs: Vec<&str> = self.outputs.iter().map(|i| self.node(*i).name.as_str()).collect();
-        text + &format!("  return {}\n", outputs.join(", "))
     }
 }

@@ -7,7 +7,8 @@ use shiftwise_core::cpu;
 
 use crate::value::{Held, quantization, quantize};
 use crate::{Attr, XOp};
-use shiftwise_graph::ops::{Config, Custom, CustomLayer, CustomLayers, Layer, WeightSource};
+use shiftwise_graph::attributes::Attribute;
+use shiftwise_graph::ops::{Custom, CustomLayer, CustomLayers, Layer};
 use shiftwise_tensor::tensor::Tensor;
 
 /// What an operation does with its operands; the result has the tensor's declared shape.
@@ -63,18 +64,6 @@ pub fn is_known(kind: &str, custom: &CustomLayers) -> bool {
     OPS.iter().any(|(name, _)| *name == kind) || custom.get(kind).is_some()
 }
 
-/// The constants that a custom operation reads, with the names of the layer's weights.
-struct Constants(Vec<(String, Tensor)>);
-
-impl WeightSource for Constants {
-    fn take(&mut self, name: &str, _: &[usize]) -> Result<Tensor, String> {
-        Err(format!("it has no weight `{name}`"))
-    }
-    fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
-        Ok(std::mem::take(&mut self.0))
-    }
-}
-
 /// Computes a custom operation as the Keras layer that it came from. `constants` are those operands that are constants,
 /// with their operations' names.
 ///
@@ -92,19 +81,19 @@ pub fn compute_custom(
         let name = name.strip_suffix("_const").unwrap_or(name);
         Ok((name.strip_suffix(":0").unwrap_or(name).to_owned(), tensor(h)?))
     });
-    let mut weights = Constants(named.collect::<Result<_, &str>>()?);
-    let mut config = serde_json::Map::new();
+    let mut custom = Custom::new(&op.kind, layer);
+    custom.weights = named.collect::<Result<_, &str>>()?;
     for (name, attr) in op.attrs.iter() {
         let value = match attr {
-            Attr::Int(v) => serde_json::Value::from(*v),
-            Attr::Float(v) => serde_json::Value::from(*v),
-            Attr::Text(v) => serde_json::Value::from(v.as_str()),
+            Attr::Int(v) => Attribute::Integer((*v).into()),
+            Attr::Float(v) => Attribute::Number((*v).into()),
+            Attr::Text(v) => Attribute::Text(v.clone()),
             _ => continue,
         };
-        config.insert(name.clone(), value);
+        custom.config.insert(name, value);
     }
     let shapes: Vec<&[usize]> = inputs.iter().map(|t| t.shape().get(1..).unwrap_or(&[])).collect();
-    let custom = Custom::from_keras(&op.kind, Config(&config), &shapes, &mut weights, layer)?;
+    custom.output_shape(&shapes)?;
     let own: Vec<&Tensor> = custom.weights.iter().map(|(_, t)| t).collect();
     let y = custom.eval(&inputs.iter().collect::<Vec<_>>(), &own);
     if Some(y.data().len()) != op.tensor.elements() {

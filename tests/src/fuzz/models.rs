@@ -6,7 +6,7 @@ use std::path::Path;
 use shiftwise_compile::{self as compile, CpuOptions, DpuOptions};
 use shiftwise_core::isa::{Line, codec};
 use shiftwise_core::target::IsaVersion;
-use shiftwise_formats::{LoadOptions, Model, open_bytes, quantized_bytes};
+use shiftwise_formats::{LoadOptions, Model, graph_text, open_bytes, quantized_bytes};
 use shiftwise_graph::eval::run_float;
 use shiftwise_graph::graph::Graph;
 use shiftwise_graph::ops::CustomLayers;
@@ -87,7 +87,7 @@ fn use_float(graph: &Graph) {
     if !is_small(graph) {
         return;
     }
-    let _ = graph.to_text();
+    let _ = graph_text(&graph);
     let _ = run_float(graph, random_samples(graph, 1, 1));
     let Ok(strategy) = Strategy::built_in("pof2s") else { return };
     if let Ok(q) = without_data(graph.clone(), &strategy)

@@ -1,5 +1,6 @@
 //! Networks that all engines must compute alike, or refuse.
 
+use shiftwise_formats::graph_text;
 use shiftwise_graph::ops::Op;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::strategy::Strategy;
@@ -32,7 +33,7 @@ pub fn compare_graph(bytes: &[u8]) -> Result<Verdict, String> {
 /// The odd network of these decisions, quantized, on every engine and program.
 pub fn compare_network(bytes: &[u8]) -> Result<Verdict, String> {
     let graph = odd_network(&mut Choices::new(bytes));
-    let told = |why: String| format!("{why}\n{}", graph.to_text());
+    let told = |why: String| format!("{why}\n{}", graph_text(&graph));
     graph.verify().map_err(|e| told(e.to_string()))?;
     let strategy = Strategy::built_in("pof2s").map_err(|e| e.to_string())?;
     let q = match agreement::quantized(&graph, 1, 2, strategy) {

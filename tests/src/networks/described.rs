@@ -1,14 +1,14 @@
 //! Blocks of layers that the vendor's tool leaves float, as Keras describes them.
 
 use serde_json::{Map, Value, json};
+use shiftwise_formats::keras::layers::{Config, WeightSource, read};
 use shiftwise_graph::graph::NodeId;
-use shiftwise_graph::ops::{Config, Op, WeightSource};
 use shiftwise_tensor::tensor::Tensor;
 
-use super::Builder;
+use super::Drawing;
 
 /// Weights that are made as they are asked for.
-struct Made<'a>(&'a mut Builder);
+struct Made<'a>(&'a mut Drawing);
 
 impl WeightSource for Made<'_> {
     fn take(&mut self, _: &str, shape: &[usize]) -> Result<Tensor, String> {
@@ -16,13 +16,13 @@ impl WeightSource for Made<'_> {
     }
 }
 
-impl Builder {
+impl Drawing {
     /// A layer of a Keras class and settings.
     fn described(&mut self, class: &str, config: &Value, from: &[NodeId]) -> NodeId {
         let config: Map<String, Value> = config.as_object().expect("settings").clone();
         let shapes: Vec<Vec<usize>> = from.iter().map(|id| self.shape(*id)).collect();
         let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
-        let op = Op::from_keras(class, Config(&config), &shapes, &mut Made(self));
+        let op = read(class, Config(&config), &shapes, &mut Made(self));
         let op = op.unwrap_or_else(|| panic!("{class} is unknown")).unwrap_or_else(|e| panic!("{class}: {e}"));
         self.add(op, from)
     }

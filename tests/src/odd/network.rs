@@ -1,8 +1,9 @@
 //! Odd float networks, as Keras would describe them.
 
 use serde_json::{Map, Value, json};
+use shiftwise_formats::keras::layers::{Config, WeightSource, read};
 use shiftwise_graph::graph::{Graph, NodeId};
-use shiftwise_graph::ops::{Config, Op, WeightSource};
+use shiftwise_graph::ops::Op;
 use shiftwise_tensor::tensor::Tensor;
 
 use super::Choices;
@@ -190,6 +191,6 @@ fn layer_of(graph: &mut Graph, row: Row, c: &mut Choices<'_>, inputs: &[NodeId])
     let config = config.as_object()?;
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|id| graph.node(*id).shape.clone()).collect();
     let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
-    let op = Op::from_keras(class, Config(config), &shapes, &mut Weights(c.noise()))?.ok()?;
+    let op = read(class, Config(config), &shapes, &mut Weights(c.noise()))?.ok()?;
     add(graph, op, inputs)
 }

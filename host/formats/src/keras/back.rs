@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::keras::quantized;
+use crate::keras::{layers, quantized};
 use crate::{LoadOptions, Model, open_bytes, quantize_info};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node};
@@ -56,7 +56,7 @@ fn difference(own: &Graph, other: &Graph) -> Option<String> {
     for node in &own.nodes {
         let layer = &node.name;
         let Some(back) = by_name.get(layer.as_str()) else { return Some(format!("layer `{layer}` is missing")) };
-        if (node.op.class(), node.op.layer().settings()) != (back.op.class(), back.op.layer().settings()) {
+        if layers::node_text(node) != layers::node_text(back) {
             return Some(format!("the settings of layer `{layer}` change"));
         }
         if names(own, &node.inputs) != names(other, &back.inputs) {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use crate::keras::generation::is_keras3_call;
-use shiftwise_graph::ops::tfop::TENSOR;
+use crate::keras::layers::functions::TENSOR;
 
 /// A tensor as a config names it.
 #[derive(Clone, Debug)]

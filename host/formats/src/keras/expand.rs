@@ -6,8 +6,9 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::keras::layers::{Config, WeightSource, normalizations};
 use shiftwise_graph::ops::reshape::IDENTITIES;
-use shiftwise_graph::ops::{Config, Cropping2D, Op, Permute, Reshape, WeightSource, norm};
+use shiftwise_graph::ops::{Cropping2D, OneD, Op, Permute, Reshape, ZeroPadding2D};
 use shiftwise_tensor::tensor::Tensor;
 
 /// Layers that work along `axis`, and whether that may be several axes.
@@ -117,7 +118,7 @@ impl Expansion {
     fn last_axis(&mut self) -> Result<(), String> {
         let Some((_, several)) = AXES.iter().find(|(class, _)| *class == self.class) else { return Ok(()) };
         let rank = self.input.len();
-        let Some(axes) = norm::axes(Config(&self.config), rank)? else { return Ok(()) };
+        let Some(axes) = normalizations::axes(Config(&self.config), rank)? else { return Ok(()) };
         if axes.is_empty() || axes == [rank - 1] || axes.len() > 1 && !several {
             return Ok(());
         }
@@ -148,10 +149,9 @@ impl Expansion {
             return Ok(());
         }
         let (kernel, dilation) = (number(config, "kernel_size")?, number(config, "dilation_rate")?);
-        let zeros = json!({ "padding": [dilation * (kernel - 1), 0] });
-        let padding = Op::from_keras("ZeroPadding1D", Config(&object(zeros)), &[&self.input], &mut NoWeights);
+        let zeros = ZeroPadding2D { rows: [0, 0], columns: [dilation * (kernel - 1), 0] };
         self.config.insert("padding".into(), json!("valid"));
-        padding.map_or(Ok(()), |op| self.push(op?))
+        self.push(Op::OneD(OneD::new(Op::ZeroPadding2D(zeros))?))
     }
 
     /// Crops: of the centre where it is large enough; else of the largest part with the result's proportions, which is
@@ -221,24 +221,11 @@ fn own(config: &Map<String, Value>) -> Map<String, Value> {
     shared.chain([("data_format".to_owned(), json!("channels_last"))]).collect()
 }
 
-fn object(value: Value) -> Map<String, Value> {
-    value.as_object().cloned().unwrap_or_default()
-}
-
 /// The order that undoes an order.
 pub(crate) fn inverse(order: &[usize]) -> Vec<usize> {
     let mut inverse = vec![0; order.len()];
     order.iter().enumerate().for_each(|(i, from)| inverse[*from] = i);
     inverse
-}
-
-/// A source for layers without weights.
-struct NoWeights;
-
-impl WeightSource for NoWeights {
-    fn take(&mut self, name: &str, _: &[usize]) -> Result<Tensor, String> {
-        Err(format!("its weight `{name}` is not in the file"))
-    }
 }
 
 /// A source of weights over several axes for a layer over one.

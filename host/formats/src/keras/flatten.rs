@@ -213,7 +213,7 @@ impl<'a> Walk<'a> {
 
 /// A result that a layer doesn't have: as far as is known here, every layer has one.
 fn missing_result(layer: &LayerConfig, reader: &str, result: usize) -> Error {
-    let unknown = layer.inner.is_none() && !shiftwise_graph::ops::CLASSES.contains(&layer.class.as_str());
+    let unknown = layer.inner.is_none() && !crate::keras::layers::CLASSES.contains(&layer.class.as_str());
     match parts::unsupported(layer) {
         Some(class) => Error::UnsupportedLayer { layer: layer.name.clone(), class },
         None if unknown => {

@@ -7,21 +7,21 @@ use serde_json::{Map, Value, json};
 
 use crate::LoadOptions;
 use crate::keras::call::Call;
+use crate::keras::custom_use::CustomUse;
 use crate::keras::expand::Expansion;
 use crate::keras::flatten::{Flat, FlatCall};
-use crate::keras::model::{ModelConfig, input_shape};
+use crate::keras::layers::functions::{CALL, TENSOR, supports};
+use crate::keras::layers::node::extras;
+use crate::keras::layers::{CLASSES, Config, NoWeights, WeightSource, attributes, read, unknown_name};
+use crate::keras::model::ModelConfig;
 use crate::keras::shape_values::ShapeValues;
 use crate::keras::weights::ModelWeights;
-use crate::keras::{config, layout, parts};
+use crate::keras::{layout, parts};
+use shiftwise_graph::builder::Builder;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, NodeId, SharedCall};
-use shiftwise_graph::ops::custom::{CustomUse, Unknown};
-use shiftwise_graph::ops::tfop::{CALL, TENSOR, TfOp};
-use shiftwise_graph::ops::{ActivationFn, CLASSES, Config, Custom, CustomLayer, Op, WeightSource};
-use shiftwise_tensor::tensor::Tensor;
-
-/// Key of a fixed batch size in the extras of an input.
-pub(crate) const BATCH_SIZE: &str = "batch_size";
+use shiftwise_graph::ops::custom::Unknown;
+use shiftwise_graph::ops::{Custom, CustomLayer, Op};
 
 /// The float graph of a model.
 pub(crate) fn float_graph(
@@ -31,48 +31,47 @@ pub(crate) fn float_graph(
 ) -> Result<Graph, Error> {
     model.override_shapes(options)?;
     let flat = Flat::new(&model)?;
-    let mut builder = Builder::new(&model.name, &flat, options);
+    let mut assembly = Assembly::new(&model.name, &flat, options);
     let mut shapes = ShapeValues::default();
     for (number, call) in flat.calls.iter().enumerate() {
         let layer = &flat.layers[call.layer];
         let config = layer.config;
-        let so_far = (&builder.graph, builder.ids.as_slice());
+        let so_far = (assembly.made.graph(), assembly.ids.as_slice());
         if shapes.fold(number, config, call, so_far)? {
-            builder.stand_in(call);
+            assembly.stand_in(call);
             continue;
         }
         let resolved = shapes.resolve(config, call, so_far)?;
         let resolved = resolved.as_ref().map(|(inputs, own)| FlatCall { inputs: inputs.clone(), call: own, ..*call });
         let call = resolved.as_ref().unwrap_or(call);
-        if builder.part(call)? {
+        if assembly.part(call)? {
             continue;
         }
-        let own = builder.activation(&layer.name, &config.class, &config.config)?;
+        let own = assembly.activation(&layer.name, &config.class, &config.config)?;
         if config.class == "Activation"
             && let Some(own) = own
         {
-            let shape = builder.input_shape(call);
-            let op = own.op(&layer.name, &shape)?;
-            builder.add(&layer.name, op, &own.rest, call)?;
+            assembly.add(&layer.name, own.op(), &own.rest, call)?;
             continue;
         }
         let settings = own.as_ref().map_or(&config.config, |own| &own.rest);
-        let op = match builder.earlier(call) {
+        let op = match assembly.earlier(call) {
             Some(op) => op,
             None => {
                 let mut source = weights.layer(&layer.path, &config.class);
-                builder.op(&layer.name, &config.class, settings, call, &mut *source)?
+                assembly.op(&layer.name, &config.class, settings, call, &mut *source)?
             }
         };
-        builder.add(&layer.name, op, settings, call)?;
+        assembly.add(&layer.name, op, settings, call)?;
         if let Some(own) = own {
-            builder.activate(&layer.name, &own, call)?;
+            assembly.activate(&layer.name, &own, call)?;
         }
     }
     shapes.check_outputs(&flat)?;
-    builder.check_custom()?;
-    let permutations = std::mem::take(&mut builder.permutations);
-    let mut graph = builder.finish();
+    assembly.check_custom()?;
+    let permutations = std::mem::take(&mut assembly.permutations);
+    let (made, outputs) = assembly.ends();
+    let mut graph = made.unordered(&outputs)?;
     layout::cancel(&mut graph, &permutations)?;
     graph.normalize();
     renumber_calls(&mut graph);
@@ -125,8 +124,8 @@ fn renumber_calls(graph: &mut Graph) {
 }
 
 /// A graph in the making: one node for each call, in the order of the flat model.
-pub(crate) struct Builder<'a> {
-    pub(crate) graph: Graph,
+pub(crate) struct Assembly<'a> {
+    pub(crate) made: Builder,
     flat: &'a Flat<'a>,
     custom: CustomUse<'a>,
     /// The first node of each layer.
@@ -144,11 +143,10 @@ pub(crate) struct Builder<'a> {
     permutations: BTreeSet<NodeId>,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> Assembly<'a> {
     pub(crate) fn new(name: &str, flat: &'a Flat<'a>, options: &'a LoadOptions) -> Self {
-        let graph = Graph { name: name.to_owned(), ..Graph::default() };
         Self {
-            graph,
+            made: Builder::new(name),
             flat,
             custom: CustomUse::new(&options.custom),
             first: vec![None; flat.layers.len()],
@@ -173,7 +171,7 @@ impl<'a> Builder<'a> {
 
     /// The op of an earlier call of the same layer, if it is the same for every call.
     pub(crate) fn earlier(&self, call: &FlatCall<'_>) -> Option<Op> {
-        let op = self.first[call.layer].map(|id| &self.graph.node(id).op);
+        let op = self.first[call.layer].map(|id| &self.made.graph().node(id).op);
         // A function is what its arguments make of it.
         op.filter(|op| !matches!(op, Op::TfOp(_))).cloned()
     }
@@ -189,7 +187,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Op, Error> {
         let is_function = class.ends_with("OpLambda");
         let function = config.get("function").and_then(Value::as_str).filter(|_| is_function);
-        let unknown = function.filter(|function| !TfOp::supports(function)).map(|f| format!("{class} tf.{f}"));
+        let unknown = function.filter(|function| !supports(function)).map(|f| format!("{class} tf.{f}"));
         // Only these read their arguments from the config.
         let with_call = is_function.then(|| {
             let mut config = config.clone();
@@ -198,14 +196,14 @@ impl<'a> Builder<'a> {
         });
         let config = with_call.as_ref().unwrap_or(config);
         let ids = self.input_ids(call);
-        let mut shapes: Vec<&[usize]> = ids.iter().map(|id| self.graph.node(*id).shape.as_slice()).collect();
+        let mut shapes: Vec<&[usize]> = ids.iter().map(|id| self.made.graph().node(*id).shape.as_slice()).collect();
         let expansion = match shapes[..] {
             [input] => Expansion::of(class, config, input).map_err(|message| Error::layer(name, class, message))?,
             _ => None,
         };
         if let Some(own) = &expansion {
             shapes = vec![&own.input];
-            let op = Op::from_keras(&own.class, Config(&own.config), &shapes, &mut own.weights(weights));
+            let op = read(&own.class, Config(&own.config), &shapes, &mut own.weights(weights));
             let op = op.unwrap_or_else(|| Err("its counterpart is unknown".into()));
             let op = op.map_err(|message| Error::layer(name, class, message))?;
             self.expansions[call.layer] = expansion;
@@ -215,9 +213,9 @@ impl<'a> Builder<'a> {
         let application = application(class, config);
         let known = match application {
             _ if unknown.is_some() => None,
-            Some(class) if !self.custom.has(class) => Op::from_keras(class, Config(config), &shapes, weights),
+            Some(class) if !self.custom.has(class) => read(class, Config(config), &shapes, weights),
             None if !APPLICATIONS.iter().any(|(known, _)| *known == class) => {
-                Op::from_keras(class, Config(config), &shapes, weights)
+                read(class, Config(config), &shapes, weights)
             }
             _ => None,
         };
@@ -229,8 +227,10 @@ impl<'a> Builder<'a> {
                     Some(Arc::new(Unknown::new(class, shape)) as Arc<dyn CustomLayer>)
                 };
                 let implementation = self.custom.layer(name, class, config).or_else(kept).ok_or_else(unknown)?;
-                let custom = Custom::from_keras(class, Config(config), &shapes, weights, implementation);
-                custom.map(Op::Custom).map_err(|message| Error::layer(name, class, message))
+                let mut custom = Custom::new(class, implementation);
+                custom.config = attributes::of(config);
+                custom.weights = weights.all().map_err(|message| Error::layer(name, class, message))?;
+                Ok(Op::Custom(custom))
             }
             Some(Err(message)) => Err(Error::layer(name, class, message)),
             Some(Ok(op)) => Ok(op),
@@ -252,18 +252,20 @@ impl<'a> Builder<'a> {
         for before in expansion.iter().flat_map(|e| e.before.iter().cloned()) {
             inputs = vec![self.around(&name, layer, before, inputs)?];
         }
-        let id = self.graph.add(name.as_str(), op, inputs, vec![layer.to_owned()])?;
+        let id = self.made.layer_of(&name, op, &inputs, vec![layer.to_owned()])?;
         let mut last = id;
-        for after in expansion.iter().flat_map(|e| e.after(&self.graph.node(id).shape)).collect::<Vec<_>>() {
+        for after in expansion.iter().flat_map(|e| e.after(&self.made.graph().node(id).shape)).collect::<Vec<_>>() {
             last = self.around(&name, layer, after, vec![last])?;
         }
         let config = expansion.as_ref().map_or(config, |e| &e.config);
-        let node = self.graph.node_mut(id);
+        let node = self.made.node_mut(id);
         // The vendor's tool leaves a layer that is applied several times alone.
         node.excluded = shared;
         node.shared = shared.then(|| SharedCall { layer: layer.to_owned(), number: call.number });
-        node.extras = extras(&node.op, config);
-        node.extras.extend(arguments(call.call).map(|value| (CALL.to_owned(), value)));
+        node.extras = extras(&node.op, config, node.shape.len());
+        if let Some(arguments) = arguments(call.call) {
+            node.extras.insert(CALL, attributes::attribute(&arguments));
+        }
         self.first[call.layer].get_or_insert(id);
         self.ids.push(last);
         Ok(id)
@@ -271,17 +273,13 @@ impl<'a> Builder<'a> {
 
     /// Adds a node that stands around one of the file's layers, under a name that nothing else has.
     fn around(&mut self, name: &str, layer: &str, op: Op, inputs: Vec<NodeId>) -> Result<NodeId, Error> {
-        let what = match &op {
-            Op::Permute(_) => "permute",
-            Op::Reshape(_) => "reshape",
-            Op::Cropping2D(_) => "crop",
-            _ => "padding",
-        };
+        const WORDS: [(&str, &str); 3] = [("Permute", "permute"), ("Reshape", "reshape"), ("Cropping2D", "crop")];
+        let what = WORDS.iter().find(|(class, _)| *class == op.class()).map_or("padding", |(_, word)| word);
         let names = std::iter::once(format!("{name}_{what}")).chain((1..).map(|n| format!("{name}_{what}_{n}")));
         let name = names.into_iter().find(|name| !self.names.contains(name)).unwrap_or_default();
         self.names.insert(name.clone());
         let permutation = matches!(op, Op::Permute(_));
-        let id = self.graph.add(name, op, inputs, vec![layer.to_owned()])?;
+        let id = self.made.layer_of(&name, op, &inputs, vec![layer.to_owned()])?;
         if permutation {
             self.permutations.insert(id);
         }
@@ -313,7 +311,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Option<OwnActivation>, Error> {
         let known = CLASSES.contains(&class);
         let Some(setting) = config.get("activation").filter(|_| known) else { return Ok(None) };
-        let Some(name) = ActivationFn::unknown_name(setting) else { return Ok(None) };
+        let Some(name) = unknown_name(setting) else { return Ok(None) };
         let unknown =
             || Error::UnsupportedActivation { layer: layer.into(), class: class.into(), activation: name.into() };
         let implementation = self.custom.activation(layer, name, setting).ok_or_else(unknown)?;
@@ -324,18 +322,17 @@ impl<'a> Builder<'a> {
 
     /// The shape of a call's first input.
     fn input_shape(&self, call: &FlatCall<'_>) -> Vec<usize> {
-        self.input_ids(call).first().map(|id| self.graph.node(*id).shape.clone()).unwrap_or_default()
+        self.input_ids(call).first().map(|id| self.made.graph().node(*id).shape.clone()).unwrap_or_default()
     }
 
     /// Adds the node of an activation behind the node that was added last; its readers read the activation.
     fn activate(&mut self, layer: &str, own: &OwnActivation, call: &FlatCall<'_>) -> Result<(), Error> {
         let Some(id) = self.ids.last().copied() else { return Ok(()) };
-        let op = own.op(layer, &self.graph.node(id).shape)?;
         let word: String = own.name.chars().filter(|c| c.is_alphanumeric() || *c == '_').collect();
         let layer = format!("{layer}_{word}");
-        let added = self.graph.add(call_name(&layer, call.number), op, vec![id], vec![layer.clone()])?;
-        let shared = self.graph.node(id).shared.is_some();
-        let node = self.graph.node_mut(added);
+        let added = self.made.layer_of(&call_name(&layer, call.number), own.op(), &[id], vec![layer.clone()])?;
+        let shared = self.made.graph().node(id).shared.is_some();
+        let node = self.made.node_mut(added);
         node.excluded = shared;
         node.shared = shared.then_some(SharedCall { layer, number: call.number });
         self.ids.pop();
@@ -346,16 +343,17 @@ impl<'a> Builder<'a> {
     /// Fails if a formula stands for layers that are not the same; afterwards, formulas without a layer are warned of.
     pub(crate) fn check_custom(&mut self) -> Result<(), Error> {
         self.custom.check()?;
-        self.graph.warnings.extend(self.custom.warnings());
+        self.made.warn(self.custom.warnings());
         Ok(())
     }
 
-    /// The graph with its ends; the nodes are not yet in Keras' order.
-    pub(crate) fn finish(mut self) -> Graph {
-        self.graph.warnings.extend(self.flat.warnings.iter().cloned());
-        let ids = |ends: &[usize]| ends.iter().map(|i| self.ids[*i]).collect();
-        (self.graph.inputs, self.graph.outputs) = (ids(&self.flat.inputs), ids(&self.flat.outputs));
-        self.graph
+    /// All layers, with the model's inputs named; and its outputs.
+    pub(crate) fn ends(mut self) -> (Builder, Vec<NodeId>) {
+        self.made.warn(self.flat.warnings.iter().cloned());
+        let ids = |ends: &[usize]| ends.iter().map(|i| self.ids[*i]).collect::<Vec<_>>();
+        self.made.inputs(&ids(&self.flat.inputs));
+        let outputs = ids(&self.flat.outputs);
+        (self.made, outputs)
     }
 }
 
@@ -369,19 +367,8 @@ pub(crate) struct OwnActivation {
 
 impl OwnActivation {
     /// The layer that computes it.
-    fn op(&self, layer: &str, shape: &[usize]) -> Result<Op, Error> {
-        let (settings, implementation) = (Map::new(), self.implementation.clone());
-        let custom = Custom::from_keras(&self.name, Config(&settings), &[shape], &mut NoWeights, implementation);
-        custom.map(Op::Custom).map_err(|message| Error::layer(layer, &self.name, message))
-    }
-}
-
-/// The weights of what has none.
-struct NoWeights;
-
-impl WeightSource for NoWeights {
-    fn take(&mut self, name: &str, _: &[usize]) -> Result<Tensor, String> {
-        Err(format!("it has no weight `{name}`"))
+    fn op(&self) -> Op {
+        Op::Custom(Custom::new(&self.name, self.implementation.clone()))
     }
 }
 
@@ -394,36 +381,4 @@ fn arguments(call: &Call) -> Option<Value> {
             args => args.iter().all(is_tensor),
         };
     (!plain).then(|| json!({ "args": call.args, "kwargs": call.kwargs }))
-}
-
-/// The settings of an op as they go into a file. An f32 is written as its shortest decimal, 0.001 and not
-/// 0.0010000000474974513; except those of ReLU and LeakyReLU, which Keras itself has turned into f32, and what an op keeps as f64.
-pub(crate) fn own_settings(op: &Op) -> Map<String, Value> {
-    let mut own = op.layer().to_keras();
-    if matches!(op, Op::Rescaling(_) | Op::Custom(_)) {
-        return own;
-    }
-    for value in own.values_mut().filter(|v| v.is_f64()) {
-        let Some(single) = value.as_f64().map(|v| v as f32) else { continue };
-        let shortest = single.to_string().parse::<f64>().unwrap_or(single.into());
-        *value = if matches!(op, Op::Relu(_) | Op::LeakyRelu(_)) { json!(f64::from(single)) } else { json!(shortest) };
-    }
-    own
-}
-
-/// Settings of a config that its op doesn't model, in their order, and numbers that it holds as f32. The fixed batch size of an input goes by the name
-/// [`BATCH_SIZE`].
-pub(crate) fn extras(op: &Op, config: &Map<String, Value>) -> Map<String, Value> {
-    let own = own_settings(op);
-    let keep = |key: &str, value: &Value| match own.get(key) {
-        Some(own) => own != value && config::same(own, value),
-        None => key != "name",
-    };
-    let mut extras: Map<String, Value> =
-        config.iter().filter(|(key, value)| keep(key, value)).map(|(k, v)| (k.clone(), v.clone())).collect();
-    if matches!(op, Op::Input(_)) {
-        let (_, shape) = input_shape(config);
-        extras.extend(shape.get(0).filter(|v| v.is_u64()).map(|v| (BATCH_SIZE.to_owned(), v.clone())));
-    }
-    extras
 }

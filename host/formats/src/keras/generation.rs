@@ -88,7 +88,7 @@ const TRAINING: &[(&str, bool)] = &[
 
 /// Keras' own classes for which training makes no difference; of a class that is not here nobody knows.
 fn ignores_training(class: &str) -> bool {
-    shiftwise_graph::ops::CLASSES.contains(&class) && !TRAINING.iter().any(|(known, _)| *known == class)
+    crate::keras::layers::CLASSES.contains(&class) && !TRAINING.iter().any(|(known, _)| *known == class)
 }
 
 /// Whether a layer that trains computes something else than one that predicts.

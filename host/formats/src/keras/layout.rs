@@ -214,7 +214,7 @@ fn turned_op(op: &Op, order: &[usize]) -> Option<(Op, bool)> {
         | Op::Merge(_)
         | Op::ScaledAdd(_) => Some((op.clone(), false)),
         Op::Rescaling(r) if r.scale.len() == 1 && r.offset.len() == 1 => Some((op.clone(), false)),
-        Op::Concatenate(c) => Some((Op::Concatenate(Concatenate::new(*order.get(c.axis)?, order.len())), true)),
+        Op::Concatenate(c) => Some((Op::Concatenate(Concatenate { axis: *order.get(c.axis)? }), true)),
         Op::PRelu(p) => {
             let alpha = array::transpose(&p.alpha, &inverse(order));
             let shared_axes = p.shared_axes.iter().map(|axis| order[axis - 1] + 1).collect();

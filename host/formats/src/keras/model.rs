@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use crate::LoadOptions;
 use crate::keras::call::{Call, CallParser, TensorRef, reference, tensor_argument};
 use crate::keras::generation::{Generation, check_policy, class_of, training_matters};
+use crate::keras::layers::CLASSES;
 use crate::keras::{node_def, operation};
 use shiftwise_graph::error::Error;
-use shiftwise_graph::ops::CLASSES;
 
 const MAX_INPUT_ELEMENTS: usize = 1 << 28;
 

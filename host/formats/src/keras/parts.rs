@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::keras::call::{Call, tensor_argument, tensor_of};
+use crate::keras::layers::functions::supports;
 use crate::keras::model::LayerConfig;
-use shiftwise_graph::ops::tfop::TfOp;
 
 /// How an operation cuts its operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) fn has_parts(layer: &LayerConfig) -> bool {
 pub(crate) fn unsupported(layer: &LayerConfig) -> Option<String> {
     let function =
         layer.config.get("function").and_then(Value::as_str).filter(|_| layer.class.ends_with("OpLambda"))?;
-    (!has_parts(layer) && !TfOp::supports(function)).then(|| format!("{} tf.{function}", layer.class))
+    (!has_parts(layer) && !supports(function)).then(|| format!("{} tf.{function}", layer.class))
 }
 
 /// Where a part begins and ends, of an axis of `size` elements.

@@ -11,16 +11,16 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::LoadOptions;
-use crate::keras::config;
 use crate::keras::flatten::{Flat, FlatLayer};
-use crate::keras::float_graph::Builder;
+use crate::keras::float_graph::Assembly;
 use crate::keras::h5::{Data, H5, Tree};
+use crate::keras::layers::functions::{CALL, TENSOR};
+use crate::keras::layers::{self, WeightSource, attributes};
 use crate::keras::model::{LayerConfig, ModelConfig};
 use crate::keras::stored::LayerWeights;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
-use shiftwise_graph::ops::tfop::{CALL, TENSOR};
-use shiftwise_graph::ops::{Op, WeightSource};
+use shiftwise_graph::ops::Op;
 use shiftwise_quant::layer_quant::{ActivationPlace, ActivationQuant, LayerQuant};
 use shiftwise_quant::metadata::Metadata;
 use shiftwise_quant::python;
@@ -141,11 +141,11 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     let mut data: Vec<(String, Data)> =
         weights.into_iter().map(|(name, t)| (name.to_owned(), Data::Floats(t.clone()))).collect();
     let Some(quant) = quantized.layers.get(&id) else {
-        data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
+        data.extend(layers::integers(&node.op).into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
         return data;
     };
     let step = ("optimizer_step".to_owned(), Data::Int(-1));
-    data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
+    data.extend(layers::integers(&node.op).into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
     let quantizers = quant.quantizers(node).flat_map(|(role, prefix, q)| {
         let shape = state_shape(&tensor_shape(node, role, prefix), q);
         let part = move |(name, values): (&str, Vec<f32>)| {
@@ -198,7 +198,7 @@ pub(crate) fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Va
 fn inbound(node: &Node, names: &[(String, usize)]) -> Value {
     let tensor = |k: usize| node.inputs.get(k).map(|id| json!([names[id.0].0, names[id.0].1, 0]));
     let function = matches!(node.op, Op::TfOp(_));
-    let Some(call) = node.extras.get(CALL) else {
+    let Some(call) = node.extras.get(CALL).map(attributes::value) else {
         let mut tensors: Vec<Value> = (0..node.inputs.len()).filter_map(tensor).map(|t| with(t, &json!({}))).collect();
         // The arguments of a function are no list, unlike those of a layer.
         return if function && tensors.len() == 1 { tensors.remove(0) } else { Value::Array(tensors) };
@@ -257,7 +257,7 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
             ("Vitis>VitisQuantize", config)
         }
         (Some(quant), _) => {
-            let mut inner = config::keras(node);
+            let mut inner = layers::node::config(node);
             if let Some(activation) = inner.get_mut("activation") {
                 wrap_activation(activation, &quant.activation);
             }
@@ -269,7 +269,7 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
             ("Vitis>QuantizeWrapper", config)
         }
         (None, _) => {
-            let mut config = config::keras(node);
+            let mut config = layers::node::config(node);
             config.insert("name".into(), json!(name));
             (registered(node.op.class()), Value::Object(config))
         }
@@ -328,10 +328,10 @@ impl<'a> Wrapped<'a> {
 pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> Result<QuantGraph, Error> {
     model.override_shapes(options)?;
     let flat = Flat::new(&model)?;
-    let mut builder = Builder::new(&model.name, &flat, options);
+    let mut assembly = Assembly::new(&model.name, &flat, options);
     let mut layers = Vec::new();
     for call in &flat.calls {
-        if builder.part(call)? {
+        if assembly.part(call)? {
             continue;
         }
         let FlatLayer { path, config: layer, calls, .. } = &flat.layers[call.layer];
@@ -352,33 +352,33 @@ pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
         let (id, quant) = match class {
             "Vitis>QuantizeWrapper" => {
                 let inner = Wrapped::of(&layer.name, config).map_err(fail)?;
-                let op = builder.op(inner.name, unregistered(inner.class), inner.config, call, &mut weights)?;
-                let id = builder.add(inner.name, op, inner.config, call)?;
-                let quant = wrapped_quant(builder.graph.node(id), config, inner.config, &mut weights).map_err(fail)?;
+                let op = assembly.op(inner.name, unregistered(inner.class), inner.config, call, &mut weights)?;
+                let id = assembly.add(inner.name, op, inner.config, call)?;
+                let quant =
+                    wrapped_quant(assembly.made.graph().node(id), config, inner.config, &mut weights).map_err(fail)?;
                 (id, Some(quant))
             }
             "Vitis>VitisQuantize" => {
-                let op = builder.op(&layer.name, "VitisQuantize", config, call, &mut weights)?;
-                let id = builder.add(&layer.name, op, config, call)?;
-                let quantizer = standalone(layer, &builder.graph.node(id).shape, &mut weights).map_err(fail)?;
+                let op = assembly.op(&layer.name, "VitisQuantize", config, call, &mut weights)?;
+                let id = assembly.add(&layer.name, op, config, call)?;
+                let quantizer = standalone(layer, &assembly.made.graph().node(id).shape, &mut weights).map_err(fail)?;
                 (id, Some(LayerQuant { output: Some(quantizer), ..LayerQuant::bare() }))
             }
             class => {
                 let class = if registered(unregistered(class)) == class { unregistered(class) } else { class };
                 let name = &flat.layers[call.layer].name;
-                let op = match builder.earlier(call) {
+                let op = match assembly.earlier(call) {
                     Some(op) => op,
-                    None => builder.op(name, class, config, call, &mut weights)?,
+                    None => assembly.op(name, class, config, call, &mut weights)?,
                 };
-                (builder.add(name, op, config, call)?, None)
+                (assembly.add(name, op, config, call)?, None)
             }
         };
         layers.extend(quant.map(|q| (id, q)));
     }
-    builder.check_custom()?;
-    let mut graph = builder.finish();
-    let renumbered = graph.normalize();
-    graph.verify()?;
+    assembly.check_custom()?;
+    let (made, outputs) = assembly.ends();
+    let (graph, renumbered) = made.finish_with_ids(&outputs)?;
     let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
     let metadata = file.string("/", METADATA).ok().flatten().unwrap_or_default();
     let metadata = Metadata::parse(&metadata).map_err(|why| file.error(why))?;
@@ -404,7 +404,7 @@ fn wrapped_quant(
     let class = |v: Option<&Value>| v.and_then(|v| v.get("class_name")).and_then(Value::as_str).map(str::to_owned);
     let innermost = activation.and_then(|a| a.get("config")).and_then(|c| c.get("activation"));
     let place = match class(innermost).as_deref() {
-        _ if class(activation).is_none() && op.layer().to_keras().contains_key("activation") => {
+        _ if class(activation).is_none() && layers::write(op, node.shape.len()).find("activation").is_some() => {
             ActivationPlace::Nowhere
         }
         Some("Vitis>NoQuantizeActivation") => ActivationPlace::Behind,

@@ -6,13 +6,12 @@ use serde_json::{Map, Value};
 
 use crate::keras::call::Call;
 use crate::keras::flatten::{Flat, FlatCall};
+use crate::keras::layers::functions::TENSOR;
+use crate::keras::layers::functions::shapes::{self, Sizes};
 use crate::keras::model::LayerConfig;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
 use shiftwise_graph::graph::NodeId;
-use shiftwise_graph::ops::tfop::TENSOR;
-use shiftwise_graph::ops::tfop::shapes;
-use shiftwise_graph::ops::tfop::shapes::Sizes;
 
 /// What calls yield that compute with shapes, by the number of the call.
 #[derive(Default)]

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::keras::h5::H5;
+use crate::keras::layers::WeightSource;
 use crate::keras::model::{LayerConfig, ModelConfig};
 use crate::keras::weights::ModelWeights;
-use shiftwise_graph::ops::WeightSource;
 use shiftwise_tensor::tensor::Tensor;
 
 impl ModelWeights for H5 {

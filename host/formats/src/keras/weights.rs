@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
+use crate::keras::layers::WeightSource;
 use shiftwise_graph::budget::filled;
-use shiftwise_graph::ops::WeightSource;
 use shiftwise_tensor::tensor::Tensor;
 
 /// More random weights than this are refused; the largest of the usual image classifiers have a little over half.

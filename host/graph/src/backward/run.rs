@@ -6,11 +6,8 @@ use crate::backward::{Call, Grads, Mode, ParamKind, Saved, differentiate, evalua
 use crate::error::Error;
 use crate::eval::{Point, Points, missing, needs};
 use crate::graph::{Graph, Node, NodeId};
-use crate::ops::{ActivationFn, Op};
+use crate::ops::{ActivationFn, BatchNormalization, Op};
 use shiftwise_tensor::tensor::Tensor;
-
-/// Keras' momentum of a batch normalization that names none.
-const MOMENTUM: f64 = 0.99;
 
 /// What one layer's backward pass needs.
 #[derive(Clone, Debug)]
@@ -147,6 +144,11 @@ fn apply(point: Point, y: &mut Tensor, points: &mut dyn Points, step: &mut Step)
     points.apply(point, y)
 }
 
+/// How much of its moving statistics a layer keeps after a batch.
+fn momentum(op: &Op) -> f64 {
+    if let Op::BatchNormalization(norm) = op { norm.momentum } else { BatchNormalization::MOMENTUM }
+}
+
 /// The moving averages after the batch whose moments a normalization has saved.
 fn new_statistics(id: NodeId, node: &Node, weights: &[Tensor], saved: &Saved) -> Vec<NewStatistic> {
     let Saved::Moments { mean, variance, count } = saved else { return Vec::new() };
@@ -154,8 +156,11 @@ fn new_statistics(id: NodeId, node: &Node, weights: &[Tensor], saved: &Saved) ->
     let at: Vec<usize> = (0..own.len()).filter(|i| own[*i].kind == ParamKind::Statistic).collect();
     let [of_mean, of_variance] = at[..] else { return Vec::new() };
     let Some(old) = weights.get(of_mean).zip(weights.get(of_variance)) else { return Vec::new() };
-    // The graph has no use for Keras' momentum but this one: a reader leaves it among what is kept for writing.
-    let momentum = node.extras.get("momentum").and_then(serde_json::Value::as_f64).unwrap_or(MOMENTUM);
+    // The layer inside a `TimeDistributed` has its own.
+    let momentum = match &node.op {
+        Op::TimeDistributed(outer) => momentum(&outer.layer),
+        op => momentum(op),
+    };
     // Steps are samples to the layer inside a `TimeDistributed`.
     let rank = node.shape.len() + usize::from(!matches!(node.op, Op::TimeDistributed(_)));
     let [new_mean, new_variance] = moving_averages([old.0, old.1], (mean, variance, *count), momentum, rank);

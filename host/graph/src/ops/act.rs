@@ -1,8 +1,6 @@
 //! Activations.
 
-use serde_json::{Map, Value, json};
-
-use crate::ops::{Config, Layer, WeightSource, one, settings};
+use crate::ops::{Layer, finite, one};
 use shiftwise_core::model::{Combine, Function, RowFunction};
 use shiftwise_tensor::broadcast::offsets;
 use shiftwise_tensor::tensor::Tensor;
@@ -75,9 +73,6 @@ const NAMES: &[(&str, ActivationFn)] = &[
     ("log_softmax", ActivationFn::LogSoftmax),
 ];
 
-/// How Python names every function that has no name.
-pub(crate) const LAMBDA: &str = "<lambda>";
-
 /// Our name for what Keras 3 calls `hard_sigmoid`: in Keras 2 that is another function.
 pub const HARD_SIGMOID_6: &str = "hard_sigmoid_6";
 
@@ -85,6 +80,11 @@ impl ActivationFn {
     /// The function of a Keras name.
     pub fn from_name(name: &str) -> Option<Self> {
         NAMES.iter().find(|(n, _)| *n == name).map(|(_, f)| *f)
+    }
+
+    /// All Keras names.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|(name, _)| *name)
     }
 
     /// Its Keras name.
@@ -97,61 +97,15 @@ impl ActivationFn {
         !matches!(self, Self::Linear | Self::Relu | Self::Relu6)
     }
 
-    /// The setting `key` of a config: a name, or an object that wraps one.
-    pub fn from_keras(config: Config<'_>, key: &str) -> Result<Self, String> {
-        let Some(mut value) = config.get(key) else { return Ok(Self::Linear) };
-        // Quantized models wrap the function: {"class_name": …, "config": {"activation": "relu"}}; the innermost
-        // class NoQuantizeActivation is the identity.
-        loop {
-            match value {
-                Value::String(name) => {
-                    return Self::from_name(name).ok_or_else(|| {
-                        let known: Vec<&str> = NAMES.iter().map(|(n, _)| *n).collect();
-                        format!("activation `{name}` is unknown; known are {}", known.join(", "))
-                    });
-                }
-                Value::Object(o)
-                    if o.get("class_name").and_then(Value::as_str) == Some("Vitis>NoQuantizeActivation") =>
-                {
-                    return Ok(Self::Linear);
-                }
-                Value::Object(o) => match (o.get("config"), o.get("activation")) {
-                    (Some(inner), _) | (None, Some(inner)) => value = inner,
-                    _ => return Err(format!("`{key}` is {value}, the name of an activation is expected")),
-                },
-                other => return Err(format!("`{key}` is {other}, the name of an activation is expected")),
-            }
-        }
-    }
-
-    /// The name in a setting that stands for no known function; `None` if it is known, or no name at all.
-    pub fn unknown_name(mut value: &Value) -> Option<&str> {
-        loop {
-            value = match value {
-                Value::String(name) => return Some(name.as_str()).filter(|name| Self::from_name(name).is_none()),
-                // A function without a name, as its code.
-                Value::Object(o)
-                    if o.get("class_name").is_some_and(|class| class == "__lambda__")
-                        || o.get("value").is_some_and(Value::is_array) =>
-                {
-                    return Some(LAMBDA);
-                }
-                Value::Object(o) => o.get("config").or_else(|| o.get("activation"))?,
-                _ => return None,
-            }
-        }
-    }
-
     /// Applies the function in place; softmax works along the last axis.
     pub fn apply(self, tensor: &mut Tensor) {
-        match self {
-            Self::Linear => {}
-            Self::Softmax => rows(tensor, RowFunction::Softmax),
-            Self::LogSoftmax => rows(tensor, RowFunction::LogSoftmax),
-            _ => {
-                let function = self.function();
-                tensor.data_mut().iter_mut().for_each(|x| *x = function.apply(*x));
-            }
+        if self == Self::Softmax {
+            rows(tensor, RowFunction::Softmax);
+        } else if self == Self::LogSoftmax {
+            rows(tensor, RowFunction::LogSoftmax);
+        } else if self != Self::Linear {
+            let function = self.function();
+            tensor.data_mut().iter_mut().for_each(|x| *x = function.apply(*x));
         }
     }
 
@@ -195,21 +149,10 @@ pub struct Activate {
     pub function: ActivationFn,
 }
 
-impl Activate {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Activate {
+    fn class(&self) -> &str {
         "Activation"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        Ok(Self { function: ActivationFn::from_keras(config, "activation")? })
-    }
-}
-
-impl Layer for Activate {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
@@ -221,9 +164,6 @@ impl Layer for Activate {
     }
     fn reuse(&self, input: Tensor) -> Result<Tensor, Tensor> {
         Ok(input)
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "activation": self.function.name() }))
     }
 }
 
@@ -242,21 +182,6 @@ impl Relu {
     /// max(x, 0).
     pub const PLAIN: Self = Self { max_value: None, negative_slope: 0.0, threshold: 0.0 };
 
-    pub(crate) fn class(&self) -> &'static str {
-        "ReLU"
-    }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        Ok(Self {
-            max_value: config.get("max_value").map(|_| config.f32_or("max_value", 0.0)).transpose()?,
-            negative_slope: config.f32_or("negative_slope", 0.0)?,
-            threshold: config.f32_or("threshold", 0.0)?,
-        })
-    }
     fn apply(&self, data: &mut [f32]) {
         let function = self.function();
         data.iter_mut().for_each(|x| *x = function.apply(*x));
@@ -275,6 +200,14 @@ impl Relu {
 }
 
 impl Layer for Relu {
+    fn class(&self) -> &str {
+        "ReLU"
+    }
+    fn check(&self) -> Result<(), String> {
+        finite("max_value", self.max_value.unwrap_or_default())?;
+        finite("negative_slope", self.negative_slope)?;
+        finite("threshold", self.threshold)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
@@ -287,11 +220,6 @@ impl Layer for Relu {
         self.apply(input.data_mut());
         Ok(input)
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(
-            json!({ "max_value": self.max_value, "negative_slope": self.negative_slope, "threshold": self.threshold }),
-        )
-    }
 }
 
 /// Softmax as a layer.
@@ -301,31 +229,15 @@ pub struct Softmax {
     pub axis: i64,
 }
 
-impl Softmax {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Softmax {
+    fn class(&self) -> &str {
         "Softmax"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let minus_one = json!(-1);
-        let axis = match config.get("axis") {
-            None => &minus_one,
-            Some(Value::Array(a)) if a.len() == 1 => &a[0],
-            Some(v) => v,
-        };
-        let rank = one(inputs)?.len() as i64;
-        if !axis.as_i64().is_some_and(|a| a == -1 || a == rank) {
-            return Err(format!("softmax over axis {axis}, only the last axis (-1 or {rank}) is supported"));
-        }
-        Ok(Self { axis: -1 })
+    fn check(&self) -> Result<(), String> {
+        let last = self.axis == -1;
+        last.then_some(())
+            .ok_or_else(|| format!("softmax over axis {}, only the last axis (-1) is supported", self.axis))
     }
-}
-
-impl Layer for Softmax {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
@@ -333,9 +245,6 @@ impl Layer for Softmax {
         let mut out = inputs[0].clone();
         rows(&mut out, RowFunction::Softmax);
         out
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "axis": self.axis }))
     }
 }
 
@@ -346,21 +255,13 @@ pub struct Elu {
     pub alpha: f32,
 }
 
-impl Elu {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Elu {
+    fn class(&self) -> &str {
         "ELU"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        Ok(Self { alpha: config.f32_or("alpha", 1.0)? })
+    fn check(&self) -> Result<(), String> {
+        finite("alpha", self.alpha)
     }
-}
-
-impl Layer for Elu {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
@@ -371,9 +272,6 @@ impl Layer for Elu {
         let function = Function::Elu(self.alpha);
         input.data_mut().iter_mut().for_each(|x| *x = function.apply(*x));
         Ok(input)
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "alpha": self.alpha }))
     }
 }
 
@@ -388,19 +286,6 @@ impl LeakyRelu {
     /// The slope that the DPU has instead of 0.1.
     pub const DPU_ALPHA: f32 = 26.0 / 256.0;
 
-    pub(crate) fn class(&self) -> &'static str {
-        "LeakyReLU"
-    }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        // Keras 3 calls the slope as it is called in ReLU.
-        let key = if config.get("negative_slope").is_some() { "negative_slope" } else { "alpha" };
-        Ok(Self { alpha: config.f32_or(key, 0.3)? })
-    }
     fn apply(&self, data: &mut [f32]) {
         let function = Function::LeakyRelu(self.alpha);
         data.iter_mut().for_each(|x| *x = function.apply(*x));
@@ -408,6 +293,12 @@ impl LeakyRelu {
 }
 
 impl Layer for LeakyRelu {
+    fn class(&self) -> &str {
+        "LeakyReLU"
+    }
+    fn check(&self) -> Result<(), String> {
+        finite("alpha", self.alpha)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
@@ -420,9 +311,6 @@ impl Layer for LeakyRelu {
         self.apply(input.data_mut());
         Ok(input)
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "alpha": self.alpha }))
-    }
 }
 
 /// max(x, 0) + alpha·min(x, 0) with a learned slope for every element, or for all elements that share axes.
@@ -434,34 +322,20 @@ pub struct PRelu {
     pub shared_axes: Vec<usize>,
 }
 
-impl PRelu {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for PRelu {
+    fn class(&self) -> &str {
         "PReLU"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        weights: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let mut shape = one(inputs)?.to_vec();
-        let shared_axes: Vec<usize> = match config.get("shared_axes") {
-            None => Vec::new(),
-            Some(value) => {
-                let list = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
-                let axis = |v: &Value| v.as_u64().map(|v| v as usize).filter(|v| (1..=shape.len()).contains(v));
-                list.iter().map(axis).collect::<Option<_>>().ok_or_else(|| format!("its shared_axes are {value}"))?
-            }
-        };
-        shared_axes.iter().for_each(|axis| shape[axis - 1] = 1);
-        Ok(Self { alpha: weights.take("alpha", &shape)?, shared_axes })
-    }
-}
-
-impl Layer for PRelu {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = one(inputs)?;
         let fits = |(a, d): (&usize, &usize)| *a == 1 || a == d;
+        if self.shared_axes.iter().any(|axis| !(1..=input.len()).contains(axis)) {
+            return Err(format!(
+                "its shared_axes are {:?}, axes from 1 to {} are expected",
+                self.shared_axes,
+                input.len()
+            ));
+        }
         if self.alpha.shape().len() != input.len() || !self.alpha.shape().iter().zip(input).all(fits) {
             return Err(format!("its slopes have shape {:?} and its input {input:?}", self.alpha.shape()));
         }
@@ -478,9 +352,5 @@ impl Layer for PRelu {
             x.iter_mut().zip(&slopes).for_each(|(x, a)| *x = Combine::Slope.apply(*x, weights[0].data()[*a]));
         }
         out
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        let shared = if self.shared_axes.is_empty() { Value::Null } else { json!(self.shared_axes) };
-        settings(json!({ "shared_axes": shared }))
     }
 }

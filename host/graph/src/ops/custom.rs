@@ -1,14 +1,10 @@
 //! Layers that Keras doesn't know: computed by what the user provides.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
-use crate::error::Error;
-use crate::ops::act::LAMBDA;
+use crate::attributes::Attributes;
+use crate::ops::Layer;
 use crate::ops::formula::Formula;
-use crate::ops::{Config, Layer, WeightSource};
 use shiftwise_tensor::tensor::Tensor;
 
 /// What computes the layers of one class.
@@ -35,28 +31,17 @@ pub struct Custom {
     /// Class as the file has it, with its package if it was registered under one.
     pub class: String,
     /// All settings, as the file has them.
-    pub config: Map<String, Value>,
+    pub config: Attributes,
     /// All weights in the file's order; names are paths below the layer.
     pub weights: Vec<(String, Tensor)>,
     implementation: Arc<dyn CustomLayer>,
 }
 
 impl Custom {
-    pub(crate) fn class(&self) -> &str {
-        &self.class
-    }
-
-    pub fn from_keras(
-        class: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        weights: &mut dyn WeightSource,
-        implementation: Arc<dyn CustomLayer>,
-    ) -> Result<Self, String> {
-        let (class, config, weights) = (class.to_owned(), config.0.clone(), weights.all()?);
-        let custom = Self { class, config, weights, implementation };
-        custom.output_shape(inputs)?;
-        Ok(custom)
+    /// A layer without settings and weights, which may be given to it.
+    pub fn new(class: &str, implementation: Arc<dyn CustomLayer>) -> Self {
+        let (class, config, weights) = (class.to_owned(), Attributes::default(), Vec::new());
+        Self { class, config, weights, implementation }
     }
 
     /// Whether anything is known to compute it.
@@ -73,6 +58,9 @@ impl Custom {
 }
 
 impl Layer for Custom {
+    fn class(&self) -> &str {
+        &self.class
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         self.implementation.output_shape(self, inputs)
     }
@@ -81,11 +69,6 @@ impl Layer for Custom {
     }
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
         self.implementation.eval(self, inputs, weights)
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        // These three are written for every layer.
-        let own = self.config.iter().filter(|(key, _)| !["name", "trainable", "dtype"].contains(&key.as_str()));
-        own.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 }
 
@@ -97,6 +80,7 @@ pub struct Unknown {
 }
 
 impl Unknown {
+    /// A layer of this class with results of this shape.
     pub fn new(class: &str, shape: &[usize]) -> Self {
         Self { class: class.to_owned(), shape: shape.to_vec() }
     }
@@ -119,7 +103,7 @@ impl CustomLayer for Unknown {
 }
 
 /// The class of the vendor's example.
-const EXAMPLE: &str = "Mylayer";
+pub const EXAMPLE: &str = "Mylayer";
 
 /// The implementations that a reader of models knows.
 #[derive(Clone, Debug)]
@@ -153,134 +137,24 @@ impl CustomLayers {
         named(class).or_else(|| named(own))
     }
 
+    /// What each implementation stands for.
+    pub fn classes(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|known| known.class())
+    }
+
     /// The implementation that stands for a layer by its name: all of it, or the part behind the models around it.
-    fn by_name(&self, layer: &str) -> Option<Arc<dyn CustomLayer>> {
+    pub fn by_name(&self, layer: &str) -> Option<Arc<dyn CustomLayer>> {
         let own = layer.rsplit('/').next().unwrap_or(layer);
         let named = |name: &str| self.0.iter().find(|known| known.class() == name).cloned();
         named(layer).or_else(|| named(own))
     }
 }
 
-/// Layers that one formula of their class stands for.
-#[derive(Debug, Default)]
-struct OfClass {
-    layers: Vec<String>,
-    /// The settings of the first that say what is computed.
-    settings: Map<String, Value>,
-    /// Whether another has other ones.
-    differ: bool,
-}
-
-/// The implementations while a model is read: which are used, and for what.
-#[derive(Debug)]
-pub struct CustomUse<'a> {
-    known: &'a CustomLayers,
-    used: BTreeSet<String>,
-    of_class: BTreeMap<String, OfClass>,
-}
-
 /// Classes whose name says nothing about what a layer computes.
-fn is_opaque(class: &str) -> bool {
+pub fn is_opaque(class: &str) -> bool {
     // An operation's name may stand behind the class.
     let class = class.split(' ').next().unwrap_or(class);
     class == "Lambda" || class == "TensorFlowOpLayer" || class.ends_with("OpLambda")
-}
-
-impl<'a> CustomUse<'a> {
-    pub fn new(known: &'a CustomLayers) -> Self {
-        Self { known, used: BTreeSet::new(), of_class: BTreeMap::new() }
-    }
-
-    /// Whether there is an implementation of a class.
-    pub fn has(&self, class: &str) -> bool {
-        self.known.get(class).is_some()
-    }
-
-    /// The implementation of a layer: by its name, else by its class.
-    pub fn layer(&mut self, name: &str, class: &str, config: &Map<String, Value>) -> Option<Arc<dyn CustomLayer>> {
-        let found = match self.known.by_name(name) {
-            Some(found) => found,
-            None => {
-                let found = self.known.get(class)?;
-                if is_opaque(class) {
-                    self.note(class, name, config);
-                }
-                found
-            }
-        };
-        self.used.insert(found.class().to_owned());
-        Some(found)
-    }
-
-    /// Whether two layers of an opaque class compute the same shows in their settings only.
-    fn note(&mut self, class: &str, name: &str, config: &Map<String, Value>) {
-        const ELSEWHERE: [&str; 5] = ["name", "trainable", "dtype", "batch_input_shape", "build_config"];
-        let mut settings = config.clone();
-        settings.retain(|key, _| !ELSEWHERE.contains(&key.as_str()));
-        match self.of_class.get_mut(class) {
-            Some(of) => {
-                of.differ |= of.settings != settings;
-                of.layers.push(name.to_owned());
-            }
-            None => {
-                let of = OfClass { layers: vec![name.to_owned()], settings, differ: false };
-                self.of_class.insert(class.to_owned(), of);
-            }
-        }
-    }
-
-    /// The implementation of an activation function of a layer: by the layer's name, else by the function's.
-    ///
-    /// `setting` is what the layer says of it: the code of a function without a name, in some files.
-    pub fn activation(&mut self, layer: &str, function: &str, setting: &Value) -> Option<Arc<dyn CustomLayer>> {
-        let by_name = self.known.by_name(layer);
-        if by_name.is_none() && function == LAMBDA {
-            self.note(function, layer, &Map::from_iter([("activation".to_owned(), setting.clone())]));
-        }
-        let found = by_name.or_else(|| self.known.get(function))?;
-        self.used.insert(found.class().to_owned());
-        Some(found)
-    }
-
-    /// Fails if one formula stands for several layers that compute different things.
-    pub fn check(&self) -> Result<(), Error> {
-        match self.of_class.iter().find(|(_, of)| of.differ) {
-            Some((class, of)) => Err(Error::Options(format!(
-                "--custom-layer `{class}`: the model has several different layers of that class or function ({}), and one formula \
-                 can't be what all of them compute; give each its own by its name, such as --custom-layer '{}=FORMULA'",
-                listed(&of.layers),
-                of.layers.first().map_or("NAME", String::as_str),
-            ))),
-            None => Ok(()),
-        }
-    }
-
-    /// What the user should know of.
-    pub fn warnings(&self) -> Vec<String> {
-        let given = self.known.0.iter().map(|known| known.class()).filter(|class| *class != EXAMPLE);
-        let idle = given.filter(|class| !self.used.contains(*class)).map(|class| {
-            format!(
-                "--custom-layer `{class}` has no effect: the model has no layer, class or activation of that name that \
-                 is not known anyway"
-            )
-        });
-        let lambdas = self.of_class.get(LAMBDA).filter(|of| of.layers.len() > 1).map(|of| {
-            format!(
-                "the one formula of `{LAMBDA}` is used for the activations of the layers {}; the file doesn't tell \
-                 whether they are the same function, so give each its own by the layer's name if they are not",
-                listed(&of.layers)
-            )
-        });
-        idle.chain(lambdas).collect()
-    }
-}
-
-/// `` `a`, `b` and 3 more ``.
-fn listed(names: &[String]) -> String {
-    const SHOWN: usize = 8;
-    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
-    let more = names.len().saturating_sub(SHOWN);
-    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
 }
 
 /// Keras' own classes that no formula can express: they look across positions, keep a state or wrap other layers.

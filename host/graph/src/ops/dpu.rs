@@ -1,9 +1,7 @@
 //! Functions in the form in which the vendor's hardware computes them.
 
-use serde_json::{Map, Value, json};
-
 use crate::ops::norm::LayerNormalization;
-use crate::ops::{Config, Layer, WeightSource, one, settings};
+use crate::ops::{Layer, one};
 use shiftwise_core::model::Function;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -11,16 +9,10 @@ use shiftwise_tensor::tensor::Tensor;
 #[derive(Clone, Debug)]
 pub struct HardSigmoid;
 
-impl HardSigmoid {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for HardSigmoid {
+    fn class(&self) -> &str {
         "VitisSigmoid"
     }
-    pub(crate) fn from_keras(_: &str, _: Config<'_>, _: &[&[usize]], _: &mut dyn WeightSource) -> Result<Self, String> {
-        Ok(Self)
-    }
-}
-
-impl Layer for HardSigmoid {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
@@ -70,18 +62,6 @@ pub struct DpuSoftmax {
 impl DpuSoftmax {
     const LANES: usize = 16;
 
-    pub(crate) fn class(&self) -> &'static str {
-        "VitisSoftmax"
-    }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        Ok(Self { axis: config.get("axis").and_then(Value::as_i64).unwrap_or(-1) })
-    }
-
     /// 1 / sum from its exponent and 7 bits of its mantissa, rounded up.
     fn reciprocal(sum: f32) -> f32 {
         let bits = sum.to_bits();
@@ -93,6 +73,9 @@ impl DpuSoftmax {
 }
 
 impl Layer for DpuSoftmax {
+    fn class(&self) -> &str {
+        "VitisSoftmax"
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let shape = one(inputs)?;
         match shape.last() {
@@ -112,9 +95,6 @@ impl Layer for DpuSoftmax {
         }
         out
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "axis": self.axis }))
-    }
 }
 
 /// Layer normalization in bfloat16 over the last axis, which is a multiple of 8, with a reciprocal square root by
@@ -127,19 +107,6 @@ pub struct DpuLayerNorm {
 
 impl DpuLayerNorm {
     const LANES: usize = 8;
-
-    pub(crate) fn class(&self) -> &'static str {
-        "VitisLayernorm"
-    }
-    pub(crate) fn from_keras(
-        class: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        weights: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let own = Self { norm: LayerNormalization::from_keras(class, config, inputs, weights)? };
-        own.output_shape(inputs).map(|_| own)
-    }
 
     fn rsqrt(v: f32) -> f32 {
         let v = bf16(v);
@@ -160,6 +127,12 @@ impl DpuLayerNorm {
 }
 
 impl Layer for DpuLayerNorm {
+    fn class(&self) -> &str {
+        "VitisLayernorm"
+    }
+    fn check(&self) -> Result<(), String> {
+        self.norm.check()
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let shape = self.norm.output_shape(inputs)?;
         match shape.last() {
@@ -186,9 +159,6 @@ impl Layer for DpuLayerNorm {
             row.iter_mut().zip(&gamma).zip(&beta).for_each(|((d, g), b)| *d = g * bf16(*d * r) + b);
         }
         out
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        self.norm.to_keras()
     }
 }
 

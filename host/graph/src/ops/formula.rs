@@ -1,7 +1,6 @@
 //! Custom layers as formulas: `Mylayer=maximum(x, 0) + alpha * minimum(x, 0)`.
 
-use serde_json::Value;
-
+use crate::attributes::Attribute;
 use crate::ops::{ActivationFn, Custom, CustomLayer};
 use shiftwise_tensor::array;
 use shiftwise_tensor::broadcast::broadcast;
@@ -223,7 +222,7 @@ enum Meaning<'a> {
     Input(usize),
     Weight(usize),
     Constant(f32),
-    Array(&'a Value),
+    Array(&'a Attribute),
 }
 
 fn meaning<'a>(name: &str, layer: &'a Custom, inputs: usize) -> Option<Meaning<'a>> {
@@ -236,10 +235,10 @@ fn meaning<'a>(name: &str, layer: &'a Custom, inputs: usize) -> Option<Meaning<'
         return Some(Meaning::Weight(i));
     }
     match layer.config.get(name) {
-        Some(number @ Value::Number(_)) => return crate::ops::single(number).map(Meaning::Constant),
-        Some(Value::Bool(b)) => return Some(Meaning::Constant(f32::from(u8::from(*b)))),
-        Some(value @ Value::Array(_)) => return Some(Meaning::Array(value)),
-        _ => {}
+        Some(number @ (Attribute::Integer(_) | Attribute::Number(_))) => return number.single().map(Meaning::Constant),
+        Some(Attribute::Flag(b)) => return Some(Meaning::Constant(f32::from(u8::from(*b)))),
+        Some(value @ Attribute::List(_)) => return Some(Meaning::Array(value)),
+        Some(Attribute::Null | Attribute::Text(_) | Attribute::Map(_)) | None => {}
     }
     let weight = || number("w", layer.weights.len()).filter(|_| name != "w").map(Meaning::Weight);
     number("x", inputs).map(Meaning::Input).or_else(weight)
@@ -254,14 +253,13 @@ impl Expression {
                 Some(Meaning::Input(i)) => Ok(inputs[i].clone()),
                 Some(Meaning::Weight(i)) => Ok(layer.weights[i].1.shape().to_vec()),
                 Some(Meaning::Constant(_)) => Ok(Vec::new()),
-                Some(Meaning::Array(value)) => match crate::ops::tfop::arguments::constant(value) {
+                Some(Meaning::Array(value)) => match value.tensor() {
                     Some(tensor) => Ok(tensor.shape().to_vec()),
                     None => Err(format!("at character {at}: the setting `{name}` is {value}, numbers are expected")),
                 },
                 None => {
                     let weights: Vec<&str> = layer.weights.iter().map(|(n, _)| n.as_str()).collect();
-                    let keys: Vec<&str> =
-                        layer.config.iter().filter(|(_, v)| v.is_number()).map(|(k, _)| k.as_str()).collect();
+                    let keys: Vec<&str> = layer.config.iter().filter(|(_, v)| v.is_number()).map(|(k, _)| k).collect();
                     Err(format!(
                         "at character {at}: `{name}` is none of its {} inputs, its weights [{}] or its numbers [{}]",
                         inputs.len(),
@@ -289,9 +287,7 @@ impl Expression {
                 Some(Meaning::Input(i)) => inputs[i].clone(),
                 Some(Meaning::Weight(i)) => weights[i].clone(),
                 Some(Meaning::Constant(v)) => scalar(v),
-                Some(Meaning::Array(value)) => {
-                    crate::ops::tfop::arguments::constant(value).unwrap_or_else(|| scalar(0.0))
-                }
+                Some(Meaning::Array(value)) => value.tensor().unwrap_or_else(|| scalar(0.0)),
                 None => scalar(0.0),
             },
             Self::Unary(f, x) => array::map(&x.eval(layer, inputs, weights), f),
@@ -331,26 +327,17 @@ impl CustomLayer for Formula {
 mod tests {
     use std::sync::Arc;
 
-    use serde_json::{Map, json};
-
     use super::*;
-    use crate::ops::{Config, Layer, WeightSource};
-
-    struct Weights;
-
-    impl WeightSource for Weights {
-        fn take(&mut self, _: &str, _: &[usize]) -> Result<Tensor, String> {
-            Err("no".into())
-        }
-        fn all(&mut self) -> Result<Vec<(String, Tensor)>, String> {
-            Ok(vec![("p/alpha".into(), Tensor::vector(vec![0.5, 0.25])), ("b".into(), Tensor::vector(vec![1.0, -1.0]))])
-        }
-    }
+    use crate::ops::Layer;
 
     fn layer(formula: &str) -> Result<Custom, String> {
-        let config: Map<_, _> = json!({ "ratio": 0.25, "steps": [1, 2], "mode": "a" }).as_object().cloned().unwrap();
-        let implementation = Arc::new(Formula::parse(formula)?);
-        Custom::from_keras("C", Config(&config), &[&[2, 2], &[2, 2]], &mut Weights, implementation)
+        let mut layer = Custom::new("C", Arc::new(Formula::parse(formula)?));
+        layer.config.insert("ratio", Attribute::Number(0.25));
+        layer.config.insert("steps", Attribute::List([1, 2].map(Attribute::Integer).into()));
+        layer.config.insert("mode", Attribute::Text("a".into()));
+        let weights = [("p/alpha", [0.5, 0.25]), ("b", [1.0, -1.0])];
+        layer.weights = weights.map(|(name, values)| (name.into(), Tensor::vector(values.into()))).into();
+        layer.output_shape(&[&[2, 2], &[2, 2]]).map(|_| layer)
     }
 
     fn value(formula: &str) -> Vec<f32> {

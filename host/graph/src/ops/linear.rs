@@ -1,8 +1,6 @@
 //! Convolutions and dense layers.
 
-use serde_json::{Map, Value, json};
-
-use crate::ops::{ActivationFn, Config, Layer, WeightSource, image, one, settings};
+use crate::ops::{ActivationFn, Layer, image, one, shaped, sides};
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::kernel;
 use shiftwise_tensor::kernel::ConvGeometry;
@@ -18,15 +16,13 @@ pub enum Padding {
 }
 
 impl Padding {
-    pub(crate) fn from_keras(config: Config<'_>) -> Result<Self, String> {
-        match config.str_or("padding", "valid")? {
-            "valid" => Ok(Self::Valid),
-            "same" => Ok(Self::Same),
-            other => Err(format!("the padding `{other}` is not supported; supported are `valid` and `same`")),
-        }
+    /// The padding of a Keras name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Valid, Self::Same].into_iter().find(|padding| padding.name() == name)
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    /// Keras' name.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Valid => "valid",
             Self::Same => "same",
@@ -63,6 +59,13 @@ impl Padding {
     }
 }
 
+/// Fails unless size, strides and dilation of a window are such that windows can have them.
+pub(super) fn check_window(size: [usize; 2], strides: [usize; 2], dilation: [usize; 2]) -> Result<(), String> {
+    sides("kernel size", 1, &size)?;
+    sides("strides", 1, &strides)?;
+    sides("dilation rate", 1, &dilation)
+}
+
 /// A kernel and a bias: what Conv2D, DepthwiseConv2D and Dense have in common.
 #[derive(Clone, Debug)]
 pub struct Weighted {
@@ -80,23 +83,17 @@ impl Weighted {
         [Some((kernel, &self.kernel)), bias].into_iter().flatten().collect()
     }
 
-    pub(super) fn read(
-        config: Config<'_>,
-        weights: &mut dyn WeightSource,
-        kernel: (&str, &[usize]),
-        outputs: usize,
-    ) -> Result<Self, String> {
-        let activation = ActivationFn::from_keras(config, "activation")?;
-        let value = weights.take(kernel.0, kernel.1)?;
-        let bias = config.bool_or("use_bias", true)?.then(|| weights.take("bias", &[outputs])).transpose()?;
-        Ok(Self { kernel: value, bias, activation })
+    /// Fails unless the kernel has as many dimensions as `expected` names, none of them empty.
+    pub(super) fn check_kernel(kernel: &Tensor, expected: &str) -> Result<(), String> {
+        let rank = expected.split(',').count();
+        let shape = kernel.shape();
+        let fits = shape.len() == rank && !shape.contains(&0);
+        fits.then_some(()).ok_or_else(|| format!("its kernel has shape {shape:?}, [{expected}] is expected"))
     }
 
-    pub(super) fn settings(&self, own: Value) -> Map<String, Value> {
-        let mut map = settings(own);
-        map.insert("activation".into(), json!(self.activation.name()));
-        map.insert("use_bias".into(), json!(self.bias.is_some()));
-        map
+    /// Fails unless there is a bias for each of `outputs` channels, if there is one.
+    pub(super) fn check_bias(&self, outputs: usize) -> Result<(), String> {
+        self.bias.as_ref().map_or(Ok(()), |bias| shaped("bias", bias, &[outputs]))
     }
 }
 
@@ -116,30 +113,12 @@ pub struct Conv2D {
 }
 
 impl Conv2D {
-    pub(crate) fn class(&self) -> &'static str {
-        "Conv2D"
-    }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        weights: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        let [_, _, ic] = image(inputs)?;
-        let [kh, kw] = config.pair("kernel_size", [1, 1])?;
-        let filters = config.usize("filters")?;
-        let groups = config.get("groups").map_or(Ok(1), |_| config.usize("groups"))?;
-        if groups == 0 || filters == 0 || ic % groups != 0 || filters % groups != 0 {
-            return Err(format!("{groups} groups don't divide {ic} input channels and {filters} filters"));
+    /// Fails unless groups of channels have equal parts of the input channels and of the filters.
+    pub fn check_groups(groups: usize, channels: usize, filters: usize) -> Result<(), String> {
+        if groups == 0 || filters == 0 || !channels.is_multiple_of(groups) || !filters.is_multiple_of(groups) {
+            return Err(format!("{groups} groups don't divide {channels} input channels and {filters} filters"));
         }
-        Ok(Self {
-            w: Weighted::read(config, weights, ("kernel", &[kh, kw, ic / groups, filters]), filters)?,
-            strides: config.pair("strides", [1, 1])?,
-            dilation: config.pair("dilation_rate", [1, 1])?,
-            padding: Padding::from_keras(config)?,
-            groups,
-        })
+        Ok(())
     }
     /// Kernel height and width.
     pub fn kernel_size(&self) -> [usize; 2] {
@@ -203,6 +182,16 @@ pub(crate) fn window_output(window: &Window, input: [usize; 3], channels: usize)
 }
 
 impl Layer for Conv2D {
+    fn class(&self) -> &str {
+        "Conv2D"
+    }
+    fn check(&self) -> Result<(), String> {
+        Weighted::check_kernel(&self.w.kernel, "height, width, input channels / groups, filters")?;
+        let k = self.w.kernel.shape();
+        Self::check_groups(self.groups, k[2].saturating_mul(self.groups), k[3])?;
+        self.w.check_bias(k[3])?;
+        check_window([k[0], k[1]], self.strides, self.dilation)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = image(inputs)?;
         let (k, groups) = (self.w.kernel.shape(), self.groups);
@@ -220,13 +209,6 @@ impl Layer for Conv2D {
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
         let window = self.window(&inputs[0].shape()[1..]).unwrap_or(Window::POINT);
         self.over(inputs[0], weights, &window)
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        self.w.settings(json!({
-            "filters": self.w.kernel.shape()[3], "kernel_size": self.kernel_size(), "strides": self.strides,
-            "padding": self.padding.name(), "data_format": "channels_last", "dilation_rate": self.dilation,
-            "groups": self.groups,
-        }))
     }
     fn macs(&self, output: &[usize]) -> u64 {
         (output.iter().product::<usize>() * self.w.kernel.shape()[..3].iter().product::<usize>()) as u64
@@ -247,26 +229,6 @@ pub struct DepthwiseConv2D {
 }
 
 impl DepthwiseConv2D {
-    pub(crate) fn class(&self) -> &'static str {
-        "DepthwiseConv2D"
-    }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        weights: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        let [_, _, c] = image(inputs)?;
-        let [kh, kw] = config.pair("kernel_size", [1, 1])?;
-        let multiplier = config.get("depth_multiplier").map_or(Ok(1), |_| config.usize("depth_multiplier"))?;
-        Ok(Self {
-            w: Weighted::read(config, weights, ("depthwise_kernel", &[kh, kw, c, multiplier]), c * multiplier)?,
-            strides: config.pair("strides", [1, 1])?,
-            dilation: config.pair("dilation_rate", [1, 1])?,
-            padding: Padding::from_keras(config)?,
-        })
-    }
     /// The sliding window over an input of `[h, w, c]`.
     pub fn window(&self, input: &[usize]) -> Result<Window, String> {
         let [h, w, _] = image(&[input])?;
@@ -276,6 +238,15 @@ impl DepthwiseConv2D {
 }
 
 impl Layer for DepthwiseConv2D {
+    fn class(&self) -> &str {
+        "DepthwiseConv2D"
+    }
+    fn check(&self) -> Result<(), String> {
+        Weighted::check_kernel(&self.w.kernel, "height, width, channels, multiplier")?;
+        let k = self.w.kernel.shape();
+        self.w.check_bias(k[2] * k[3])?;
+        check_window([k[0], k[1]], self.strides, self.dilation)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = image(inputs)?;
         let k = self.w.kernel.shape();
@@ -293,13 +264,6 @@ impl Layer for DepthwiseConv2D {
     fn eval(&self, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
         let window = self.window(&inputs[0].shape()[1..]).unwrap_or(Window::POINT);
         self.over(inputs[0], weights, &window)
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        let k = self.w.kernel.shape();
-        self.w.settings(json!({
-            "kernel_size": [k[0], k[1]], "strides": self.strides, "padding": self.padding.name(),
-            "data_format": "channels_last", "dilation_rate": self.dilation, "depth_multiplier": k[3],
-        }))
     }
     fn macs(&self, output: &[usize]) -> u64 {
         (output.iter().product::<usize>() * self.w.kernel.shape()[..2].iter().product::<usize>()) as u64
@@ -324,23 +288,14 @@ pub struct Dense {
     pub w: Weighted,
 }
 
-impl Dense {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Dense {
+    fn class(&self) -> &str {
         "Dense"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        weights: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let units = config.usize("units")?;
-        let input = *one(inputs)?.last().ok_or("its input has no dimensions")?;
-        Ok(Self { w: Weighted::read(config, weights, ("kernel", &[input, units]), units)? })
+    fn check(&self) -> Result<(), String> {
+        Weighted::check_kernel(&self.w.kernel, "inputs, units")?;
+        self.w.check_bias(self.w.kernel.shape()[1])
     }
-}
-
-impl Layer for Dense {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let k = self.w.kernel.shape();
         match one(inputs)?.split_last() {
@@ -366,9 +321,6 @@ impl Layer for Dense {
         shape.pop();
         shape.push(oc);
         y.reshaped(shape).unwrap_or_else(|| Tensor::zeros(&[0]))
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        self.w.settings(json!({ "units": self.w.kernel.shape()[1] }))
     }
     fn macs(&self, output: &[usize]) -> u64 {
         (output.iter().product::<usize>() * self.w.kernel.shape()[0]) as u64

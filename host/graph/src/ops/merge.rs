@@ -1,8 +1,6 @@
 //! Layers that merge several tensors.
 
-use serde_json::{Map, Value, json};
-
-use crate::ops::{Config, Layer, WeightSource, settings};
+use crate::ops::{Layer, finite};
 use shiftwise_core::model::Combine;
 use shiftwise_tensor::broadcast::{broadcast, zip_broadcast};
 use shiftwise_tensor::tensor::Tensor;
@@ -23,16 +21,10 @@ fn fold(inputs: &[&Tensor], f: impl Fn(f32, f32) -> f32) -> Tensor {
 #[derive(Clone, Debug)]
 pub struct Add;
 
-impl Add {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Add {
+    fn class(&self) -> &str {
         "Add"
     }
-    pub(crate) fn from_keras(_: &str, _: Config<'_>, _: &[&[usize]], _: &mut dyn WeightSource) -> Result<Self, String> {
-        Ok(Self)
-    }
-}
-
-impl Layer for Add {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         merged_shape(inputs)
     }
@@ -45,16 +37,10 @@ impl Layer for Add {
 #[derive(Clone, Debug)]
 pub struct Multiply;
 
-impl Multiply {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Multiply {
+    fn class(&self) -> &str {
         "Multiply"
     }
-    pub(crate) fn from_keras(_: &str, _: Config<'_>, _: &[&[usize]], _: &mut dyn WeightSource) -> Result<Self, String> {
-        Ok(Self)
-    }
-}
-
-impl Layer for Multiply {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         merged_shape(inputs)
     }
@@ -77,30 +63,11 @@ pub enum Merge {
 }
 
 impl Merge {
-    pub(crate) fn class(&self) -> &'static str {
-        match self {
-            Self::Subtract => "Subtract",
-            Self::Maximum => "Maximum",
-            Self::Minimum => "Minimum",
-            Self::Average => "Average",
-        }
+    /// The layer of a class.
+    pub fn of_class(class: &str) -> Option<Self> {
+        [Self::Subtract, Self::Maximum, Self::Minimum, Self::Average].into_iter().find(|m| m.class() == class)
     }
-    pub(crate) fn from_keras(
-        class: &str,
-        _: Config<'_>,
-        inputs: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let all = [Self::Subtract, Self::Maximum, Self::Minimum, Self::Average];
-        let own = all.into_iter().find(|m| m.class() == class).ok_or("is no merging layer")?;
-        if own == Self::Subtract && inputs.len() != 2 {
-            return Err(format!("it has {} inputs, two are expected", inputs.len()));
-        }
-        Ok(own)
-    }
-}
 
-impl Merge {
     /// What it does to two elements; an average is divided by the number of inputs afterwards.
     pub fn combine(self) -> Combine {
         match self {
@@ -113,7 +80,18 @@ impl Merge {
 }
 
 impl Layer for Merge {
+    fn class(&self) -> &str {
+        match self {
+            Self::Subtract => "Subtract",
+            Self::Maximum => "Maximum",
+            Self::Minimum => "Minimum",
+            Self::Average => "Average",
+        }
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        if *self == Self::Subtract && inputs.len() != 2 {
+            return Err(format!("it has {} inputs, two are expected", inputs.len()));
+        }
         merged_shape(inputs)
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
@@ -133,23 +111,13 @@ pub struct ScaledAdd {
     pub scale: f32,
 }
 
-impl ScaledAdd {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for ScaledAdd {
+    fn class(&self) -> &str {
         "CustomScaleLayer"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.get("scale").ok_or("it has no scale")?;
-        let own = Self { scale: config.f32_or("scale", 1.0)? };
-        own.output_shape(inputs).map(|_| own)
+    fn check(&self) -> Result<(), String> {
+        finite("scale", self.scale)
     }
-}
-
-impl Layer for ScaledAdd {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         match inputs {
             [a, b] if a == b => Ok(a.to_vec()),
@@ -161,9 +129,6 @@ impl Layer for ScaledAdd {
         out.data_mut().iter_mut().zip(inputs[1].data()).for_each(|(x, y)| *x += y * self.scale);
         out
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "scale": self.scale }))
-    }
 }
 
 /// Sums of products along one axis of each of two tensors; the remaining axes of the first come first.
@@ -174,33 +139,6 @@ pub struct Dot {
 }
 
 impl Dot {
-    pub(crate) fn class(&self) -> &'static str {
-        "Dot"
-    }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let [a, b] = inputs else { return Err(format!("it has {} inputs, two are expected", inputs.len())) };
-        if config.bool_or("normalize", false)? {
-            return Err("`normalize` is not supported; put a UnitNormalization before it".into());
-        }
-        let value = config.get("axes").cloned().unwrap_or(json!(-1));
-        let list = value.as_array().cloned().unwrap_or_else(|| vec![value.clone(); 2]);
-        // Keras counts the batch.
-        let axis = |v: &Value, rank: usize| shiftwise_tensor::array::axis(v.as_i64()?, rank + 1).ok()?.checked_sub(1);
-        let axes = match &list[..] {
-            [of_a, of_b] => axis(of_a, a.len()).zip(axis(of_b, b.len())),
-            _ => None,
-        };
-        let (of_a, of_b) =
-            axes.ok_or_else(|| format!("its axes are {value}, for samples of shapes {a:?} and {b:?}"))?;
-        let own = Self { axes: [of_a, of_b] };
-        own.output_shape(inputs).map(|_| own)
-    }
-
     /// Products in front of, and behind, the summed axis: [outer, summed, inner] of each sample.
     pub fn blocks(shape: &[usize], axis: usize) -> [usize; 3] {
         [shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product()]
@@ -208,6 +146,9 @@ impl Dot {
 }
 
 impl Layer for Dot {
+    fn class(&self) -> &str {
+        "Dot"
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [a, b] = inputs else { return Err(format!("it has {} inputs, two are expected", inputs.len())) };
         let size = a.get(self.axes[0]).zip(b.get(self.axes[1]));
@@ -236,9 +177,6 @@ impl Layer for Dot {
         }
         Tensor::new([&a.shape()[..1], sample.as_slice()].concat(), data).unwrap_or_else(|| Tensor::zeros(&[0]))
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "axes": self.axes.map(|axis| axis + 1), "normalize": false }))
-    }
 }
 
 /// Tensors side by side along one axis.
@@ -246,43 +184,22 @@ impl Layer for Dot {
 pub struct Concatenate {
     /// Axis of the sample shape, from 0.
     pub axis: usize,
-    /// As the config says it: of the batched tensor, at times negative.
-    keras_axis: i64,
-}
-
-impl Concatenate {
-    /// Along an axis of the sample shape of `rank` dimensions.
-    pub fn new(axis: usize, rank: usize) -> Self {
-        Self { axis, keras_axis: if axis + 1 == rank { -1 } else { axis as i64 + 1 } }
-    }
-    pub(crate) fn class(&self) -> &'static str {
-        "Concatenate"
-    }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let keras_axis = config.get("axis").map_or(Some(-1), Value::as_i64).ok_or("its axis is not a whole number")?;
-        let rank = inputs.first().map_or(0, |s| s.len()) as i64;
-        // Axis 0 of the batched tensor is the batch, which no layer may touch.
-        let axis = if keras_axis < 0 { keras_axis + rank } else { keras_axis - 1 };
-        let axis = usize::try_from(axis).ok().filter(|a| (*a as i64) < rank);
-        axis.map(|axis| Self { axis, keras_axis }).ok_or_else(|| {
-            format!("it concatenates along axis {keras_axis} of tensors with {rank} dimensions and the batch")
-        })
-    }
 }
 
 impl Layer for Concatenate {
+    fn class(&self) -> &str {
+        "Concatenate"
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [first, rest @ ..] = inputs else { return Err("it has no inputs".into()) };
         let mut shape = first.to_vec();
+        if self.axis >= shape.len() {
+            return Err(format!("it joins axis {} of tensors with {} dimensions", self.axis, shape.len()));
+        }
         for other in rest {
             let alike = other.len() == shape.len()
                 && other.iter().zip(&shape).enumerate().all(|(i, (a, b))| i == self.axis || a == b);
-            if !alike || self.axis >= shape.len() {
+            if !alike {
                 return Err(format!("its inputs have shapes {inputs:?}, which differ in more than axis {}", self.axis));
             }
             shape[self.axis] += other[self.axis];
@@ -305,9 +222,6 @@ impl Layer for Concatenate {
         }
         Tensor::new(shape, data).unwrap_or_else(|| Tensor::zeros(&[0]))
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "axis": self.keras_axis }))
-    }
 }
 
 #[cfg(test)]
@@ -328,7 +242,7 @@ mod tests {
     fn concatenation_keeps_rows_apart() {
         let a = Tensor::new(vec![2, 1, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
         let b = Tensor::new(vec![2, 1, 1], vec![5.0, 6.0]).unwrap();
-        let out = Concatenate::new(1, 2).eval(&[&a, &b], &[]);
+        let out = Concatenate { axis: 1 }.eval(&[&a, &b], &[]);
         assert_eq!((out.shape(), out.data()), (&[2, 1, 3][..], &[1.0, 2.0, 5.0, 3.0, 4.0, 6.0][..]));
     }
 }

@@ -1,9 +1,7 @@
 //! Pooling.
 
-use serde_json::{Map, Value, json};
-
 use crate::ops::linear::window_output;
-use crate::ops::{Config, Layer, Padding, WeightSource, image, settings};
+use crate::ops::{Layer, Padding, image, sides};
 use shiftwise_core::model::Combine;
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::tensor::Tensor;
@@ -20,10 +18,9 @@ pub struct PoolWindow {
 }
 
 impl PoolWindow {
-    fn from_keras(config: Config<'_>) -> Result<Self, String> {
-        config.channels_last()?;
-        let size = config.pair("pool_size", [2, 2])?;
-        Ok(Self { size, strides: config.pair("strides", size)?, padding: Padding::from_keras(config)? })
+    fn check(&self) -> Result<(), String> {
+        sides("pool size", 1, &self.size)?;
+        sides("strides", 1, &self.strides)
     }
     /// The sliding window over an input of `[h, w, c]`.
     pub fn window(&self, input: &[usize]) -> Result<Window, String> {
@@ -33,11 +30,6 @@ impl PoolWindow {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = image(inputs)?;
         Ok(window_output(&self.window(&input)?, input, input[2]).to_vec())
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({
-            "pool_size": self.size, "padding": self.padding.name(), "strides": self.strides, "data_format": "channels_last",
-        }))
     }
 }
 
@@ -70,30 +62,19 @@ pub struct MaxPooling2D {
     pub pool: PoolWindow,
 }
 
-impl MaxPooling2D {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for MaxPooling2D {
+    fn class(&self) -> &str {
         "MaxPooling2D"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        Ok(Self { pool: PoolWindow::from_keras(config)? })
+    fn check(&self) -> Result<(), String> {
+        self.pool.check()
     }
-}
-
-impl Layer for MaxPooling2D {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         self.pool.output_shape(inputs)
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         let window = self.pool.window(&inputs[0].shape()[1..]).unwrap_or(Window::POINT);
         pool(inputs[0], &window, |v| v.fold(f32::NEG_INFINITY, |m, x| Combine::Maximum.apply(x, m)))
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        self.pool.to_keras()
     }
 }
 
@@ -159,17 +140,6 @@ pub struct AveragePooling2D {
 }
 
 impl AveragePooling2D {
-    pub(crate) fn class(&self) -> &'static str {
-        if self.dpu { "VitisAveragePooling2D" } else { "AveragePooling2D" }
-    }
-    pub(crate) fn from_keras(
-        class: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        Ok(Self { pool: PoolWindow::from_keras(config)?, dpu: class.starts_with("Vitis") })
-    }
     /// The window whose factor the vendor's float simulation applies; `None` where it applies none (a rectangular
     /// window that doesn't cover the input).
     pub fn factor_window(&self, output: &[usize]) -> Option<(usize, usize)> {
@@ -190,6 +160,12 @@ impl AveragePooling2D {
 }
 
 impl Layer for AveragePooling2D {
+    fn class(&self) -> &str {
+        if self.dpu { "VitisAveragePooling2D" } else { "AveragePooling2D" }
+    }
+    fn check(&self) -> Result<(), String> {
+        self.pool.check()
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         self.pool.output_shape(inputs)
     }
@@ -205,9 +181,6 @@ impl Layer for AveragePooling2D {
         }
         out
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        self.pool.to_keras()
-    }
 }
 
 /// Average over all pixels of a channel.
@@ -220,18 +193,6 @@ pub struct GlobalAveragePooling2D {
 }
 
 impl GlobalAveragePooling2D {
-    pub(crate) fn class(&self) -> &'static str {
-        if self.dpu { "VitisGlobalAveragePooling2D" } else { "GlobalAveragePooling2D" }
-    }
-    pub(crate) fn from_keras(
-        class: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        Ok(Self { keepdims: config.bool_or("keepdims", false)?, dpu: class.starts_with("Vitis") })
-    }
     /// The window whose factor applies to an input of `[h, w, c]`.
     pub fn factor_window(&self, input: &[usize]) -> (usize, usize) {
         covering_window(input[0], input[1])
@@ -244,6 +205,9 @@ impl GlobalAveragePooling2D {
 }
 
 impl Layer for GlobalAveragePooling2D {
+    fn class(&self) -> &str {
+        if self.dpu { "VitisGlobalAveragePooling2D" } else { "GlobalAveragePooling2D" }
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [_, _, c] = image(inputs)?;
         Ok(if self.keepdims { vec![1, 1, c] } else { vec![c] })
@@ -262,9 +226,6 @@ impl Layer for GlobalAveragePooling2D {
         let shape = if self.keepdims { vec![n, 1, 1, c] } else { vec![n, c] };
         Tensor::new(shape, out).unwrap_or_else(|| Tensor::zeros(&[0]))
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "data_format": "channels_last", "keepdims": self.keepdims }))
-    }
 }
 
 /// Largest value of a channel over all pixels.
@@ -274,22 +235,10 @@ pub struct GlobalMaxPooling2D {
     pub keepdims: bool,
 }
 
-impl GlobalMaxPooling2D {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for GlobalMaxPooling2D {
+    fn class(&self) -> &str {
         "GlobalMaxPooling2D"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        Ok(Self { keepdims: config.bool_or("keepdims", false)? })
-    }
-}
-
-impl Layer for GlobalMaxPooling2D {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [_, _, c] = image(inputs)?;
         Ok(if self.keepdims { vec![1, 1, c] } else { vec![c] })
@@ -306,9 +255,6 @@ impl Layer for GlobalMaxPooling2D {
         }
         let shape = if self.keepdims { vec![n, 1, 1, c] } else { vec![n, c] };
         Tensor::new(shape, out).unwrap_or_else(|| Tensor::zeros(&[0]))
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "data_format": "channels_last", "keepdims": self.keepdims }))
     }
 }
 

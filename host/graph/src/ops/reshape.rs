@@ -1,8 +1,6 @@
 //! Layers that only move values, and the ends of a graph.
 
-use serde_json::{Map, Value, json};
-
-use crate::ops::{Config, Layer, WeightSource, cubic, image, one, settings};
+use crate::ops::{Layer, cubic, image, one, sides};
 use shiftwise_tensor::tensor::Tensor;
 
 /// The batch of a tensor under a new per-sample shape.
@@ -18,35 +16,19 @@ pub struct Input {
     pub shape: Vec<usize>,
 }
 
-impl Input {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Input {
+    fn class(&self) -> &str {
         "InputLayer"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let value =
-            config.get("batch_input_shape").or(config.get("batch_shape")).ok_or("it has no batch_input_shape")?;
-        let dims = value.as_array().and_then(|a| a.get(1..)).ok_or_else(|| format!("its shape is {value}"))?;
-        let known = |d: &Value| d.as_u64().filter(|d| *d > 0).map(|d| d as usize);
-        let shape = dims.iter().map(known).collect::<Option<Vec<usize>>>();
-        shape.map(|shape| Self { shape }).ok_or_else(|| format!("its shape {value} is not fixed; pass --input-shape"))
+    fn check(&self) -> Result<(), String> {
+        let fixed = !self.shape.contains(&0);
+        fixed.then_some(()).ok_or_else(|| format!("its shape {:?} has an empty dimension", self.shape))
     }
-}
-
-impl Layer for Input {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         if inputs.is_empty() { Ok(self.shape.clone()) } else { Err("an input layer has no inputs".into()) }
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         inputs[0].clone()
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        let dims: Vec<Value> = std::iter::once(Value::Null).chain(self.shape.iter().map(|d| json!(d))).collect();
-        settings(json!({ "batch_input_shape": dims, "sparse": false, "ragged": false }))
     }
 }
 
@@ -54,16 +36,10 @@ impl Layer for Input {
 #[derive(Clone, Debug)]
 pub struct Quantize;
 
-impl Quantize {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Quantize {
+    fn class(&self) -> &str {
         "VitisQuantize"
     }
-    pub(crate) fn from_keras(_: &str, _: Config<'_>, _: &[&[usize]], _: &mut dyn WeightSource) -> Result<Self, String> {
-        Ok(Self)
-    }
-}
-
-impl Layer for Quantize {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
@@ -124,25 +100,21 @@ impl Dropout {
     /// Keras' Dropout itself.
     pub const PLAIN: Self = Self { class: IDENTITIES[0] };
 
+    /// The layer of a class.
+    pub fn of_class(class: &str) -> Option<Self> {
+        IDENTITIES.iter().find(|own| **own == class).map(|class| Self { class })
+    }
+
     /// Whether it is of the class `Dropout`.
     pub fn is_plain(&self) -> bool {
         self.class == IDENTITIES[0]
     }
-    pub(crate) fn class(&self) -> &'static str {
-        self.class
-    }
-    pub(crate) fn from_keras(
-        class: &str,
-        _: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let class = IDENTITIES.iter().find(|c| **c == class).ok_or("is no identity")?;
-        Ok(Self { class })
-    }
 }
 
 impl Layer for Dropout {
+    fn class(&self) -> &str {
+        self.class
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         one(inputs).map(<[usize]>::to_vec)
     }
@@ -158,22 +130,10 @@ impl Layer for Dropout {
 #[derive(Clone, Debug)]
 pub struct Flatten;
 
-impl Flatten {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Flatten {
+    fn class(&self) -> &str {
         "Flatten"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        Ok(Self)
-    }
-}
-
-impl Layer for Flatten {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         Ok(vec![one(inputs)?.iter().product()])
     }
@@ -184,9 +144,6 @@ impl Layer for Flatten {
         let size = input.shape()[1..].iter().product();
         Ok(reshaped(input, &[size]))
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "data_format": "channels_last" }))
-    }
 }
 
 /// A new shape for the same values; one dimension may be −1.
@@ -196,27 +153,10 @@ pub struct Reshape {
     pub target: Vec<i64>,
 }
 
-impl Reshape {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Reshape {
+    fn class(&self) -> &str {
         "Reshape"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let value = config.get("target_shape").and_then(Value::as_array).ok_or("it has no target_shape")?;
-        let target = value
-            .iter()
-            .map(Value::as_i64)
-            .collect::<Option<Vec<i64>>>()
-            .ok_or("its target_shape is not a list of whole numbers")?;
-        Ok(Self { target })
-    }
-}
-
-impl Layer for Reshape {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = one(inputs)?;
         let total: usize = input.iter().product();
@@ -239,24 +179,6 @@ impl Layer for Reshape {
         let shape = self.output_shape(&[&input.shape()[1..]]).unwrap_or_default();
         Ok(reshaped(input, &shape))
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "target_shape": self.target }))
-    }
-}
-
-/// Rows (above, below) and columns (left, right) as Keras writes them: one number, two, or two pairs.
-fn margins(config: Config<'_>, key: &str, default: usize) -> Result<([usize; 2], [usize; 2]), String> {
-    let Some(value) = config.get(key) else { return Ok(([default; 2], [default; 2])) };
-    let one = |v: &Value| v.as_u64().filter(|v| *v <= 65535).map(|v| v as usize);
-    let two = |v: &Value| match v {
-        Value::Array(a) if a.len() == 2 => one(&a[0]).zip(one(&a[1])).map(|(a, b)| [a, b]),
-        v => one(v).map(|v| [v, v]),
-    };
-    let both = match value {
-        Value::Array(a) if a.len() == 2 => two(&a[0]).zip(two(&a[1])),
-        v => two(v).map(|v| (v, v)),
-    };
-    both.ok_or_else(|| format!("its {key} is {value}"))
 }
 
 /// Rows and columns of zeros around an image.
@@ -268,23 +190,13 @@ pub struct ZeroPadding2D {
     pub columns: [usize; 2],
 }
 
-impl ZeroPadding2D {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for ZeroPadding2D {
+    fn class(&self) -> &str {
         "ZeroPadding2D"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        let (rows, columns) = margins(config, "padding", 1)?;
-        Ok(Self { rows, columns })
+    fn check(&self) -> Result<(), String> {
+        sides("padding", 0, &[self.rows, self.columns].concat())
     }
-}
-
-impl Layer for ZeroPadding2D {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [h, w, c] = image(inputs)?;
         Ok(vec![h + self.rows[0] + self.rows[1], w + self.columns[0] + self.columns[1], c])
@@ -301,9 +213,6 @@ impl Layer for ZeroPadding2D {
         }
         out
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "padding": [self.rows, self.columns], "data_format": "channels_last" }))
-    }
 }
 
 /// Rows and columns cut off an image.
@@ -315,23 +224,13 @@ pub struct Cropping2D {
     pub columns: [usize; 2],
 }
 
-impl Cropping2D {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Cropping2D {
+    fn class(&self) -> &str {
         "Cropping2D"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        let (rows, columns) = margins(config, "cropping", 0)?;
-        Ok(Self { rows, columns })
+    fn check(&self) -> Result<(), String> {
+        sides("cropping", 0, &[self.rows, self.columns].concat())
     }
-}
-
-impl Layer for Cropping2D {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [h, w, c] = image(inputs)?;
         let rest = |size: usize, cut: [usize; 2]| size.checked_sub(cut[0] + cut[1]).filter(|d| *d > 0);
@@ -349,9 +248,6 @@ impl Layer for Cropping2D {
             }
         }
         Tensor::new(vec![n, oh, ow, c], data).unwrap_or_else(|| Tensor::zeros(&[0]))
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "cropping": [self.rows, self.columns], "data_format": "channels_last" }))
     }
 }
 
@@ -375,22 +271,6 @@ pub struct UpSampling2D {
     pub interpolation: Interpolation,
 }
 
-impl UpSampling2D {
-    pub(crate) fn class(&self) -> &'static str {
-        "UpSampling2D"
-    }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        let interpolation = Interpolation::from_keras(config, "nearest")?;
-        Ok(Self { size: config.pair("size", [2, 2])?, interpolation })
-    }
-}
-
 /// The two neighbours of each output along an axis, and the weight of the second, as TensorFlow computes them: the
 /// centre of output `o` lies at (o + 0.5) / factor − 0.5, in f32.
 fn neighbours(input: usize, output: usize) -> Vec<(usize, usize, f32)> {
@@ -407,13 +287,6 @@ fn neighbours(input: usize, output: usize) -> Vec<(usize, usize, f32)> {
 }
 
 impl Interpolation {
-    fn from_keras(config: Config<'_>, default: &str) -> Result<Self, String> {
-        let name = config.str_or("interpolation", default)?;
-        Self::from_name(name).ok_or_else(|| {
-            format!("the interpolation `{name}` is not supported; supported are `nearest`, `bilinear` and `bicubic`")
-        })
-    }
-
     /// The method of a Keras name.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Nearest, Self::Bilinear, Self::Bicubic].into_iter().find(|method| method.name() == name)
@@ -470,6 +343,12 @@ fn repeat(x: &Tensor, size: [usize; 2]) -> Tensor {
 }
 
 impl Layer for UpSampling2D {
+    fn class(&self) -> &str {
+        "UpSampling2D"
+    }
+    fn check(&self) -> Result<(), String> {
+        sides("size", 1, &self.size)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [h, w, c] = image(inputs)?;
         Ok(vec![h * self.size[0], w * self.size[1], c])
@@ -478,12 +357,10 @@ impl Layer for UpSampling2D {
         let x = inputs[0];
         match self.interpolation {
             Interpolation::Nearest => repeat(x, self.size),
-            bilinear => bilinear.resize(x, [x.shape()[1] * self.size[0], x.shape()[2] * self.size[1]]),
+            method @ (Interpolation::Bilinear | Interpolation::Bicubic) => {
+                method.resize(x, [x.shape()[1] * self.size[0], x.shape()[2] * self.size[1]])
+            }
         }
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        let interpolation = self.interpolation.name();
-        settings(json!({ "size": self.size, "data_format": "channels_last", "interpolation": interpolation }))
     }
 }
 
@@ -496,44 +373,19 @@ pub struct Resizing {
     pub interpolation: Interpolation,
 }
 
-impl Resizing {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Resizing {
+    fn class(&self) -> &str {
         "Resizing"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        for key in ["crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"] {
-            if config.bool_or(key, false)? {
-                return Err(format!("`{key}` is not supported"));
-            }
-        }
-        let side = |key: &str| match config.usize(key)? {
-            n @ 1..=65535 => Ok(n),
-            n => Err(format!("`{key}` is {n}, 1 to 65535 is expected")),
-        };
-        let interpolation = Interpolation::from_keras(config, "bilinear")?;
-        Ok(Self { size: [side("height")?, side("width")?], interpolation })
+    fn check(&self) -> Result<(), String> {
+        sides("size", 1, &self.size)
     }
-}
-
-impl Layer for Resizing {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [_, _, c] = image(inputs)?;
         Ok(vec![self.size[0], self.size[1], c])
     }
     fn eval(&self, inputs: &[&Tensor], _: &[&Tensor]) -> Tensor {
         self.interpolation.resize(inputs[0], self.size)
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        let [height, width] = self.size;
-        settings(json!({
-            "height": height, "width": width, "interpolation": self.interpolation.name(), "crop_to_aspect_ratio": false,
-        }))
     }
 }
 
@@ -544,21 +396,10 @@ pub struct RepeatVector {
     pub n: usize,
 }
 
-impl RepeatVector {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for RepeatVector {
+    fn class(&self) -> &str {
         "RepeatVector"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        _: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        Ok(Self { n: config.usize("n")? })
-    }
-}
-
-impl Layer for RepeatVector {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         match one(inputs)? {
             [c] if self.n > 0 => Ok(vec![self.n, *c]),
@@ -570,9 +411,6 @@ impl Layer for RepeatVector {
         let data = inputs[0].data().chunks_exact(c.max(1)).flat_map(|row| row.repeat(self.n)).collect();
         Tensor::new(vec![batch, self.n, c], data).unwrap_or_else(|| Tensor::zeros(&[0]))
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "n": self.n }))
-    }
 }
 
 /// Dimensions in another order.
@@ -582,27 +420,10 @@ pub struct Permute {
     pub dims: Vec<usize>,
 }
 
-impl Permute {
-    pub(crate) fn class(&self) -> &'static str {
+impl Layer for Permute {
+    fn class(&self) -> &str {
         "Permute"
     }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let value = config.get("dims").cloned().unwrap_or(Value::Null);
-        let dims: Option<Vec<usize>> = value
-            .as_array()
-            .and_then(|a| a.iter().map(|v| v.as_u64().and_then(|v| usize::try_from(v).ok()?.checked_sub(1))).collect());
-        let dims = dims.ok_or_else(|| format!("its dims are {value}, a list of whole numbers from 1 is expected"))?;
-        let own = Self { dims };
-        own.output_shape(inputs).map(|_| own)
-    }
-}
-
-impl Layer for Permute {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = one(inputs)?;
         let mut sorted = self.dims.clone();
@@ -624,8 +445,5 @@ impl Layer for Permute {
         let data = x.data().chunks_exact(size).flat_map(|image| from.iter().map(|i| image[*i])).collect();
         let shape = x.shape()[..1].iter().copied().chain(self.dims.iter().map(|d| sample[*d])).collect();
         Tensor::new(shape, data).unwrap_or_else(|| Tensor::zeros(&[0]))
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "dims": self.dims.iter().map(|d| d + 1).collect::<Vec<_>>() }))
     }
 }

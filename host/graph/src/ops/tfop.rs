@@ -1,25 +1,16 @@
 //! TensorFlow functions as layers: what operators and `tf.…` calls on Keras tensors record.
 
-use serde_json::{Map, Value, json};
-
-use crate::ops::{Config, Interpolation, Layer, WeightSource, settings};
-use arguments::{Arguments, Part, operand, subscript, wrong};
+use crate::ops::{Interpolation, Layer, sides};
 use shiftwise_core::model::{Combine, FloatPoolKind, Function, RowFunction};
 use shiftwise_tensor::array;
 use shiftwise_tensor::broadcast::broadcast;
 use shiftwise_tensor::tensor::Tensor;
 
-pub(super) mod arguments;
 pub(crate) mod gradient;
 mod moves;
-pub mod shapes;
+mod subscript;
 
-/// Key of the arguments in the config that a reader hands over: `{"args": […], "kwargs": {…}}`, in which
-/// `{"tensor": k}` is the k-th input.
-pub const CALL: &str = "call";
-
-/// Key of a tensor among the arguments.
-pub const TENSOR: &str = "tensor";
+pub use subscript::{Part, Subscript, subscript};
 
 /// An operand of a function.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,47 +28,72 @@ pub struct TfOp {
     pub function: String,
     /// Its operands in argument order; axes, shapes and other settings are no operands.
     pub operands: Vec<Operand>,
-    kind: Kind,
+    /// What it computes.
+    pub kind: Kind,
 }
 
 /// What a function computes. Axes are TensorFlow's: 0 is the batch, negative ones count from the end.
 #[derive(Clone, Debug)]
-enum Kind {
+pub enum Kind {
+    /// A function of each element.
     Unary(Function),
     /// Functions of each element, one after the other.
     Chain(&'static [Function]),
+    /// A function of the elements of two operands, which broadcast.
     Binary(Combine),
     /// min(max(x, low), high) of three operands.
     Clip,
+    /// A product of matrices.
     MatMul {
+        /// Which of the two are transposed first.
         transpose: [bool; 2],
     },
     /// A function of rows along an axis.
     Rows(RowFunction, i64),
+    /// A fold along axes.
     Reduce {
+        /// What is made of the values.
         by: Reduction,
+        /// Which axes; all if `None`.
         axes: Option<Vec<i64>>,
+        /// They stay, with one element each.
         keep: bool,
     },
+    /// Operands behind each other along an axis.
     Concat(i64),
+    /// Operands behind each other along a new axis.
     Stack(i64),
+    /// The same elements under another shape, in which one size may be −1.
     Reshape(Vec<i64>),
+    /// Axes in another order; backwards if `None`.
     Transpose(Option<Vec<i64>>),
+    /// A new axis with one element.
     ExpandDims(i64),
+    /// Axes of one element dropped.
     Squeeze(Vec<i64>),
+    /// A value around the operand.
     Pad {
+        /// Elements before and after, for each axis.
         widths: Vec<(usize, usize)>,
+        /// The value.
         value: f32,
     },
+    /// A subscript.
     Slice(Vec<Part>),
+    /// Images of another size.
     Resize {
+        /// Height and width.
         size: [usize; 2],
+        /// Method.
         method: Interpolation,
     },
     /// These elements along an axis; one that is dropped if `drop`.
     Gather {
+        /// Which axis.
         axis: usize,
+        /// Which elements.
         indices: Vec<usize>,
+        /// The axis goes.
         drop: bool,
     },
     /// Backwards along axes.
@@ -88,15 +104,33 @@ enum Kind {
     SpaceToDepth(usize),
 }
 
+/// What a fold makes of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reduction {
+pub enum Reduction {
+    /// Their mean.
     Mean,
+    /// Their sum.
     Sum,
+    /// The largest.
     Max,
+    /// The smallest.
     Min,
 }
 
 impl Reduction {
+    /// A tensor folded along axes, which stay with one element each or go.
+    fn reduce(self, x: &Tensor, axes: &[usize]) -> Tensor {
+        match self {
+            Self::Sum => array::reduce(x, axes, 0.0, |a, b| a + b),
+            Self::Mean => {
+                let count: usize = axes.iter().map(|i| x.shape()[*i]).product();
+                array::map(&array::reduce(x, axes, 0.0, |a, b| a + b), |sum| sum / count as f32)
+            }
+            Self::Max => array::reduce(x, axes, f32::NEG_INFINITY, |a, b| Combine::Maximum.apply(b, a)),
+            Self::Min => array::reduce(x, axes, f32::INFINITY, |a, b| Combine::Minimum.apply(b, a)),
+        }
+    }
+
     /// What it takes of the values.
     fn fold(self) -> FloatPoolKind {
         match self {
@@ -106,127 +140,6 @@ impl Reduction {
             Self::Min => FloatPoolKind::Min,
         }
     }
-}
-
-/// Functions of one tensor without settings.
-const UNARY: &[(&str, Function)] = &[
-    ("math.negative", Function::Negative),
-    ("math.abs", Function::Absolute),
-    ("math.square", Function::Square),
-    ("math.sqrt", Function::SquareRoot),
-    ("math.rsqrt", Function::InverseRoot),
-    ("math.reciprocal", Function::Reciprocal),
-    ("math.exp", Function::Exponential),
-    ("math.log", Function::Logarithm),
-    ("math.sign", Function::Sign),
-    ("math.floor", Function::Floor),
-    ("math.ceil", Function::Ceiling),
-    ("math.round", Function::Round),
-    ("identity", Function::Identity),
-    ("stop_gradient", Function::Identity),
-    ("nn.relu", Function::RELU),
-    ("nn.relu6", Function::RELU6),
-    ("nn.elu", Function::Elu(1.0)),
-    ("nn.selu", Function::Selu),
-    ("nn.silu", Function::Swish),
-    ("nn.swish", Function::Swish),
-    ("nn.gelu", Function::Gelu),
-    ("nn.softsign", Function::Softsign),
-    ("math.softplus", Function::Softplus),
-    ("math.sigmoid", Function::Sigmoid),
-    ("math.tanh", Function::Tanh),
-    // Keras 3's own, and those of tf.keras.activations.
-    ("keras.activations.hard_silu", Function::HardSwish),
-    ("keras.activations.hard_sigmoid", Function::HardSigmoid6),
-    ("keras.activations.mish", Function::Mish),
-];
-
-/// Functions of one tensor that are several of the others.
-const CHAINS: &[(&str, &[Function])] =
-    &[("math.log_sigmoid", &[Function::Negative, Function::Softplus, Function::Negative])];
-
-/// Functions of `x` and `y` with broadcasting.
-const BINARY: &[(&str, Combine)] = &[
-    ("__operators__.add", Combine::Add),
-    ("math.add", Combine::Add),
-    ("math.subtract", Combine::Subtract),
-    ("math.multiply", Combine::Multiply),
-    ("math.truediv", Combine::Divide),
-    ("math.divide", Combine::Divide),
-    ("math.maximum", Combine::Maximum),
-    ("math.minimum", Combine::Minimum),
-    ("math.pow", Combine::Power),
-    ("math.squared_difference", Combine::SquaredDifference),
-    ("math.divide_no_nan", Combine::DivideNoNan),
-];
-
-const REDUCTIONS: &[(&str, Reduction)] = &[
-    ("math.reduce_mean", Reduction::Mean),
-    ("math.reduce_sum", Reduction::Sum),
-    ("math.reduce_max", Reduction::Max),
-    ("math.reduce_min", Reduction::Min),
-];
-
-/// Functions with settings.
-const OTHER: &[&str] = &[
-    "nn.leaky_relu",
-    "nn.bias_add",
-    "clip_by_value",
-    "linalg.matmul",
-    "nn.softmax",
-    "concat",
-    "stack",
-    "reshape",
-    "transpose",
-    "expand_dims",
-    "squeeze",
-    "pad",
-    "cast",
-    "image.resize",
-    "__operators__.getitem",
-    "nn.log_softmax",
-    "math.l2_normalize",
-    "gather",
-    "repeat",
-    "tile",
-    "roll",
-    "reverse",
-    "experimental.numpy.swapaxes",
-    "experimental.numpy.moveaxis",
-    "nn.depth_to_space",
-    "nn.space_to_depth",
-];
-
-fn tables() -> impl Iterator<Item = &'static str> {
-    let (unary, binary) = (UNARY.iter().map(|(n, _)| *n), BINARY.iter().map(|(n, _)| *n));
-    unary.chain(CHAINS.iter().map(|(n, _)| *n)).chain(binary).chain(REDUCTIONS.iter().map(|(n, _)| *n))
-}
-
-/// Functions of one name more.
-const ALIASES: &[(&str, &str)] = &[
-    ("linalg.l2_normalize", "math.l2_normalize"),
-    ("nn.l2_normalize", "math.l2_normalize"),
-    ("math.log_softmax", "nn.log_softmax"),
-    ("depth_to_space", "nn.depth_to_space"),
-    ("space_to_depth", "nn.space_to_depth"),
-    ("manip.reverse", "reverse"),
-    ("manip.roll", "roll"),
-];
-
-/// The name under which a function stands in the tables: TensorFlow has several for some.
-fn canonical(function: &str) -> String {
-    if function == "matmul" {
-        return "linalg.matmul".into();
-    }
-    let short = function.strip_prefix("compat.v1.").or_else(|| function.strip_prefix("compat.v2.")).unwrap_or(function);
-    // Functions of tf.math that are also found directly below tf or below tf.nn.
-    let last = short.rsplit('.').next().unwrap_or(short);
-    let math = format!("math.{last}");
-    if let Some((_, own)) = ALIASES.iter().find(|(name, _)| *name == short) {
-        return (*own).to_owned();
-    }
-    let below = short == last || short == format!("nn.{last}") || short == format!("keras.backend.{last}");
-    if below && tables().any(|name| name == math) { math } else { short.to_owned() }
 }
 
 /// A function of elements, or a move of them, for those who compute it elsewhere.
@@ -331,145 +244,42 @@ impl TfOp {
             _ => None,
         }
     }
+}
 
-    pub(crate) fn class(&self) -> &'static str {
-        if matches!(self.kind, Kind::Slice(_)) { "SlicingOpLambda" } else { "TFOpLambda" }
-    }
+/// A shape without axes, or with one element along them if they are kept.
+fn folded(x: &[usize], axes: &[usize], keep: bool) -> Vec<usize> {
+    let kept = x.iter().enumerate().filter_map(|(i, d)| match (axes.contains(&i), keep) {
+        (false, _) => Some(*d),
+        (true, true) => Some(1),
+        (true, false) => None,
+    });
+    kept.collect()
+}
 
-    /// Whether a function is known.
-    pub fn supports(function: &str) -> bool {
-        let name = canonical(function);
-        tables().chain(OTHER.iter().copied()).any(|known| known == name)
+/// The shape of tensors behind each other along an axis; `x` is the first one's.
+fn joined(shapes: &[&[usize]], x: &[usize], axis: usize) -> Result<Vec<usize>, String> {
+    let rest =
+        |s: &[usize]| (s.len(), s.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, d)| *d).collect::<Vec<_>>());
+    if shapes.iter().any(|s| rest(s) != rest(x)) {
+        return Err(format!("tensors of shapes {shapes:?} can't be joined along axis {axis}"));
     }
+    let mut shape = x.to_vec();
+    shape[axis] = shapes.iter().map(|s| s[axis]).sum();
+    Ok(shape)
+}
 
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        _: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let function = config.str_or("function", "")?.to_owned();
-        let mut args = Arguments::of(config)?;
-        let first = args.first()?;
-        let mut operands = match &first {
-            // A list of tensors, unless it is an array.
-            Value::Array(list) if list.iter().any(|v| v.get(TENSOR).is_some()) => {
-                list.iter().map(operand).collect::<Result<_, _>>()?
-            }
-            one => vec![operand(one)?],
-        };
-        let name = canonical(&function);
-        let kind = if let Some((_, function)) = UNARY.iter().find(|(n, _)| *n == name) {
-            let approximate = name == "nn.gelu" && args.flag(&["approximate"])?;
-            let function = if approximate { &Function::GeluTanh } else { function };
-            let beta = args.number("beta", 1.0)?;
-            if beta != 1.0 {
-                return Err(format!("its argument `beta` is {beta}, 1 is expected"));
-            }
-            Kind::Unary(*function)
-        } else if let Some((_, functions)) = CHAINS.iter().find(|(n, _)| *n == name) {
-            Kind::Chain(functions)
-        } else if let Some((_, f)) = BINARY.iter().find(|(n, _)| *n == name) {
-            operands.push(args.operand("y")?);
-            Kind::Binary(*f)
-        } else if let Some((_, by)) = REDUCTIONS.iter().find(|(n, _)| *n == name) {
-            Kind::Reduce { by: *by, axes: args.integers("axis")?, keep: args.flag(&["keepdims", "keep_dims"])? }
-        } else if let Some(kind) = moves::parse(&name, &mut args, &operands, inputs)? {
-            kind
-        } else {
-            Self::other(&name, &mut args, &mut operands)?
-        };
-        args.finish()?;
-        let op = Self { function, operands, kind };
-        if op.operands.iter().any(|o| matches!(o, Operand::Tensor(k) if *k >= inputs.len())) {
-            return Err("one of its arguments is no input".into());
-        }
-        op.output_shape(inputs)?;
-        Ok(op)
-    }
-
-    fn other(name: &str, args: &mut Arguments, operands: &mut Vec<Operand>) -> Result<Kind, String> {
-        Ok(match name {
-            "nn.leaky_relu" => Kind::Unary(Function::LeakyRelu(args.number("alpha", 0.2)?)),
-            "nn.bias_add" => {
-                operands.push(args.operand("bias")?);
-                if let Some(format) = args.take("data_format").filter(|v| v.as_str() == Some("NCHW")) {
-                    return Err(wrong("data_format", &format, "NHWC is"));
-                }
-                Kind::Binary(Combine::Add)
-            }
-            "clip_by_value" => {
-                operands.push(args.operand("clip_value_min")?);
-                operands.push(args.operand("clip_value_max")?);
-                Kind::Clip
-            }
-            "cast" => match args.take("dtype") {
-                Some(dtype) if dtype.as_str() != Some("float32") => return Err(wrong("dtype", &dtype, "float32 is")),
-                _ => Kind::Unary(Function::Identity),
-            },
-            "image.resize" => {
-                let size = args.integers("size")?.ok_or("its argument `size` is missing")?;
-                let side = |n: &i64| usize::try_from(*n).ok().filter(|n| (1..=65535).contains(n));
-                let size = match &size[..] {
-                    [height, width] => side(height).zip(side(width)).map(|(h, w)| [h, w]),
-                    _ => None,
-                };
-                let method = match args.take("method") {
-                    None => Interpolation::Bilinear,
-                    Some(method) => method
-                        .as_str()
-                        .and_then(Interpolation::from_name)
-                        .ok_or_else(|| wrong("method", &method, "nearest, bilinear or bicubic is"))?,
-                };
-                if args.flag(&["preserve_aspect_ratio"])? || args.flag(&["antialias"])? {
-                    return Err("keeping the aspect ratio and anti-aliasing are not supported".into());
-                }
-                Kind::Resize { size: size.ok_or("its argument `size` is no height and width")?, method }
-            }
-            "linalg.matmul" => {
-                operands.push(args.operand("b")?);
-                Kind::MatMul { transpose: [args.flag(&["transpose_a"])?, args.flag(&["transpose_b"])?] }
-            }
-            "nn.softmax" => Kind::Rows(RowFunction::Softmax, args.integer("axis", -1)?),
-            "nn.log_softmax" => Kind::Rows(RowFunction::LogSoftmax, args.integer("axis", -1)?),
-            "math.l2_normalize" => {
-                let axis = args.integers("axis")?.unwrap_or_default();
-                let [axis] = axis[..] else { return Err("one axis of its rows is expected".into()) };
-                Kind::Rows(RowFunction::Unit(args.number("epsilon", 1e-12)?), axis)
-            }
-            "concat" => Kind::Concat(args.integer("axis", -1)?),
-            "stack" => Kind::Stack(args.integer("axis", 0)?),
-            "reshape" => Kind::Reshape(args.integers("shape")?.ok_or("its argument `shape` is missing")?),
-            "transpose" => Kind::Transpose(args.integers("perm")?),
-            "expand_dims" => Kind::ExpandDims(args.integer("axis", -1)?),
-            "squeeze" => {
-                Kind::Squeeze(args.integers("axis")?.ok_or("without `axis` it would drop a batch of one sample")?)
-            }
-            "pad" => {
-                let value = args.take("paddings").unwrap_or_default();
-                let width = |v: &Value| v.as_u64().filter(|v| *v <= 65535).map(|v| v as usize);
-                let pair = |v: &Value| Some((width(v.get(0)?)?, width(v.get(1)?)?));
-                let widths = value.as_array().and_then(|all| all.iter().map(pair).collect());
-                let mode = args.take("mode").unwrap_or(json!("CONSTANT"));
-                if !mode.as_str().is_some_and(|m| m.eq_ignore_ascii_case("constant")) {
-                    return Err(wrong("mode", &mode, "CONSTANT is"));
-                }
-                Kind::Pad {
-                    widths: widths.ok_or_else(|| wrong("paddings", &value, "two whole numbers for each axis are"))?,
-                    value: args.number("constant_values", 0.0)?,
-                }
-            }
-            "__operators__.getitem" => {
-                let value = args.take("slice_spec").ok_or("its argument `slice_spec` is missing")?;
-                let parts = match &value {
-                    Value::Array(parts) => parts.iter().map(Part::parse).collect(),
-                    one => Part::parse(one).map(|part| vec![part]),
-                };
-                Kind::Slice(parts.ok_or_else(|| wrong("slice_spec", &value, "numbers and ranges are"))?)
-            }
-            other => return Err(format!("the function `{other}` is not supported")),
-        })
-    }
+/// A target shape for the elements of another, its open size filled in.
+fn filled(target: &[i64], x: &[usize]) -> Result<Vec<usize>, String> {
+    let total = array::count(x)?;
+    let known = target.iter().filter(|d| **d >= 0).try_fold(1usize, |n, d| n.checked_mul(*d as usize));
+    let open = target.iter().filter(|d| **d < 0).count();
+    let fits = known.filter(|known| match open {
+        0 => *known == total,
+        1 => *known > 0 && total.is_multiple_of(*known),
+        _ => false,
+    });
+    let known = fits.ok_or_else(|| format!("{x:?} can't be reshaped to {target:?}"))?;
+    Ok(target.iter().map(|d| if *d < 0 { total / known } else { *d as usize }).collect())
 }
 
 impl Kind {
@@ -495,25 +305,9 @@ impl Kind {
             }
             Self::Reduce { axes: list, keep, .. } => {
                 let list = list.as_ref().map_or(Ok((0..rank).collect()), |list| axes(list))?;
-                let kept = x.iter().enumerate().filter_map(|(i, d)| match (list.contains(&i), keep) {
-                    (false, _) => Some(*d),
-                    (true, true) => Some(1),
-                    (true, false) => None,
-                });
-                kept.collect()
+                folded(x, &list, *keep)
             }
-            Self::Concat(axis) => {
-                let axis = array::axis(*axis, rank)?;
-                let rest = |s: &[usize]| {
-                    (s.len(), s.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, d)| *d).collect::<Vec<_>>())
-                };
-                if shapes.iter().any(|s| rest(s) != rest(x)) {
-                    return Err(format!("tensors of shapes {shapes:?} can't be joined along axis {axis}"));
-                }
-                let mut shape = x.to_vec();
-                shape[axis] = shapes.iter().map(|s| s[axis]).sum();
-                shape
-            }
+            Self::Concat(axis) => joined(shapes, x, array::axis(*axis, rank)?)?,
             Self::Stack(axis) => {
                 let axis = array::axis(*axis, rank + 1)?;
                 if shapes.iter().any(|s| s != x) {
@@ -521,18 +315,7 @@ impl Kind {
                 }
                 [&x[..axis], &[shapes.len()], &x[axis..]].concat()
             }
-            Self::Reshape(target) => {
-                let total = array::count(x)?;
-                let known = target.iter().filter(|d| **d >= 0).try_fold(1usize, |n, d| n.checked_mul(*d as usize));
-                let open = target.iter().filter(|d| **d < 0).count();
-                let fits = known.filter(|known| match open {
-                    0 => *known == total,
-                    1 => *known > 0 && total.is_multiple_of(*known),
-                    _ => false,
-                });
-                let known = fits.ok_or_else(|| format!("{x:?} can't be reshaped to {target:?}"))?;
-                target.iter().map(|d| if *d < 0 { total / known } else { *d as usize }).collect()
-            }
+            Self::Reshape(target) => filled(target, x)?,
             Self::Transpose(order) => self.order(order.as_deref(), rank)?.into_iter().map(|i| x[i]).collect(),
             Self::ExpandDims(axis) => {
                 let axis = array::axis(*axis, rank + 1)?;
@@ -604,16 +387,7 @@ impl Kind {
                 let all = || (0..rank as i64).collect();
                 let axes = axes.clone().unwrap_or_else(all);
                 let axes = axes.iter().map(|i| array::axis(*i, rank)).collect::<Result<Vec<usize>, String>>()?;
-                let out = match by {
-                    Reduction::Mean | Reduction::Sum => array::reduce(first, &axes, 0.0, |a, b| a + b),
-                    Reduction::Max => {
-                        array::reduce(first, &axes, f32::NEG_INFINITY, |a, b| Combine::Maximum.apply(b, a))
-                    }
-                    Reduction::Min => array::reduce(first, &axes, f32::INFINITY, |a, b| Combine::Minimum.apply(b, a)),
-                };
-                let count: usize = axes.iter().map(|i| first.shape()[*i]).product();
-                let out = if *by == Reduction::Mean { array::map(&out, |sum| sum / count as f32) } else { out };
-                reshaped(&out)?
+                reshaped(&by.reduce(first, &axes))?
             }
             Self::Concat(axis) => array::concat(x, array::axis(*axis, rank)?),
             Self::Stack(axis) => {
@@ -631,7 +405,67 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Fails unless the settings of the function are such as it can have, whatever its operands are.
+    fn check(&self) -> Result<(), String> {
+        if let Self::Resize { size, .. } = self {
+            sides("size", 1, size)?;
+        }
+        if let Self::Pad { widths, .. } = self {
+            widths.iter().try_for_each(|(before, after)| sides("paddings", 0, &[*before, *after]))?;
+        }
+        if let Self::Gather { indices, drop: true, .. } = self
+            && indices.len() != 1
+        {
+            return Err(format!("an axis of {} elements can't be dropped", indices.len()));
+        }
+        if let Self::DepthToSpace(block) | Self::SpaceToDepth(block) = self
+            && !(1..=MAX_BLOCK).contains(block)
+        {
+            return Err(format!("its block size is {block}, 1 to {MAX_BLOCK} is expected"));
+        }
+        Ok(())
+    }
+
+    /// How many operands it takes: at least, and at most.
+    fn operands(&self) -> (usize, usize) {
+        match self {
+            Self::Binary(_) | Self::MatMul { .. } => (2, 2),
+            Self::Clip => (3, 3),
+            Self::Concat(_) | Self::Stack(_) => (1, usize::MAX),
+            Self::Unary(_)
+            | Self::Chain(_)
+            | Self::Rows(..)
+            | Self::Reduce { .. }
+            | Self::Reshape(_)
+            | Self::Transpose(_)
+            | Self::ExpandDims(_)
+            | Self::Squeeze(_)
+            | Self::Pad { .. }
+            | Self::Slice(_)
+            | Self::Resize { .. }
+            | Self::Gather { .. }
+            | Self::Reverse(_)
+            | Self::DepthToSpace(_)
+            | Self::SpaceToDepth(_) => (1, 1),
+        }
+    }
+}
+
+/// Largest side of the squares that channels are moved into.
+pub const MAX_BLOCK: usize = 4096;
+
 impl Layer for TfOp {
+    fn class(&self) -> &str {
+        if matches!(self.kind, Kind::Slice(_)) { "SlicingOpLambda" } else { "TFOpLambda" }
+    }
+    fn check(&self) -> Result<(), String> {
+        let (least, most) = self.kind.operands();
+        if !(least..=most).contains(&self.operands.len()) {
+            return Err(format!("`{}` has {} operands, {least} are expected", self.function, self.operands.len()));
+        }
+        self.kind.check()
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         array::per_sample(&format!("`{}`", self.function), |n| {
             let shape = |operand: &Operand| match operand {
@@ -648,8 +482,5 @@ impl Layer for TfOp {
             Operand::Constant(t) => t,
         });
         self.kind.eval(&operands.collect::<Vec<_>>()).unwrap_or_else(|_| Tensor::zeros(&[0]))
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        settings(json!({ "function": self.function }))
     }
 }

@@ -1,8 +1,7 @@
 //! A layer that is applied to every step of a sequence.
 
-use serde_json::{Map, Value, json};
-
-use crate::ops::{ActivationFn, Config, Layer, Op, WeightSource, one};
+use crate::attributes::Attributes;
+use crate::ops::{ActivationFn, Layer, Op, one};
 use shiftwise_tensor::tensor::Tensor;
 
 /// A layer applied to each step: the steps are samples to the layer inside. The vendor's tool leaves it float.
@@ -10,8 +9,8 @@ use shiftwise_tensor::tensor::Tensor;
 pub struct TimeDistributed {
     /// The layer inside.
     pub layer: Box<Op>,
-    /// Its settings as the file has them.
-    config: Map<String, Value>,
+    /// Its settings as the file has them, for writing.
+    pub settings: Attributes,
 }
 
 /// Layers that compute each position from its channels alone: to them, steps are positions.
@@ -20,35 +19,19 @@ fn is_pointwise(op: &Op) -> bool {
 }
 
 impl TimeDistributed {
-    pub(crate) fn class(&self) -> &'static str {
-        "TimeDistributed"
-    }
-
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        weights: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        let wrapped = config.get("layer").ok_or("it has no layer inside")?;
-        let class = wrapped.get("class_name").and_then(Value::as_str).unwrap_or_default();
-        let settings = wrapped.get("config").and_then(Value::as_object).ok_or("the layer inside has no settings")?;
-        let (_, step) = steps(one(inputs)?)?;
-        let unsupported = || format!("it wraps a layer of class `{class:.60}`, which is not supported inside");
-        // A wrapper in a wrapper would allow any depth.
-        let layer = Some(class).filter(|class| *class != "TimeDistributed" && *class != "InputLayer");
-        let layer = layer.and_then(|class| Op::from_keras(class, Config(settings), &[step], weights));
-        Ok(Self { layer: Box::new(layer.ok_or_else(unsupported)??), config: settings.clone() })
-    }
-
     /// The layer inside, if steps are to it what positions are.
     pub fn pointwise(&self) -> Option<&Op> {
         Some(&*self.layer).filter(|op| is_pointwise(op))
     }
 }
 
+/// Why a layer of this class can't be inside.
+pub fn refused(class: &str) -> String {
+    format!("it wraps a layer of class `{class:.60}`, which is not supported inside")
+}
+
 /// The number of steps and the shape of one.
-fn steps(shape: &[usize]) -> Result<(usize, &[usize]), String> {
+pub fn steps(shape: &[usize]) -> Result<(usize, &[usize]), String> {
     match shape.split_first() {
         Some((steps, step)) if !step.is_empty() => Ok((*steps, step)),
         _ => Err(format!("its input has shape {shape:?}, steps of something are expected")),
@@ -56,6 +39,16 @@ fn steps(shape: &[usize]) -> Result<(usize, &[usize]), String> {
 }
 
 impl Layer for TimeDistributed {
+    fn class(&self) -> &str {
+        "TimeDistributed"
+    }
+    fn check(&self) -> Result<(), String> {
+        match &*self.layer {
+            // A wrapper in a wrapper would allow any depth.
+            Op::TimeDistributed(_) | Op::Input(_) => Err(refused(self.layer.class())),
+            inside => inside.layer().check(),
+        }
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let (count, step) = steps(one(inputs)?)?;
         let out = self.layer.layer().output_shape(&[step])?;
@@ -76,14 +69,6 @@ impl Layer for TimeDistributed {
         let shape = [&[samples, count], &out.shape()[1..]].concat();
         out.reshaped(shape).unwrap_or_else(|| Tensor::zeros(&[0]))
     }
-    fn to_keras(&self) -> Map<String, Value> {
-        let mut config = self.config.clone();
-        config.extend(self.layer.layer().to_keras());
-        crate::ops::settings(json!({ "layer": { "class_name": self.layer.class(), "config": config } }))
-    }
-    fn settings(&self) -> String {
-        format!(" {}{}", self.layer.class(), self.layer.layer().settings())
-    }
     fn macs(&self, output: &[usize]) -> u64 {
         match output.split_first() {
             Some((count, out)) => (*count as u64).saturating_mul(self.layer.layer().macs(out)),
@@ -95,35 +80,31 @@ impl Layer for TimeDistributed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::{Dense, Flatten, GlobalMaxPooling2D, Weighted};
 
-    struct Ones;
-
-    impl WeightSource for Ones {
-        fn take(&mut self, _: &str, shape: &[usize]) -> Result<Tensor, String> {
-            Tensor::new(shape.to_vec(), vec![1.0; shape.iter().product()]).ok_or_else(|| "no".into())
-        }
-    }
-
-    fn wrapped(class: &str, config: Value, input: &[usize]) -> Result<TimeDistributed, String> {
-        let config = json!({ "layer": { "class_name": class, "config": config } });
-        TimeDistributed::from_keras("TimeDistributed", Config(config.as_object().unwrap()), &[input], &mut Ones)
+    fn wrapped(layer: Op) -> TimeDistributed {
+        TimeDistributed { layer: Box::new(layer), settings: Attributes::default() }
     }
 
     #[test]
     fn steps_are_samples() {
-        let layer = wrapped("GlobalMaxPooling2D", json!({}), &[2, 1, 2, 1]).unwrap();
+        let layer = wrapped(Op::GlobalMaxPooling2D(GlobalMaxPooling2D { keepdims: false }));
         assert_eq!(layer.output_shape(&[&[2, 1, 2, 1]]).unwrap(), [2, 1]);
         let x = Tensor::new(vec![1, 2, 1, 2, 1], vec![1.0, 2.0, 4.0, 3.0]).unwrap();
         assert_eq!(layer.eval(&[&x], &[]).into_data(), [2.0, 4.0]);
-        let dense = wrapped("Dense", json!({ "units": 2, "activation": "relu" }), &[3, 4]).unwrap();
+        let bias = Some(Tensor::zeros(&[2]));
+        let w = Weighted { kernel: Tensor::zeros(&[4, 2]), bias, activation: ActivationFn::Relu };
+        let dense = wrapped(Op::Dense(Dense { w }));
         assert!(dense.pointwise().is_some() && dense.activation() == ActivationFn::Relu);
         assert_eq!((dense.weights().len(), dense.macs(&[3, 2])), (2, 3 * dense.layer.layer().macs(&[2])));
     }
 
     #[test]
     fn what_can_not_be_inside_is_refused() {
-        for (class, input) in [("LSTM", &[2, 3][..]), ("TimeDistributed", &[2, 3, 4]), ("Flatten", &[2])] {
-            assert!(wrapped(class, json!({ "layer": {} }), input).is_err(), "{class}");
-        }
+        let flatten = || Op::Flatten(Flatten);
+        assert!(wrapped(flatten()).check().is_ok());
+        let twice = wrapped(Op::TimeDistributed(wrapped(flatten())));
+        assert!(twice.check().unwrap_err().contains("`TimeDistributed`, which is not supported inside"));
+        assert!(wrapped(flatten()).output_shape(&[&[2]]).unwrap_err().contains("steps of something"));
     }
 }

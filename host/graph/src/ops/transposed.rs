@@ -1,9 +1,7 @@
 //! Transposed and separable convolutions.
 
-use serde_json::{Map, Value, json};
-
-use crate::ops::linear::{geometry, per_image, window_output};
-use crate::ops::{ActivationFn, Config, Conv2D, DepthwiseConv2D, Layer, Padding, WeightSource, Weighted, image};
+use crate::ops::linear::{check_window, geometry, per_image, window_output};
+use crate::ops::{ActivationFn, Conv2D, DepthwiseConv2D, Layer, Padding, Weighted, image, shaped, sides};
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::kernel;
 use shiftwise_tensor::kernel::ConvGeometry;
@@ -27,38 +25,6 @@ pub struct Conv2DTranspose {
 }
 
 impl Conv2DTranspose {
-    pub(crate) fn class(&self) -> &'static str {
-        "Conv2DTranspose"
-    }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        weights: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        let [_, _, ic] = image(inputs)?;
-        let [kh, kw] = config.pair("kernel_size", [1, 1])?;
-        let filters = config.usize("filters")?;
-        let output_padding = match config.get("output_padding") {
-            None => None,
-            Some(v) => {
-                let one = |v: &Value| v.as_u64().filter(|v| *v <= 65535).map(|v| v as usize);
-                let both = match v {
-                    Value::Array(a) if a.len() == 2 => one(&a[0]).zip(one(&a[1])),
-                    v => one(v).map(|v| (v, v)),
-                };
-                Some(both.map(|(a, b)| [a, b]).ok_or_else(|| format!("its output_padding is {v}"))?)
-            }
-        };
-        Ok(Self {
-            w: Weighted::read(config, weights, ("kernel", &[kh, kw, filters, ic]), filters)?,
-            strides: config.pair("strides", [1, 1])?,
-            dilation: config.pair("dilation_rate", [1, 1])?,
-            padding: Padding::from_keras(config)?,
-            output_padding,
-        })
-    }
     /// Output rows and columns for an input of `size`, by Keras' rule.
     fn output_size(&self, size: [usize; 2]) -> Result<[usize; 2], String> {
         let mut out = [0; 2];
@@ -129,6 +95,16 @@ fn phase(y: usize, kernel: usize, stride: usize, dilation: usize, pad: usize) ->
 }
 
 impl Layer for Conv2DTranspose {
+    fn class(&self) -> &str {
+        "Conv2DTranspose"
+    }
+    fn check(&self) -> Result<(), String> {
+        Weighted::check_kernel(&self.w.kernel, "height, width, filters, input channels")?;
+        let k = self.w.kernel.shape();
+        self.w.check_bias(k[2])?;
+        sides("output padding", 0, &self.output_padding.unwrap_or_default())?;
+        check_window([k[0], k[1]], self.strides, self.dilation)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [h, w, c] = image(inputs)?;
         let k = self.w.kernel.shape();
@@ -193,13 +169,6 @@ impl Layer for Conv2DTranspose {
                 }
             }
         })
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        let k = self.w.kernel.shape();
-        self.w.settings(json!({
-            "filters": k[2], "kernel_size": [k[0], k[1]], "strides": self.strides, "padding": self.padding.name(),
-            "data_format": "channels_last", "dilation_rate": self.dilation, "output_padding": self.output_padding,
-        }))
     }
     fn macs(&self, output: &[usize]) -> u64 {
         // Every input pixel meets every tap; counted on the output, whose pixels are stride² times as many.
@@ -274,29 +243,6 @@ pub struct SeparableConv2D {
 }
 
 impl SeparableConv2D {
-    pub(crate) fn class(&self) -> &'static str {
-        "SeparableConv2D"
-    }
-    pub(crate) fn from_keras(
-        _: &str,
-        config: Config<'_>,
-        inputs: &[&[usize]],
-        weights: &mut dyn WeightSource,
-    ) -> Result<Self, String> {
-        config.channels_last()?;
-        let [_, _, c] = image(inputs)?;
-        let [kh, kw] = config.pair("kernel_size", [1, 1])?;
-        let filters = config.usize("filters")?;
-        let m = config.get("depth_multiplier").map_or(Ok(1), |_| config.usize("depth_multiplier"))?;
-        let depthwise = weights.take("depthwise_kernel", &[kh, kw, c, m])?;
-        Ok(Self {
-            depthwise,
-            w: Weighted::read(config, weights, ("pointwise_kernel", &[1, 1, c * m, filters]), filters)?,
-            strides: config.pair("strides", [1, 1])?,
-            dilation: config.pair("dilation_rate", [1, 1])?,
-            padding: Padding::from_keras(config)?,
-        })
-    }
     fn window(&self, input: &[usize]) -> Result<Window, String> {
         let [h, w, _] = image(&[input])?;
         let k = self.depthwise.shape();
@@ -316,6 +262,17 @@ impl SeparableConv2D {
 }
 
 impl Layer for SeparableConv2D {
+    fn class(&self) -> &str {
+        "SeparableConv2D"
+    }
+    fn check(&self) -> Result<(), String> {
+        Weighted::check_kernel(&self.depthwise, "height, width, channels, multiplier")?;
+        Weighted::check_kernel(&self.w.kernel, "1, 1, channels · multiplier, filters")?;
+        let (k, filters) = (self.depthwise.shape(), self.w.kernel.shape()[3]);
+        shaped("pointwise kernel", &self.w.kernel, &[1, 1, k[2] * k[3], filters])?;
+        self.w.check_bias(filters)?;
+        check_window([k[0], k[1]], self.strides, self.dilation)
+    }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let input = image(inputs)?;
         if self.depthwise.shape()[2] != input[2] {
@@ -347,14 +304,6 @@ impl Layer for SeparableConv2D {
         let packed = kernel::PackedF32::new(weights[1].data(), &g);
         let bias = weights.get(2).map(|b| b.data());
         per_image(&filtered, out, |x, y| kernel::conv_f32(&packed, &g, x, bias, y))
-    }
-    fn to_keras(&self) -> Map<String, Value> {
-        let k = self.depthwise.shape();
-        self.w.settings(json!({
-            "filters": self.w.kernel.shape()[3], "kernel_size": [k[0], k[1]], "strides": self.strides,
-            "padding": self.padding.name(), "data_format": "channels_last", "dilation_rate": self.dilation,
-            "depth_multiplier": k[3],
-        }))
     }
     fn macs(&self, output: &[usize]) -> u64 {
         let pixels = output[..2].iter().product::<usize>();

@@ -9,6 +9,7 @@ use super::lower;
 use crate::engine::{Engine, Value};
 use crate::graph::{IntGraph, IntOpKind, Kind, TensorIx};
 use crate::reasons::FloatWhy;
+use shiftwise_graph::builder::Builder;
 use shiftwise_graph::graph::{Graph, NodeId};
 use shiftwise_graph::ops::pool::PoolWindow;
 use shiftwise_graph::ops::{
@@ -31,23 +32,19 @@ type Choice = [u8; 6];
 fn network(floats: bool) -> impl Strategy<Value = Graph> {
     let input = (2usize..9, 2usize..9, 1usize..6);
     (input, prop::collection::vec(any::<Choice>(), 1..10)).prop_map(move |((h, w, c), choices)| {
-        let mut graph = Graph { name: "drawn".into(), ..Graph::default() };
+        let mut graph = Builder::new("drawn");
         let mut maps = vec![add(&mut graph, Op::Input(Input { shape: vec![h, w, c] }), &[])];
-        graph.inputs = maps.clone();
         for choice in choices {
             let made = layer(&mut graph, &maps, choice, floats);
             maps.push(made);
         }
-        graph.outputs = vec![maps[maps.len() - 1]];
-        graph.normalize();
-        graph.verify().unwrap_or_else(|e| panic!("a network that was drawn is refused: {e}"));
-        graph
+        graph.finish(&[maps[maps.len() - 1]]).unwrap_or_else(|e| panic!("a network that was drawn is refused: {e}"))
     })
 }
 
-fn add(graph: &mut Graph, op: Op, inputs: &[NodeId]) -> NodeId {
-    let name = format!("layer{}", graph.nodes.len());
-    graph.add(&name, op, inputs.to_vec(), vec![name.clone()]).unwrap_or_else(|e| panic!("{e}"))
+fn add(graph: &mut Builder, op: Op, inputs: &[NodeId]) -> NodeId {
+    let name = format!("layer{}", graph.graph().nodes.len());
+    graph.layer(&name, op, inputs).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn weights(shape: &[usize], seed: u8) -> Tensor {
@@ -56,9 +53,9 @@ fn weights(shape: &[usize], seed: u8) -> Tensor {
     Tensor::new(shape.to_vec(), (0..n).map(value).collect()).unwrap_or_else(|| Tensor::zeros(&[0]))
 }
 
-fn layer(graph: &mut Graph, maps: &[NodeId], [kind, from, a, b, c, d]: Choice, floats: bool) -> NodeId {
+fn layer(graph: &mut Builder, maps: &[NodeId], [kind, from, a, b, c, d]: Choice, floats: bool) -> NodeId {
     let x = maps[usize::from(from) % maps.len()];
-    let shape = graph.node(x).shape.clone();
+    let shape = graph.graph().node(x).shape.clone();
     let [h, w, channels] = shape[..] else { unreachable!("maps have three dimensions") };
     let (kh, kw) = (1 + usize::from(a % 3).min(h - 1), 1 + usize::from(b % 3).min(w - 1));
     let activation = [ActivationFn::Linear, ActivationFn::Relu, ActivationFn::Relu6][usize::from(c % 3)];
@@ -67,7 +64,7 @@ fn layer(graph: &mut Graph, maps: &[NodeId], [kind, from, a, b, c, d]: Choice, f
         let bias = (d % 3 > 0).then(|| weights(&[outputs], c));
         Weighted { kernel: weights(kernel, d), bias, activation }
     };
-    let alike: Vec<NodeId> = maps.iter().copied().filter(|m| graph.node(*m).shape == shape).collect();
+    let alike: Vec<NodeId> = maps.iter().copied().filter(|m| graph.graph().node(*m).shape == shape).collect();
     let mate = alike[usize::from(a) % alike.len()];
     let (strides, dilation) = ([1 + usize::from(c % 2), 1], [1, 1]);
     let (op, inputs) = match kind % if floats { 16 } else { 12 } {
@@ -82,7 +79,7 @@ fn layer(graph: &mut Graph, maps: &[NodeId], [kind, from, a, b, c, d]: Choice, f
         }
         4 => (Op::Add(Add), vec![x, mate]),
         5 => (Op::Multiply(Multiply), vec![x, mate]),
-        6 => (Op::Concatenate(Concatenate::new(2, 3)), vec![x, mate]),
+        6 => (Op::Concatenate(Concatenate { axis: 2 }), vec![x, mate]),
         7 => (Op::MaxPooling2D(MaxPooling2D { pool: PoolWindow { size: [kh, kw], strides, padding } }), vec![x]),
         8 => {
             let size = kh.min(kw);

@@ -134,9 +134,3 @@ fn reduced(by: Reduction, x: &Tensor, axes: &[usize], dy: &Tensor) -> Result<Ten
         Reduction::Min => spread_to_extremes(x, axes, dy, false),
     }
 }
-
-/// Every function in the tables, for the test that walks them.
-#[cfg(test)]
-pub(crate) fn functions() -> impl Iterator<Item = &'static str> {
-    super::tables().chain(super::OTHER.iter().copied())
-}

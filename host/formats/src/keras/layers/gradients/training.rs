@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{difference, graph_of, numbers, weights_of};
-use crate::backward::{Mode, NoGradient, ParamKind, Wanted, backward, forward, params};
-use crate::eval::NoPoints;
-use crate::graph::Graph;
-use crate::ops::custom::Unknown;
-use crate::ops::{Config, Custom, Input, Op, WeightSource};
+use shiftwise_graph::backward::{Mode, NoGradient, ParamKind, Wanted, backward, forward, params};
+use shiftwise_graph::builder::Builder;
+use shiftwise_graph::eval::NoPoints;
+use shiftwise_graph::ops::custom::Unknown;
+use shiftwise_graph::ops::{Custom, Input, Op};
 use shiftwise_tensor::tensor::Tensor;
 
 /// The inputs' gradient of a layer for a result's gradient.
@@ -70,8 +70,7 @@ fn moving_averages_are_those_of_keras_2() {
     let x: Vec<f32> = (0..16).map(|i| (i * 7 % 11) as f32 / 4.0).collect();
     let after = |shape: &[usize]| {
         let channels = *shape.last().unwrap();
-        let mut graph = graph_of("BatchNormalization", &json!({}), &[shape.to_vec()]);
-        graph.nodes[1].extras.insert("momentum".into(), json!(0.75));
+        let graph = graph_of("BatchNormalization", &json!({ "momentum": 0.75 }), &[shape.to_vec()]);
         let mut weights = weights_of(&graph);
         weights[1][2] = Tensor::zeros(&[channels]);
         weights[1][3] = Tensor::vector(vec![1.0; channels]);
@@ -122,23 +121,13 @@ fn weights_are_told_from_biases_and_statistics() {
     assert_eq!(kinds, [ParamKind::Weight, ParamKind::Bias]);
 }
 
-struct Nothing;
-
-impl WeightSource for Nothing {
-    fn take(&mut self, _: &str, _: &[usize]) -> Result<Tensor, String> {
-        Err("there are none".into())
-    }
-}
-
 #[test]
 fn a_custom_layer_is_refused_by_name_only_where_a_gradient_is_wanted_through_it() {
-    let mut graph = Graph::default();
-    let x = graph.add("x", Op::Input(Input { shape: vec![2] }), Vec::new(), Vec::new()).unwrap();
-    let settings = serde_json::Map::new();
-    let stands_in = Arc::new(Unknown::new("Mine", &[2]));
-    let custom = Custom::from_keras("Mine", Config(&settings), &[&[2]], &mut Nothing, stands_in).unwrap();
-    let y = graph.add("own", Op::Custom(custom), vec![x], Vec::new()).unwrap();
-    (graph.inputs, graph.outputs) = (vec![x], vec![y]);
+    let mut builder = Builder::default();
+    let x = builder.layer("x", Op::Input(Input { shape: vec![2] }), &[]).unwrap();
+    let custom = Custom::new("Mine", Arc::new(Unknown::new("Mine", &[2])));
+    let y = builder.layer("own", Op::Custom(custom), &[x]).unwrap();
+    let graph = builder.finish(&[y]).unwrap();
     let ones = || Tensor::new(vec![1, 2], vec![1.0; 2]).unwrap();
     let found = |wanted| {
         let run = forward(&graph, &weights_of(&graph), vec![ones()], &mut NoPoints, Mode::Infer).unwrap();

@@ -3,26 +3,28 @@
 use serde_json::{Value, json};
 
 use super::{Weights, check, numbers, weights_of};
-use crate::backward::{Gradients, Mode, Wanted, backward, forward};
-use crate::error::Error;
-use crate::eval::{NoPoints, Point, Points};
-use crate::graph::{Graph, NodeId};
-use crate::ops::{Config, Input, Op};
+use crate::keras::layers::{Config, read};
+use shiftwise_graph::backward::{Gradients, Mode, Wanted, backward, forward};
+use shiftwise_graph::builder::Builder;
+use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::{NoPoints, Point, Points};
+use shiftwise_graph::graph::{Graph, NodeId};
+use shiftwise_graph::ops::{Input, Op};
 use shiftwise_tensor::tensor::Tensor;
 
-fn layer(graph: &mut Graph, class: &str, config: &Value, inputs: &[NodeId]) -> NodeId {
+fn layer(made: &mut Builder, class: &str, config: &Value, inputs: &[NodeId]) -> NodeId {
+    let graph = made.graph();
     let shapes: Vec<&[usize]> = inputs.iter().map(|i| graph.node(*i).shape.as_slice()).collect();
     let source = &mut Weights(100 * graph.nodes.len() as u64);
-    let op = Op::from_keras(class, Config(config.as_object().unwrap()), &shapes, source).unwrap().unwrap();
+    let op = read(class, Config(config.as_object().unwrap()), &shapes, source).unwrap().unwrap();
     let name = format!("{}_{class}", graph.nodes.len());
-    graph.add(name, op, inputs.to_vec(), Vec::new()).unwrap()
+    made.layer(&name, op, inputs).unwrap()
 }
 
 /// Two convolutions that meet again, a normalization, a pool and a classifier; two outputs, one inside.
 fn network() -> Graph {
-    let mut graph = Graph::default();
-    let input = Op::Input(Input { shape: vec![8, 8, 3] });
-    let x = graph.add("x", input, Vec::new(), Vec::new()).unwrap();
+    let mut graph = Builder::default();
+    let x = graph.layer("x", Op::Input(Input { shape: vec![8, 8, 3] }), &[]).unwrap();
     let conv = json!({ "filters": 6, "kernel_size": 3, "padding": "same", "activation": "tanh" });
     let a = layer(&mut graph, "Conv2D", &conv, &[x]);
     let b = layer(&mut graph, "DepthwiseConv2D", &json!({ "kernel_size": 3, "padding": "same" }), &[a]);
@@ -34,7 +36,7 @@ fn network() -> Graph {
     let up = layer(&mut graph, "Conv2DTranspose", &json!({ "filters": 2, "kernel_size": 3, "strides": 2 }), &[pooled]);
     let mean = layer(&mut graph, "GlobalAveragePooling2D", &json!({}), &[pooled]);
     let y = layer(&mut graph, "Dense", &json!({ "units": 5, "activation": "softmax" }), &[mean]);
-    (graph.inputs, graph.outputs) = (vec![x], vec![y, up]);
+    let graph = graph.unordered(&[y, up]).unwrap();
     graph.verify().unwrap();
     graph
 }
@@ -105,12 +107,12 @@ impl Points for Doubled {
 
 #[test]
 fn what_sits_on_a_tensor_changes_its_gradient_in_reverse_order() {
-    let mut graph = Graph::default();
-    let x = graph.add("x", Op::Input(Input { shape: vec![2] }), Vec::new(), Vec::new()).unwrap();
+    let mut graph = Builder::default();
+    let x = graph.layer("x", Op::Input(Input { shape: vec![2] }), &[]).unwrap();
     let square = json!({ "function": "math.square", "call": { "args": [{ "tensor": 0 }] } });
     let a = layer(&mut graph, "TFOpLambda", &square, &[x]);
     let y = layer(&mut graph, "TFOpLambda", &square, &[a]);
-    (graph.inputs, graph.outputs) = (vec![x], vec![y]);
+    let graph = graph.unordered(&[y]).unwrap();
     let mut points = Doubled::default();
     let given = Tensor::new(vec![1, 2], vec![0.5, -1.0]).unwrap();
     let run = forward(&graph, &weights_of(&graph), vec![given], &mut points, Mode::Infer).unwrap();

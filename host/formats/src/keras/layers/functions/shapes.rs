@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::ops::tfop::arguments::{Part, subscript};
-use crate::ops::tfop::{TENSOR, canonical};
+use crate::keras::layers::functions::arguments::parts;
+use crate::keras::layers::functions::{TENSOR, canonical};
+use shiftwise_graph::ops::tfop::subscript;
 
 /// A size in a shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,30 +17,30 @@ pub(crate) enum Size {
 
 /// Sizes that a function of shapes yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sizes {
+pub(crate) struct Sizes {
     list: Vec<Size>,
     /// One number, and no list of one.
     scalar: bool,
 }
 
 /// Whether a function yields the shape of its operand.
-pub fn is_shape(function: &str) -> bool {
+pub(crate) fn is_shape(function: &str) -> bool {
     canonical(function) == "shape"
 }
 
 /// Whether a function gives its operand a shape, in which −1 is what remains.
-pub fn is_reshape(function: &str) -> bool {
+pub(crate) fn is_reshape(function: &str) -> bool {
     canonical(function) == "reshape"
 }
 
 impl Sizes {
     /// Whether one of them depends on the batch.
-    pub fn has_batch(&self) -> bool {
+    pub(crate) fn has_batch(&self) -> bool {
         self.list.iter().any(|size| matches!(size, Size::Batches(_)))
     }
 
     /// The shape of a tensor of which one sample has this one.
-    pub fn of(sample: &[usize]) -> Self {
+    pub(crate) fn of(sample: &[usize]) -> Self {
         let rest = sample.iter().map(|d| Size::Fixed(*d as i64));
         Self { list: std::iter::once(Size::Batches(1)).chain(rest).collect(), scalar: false }
     }
@@ -51,7 +52,7 @@ impl Sizes {
     }
 
     /// As an argument for a function of tensors: the batch is what remains.
-    pub fn value(&self) -> Result<Value, String> {
+    pub(crate) fn value(&self) -> Result<Value, String> {
         let one = |size: &Size| match size {
             Size::Fixed(n) => Ok(json!(n)),
             Size::Batches(1) => Ok(json!(-1)),
@@ -64,7 +65,7 @@ impl Sizes {
     /// What a function makes of shapes: `values` has those among its arguments.
     ///
     /// Errors name a function that no shape is computed by.
-    pub fn compute(
+    pub(crate) fn compute(
         function: &str,
         args: &[Value],
         kwargs: &Map<String, Value>,
@@ -103,11 +104,7 @@ impl Sizes {
     }
 
     fn sliced(&self, spec: &Value) -> Result<Self, String> {
-        let parts = match spec {
-            Value::Array(parts) => parts.iter().map(Part::parse).collect(),
-            one => Part::parse(one).map(|part| vec![part]),
-        };
-        let parts: Vec<Part> = parts.ok_or_else(|| format!("its slice {spec} is not supported"))?;
+        let parts = parts(spec).ok_or_else(|| format!("its slice {spec} is not supported"))?;
         let (at, shape) = subscript(&parts, &[self.list.len()])?;
         let [(start, count, step)] = at[..] else { return Err("it slices a list in several dimensions".into()) };
         let index = |i: usize| start.checked_add_signed(step * i.cast_signed()).and_then(|i| self.list.get(i)).copied();
@@ -172,7 +169,7 @@ fn divided(a: Size, b: Size) -> Result<Size, String> {
 
 /// The target of a reshaping with the open size filled in, where the batch needs the −1 for itself; `elements` is the
 /// number of one sample's.
-pub fn close(target: &mut Value, elements: usize) {
+pub(crate) fn close(target: &mut Value, elements: usize) {
     let Some(list) = target.as_array_mut() else { return };
     let open: Vec<usize> = (0..list.len()).filter(|i| list[*i].as_i64() == Some(-1)).collect();
     let known = list.iter().filter_map(Value::as_u64).try_fold(1u64, u64::checked_mul);

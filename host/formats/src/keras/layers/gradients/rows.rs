@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::ops::reshape::IDENTITIES;
+use shiftwise_graph::ops::reshape::IDENTITIES;
 
-pub(super) struct Row {
-    pub(super) class: &'static str,
-    pub(super) config: Value,
+pub(in crate::keras::layers) struct Row {
+    pub(in crate::keras::layers) class: &'static str,
+    pub(in crate::keras::layers) config: Value,
     /// Shapes of one sample of each input.
-    pub(super) shapes: Vec<Vec<usize>>,
+    pub(in crate::keras::layers) shapes: Vec<Vec<usize>>,
     /// Inputs are above 0.
-    pub(super) positive: bool,
+    pub(in crate::keras::layers) positive: bool,
 }
 
 pub(super) const ACTIVATIONS: &[&str] = &[
@@ -180,7 +180,7 @@ fn plain() -> Vec<(&'static str, Value, Vec<Vec<usize>>)> {
 }
 
 /// Every class at least once.
-pub(super) fn layers() -> Vec<Row> {
+pub(in crate::keras::layers) fn layers() -> Vec<Row> {
     let identities = IDENTITIES.iter().map(|class| (*class, json!({}), vec![vec![3]]));
     let all = weighted().into_iter().chain(plain()).chain(identities);
     all.map(|(class, config, shapes)| Row { class, config, shapes, positive: false }).collect()
