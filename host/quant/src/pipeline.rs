@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::calibrate::calibrate_graph;
 use crate::passes;
-use crate::passes::convert::set_dtype;
+use crate::passes::dtype::set_dtype;
 use crate::passes::{adjust_pos, annotate, layer_config};
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
@@ -84,7 +84,7 @@ pub fn ptq(
 /// The graph in another type of floats, optimized and without quantizers: the vendor's `convert_datatype`, which takes no
 /// data.
 pub fn converted(mut graph: Graph, strategy: &Strategy, dtype: Dtype) -> Result<Ptq, Error> {
-    let warnings = passes::convert::convert(&mut graph, strategy, dtype)?;
+    let warnings = passes::dtype::convert(&mut graph, strategy, dtype)?;
     let quantized = QuantGraph { graph, layers: BTreeMap::new() };
     Ok(Ptq { quantized, changes: Vec::new(), warnings })
 }
