@@ -14,10 +14,37 @@ use shiftwise_graph::error::Error;
 
 mod json;
 
-const POF2S: &str = include_str!("../strategies/pof2s.json");
+/// How a strategy's quantizers are placed and calibrated, beyond what its JSON says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// As a DPU needs it: an activation carries the quantizer of the layer before it.
+    Dpu,
+    /// Before every layer that reads one tensor which is not quantized yet.
+    Inputs,
+}
 
-/// Names of the built-in strategies and the vendor's aliases.
-const BUILT_IN: &[(&str, &str)] = &[("pof2s", POF2S), ("8bit", POF2S)];
+/// A built-in strategy.
+#[derive(Debug)]
+pub struct BuiltIn {
+    /// Its name, then the vendor's aliases.
+    pub names: &'static [&'static str],
+    /// The file that it is.
+    json: &'static str,
+    /// Where its quantizers sit.
+    pub placement: Placement,
+    /// Whether the batches vote for positions; otherwise the last one decides.
+    pub vote: bool,
+}
+
+/// Every built-in strategy.
+#[rustfmt::skip]
+pub const BUILT_IN: &[BuiltIn] = &[
+    BuiltIn { names: &["pof2s", "8bit"], json: include_str!("../strategies/pof2s.json"), placement: Placement::Dpu, vote: true },
+    BuiltIn { names: &["pof2s_tqt", "8bit_tqt"], json: include_str!("../strategies/pof2s_tqt.json"), placement: Placement::Dpu, vote: false },
+    BuiltIn { names: &["fs"], json: include_str!("../strategies/fs.json"), placement: Placement::Inputs, vote: false },
+    BuiltIn { names: &["fsx"], json: include_str!("../strategies/fsx.json"), placement: Placement::Inputs, vote: false },
+    BuiltIn { names: &["gpu"], json: include_str!("../strategies/gpu.json"), placement: Placement::Inputs, vote: false },
+];
 
 /// The section with the entries of layers and the user's settings.
 const REGISTRY: &str = "quantize_registry_config";
@@ -29,23 +56,35 @@ const PIPELINES: [&str; 4] =
 /// A whole strategy.
 #[derive(Clone, Debug)]
 pub struct Strategy {
+    /// The built-in one that it was made from.
+    base: &'static BuiltIn,
     json: Map<String, Value>,
 }
 
 impl Strategy {
     /// A built-in strategy by name.
     pub fn built_in(name: &str) -> Result<Self, Error> {
-        let Some((_, text)) = BUILT_IN.iter().find(|(n, _)| *n == name) else {
-            let known: Vec<&str> = BUILT_IN.iter().map(|(n, _)| *n).collect();
+        let Some(base) = BUILT_IN.iter().find(|base| base.names.contains(&name)) else {
+            let known: Vec<&str> = BUILT_IN.iter().flat_map(|base| base.names).copied().collect();
             return Err(Error::Options(format!(
                 "unidentified quantize strategy `{name}`; known are {}",
                 known.join(", ")
             )));
         };
-        match serde_json::from_str(text) {
-            Ok(Value::Object(json)) => Ok(Self { json }),
-            _ => Err(Error::Options(format!("the built-in strategy `{name}` does not parse"))),
+        Self::of(base)
+    }
+
+    /// A built-in strategy as it is.
+    fn of(base: &'static BuiltIn) -> Result<Self, Error> {
+        match serde_json::from_str(base.json) {
+            Ok(Value::Object(json)) => Ok(Self { base, json }),
+            _ => Err(Error::Options(format!("the built-in strategy `{}` does not parse", base.names[0]))),
         }
+    }
+
+    /// The built-in strategy that it was made from.
+    pub fn base(&self) -> &'static BuiltIn {
+        self.base
     }
 
     fn section(&self, name: &str) -> Option<&Map<String, Value>> {
@@ -111,16 +150,40 @@ impl Strategy {
                 if !setting.takes(&value) {
                     return Err(Error::Options(setting.refusal(&value, slot)));
                 }
-                if matches!(setting.effect, Effect::Idle(_)) && *slot != value {
-                    warning = Some(format!("`{key}` changes nothing, in the vendor's tool as here"));
+                let changed = *slot != value;
+                match setting.effect {
+                    Effect::Idle(_) if changed => {
+                        warning = Some(format!("`{key}` changes nothing, in the vendor's tool as here"));
+                    }
+                    Effect::Later(values, why) if !values.contains(&value.to_string().as_str()) => {
+                        warning = Some(format!("`{key}` changes nothing yet: {why}"));
+                    }
+                    Effect::Full | Effect::Only(..) | Effect::Later(..) | Effect::Idle(_) => {}
                 }
                 *slot = value;
+                if let Some(parameter) = setting.parameter().filter(|own| changed && !self.has_parameter(own)) {
+                    warning = Some(format!("`{key}` changes nothing: no quantizer of this strategy has `{parameter}`"));
+                }
                 return Ok(warning);
             }
         }
         let near: Vec<&str> = self.keys().into_iter().filter(|k| near(k, key)).collect();
         let near = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) };
         Err(Error::Options(format!("invalid configs: `{key}` is not a key of this strategy{near}")))
+    }
+
+    /// Whether a quantizer of the strategy has a parameter.
+    fn has_parameter(&self, parameter: &str) -> bool {
+        fn anywhere(value: &Value, parameter: &str) -> bool {
+            match value {
+                Value::Object(all) => all.iter().any(|(key, v)| {
+                    (key == "quantizer_params" && v.get(parameter).is_some()) || anywhere(v, parameter)
+                }),
+                Value::Array(all) => all.iter().any(|v| anywhere(v, parameter)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+            }
+        }
+        self.section(REGISTRY).is_some_and(|registry| registry.values().any(|v| anywhere(v, parameter)))
     }
 
     /// A list of layer names: `input_layers`, `output_layers` or `ignore_layers`.
@@ -178,6 +241,11 @@ impl Strategy {
             if let Some(slot) = own.get_mut(parameter) {
                 *slot = value.clone();
             }
+        }
+        if let (Some(slot), Some(value)) =
+            (own.get_mut("use_framework_quant"), user.get("use_framework_quant").filter(|v| !v.is_null()))
+        {
+            *slot = value.clone();
         }
         if let Some(slot) = own.get_mut("use_fixneuron_quant") {
             if let Some(value) = user.get("use_fixneuron_quant").filter(|v| !v.is_null()) {
@@ -245,5 +313,20 @@ mod tests {
         assert!(s.set("forced_cle", json!(true)).unwrap().unwrap().contains("cle_to_relu6"));
         assert!(s.enabled("cle_to_relu6"));
         assert!(s.set("include_cle", json!("no")).is_err());
+    }
+
+    #[test]
+    fn a_setting_that_no_quantizer_has_is_taken_with_a_warning() {
+        let warning = |name: &str, key: &str, value: Value| {
+            Strategy::built_in(name).unwrap().set(key, value).map(Option::unwrap_or_default)
+        };
+        assert!(warning("fs", "use_framework_quant", json!(false)).unwrap().is_empty());
+        assert!(warning("pof2s", "use_framework_quant", json!(false)).unwrap().contains("changes nothing"));
+        assert!(warning("fsx", "use_fixneuron_quant", json!(1)).unwrap().contains("changes nothing"));
+        assert!(warning("gpu", "output_format", json!("onnx")).unwrap().contains("yet"));
+        assert!(warning("gpu", "output_format", json!("tflite")).is_err());
+        assert!(warning("fs", "separable_conv", json!(true)).is_err());
+        assert!(warning("pof2s", "input_method_percentile", json!(99.0)).is_err());
+        assert!(Strategy::built_in("tqt").is_err() && Strategy::built_in("8bit_tqt").is_ok());
     }
 }

@@ -19,6 +19,7 @@ pub fn add_outputs(set: &mut Set<'_>, model: &Deployable<'_>, samples: &[Tensors
         let of = |s: &Tensors| s.0.iter().rev().find(|(i, _)| same(*i)).map(|(_, bytes)| bytes.clone());
         let floats = samples.iter().filter_map(of).flat_map(|bytes| match run::values(&t, &bytes) {
             Values::Int8(q) => q.iter().map(|q| f32::from(*q) * t.pos.step()).collect(),
+            Values::Int32(q) => q.iter().map(|q| *q as f32 * t.pos.step()).collect(),
             Values::Float(x) => x,
         });
         let mut shape = vec![samples.len()];
