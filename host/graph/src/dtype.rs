@@ -169,7 +169,9 @@ fn rounded(op: &Op, dtype: Dtype, inputs: &[&Tensor], weights: &[Tensor]) -> Ten
         (Dtype::Float16, Op::AveragePooling2D(p), [x], _) => {
             average_f16(&p.pool.window(&x.shape()[1..]).unwrap_or(Window::POINT), x)
         }
-        (Dtype::Float16, Op::GlobalAveragePooling2D(p), [x], _) if dims(x).iter().all(|d| u16::try_from(*d).is_ok()) => {
+        (Dtype::Float16, Op::GlobalAveragePooling2D(p), [x], _)
+            if dims(x).iter().all(|d| u16::try_from(*d).is_ok()) =>
+        {
             let [n, h, w, c] = dims(x);
             let y = average_f16(&Window { kernel: [h as u16, w as u16], ..Window::POINT }, x);
             y.reshaped(if p.keepdims { vec![n, 1, 1, c] } else { vec![n, c] }).unwrap_or_else(|| Tensor::zeros(&[0]))

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::scheme::{Calibrator, Quantizer, RangeError, Scheme};
+use crate::scheme::{Calibrator, Numbers, Part, Quantizer, RangeError, Scheme, Subject};
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix::{FixPos, exp2, round_f32};
 use shiftwise_tensor::half;
@@ -119,7 +119,9 @@ impl Params {
         let bits = self.bit_width;
         match self.data_format {
             _ if self.round_mode > 3 => Err(format!("round mode outside 0..3: {}", self.round_mode)),
-            Format::Bfp if !(10..=32).contains(&bits) => Err(format!("bit width outside 10..32: {bits}, data_format bfp,")),
+            Format::Bfp if !(10..=32).contains(&bits) => {
+                Err(format!("bit width outside 10..32: {bits}, data_format bfp,"))
+            }
             Format::Bfp if self.tile_size == 0 => Err("tile size of 0".into()),
             Format::Msfp if ![11, 13, 16].contains(&bits) => {
                 Err(format!("bit width other than 11, 13 or 16: {bits}, data_format msfp,"))
@@ -208,11 +210,11 @@ impl Scheme for Block {
 
     fn set_pos(&mut self, _: FixPos) {}
 
-    fn variables(&self) -> Vec<(&'static str, Vec<f32>)> {
+    fn parts(&self) -> Vec<Part> {
         Vec::new()
     }
 
-    fn restore(&mut self, _: &str, _: &[Vec<f32>]) -> Result<(), String> {
+    fn restore(&mut self, _: &str, _: Vec<Numbers>) -> Result<(), String> {
         Ok(())
     }
 
@@ -239,8 +241,8 @@ impl Calibrator for Block {
         Scheme::fake_quantize(self, tensor);
     }
 
-    fn finish(self: Box<Self>) -> Quantizer {
-        Quantizer::Block(*self)
+    fn finish(self: Box<Self>, _: Subject<'_>) -> Result<Quantizer, RangeError> {
+        Ok(Quantizer::Block(*self))
     }
 }
 
