@@ -119,7 +119,9 @@ impl Params {
         let bits = self.bit_width;
         match self.data_format {
             _ if self.round_mode > 3 => Err(format!("round mode outside 0..3: {}", self.round_mode)),
-            Format::Bfp if !(10..=32).contains(&bits) => Err(format!("bit width outside 10..32: {bits}, data_format bfp,")),
+            Format::Bfp if !(10..=32).contains(&bits) => {
+                Err(format!("bit width outside 10..32: {bits}, data_format bfp,"))
+            }
             Format::Bfp if self.tile_size == 0 => Err("tile size of 0".into()),
             Format::Msfp if ![11, 13, 16].contains(&bits) => {
                 Err(format!("bit width other than 11, 13 or 16: {bits}, data_format msfp,"))
