@@ -150,7 +150,8 @@ impl Setting {
 
     /// The parameter of quantizers that it replaces.
     pub(crate) fn parameter(&self) -> Option<&'static str> {
-        let of_all = ["data_format", "use_framework_quant", "use_fixneuron_quant"].contains(&self.name).then_some(self.name);
+        let of_all =
+            ["data_format", "use_framework_quant", "use_fixneuron_quant"].contains(&self.name).then_some(self.name);
         self.of.map(|(_, parameter)| parameter).or(of_all)
     }
 
