@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::attributes::Attributes;
 use crate::budget;
+use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::ops::Op;
 
@@ -37,6 +38,8 @@ pub struct Node {
     pub extras: Attributes,
     /// Not to be rewritten or quantized: outside what the user chose, or one of several calls of a shared layer.
     pub excluded: bool,
+    /// What it computes in.
+    pub dtype: Dtype,
     /// For a layer that is applied several times: which application this is. Each has its own copy of the weights.
     pub shared: Option<SharedCall>,
 }
@@ -131,16 +134,8 @@ impl Graph {
         let name = name.into();
         let shapes: Vec<&[usize]> = inputs.iter().map(|i| self.node(*i).shape.as_slice()).collect();
         let shape = result_shape(&op, &shapes).map_err(|message| Error::layer(&name, op.class(), message))?;
-        self.nodes.push(Node {
-            name,
-            op,
-            inputs,
-            shape,
-            origin,
-            extras: Attributes::default(),
-            excluded: false,
-            shared: None,
-        });
+        let (extras, dtype) = (Attributes::default(), Dtype::default());
+        self.nodes.push(Node { name, op, inputs, shape, origin, extras, excluded: false, dtype, shared: None });
         Ok(NodeId(self.nodes.len() - 1))
     }
 

@@ -14,6 +14,7 @@ pub mod attributes;
 pub mod backward;
 pub mod budget;
 pub mod builder;
+pub mod dtype;
 pub mod error;
 pub mod eval;
 pub mod graph;

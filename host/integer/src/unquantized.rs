@@ -1,6 +1,7 @@
 //! Layers that quantization leaves float, and why.
 
 use crate::graph::IntOpKind;
+pub use crate::left_alone::grid;
 use crate::left_alone::of_node;
 use crate::lower;
 use crate::reasons::{COPY, FloatWhy};
@@ -16,6 +17,20 @@ pub struct LeftFloat {
     pub reason: FloatWhy,
     /// What the user can do about it, if the model is to blame.
     pub remedy: Option<&'static str>,
+}
+
+/// The layers with a [`grid`] that neither a DPU nor a kernel of the CPU has, grouped by the reason.
+pub fn grids(quantized: &QuantGraph) -> Vec<LeftFloat> {
+    let mut found: Vec<LeftFloat> = Vec::new();
+    for id in quantized.graph.ids() {
+        let Some(reason) = grid(quantized, id) else { continue };
+        let layer = quantized.graph.node(id).name.clone();
+        match found.iter_mut().find(|known| known.reason == reason) {
+            Some(known) => known.layers.push(layer),
+            None => found.push(LeftFloat { layers: vec![layer], remedy: reason.remedy(), reason }),
+        }
+    }
+    found
 }
 
 /// The layers that stay float, grouped by the reason.

@@ -11,6 +11,7 @@ pub mod calibrate;
 pub mod eval;
 pub mod layer_quant;
 pub mod metadata;
+pub mod observer;
 pub mod owners;
 pub mod passes;
 pub mod pipeline;

@@ -1,10 +1,17 @@
 //! Post-training quantization from a float graph to a quantized one.
 
-use crate::calibrate::calibrate_graph;
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::calibrate::{Batches, calibrate_graph};
+use crate::metadata::Metadata;
 use crate::passes;
-use crate::passes::{adjust_pos, annotate, layer_config};
+use crate::passes::dtype::set_dtype;
+use crate::passes::{adjust_pos, annotate, convert, layer_config};
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 use shiftwise_graph::graph::Graph;
@@ -40,6 +47,9 @@ pub struct Ptq {
 
 /// Everything before calibration; also returns warnings.
 fn annotated(mut graph: Graph, strategy: &Strategy) -> Result<(QuantGraph, Vec<String>), Error> {
+    // What is quantized is so from f32, whatever its file says.
+    let other = graph.nodes.iter_mut().filter(|node| node.dtype != Dtype::default());
+    other.for_each(|node| set_dtype(node, Dtype::default()));
     let mut warnings = passes::partition(&mut graph, strategy);
     let original = layer_config::original_layers(&graph, strategy)?;
     passes::run(passes::OPTIMIZE, &mut graph, strategy)?;
@@ -50,20 +60,51 @@ fn annotated(mut graph: Graph, strategy: &Strategy) -> Result<(QuantGraph, Vec<S
 
 /// Partition, optimize, annotate, calibrate, refine: the vendor's `quantize_model`.
 ///
-/// `progress(done, total)` is called after every calibration batch.
+/// Samples are looked at only by what learns from them: there may be none for block floating point, or with
+/// `convert_datatype`. `progress(done, total)` is called after every calibration batch.
 pub fn ptq(
     graph: Graph,
     samples: &dyn Samples,
     options: &PtqOptions,
     progress: impl FnMut(usize, usize),
 ) -> Result<Ptq, Error> {
+    if let Some(dtype) = options.strategy.conversion()? {
+        return converted(graph, &options.strategy, dtype);
+    }
     let (mut quantized, warnings) = annotated(graph, &options.strategy)?;
     // Before the work, so that a wrong name doesn't cost it.
     quantized.check_names()?;
-    calibrate_graph(&mut quantized, samples, options.batch_size, options.steps, progress)?;
+    // The vendor's tool widens what was calibrated for 8 bits.
+    if options.strategy.enabled("layer_config_recalibrate") {
+        layer_config::set_widths(&mut quantized, &options.strategy)?;
+    }
+    let batches = Batches { size: options.batch_size, most: options.steps, vote: options.strategy.base().vote };
+    calibrate_graph(&mut quantized, samples, &batches, progress)?;
     layer_config::set_widths(&mut quantized, &options.strategy)?;
-    let changes = adjust_pos::refine(&mut quantized, &options.strategy);
+    let changes = refine(&mut quantized, &options.strategy);
     Ok(Ptq { quantized, changes, warnings })
+}
+
+/// The graph in another type of floats, optimized and without quantizers: the vendor's `convert_datatype`, which takes no
+/// data.
+pub fn converted(mut graph: Graph, strategy: &Strategy, dtype: Dtype) -> Result<Ptq, Error> {
+    let warnings = passes::dtype::convert(&mut graph, strategy, dtype)?;
+    let quantized = QuantGraph { graph, layers: BTreeMap::new(), metadata: Metadata::default() };
+    Ok(Ptq { quantized, changes: Vec::new(), warnings })
+}
+
+/// What happens after calibration: quantizers of thresholds become such of positions, positions are adjusted, and become
+/// float scales at last, each where the strategy says so. Positions that are thresholds still are not adjusted.
+fn refine(q: &mut QuantGraph, strategy: &Strategy) -> Vec<adjust_pos::Change> {
+    let thresholds = strategy.value("convert_to_pof2s_quantize_strategy").and_then(Value::as_bool);
+    if thresholds == Some(true) {
+        convert::thresholds_to_positions(q);
+    }
+    let changes = if thresholds == Some(false) { Vec::new() } else { adjust_pos::refine(q, strategy) };
+    if strategy.enabled("convert_to_fs_quantize_strategy") {
+        convert::positions_to_float_scales(q);
+    }
+    changes
 }
 
 /// Optimize, annotate, refine: a network with the geometry of its quantized form, before there is any data.
@@ -74,6 +115,6 @@ pub fn without_data(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
     // Takes long and changes values only.
     strategy.set("include_cle", false.into())?;
     let (mut quantized, _) = annotated(graph, &strategy)?;
-    adjust_pos::refine(&mut quantized, &strategy);
+    refine(&mut quantized, &strategy);
     Ok(quantized)
 }

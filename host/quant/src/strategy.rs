@@ -10,16 +10,47 @@ use crate::role::Role;
 use crate::scheme::Quantizer;
 use crate::settings;
 use crate::settings::{Effect, SETTINGS, Section, Setting};
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
 
 mod json;
 
 pub use json::Change;
 
-const POF2S: &str = include_str!("../strategies/pof2s.json");
+/// How a strategy's quantizers are placed and calibrated, beyond what its JSON says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// As a DPU needs it: an activation carries the quantizer of the layer before it.
+    Dpu,
+    /// Before every layer that reads one tensor which is not quantized yet.
+    Inputs,
+    /// In every layer, for what that layer reads.
+    Readers,
+}
 
-/// Names of the built-in strategies and the vendor's aliases.
-const BUILT_IN: &[(&str, &str)] = &[("pof2s", POF2S), ("8bit", POF2S)];
+/// A built-in strategy.
+#[derive(Debug)]
+pub struct BuiltIn {
+    /// Its name, then the vendor's aliases.
+    pub names: &'static [&'static str],
+    /// The file that it is.
+    json: &'static str,
+    /// Where its quantizers sit.
+    pub placement: Placement,
+    /// Whether the batches vote for positions; otherwise the last one decides.
+    pub vote: bool,
+}
+
+/// Every built-in strategy.
+#[rustfmt::skip]
+pub const BUILT_IN: &[BuiltIn] = &[
+    BuiltIn { names: &["pof2s", "8bit"], json: include_str!("../strategies/pof2s.json"), placement: Placement::Dpu, vote: true },
+    BuiltIn { names: &["pof2s_tqt", "8bit_tqt"], json: include_str!("../strategies/pof2s_tqt.json"), placement: Placement::Dpu, vote: false },
+    BuiltIn { names: &["fs"], json: include_str!("../strategies/fs.json"), placement: Placement::Inputs, vote: false },
+    BuiltIn { names: &["fsx"], json: include_str!("../strategies/fsx.json"), placement: Placement::Inputs, vote: false },
+    BuiltIn { names: &["gpu"], json: include_str!("../strategies/gpu.json"), placement: Placement::Inputs, vote: false },
+    BuiltIn { names: &["bfp"], json: include_str!("../strategies/bfp.json"), placement: Placement::Readers, vote: false },
+];
 
 /// The section with the entries of layers and the user's settings.
 const REGISTRY: &str = "quantize_registry_config";
@@ -31,23 +62,56 @@ const PIPELINES: [&str; 4] =
 /// A whole strategy.
 #[derive(Clone, Debug)]
 pub struct Strategy {
+    /// The built-in one that it was made from.
+    base: &'static BuiltIn,
     json: Map<String, Value>,
+    /// Settings that the vendor's JSON has no place for, where they aren't at their defaults.
+    ours: Map<String, Value>,
 }
 
 impl Strategy {
     /// A built-in strategy by name.
     pub fn built_in(name: &str) -> Result<Self, Error> {
-        let Some((_, text)) = BUILT_IN.iter().find(|(n, _)| *n == name) else {
-            let known: Vec<&str> = BUILT_IN.iter().map(|(n, _)| *n).collect();
+        let Some(base) = BUILT_IN.iter().find(|base| base.names.contains(&name)) else {
+            let known: Vec<&str> = BUILT_IN.iter().flat_map(|base| base.names).copied().collect();
             return Err(Error::Options(format!(
                 "unidentified quantize strategy `{name}`; known are {}",
                 known.join(", ")
             )));
         };
-        match serde_json::from_str(text) {
-            Ok(Value::Object(json)) => Ok(Self { json }),
-            _ => Err(Error::Options(format!("the built-in strategy `{name}` does not parse"))),
+        Self::of(base)
+    }
+
+    /// The type that all layers are converted to instead of being quantized, if any.
+    ///
+    /// Errors: a type that there isn't.
+    pub fn conversion(&self) -> Result<Option<Dtype>, Error> {
+        let name = self.value("convert_datatype").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let dtype = |name| {
+            let known: Vec<&str> = Dtype::ALL.iter().map(|dtype| dtype.name()).collect();
+            let unknown =
+                || Error::Options(format!("unknown target data type `{name}`; known are {}", known.join(", ")));
+            Dtype::from_name(name).ok_or_else(unknown)
+        };
+        name.map(dtype).transpose()
+    }
+
+    /// Whether quantizing takes calibration data.
+    pub fn needs_data(&self) -> Result<bool, Error> {
+        Ok(self.base.placement != Placement::Readers && self.conversion()?.is_none())
+    }
+
+    /// A built-in strategy as it is.
+    fn of(base: &'static BuiltIn) -> Result<Self, Error> {
+        match serde_json::from_str(base.json) {
+            Ok(Value::Object(json)) => Ok(Self { base, json, ours: Map::new() }),
+            _ => Err(Error::Options(format!("the built-in strategy `{}` does not parse", base.names[0]))),
         }
+    }
+
+    /// The built-in strategy that it was made from.
+    pub fn base(&self) -> &'static BuiltIn {
+        self.base
     }
 
     fn section(&self, name: &str) -> Option<&Map<String, Value>> {
@@ -62,6 +126,12 @@ impl Strategy {
     fn slot(&mut self, setting: &Setting) -> Option<&mut Value> {
         let section = match setting.section {
             Section::User => self.json.get_mut(REGISTRY)?,
+            Section::Ours => {
+                // About a setting that not every strategy has.
+                self.user_value("layer_config")?;
+                let default = serde_json::from_str(setting.default).unwrap_or_default();
+                return Some(self.ours.entry(setting.name).or_insert(default));
+            }
             Section::Call | Section::Optimize | Section::Quantize | Section::Refine | Section::Finalize => {
                 return self.json.get_mut(setting.section.key()?)?.get_mut(setting.name);
             }
@@ -71,7 +141,7 @@ impl Strategy {
 
     /// Whether a pipeline key is true; false if the strategy doesn't have it.
     pub fn enabled(&self, key: &str) -> bool {
-        self.value(key).and_then(Value::as_bool).unwrap_or(false)
+        self.value(key).or(self.ours.get(key)).and_then(Value::as_bool).unwrap_or(false)
     }
 
     /// A pipeline key's number.
@@ -92,7 +162,8 @@ impl Strategy {
     /// Every key that [`Strategy::set`] accepts.
     pub fn keys(&self) -> Vec<&str> {
         let pipelines = PIPELINES.iter().filter_map(|s| self.section(s));
-        self.user().into_iter().chain(pipelines).flat_map(|m| m.keys().map(String::as_str)).collect()
+        let ours = SETTINGS.iter().filter(|s| s.section == Section::Ours).map(|s| s.name);
+        self.user().into_iter().chain(pipelines).flat_map(|m| m.keys().map(String::as_str)).chain(ours).collect()
     }
 
     /// Sets one of the vendor's keyword arguments. Returns a warning when an old name was used, or a key that does nothing.
@@ -113,16 +184,40 @@ impl Strategy {
                 if !setting.takes(&value) {
                     return Err(Error::Options(setting.refusal(&value, slot)));
                 }
-                if matches!(setting.effect, Effect::Idle(_)) && *slot != value {
-                    warning = Some(format!("`{key}` changes nothing, in the vendor's tool as here"));
+                let changed = *slot != value;
+                match setting.effect {
+                    Effect::Idle(_) if changed => {
+                        warning = Some(format!("`{key}` changes nothing, in the vendor's tool as here"));
+                    }
+                    Effect::Later(values, why) if !values.contains(&value.to_string().as_str()) => {
+                        warning = Some(format!("`{key}` changes nothing yet: {why}"));
+                    }
+                    Effect::Full | Effect::Only(..) | Effect::Later(..) | Effect::Idle(_) => {}
                 }
                 *slot = value;
+                if let Some(parameter) = setting.parameter().filter(|own| changed && !self.has_parameter(own)) {
+                    warning = Some(format!("`{key}` changes nothing: no quantizer of this strategy has `{parameter}`"));
+                }
                 return Ok(warning);
             }
         }
         let near: Vec<&str> = self.keys().into_iter().filter(|k| near(k, key)).collect();
         let near = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) };
         Err(Error::Options(format!("invalid configs: `{key}` is not a key of this strategy{near}")))
+    }
+
+    /// Whether a quantizer of the strategy has a parameter.
+    fn has_parameter(&self, parameter: &str) -> bool {
+        fn anywhere(value: &Value, parameter: &str) -> bool {
+            match value {
+                Value::Object(all) => all.iter().any(|(key, v)| {
+                    (key == "quantizer_params" && v.get(parameter).is_some()) || anywhere(v, parameter)
+                }),
+                Value::Array(all) => all.iter().any(|v| anywhere(v, parameter)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+            }
+        }
+        self.section(REGISTRY).is_some_and(|registry| registry.values().any(|v| anywhere(v, parameter)))
     }
 
     /// A list of layer names: `input_layers`, `output_layers` or `ignore_layers`.
@@ -154,7 +249,7 @@ impl Strategy {
             path.rsplit('.').next() == Some(class)
         };
         let mut entry = layers.iter().rev().find(named)?.as_object()?.clone();
-        for list in role::lists().filter(|row| row.role != Role::Input) {
+        for list in role::lists() {
             for q in entry.get_mut(list.quantizers).and_then(Value::as_array_mut).into_iter().flatten() {
                 self.override_params(q, list.role, relu_like);
             }
@@ -180,6 +275,17 @@ impl Strategy {
             if let Some(slot) = own.get_mut(parameter) {
                 *slot = value.clone();
             }
+        }
+        // What is stored as it is or as bfloat16 is so on purpose.
+        if let Some(slot) = own.get_mut("data_format").filter(|own| **own != "fp32" && **own != "bf16")
+            && let Some(value) = user.get("data_format").filter(|v| !v.is_null())
+        {
+            *slot = value.clone();
+        }
+        if let (Some(slot), Some(value)) =
+            (own.get_mut("use_framework_quant"), user.get("use_framework_quant").filter(|v| !v.is_null()))
+        {
+            *slot = value.clone();
         }
         if let Some(slot) = own.get_mut("use_fixneuron_quant") {
             if let Some(value) = user.get("use_fixneuron_quant").filter(|v| !v.is_null()) {
@@ -247,5 +353,20 @@ mod tests {
         assert!(s.set("forced_cle", json!(true)).unwrap().unwrap().contains("cle_to_relu6"));
         assert!(s.enabled("cle_to_relu6"));
         assert!(s.set("include_cle", json!("no")).is_err());
+    }
+
+    #[test]
+    fn a_setting_that_no_quantizer_has_is_taken_with_a_warning() {
+        let warning = |name: &str, key: &str, value: Value| {
+            Strategy::built_in(name).unwrap().set(key, value).map(Option::unwrap_or_default)
+        };
+        assert!(warning("fs", "use_framework_quant", json!(false)).unwrap().is_empty());
+        assert!(warning("pof2s", "use_framework_quant", json!(false)).unwrap().contains("changes nothing"));
+        assert!(warning("fsx", "use_fixneuron_quant", json!(1)).unwrap().contains("changes nothing"));
+        assert!(warning("gpu", "output_format", json!("onnx")).unwrap().contains("yet"));
+        assert!(warning("gpu", "output_format", json!("tflite")).is_err());
+        assert!(warning("fs", "separable_conv", json!(true)).is_err());
+        assert!(warning("pof2s", "input_method_percentile", json!(99.0)).is_err());
+        assert!(Strategy::built_in("tqt").is_err() && Strategy::built_in("8bit_tqt").is_ok());
     }
 }

@@ -137,6 +137,8 @@ reports! {
     "evaluate": crate::evaluate::Evaluation | crate::evaluate::Errors;
     "dump": crate::dump::Dumped;
     "compare": crate::dump::Comparison;
+    "convert": crate::convert::Converted;
+    "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled;
     "estimate": crate::estimate::Estimate;
     "simulate": crate::simulate::Simulation | crate::vendor_simulation::ProgramSimulation;

@@ -16,7 +16,7 @@ use crate::keras::layers::{CLASSES, Config, NoWeights, WeightSource, attributes,
 use crate::keras::model::ModelConfig;
 use crate::keras::shape_values::ShapeValues;
 use crate::keras::weights::ModelWeights;
-use crate::keras::{layout, parts};
+use crate::keras::{dtype, layout, parts};
 use shiftwise_graph::builder::Builder;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, NodeId, SharedCall};
@@ -263,6 +263,7 @@ impl<'a> Assembly<'a> {
         node.excluded = shared;
         node.shared = shared.then(|| SharedCall { layer: layer.to_owned(), number: call.number });
         node.extras = extras(&node.op, config, node.shape.len());
+        node.dtype = dtype::of_config(config);
         if let Some(arguments) = arguments(call.call) {
             node.extras.insert(CALL, attributes::attribute(&arguments));
         }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use hdf5_pure::{AttrValue, DType, Datatype, File, FileBuilder, FinishedGroup, FormatError, Group, Source};
 
 use shiftwise_graph::budget::Budget;
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
+use shiftwise_tensor::half;
 use shiftwise_tensor::tensor::Tensor;
 
 /// Steps of work of one request to the file, beside its bytes.
@@ -62,9 +64,6 @@ pub(crate) struct H5 {
     budget: Budget,
     /// Where it came from, for messages.
     pub(crate) path: PathBuf,
-    /// Whether bfloat16 is read. The vendor's tool computes with such weights in their own format, so its quantized
-    /// models of them are other models.
-    pub(crate) brain_floats: bool,
 }
 
 impl H5 {
@@ -75,7 +74,7 @@ impl H5 {
         }
         let file = File::from_source(Metered { bytes, budget: budget.clone() })
             .map_err(|e| Error::format(path, format!("the HDF5 file is damaged: {e}")))?;
-        Ok(Self { file, budget: budget.clone(), path: path.to_owned(), brain_floats: true })
+        Ok(Self { file, budget: budget.clone(), path: path.to_owned() })
     }
 
     /// What is left of the file's memory and work.
@@ -143,8 +142,8 @@ impl H5 {
         let fail = |e: hdf5_pure::Error| format!("weight `{path}`: {e}");
         let data = self.file.dataset(path).map_err(fail)?;
         let datatype = data.datatype().map_err(fail)?;
-        // Keras 3 has no other two bytes that HDF5 knows no name for.
-        let brain = self.brain_floats && matches!(&datatype, Datatype::Opaque { size: 2, .. });
+        // Keras has no other two bytes that HDF5 knows no name for.
+        let brain = matches!(&datatype, Datatype::Opaque { size: 2, .. });
         let size = match &datatype {
             Datatype::FloatingPoint { size, .. } => u64::from(*size),
             _ if brain => 2,
@@ -165,7 +164,7 @@ impl H5 {
         charged.map_err(|e| format!("weight `{path}` has shape {shape:?}: {e}"))?;
         if brain {
             let raw = data.read_raw().map_err(fail)?;
-            let values = raw.as_chunks::<2>().0.iter().map(|b| brain_float(u16::from_le_bytes(*b))).collect();
+            let values = raw.as_chunks::<2>().0.iter().map(|b| half::bf16_value(u16::from_le_bytes(*b))).collect();
             let dims = shape.iter().map(|d| *d as usize).collect();
             return Tensor::new(dims, values).ok_or_else(|| format!("weight `{path}` is cut short"));
         }
@@ -180,11 +179,33 @@ impl H5 {
     }
 }
 
+impl H5 {
+    /// A list of 32-bit integers of any length, charged before it is read.
+    pub(crate) fn integers(&self, path: &str) -> Result<Vec<i32>, String> {
+        let fail = |e: hdf5_pure::Error| format!("weight `{path}`: {e}");
+        let data = self.file.dataset(path).map_err(fail)?;
+        let datatype = data.datatype().map_err(fail)?;
+        let shape = data.shape().map_err(fail)?;
+        if !matches!(data.dtype().map_err(fail)?, DType::I32) || shape.len() != 1 {
+            return Err(format!("weight `{path}` is {datatype} of shape {shape:?}, a list of int32 is expected"));
+        }
+        let chunk = data.chunk_shape().map_err(fail)?.unwrap_or_default();
+        let stored = shape[0].checked_next_multiple_of(chunk.first().copied().unwrap_or(1).max(1)).unwrap_or(u64::MAX);
+        let charged = self.budget.elements(&[stored], 4).and_then(|_| self.budget.elements(&shape, 4));
+        charged.map_err(|e| format!("weight `{path}` has shape {shape:?}: {e}"))?;
+        let values = data.read_i32().map_err(fail)?;
+        if values.len() as u64 == shape[0] { Ok(values) } else { Err(format!("weight `{path}` is cut short")) }
+    }
+}
+
 /// A dataset to be written.
 pub(crate) enum Data {
-    Floats(Tensor),
+    /// Of the type, in which they are rounded.
+    Floats(Tensor, Dtype),
     /// A scalar.
     Int(i32),
+    /// A list of any length.
+    Ints(Vec<i32>),
 }
 
 /// A group to be written, with everything below it.
@@ -259,15 +280,44 @@ impl Tree {
 
 fn put(to: &mut hdf5_pure::DatasetBuilder, data: &Data) {
     match data {
-        Data::Floats(t) => {
+        Data::Floats(t, dtype) => {
             let shape: Vec<u64> = t.shape().iter().map(|d| *d as u64).collect();
-            to.with_f32_data(t.data()).with_shape(&shape);
+            let (count, values) = (t.data().len() as u64, t.data().iter());
+            let halves = |bits: fn(f32) -> u16| values.clone().flat_map(|x| bits(*x).to_le_bytes()).collect();
+            match dtype {
+                Dtype::Float16 => to.with_raw_data(HALF, halves(half::f16_bits), count),
+                // As h5py names what HDF5 has no name for.
+                Dtype::BFloat16 => {
+                    to.with_raw_data(Datatype::Opaque { size: 2, tag: Vec::new() }, halves(half::bf16_bits), count)
+                }
+                Dtype::Float32 => to.with_f32_data(t.data()),
+                Dtype::Float64 => to.with_f64_data(&values.map(|x| f64::from(*x)).collect::<Vec<_>>()),
+            }
+            .with_shape(&shape);
         }
         Data::Int(v) => {
             to.with_i32_data(&[*v]).with_shape(&[]);
         }
+        Data::Ints(list) => {
+            to.with_i32_data(list).with_shape(&[list.len() as u64]);
+        }
     }
 }
+
+/// IEEE half floats, little-endian, as a file's type.
+const HALF: Datatype = Datatype::FloatingPoint {
+    size: 2,
+    byte_order: hdf5_pure::DatatypeByteOrder::LittleEndian,
+    layout: hdf5_pure::FloatingPointLayout {
+        bit_offset: 0,
+        bit_precision: 16,
+        exponent_location: 10,
+        exponent_size: 5,
+        mantissa_location: 0,
+        mantissa_size: 10,
+        exponent_bias: 15,
+    },
+};
 
 /// IEEE half floats, little-endian.
 fn halves(datatype: &Datatype, raw: &[u8]) -> Option<Vec<f32>> {
@@ -278,51 +328,34 @@ fn halves(datatype: &Datatype, raw: &[u8]) -> Option<Vec<f32>> {
     if (layout.exponent_size, layout.mantissa_size) != (5, 10) {
         return None;
     }
-    Some(raw.as_chunks::<2>().0.iter().map(|b| half(u16::from_le_bytes(*b))).collect())
-}
-
-/// The value of a bfloat16: the upper half of an f32.
-fn brain_float(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
-}
-
-/// The value of an IEEE half float, exactly.
-fn half(bits: u16) -> f32 {
-    let (sign, exponent, mantissa) = (u32::from(bits >> 15) << 31, bits >> 10 & 31, u32::from(bits & 1023));
-    match exponent {
-        31 => f32::from_bits(sign | 0x7f80_0000 | mantissa << 13),
-        0 => f32::from_bits(sign | (mantissa as f32 * (1.0 / 16_777_216.0)).to_bits()),
-        e => f32::from_bits(sign | (u32::from(e) + 112) << 23 | mantissa << 13),
-    }
+    Some(raw.as_chunks::<2>().0.iter().map(|b| half::f16_value(u16::from_le_bytes(*b))).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Values that every type has, and what each makes of one that it has not.
     #[test]
-    fn brain_floats_are_upper_halves() {
-        for (bits, want) in [(0x3f80, 1.0), (0xc000, -2.0), (0x3e80, 0.25), (0x0000, 0.0)] {
-            assert_eq!(brain_float(bits), want, "{bits:#x}");
+    fn values_come_back_in_every_type() {
+        let values = Tensor::vector(vec![0.5, -2.0, 1.0 + f32::EPSILON, 65504.0]);
+        for dtype in Dtype::ALL {
+            let mut tree = Tree::default();
+            tree.dataset("a/w", Data::Floats(values.clone(), dtype));
+            let bytes = tree.to_bytes(Path::new("t.h5")).unwrap();
+            let budget = Budget::for_file(bytes.len());
+            let back = H5::from_bytes(Path::new("t.h5"), bytes, &budget).unwrap().floats("a/w", None).unwrap();
+            let mut want = values.clone();
+            dtype.cast(&mut want);
+            assert_eq!(back, want, "{}", dtype.name());
         }
-    }
-
-    #[test]
-    fn half_floats_convert_exactly() {
-        let table = [(0x0000, 0.0), (0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (0x0001, 5.960_464_5e-8)];
-        for (bits, want) in table {
-            assert_eq!(half(bits), want, "{bits:#x}");
-        }
-        assert_eq!(half(0xfc00), f32::NEG_INFINITY);
-        assert!(half(0x7e00).is_nan());
-        assert_eq!(half(0x8000).to_bits(), (-0.0f32).to_bits());
     }
 
     /// Whatever leads to the same values again: they are paid for each time.
     #[test]
     fn what_is_read_is_bounded_in_total() {
         let mut tree = Tree::default();
-        tree.dataset("a/w", Data::Floats(Tensor::zeros(&[100, 100])));
+        tree.dataset("a/w", Data::Floats(Tensor::zeros(&[100, 100]), Dtype::Float32));
         let bytes = tree.to_bytes(Path::new("t.h5")).unwrap();
         let open = || H5::from_bytes(Path::new("t.h5"), bytes.clone(), &Budget::for_file(bytes.len())).unwrap();
         let file = open();

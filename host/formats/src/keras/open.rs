@@ -49,9 +49,8 @@ pub(crate) fn read_archive(files: Files, options: &LoadOptions, budget: &Budget)
 pub(crate) fn read_h5(files: Files, options: &LoadOptions, budget: &Budget) -> Result<Model, Error> {
     has_weights(&files, options)?;
     let path = files.path().to_owned();
-    let mut file = open_h5(files, budget)?;
+    let file = open_h5(files, budget)?;
     let config = model_config(&file)?;
-    file.brain_floats = !config.is_quantized();
     match weights_of(&config, options)? {
         Some(_) if config.is_quantized() => {
             Err(Error::Options(format!("{} is quantized; --weights belongs to a float model", path.display())))

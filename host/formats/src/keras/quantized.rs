@@ -18,6 +18,8 @@ use crate::keras::layers::functions::{CALL, TENSOR};
 use crate::keras::layers::{self, WeightSource, attributes};
 use crate::keras::model::{LayerConfig, ModelConfig};
 use crate::keras::stored::LayerWeights;
+use shiftwise_core::arith::Round;
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
 use shiftwise_graph::ops::Op;
@@ -26,15 +28,21 @@ use shiftwise_quant::metadata::Metadata;
 use shiftwise_quant::python;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::role::Role;
-use shiftwise_quant::scheme::Quantizer;
 use shiftwise_quant::scheme::channels::Channels;
+use shiftwise_quant::scheme::{Numbers, Quantizer};
 use shiftwise_tensor::tensor::Tensor;
 
 /// The calibrated state of the vendor's layers.
 const MODE: &str = "QCBEV";
 
-/// The state of custom layers: the vendor's tool forgets to switch them.
-const CUSTOM_MODE: &str = "QCB";
+/// The state of custom layers and of those that quantize what they read: the vendor's tool forgets to switch them.
+const UNSWITCHED_MODE: &str = "QCB";
+
+/// The wrapper of a quantized layer.
+const WRAPPER: &str = "Vitis>QuantizeWrapper";
+
+/// The wrapper of a layer that also quantizes what it reads.
+const READING_WRAPPER: &str = "Vitis>QuantizeWrapperV2";
 
 /// The Keras version whose files these are.
 const KERAS_VERSION: &str = "2.12.0";
@@ -134,34 +142,52 @@ pub(crate) fn write(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Erro
     root.to_bytes(path)
 }
 
-/// Variables of a layer in the vendor's order.
+/// Variables of a layer in the vendor's order: what is trained, with the quantized weights behind the others; then the rest.
 fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     let node = quantized.graph.node(id);
-    let weights = node.op.layer().weights();
-    let mut data: Vec<(String, Data)> =
-        weights.into_iter().map(|(name, t)| (name.to_owned(), Data::Floats(t.clone()))).collect();
+    let integers = layers::integers(&node.op).into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v)));
+    let weights = node.op.layer().weights().into_iter();
+    let weights = weights.map(|(name, tensor)| (name, Data::Floats(tensor.clone(), node.dtype)));
     let Some(quant) = quantized.layers.get(&id) else {
-        data.extend(layers::integers(&node.op).into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
-        return data;
+        return weights.map(|(name, data)| (name.to_owned(), data)).chain(integers).collect();
     };
-    let step = ("optimizer_step".to_owned(), Data::Int(-1));
-    data.extend(layers::integers(&node.op).into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
-    let quantizers = quant.quantizers(node).flat_map(|(role, prefix, q)| {
+    // Statistics of a normalization are not trained.
+    let (moving, weights): (Vec<_>, Vec<_>) = weights.partition(|(name, _)| name.starts_with("moving_"));
+    let (mut own, mut trained, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    let mut weights: Vec<Option<(&str, Data)>> = weights.into_iter().map(Some).collect();
+    for (role, prefix, q) in quant.quantizers(node) {
         let shape = state_shape(&tensor_shape(node, role, prefix), q);
-        let part = move |(name, values): (&str, Vec<f32>)| {
-            let values = Tensor::new(shape.clone(), values);
-            (format!("{prefix}_{name}"), Data::Floats(values.unwrap_or_else(|| Tensor::zeros(&[0]))))
-        };
-        q.scheme().variables().into_iter().map(part)
-    });
-    if matches!(node.op, Op::Quantize(_)) {
-        data.extend(quantizers);
-        data.push(step);
-    } else {
-        data.push(step);
-        data.extend(quantizers);
+        for part in q.scheme().parts() {
+            let to = if part.trained { &mut trained } else { &mut rest };
+            to.push((format!("{prefix}_{}", part.name), data(part.values, &shape)));
+        }
+        let named = |slot: &&mut Option<(&str, Data)>| slot.as_ref().is_some_and(|(name, _)| *name == prefix);
+        let weight = weights.iter_mut().find(named).filter(|_| role.is_weight());
+        trained.extend(weight.and_then(Option::take).map(|(name, data)| (name.to_owned(), data)));
     }
-    data
+    own.extend(weights.into_iter().flatten().map(|(name, d)| (name.to_owned(), d)));
+    own.append(&mut trained);
+    own.extend(moving.into_iter().map(|(name, d)| (name.to_owned(), d)));
+    let step = ("optimizer_step".to_owned(), Data::Int(-1));
+    if matches!(node.op, Op::Quantize(_)) {
+        own.append(&mut rest);
+        own.push(step);
+    } else {
+        own.extend(integers.chain([step]));
+        own.append(&mut rest);
+    }
+    own
+}
+
+/// The values of a quantizer's variable.
+fn data(values: Numbers, shape: &[usize]) -> Data {
+    match values {
+        Numbers::State(values) => {
+            Data::Floats(Tensor::new(shape.to_vec(), values).unwrap_or_else(|| Tensor::zeros(&[0])), Dtype::Float32)
+        }
+        Numbers::Floats(values) => Data::Floats(Tensor::vector(values), Dtype::Float32),
+        Numbers::Integers(values) => Data::Ints(values),
+    }
 }
 
 /// The shape of a layer's tensor in a role: a weight by its name, or the result with the batch.
@@ -250,7 +276,7 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
         (quant, Op::Quantize(_)) => {
             let quantizer = quant
                 .and_then(|q| q.output.as_ref())
-                .map(|q| json!({ "class_name": format!("Vitis>{}", q.class()), "config": q.scheme().parameters() }));
+                .map(|q| json!({ "class_name": format!("Vitis>{}", q.class()), "config": q.scheme().config() }));
             let config = json!({
                 "name": name, "trainable": true, "dtype": "float32", "quantizer": quantizer, "mode": MODE,
             });
@@ -262,11 +288,12 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
                 wrap_activation(activation, &quant.activation);
             }
             let layer = json!({ "class_name": registered(node.op.class()), "config": inner });
+            let mode = if custom || quant.reads() { UNSWITCHED_MODE } else { MODE };
             let config = json!({
                 "name": name, "trainable": true, "dtype": "float32", "layer": layer,
-                "quantize_config": quantize_config(quant), "mode": if custom { CUSTOM_MODE } else { MODE },
+                "quantize_config": quantize_config(quant), "mode": mode,
             });
-            ("Vitis>QuantizeWrapper", config)
+            (if quant.reads() { READING_WRAPPER } else { WRAPPER }, config)
         }
         (None, _) => {
             let mut config = layers::node::config(node);
@@ -345,12 +372,12 @@ pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
             }
             class => (class, &layer.config),
         };
-        let wrapped = matches!(class, "Vitis>QuantizeWrapper" | "Vitis>VitisQuantize");
+        let wrapped = matches!(class, WRAPPER | READING_WRAPPER | "Vitis>VitisQuantize");
         if wrapped && (*calls > 1 || path.len() > 1) {
             return Err(fail("a quantized layer is applied once, in the outermost model".into()));
         }
         let (id, quant) = match class {
-            "Vitis>QuantizeWrapper" => {
+            WRAPPER | READING_WRAPPER => {
                 let inner = Wrapped::of(&layer.name, config).map_err(fail)?;
                 let op = assembly.op(inner.name, unregistered(inner.class), inner.config, call, &mut weights)?;
                 let id = assembly.add(inner.name, op, inner.config, call)?;
@@ -438,23 +465,34 @@ fn restore(
     let prefix = prefix.rsplit('/').next().unwrap_or(prefix);
     let shape = state_shape(shape, quantizer);
     let mut values = Vec::new();
-    for (part, _) in quantizer.scheme().variables() {
-        values.push(weights.take(&format!("{prefix}_{part}"), &shape).map(Tensor::into_data)?);
+    for part in quantizer.scheme().parts() {
+        let name = format!("{prefix}_{}", part.name);
+        values.push(match part.values {
+            Numbers::State(_) if part.infinite => Numbers::State(weights.state(&name, Some(&shape))?.into_data()),
+            Numbers::State(_) => Numbers::State(weights.take(&name, &shape)?.into_data()),
+            Numbers::Floats(_) => Numbers::Floats(weights.state(&name, None)?.into_data()),
+            Numbers::Integers(_) => Numbers::Integers(weights.integers(&name)?),
+        });
     }
-    quantizer.scheme_mut().restore(prefix, &values)?;
-    Ok(())
+    quantizer.scheme_mut().restore(prefix, values)
 }
 
 // The list of quantized tensors.
 
-/// `quantize_info.json`: an entry for each quantized tensor, in the order of the quantized model.
+/// `quantize_info.json`: an entry for each quantized tensor, and for each weight of a layer in another type of floats, in
+/// the order of the quantized model.
 pub fn quantize_info(quantized: &QuantGraph) -> Value {
     let mut entries = Vec::new();
-    for (id, quant) in &quantized.layers {
-        let node = quantized.graph.node(*id);
+    for id in quantized.graph.ids() {
+        let node = quantized.graph.node(id);
+        let Some(quant) = quantized.layers.get(&id) else {
+            let names = node.op.layer().weights().into_iter().map(|(role, _)| role);
+            entries.extend(names.filter(|_| node.dtype != Dtype::Float32).map(|role| converted(node, role)));
+            continue;
+        };
         for (role, variable, q) in quant.quantizers(node) {
             let role = role.row().info.unwrap_or(variable);
-            let mut entry = json!({ "layer": quantized.quant_name(*id), "wrapped": node.name, "role": role });
+            let mut entry = json!({ "layer": quantized.quant_name(id), "wrapped": node.name, "role": role });
             if let Some(entry) = entry.as_object_mut() {
                 entry.extend(q.scheme().info());
             }
@@ -462,4 +500,12 @@ pub fn quantize_info(quantized: &QuantGraph) -> Value {
         }
     }
     Value::Array(entries)
+}
+
+/// The entry of a weight of another type.
+fn converted(node: &Node, role: &str) -> Value {
+    json!({
+        "layer": node.name, "wrapped": node.name, "role": role, "bit_width": node.dtype.bits(), "signed": true,
+        "round_mode": Round::HalfToEven.id(), "dtype": node.dtype.name(),
+    })
 }
