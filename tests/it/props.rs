@@ -48,7 +48,7 @@ fn verdict(compared: Result<Verdict, String>, graph: &Graph) -> Result<(), TestC
     match compared {
         Ok(Verdict::Agree) => Ok(()),
         Ok(Verdict::Refused(why)) => Err(TestCaseError::reject(why)),
-        Err(why) => Err(TestCaseError::fail(format!("{why}\n{}", graph_text(&graph)))),
+        Err(why) => Err(TestCaseError::fail(format!("{why}\n{}", graph_text(graph)))),
     }
 }
 
@@ -73,7 +73,7 @@ fn apply(pass: &Pass, graph: &mut Graph) {
 /// Structure and every weight.
 fn everything(graph: &Graph) -> String {
     let weights = |n: &shiftwise_graph::graph::Node| format!("{:?}", n.op.layer().weights());
-    graph_text(&graph) + &graph.nodes.iter().map(weights).collect::<String>()
+    graph_text(graph) + &graph.nodes.iter().map(weights).collect::<String>()
 }
 
 /// The largest difference, relative to the largest value.

@@ -158,13 +158,21 @@ fn not_read(format: &Format, path: &Path) -> Error {
 
 /// What is said of files whose format is not known.
 pub(crate) fn unknown(files: &Files) -> Error {
+    let can = format!("formats that can be read: {}", readable());
     let what = match files.bytes() {
-        None => "is a folder without a model that is known",
+        // As the system says it of a folder that is read as a file.
+        None => {
+            let source = std::io::Error::new(
+                std::io::ErrorKind::IsADirectory,
+                format!("is a folder without a model that is known; {can}"),
+            );
+            return Error::Io { path: files.path().to_owned(), source };
+        }
         Some([]) => "is empty",
         Some([0x1f, 0x8b, ..]) => "is gzip-compressed; unpack it first",
         Some(_) => "is not an HDF5 file, nor any other that is known",
     };
-    Error::format(files.path(), format!("{what}; formats that can be read: {}", readable()))
+    Error::format(files.path(), format!("{what}; {can}"))
 }
 
 /// What is said where only files of one format are of use: [`unknown`], or what the other format is.

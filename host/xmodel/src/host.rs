@@ -86,7 +86,7 @@ pub fn compute_custom(
     for (name, attr) in op.attrs.iter() {
         let value = match attr {
             Attr::Int(v) => Attribute::Integer((*v).into()),
-            Attr::Float(v) => Attribute::Number((*v).into()),
+            Attr::Float(v) => Attribute::Number(*v),
             Attr::Text(v) => Attribute::Text(v.clone()),
             _ => continue,
         };

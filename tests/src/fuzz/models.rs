@@ -87,7 +87,7 @@ fn use_float(graph: &Graph) {
     if !is_small(graph) {
         return;
     }
-    let _ = graph_text(&graph);
+    let _ = graph_text(graph);
     let _ = run_float(graph, random_samples(graph, 1, 1));
     let Ok(strategy) = Strategy::built_in("pof2s") else { return };
     if let Ok(q) = without_data(graph.clone(), &strategy)
