@@ -13,6 +13,7 @@ use shiftwise_core::fix::FixPos;
 use shiftwise_graph::error::Error;
 use shiftwise_tensor::tensor::Tensor;
 
+pub mod block;
 pub mod channels;
 pub mod pof2;
 
@@ -37,6 +38,14 @@ pub trait Scheme: Debug {
         Self: Sized;
     /// All of the vendor's `quantizer_params`, in its order.
     fn parameters(&self) -> Map<String, Value>;
+    /// What the vendor's class writes of itself where it stands alone.
+    fn config(&self) -> Map<String, Value> {
+        self.parameters()
+    }
+    /// Whether data teaches it anything.
+    fn learns(&self) -> bool {
+        true
+    }
     /// Gives the quantizer another width in bits; what it has learned stays.
     fn set_width(&mut self, bits: u8);
     /// The axis of the channels, if each has a state of its own; negative ones are counted from the end.
@@ -115,6 +124,8 @@ macro_rules! schemes {
 schemes! {
     /// Power-of-two steps.
     Pof2(pof2::Pof2) = "Pof2SQuantizer" | "LastValueQuantPosQuantizer";
+    /// Blocks of values with one exponent.
+    Block(block::Block) = "BFPQuantizer";
 }
 
 impl Quantizer {
@@ -155,10 +166,11 @@ mod tests {
 
     /// Settings that every scheme takes.
     fn entry(class: &str, per_channel: bool) -> Value {
-        json!({
-            "quantizer_type": class,
-            "quantizer_params": { "bit_width": 8, "method": 1, "round_mode": 1, "per_channel": per_channel },
-        })
+        let mut params = json!({ "bit_width": 8, "method": 1, "round_mode": 1, "per_channel": per_channel });
+        if class == "BFPQuantizer" {
+            params["data_format"] = json!("bf16");
+        }
+        json!({ "quantizer_type": class, "quantizer_params": params })
     }
 
     fn calibrated(own: &Quantizer, tensor: &Tensor) -> Quantizer {
@@ -178,7 +190,8 @@ mod tests {
                 let new = Quantizer::from_entry(&entry).unwrap();
                 assert_eq!(new.class(), row[0]);
                 assert_eq!(new.to_entry(&Spelling::of(&entry)).to_string(), entry.to_string());
-                assert_eq!(new.scheme().channel_axis().is_some(), per_channel, "{class}");
+                let channels = per_channel && new.scheme().learns();
+                assert_eq!(new.scheme().channel_axis().is_some(), channels, "{class}");
 
                 let own = calibrated(&new, &tensor);
                 let values: Vec<Vec<f32>> = own.scheme().variables().into_iter().map(|(_, values)| values).collect();

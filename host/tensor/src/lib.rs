@@ -11,5 +11,6 @@
 
 pub mod array;
 pub mod broadcast;
+pub mod half;
 pub mod kernel;
 pub mod tensor;

@@ -7,6 +7,7 @@ use hdf5_pure::{AttrValue, DType, Datatype, File, FileBuilder, FinishedGroup, Fo
 
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
+use shiftwise_tensor::half;
 use shiftwise_tensor::tensor::Tensor;
 
 /// Steps of work of one request to the file, beside its bytes.
@@ -165,7 +166,7 @@ impl H5 {
         charged.map_err(|e| format!("weight `{path}` has shape {shape:?}: {e}"))?;
         if brain {
             let raw = data.read_raw().map_err(fail)?;
-            let values = raw.as_chunks::<2>().0.iter().map(|b| brain_float(u16::from_le_bytes(*b))).collect();
+            let values = raw.as_chunks::<2>().0.iter().map(|b| half::bf16_value(u16::from_le_bytes(*b))).collect();
             let dims = shape.iter().map(|d| *d as usize).collect();
             return Tensor::new(dims, values).ok_or_else(|| format!("weight `{path}` is cut short"));
         }
@@ -278,45 +279,12 @@ fn halves(datatype: &Datatype, raw: &[u8]) -> Option<Vec<f32>> {
     if (layout.exponent_size, layout.mantissa_size) != (5, 10) {
         return None;
     }
-    Some(raw.as_chunks::<2>().0.iter().map(|b| half(u16::from_le_bytes(*b))).collect())
-}
-
-/// The value of a bfloat16: the upper half of an f32.
-fn brain_float(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
-}
-
-/// The value of an IEEE half float, exactly.
-fn half(bits: u16) -> f32 {
-    let (sign, exponent, mantissa) = (u32::from(bits >> 15) << 31, bits >> 10 & 31, u32::from(bits & 1023));
-    match exponent {
-        31 => f32::from_bits(sign | 0x7f80_0000 | mantissa << 13),
-        0 => f32::from_bits(sign | (mantissa as f32 * (1.0 / 16_777_216.0)).to_bits()),
-        e => f32::from_bits(sign | (u32::from(e) + 112) << 23 | mantissa << 13),
-    }
+    Some(raw.as_chunks::<2>().0.iter().map(|b| half::f16_value(u16::from_le_bytes(*b))).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn brain_floats_are_upper_halves() {
-        for (bits, want) in [(0x3f80, 1.0), (0xc000, -2.0), (0x3e80, 0.25), (0x0000, 0.0)] {
-            assert_eq!(brain_float(bits), want, "{bits:#x}");
-        }
-    }
-
-    #[test]
-    fn half_floats_convert_exactly() {
-        let table = [(0x0000, 0.0), (0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (0x0001, 5.960_464_5e-8)];
-        for (bits, want) in table {
-            assert_eq!(half(bits), want, "{bits:#x}");
-        }
-        assert_eq!(half(0xfc00), f32::NEG_INFINITY);
-        assert!(half(0x7e00).is_nan());
-        assert_eq!(half(0x8000).to_bits(), (-0.0f32).to_bits());
-    }
 
     /// Whatever leads to the same values again: they are paid for each time.
     #[test]
