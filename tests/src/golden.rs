@@ -1,5 +1,6 @@
 //! The vendor's own results: quantizing each reference case again and comparing everything that can be compared.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use shiftwise_quant::eval::run_vendor;
 use shiftwise_quant::layer_quant::ActivationQuant;
 use shiftwise_quant::pipeline::{PtqOptions, ptq};
 use shiftwise_quant::quant_graph::QuantGraph;
-use shiftwise_quant::scheme::Quantizer;
+use shiftwise_quant::scheme::{Quantizer, Scheme as _};
 use shiftwise_quant::scheme::pof2::State;
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
@@ -72,7 +73,8 @@ fn arrays(case: &Path, stem: &str) -> Vec<Tensor> {
 /// survived.
 fn config(case: &Path) -> Option<Value> {
     let config: Value = serde_json::from_str(&std::fs::read_to_string(case.join("config.json")).ok()?).ok()?;
-    let wanted = config["strategy"] == "pof2s" && config["mode"] == "ptq" && config["status"] == "ok";
+    let strategy = config["strategy"].as_str().is_some_and(|name| Strategy::built_in(name).is_ok());
+    let wanted = strategy && config["mode"] == "ptq" && config["status"] == "ok";
     wanted.then_some(config)
 }
 
@@ -105,7 +107,17 @@ fn positions(q: &QuantGraph, case: &Path, calibrated: bool, differences: &mut Ve
             differences.push(format!("{place}: not quantized"));
             continue;
         };
-        let Quantizer::Pof2(own) = own;
+        let own = match own {
+            Quantizer::Pof2(own) => own,
+            Quantizer::Block(own) => {
+                let info = own.info();
+                let keys = ["bit_width", "round_mode", "data_format", "tile_size", "signed"];
+                for key in keys.into_iter().filter(|key| info[*key] != row[*key]) {
+                    differences.push(format!("{place}: {key} {} and not {}", info[key], row[key]));
+                }
+                continue;
+            }
+        };
         let fits = &own.states;
         let of = |value: fn(&State) -> f32| fits.iter().map(value).collect::<Vec<f32>>();
         let pairs = [
@@ -192,7 +204,7 @@ fn custom_strategy(case: &Path) -> Option<Value> {
 fn compare(case: &Path, config: &Value) -> Result<Outcome, shiftwise_graph::error::Error> {
     let model = config["model"].as_str().map_or_else(|| case.join("model.h5"), |m| case.join(m));
     let (calib, input) = (arrays(case, "calib"), arrays(case, "input"));
-    let mut strategy = Strategy::built_in("pof2s")?;
+    let mut strategy = Strategy::built_in(config["strategy"].as_str().unwrap_or("pof2s"))?;
     let mut steps = None;
     // A network of open size takes the size of the data, as the vendor's does.
     let mut load = LoadOptions::default();
@@ -274,8 +286,9 @@ pub fn check_file(case: &Path) -> Option<Outcome> {
         }
         match format::open_bytes(Path::new("quantized.h5"), bytes.clone(), &load)? {
             Model::Quantized(q) => results(&q, input, case, &config, false),
-            Model::Float(_) => {
-                Err(shiftwise_graph::error::Error::model("the vendor's quantized model reads as a float one"))
+            // Layers of another type, none of which is quantized.
+            Model::Float(graph) => {
+                results(&QuantGraph { graph, layers: BTreeMap::new() }, input, case, &config, false)
             }
         }
     };

@@ -79,7 +79,10 @@ fn rows(graph: &IntGraph, op: &IntOp) -> Result<Option<Rows>, Error> {
 
 /// One op as CPU steps, of which the last one completes its tensor; its weights are appended to the program's constants.
 pub(crate) fn lower(graph: &IntGraph, op: &IntOp, program: &mut Program) -> Result<Vec<ProgramStep>, Error> {
-    if let IntOpKind::Float { op: float, weights, why } = &op.kind {
+    if let IntOpKind::Float { op: float, weights, dtype, why } = &op.kind {
+        if dtype.is_half() {
+            return Err(Error::layer(&op.layer, float.class(), format!("the CPU has no kernel for it: it {why}")));
+        }
         return floats::lower(graph, op, (float, weights, why), program);
     }
     step(graph, op, &mut program.constants).map(|step| vec![step])

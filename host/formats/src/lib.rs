@@ -87,9 +87,8 @@ pub fn open_bytes(path: &Path, bytes: Vec<u8>, options: &LoadOptions) -> Result<
         };
         return float_graph::float_graph(config, &*weights, options).map(Model::Float);
     }
-    let mut file = open_h5(path, bytes, &budget)?;
+    let file = open_h5(path, bytes, &budget)?;
     let config = model_config(&file)?;
-    file.brain_floats = !config.is_quantized();
     match weights_of(&config, options)? {
         Some(_) if config.is_quantized() => {
             Err(Error::Options(format!("{} is quantized; --weights belongs to a float model", path.display())))

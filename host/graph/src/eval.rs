@@ -5,8 +5,9 @@
 //! form exactly — the `dpu` numerics of dumps, evaluation and proofs. They agree wherever sums stay below 2^24.
 
 use crate::budget;
+use crate::dtype;
 use crate::error::Error;
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, Node, NodeId};
 use crate::ops::Op;
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::tensor::Tensor;
@@ -42,6 +43,9 @@ impl Samples for Vec<Tensor> {
 /// A place between layers where somebody may look at a tensor or change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Point {
+    /// An input of a layer, as that layer alone reads it: the layer and the number of the input. The gradient passes
+    /// straight through.
+    Input(NodeId, usize),
     /// Before a layer's activation attribute.
     PreActivation(NodeId),
     /// After it.
@@ -58,6 +62,12 @@ pub trait Points {
     fn apply(&mut self, point: Point, tensor: &mut Tensor) -> Result<(), Error> {
         let _ = (point, tensor);
         Ok(())
+    }
+    /// Whether [`Points::apply`] changes what a layer reads, at its [`Point::Input`]s; where it doesn't, these are not
+    /// visited.
+    fn reads(&self, id: NodeId) -> bool {
+        let _ = id;
+        false
     }
     /// A layer's result is final.
     fn done(&mut self, id: NodeId, tensor: &Tensor) {
@@ -173,7 +183,9 @@ pub fn run(
     let padded = paddings(graph, points, &left);
     for id in graph.ids() {
         let node = graph.node(id);
+        let own = own_inputs(node, id, &values, points)?;
         let mut y = match (&node.op, &node.inputs[..]) {
+            _ if own.is_some() => dtype::eval(&node.op, node.dtype, &own.iter().flatten().collect::<Vec<_>>(), &weights[id.0]),
             (Op::ZeroPadding2D(_), [input]) if padded[id.0].is_some() => {
                 let x = if left[input.0] == 1 { values[input.0].take() } else { values[input.0].clone() };
                 x.ok_or_else(|| missing(&node.name))?
@@ -188,7 +200,10 @@ pub fn run(
                 }
             }
             (Op::Input(_), _) => match values[id.0].take() {
-                Some(tensor) => tensor,
+                Some(mut tensor) => {
+                    node.dtype.cast(&mut tensor);
+                    tensor
+                }
                 None => return Err(Error::InputShape(format!("input `{}` has no data", node.name))),
             },
             (op, [input]) if left[input.0] == 1 => match values[input.0].take().map(|x| op.layer().reuse(x)) {
@@ -206,7 +221,7 @@ pub fn run(
             }
         };
         points.apply(Point::PreActivation(id), &mut y)?;
-        node.op.layer().activation().apply(&mut y);
+        dtype::activate(&node.op, node.dtype, &mut y);
         points.apply(Point::PostActivation(id), &mut y)?;
         points.apply(Point::Output(id), &mut y)?;
         points.done(id, &y);
@@ -223,12 +238,38 @@ pub fn run(
     graph.outputs.iter().map(|id| values[id.0].clone().ok_or_else(|| missing(&graph.node(*id).name))).collect()
 }
 
+/// What a layer reads, where that isn't what others read: rounded to the layer's type, or changed by points.
+pub(crate) fn own_inputs(
+    node: &Node,
+    id: NodeId,
+    values: &[Option<Tensor>],
+    points: &mut dyn Points,
+) -> Result<Option<Vec<Tensor>>, Error> {
+    if matches!(node.op, Op::Input(_)) || !(node.dtype.is_half() || points.reads(id)) {
+        return Ok(None);
+    }
+    let read = |(k, input): (usize, &NodeId)| {
+        let mut x = values[input.0].clone().ok_or_else(|| missing(&node.name))?;
+        node.dtype.cast(&mut x);
+        if points.reads(id) {
+            points.apply(Point::Input(id, k), &mut x)?;
+        }
+        Ok(x)
+    };
+    node.inputs.iter().enumerate().map(read).collect::<Result<_, _>>().map(Some)
+}
+
 /// The window of the convolution behind each padding that nothing else reads, with that padding in it: rows and columns
 /// of zeros then need no memory. Skipped taps and taps on zeros add up to the same sum.
 fn paddings(graph: &Graph, points: &dyn Points, uses: &[usize]) -> Vec<Option<Window>> {
     let mut found = vec![None; graph.nodes.len()];
-    for node in &graph.nodes {
+    let own = |id: NodeId| graph.node(id).dtype.is_half() || points.reads(id);
+    for id in graph.ids() {
+        let node = graph.node(id);
         let [input] = node.inputs[..] else { continue };
+        if own(id) || own(input) {
+            continue;
+        }
         let Op::ZeroPadding2D(pad) = &graph.node(input).op else { continue };
         let shape = &graph.node(input).shape;
         let window = match &node.op {

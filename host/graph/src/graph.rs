@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Map, Value};
 
 use crate::budget;
+use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::ops::Op;
 
@@ -38,6 +39,8 @@ pub struct Node {
     pub extras: Map<String, Value>,
     /// Not to be rewritten or quantized: outside what the user chose, or one of several calls of a shared layer.
     pub excluded: bool,
+    /// What it computes in.
+    pub dtype: Dtype,
     /// For a layer that is applied several times: which application this is. Each has its own copy of the weights.
     pub shared: Option<SharedCall>,
 }
@@ -131,7 +134,8 @@ impl Graph {
         let name = name.into();
         let shapes: Vec<&[usize]> = inputs.iter().map(|i| self.node(*i).shape.as_slice()).collect();
         let shape = result_shape(&op, &shapes).map_err(|message| Error::layer(&name, op.class(), message))?;
-        self.nodes.push(Node { name, op, inputs, shape, origin, extras: Map::new(), excluded: false, shared: None });
+        let (extras, dtype) = (Map::new(), Dtype::default());
+        self.nodes.push(Node { name, op, inputs, shape, origin, extras, excluded: false, dtype, shared: None });
         Ok(NodeId(self.nodes.len() - 1))
     }
 

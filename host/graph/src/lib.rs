@@ -10,6 +10,7 @@
 
 pub mod backward;
 pub mod budget;
+pub mod dtype;
 pub mod error;
 pub mod eval;
 pub mod graph;

@@ -18,6 +18,7 @@ use crate::graph::{IntGraph, IntOpKind, Kind, TensorIx, image};
 use shiftwise_core::arith::{Round, requantize_i8};
 use shiftwise_core::cpu;
 use shiftwise_core::fix::{self, FixPos, FixSpec};
+use shiftwise_graph::dtype;
 use shiftwise_graph::error::Error;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -229,15 +230,13 @@ impl<'a> Engine<'a> {
                 q.scheme().fake_quantize(&mut tensor);
                 return Value::Float(tensor.into_data());
             }
-            IntOpKind::Float { op, weights, .. } => {
+            IntOpKind::Float { op, weights, dtype, .. } => {
                 let batched = |(v, kind, shape): &(&Value, Kind, &[usize])| {
                     Tensor::new([&[1], *shape].concat(), v.to_floats(*kind)).unwrap_or_else(|| Tensor::zeros(&[0]))
                 };
                 let inputs: Vec<Tensor> = x.iter().map(batched).collect();
-                let layer = op.layer();
-                let weights: Vec<&Tensor> = weights.iter().collect();
-                let mut y = layer.eval(&inputs.iter().collect::<Vec<_>>(), &weights);
-                layer.activation().apply(&mut y);
+                let mut y = dtype::eval(op, *dtype, &inputs.iter().collect::<Vec<_>>(), weights);
+                dtype::activate(op, *dtype, &mut y);
                 return Value::Float(y.into_data());
             }
             IntOpKind::Quantize => {

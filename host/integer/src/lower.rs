@@ -52,7 +52,7 @@ pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
         if !l.value.contains_key(&id)
             && let Err(why) = l.integer(id)
         {
-            let why = unquantized::of_node(&q.graph, id).unwrap_or(why);
+            let why = unquantized::grid(q, id).or(unquantized::of_node(&q.graph, id)).unwrap_or(why);
             l.float_layer(id, why)?;
         }
     }
@@ -79,6 +79,9 @@ impl Lowering<'_> {
     /// Lowers a layer to integers; leaves nothing behind when it fails.
     fn integer(&mut self, id: NodeId) -> Result<(), FloatWhy> {
         let node = self.q.graph.node(id);
+        if let Some(why) = unquantized::grid(self.q, id) {
+            return Err(why);
+        }
         match &node.op {
             Op::Input(_) => Err(FloatWhy::StrayInput {}),
             Op::Quantize(_) => {
@@ -225,7 +228,10 @@ impl Lowering<'_> {
         let name = self.q.graph.node(id).op.layer().weights().get(k).map_or("weight", |(name, _)| *name);
         let own = layer.weights.get(k).and_then(Option::as_ref);
         let own = own.ok_or_else(|| FloatWhy::FloatWeight { name: name.into() })?;
-        let Quantizer::Pof2(own) = own;
+        let own = match own {
+            Quantizer::Pof2(own) => own,
+            Quantizer::Block(_) => return Err(FloatWhy::Scheme { seen: unquantized::BLOCKS }),
+        };
         let p = &own.params;
         let (low, high) = limits(p.bit_width, !p.unsigned);
         if low < -128 || high > 127 {
@@ -276,6 +282,14 @@ impl Lowering<'_> {
         self.value.insert(id, tensor);
         self.value.extend(only_quantizer.map(|q| (q, tensor)));
         self.out.inputs.push(tensor);
+        // What is read of another type is rounded before anything else.
+        if let Some(why) = unquantized::grid(self.q, id) {
+            let (node, function) = (self.q.graph.node(id), ActivationFn::Linear);
+            let (name, shape) = (format!("{}_rounded", node.name), node.shape.clone());
+            let op = Op::Activation(Activate { function });
+            let rounded = self.float_part(id, op, Vec::new(), vec![tensor], (name, shape), why);
+            self.value.insert(id, rounded);
+        }
     }
 
     fn operand(&self, id: NodeId, k: usize) -> Result<TensorIx, FloatWhy> {
@@ -309,7 +323,10 @@ impl Lowering<'_> {
     /// The position of a quantizer whose integers are those of a DPU's tensor.
     fn int8(quantizer: Option<&Quantizer>) -> Result<FixPos, FloatWhy> {
         let q = quantizer.ok_or(FloatWhy::Unquantized {})?;
-        let Quantizer::Pof2(own) = q;
+        let own = match q {
+            Quantizer::Pof2(own) => own,
+            Quantizer::Block(_) => return Err(FloatWhy::Scheme { seen: unquantized::BLOCKS }),
+        };
         let p = &own.params;
         let (Some(spec), true) = (own.spec(), p.is_plain()) else {
             let seen = match p {
@@ -439,6 +456,9 @@ impl Lowering<'_> {
     /// works on a tensor of its own.
     fn float_op(&mut self, id: NodeId, mut op: Op, inputs: Vec<TensorIx>, why: FloatWhy) -> TensorIx {
         let mut inputs: Vec<TensorIx> = inputs.into_iter().map(|x| self.float(x)).collect();
+        if let Some(own) = self.q.layers.get(&id).and_then(|l| l.input.as_ref()) {
+            inputs = inputs.into_iter().enumerate().map(|(k, x)| self.read(id, (k, x), own)).collect();
+        }
         let mut weights = if op.layer().weights().is_empty() { Vec::new() } else { layer_weights(self.q, id) };
         let name = self.q.quant_name(id);
         if let Op::SeparableConv2D(separable) = &op {
@@ -461,7 +481,8 @@ impl Lowering<'_> {
             inputs = vec![self.float_part(id, first, own, inputs, (format!("{name}_depthwise"), middle), why.clone())];
             op = Op::OneD(pointwise);
         }
-        if let Some(last) = self.cubic(id, &op, inputs[0], &why) {
+        let half = self.q.graph.node(id).dtype.is_half();
+        if !half && let Some(last) = self.cubic(id, &op, inputs[0], &why) {
             (inputs, op) = last;
         }
         let function = op.layer().activation();
@@ -474,6 +495,16 @@ impl Lowering<'_> {
         let tensor = self.float_part(id, op, weights, inputs, (name, shape), why);
         self.value.insert(id, tensor);
         tensor
+    }
+
+    /// An input as the layer alone reads it.
+    fn read(&mut self, id: NodeId, (k, from): (usize, TensorIx), own: &Quantizer) -> TensorIx {
+        let shape = self.out.tensors[from.0].shape.clone();
+        let name = format!("{}_input_{k}", self.q.quant_name(id));
+        self.out.tensors.push(IntTensor { name, shape, kind: Kind::Float });
+        let output = TensorIx(self.out.tensors.len() - 1);
+        self.push(IntOpKind::FakeQuantize(Box::new(own.clone())), vec![from], output, &[id]);
+        output
     }
 
     /// A bicubic resizing as two products of matrices, over rows and over columns: what the last of them reads, and it
@@ -516,7 +547,8 @@ impl Lowering<'_> {
     ) -> TensorIx {
         self.out.tensors.push(IntTensor { name, shape, kind: Kind::Float });
         let tensor = TensorIx(self.out.tensors.len() - 1);
-        self.push(IntOpKind::Float { op: Box::new(op), weights, why }, inputs, tensor, &[id]);
+        let dtype = self.q.graph.node(id).dtype;
+        self.push(IntOpKind::Float { op: Box::new(op), weights, dtype, why }, inputs, tensor, &[id]);
         tensor
     }
 

@@ -3,6 +3,7 @@
 use crate::graph::{ConvKind, IntAct, IntConv};
 use crate::reasons::FloatWhy;
 use shiftwise_core::shape::Window;
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::ops::Op;
 use shiftwise_quant::scheme::Quantizer;
 use shiftwise_tensor::tensor::Tensor;
@@ -176,6 +177,8 @@ int_ops! {
         op: Box<Op>,
         /// Its weights, fake-quantized where the graph says so; the op's own are not looked at.
         weights: Vec<Tensor>,
+        /// What it computes in.
+        dtype: Dtype,
         /// Why it has no integer form.
         why: FloatWhy,
     } = "float", Float;

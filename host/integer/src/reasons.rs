@@ -1,5 +1,6 @@
 //! Why a layer has no integer form: one row per kind.
 
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::ops::ActivationFn;
 
 use shiftwise_core::shift::{READ, SIGMOID_POSITIONS};
@@ -117,6 +118,12 @@ reasons! {
         /// What the DPU lacks.
         seen: &'static str
     } = "scheme", Some(INT8), ("is quantized with {seen}, which the DPU doesn't have");
+    /// A layer of other floats.
+    Type {
+        /// The type.
+        dtype: Dtype
+    } = "type", Some("leave the layer out of `layer_config` and `convert_datatype`, and it is quantized"),
+        ("computes in {}, which the DPU doesn't have", dtype.name());
     /// A result of other integers than the DPU's.
     Format {
         /// Without a sign.

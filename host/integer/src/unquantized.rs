@@ -6,6 +6,8 @@ use crate::reasons::{COPY, FloatWhy};
 use shiftwise_graph::graph::{Graph, NodeId};
 use shiftwise_graph::ops::Op;
 use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::scheme::Quantizer;
+use shiftwise_quant::scheme::block::Format;
 
 /// Layers that stay float for one reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,38 @@ pub(crate) fn of_node(graph: &Graph, id: NodeId) -> Option<FloatWhy> {
     let Some(call) = &node.shared else { return Some(FloatWhy::Outside {}) };
     let calls = graph.nodes.iter().filter(|n| n.shared.as_ref().is_some_and(|s| s.layer == call.layer)).count();
     Some(FloatWhy::Shared { calls })
+}
+
+/// What the sentence about a block floating point quantizer calls it.
+pub(crate) const BLOCKS: &str = "block floating point";
+
+/// Why no integers can hold what a layer reads, computes or keeps: block floating point, or a type of fewer bits than an
+/// f32's.
+pub fn grid(quantized: &QuantGraph, id: NodeId) -> Option<FloatWhy> {
+    let dtype = quantized.graph.node(id).dtype;
+    if dtype.is_half() {
+        return Some(FloatWhy::Type { dtype });
+    }
+    let blocks = |own: &Quantizer| match own {
+        Quantizer::Block(own) => own.params.data_format != Format::Fp32,
+        Quantizer::Pof2(_) => false,
+    };
+    let any = quantized.layers.get(&id).is_some_and(|layer| layer.all().any(blocks));
+    any.then_some(FloatWhy::Scheme { seen: BLOCKS })
+}
+
+/// The layers with a [`grid`] that neither a DPU nor a kernel of the CPU has, grouped by the reason.
+pub fn grids(quantized: &QuantGraph) -> Vec<LeftFloat> {
+    let mut found: Vec<LeftFloat> = Vec::new();
+    for id in quantized.graph.ids() {
+        let Some(reason) = grid(quantized, id) else { continue };
+        let layer = quantized.graph.node(id).name.clone();
+        match found.iter_mut().find(|known| known.reason == reason) {
+            Some(known) => known.layers.push(layer),
+            None => found.push(LeftFloat { layers: vec![layer], remedy: reason.remedy(), reason }),
+        }
+    }
+    found
 }
 
 /// The layers that stay float, grouped by the reason.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::eval::{Stored, quantized_weights};
-use crate::quant_graph::QuantGraph;
+use crate::quant_graph::{QuantGraph, node_of};
 use crate::scheme::{Calibrator, RangeError};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval;
@@ -19,11 +19,14 @@ struct Calibrate<'a> {
 impl Points for Calibrate<'_> {
     fn apply(&mut self, point: Point, tensor: &mut Tensor) -> Result<(), Error> {
         let Some(quantizer) = self.q.quantizer(point) else { return Ok(()) };
-        let (Point::PreActivation(id) | Point::PostActivation(id) | Point::Output(id)) = point;
+        let id = node_of(point);
         let calibrator = self.calibrators.entry(point).or_insert_with(|| quantizer.scheme().calibrator());
         calibrator.see(tensor).map_err(|e| cant(&self.q.graph, id, "output", e))?;
         calibrator.fake_quantize(tensor);
         Ok(())
+    }
+    fn reads(&self, id: NodeId) -> bool {
+        Stored(self.q).reads(id)
     }
     fn wants(&self, id: NodeId) -> bool {
         Stored(self.q).wants(id)
@@ -40,7 +43,7 @@ fn cant(graph: &Graph, id: NodeId, what: &str, why: RangeError) -> Error {
 /// Each batch chooses a position for every tensor, seeing tensors before it already quantized with this batch's own
 /// positions; then the batches vote. Weights don't depend on data and are calibrated once.
 ///
-/// `progress(done, total)` is called after each batch. Errors: no samples; values that are not finite, naming the layer.
+/// Where no quantizer learns anything, no batch is looked at. `progress(done, total)` is called after each batch. Errors: no samples; values that are not finite, naming the layer.
 pub fn calibrate_graph(
     q: &mut QuantGraph,
     samples: &dyn Samples,
@@ -48,6 +51,9 @@ pub fn calibrate_graph(
     steps: Option<usize>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<(), Error> {
+    if !q.learns() {
+        return Ok(());
+    }
     if samples.is_empty() {
         return Err(Error::Dataset("the calibration set is empty".into()));
     }

@@ -18,6 +18,9 @@ impl Points for Stored<'_> {
         }
         Ok(())
     }
+    fn reads(&self, id: NodeId) -> bool {
+        self.0.layers.get(&id).is_some_and(|l| l.reads())
+    }
     fn wants(&self, id: NodeId) -> bool {
         self.0.layers.get(&id).is_some_and(|l| l.result().is_some())
     }

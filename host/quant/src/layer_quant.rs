@@ -45,6 +45,8 @@ impl ActivationQuant {
 pub struct LayerQuant {
     /// How the layer is wrapped. A Quantize node isn't, which is [`Wrapping::Bare`] too.
     pub wrapping: Wrapping,
+    /// What every input goes through, as this layer alone reads it.
+    pub input: Option<Quantizer>,
     /// Per weight, in the order of [`Layer::weights`](shiftwise_graph::ops::Layer::weights).
     pub weights: Vec<Option<Quantizer>>,
     /// Activation attribute.
@@ -57,6 +59,17 @@ impl LayerQuant {
     /// The quantizer of the layer's result, wherever it sits: before or after the activation, or at the output.
     pub fn result(&self) -> Option<&Quantizer> {
         self.output.as_ref().or(self.activation.quantizer())
+    }
+
+    /// Whether the layer is wrapped by the vendor's class that quantizes inputs.
+    pub fn reads(&self) -> bool {
+        self.input.is_some()
+    }
+
+    /// Every quantizer that works.
+    pub fn all(&self) -> impl Iterator<Item = &Quantizer> {
+        let weights = self.weights.iter().flatten();
+        self.input.iter().chain(weights).chain(self.activation.quantizer()).chain(&self.output)
     }
 
     /// [`LayerQuant::result`], writable.
@@ -113,6 +126,8 @@ impl Name {
 /// Where an item's quantizer is kept.
 #[derive(Clone, Debug)]
 pub enum Seat {
+    /// In [`LayerQuant::input`].
+    Input,
     /// In [`LayerQuant::weights`], at this index.
     Weight(usize),
     /// In [`LayerQuant::activation`].
@@ -138,7 +153,13 @@ pub enum ActivationPlace {
 impl LayerQuant {
     /// Wrapped without quantizers.
     pub fn bare() -> Self {
-        Self { wrapping: Wrapping::Bare, weights: Vec::new(), activation: ActivationQuant::Absent, output: None }
+        Self {
+            wrapping: Wrapping::Bare,
+            input: None,
+            weights: Vec::new(),
+            activation: ActivationQuant::Absent,
+            output: None,
+        }
     }
 
     /// The quantizers of a layer from its strategy entry.
@@ -170,6 +191,11 @@ impl LayerQuant {
     /// Takes in an item's quantizer, where the layer has a tensor for it that has none yet.
     fn seat(&mut self, op: &Op, role: Role, name: &Name, own: Quantizer, activation: ActivationPlace) -> Seat {
         match role {
+            // The first of an entry serves all inputs, as in the vendor's tool.
+            Role::Input if self.input.is_none() => {
+                self.input = Some(own);
+                return Seat::Input;
+            }
             Role::Weight | Role::Bias => {
                 let named = |(weight, _): &(&str, _)| matches!(name, Name::Text(text) if text == weight);
                 let index = op.layer().weights().iter().position(named);
@@ -217,6 +243,7 @@ impl LayerQuant {
     /// The quantizer of an item.
     fn seated<'a>(&'a self, item: &'a Item) -> Option<&'a Quantizer> {
         match &item.seat {
+            Seat::Input => self.input.as_ref(),
             Seat::Weight(index) => self.weights.get(*index)?.as_ref(),
             Seat::Activation => self.activation.quantizer(),
             Seat::Output => self.output.as_ref(),
@@ -273,9 +300,10 @@ impl LayerQuant {
         };
         let aside = items.iter_mut().filter_map(|item| match &mut item.seat {
             Seat::Aside(own) => Some(own.as_mut()),
-            Seat::Weight(_) | Seat::Activation | Seat::Output => None,
+            Seat::Input | Seat::Weight(_) | Seat::Activation | Seat::Output => None,
         });
-        let working = self.weights.iter_mut().flatten().chain(self.activation.quantizer_mut()).chain(&mut self.output);
+        let working = self.input.iter_mut().chain(self.weights.iter_mut().flatten());
+        let working = working.chain(self.activation.quantizer_mut()).chain(&mut self.output);
         working.chain(aside).for_each(|own| own.scheme_mut().set_width(bits));
     }
 }

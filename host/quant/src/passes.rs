@@ -9,6 +9,7 @@ use shiftwise_graph::graph::Graph;
 
 pub mod adjust_pos;
 pub mod annotate;
+pub mod convert;
 mod dpu_version;
 mod equalize;
 mod fold_bn;

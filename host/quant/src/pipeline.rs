@@ -1,10 +1,14 @@
 //! Post-training quantization from a float graph to a quantized one.
 
+use std::collections::BTreeMap;
+
 use crate::calibrate::calibrate_graph;
 use crate::passes;
+use crate::passes::convert::set_dtype;
 use crate::passes::{adjust_pos, annotate, layer_config};
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 use shiftwise_graph::graph::Graph;
@@ -40,6 +44,9 @@ pub struct Ptq {
 
 /// Everything before calibration; also returns warnings.
 fn annotated(mut graph: Graph, strategy: &Strategy) -> Result<(QuantGraph, Vec<String>), Error> {
+    // What is quantized is so from f32, whatever its file says.
+    let other = graph.nodes.iter_mut().filter(|node| node.dtype != Dtype::default());
+    other.for_each(|node| set_dtype(node, Dtype::default()));
     let mut warnings = passes::partition(&mut graph, strategy);
     let original = layer_config::original_layers(&graph, strategy)?;
     passes::run(passes::OPTIMIZE, &mut graph, strategy)?;
@@ -50,13 +57,17 @@ fn annotated(mut graph: Graph, strategy: &Strategy) -> Result<(QuantGraph, Vec<S
 
 /// Partition, optimize, annotate, calibrate, refine: the vendor's `quantize_model`.
 ///
-/// `progress(done, total)` is called after every calibration batch.
+/// Samples are looked at only by what learns from them: there may be none for block floating point, or with
+/// `convert_datatype`. `progress(done, total)` is called after every calibration batch.
 pub fn ptq(
     graph: Graph,
     samples: &dyn Samples,
     options: &PtqOptions,
     progress: impl FnMut(usize, usize),
 ) -> Result<Ptq, Error> {
+    if let Some(dtype) = options.strategy.conversion()? {
+        return converted(graph, &options.strategy, dtype);
+    }
     let (mut quantized, warnings) = annotated(graph, &options.strategy)?;
     // Before the work, so that a wrong name doesn't cost it.
     quantized.check_names()?;
@@ -64,6 +75,14 @@ pub fn ptq(
     layer_config::set_widths(&mut quantized, &options.strategy)?;
     let changes = adjust_pos::refine(&mut quantized, &options.strategy);
     Ok(Ptq { quantized, changes, warnings })
+}
+
+/// The graph in another type of floats, optimized and without quantizers: the vendor's `convert_datatype`, which takes no
+/// data.
+pub fn converted(mut graph: Graph, strategy: &Strategy, dtype: Dtype) -> Result<Ptq, Error> {
+    let warnings = passes::convert::convert(&mut graph, strategy, dtype)?;
+    let quantized = QuantGraph { graph, layers: BTreeMap::new() };
+    Ok(Ptq { quantized, changes: Vec::new(), warnings })
 }
 
 /// Optimize, annotate, refine: a network with the geometry of its quantized form, before there is any data.

@@ -22,14 +22,26 @@ pub struct QuantGraph {
     pub layers: BTreeMap<NodeId, LayerQuant>,
 }
 
+/// The layer that a point belongs to.
+pub(crate) fn node_of(point: Point) -> NodeId {
+    let (Point::Input(id, _) | Point::PreActivation(id) | Point::PostActivation(id) | Point::Output(id)) = point;
+    id
+}
+
 impl QuantGraph {
+    /// Whether any quantizer learns from data.
+    pub fn learns(&self) -> bool {
+        self.layers.values().flat_map(LayerQuant::all).any(|own| own.scheme().learns())
+    }
+
     /// The quantizer that sits at a point.
     pub fn quantizer(&self, point: Point) -> Option<&Quantizer> {
-        let (Point::PreActivation(id) | Point::PostActivation(id) | Point::Output(id)) = point;
+        let id = node_of(point);
         let layer = self.layers.get(&id)?;
         match (point, &layer.activation) {
             (Point::PreActivation(_), ActivationQuant::Before(q))
             | (Point::PostActivation(_), ActivationQuant::After(q)) => Some(q),
+            (Point::Input(..), _) => layer.input.as_ref(),
             (Point::Output(_), _) => layer.output.as_ref(),
             (Point::PreActivation(_) | Point::PostActivation(_), _) => None,
         }
@@ -37,11 +49,12 @@ impl QuantGraph {
 
     /// [`QuantGraph::quantizer`], writable.
     pub fn quantizer_mut(&mut self, point: Point) -> Option<&mut Quantizer> {
-        let (Point::PreActivation(id) | Point::PostActivation(id) | Point::Output(id)) = point;
+        let id = node_of(point);
         let layer = self.layers.get_mut(&id)?;
         match (point, &mut layer.activation) {
             (Point::PreActivation(_), ActivationQuant::Before(q))
             | (Point::PostActivation(_), ActivationQuant::After(q)) => Some(q),
+            (Point::Input(..), _) => layer.input.as_mut(),
             (Point::Output(_), _) => layer.output.as_mut(),
             (Point::PreActivation(_) | Point::PostActivation(_), _) => None,
         }

@@ -224,8 +224,9 @@ settings! {
         separable_conv: Flag = "true";
     }
     Quantize {
-        /// Stores floats in another type instead of quantizing.
-        convert_datatype: Word = "\"\"", only ["\"\""] "there are no casts";
+        /// Converts layers to float16, bfloat16, float32 or float64 instead of quantizing them: the whole model, or the
+        /// part that `input_layers`, `output_layers` and `ignore_layers` leave.
+        convert_datatype: Word = "\"\"";
         /// Replaces sigmoid by hard sigmoid.
         convert_sigmoid_to_hard_sigmoid: Flag = "true", was replace_sigmoid;
         /// Replaces hard sigmoid by what a DPU computes.
@@ -238,6 +239,12 @@ settings! {
         convert_softmax_to_dpu_version: Flag = "false";
         /// Replaces LayerNormalization by the vendor's version for DPUs.
         convert_layernorm_to_dpu_version: Flag = "false";
+        /// Leaves the result of a convolution with BatchNormalization to the activation behind it.
+        no_quant_in_conv_bn_act: Flag = "false", only ["false"] "there is no training";
+        /// Leaves the result of a convolution to the activation behind it.
+        no_quant_in_conv_act: Flag = "false", idle "with block floating point a layer quantizes what it reads, not its result";
+        /// Leaves what an Add reads unquantized where an activation follows.
+        no_quant_in_add_act: Flag = "false";
         /// Training steps after which the statistics of BatchNormalization stay.
         freeze_bn_delay: Number = "-1", only ["-1"] "there is no training";
         /// Asks the vendor's compiler which layers to quantize.
@@ -280,12 +287,14 @@ settings! {
         output_dir: Word = "\"./quantize_results/\"";
     }
     User {
-        /// The block format of all quantizers.
-        data_format: Word = "null", only ["null"] "there are no block formats";
+        /// The format of block floating point quantizers: bfp, msfp (widths of 16, 13 or 11), bf16 or fp32.
+        data_format: Word = "null";
         /// Width of inputs in bits.
         input_bit: Whole = "null", of Input bit_width;
         /// How the position of inputs is chosen: 0 so that nothing overflows, 1 by least squared error.
         input_method: Whole = "null", of Input method;
+        /// The percentile of `input_method` 3.
+        input_method_percentile: Number = "null", of Input method_percentile;
         /// Whether the zero of inputs is the integer zero.
         input_symmetry: Flag = "null", of Input symmetry;
         /// One position for each channel of inputs.
@@ -328,6 +337,8 @@ settings! {
         activation_bit: Whole = "null", of Output bit_width;
         /// How the position of activations and layer outputs is chosen: see `input_method`.
         activation_method: Whole = "null", of Output method;
+        /// The percentile of `activation_method` 3.
+        activation_method_percentile: Number = "null", of Output method_percentile;
         /// Whether the zero of activations and layer outputs is the integer zero.
         activation_symmetry: Flag = "null", of Output symmetry;
         /// One position for each channel of activations and layer outputs.
@@ -348,7 +359,7 @@ settings! {
         output_layers: Layers = "[]";
         /// Layers that stay float.
         ignore_layers: Layers = "[]";
-        /// Types of single layers: int8, int16, int32 or float32 by name.
+        /// Types of single layers by name: int8, int16, int32, float16, bfloat16, float32 or float64.
         layer_config: Widths = "{}";
     }
     Call {
@@ -415,21 +426,24 @@ mod tests {
         }
     }
 
+    /// Every strategy has some of the settings; `pof2s` with the table's defaults.
     #[test]
-    fn the_built_in_strategy_has_the_settings_of_the_table_in_its_order_with_its_defaults() {
-        let strategy: Value = serde_json::from_str(&Strategy::built_in("pof2s").unwrap().dump(2)).unwrap();
-        let mut expected = SETTINGS.iter().filter(|s| s.section != Section::Call);
-        let registry = &strategy["quantize_registry_config"];
-        for section in [Section::Optimize, Section::Quantize, Section::Refine, Section::Finalize, Section::User] {
-            let key = section.key().unwrap();
-            let own = strategy.get(key).or_else(|| registry.get(key)).unwrap();
-            for (name, value) in own.as_object().unwrap() {
-                let s = expected.next().unwrap();
-                let default: Value = serde_json::from_str(s.default).unwrap();
-                assert_eq!((s.name, s.section, &default), (name.as_str(), section, value));
+    fn the_built_in_strategies_have_the_settings_of_the_table_in_its_order() {
+        for name in ["pof2s", "bfp"] {
+            let strategy: Value = serde_json::from_str(&Strategy::built_in(name).unwrap().dump(2)).unwrap();
+            let mut settings = SETTINGS.iter().filter(|s| s.section != Section::Call);
+            let registry = &strategy["quantize_registry_config"];
+            for section in [Section::Optimize, Section::Quantize, Section::Refine, Section::Finalize, Section::User] {
+                let key = section.key().unwrap();
+                let own = strategy.get(key).or_else(|| registry.get(key)).unwrap();
+                for (key, value) in own.as_object().unwrap() {
+                    let s = settings.find(|s| s.name == key).unwrap_or_else(|| panic!("{name}: {key}"));
+                    assert!(s.section == section && s.takes(value) && s.has(value), "{name}: {key}");
+                    let default: Value = serde_json::from_str(s.default).unwrap();
+                    assert!(name != "pof2s" || default == *value, "{key}");
+                }
             }
         }
-        assert!(expected.next().is_none());
     }
 
     /// `UPDATE_EXPECT=1 cargo test -p shiftwise-quant` rewrites the page.

@@ -10,14 +10,39 @@ use crate::role::Role;
 use crate::scheme::Quantizer;
 use crate::settings;
 use crate::settings::{Effect, SETTINGS, Section, Setting};
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
 
 mod json;
 
-const POF2S: &str = include_str!("../strategies/pof2s.json");
+/// Which way a network goes from float to quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pipeline {
+    /// Power-of-two steps: layers fuse with the activations behind them, float tensors that enter quantized layers are
+    /// quantized, positions are refined.
+    Pof2s,
+    /// Block floating point: every layer with an entry quantizes what it reads.
+    Block,
+}
 
-/// Names of the built-in strategies and the vendor's aliases.
-const BUILT_IN: &[(&str, &str)] = &[("pof2s", POF2S), ("8bit", POF2S)];
+/// A strategy that comes with the program.
+#[derive(Debug)]
+struct BuiltIn {
+    /// Its name, and the vendor's other one.
+    names: &'static [&'static str],
+    pipeline: Pipeline,
+    text: &'static str,
+}
+
+/// The built-in strategies.
+const BUILT_IN: &[BuiltIn] = &[
+    BuiltIn {
+        names: &["pof2s", "8bit"],
+        pipeline: Pipeline::Pof2s,
+        text: include_str!("../strategies/pof2s.json"),
+    },
+    BuiltIn { names: &["bfp"], pipeline: Pipeline::Block, text: include_str!("../strategies/bfp.json") },
+];
 
 /// The section with the entries of layers and the user's settings.
 const REGISTRY: &str = "quantize_registry_config";
@@ -30,22 +55,52 @@ const PIPELINES: [&str; 4] =
 #[derive(Clone, Debug)]
 pub struct Strategy {
     json: Map<String, Value>,
+    base: &'static BuiltIn,
+}
+
+impl BuiltIn {
+    fn strategy(&'static self) -> Result<Strategy, Error> {
+        match serde_json::from_str(self.text) {
+            Ok(Value::Object(json)) => Ok(Strategy { json, base: self }),
+            _ => Err(Error::Options(format!("the built-in strategy `{}` does not parse", self.names[0]))),
+        }
+    }
 }
 
 impl Strategy {
     /// A built-in strategy by name.
     pub fn built_in(name: &str) -> Result<Self, Error> {
-        let Some((_, text)) = BUILT_IN.iter().find(|(n, _)| *n == name) else {
-            let known: Vec<&str> = BUILT_IN.iter().map(|(n, _)| *n).collect();
+        let Some(base) = BUILT_IN.iter().find(|own| own.names.contains(&name)) else {
+            let known: Vec<&str> = BUILT_IN.iter().flat_map(|own| own.names).copied().collect();
             return Err(Error::Options(format!(
                 "unidentified quantize strategy `{name}`; known are {}",
                 known.join(", ")
             )));
         };
-        match serde_json::from_str(text) {
-            Ok(Value::Object(json)) => Ok(Self { json }),
-            _ => Err(Error::Options(format!("the built-in strategy `{name}` does not parse"))),
-        }
+        base.strategy()
+    }
+
+    /// Which way a network goes.
+    pub fn pipeline(&self) -> Pipeline {
+        self.base.pipeline
+    }
+
+    /// The type that all layers are converted to instead of being quantized, if any.
+    ///
+    /// Errors: a type that there isn't.
+    pub fn conversion(&self) -> Result<Option<Dtype>, Error> {
+        let name = self.value("convert_datatype").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let dtype = |name| {
+            let known: Vec<&str> = Dtype::ALL.iter().map(|dtype| dtype.name()).collect();
+            let unknown = || Error::Options(format!("unknown target data type `{name}`; known are {}", known.join(", ")));
+            Dtype::from_name(name).ok_or_else(unknown)
+        };
+        name.map(dtype).transpose()
+    }
+
+    /// Whether quantizing takes calibration data.
+    pub fn needs_data(&self) -> Result<bool, Error> {
+        Ok(self.pipeline() != Pipeline::Block && self.conversion()?.is_none())
     }
 
     fn section(&self, name: &str) -> Option<&Map<String, Value>> {
@@ -114,7 +169,13 @@ impl Strategy {
                 if matches!(setting.effect, Effect::Idle(_)) && *slot != value {
                     warning = Some(format!("`{key}` changes nothing, in the vendor's tool as here"));
                 }
-                *slot = value;
+                let idle = key == "data_format" && !value.is_null() && self.pipeline() != Pipeline::Block;
+                if idle {
+                    warning = Some("`data_format` changes nothing: it is about block floating point, strategy `bfp`".into());
+                }
+                if let Some(slot) = self.slot(setting) {
+                    *slot = value;
+                }
                 return Ok(warning);
             }
         }
@@ -152,7 +213,7 @@ impl Strategy {
             path.rsplit('.').next() == Some(class)
         };
         let mut entry = layers.iter().rev().find(named)?.as_object()?.clone();
-        for list in role::lists().filter(|row| row.role != Role::Input) {
+        for list in role::lists() {
             for q in entry.get_mut(list.quantizers).and_then(Value::as_array_mut).into_iter().flatten() {
                 self.override_params(q, list.role, relu_like);
             }
@@ -178,6 +239,12 @@ impl Strategy {
             if let Some(slot) = own.get_mut(parameter) {
                 *slot = value.clone();
             }
+        }
+        // What is stored as it is or as bfloat16 is so on purpose.
+        if let Some(slot) = own.get_mut("data_format").filter(|own| **own != "fp32" && **own != "bf16")
+            && let Some(value) = user.get("data_format").filter(|v| !v.is_null())
+        {
+            *slot = value.clone();
         }
         if let Some(slot) = own.get_mut("use_fixneuron_quant") {
             if let Some(value) = user.get("use_fixneuron_quant").filter(|v| !v.is_null()) {

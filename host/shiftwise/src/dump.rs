@@ -224,7 +224,11 @@ pub fn weights(quantized: &QuantGraph, vendor_gaps: bool) -> Vec<DumpTensor> {
             if vendor_gaps && !dump_weight_is_shown(&name) {
                 continue;
             }
-            let Quantizer::Pof2(q) = q;
+            let q = match q {
+                Quantizer::Pof2(q) => q,
+                // Blocks have no integers of one scale.
+                Quantizer::Block(_) => continue,
+            };
             let scales: Vec<f32> = q.states.iter().map(|state| state.pos.scale()).collect();
             let channels = Channels::of(tensor.shape(), q.params.channel_axis);
             let scale = |i: usize| if q.params.per_channel { scales[channels.of_element(i)] } else { scales[0] };

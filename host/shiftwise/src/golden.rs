@@ -14,6 +14,7 @@ use shiftwise_integer::lower;
 use shiftwise_quant::eval::{Stored, quantized_weights};
 use shiftwise_quant::layer_quant::ActivationQuant;
 use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::scheme::Quantizer;
 use shiftwise_tensor::tensor::Tensor;
 
 /// Which arithmetic; see [`shiftwise_graph::eval`].
@@ -110,6 +111,9 @@ impl Points for Floats<'_> {
     fn apply(&mut self, point: Point, tensor: &mut Tensor) -> Result<(), Error> {
         Stored(self.q).apply(point, tensor)
     }
+    fn reads(&self, id: NodeId) -> bool {
+        Stored(self.q).reads(id)
+    }
     fn done(&mut self, id: NodeId, tensor: &Tensor) {
         self.write(id, Some(tensor));
     }
@@ -136,10 +140,12 @@ impl Floats<'_> {
             && (!before || self.options.float)
             && !(self.options.vendor_gaps && matches!(self.q.graph.node(id).op, Op::Custom(_)))
         {
-            let integers = match (exact, &float) {
-                (Some((Values::Int8(q), _)), _) => Some(q.clone()),
+            let integers = match (exact, &float, quantizer) {
+                (Some((Values::Int8(q), _)), _, _) => Some(q.clone()),
+                // Blocks have no integers of one scale.
+                (_, _, Quantizer::Block(_)) => None,
                 // The vendor's cast: no rounding, wraps at 256.
-                (_, Some(x)) => {
+                (_, Some(x), Quantizer::Pof2(_)) => {
                     let scale = quantizer.scheme().pos().unwrap_or_default().scale();
                     Some(x.iter().map(|x| (x * scale) as i64 as i8).collect())
                 }

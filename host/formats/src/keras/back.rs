@@ -17,6 +17,8 @@ pub fn read_back(quantized: &QuantGraph, bytes: &[u8], path: &Path, options: &Lo
     let options = LoadOptions { custom: options.custom.clone(), ..LoadOptions::default() };
     let back = match open_bytes(path, bytes.to_vec(), &options) {
         Ok(Model::Quantized(back)) => back,
+        // Nothing in it is quantized where layers were converted to another type.
+        Ok(Model::Float(graph)) if quantized.layers.is_empty() => QuantGraph { graph, layers: BTreeMap::new() },
         Ok(Model::Float(_)) => return Err(refuse("it is read as a float model")),
         Err(Error::Format { message, .. }) => return Err(refuse(&message)),
         Err(e) => return Err(refuse(&e.to_string())),
@@ -59,6 +61,10 @@ fn difference(own: &Graph, other: &Graph) -> Option<String> {
         if (node.op.class(), node.op.layer().settings()) != (back.op.class(), back.op.layer().settings()) {
             return Some(format!("the settings of layer `{layer}` change"));
         }
+        if node.dtype != back.dtype {
+            let (own, back) = (node.dtype.name(), back.dtype.name());
+            return Some(format!("the type of layer `{layer}` changes: {own} becomes {back}"));
+        }
         if names(own, &node.inputs) != names(other, &back.inputs) {
             return Some(format!("the inputs of layer `{layer}` change"));
         }
@@ -67,7 +73,8 @@ fn difference(own: &Graph, other: &Graph) -> Option<String> {
         }
         let bits = |node: &Node| -> Vec<(String, Vec<usize>, Vec<u32>)> {
             let weights = node.op.layer().weights();
-            let bits = |data: &[f32]| data.iter().map(|v| v.to_bits()).collect();
+            // Weights are written in the layer's type.
+            let bits = |data: &[f32]| data.iter().map(|v| node.dtype.round(*v).to_bits()).collect();
             weights.into_iter().map(|(n, t)| (n.to_owned(), t.shape().to_vec(), bits(t.data()))).collect()
         };
         if bits(node) != bits(back) {

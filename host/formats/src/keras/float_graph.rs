@@ -13,6 +13,7 @@ use crate::keras::model::{ModelConfig, input_shape};
 use crate::keras::shape_values::ShapeValues;
 use crate::keras::weights::ModelWeights;
 use crate::keras::{config, layout, parts};
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, NodeId, SharedCall};
 use shiftwise_graph::ops::custom::{CustomUse, Unknown};
@@ -263,6 +264,7 @@ impl<'a> Builder<'a> {
         node.excluded = shared;
         node.shared = shared.then(|| SharedCall { layer: layer.to_owned(), number: call.number });
         node.extras = extras(&node.op, config);
+        node.dtype = Dtype::of_config(config);
         node.extras.extend(arguments(call.call).map(|value| (CALL.to_owned(), value)));
         self.first[call.layer].get_or_insert(id);
         self.ids.push(last);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use hdf5_pure::{AttrValue, DType, Datatype, File, FileBuilder, FinishedGroup, FormatError, Group, Source};
 
 use shiftwise_graph::budget::Budget;
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
 use shiftwise_tensor::half;
 use shiftwise_tensor::tensor::Tensor;
@@ -63,9 +64,6 @@ pub(crate) struct H5 {
     budget: Budget,
     /// Where it came from, for messages.
     pub(crate) path: PathBuf,
-    /// Whether bfloat16 is read. The vendor's tool computes with such weights in their own format, so its quantized
-    /// models of them are other models.
-    pub(crate) brain_floats: bool,
 }
 
 impl H5 {
@@ -76,7 +74,7 @@ impl H5 {
         }
         let file = File::from_source(Metered { bytes, budget: budget.clone() })
             .map_err(|e| Error::format(path, format!("the HDF5 file is damaged: {e}")))?;
-        Ok(Self { file, budget: budget.clone(), path: path.to_owned(), brain_floats: true })
+        Ok(Self { file, budget: budget.clone(), path: path.to_owned() })
     }
 
     /// What is left of the file's memory and work.
@@ -144,8 +142,8 @@ impl H5 {
         let fail = |e: hdf5_pure::Error| format!("weight `{path}`: {e}");
         let data = self.file.dataset(path).map_err(fail)?;
         let datatype = data.datatype().map_err(fail)?;
-        // Keras 3 has no other two bytes that HDF5 knows no name for.
-        let brain = self.brain_floats && matches!(&datatype, Datatype::Opaque { size: 2, .. });
+        // Keras has no other two bytes that HDF5 knows no name for.
+        let brain = matches!(&datatype, Datatype::Opaque { size: 2, .. });
         let size = match &datatype {
             Datatype::FloatingPoint { size, .. } => u64::from(*size),
             _ if brain => 2,
@@ -183,7 +181,8 @@ impl H5 {
 
 /// A dataset to be written.
 pub(crate) enum Data {
-    Floats(Tensor),
+    /// Of the type, in which they are rounded.
+    Floats(Tensor, Dtype),
     /// A scalar.
     Int(i32),
 }
@@ -260,15 +259,41 @@ impl Tree {
 
 fn put(to: &mut hdf5_pure::DatasetBuilder, data: &Data) {
     match data {
-        Data::Floats(t) => {
+        Data::Floats(t, dtype) => {
             let shape: Vec<u64> = t.shape().iter().map(|d| *d as u64).collect();
-            to.with_f32_data(t.data()).with_shape(&shape);
+            let (count, values) = (t.data().len() as u64, t.data().iter());
+            let halves = |bits: fn(f32) -> u16| values.clone().flat_map(|x| bits(*x).to_le_bytes()).collect();
+            match dtype {
+                Dtype::Float16 => to.with_raw_data(HALF, halves(half::f16_bits), count),
+                // As h5py names what HDF5 has no name for.
+                Dtype::BFloat16 => {
+                    to.with_raw_data(Datatype::Opaque { size: 2, tag: Vec::new() }, halves(half::bf16_bits), count)
+                }
+                Dtype::Float32 => to.with_f32_data(t.data()),
+                Dtype::Float64 => to.with_f64_data(&values.map(|x| f64::from(*x)).collect::<Vec<_>>()),
+            }
+            .with_shape(&shape);
         }
         Data::Int(v) => {
             to.with_i32_data(&[*v]).with_shape(&[]);
         }
     }
 }
+
+/// IEEE half floats, little-endian, as a file's type.
+const HALF: Datatype = Datatype::FloatingPoint {
+    size: 2,
+    byte_order: hdf5_pure::DatatypeByteOrder::LittleEndian,
+    layout: hdf5_pure::FloatingPointLayout {
+        bit_offset: 0,
+        bit_precision: 16,
+        exponent_location: 10,
+        exponent_size: 5,
+        mantissa_location: 0,
+        mantissa_size: 10,
+        exponent_bias: 15,
+    },
+};
 
 /// IEEE half floats, little-endian.
 fn halves(datatype: &Datatype, raw: &[u8]) -> Option<Vec<f32>> {
@@ -286,11 +311,27 @@ fn halves(datatype: &Datatype, raw: &[u8]) -> Option<Vec<f32>> {
 mod tests {
     use super::*;
 
+    /// Values that every type has, and what each makes of one that it has not.
+    #[test]
+    fn values_come_back_in_every_type() {
+        let values = Tensor::vector(vec![0.5, -2.0, 1.0 + f32::EPSILON, 65504.0]);
+        for dtype in Dtype::ALL {
+            let mut tree = Tree::default();
+            tree.dataset("a/w", Data::Floats(values.clone(), dtype));
+            let bytes = tree.to_bytes(Path::new("t.h5")).unwrap();
+            let budget = Budget::for_file(bytes.len());
+            let back = H5::from_bytes(Path::new("t.h5"), bytes, &budget).unwrap().floats("a/w", None).unwrap();
+            let mut want = values.clone();
+            dtype.cast(&mut want);
+            assert_eq!(back, want, "{}", dtype.name());
+        }
+    }
+
     /// Whatever leads to the same values again: they are paid for each time.
     #[test]
     fn what_is_read_is_bounded_in_total() {
         let mut tree = Tree::default();
-        tree.dataset("a/w", Data::Floats(Tensor::zeros(&[100, 100])));
+        tree.dataset("a/w", Data::Floats(Tensor::zeros(&[100, 100]), Dtype::Float32));
         let bytes = tree.to_bytes(Path::new("t.h5")).unwrap();
         let open = || H5::from_bytes(Path::new("t.h5"), bytes.clone(), &Budget::for_file(bytes.len())).unwrap();
         let file = open();

@@ -17,6 +17,7 @@ use crate::keras::float_graph::Builder;
 use crate::keras::h5::{Data, H5, Tree};
 use crate::keras::model::{LayerConfig, ModelConfig};
 use crate::keras::stored::LayerWeights;
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
 use shiftwise_graph::ops::tfop::{CALL, TENSOR};
@@ -32,8 +33,14 @@ use shiftwise_tensor::tensor::Tensor;
 /// The calibrated state of the vendor's layers.
 const MODE: &str = "QCBEV";
 
-/// The state of custom layers: the vendor's tool forgets to switch them.
-const CUSTOM_MODE: &str = "QCB";
+/// The state of custom layers and of those that quantize what they read: the vendor's tool forgets to switch them.
+const UNSWITCHED_MODE: &str = "QCB";
+
+/// The wrapper of a quantized layer.
+const WRAPPER: &str = "Vitis>QuantizeWrapper";
+
+/// The wrapper of a layer that also quantizes what it reads.
+const READING_WRAPPER: &str = "Vitis>QuantizeWrapperV2";
 
 /// The Keras version whose files these are.
 const KERAS_VERSION: &str = "2.12.0";
@@ -131,7 +138,7 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     let node = quantized.graph.node(id);
     let weights = node.op.layer().weights();
     let mut data: Vec<(String, Data)> =
-        weights.into_iter().map(|(name, t)| (name.to_owned(), Data::Floats(t.clone()))).collect();
+        weights.into_iter().map(|(name, t)| (name.to_owned(), Data::Floats(t.clone(), node.dtype))).collect();
     let Some(quant) = quantized.layers.get(&id) else {
         data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
         return data;
@@ -142,7 +149,7 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
         let shape = state_shape(&tensor_shape(node, role, prefix), q);
         let part = move |(name, values): (&str, Vec<f32>)| {
             let values = Tensor::new(shape.clone(), values);
-            (format!("{prefix}_{name}"), Data::Floats(values.unwrap_or_else(|| Tensor::zeros(&[0]))))
+            (format!("{prefix}_{name}"), Data::Floats(values.unwrap_or_else(|| Tensor::zeros(&[0])), Dtype::Float32))
         };
         q.scheme().variables().into_iter().map(part)
     });
@@ -242,7 +249,7 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
         (quant, Op::Quantize(_)) => {
             let quantizer = quant
                 .and_then(|q| q.output.as_ref())
-                .map(|q| json!({ "class_name": format!("Vitis>{}", q.class()), "config": q.scheme().parameters() }));
+                .map(|q| json!({ "class_name": format!("Vitis>{}", q.class()), "config": q.scheme().config() }));
             let config = json!({
                 "name": name, "trainable": true, "dtype": "float32", "quantizer": quantizer, "mode": MODE,
             });
@@ -254,11 +261,12 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
                 wrap_activation(activation, &quant.activation);
             }
             let layer = json!({ "class_name": registered(node.op.class()), "config": inner });
+            let mode = if custom || quant.reads() { UNSWITCHED_MODE } else { MODE };
             let config = json!({
                 "name": name, "trainable": true, "dtype": "float32", "layer": layer,
-                "quantize_config": quantize_config(quant), "mode": if custom { CUSTOM_MODE } else { MODE },
+                "quantize_config": quantize_config(quant), "mode": mode,
             });
-            ("Vitis>QuantizeWrapper", config)
+            (if quant.reads() { READING_WRAPPER } else { WRAPPER }, config)
         }
         (None, _) => {
             let mut config = config::keras(node);
@@ -337,12 +345,12 @@ pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
             }
             class => (class, &layer.config),
         };
-        let wrapped = matches!(class, "Vitis>QuantizeWrapper" | "Vitis>VitisQuantize");
+        let wrapped = matches!(class, WRAPPER | READING_WRAPPER | "Vitis>VitisQuantize");
         if wrapped && (*calls > 1 || path.len() > 1) {
             return Err(fail("a quantized layer is applied once, in the outermost model".into()));
         }
         let (id, quant) = match class {
-            "Vitis>QuantizeWrapper" => {
+            WRAPPER | READING_WRAPPER => {
                 let inner = Wrapped::of(&layer.name, config).map_err(fail)?;
                 let op = builder.op(inner.name, unregistered(inner.class), inner.config, call, &mut weights)?;
                 let id = builder.add(inner.name, op, inner.config, call)?;

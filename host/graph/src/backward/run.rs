@@ -4,7 +4,7 @@ use crate::backward::functions::activation;
 use crate::backward::norms::moving_averages;
 use crate::backward::{Call, Grads, Mode, ParamKind, Saved, differentiate, evaluate, params, reads_inputs};
 use crate::error::Error;
-use crate::eval::{Point, Points, missing, needs};
+use crate::eval::{Point, Points, missing, needs, own_inputs};
 use crate::graph::{Graph, Node, NodeId};
 use crate::ops::{ActivationFn, Op};
 use shiftwise_tensor::tensor::Tensor;
@@ -91,8 +91,17 @@ pub fn forward(
     let mut statistics = Vec::new();
     for id in graph.ids() {
         let node = graph.node(id);
+        if node.dtype.is_half() {
+            let why = format!("it computes in {}, and gradients are those of f32", node.dtype.name());
+            return Err(Error::layer(&node.name, node.op.class(), why));
+        }
         let own = weights.get(id.0).map_or(&[][..], Vec::as_slice);
-        let x: Option<Vec<&Tensor>> = node.inputs.iter().map(|i| values[i.0].as_ref()).collect();
+        // Gradients pass straight through what changes an input for this layer alone.
+        let changed = own_inputs(node, id, &values, points)?;
+        let x: Option<Vec<&Tensor>> = match &changed {
+            Some(own) => Some(own.iter().collect()),
+            None => node.inputs.iter().map(|i| values[i.0].as_ref()).collect(),
+        };
         let x = x.ok_or_else(|| missing(&node.name))?;
         let (mut y, saved) = match (&node.op, values[id.0].as_ref()) {
             (Op::Input(_), Some(given)) => (given.clone(), Saved::Nothing),

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::layer_quant::{ActivationPlace, LayerQuant};
 use crate::owners::is_activation;
 use crate::quant_graph::QuantGraph;
 use crate::scheme::Quantizer;
-use crate::strategy::Strategy;
+use crate::strategy::{Pipeline, Strategy};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
 use shiftwise_graph::ops::{ActivationFn, Op, Quantize};
@@ -72,7 +72,75 @@ fn fusions(graph: &Graph, strategy: &Strategy) -> Fusions {
 /// Order as the vendor's tool: a quantizer behind every model input, or behind the user's `input_layers`; then every
 /// registered layer is wrapped, except an activation that doesn't directly follow a layer it fuses with; then a float
 /// tensor that enters a wrapped layer of one input, and nothing else, gets a quantizer in between.
-pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
+///
+/// Block floating point has an order of its own: see [`block`].
+pub fn annotate(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
+    match strategy.pipeline() {
+        Pipeline::Pof2s => pof2s(graph, strategy),
+        Pipeline::Block => block(graph, strategy),
+    }
+}
+
+/// The quantizers of a layer by its entry. Errors name the layer.
+fn wrapped(node: &Node, entry: &Map<String, Value>, activation: ActivationPlace) -> Result<LayerQuant, Error> {
+    LayerQuant::from_entry(&node.op, entry, activation)
+        .map_err(|e| Error::Options(format!("layer `{}`: {e}", node.name)))
+}
+
+/// Where the quantized part begins: behind the model's inputs, or at the user's `input_layers`: behind a layer that stays
+/// float itself, and before one that is quantized.
+fn starts(graph: &Graph, layers: &BTreeMap<NodeId, LayerQuant>, strategy: &Strategy) -> Vec<NodeId> {
+    let chosen: Vec<NodeId> = strategy.layer_list("input_layers").iter().filter_map(|n| graph.find(n)).collect();
+    let start = |id: NodeId| if layers.contains_key(&id) { graph.node(id).inputs.clone() } else { vec![id] };
+    match chosen.is_empty() {
+        true => graph.inputs.iter().copied().filter(|id| graph.is_candidate(*id)).collect(),
+        false => chosen.into_iter().flat_map(start).filter(|id| !layers.contains_key(id)).collect(),
+    }
+}
+
+/// Puts quantizers behind nodes, the first that is named of each, and the graph in order.
+fn insert(
+    mut graph: Graph,
+    mut layers: BTreeMap<NodeId, LayerQuant>,
+    behind: impl IntoIterator<Item = (NodeId, Quantizer)>,
+) -> Result<QuantGraph, Error> {
+    let mut inserted = BTreeSet::new();
+    for (producer, own) in behind {
+        if !inserted.insert(producer) {
+            continue;
+        }
+        let (name, origin) = (format!("quant_{}", graph.node(producer).name), graph.node(producer).origin.clone());
+        let quantize = graph.insert_after(producer, name, Op::Quantize(Quantize), origin)?;
+        layers.insert(quantize, LayerQuant { output: Some(own), ..LayerQuant::bare() });
+    }
+    let renumbered = graph.normalize();
+    graph.verify()?;
+    let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
+    Ok(QuantGraph { graph, layers })
+}
+
+/// Block floating point: every layer with an entry is wrapped, whatever stands behind it, and quantizes what it reads;
+/// between layers there are no quantizers but behind the model's inputs.
+fn block(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
+    let (uses, consumers) = (graph.uses(), graph.consumers());
+    let mut layers = BTreeMap::new();
+    for id in graph.ids().filter(|id| graph.is_candidate(*id)) {
+        let node = graph.node(id);
+        let Some(entry) = strategy.layer_entry(node.op.class(), relu_like(&node.op)) else { continue };
+        let activated = || match consumers[id.0][..] {
+            [next] if uses[id.0] == 1 => matches!(graph.node(next).op, Op::Relu(_) | Op::Activation(_)),
+            _ => false,
+        };
+        let bare = strategy.enabled("no_quant_in_add_act") && matches!(node.op, Op::Add(_)) && activated();
+        let own = if bare { LayerQuant::bare() } else { wrapped(node, &entry, ActivationPlace::Nowhere)? };
+        layers.insert(id, own);
+    }
+    let input = strategy.input_quantizer()?;
+    let starts: Vec<_> = starts(&graph, &layers, strategy).into_iter().map(|id| (id, input.clone())).collect();
+    insert(graph, layers, starts)
+}
+
+fn pof2s(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
     let fused = fusions(&graph, strategy);
     let mut layers = BTreeMap::new();
     for id in graph.ids().filter(|id| graph.is_candidate(*id)) {
@@ -85,9 +153,7 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
         } else if let Some(entry) = strategy.layer_entry(op.class(), relu_like(op)) {
             let behind = fused.deferred.contains(&id);
             let activation = if behind { ActivationPlace::Behind } else { ActivationPlace::Here };
-            let quant = LayerQuant::from_entry(op, &entry, activation);
-            let own = |e: Error| Error::Options(format!("layer `{}`: {e}", graph.node(id).name));
-            layers.insert(id, quant.map_err(own)?);
+            layers.insert(id, wrapped(graph.node(id), &entry, activation)?);
         }
     }
     let uses = graph.uses();
@@ -96,14 +162,7 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
         let node = graph.node(id);
         !layers.contains_key(&id) && node.shared.is_none() && !matches!(node.op, Op::Input(_) | Op::Quantize(_))
     };
-    // Behind the model's inputs, or where the user's part of the model begins: behind a layer that stays float itself,
-    // and before one that is quantized.
-    let chosen: Vec<NodeId> = strategy.layer_list("input_layers").iter().filter_map(|n| graph.find(n)).collect();
-    let start = |id: NodeId| if layers.contains_key(&id) { graph.node(id).inputs.clone() } else { vec![id] };
-    let mut points: Vec<NodeId> = match chosen.is_empty() {
-        true => graph.inputs.iter().copied().filter(|id| graph.is_candidate(*id)).collect(),
-        false => chosen.into_iter().flat_map(start).filter(|id| !layers.contains_key(id)).collect(),
-    };
+    let mut points = starts(&graph, &layers, strategy);
     for id in graph.ids() {
         if let ([producer], true) = (&graph.node(id).inputs[..], layers.contains_key(&id))
             && uses[producer.0] == 1
@@ -123,17 +182,5 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
     }))?;
     let functions = functions.into_iter().map(|id| (id, fixed.clone()));
     let points = points.into_iter().map(|id| (id, input.clone()));
-    let mut inserted = BTreeSet::new();
-    for (producer, own) in functions.chain(points) {
-        if !inserted.insert(producer) {
-            continue;
-        }
-        let (name, origin) = (format!("quant_{}", graph.node(producer).name), graph.node(producer).origin.clone());
-        let quantize = graph.insert_after(producer, name, Op::Quantize(Quantize), origin)?;
-        layers.insert(quantize, LayerQuant { output: Some(own), ..LayerQuant::bare() });
-    }
-    let renumbered = graph.normalize();
-    graph.verify()?;
-    let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
-    Ok(QuantGraph { graph, layers })
+    insert(graph, layers, functions.chain(points))
 }

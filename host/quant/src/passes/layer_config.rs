@@ -1,48 +1,58 @@
-//! Widths of single layers: the vendor's `layer_config`.
+//! Types of single layers: the vendor's `layer_config`.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::passes::convert;
+use crate::passes::convert::set_dtype;
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
 use shiftwise_graph::ops::Op;
 
 /// What `layer_config` may say of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Width {
+enum Type {
+    /// Quantized to this many bits.
     Bits(u8),
-    Float32,
+    /// Left float, in this type.
+    Float(Dtype),
 }
 
-fn entries(strategy: &Strategy) -> Result<Vec<(String, Width)>, Error> {
+/// Widths of integers by the vendor's names.
+const INTEGERS: [(&str, u8); 3] = [("int8", 8), ("int16", 16), ("int32", 32)];
+
+impl Type {
+    fn from_name(name: &str) -> Option<Self> {
+        let bits = INTEGERS.iter().find(|(integer, _)| *integer == name).map(|(_, bits)| Self::Bits(*bits));
+        bits.or_else(|| Dtype::from_name(name).map(Self::Float))
+    }
+}
+
+fn entries(strategy: &Strategy) -> Result<Vec<(String, Type)>, Error> {
     let config = strategy.user_value("layer_config").and_then(Value::as_object);
-    let entry = |(layer, value): (&String, &Value)| {
-        let width = match value.as_str() {
-            Some("int8") => Width::Bits(8),
-            Some("int16") => Width::Bits(16),
-            Some("int32") => Width::Bits(32),
-            Some("float32") => Width::Float32,
-            _ => {
-                return Err(Error::Options(format!(
-                    "`layer_config` gives layer `{layer}` the type {value}; this version has int8, int16, int32 and float32"
-                )));
-            }
-        };
-        Ok((layer.clone(), width))
+    let entry = |(layer, value): (&String, &Value)| match value.as_str().and_then(Type::from_name) {
+        Some(own) => Ok((layer.clone(), own)),
+        None => {
+            let integers = INTEGERS.map(|(name, _)| name);
+            let known = integers.into_iter().chain(Dtype::ALL.into_iter().map(Dtype::name)).collect::<Vec<_>>();
+            let known = known.join(", ");
+            Err(Error::Options(format!("`layer_config` gives layer `{layer}` the type {value}; known are {known}")))
+        }
     };
     config.into_iter().flatten().map(entry).collect()
 }
 
 /// Before optimization: checks the types, and remembers the layers' names if some are to stay float.
 pub fn original_layers(graph: &Graph, strategy: &Strategy) -> Result<Option<BTreeSet<String>>, Error> {
-    let float = entries(strategy)?.iter().any(|(_, width)| *width == Width::Float32);
+    let float = entries(strategy)?.iter().any(|(_, own)| matches!(own, Type::Float(_)));
     Ok(float.then(|| graph.nodes.iter().map(|n| n.name.clone()).collect()))
 }
 
-/// After optimization: float layers are left alone; and so are, as in the vendor's tool, all layers that the optimization
+/// After optimization: float layers get their types and are left alone; and so are, as in the vendor's tool, all layers that the optimization
 /// has made. Returns warnings about names that don't exist.
 pub fn keep_float(
     graph: &mut Graph,
@@ -53,20 +63,24 @@ pub fn keep_float(
     let unknown = entries.iter().filter(|(name, _)| graph.find(name).is_none());
     let warnings =
         unknown.map(|(n, _)| format!("layer_config names `{n}`, which is not a layer of the optimized model"));
-    let warnings = warnings.collect();
+    let mut warnings: Vec<String> = warnings.collect();
     for node in &mut graph.nodes {
         let made = original.is_some_and(|names| !names.contains(&node.name));
-        let float = entries.iter().any(|(name, width)| *name == node.name && *width == Width::Float32);
-        node.excluded |= made || float;
+        let own = entries.iter().find(|(name, _)| *name == node.name).map(|(_, own)| *own);
+        if let Some(Type::Float(dtype)) = own {
+            set_dtype(node, dtype);
+        }
+        node.excluded |= made || matches!(own, Some(Type::Float(_)));
     }
+    warnings.extend(convert::warning(graph));
     Ok(warnings)
 }
 
 /// After calibration: layers get their widths. Positions stay those of 8 bits, as in the vendor's tool: values reach further
 /// and are no finer.
 pub fn set_widths(q: &mut QuantGraph, strategy: &Strategy) -> Result<(), Error> {
-    for (name, width) in entries(strategy)? {
-        let Width::Bits(bits) = width else { continue };
+    for (name, own) in entries(strategy)? {
+        let Type::Bits(bits) = own else { continue };
         for (id, layer) in &mut q.layers {
             let node = q.graph.node(*id);
             let addressed = match node.op {

@@ -3,7 +3,6 @@
 use serde_json::{Map, Value, json};
 
 use crate::role;
-use crate::role::Role;
 use crate::scheme::Quantizer;
 use crate::strategy::{PIPELINES, REGISTRY, Strategy};
 use shiftwise_graph::error::Error;
@@ -114,7 +113,7 @@ impl Strategy {
         for section in PIPELINES.iter().filter_map(|s| self.json.get(*s)).chain(registry) {
             settings.extend(section.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
         }
-        let defaults = Self::built_in("pof2s")?;
+        let defaults = self.base.strategy()?;
         for (key, value) in settings {
             // Against the default, whose type tells what is expected.
             let mut probe = defaults.clone();
@@ -146,11 +145,6 @@ impl Strategy {
                 let (a, b) = (count(names), count(quantizers));
                 if a != b {
                     return fail(list.lengths_differ((a, b)));
-                }
-                if list.role == Role::Input && a > 0 {
-                    return fail(
-                        "input quantizers belong to block floating point, which this version doesn't have".into(),
-                    );
                 }
                 for quantizer in entry.get(quantizers).and_then(Value::as_array).into_iter().flatten() {
                     if let Err(e) = Quantizer::from_entry(quantizer) {
