@@ -14,7 +14,8 @@ use shiftwise_graph::error::Error;
 use crate::hint::hint;
 use crate::screen::Screen;
 use crate::{
-    boards, compile, data, dump, estimate, evaluate, machine_code, proof, quantize, screen, simulate, strategy, targets,
+    boards, compile, convert, data, dump, estimate, evaluate, machine_code, predict, proof, quantize, screen, simulate,
+    strategy, targets,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
@@ -36,6 +37,10 @@ enum Command {
     Quantize(quantize::Args),
     /// Accuracy of a float or quantized model on labelled data
     Evaluate(evaluate::Args),
+    /// Outputs of a float, quantized or compiled model for every sample
+    Predict(predict::Args),
+    /// Convert a float model to float16, bfloat16, float32 or float64
+    Convert(convert::Args),
     /// Write every tensor of a quantized model as integers, in the vendor's folder layout
     Dump(dump::Args),
     /// Compare two dump folders
@@ -66,6 +71,7 @@ impl Command {
         match self {
             Self::Quantize(args) => Some(&args.preprocess),
             Self::Evaluate(args) => Some(&args.preprocess),
+            Self::Predict(args) => Some(&args.preprocess),
             Self::Dump(args) => Some(&args.preprocess),
             Self::Compile(args) => Some(&args.preprocess),
             Self::Simulate(args) => Some(&args.preprocess),
@@ -139,6 +145,8 @@ pub(crate) fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Quantize(args) => quantize::run(args, &screen),
         Command::Evaluate(args) => evaluate::run(args, &screen),
+        Command::Predict(args) => predict::run(args, &screen),
+        Command::Convert(args) => convert::run(args, &screen),
         Command::Dump(args) => dump::run(args, &screen),
         Command::Compare(args) => dump::compare(args, &screen),
         Command::Compile(args) => compile::run(args, &screen),

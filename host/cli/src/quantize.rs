@@ -7,6 +7,7 @@ use shiftwise_compile::DpuOptions;
 use shiftwise_formats::files::Set;
 use shiftwise_formats::{self as format, LoadOptions, Model};
 use shiftwise_graph::error::Error;
+use shiftwise_graph::graph::Graph;
 use shiftwise_integer::averages::Difference;
 use shiftwise_integer::unquantized;
 use shiftwise_quant::pipeline::{PtqOptions, ptq};
@@ -14,6 +15,7 @@ use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::settings;
 use shiftwise_quant::settings::{Section, Setting};
 use shiftwise_quant::strategy::Strategy;
+use shiftwise_tensor::tensor::Tensor;
 
 use crate::averages;
 use crate::data;
@@ -127,20 +129,24 @@ impl Settings {
     }
 }
 
+/// Key and value of a `--set`. A value that isn't JSON is a bare word; Python's words are known.
+pub(crate) fn setting(text: &str) -> Result<(&str, Value), Error> {
+    let parts = text.split_once('=');
+    let (key, value) = parts.ok_or_else(|| Error::Options(format!("--set {text}: KEY=VALUE is expected")))?;
+    let value = match value {
+        "True" => json!(true),
+        "False" => json!(false),
+        "None" => Value::Null,
+        text => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+    };
+    Ok((key, value))
+}
+
 impl Recipe {
     fn settings(&self) -> Result<Settings, Error> {
         let mut settings = Settings::default();
         for setting in &self.set {
-            let (key, value) = setting
-                .split_once('=')
-                .ok_or_else(|| Error::Options(format!("--set {setting}: KEY=VALUE is expected")))?;
-            // A value that isn't JSON is a bare word; Python's words are known.
-            let value = match value {
-                "True" => json!(true),
-                "False" => json!(false),
-                "None" => Value::Null,
-                text => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
-            };
+            let (key, value) = self::setting(setting)?;
             match call_argument(key).is_some() {
                 true => drop(settings.call.insert(key.to_owned(), value)),
                 false => settings.strategy.push((key.to_owned(), value)),
@@ -198,11 +204,14 @@ impl Recipe {
             screen.note("add_shape_info is not needed: the shape of every layer is known here");
         }
         let strategy = self.strategy(&settings, screen)?;
+        let of_reader = graph.warnings.clone();
+        if !strategy.needs_data()? {
+            return self.without_data(graph, strategy, screen, of_reader);
+        }
         if self.calib.is_empty() {
             return Err(Error::Dataset("calibration needs data: pass --calib DATA".into()));
         }
         let samples = preprocess.for_graph(&self.calib, &graph)?;
-        let of_reader = graph.warnings.clone();
         let batch_size = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
         let steps = self.calib_steps.or(settings.whole("calib_steps")?);
         let options = PtqOptions { strategy, batch_size, steps };
@@ -218,8 +227,28 @@ impl Recipe {
         Ok((result.quantized, of_reader.into_iter().chain(result.warnings).collect()))
     }
 
+    /// What takes no calibration data: block floating point, another type of floats.
+    fn without_data(
+        &self,
+        graph: Graph,
+        strategy: Strategy,
+        screen: &Screen,
+        of_reader: Vec<String>,
+    ) -> Result<(QuantGraph, Vec<String>), Error> {
+        if !self.calib.is_empty() {
+            screen.note("nothing is calibrated here: the calibration data is not looked at");
+        }
+        let none: Vec<Tensor> = Vec::new();
+        let result = ptq(graph, &none, &PtqOptions::new(strategy), |_, _| ())?;
+        result.warnings.iter().for_each(|warning| screen.note(format!("warning: {warning}")));
+        Ok((result.quantized, of_reader.into_iter().chain(result.warnings).collect()))
+    }
+
     /// The averages that the DPU computes otherwise on the calibration data.
     fn averages(&self, quantized: &QuantGraph, preprocess: &Preprocess) -> Result<Vec<Difference>, Error> {
+        if !quantized.learns() {
+            return Ok(Vec::new());
+        }
         let settings = self.settings()?;
         let batch = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
         let steps = self.calib_steps.or(settings.whole("calib_steps")?);
@@ -303,7 +332,9 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         .iter()
         .map(|row| {
             let number = |key: &str| row.get(key).map(Value::to_string).unwrap_or_default();
-            vec![text(row, "layer"), text(row, "role"), number("bit_width"), number("position")]
+            let grid = ["data_format", "dtype"].iter().map(|key| text(row, key)).collect::<String>();
+            let grid = if grid.is_empty() { number("position") } else { grid };
+            vec![text(row, "layer"), text(row, "role"), number("bit_width"), grid]
         })
         .collect();
     screen.table(&["layer", "tensor", "bits", "position"], 2, &rows);
@@ -320,7 +351,8 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             None => screen.detail(format!("left float: {line}")),
         }
     }
-    screen.say(format!("{} tensors quantized; {}", rows.len(), file.display()));
+    let what = if quantized.layers.is_empty() { "weights converted" } else { "tensors quantized" };
+    screen.say(format!("{} {what}; {}", rows.len(), file.display()));
     let left: Vec<Value> = fallbacks.iter().map(|(layer, why)| json!({ "layer": layer, "reason": why })).collect();
     let floats =
         left_float.iter().map(|l| json!({ "layers": l.layers, "reason": l.reason.to_string(), "remedy": l.remedy }));

@@ -84,6 +84,79 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write_files(&[(path, bytes)])
 }
 
+/// Writes one file as its contents come. A regular file appears when `fill` is done, and not at all where it fails; a
+/// device or a pipe gets everything at once.
+///
+/// Errors: those of `fill`, and of the file.
+pub fn write_streamed(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<(), Error>) -> Result<(), Error> {
+    let target = Target::of(path).map_err(Error::io(path))?;
+    let mut stream = match target {
+        Target::File { path: end, old } => {
+            let _folder = Folder::shared(&System, parent(&end));
+            let (file, own) = System.create(parent(&end)).map_err(Error::io(path))?;
+            let mut temporary = Temporary { disk: &System, path: own, renamed: false };
+            let file = filled(file, path, fill)?;
+            if let Some(old) = &old {
+                dress(&file, old).map_err(Error::io(path))?;
+            }
+            System.sync(&file).and_then(|()| System.rename(&temporary.path, &end)).map_err(Error::io(path))?;
+            temporary.renamed = true;
+            return Ok(());
+        }
+        Target::Stream(end) => System.open(&end).map_err(Error::io(path))?,
+        Target::Standard(file) => file,
+    };
+    stream = filled(stream, path, fill)?;
+    stream.flush().map_err(Error::io(path))
+}
+
+fn filled(file: File, path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<(), Error>) -> Result<File, Error> {
+    let mut buffered = io::BufWriter::new(file);
+    fill(&mut buffered)?;
+    buffered.into_inner().map_err(|e| Error::io(path)(e.into_error()))
+}
+
+/// What has no place in memory until it goes into a file: a temporary file in the same folder, which goes with it.
+pub struct Spool {
+    file: io::BufWriter<File>,
+    path: PathBuf,
+    _temporary: Temporary<'static>,
+    /// So that nobody takes the file for a leftover.
+    _folder: Folder,
+}
+
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Spool {
+    /// An empty one beside `path`.
+    pub fn beside(path: &Path) -> Result<Self, Error> {
+        let folder = Folder::shared(&System, parent(path));
+        let (file, own) = System.create(parent(path)).map_err(Error::io(path))?;
+        let temporary = Temporary { disk: &System, path: own, renamed: false };
+        Ok(Self { file: io::BufWriter::new(file), path: path.to_owned(), _temporary: temporary, _folder: folder })
+    }
+
+    /// Appends bytes.
+    pub fn add(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_all(bytes).map_err(Error::io(&self.path))
+    }
+
+    /// Copies everything to a writer.
+    pub fn copy(mut self, to: &mut dyn Write) -> Result<(), Error> {
+        use std::io::Seek as _;
+        let done = self.file.flush().and_then(|()| {
+            let file = self.file.get_mut();
+            file.rewind()?;
+            io::copy(file, to)
+        });
+        done.map(|_| ()).map_err(Error::io(&self.path))
+    }
+}
+
 /// Writes files that belong together and are no folder's: all or none if nothing fails but a write. The last one's old
 /// version goes before the others change, so that a run that was killed leaves it out, and never beside the wrong ones.
 pub fn write_files(files: &[(&Path, &[u8])]) -> Result<(), Error> {

@@ -47,6 +47,15 @@ impl Dtype {
         }
     }
 
+    /// Width in bits.
+    pub const fn bits(self) -> u8 {
+        match self {
+            Self::Float16 | Self::BFloat16 => 16,
+            Self::Float32 => 32,
+            Self::Float64 => 64,
+        }
+    }
+
     /// The type of a name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)

@@ -51,7 +51,7 @@ pub fn graph(model: &Model) -> &Graph {
     }
 }
 
-/// Calls `each(first sample, outputs)` with the model's outputs, batch by batch, and `progress` with the number of samples
+/// Calls `each(first sample, outputs)` with the model's outputs, `size` samples at once, and `progress` with the number of samples
 /// that are done. Returns the averages that the DPU computes otherwise than the vendor's simulation, whichever of the two
 /// was asked for.
 ///
@@ -60,6 +60,7 @@ pub fn outputs(
     model: &Model,
     numerics: Numerics,
     samples: &dyn Samples,
+    size: usize,
     mut each: impl FnMut(usize, Vec<Tensor>) -> Result<(), Error>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<Difference>, Error> {
@@ -76,8 +77,8 @@ pub fn outputs(
     let engine = graph.as_ref().filter(|_| dpu || averages.is_some()).map(|(_, graph)| Engine::new(graph));
     let needs = |ix| averages.as_ref().is_some_and(|a| a.needs(ix));
     let see = |values: &[_]| averages.iter().for_each(|a| a.see(values));
-    for start in (0..samples.len()).step_by(BATCH) {
-        let batch = samples.batch(start, BATCH.min(samples.len() - start))?;
+    for start in (0..samples.len()).step_by(size.max(1)) {
+        let batch = samples.batch(start, size.min(samples.len() - start))?;
         let integers = engine.as_ref().map(|e| e.run_batch_seeing(&batch, needs, see)).transpose()?;
         let out = match (model, integers.filter(|_| dpu)) {
             (_, Some(out)) => out,
@@ -85,7 +86,7 @@ pub fn outputs(
             (Model::Quantized(q), None) => shiftwise_quant::eval::run_vendor(q, batch)?,
         };
         each(start, out)?;
-        progress((start + BATCH).min(samples.len()));
+        progress((start + size).min(samples.len()));
     }
     Ok(averages.map_or_else(Vec::new, |a| a.differences()))
 }
@@ -165,7 +166,7 @@ pub fn score(
         score.add(out, &labels[start..start + out.shape()[0]], k);
         Ok(())
     };
-    let averages = outputs(model, numerics, samples, each, progress)?;
+    let averages = outputs(model, numerics, samples, BATCH, each, progress)?;
     Ok(Score { averages, ..score })
 }
 
@@ -198,7 +199,7 @@ pub fn error(
         count += out.data().len();
         Ok(())
     };
-    let averages = outputs(model, numerics, samples, each, progress)?;
+    let averages = outputs(model, numerics, samples, BATCH, each, progress)?;
     Ok((sum / count.max(1) as f64, averages))
 }
 

@@ -44,14 +44,16 @@
 //!
 //! - [`dataset`]: samples and labels out of arrays and images; [`provenance`]: where a result came from
 //! - [`device`]: what a network is compiled for; [`build`]: its program and memory; [`estimate`]: its time
+//! - [`convert`]: float models in other types
 //! - [`run`], [`cost`], [`outputs`]: a deployable's frames on this machine, their bounds and their results
 //! - [`vendor_program`]: the same of a program that the vendor compiled
-//! - [`verify`]: the proof; [`golden`], [`dump`]: every tensor, in the vendor's layout; [`evaluate`]: accuracy
+//! - [`verify`]: the proof; [`golden`], [`dump`]: every tensor, in the vendor's layout; [`evaluate`]: accuracy; [`predict`]: outputs
 //! - [`averages`]: where the DPU computes otherwise than the vendor's simulation
 //! - [`listing`]: machine code as text and back; [`text`]: text of unknown origin for people
 
 pub mod averages;
 pub mod build;
+pub mod convert;
 pub mod cost;
 pub mod dataset;
 pub mod device;
@@ -61,6 +63,7 @@ pub mod evaluate;
 pub mod golden;
 pub mod listing;
 pub mod outputs;
+pub mod predict;
 pub mod provenance;
 pub mod run;
 pub mod text;

@@ -1,6 +1,6 @@
 //! A run's results as `output_K.npy`.
 
-use shiftwise_core::model::{Deployable, TensorId};
+use shiftwise_core::model::{Deployable, TensorDesc, TensorId};
 use shiftwise_formats::files::Set;
 use shiftwise_graph::error::Error;
 
@@ -12,20 +12,29 @@ use crate::run::Tensors;
 ///
 /// Errors: those of the files.
 pub fn add_outputs(set: &mut Set<'_>, model: &Deployable<'_>, samples: &[Tensors]) -> Result<(), Error> {
-    for (k, (id, t)) in model.outputs().enumerate() {
+    let all: Vec<Vec<Vec<f32>>> = samples.iter().map(|s| floats(model, s)).collect();
+    for (k, (_, t)) in model.outputs().enumerate() {
+        let values = all.iter().filter_map(|s| s.get(k)).flatten().copied().collect();
+        let mut shape = vec![samples.len()];
+        shape.extend(t.shape.dims().iter().map(|d| *d as usize));
+        add_output(set, k, shape, values)?;
+    }
+    Ok(())
+}
+
+/// The outputs of one sample as floats, in the model's order.
+pub fn floats(model: &Deployable<'_>, sample: &Tensors) -> Vec<Vec<f32>> {
+    let of = |(id, t): (TensorId, TensorDesc<'_>)| {
         // A tensor that is an input or another output too is computed under its first name.
         let same =
             |i: TensorId| i == id || model.tensor(i).is_some_and(|o| o.place == t.place && o.bytes() == t.bytes());
-        let of = |s: &Tensors| s.0.iter().rev().find(|(i, _)| same(*i)).map(|(_, bytes)| bytes.clone());
-        let floats = samples.iter().filter_map(of).flat_map(|bytes| match run::values(&t, &bytes) {
+        let bytes = sample.0.iter().rev().find(|(i, _)| same(*i)).map_or(&[][..], |(_, bytes)| bytes.as_slice());
+        match run::values(&t, bytes) {
             Values::Int8(q) => q.iter().map(|q| f32::from(*q) * t.pos.step()).collect(),
             Values::Float(x) => x,
-        });
-        let mut shape = vec![samples.len()];
-        shape.extend(t.shape.dims().iter().map(|d| *d as usize));
-        add_output(set, k, shape, floats.collect())?;
-    }
-    Ok(())
+        }
+    };
+    model.outputs().map(of).collect()
 }
 
 /// Adds an array of floats as a `.npy` file.
