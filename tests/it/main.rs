@@ -21,6 +21,7 @@ mod hostile;
 mod images;
 mod keras;
 mod layers;
+mod number_formats;
 mod own;
 mod props;
 mod qemu;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use shiftwise::averages::{recorded, rows};
-use shiftwise::build::{Compiled, Memory, OnCpu, program};
+use shiftwise::build::{Compiled, Memory, OnCpu, check_grids, program};
 use shiftwise::device::Device;
 use shiftwise::estimate::Times;
 use shiftwise::run;
@@ -62,6 +62,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));
     };
     let device = args.target.device()?;
+    check_grids(&quantized)?;
     let graph = lower::lower(&quantized)?;
     let differences = recorded(&args.model.path, &quantized, &graph);
     averages::tell(&differences, screen);

@@ -1,12 +1,15 @@
 //! `shiftwise dump` and `shiftwise compare`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::json;
 use shiftwise::dump;
 use shiftwise::golden::{DumpOptions, Numerics, golden};
 use shiftwise_formats::Model;
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
+use shiftwise_quant::quant_graph::QuantGraph;
 
 use crate::data::{ModelArgs, Preprocess, take};
 use crate::outcome::Outcome;
@@ -47,8 +50,15 @@ pub(crate) fn numerics(text: &str) -> Result<Numerics, String> {
 }
 
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
-    let Model::Quantized(quantized) = args.model.open_for(&args.data, &args.preprocess, screen)? else {
-        return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));
+    let quantized = match args.model.open_for(&args.data, &args.preprocess, screen)? {
+        Model::Quantized(quantized) => quantized,
+        // Converted instead of quantized: the vendor's dump of such a model has floats or nothing.
+        Model::Float(graph) if graph.nodes.iter().any(|node| node.dtype != Dtype::Float32) => {
+            QuantGraph { graph, layers: BTreeMap::new() }
+        }
+        Model::Float(_) => {
+            return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));
+        }
     };
     let inputs = match args.weights_only {
         true => None,
@@ -59,6 +69,9 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     dump::write(&args.output_dir, &all, true)?;
     let values: usize = all.weights.iter().chain(&all.activations).map(|t| t.values.len()).sum();
     let (weights, activations) = (all.weights.len(), all.activations.len());
+    if values == 0 && !args.dump_float {
+        screen.note("no tensor of this model has integers of one scale; --dump-float writes every layer's floats");
+    }
     let place = args.output_dir.display();
     screen.say(format!("{weights} weights, {activations} activations, {} values in {place}", count(values as u64)));
     Outcome::done(json!({

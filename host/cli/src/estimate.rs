@@ -3,11 +3,8 @@
 use std::path::PathBuf;
 
 use shiftwise::estimate::estimate;
-use shiftwise_formats::Model;
 use shiftwise_graph::error::Error;
 use shiftwise_integer::lower;
-use shiftwise_quant::pipeline as quantize;
-use shiftwise_quant::strategy::Strategy;
 
 use crate::data::ModelArgs;
 use crate::layer_table;
@@ -38,10 +35,8 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     };
     device.clock_mhz = args.clock.unwrap_or(device.clock_mhz);
     device.cores = args.cores.unwrap_or(device.cores);
-    let quantized = match args.model.open_for_timing(screen)? {
-        Model::Quantized(quantized) => quantized,
-        Model::Float(graph) => quantize::without_data(graph, &Strategy::built_in("pof2s")?)?,
-    };
+    let (quantized, note) = shiftwise::estimate::timed(args.model.open_for_timing(screen)?)?;
+    note.iter().for_each(|note| screen.note(note));
     let estimated = estimate(&lower::lower(&quantized)?, &device)?;
     let (program, times) = (&estimated.program, &estimated.times);
     if let Some(path) = &args.trace {

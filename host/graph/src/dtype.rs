@@ -5,16 +5,22 @@
 //!
 //! | layer | `float16` | `bfloat16` |
 //! |---|---|---|
-//! | Dense, DepthwiseConv2D | each product and each sum rounded, inputs or taps in order; then the bias added, rounded | as Conv2D |
-//! | Conv2D, Conv2DTranspose, sequences alike | products summed in f32, rounded; then the bias added, rounded | products and bias summed in f32, rounded once |
-//! | any other | computed in f32, rounded once | computed in f32, rounded once |
+//! | Conv2D | products summed in f32, rounded; the bias added, rounded | products and bias summed in f32, rounded once |
+//! | DepthwiseConv2D | each product and each sum rounded, taps in order; the bias added, rounded | as Conv2D |
+//! | Dense | each product and each sum rounded, inputs in order; the bias added, rounded | products summed in f32, rounded; the bias added, rounded |
+//! | Conv2DTranspose, Conv1D and its like | as Conv2D | as Dense |
+//! | average poolings | each sum rounded, cells in order; divided, rounded | computed in f32, rounded once |
+//! | LeakyReLU | the slope rounded, the product rounded | as `float16` |
+//! | sigmoid, elu | each step of exp(x) / (1 + exp(x)), of α · (exp(x) − 1) rounded | as `float16` |
+//! | any other | computed in f32, rounded once | as `float16` |
 //!
-//! An activation function is computed in f32 of the rounded result and rounded again. `float64` is computed in f32 too:
-//! its weights and inputs were f32 before.
+//! Source: the vendor's reference runs of convolutions, DepthwiseConv2D and Dense (TensorFlow 2.12); the others were seen
+//! in TensorFlow 2.21. An activation function is computed of the rounded result. `float64` is computed in f32 too: its
+//! weights and inputs were f32 before.
 
 use serde_json::{Map, Value};
 
-use crate::ops::{ActivationFn, DepthwiseConv2D, Op};
+use crate::ops::{ActivationFn, Op};
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::half;
 use shiftwise_tensor::tensor::Tensor;
@@ -112,10 +118,27 @@ pub fn eval(op: &Op, dtype: Dtype, inputs: &[&Tensor], weights: &[Tensor]) -> Te
 /// [`ActivationFn::apply`] of a layer's activation attribute in the layer's type.
 pub fn activate(op: &Op, dtype: Dtype, y: &mut Tensor) {
     let function = op.layer().activation();
-    if function != ActivationFn::Linear {
-        function.apply(y);
-        dtype.cast(y);
+    match function {
+        ActivationFn::Linear => {}
+        ActivationFn::Sigmoid if dtype.is_half() => steps(y, |x| {
+            let e = dtype.round(libm::expf(x));
+            if e.is_infinite() { 1.0 } else { dtype.round(e / dtype.round(1.0 + e)) }
+        }),
+        ActivationFn::Elu if dtype.is_half() => steps(y, |x| elu(dtype, 1.0, x)),
+        function => {
+            function.apply(y);
+            dtype.cast(y);
+        }
     }
+}
+
+fn steps(tensor: &mut Tensor, of: impl Fn(f32) -> f32) {
+    tensor.data_mut().iter_mut().for_each(|x| *x = of(*x));
+}
+
+fn elu(dtype: Dtype, alpha: f32, x: f32) -> f32 {
+    let below = || dtype.round(dtype.round(libm::expf(x)) - 1.0);
+    if x > 0.0 { x } else { dtype.round(alpha * below()) }
 }
 
 /// A layer of 16-bit floats but for its last rounding.
@@ -132,14 +155,34 @@ fn rounded(op: &Op, dtype: Dtype, inputs: &[&Tensor], weights: &[Tensor]) -> Ten
         let middle = eval(&depthwise, dtype, inputs, std::slice::from_ref(first));
         return rounded(&pointwise, dtype, &[&middle], rest);
     }
+    let apart = dtype == Dtype::Float16 || !matches!(op, Op::Conv2D(_) | Op::DepthwiseConv2D(_));
     match (dtype, op, inputs, weights) {
         (Dtype::Float16, Op::Dense(_), [x], [kernel, bias @ ..]) => biased(dense_f16(x, kernel), bias.first(), dtype),
         (Dtype::Float16, Op::DepthwiseConv2D(conv), [x], [kernel, bias @ ..]) => {
-            biased(depthwise_f16(conv, x, kernel), bias.first(), dtype)
+            let window = conv.window(&x.shape()[1..]).unwrap_or(Window::POINT);
+            biased(depthwise_f16(&window, x, kernel), bias.first(), dtype)
         }
-        (Dtype::Float16, Op::Conv2D(_) | Op::Conv2DTranspose(_) | Op::OneD(_), _, [kernel, bias]) => {
+        (_, Op::Conv2D(_) | Op::Conv2DTranspose(_) | Op::Dense(_) | Op::OneD(_), _, [kernel, bias]) if apart => {
             let none = Tensor::zeros(bias.shape());
             biased(op.layer().eval(inputs, &[kernel, &none]), Some(bias), dtype)
+        }
+        (Dtype::Float16, Op::AveragePooling2D(p), [x], _) => {
+            average_f16(&p.pool.window(&x.shape()[1..]).unwrap_or(Window::POINT), x)
+        }
+        (Dtype::Float16, Op::GlobalAveragePooling2D(p), [x], _) if dims(x).iter().all(|d| u16::try_from(*d).is_ok()) => {
+            let [n, h, w, c] = dims(x);
+            let y = average_f16(&Window { kernel: [h as u16, w as u16], ..Window::POINT }, x);
+            y.reshaped(if p.keepdims { vec![n, 1, 1, c] } else { vec![n, c] }).unwrap_or_else(|| Tensor::zeros(&[0]))
+        }
+        (_, Op::LeakyRelu(leaky), [x], _) => {
+            let (mut y, slope) = ((*x).clone(), dtype.round(leaky.alpha));
+            steps(&mut y, |x| if x > 0.0 { x } else { x * slope });
+            y
+        }
+        (_, Op::Elu(own), [x], _) => {
+            let (mut y, alpha) = ((*x).clone(), dtype.round(own.alpha));
+            steps(&mut y, |x| elu(dtype, alpha, x));
+            y
         }
         _ => op.layer().eval(inputs, &weights.iter().collect::<Vec<_>>()),
     }
@@ -174,14 +217,32 @@ fn dense_f16(x: &Tensor, kernel: &Tensor) -> Tensor {
     y
 }
 
-fn depthwise_f16(conv: &DepthwiseConv2D, x: &Tensor, kernel: &Tensor) -> Tensor {
+/// Batch, rows, columns and channels.
+fn dims(x: &Tensor) -> [usize; 4] {
+    [0, 1, 2, 3].map(|i| x.shape().get(i).copied().unwrap_or(1))
+}
+
+/// The average of the cells that there are: their sum by a kernel of ones.
+fn average_f16(window: &Window, x: &Tensor) -> Tensor {
+    let [_, h, w, c] = dims(x);
+    let ones = |shape: &[usize]| Tensor::new(shape.to_vec(), vec![1.0; shape.iter().product()]);
+    let [rows, columns] = window.kernel.map(usize::from);
+    let (Some(kernel), Some(map)) = (ones(&[rows, columns, c, 1]), ones(&[1, h, w, 1])) else { return x.clone() };
+    let mut y = depthwise_f16(window, x, &kernel);
+    let point = Tensor::new(vec![rows, columns, 1, 1], vec![1.0; rows * columns]);
+    let Some(cells) = point.map(|kernel| depthwise_f16(window, &map, &kernel)) else { return y };
+    let per_pixel = y.data_mut().chunks_mut(c.max(1)).zip(cells.data().iter().cycle());
+    per_pixel.for_each(|(y, cells)| y.iter_mut().for_each(|y| *y /= cells));
+    y
+}
+
+fn depthwise_f16(window: &Window, x: &Tensor, kernel: &Tensor) -> Tensor {
     use rayon::prelude::*;
-    let [_, h, w, c] = [0, 1, 2, 3].map(|i| x.shape().get(i).copied().unwrap_or(1));
-    let window = conv.window(&[h, w, c]).unwrap_or(Window::POINT);
+    let [n, h, w, c] = dims(x);
     let [oh, ow] = [window.outputs(0, h as u32) as usize, window.outputs(1, w as u32) as usize];
     let multiplier = kernel.shape()[3];
     let outputs = c * multiplier;
-    let mut y = Tensor::zeros(&[x.shape()[0], oh, ow, outputs]);
+    let mut y = Tensor::zeros(&[n, oh, ow, outputs]);
     // The input's row or column under a tap, unless it is padding.
     let under = |axis: usize, at: usize, tap: usize, size: usize| {
         let place = at * usize::from(window.stride[axis]) + tap * usize::from(window.dilation[axis]);
@@ -236,6 +297,17 @@ mod tests {
         assert_eq!(dense(Dtype::BFloat16, [256.0, 1.0], 1.0, [1.0, 1.0]), 258.0);
         // What is read is rounded too.
         assert_eq!(dense(Dtype::BFloat16, [1.0, 0.0], 0.0, [257.0, 0.0]), 256.0);
+    }
+
+    /// A depthwise convolution of same padding over an odd map.
+    #[test]
+    fn depthwise_sums_in_half_floats_skip_the_padding() {
+        let window = Window { kernel: [2, 2], pad_before: [0, 0], pad_after: [1, 1], ..Window::POINT };
+        let x = Tensor::new(vec![1, 2, 2, 2], (1..9).map(|v| v as f32).collect()).unwrap();
+        let kernel = Tensor::new(vec![2, 2, 2, 1], vec![1.0; 8]).unwrap();
+        let y = depthwise_f16(&window, &x, &kernel);
+        assert_eq!(y.data(), [16.0, 20.0, 10.0, 12.0, 12.0, 14.0, 7.0, 8.0]);
+        assert_eq!(average_f16(&window, &x).data(), [4.0, 5.0, 5.0, 6.0, 6.0, 7.0, 7.0, 8.0]);
     }
 
     #[test]

@@ -8,6 +8,9 @@ use shiftwise_compile::{self as compile, CpuOptions, DpuOptions, LayerRow, Progr
 use shiftwise_core::model::Deployable;
 use shiftwise_graph::error::Error;
 use shiftwise_integer::graph::IntGraph;
+use shiftwise_integer::unquantized;
+use shiftwise_integer::unquantized::LeftFloat;
+use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_sim::CycleReport;
 use shiftwise_targets::Board;
 
@@ -26,6 +29,20 @@ pub fn program(graph: &IntGraph, device: Option<&Device>, strict: bool, observe:
         Some(d) => compile::dpu(graph, &d.target, &DpuOptions { strict, observe, ..DpuOptions::default() }),
         None => compile::cpu(graph, &CpuOptions::default()),
     }
+}
+
+/// Refuses networks with layers on grids that neither a DPU nor a kernel of the CPU has, naming each with the reason and
+/// what to change.
+///
+/// Errors: [`Error::Compile`].
+pub fn check_grids(quantized: &QuantGraph) -> Result<(), Error> {
+    let grids = unquantized::grids(quantized);
+    let line = |left: &LeftFloat| {
+        let remedy = left.remedy.map_or(String::new(), |remedy| format!("; {remedy}"));
+        format!("{}: {}{remedy}", left.layers.join(", "), left.reason)
+    };
+    let lines: Vec<String> = grids.iter().map(line).collect();
+    if lines.is_empty() { Ok(()) } else { Err(Error::Compile(lines.join(". "))) }
 }
 
 /// What `compile` reports.

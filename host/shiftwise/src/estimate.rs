@@ -3,13 +3,50 @@
 use serde::Serialize;
 use shiftwise_compile::{self as compile, DpuOptions, Engine, LayerRow, Program};
 use shiftwise_core::model::{Deployable, Step};
+use shiftwise_formats::Model;
 use shiftwise_graph::error::Error;
+use shiftwise_graph::graph::Graph;
+use shiftwise_graph::ops::Op;
 use shiftwise_integer::graph::IntGraph;
+use shiftwise_integer::unquantized;
+use shiftwise_quant::pipeline::without_data;
+use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::strategy::Strategy;
 use shiftwise_sim::CycleReport;
 use shiftwise_sim::report::{Bound, LayerCycles};
 
 use crate::build::Memory;
 use crate::device::Device;
+
+/// The network whose time stands for a model's: itself if it is quantized to integers, else in `pof2s`, with positions that
+/// mean nothing. Also returns what the user should know about that.
+///
+/// Errors: those of the passes.
+pub fn timed(model: Model) -> Result<(QuantGraph, Option<String>), Error> {
+    let (graph, grids) = match model {
+        Model::Float(graph) => (graph, Vec::new()),
+        Model::Quantized(quantized) => {
+            let grids = unquantized::grids(&quantized);
+            if grids.is_empty() {
+                return Ok((quantized, None));
+            }
+            (without_quantizers(quantized.graph)?, grids)
+        }
+    };
+    let layers: usize = grids.iter().map(|grid| grid.layers.len()).sum();
+    let first = grids.first().map(|grid| format!("{layers} layers: {}; timed as if quantized by `pof2s`", grid.reason));
+    Ok((without_data(graph, &Strategy::built_in("pof2s")?)?, first))
+}
+
+/// A graph without the nodes that quantize.
+fn without_quantizers(mut graph: Graph) -> Result<Graph, Error> {
+    for id in graph.ids().filter(|id| matches!(graph.node(*id).op, Op::Quantize(_))).collect::<Vec<_>>() {
+        graph.remove(id);
+    }
+    graph.normalize();
+    graph.verify()?;
+    Ok(graph)
+}
 
 /// Frames per second of a stream of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

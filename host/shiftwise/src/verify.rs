@@ -20,7 +20,7 @@ use shiftwise_integer::lower;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_tensor::tensor::Tensor;
 
-use crate::build::program;
+use crate::build::{check_grids, program};
 use crate::device::Device;
 use crate::golden::{DumpOptions, Numerics, golden};
 use crate::run::Tensors;
@@ -175,6 +175,7 @@ impl<'a> Verification<'a> {
     ///
     /// Errors: [`Error::Compile`] for what has no integer form.
     pub fn new(quantized: &'a QuantGraph, inputs: Vec<Tensor>) -> Result<Self, Error> {
+        check_grids(quantized)?;
         let graph = lower::lower(quantized)?;
         let averages = Averages::new(quantized, &graph);
         let golden = golden_values(&graph, &inputs, &averages)?;

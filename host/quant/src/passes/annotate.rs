@@ -184,3 +184,28 @@ fn pof2s(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
     let points = points.into_iter().map(|id| (id, input.clone()));
     insert(graph, layers, functions.chain(points))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::run_vendor;
+    use shiftwise_graph::ops::{Activate, Add, Input};
+    use shiftwise_tensor::tensor::Tensor;
+
+    /// Of `y = x + tanh(x)` the Add rounds what it reads to bfloat16; its other reader, an output, has the sum's own bits.
+    #[test]
+    fn a_layer_of_blocks_quantizes_what_it_reads_for_itself_alone() {
+        let mut graph = Graph::default();
+        let x = graph.add("x", Op::Input(Input { shape: vec![1] }), Vec::new(), Vec::new()).unwrap();
+        let linear = Op::Activation(Activate { function: ActivationFn::Linear });
+        let a = graph.add("a", linear, vec![x], Vec::new()).unwrap();
+        let sum = graph.add("sum", Op::Add(Add), vec![a, a], Vec::new()).unwrap();
+        (graph.inputs, graph.outputs) = (vec![x], vec![a, sum]);
+        graph.node_mut(a).excluded = true;
+        let q = annotate(graph, &Strategy::built_in("bfp").unwrap()).unwrap();
+        assert!(!q.learns());
+        let fine = 1.0 + f32::EPSILON;
+        let y = run_vendor(&q, vec![Tensor::new(vec![1, 1], vec![fine]).unwrap()]).unwrap();
+        assert_eq!((y[0].data(), y[1].data()), (&[fine][..], &[2.0][..]));
+    }
+}
