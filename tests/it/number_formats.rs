@@ -189,6 +189,14 @@ fn single_layers_have_the_types_that_are_asked_for() {
         }
         assert_eq!(array(&folder, "dpu.npy"), array(&folder, "vendor.npy"), "{dtype}");
     }
+    // The vendor keeps the position of 8 bits; calibrated anew, the wider integers are finer.
+    let position = |more: &str| {
+        let made = done(&folder, &format!("{quantize} layer_config={{\"{name}\":\"int16\"}}{more}")).json();
+        let rows = made["quantize_info"].as_array().unwrap().clone();
+        rows.iter().find(|row| row["wrapped"] == name && row["role"] == "kernel").unwrap()["position"].as_i64().unwrap()
+    };
+    assert_eq!(position(""), dense["position"].as_i64().unwrap());
+    assert!(position(" --set layer_config_recalibrate=true") >= position("") + 7);
     let why = refused(&folder, &format!("{quantize} layer_config={{\"{name}\":\"int4\"}}"));
     assert!(why.contains("int16") && why.contains("bfloat16"), "{why}");
 }

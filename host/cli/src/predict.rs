@@ -63,9 +63,10 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     }
     let model = args.model.open_for(&args.data, &args.preprocess, screen)?;
     let arithmetic = match (&model, args.numerics) {
-        (Model::Float(_), Some(Arithmetic::Dpu | Arithmetic::Vendor)) => {
-            return Err(Error::Options(format!("{} is a float model; --numerics is for quantized ones", path.display())));
+        (Model::Float(_), Some(Arithmetic::Dpu)) => {
+            return Err(Error::Options(format!("{} is a float model, which has no integers", path.display())));
         }
+        // TensorFlow's own operations are what a float model is computed with.
         (Model::Float(_), _) => Arithmetic::Float,
         (Model::Quantized(_), own) => own.unwrap_or(Arithmetic::Dpu),
     };

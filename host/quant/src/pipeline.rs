@@ -71,6 +71,10 @@ pub fn ptq(
     let (mut quantized, warnings) = annotated(graph, &options.strategy)?;
     // Before the work, so that a wrong name doesn't cost it.
     quantized.check_names()?;
+    // The vendor's tool widens what was calibrated for 8 bits.
+    if options.strategy.enabled("layer_config_recalibrate") {
+        layer_config::set_widths(&mut quantized, &options.strategy)?;
+    }
     calibrate_graph(&mut quantized, samples, options.batch_size, options.steps, progress)?;
     layer_config::set_widths(&mut quantized, &options.strategy)?;
     let changes = adjust_pos::refine(&mut quantized, &options.strategy);

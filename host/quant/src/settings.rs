@@ -13,6 +13,8 @@ use crate::role::Role;
 pub enum Section {
     /// Nowhere in a strategy: an argument of the call.
     Call,
+    /// Nowhere in the vendor's strategy: ours alone.
+    Ours,
     /// The user's part of the registry: says otherwise than the entries of all layers.
     User,
     /// Passes over the float graph.
@@ -26,10 +28,10 @@ pub enum Section {
 }
 
 impl Section {
-    /// The section's key in a strategy's JSON; `None` for arguments of the call.
+    /// The section's key in a strategy's JSON; `None` for what is in none.
     pub const fn key(self) -> Option<&'static str> {
         match self {
-            Self::Call => None,
+            Self::Call | Self::Ours => None,
             Self::User => Some("user_quantize_config"),
             Self::Optimize => Some("optimize_pipeline_config"),
             Self::Quantize => Some("quantize_pipeline_config"),
@@ -155,7 +157,7 @@ impl Setting {
             (Section::Call | Section::User, _) | (_, Type::Steps) => {
                 format!("`{name}` is set to {value}, {} is expected", self.takes.phrase())
             }
-            (Section::Optimize | Section::Quantize | Section::Refine | Section::Finalize, _) => {
+            (Section::Ours | Section::Optimize | Section::Quantize | Section::Refine | Section::Finalize, _) => {
                 format!("`{name}` is set to {value}; its default is {current}")
             }
         }
@@ -362,6 +364,10 @@ settings! {
         /// Types of single layers by name: int8, int16, int32, float16, bfloat16, float32 or float64.
         layer_config: Widths = "{}";
     }
+    Ours {
+        /// Calibrates layers of `layer_config` at their new width: integers of 16 bits are then finer, not only reach further.
+        layer_config_recalibrate: Flag = "false";
+    }
     Call {
         /// Samples in a calibration batch, 32 if null; every batch votes for positions.
         calib_batch_size: Count = "null";
@@ -396,7 +402,11 @@ pub fn page() -> String {
     for s in SETTINGS {
         if section != Some(s.section) {
             section = Some(s.section);
-            let title = s.section.key().map_or("Arguments of the call".to_owned(), |key| format!("`{key}`"));
+            let title = match s.section {
+                Section::Call => "Arguments of the call".to_owned(),
+                Section::Ours => "Beyond the vendor's".to_owned(),
+                section => format!("`{}`", section.key().unwrap_or_default()),
+            };
             page += &format!("\n## {title}\n\n| name | takes | default | meaning |\n|---|---|---|---|\n");
         }
         let effect = match s.effect {
@@ -431,7 +441,7 @@ mod tests {
     fn the_built_in_strategies_have_the_settings_of_the_table_in_its_order() {
         for name in ["pof2s", "bfp"] {
             let strategy: Value = serde_json::from_str(&Strategy::built_in(name).unwrap().dump(2)).unwrap();
-            let mut settings = SETTINGS.iter().filter(|s| s.section != Section::Call);
+            let mut settings = SETTINGS.iter().filter(|s| s.section.key().is_some());
             let registry = &strategy["quantize_registry_config"];
             for section in [Section::Optimize, Section::Quantize, Section::Refine, Section::Finalize, Section::User] {
                 let key = section.key().unwrap();

@@ -55,13 +55,15 @@ const PIPELINES: [&str; 4] =
 #[derive(Clone, Debug)]
 pub struct Strategy {
     json: Map<String, Value>,
+    /// Settings that the vendor's JSON has no place for, where they aren't at their defaults.
+    ours: Map<String, Value>,
     base: &'static BuiltIn,
 }
 
 impl BuiltIn {
     fn strategy(&'static self) -> Result<Strategy, Error> {
         match serde_json::from_str(self.text) {
-            Ok(Value::Object(json)) => Ok(Strategy { json, base: self }),
+            Ok(Value::Object(json)) => Ok(Strategy { json, ours: Map::new(), base: self }),
             _ => Err(Error::Options(format!("the built-in strategy `{}` does not parse", self.names[0]))),
         }
     }
@@ -115,6 +117,12 @@ impl Strategy {
     fn slot(&mut self, setting: &Setting) -> Option<&mut Value> {
         let section = match setting.section {
             Section::User => self.json.get_mut(REGISTRY)?,
+            Section::Ours => {
+                // About a setting that not every strategy has.
+                self.user_value("layer_config")?;
+                let default = serde_json::from_str(setting.default).unwrap_or_default();
+                return Some(self.ours.entry(setting.name).or_insert(default));
+            }
             Section::Call | Section::Optimize | Section::Quantize | Section::Refine | Section::Finalize => {
                 return self.json.get_mut(setting.section.key()?)?.get_mut(setting.name);
             }
@@ -124,7 +132,7 @@ impl Strategy {
 
     /// Whether a pipeline key is true; false if the strategy doesn't have it.
     pub fn enabled(&self, key: &str) -> bool {
-        self.value(key).and_then(Value::as_bool).unwrap_or(false)
+        self.value(key).or(self.ours.get(key)).and_then(Value::as_bool).unwrap_or(false)
     }
 
     /// A pipeline key's number.
@@ -145,7 +153,8 @@ impl Strategy {
     /// Every key that [`Strategy::set`] accepts.
     pub fn keys(&self) -> Vec<&str> {
         let pipelines = PIPELINES.iter().filter_map(|s| self.section(s));
-        self.user().into_iter().chain(pipelines).flat_map(|m| m.keys().map(String::as_str)).collect()
+        let ours = SETTINGS.iter().filter(|s| s.section == Section::Ours).map(|s| s.name);
+        self.user().into_iter().chain(pipelines).flat_map(|m| m.keys().map(String::as_str)).chain(ours).collect()
     }
 
     /// Sets one of the vendor's keyword arguments. Returns a warning when an old name was used, or a key that does nothing.

@@ -76,8 +76,8 @@ pub fn keep_float(
     Ok(warnings)
 }
 
-/// After calibration: layers get their widths. Positions stay those of 8 bits, as in the vendor's tool: values reach further
-/// and are no finer.
+/// Layers get their widths. After calibration positions stay those of 8 bits, as in the vendor's tool: values reach further
+/// and are no finer. Before it, positions follow the widths.
 pub fn set_widths(q: &mut QuantGraph, strategy: &Strategy) -> Result<(), Error> {
     for (name, own) in entries(strategy)? {
         let Type::Bits(bits) = own else { continue };
