@@ -12,8 +12,8 @@ use shiftwise_quant::eval::run_vendor;
 use shiftwise_quant::layer_quant::ActivationQuant;
 use shiftwise_quant::pipeline::{PtqOptions, ptq};
 use shiftwise_quant::quant_graph::QuantGraph;
-use shiftwise_quant::scheme::{Quantizer, Scheme as _};
 use shiftwise_quant::scheme::pof2::State;
+use shiftwise_quant::scheme::{Quantizer, Scheme as _};
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -287,9 +287,7 @@ pub fn check_file(case: &Path) -> Option<Outcome> {
         match format::open_bytes(Path::new("quantized.h5"), bytes.clone(), &load)? {
             Model::Quantized(q) => results(&q, input, case, &config, false),
             // Layers of another type, none of which is quantized.
-            Model::Float(graph) => {
-                results(&QuantGraph { graph, layers: BTreeMap::new() }, input, case, &config, false)
-            }
+            Model::Float(graph) => results(&QuantGraph { graph, layers: BTreeMap::new() }, input, case, &config, false),
         }
     };
     Some(run().unwrap_or_else(|e| Outcome::Refused(e.to_string())))

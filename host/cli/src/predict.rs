@@ -91,14 +91,16 @@ fn report(
     screen: &Screen,
 ) -> Result<Outcome, Error> {
     let several = subject.outputs().len() > 1;
-    let default = || args.top.is_none().then(|| PathBuf::from(if several { "predictions.npz" } else { "predictions.npy" }));
+    let default =
+        || args.top.is_none().then(|| PathBuf::from(if several { "predictions.npz" } else { "predictions.npy" }));
     let output = args.output.clone().or_else(default);
     let read = data::files(&args.data);
     let inputs = args.model.files().chain(&read).map(PathBuf::as_path);
     data::keep(inputs, &output.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     let options = Options { arithmetic, batch: args.batch_size, output, top: args.top };
     let mut progress = screen.progress("predicting", "samples", samples.len());
-    let (report, differences) = predict((subject, &args.model.path), samples, &options, &mut |done| progress.set(done))?;
+    let (report, differences) =
+        predict((subject, &args.model.path), samples, &options, &mut |done| progress.set(done))?;
     drop(progress);
     averages::tell(&differences, screen);
     let row = |(i, all): (usize, &Vec<Ranked>)| {

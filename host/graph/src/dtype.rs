@@ -169,7 +169,9 @@ fn rounded(op: &Op, dtype: Dtype, inputs: &[&Tensor], weights: &[Tensor]) -> Ten
         (Dtype::Float16, Op::AveragePooling2D(p), [x], _) => {
             average_f16(&p.pool.window(&x.shape()[1..]).unwrap_or(Window::POINT), x)
         }
-        (Dtype::Float16, Op::GlobalAveragePooling2D(p), [x], _) if dims(x).iter().all(|d| u16::try_from(*d).is_ok()) => {
+        (Dtype::Float16, Op::GlobalAveragePooling2D(p), [x], _)
+            if dims(x).iter().all(|d| u16::try_from(*d).is_ok()) =>
+        {
             let [n, h, w, c] = dims(x);
             let y = average_f16(&Window { kernel: [h as u16, w as u16], ..Window::POINT }, x);
             y.reshaped(if p.keepdims { vec![n, 1, 1, c] } else { vec![n, c] }).unwrap_or_else(|| Tensor::zeros(&[0]))
@@ -289,12 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn half_floats_round_every_step_and_bfloat16_the_sum() {
+    fn half_floats_round_every_step_and_bfloat16_the_sums() {
         // 2048 + 1 is no half float: the one is lost before 2049 could be reached by the other two.
         assert_eq!(dense(Dtype::Float16, [2048.0, 1.0], 1.0, [1.0, 1.0]), 2048.0);
         assert_eq!(dense(Dtype::Float32, [2048.0, 1.0], 1.0, [1.0, 1.0]), 2050.0);
-        // 256 + 1 + 1 is a bfloat16; neither step alone would arrive there.
-        assert_eq!(dense(Dtype::BFloat16, [256.0, 1.0], 1.0, [1.0, 1.0]), 258.0);
+        // The sum of the products, 257, is rounded to 256, and so is that with the bias; 258 is a bfloat16.
+        assert_eq!(dense(Dtype::BFloat16, [256.0, 1.0], 1.0, [1.0, 1.0]), 256.0);
+        assert_eq!(dense(Dtype::BFloat16, [256.0, 1.0], 0.0, [1.0, 2.0]), 258.0);
         // What is read is rounded too.
         assert_eq!(dense(Dtype::BFloat16, [1.0, 0.0], 0.0, [257.0, 0.0]), 256.0);
     }

@@ -185,7 +185,9 @@ pub fn run(
         let node = graph.node(id);
         let own = own_inputs(node, id, &values, points)?;
         let mut y = match (&node.op, &node.inputs[..]) {
-            _ if own.is_some() => dtype::eval(&node.op, node.dtype, &own.iter().flatten().collect::<Vec<_>>(), &weights[id.0]),
+            _ if own.is_some() => {
+                dtype::eval(&node.op, node.dtype, &own.iter().flatten().collect::<Vec<_>>(), &weights[id.0])
+            }
             (Op::ZeroPadding2D(_), [input]) if padded[id.0].is_some() => {
                 let x = if left[input.0] == 1 { values[input.0].take() } else { values[input.0].clone() };
                 x.ok_or_else(|| missing(&node.name))?

@@ -36,11 +36,7 @@ struct BuiltIn {
 
 /// The built-in strategies.
 const BUILT_IN: &[BuiltIn] = &[
-    BuiltIn {
-        names: &["pof2s", "8bit"],
-        pipeline: Pipeline::Pof2s,
-        text: include_str!("../strategies/pof2s.json"),
-    },
+    BuiltIn { names: &["pof2s", "8bit"], pipeline: Pipeline::Pof2s, text: include_str!("../strategies/pof2s.json") },
     BuiltIn { names: &["bfp"], pipeline: Pipeline::Block, text: include_str!("../strategies/bfp.json") },
 ];
 
@@ -94,7 +90,8 @@ impl Strategy {
         let name = self.value("convert_datatype").and_then(Value::as_str).filter(|name| !name.is_empty());
         let dtype = |name| {
             let known: Vec<&str> = Dtype::ALL.iter().map(|dtype| dtype.name()).collect();
-            let unknown = || Error::Options(format!("unknown target data type `{name}`; known are {}", known.join(", ")));
+            let unknown =
+                || Error::Options(format!("unknown target data type `{name}`; known are {}", known.join(", ")));
             Dtype::from_name(name).ok_or_else(unknown)
         };
         name.map(dtype).transpose()
@@ -180,7 +177,8 @@ impl Strategy {
                 }
                 let idle = key == "data_format" && !value.is_null() && self.pipeline() != Pipeline::Block;
                 if idle {
-                    warning = Some("`data_format` changes nothing: it is about block floating point, strategy `bfp`".into());
+                    warning =
+                        Some("`data_format` changes nothing: it is about block floating point, strategy `bfp`".into());
                 }
                 if let Some(slot) = self.slot(setting) {
                     *slot = value;

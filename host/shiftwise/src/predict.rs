@@ -66,7 +66,8 @@ impl Subject<'_> {
                 graph.outputs.iter().map(of).collect()
             }
             Self::Deployable(model) => {
-                let shape = |t: &shiftwise_core::model::TensorDesc<'_>| t.shape.dims().iter().map(|d| *d as usize).collect();
+                let shape =
+                    |t: &shiftwise_core::model::TensorDesc<'_>| t.shape.dims().iter().map(|d| *d as usize).collect();
                 model.outputs().map(|(_, t)| Output { name: t.name.to_owned(), shape: shape(&t) }).collect()
             }
         }
@@ -115,7 +116,8 @@ impl Subject<'_> {
                     let of = |(k, output): (usize, Output)| {
                         let data = all.iter().filter_map(|sample| sample.get(k)).flatten().copied().collect();
                         let shape = [&[end - start], output.shape.as_slice()].concat();
-                        Tensor::new(shape, data).ok_or_else(|| Error::Run(format!("output `{}` is incomplete", output.name)))
+                        Tensor::new(shape, data)
+                            .ok_or_else(|| Error::Run(format!("output `{}` is incomplete", output.name)))
                     };
                     each(self.outputs().into_iter().enumerate().map(of).collect::<Result<_, _>>()?)?;
                     progress(end);
@@ -140,7 +142,8 @@ pub fn ranked(output: &Tensor, k: usize) -> Vec<Vec<Ranked>> {
     let samples = output.shape().first().copied().unwrap_or(1).max(1);
     let per = (output.data().len() / samples).max(1);
     let one = |scores: &[f32]| {
-        let mut all: Vec<Ranked> = scores.iter().enumerate().map(|(class, score)| Ranked { class, score: *score }).collect();
+        let mut all: Vec<Ranked> =
+            scores.iter().enumerate().map(|(class, score)| Ranked { class, score: *score }).collect();
         let key = |r: &Ranked| if r.score.is_nan() { f32::NEG_INFINITY } else { r.score };
         all.sort_by(|a, b| key(b).total_cmp(&key(a)).then(a.class.cmp(&b.class)));
         all.truncate(k);
@@ -236,12 +239,17 @@ pub fn predict(
 }
 
 /// An `.npz` of arrays under the outputs' names; of equal names the later ones are numbered.
-fn archive(file: &mut dyn Write, path: &Path, samples: usize, outputs: &[Output], spools: Vec<Spool>) -> Result<(), Error> {
+fn archive(
+    file: &mut dyn Write,
+    path: &Path,
+    samples: usize,
+    outputs: &[Output],
+    spools: Vec<Spool>,
+) -> Result<(), Error> {
     let fail = |e: zip::result::ZipError| Error::io(path)(e.into());
     let mut zip = zip::ZipWriter::new_stream(file);
-    let options = zip::write::SimpleFileOptions::default()
-        .compression_method(zip::CompressionMethod::Stored)
-        .large_file(true);
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored).large_file(true);
     let mut names: Vec<String> = Vec::new();
     for (output, spool) in outputs.iter().zip(spools) {
         let candidates = std::iter::once(output.name.clone()).chain((1..).map(|n| format!("{}_{n}", output.name)));
@@ -281,7 +289,8 @@ mod tests {
     #[test]
     fn the_largest_scores_come_first_and_of_equals_the_first() {
         let scores = Tensor::new(vec![2, 4], vec![0.5, 2.0, 2.0, f32::NAN, 1.0, -1.0, 0.0, 3.0]).unwrap();
-        let classes = |k| ranked(&scores, k).iter().map(|s| s.iter().map(|r| r.class).collect()).collect::<Vec<Vec<_>>>();
+        let classes =
+            |k| ranked(&scores, k).iter().map(|s| s.iter().map(|r| r.class).collect()).collect::<Vec<Vec<_>>>();
         assert_eq!(classes(2), [[1, 2], [3, 0]]);
         assert_eq!(classes(9), [[1, 2, 0, 3], [3, 0, 2, 1]]);
     }

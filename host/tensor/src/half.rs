@@ -70,7 +70,13 @@ mod tests {
         let bias = (1 << (exponent_bits - 1)) - 1;
         let magnitude = match exponent {
             0 => mantissa * 2f64.powi(1 - bias),
-            e if e == (1 << exponent_bits) - 1 => if mantissa == 0.0 { f64::INFINITY } else { f64::NAN },
+            e if e == (1 << exponent_bits) - 1 => {
+                if mantissa == 0.0 {
+                    f64::INFINITY
+                } else {
+                    f64::NAN
+                }
+            }
             e => (1.0 + mantissa) * 2f64.powi(e - bias),
         };
         if bits >> 15 == 1 { -magnitude } else { magnitude }
@@ -86,7 +92,11 @@ mod tests {
             for (value, back, want) in table {
                 assert!(f64::from(value) == want || (value.is_nan() && want.is_nan()), "{bits:#x}: {value} {want}");
                 assert_eq!(value.is_sign_negative(), bits >> 15 == 1, "{bits:#x}");
-                assert!(back == bits || (value.is_nan() && f32::from_bits(u32::from(back) << 16).is_nan()) || value.is_nan());
+                assert!(
+                    back == bits
+                        || (value.is_nan() && f32::from_bits(u32::from(back) << 16).is_nan())
+                        || value.is_nan()
+                );
             }
         }
     }
