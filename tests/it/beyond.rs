@@ -11,7 +11,7 @@ use shiftwise_graph::ops::{
 use shiftwise_quant::passes::{DPU_VERSION, OPTIMIZE, run};
 use shiftwise_quant::pipeline::{Ptq, PtqOptions, ptq};
 use shiftwise_quant::quant_graph::QuantGraph;
-use shiftwise_quant::scheme::Quantizer;
+use shiftwise_quant::scheme::{Numbers, Quantizer};
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::networks::random_samples;
@@ -142,7 +142,10 @@ fn positions_may_be_per_channel_everywhere() {
     let all = ["weight", "bias", "activation", "input"].map(|what| format!("{what}_per_channel"));
     let settings: Vec<(&str, Value)> = all.iter().map(|key| (key.as_str(), json!(true))).collect();
     let q = quantized(&graph, &settings).quantized;
-    let channels = |id: NodeId| q.layers[&id].result().unwrap().scheme().variables()[0].1.len();
+    let channels = |id: NodeId| match &q.layers[&id].result().unwrap().scheme().parts()[0].values {
+        Numbers::State(values) => values.len(),
+        other => panic!("{other:?}"),
+    };
     assert_eq!(channels(q.graph.find("c2").unwrap()), 2);
     assert_eq!(channels(q.graph.find("quant_image").unwrap()), 3);
     agree(&graph, &q);

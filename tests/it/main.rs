@@ -27,6 +27,7 @@ mod props;
 mod qemu;
 mod quantized;
 mod resident;
+mod schemes;
 mod snapshots;
 mod tidy;
 mod xmodel;

@@ -297,6 +297,7 @@ fn tell(args: &Args, model: &Deployable<'_>, served: &Served, screen: &Screen) -
             let Some((_, bytes)) = tensors.0.iter().rev().find(|(i, _)| *i == id) else { continue };
             let values = match run::values(&t, bytes) {
                 shiftwise::dump::Values::Int8(q) => q.iter().map(|q| f32::from(*q) * t.pos.step()).collect(),
+                shiftwise::dump::Values::Int32(q) => q.iter().map(|q| *q as f32 * t.pos.step()).collect(),
                 shiftwise::dump::Values::Float(x) => x,
             };
             let best = values.iter().enumerate().fold(0, |b, (i, v)| if *v > values[b] { i } else { b });

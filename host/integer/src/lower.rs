@@ -63,6 +63,16 @@ pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
     Ok(l.out)
 }
 
+/// What a DPU lacks of a scheme that has no positions; `None` for one that has.
+fn foreign(q: &Quantizer) -> Option<&'static str> {
+    match q {
+        Quantizer::Pof2(_) => None,
+        Quantizer::Block(_) => Some(unquantized::BLOCKS),
+        Quantizer::Affine(_) => Some("a float scale"),
+        Quantizer::Tqt(_) => Some("a trained threshold that is not converted to a position"),
+    }
+}
+
 /// What a fused run of layers ends with.
 struct Tail {
     /// Node that owns the quantizer.
@@ -228,9 +238,8 @@ impl Lowering<'_> {
         let name = self.q.graph.node(id).op.layer().weights().get(k).map_or("weight", |(name, _)| *name);
         let own = layer.weights.get(k).and_then(Option::as_ref);
         let own = own.ok_or_else(|| FloatWhy::FloatWeight { name: name.into() })?;
-        let own = match own {
-            Quantizer::Pof2(own) => own,
-            Quantizer::Block(_) => return Err(FloatWhy::Scheme { seen: unquantized::BLOCKS }),
+        let Quantizer::Pof2(own) = own else {
+            return Err(FloatWhy::WeightScheme { name: name.into(), seen: foreign(own).unwrap_or_default() });
         };
         let p = &own.params;
         let (low, high) = limits(p.bit_width, !p.unsigned);
@@ -238,7 +247,10 @@ impl Lowering<'_> {
             return Err(FloatWhy::WeightRange { name: name.into(), low, high });
         }
         let (Some(spec), Rounding::Plain(round), true) = (own.spec(), p.rounding(), p.is_plain()) else {
-            return Err(FloatWhy::WeightScheme { name: name.into() });
+            return Err(FloatWhy::WeightScheme {
+                name: name.into(),
+                seen: "positions per channel, a zero point or FixNeuron arithmetic",
+            });
         };
         let narrow = i32::from(p.narrow_range && low < 0);
         let q = |x: &f32| quantize(*x, spec, round).max(low as i32 + narrow) as i8;
@@ -323,9 +335,8 @@ impl Lowering<'_> {
     /// The position of a quantizer whose integers are those of a DPU's tensor.
     fn int8(quantizer: Option<&Quantizer>) -> Result<FixPos, FloatWhy> {
         let q = quantizer.ok_or(FloatWhy::Unquantized {})?;
-        let own = match q {
-            Quantizer::Pof2(own) => own,
-            Quantizer::Block(_) => return Err(FloatWhy::Scheme { seen: unquantized::BLOCKS }),
+        let Quantizer::Pof2(own) = q else {
+            return Err(FloatWhy::Scheme { seen: foreign(q).unwrap_or_default() });
         };
         let p = &own.params;
         let (Some(spec), true) = (own.spec(), p.is_plain()) else {

@@ -110,9 +110,10 @@ reasons! {
     /// A weight on a grid that isn't one symmetric power of two.
     WeightScheme {
         /// The weight's name in its layer.
-        name: String
-    } = "weight_scheme", Some(INT8),
-        ("has a {name} with positions per channel, a zero point or FixNeuron arithmetic");
+        name: String,
+        /// What the DPU lacks.
+        seen: &'static str
+    } = "weight_scheme", Some(INT8), ("has a {name} with {seen}");
     /// A result on a grid that isn't one symmetric power of two.
     Scheme {
         /// What the DPU lacks.

@@ -43,7 +43,7 @@ pub fn grid(quantized: &QuantGraph, id: NodeId) -> Option<FloatWhy> {
     }
     let blocks = |own: &Quantizer| match own {
         Quantizer::Block(own) => own.params.data_format != Format::Fp32,
-        Quantizer::Pof2(_) => false,
+        Quantizer::Pof2(_) | Quantizer::Affine(_) | Quantizer::Tqt(_) => false,
     };
     let any = quantized.layers.get(&id).is_some_and(|layer| layer.all().any(blocks));
     any.then_some(FloatWhy::Scheme { seen: BLOCKS })

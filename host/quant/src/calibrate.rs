@@ -1,10 +1,10 @@
-//! Choosing positions from data.
+//! Choosing positions and ranges from data.
 
 use std::collections::BTreeMap;
 
-use crate::eval::{Stored, quantized_weights};
+use crate::eval::Stored;
 use crate::quant_graph::{QuantGraph, node_of};
-use crate::scheme::{Calibrator, RangeError};
+use crate::scheme::{Calibrator, Quantizer, RangeError, Subject};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval;
 use shiftwise_graph::eval::{Point, Points, Samples};
@@ -38,17 +38,28 @@ fn cant(graph: &Graph, id: NodeId, what: &str, why: RangeError) -> Error {
     Error::layer(&node.name, node.op.class(), format!("its {what} can't be quantized: {why}"))
 }
 
-/// Calibrates every quantizer of `q` on batches of `batch_size` samples (the last may be short), at most `steps`.
+/// How samples become batches, and what these decide.
+#[derive(Clone, Copy, Debug)]
+pub struct Batches {
+    /// Samples in a batch; the last may be short.
+    pub size: usize,
+    /// Batches at most.
+    pub most: Option<usize>,
+    /// Whether batches vote for positions; otherwise the last one decides.
+    pub vote: bool,
+}
+
+/// Calibrates every quantizer of `q` on batches of samples.
 ///
 /// Each batch chooses a position for every tensor, seeing tensors before it already quantized with this batch's own
-/// positions; then the batches vote. Weights don't depend on data and are calibrated once.
+/// positions; then the batches vote. Ranges grow from batch to batch instead. Weights don't depend on data.
 ///
-/// Where no quantizer learns anything, no batch is looked at. `progress(done, total)` is called after each batch. Errors: no samples; values that are not finite, naming the layer.
+/// Where no quantizer learns anything, no batch is looked at. `progress(done, total)` is called after each batch. Errors:
+/// no samples; values that are not finite, naming the layer.
 pub fn calibrate_graph(
     q: &mut QuantGraph,
     samples: &dyn Samples,
-    batch_size: usize,
-    steps: Option<usize>,
+    batches: &Batches,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<(), Error> {
     if !q.learns() {
@@ -57,30 +68,71 @@ pub fn calibrate_graph(
     if samples.is_empty() {
         return Err(Error::Dataset("the calibration set is empty".into()));
     }
-    for (id, layer) in &mut q.layers {
-        let weights = q.graph.node(*id).op.layer().weights();
-        for ((name, w), own) in weights.into_iter().zip(&mut layer.weights) {
-            if let Some(own) = own {
-                let mut calibrator = own.scheme().calibrator();
-                calibrator.see(w).map_err(|e| cant(&q.graph, *id, name, e))?;
-                *own = calibrator.finish();
-            }
-        }
-    }
-    let weights = quantized_weights(q);
-    let batch_size = batch_size.max(1);
-    let total = samples.len().div_ceil(batch_size).min(steps.unwrap_or(usize::MAX)).max(1);
+    let own = OwnTensors::new(q)?;
+    let batch_size = batches.size.max(1);
+    let total = samples.len().div_ceil(batch_size).min(batches.most.unwrap_or(usize::MAX)).max(1);
     let mut points = Calibrate { q, calibrators: BTreeMap::new() };
     for step in 0..total {
         let start = step * batch_size;
         let batch = samples.batch(start, batch_size.min(samples.len() - start))?;
-        eval::run(&q.graph, &weights, batch, &mut points)?;
+        eval::run(&q.graph, &own.quantized, batch, &mut points)?;
         progress(step + 1, total);
     }
-    for (point, calibrator) in points.calibrators {
+    let learned: Vec<(Point, Result<Quantizer, RangeError>)> = points
+        .calibrators
+        .into_iter()
+        .map(|(point, c)| (point, c.finish(Subject::Data { vote: batches.vote })))
+        .collect();
+    own.finish(q, total - 1)?;
+    for (point, learned) in learned {
+        let id = node_of(point);
+        let learned = learned.map_err(|e| cant(&q.graph, id, "output", e))?;
         if let Some(own) = q.quantizer_mut(point) {
-            *own = calibrator.finish();
+            *own = learned;
         }
     }
     Ok(())
+}
+
+/// What calibrates the weights of all layers, which are the same in every batch.
+struct OwnTensors {
+    /// Of the quantized ones: the layer, the number of the weight.
+    calibrators: Vec<(NodeId, usize, Box<dyn Calibrator>)>,
+    /// All weights of all layers as a batch sees them.
+    quantized: Vec<Vec<Tensor>>,
+}
+
+impl OwnTensors {
+    /// Sees every weight once.
+    fn new(q: &QuantGraph) -> Result<Self, Error> {
+        let all = |id: NodeId| q.graph.node(id).op.layer().weights().into_iter().map(|(_, w)| w.clone()).collect();
+        let mut own = Self { calibrators: Vec::new(), quantized: q.graph.ids().map(all).collect() };
+        for (id, layer) in &q.layers {
+            let weights = q.graph.node(*id).op.layer().weights();
+            for (k, ((name, w), quantizer)) in weights.into_iter().zip(&layer.weights).enumerate() {
+                let Some(quantizer) = quantizer else { continue };
+                let mut calibrator = quantizer.scheme().calibrator();
+                calibrator.see(w).map_err(|e| cant(&q.graph, *id, name, e))?;
+                calibrator.fake_quantize(&mut own.quantized[id.0][k]);
+                own.calibrators.push((*id, k, calibrator));
+            }
+        }
+        Ok(own)
+    }
+
+    /// Gives the weights' quantizers what was learned, after `again` more batches.
+    fn finish(self, q: &mut QuantGraph, again: usize) -> Result<(), Error> {
+        for (id, k, mut calibrator) in self.calibrators {
+            let weights = q.graph.node(id).op.layer().weights();
+            let Some(((name, w), layer)) = weights.get(k).zip(q.layers.get(&id)) else { continue };
+            let Some(first) = layer.weights.iter().flatten().next() else { continue };
+            let seen = calibrator.see_again(w, again);
+            let learned = seen.and_then(|()| calibrator.finish(Subject::Weight { first }));
+            let learned = learned.map_err(|e| cant(&q.graph, id, name, e))?;
+            if let Some(own) = q.layers.get_mut(&id).and_then(|layer| layer.weights.get_mut(k)) {
+                *own = Some(learned);
+            }
+        }
+        Ok(())
+    }
 }

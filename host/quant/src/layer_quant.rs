@@ -292,6 +292,30 @@ impl LayerQuant {
         weights.chain([variable(activation), variable(output)]).collect()
     }
 
+    /// Replaces quantizers of the layer by others of another scheme, those that only the file shows too; `other` returns
+    /// `None` for one that stays.
+    pub fn convert(&mut self, other: impl Fn(&Quantizer) -> Option<Quantizer>) {
+        let working = self.weights.iter_mut().flatten().chain(self.activation.quantizer_mut()).chain(&mut self.output);
+        for own in working {
+            *own = other(own).unwrap_or_else(|| own.clone());
+        }
+        let Wrapping::Entry(mut items) = std::mem::replace(&mut self.wrapping, Wrapping::Bare) else { return };
+        for item in &mut items {
+            if let Seat::Aside(own) = &mut item.seat
+                && let Some(new) = other(own)
+            {
+                **own = new;
+            }
+            // A quantizer that came from no entry is spelled out.
+            if let Some(own) = self.seated(item)
+                && item.spelling.class_is_foreign(own)
+            {
+                item.spelling = Spelling::whole(own);
+            }
+        }
+        self.wrapping = Wrapping::Entry(items);
+    }
+
     /// Gives every quantizer of the layer another width, those that only the file shows too.
     pub fn set_width(&mut self, bits: u8) {
         let items = match &mut self.wrapping {

@@ -10,6 +10,7 @@
 pub mod calibrate;
 pub mod eval;
 pub mod layer_quant;
+pub mod observer;
 pub mod owners;
 pub mod passes;
 pub mod pipeline;

@@ -9,8 +9,9 @@ use shiftwise_graph::graph::Graph;
 
 pub mod adjust_pos;
 pub mod annotate;
-pub mod convert;
+pub(crate) mod convert;
 mod dpu_version;
+pub mod dtype;
 mod equalize;
 mod fold_bn;
 pub mod layer_config;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::calibrate::calibrate_graph;
+use serde_json::Value;
+
+use crate::calibrate::{Batches, calibrate_graph};
 use crate::passes;
-use crate::passes::convert::set_dtype;
-use crate::passes::{adjust_pos, annotate, layer_config};
+use crate::passes::dtype::set_dtype;
+use crate::passes::{adjust_pos, annotate, convert, layer_config};
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
 use shiftwise_graph::dtype::Dtype;
@@ -75,18 +77,33 @@ pub fn ptq(
     if options.strategy.enabled("layer_config_recalibrate") {
         layer_config::set_widths(&mut quantized, &options.strategy)?;
     }
-    calibrate_graph(&mut quantized, samples, options.batch_size, options.steps, progress)?;
+    let batches = Batches { size: options.batch_size, most: options.steps, vote: options.strategy.base().vote };
+    calibrate_graph(&mut quantized, samples, &batches, progress)?;
     layer_config::set_widths(&mut quantized, &options.strategy)?;
-    let changes = adjust_pos::refine(&mut quantized, &options.strategy);
+    let changes = refine(&mut quantized, &options.strategy);
     Ok(Ptq { quantized, changes, warnings })
 }
 
 /// The graph in another type of floats, optimized and without quantizers: the vendor's `convert_datatype`, which takes no
 /// data.
 pub fn converted(mut graph: Graph, strategy: &Strategy, dtype: Dtype) -> Result<Ptq, Error> {
-    let warnings = passes::convert::convert(&mut graph, strategy, dtype)?;
+    let warnings = passes::dtype::convert(&mut graph, strategy, dtype)?;
     let quantized = QuantGraph { graph, layers: BTreeMap::new() };
     Ok(Ptq { quantized, changes: Vec::new(), warnings })
+}
+
+/// What happens after calibration: quantizers of thresholds become such of positions, positions are adjusted, and become
+/// float scales at last, each where the strategy says so. Positions that are thresholds still are not adjusted.
+fn refine(q: &mut QuantGraph, strategy: &Strategy) -> Vec<adjust_pos::Change> {
+    let thresholds = strategy.value("convert_to_pof2s_quantize_strategy").and_then(Value::as_bool);
+    if thresholds == Some(true) {
+        convert::thresholds_to_positions(q);
+    }
+    let changes = if thresholds == Some(false) { Vec::new() } else { adjust_pos::refine(q, strategy) };
+    if strategy.enabled("convert_to_fs_quantize_strategy") {
+        convert::positions_to_float_scales(q);
+    }
+    changes
 }
 
 /// Optimize, annotate, refine: a network with the geometry of its quantized form, before there is any data.
@@ -97,6 +114,6 @@ pub fn without_data(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
     // Takes long and changes values only.
     strategy.set("include_cle", false.into())?;
     let (mut quantized, _) = annotated(graph, &strategy)?;
-    adjust_pos::refine(&mut quantized, &strategy);
+    refine(&mut quantized, &strategy);
     Ok(quantized)
 }

@@ -13,9 +13,12 @@ use shiftwise_core::fix::FixPos;
 use shiftwise_graph::error::Error;
 use shiftwise_tensor::tensor::Tensor;
 
+pub mod affine;
 pub mod block;
 pub mod channels;
 pub mod pof2;
+mod round;
+pub mod tqt;
 
 /// Why a tensor can't be quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +29,68 @@ pub enum RangeError {
     /// Unsigned symmetric quantization of a negative value.
     #[error("input tensor values should be non-negative in symmetric unsigned quantization")]
     Negative,
+    /// A batch reaches so much further than the first that the histogram would have too many bins of the first's width.
+    #[error(
+        "its histogram would need more than {} bins: later batches reach much further than the first; shuffle the \
+         calibration data, use larger batches, or set the method to 0",
+        crate::observer::histogram::MOST_BINS
+    )]
+    Bins,
+}
+
+/// One variable of a quantizer in `quantized.h5`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// Last part of the variable's name.
+    pub name: &'static str,
+    /// Its values.
+    pub values: Numbers,
+    /// Whether training changes it: the vendor's files list such variables with the weights.
+    pub trained: bool,
+    /// Whether infinity is one of its values.
+    pub infinite: bool,
+}
+
+/// The values of a [`Part`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Numbers {
+    /// One value, or one for each channel.
+    State(Vec<f32>),
+    /// Any number of values.
+    Floats(Vec<f32>),
+    /// Any number of integers.
+    Integers(Vec<i32>),
+}
+
+impl Part {
+    /// A variable that no training changes, with one value for the tensor or for each channel.
+    pub fn state(name: &'static str, values: Vec<f32>) -> Self {
+        Self { name, values: Numbers::State(values), trained: false, infinite: false }
+    }
+}
+
+/// What a quantizer's tensor is.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject<'a> {
+    /// One of a layer's own: the same in every batch.
+    Weight {
+        /// The quantizer of the layer's first quantized weight.
+        first: &'a Quantizer,
+    },
+    /// Made from data.
+    Data {
+        /// Whether the batches vote; otherwise the last one decides. Of schemes with something to vote for.
+        vote: bool,
+    },
+}
+
+/// Derivatives of a loss by what a quantizer works on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gradients {
+    /// By the tensor's values.
+    pub tensor: Tensor,
+    /// By the quantizer's own variables, by the last part of their name: one value, or one for each channel.
+    pub parts: Vec<(&'static str, Vec<f32>)>,
 }
 
 /// A quantizer of one scheme: its settings and what it has learned from data.
@@ -58,22 +123,41 @@ pub trait Scheme: Debug {
     fn pos(&self) -> Option<FixPos>;
     /// Moves the position, if there is one for the whole tensor.
     fn set_pos(&mut self, pos: FixPos);
-    /// The variables in `quantized.h5`, in order: last part of the name, and the value, or the values of the channels.
-    fn variables(&self) -> Vec<(&'static str, Vec<f32>)>;
-    /// Takes over the values of [`Scheme::variables`]. Errors: a value that can't be, with its variable `prefix_…`.
-    fn restore(&mut self, prefix: &str, values: &[Vec<f32>]) -> Result<(), String>;
+    /// The variables in `quantized.h5`, in order.
+    fn parts(&self) -> Vec<Part>;
+    /// Takes over the values of [`Scheme::parts`]. Errors: a value that can't be, with its variable `prefix_…`.
+    fn restore(&mut self, prefix: &str, values: Vec<Numbers>) -> Result<(), String>;
     /// What `quantize_info.json` says of the quantizer.
     fn info(&self) -> Map<String, Value>;
+    /// The factors, one or one for each channel, by which the vendor's dumps multiply values for their integers. Empty:
+    /// they have no integers of such a tensor.
+    fn dump_factors(&self) -> Vec<f32> {
+        Vec::new()
+    }
+    /// The integers of a tensor's fake-quantized values, where [`Scheme::dump_factors`] doesn't give them: their zero is
+    /// the `zero_point` of [`Scheme::info`].
+    fn integers(&self, _: &Tensor) -> Option<Vec<i32>> {
+        None
+    }
+    /// Derivatives by a tensor and the quantizer's variables, from those by the fake-quantized tensor. Unless a scheme says
+    /// otherwise, rounding and clamping are passed straight through.
+    fn backward(&self, _tensor: &Tensor, of_result: &Tensor) -> Gradients {
+        Gradients { tensor: of_result.clone(), parts: Vec::new() }
+    }
 }
 
 /// Looks at batches and learns.
 pub trait Calibrator {
     /// Sees a batch of the tensor.
     fn see(&mut self, tensor: &Tensor) -> Result<(), RangeError>;
+    /// Sees the tensor that was seen last `times` times more: the weights of a layer are seen with every batch.
+    fn see_again(&mut self, _tensor: &Tensor, _times: usize) -> Result<(), RangeError> {
+        Ok(())
+    }
     /// Fake-quantizes the batch that was seen last as that batch alone demands.
     fn fake_quantize(&self, tensor: &mut Tensor);
     /// The quantizer with what all batches taught.
-    fn finish(self: Box<Self>) -> Quantizer;
+    fn finish(self: Box<Self>, subject: Subject<'_>) -> Result<Quantizer, RangeError>;
 }
 
 /// What an entry leaves open: a quantizer's class has other names, and parameters may be in any order or left out.
@@ -124,6 +208,10 @@ macro_rules! schemes {
 schemes! {
     /// Power-of-two steps.
     Pof2(pof2::Pof2) = "Pof2SQuantizer" | "LastValueQuantPosQuantizer";
+    /// Steps of any size, with or without a zero point.
+    Affine(affine::Affine) = "FSQuantizer" | "LastValueMinMaxQuantizer";
+    /// Power-of-two steps from a trained threshold.
+    Tqt(tqt::Tqt) = "TQTQuantizer" | "LastValueLogThQuantizer";
     /// Blocks of values with one exponent.
     Block(block::Block) = "BFPQuantizer";
 }
@@ -158,65 +246,19 @@ impl Spelling {
         let parameters = entry.get("quantizer_params").and_then(Value::as_object);
         Self { class, parameters: parameters.into_iter().flatten().map(|(key, _)| key.clone()).collect() }
     }
+
+    /// Whether it spells a quantizer of another class.
+    pub(crate) fn class_is_foreign(&self, quantizer: &Quantizer) -> bool {
+        let names = CLASSES.iter().find(|names| names.first() == Some(&quantizer.class()));
+        !names.is_some_and(|names| names.contains(&self.class.as_str()))
+    }
+
+    /// The spelling of a quantizer that comes from no entry: everything in the class's order.
+    pub fn whole(quantizer: &Quantizer) -> Self {
+        let parameters = quantizer.scheme().parameters().into_iter().map(|(key, _)| key).collect();
+        Self { class: quantizer.class().to_owned(), parameters }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Settings that every scheme takes.
-    fn entry(class: &str, per_channel: bool) -> Value {
-        let mut params = json!({ "bit_width": 8, "method": 1, "round_mode": 1, "per_channel": per_channel });
-        if class == "BFPQuantizer" {
-            params["data_format"] = json!("bf16");
-        }
-        json!({ "quantizer_type": class, "quantizer_params": params })
-    }
-
-    fn calibrated(own: &Quantizer, tensor: &Tensor) -> Quantizer {
-        let mut calibrator = own.scheme().calibrator();
-        calibrator.see(tensor).unwrap();
-        calibrator.finish()
-    }
-
-    /// For every row and every name of it: the state comes back from its variables, the entry from its spelling, and
-    /// values on the grid stay where they are.
-    #[test]
-    fn every_scheme_survives_its_file_and_quantizes_only_once() {
-        let tensor = Tensor::new(vec![2, 3], vec![1.0, 0.013, 0.4, -0.57, 0.02, -0.3]).unwrap();
-        for (row, class) in CLASSES.iter().flat_map(|row| row.iter().map(move |class| (row, *class))) {
-            for per_channel in [false, true] {
-                let entry = entry(class, per_channel);
-                let new = Quantizer::from_entry(&entry).unwrap();
-                assert_eq!(new.class(), row[0]);
-                assert_eq!(new.to_entry(&Spelling::of(&entry)).to_string(), entry.to_string());
-                let channels = per_channel && new.scheme().learns();
-                assert_eq!(new.scheme().channel_axis().is_some(), channels, "{class}");
-
-                let own = calibrated(&new, &tensor);
-                let values: Vec<Vec<f32>> = own.scheme().variables().into_iter().map(|(_, values)| values).collect();
-                let mut back = new.clone();
-                back.scheme_mut().restore("x", &values).unwrap();
-                assert_eq!(back, own, "{class}");
-
-                let mut once = tensor.clone();
-                own.scheme().fake_quantize(&mut once);
-                let mut twice = once.clone();
-                own.scheme().fake_quantize(&mut twice);
-                assert_eq!(once, twice, "{class}");
-                assert_ne!(once, tensor, "{class}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_class_or_parameter_that_is_unknown_is_refused() {
-        assert!(Quantizer::from_entry(&entry("Mine", false)).is_err());
-        for class in CLASSES.iter().flat_map(|row| row.iter()) {
-            let mut entry = entry(class, false);
-            entry["quantizer_params"]["mine"] = json!(1);
-            let error = Quantizer::from_entry(&entry).unwrap_err().to_string();
-            assert!(error.contains(class) && error.contains("mine"), "{error}");
-        }
-    }
-}
+mod tests;

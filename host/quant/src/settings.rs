@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use crate::role::Role;
+use crate::strategy::{BUILT_IN, BuiltIn, Strategy};
 
 /// Where a setting stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub enum Type {
     Steps,
     /// Which FixNeuron arithmetic.
     FixNeuron,
+    /// The format of a written model.
+    OutputFormat,
     /// Names of layers.
     Layers,
     /// Types by layer.
@@ -79,6 +82,7 @@ impl Type {
             Self::Count => "a whole number from 1",
             Self::Steps => "a whole number up to 1000",
             Self::FixNeuron => "0, 1 or 2",
+            Self::OutputFormat => "h5, tf, pb, onnx or an empty word",
             Self::Layers => "a list of layer names",
             Self::Widths => "an object of types by layer",
             Self::Shapes => "a list of whole numbers",
@@ -95,6 +99,7 @@ impl Type {
             Self::Count => value.as_u64().is_some_and(|n| n > 0),
             Self::Steps => value.as_u64().is_some_and(|n| n <= 1000),
             Self::FixNeuron => value.as_u64().is_some_and(|n| n <= 2),
+            Self::OutputFormat => value.as_str().is_some_and(|v| ["", "h5", "tf", "pb", "onnx"].contains(&v)),
             Self::Layers => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
             Self::Widths => value.is_object(),
             Self::Shapes => value.is_array() || value.is_object(),
@@ -109,6 +114,8 @@ pub enum Effect {
     Full,
     /// Only these values (as JSON) can be had, and why not yet others.
     Only(&'static [&'static str], &'static str),
+    /// These values (as JSON) have it; others are kept for what a later version does with them, and why so.
+    Later(&'static [&'static str], &'static str),
     /// Nothing, and why.
     Idle(&'static str),
 }
@@ -141,11 +148,18 @@ impl Setting {
         absent || self.takes.takes(value)
     }
 
+    /// The parameter of quantizers that it replaces.
+    pub(crate) fn parameter(&self) -> Option<&'static str> {
+        let of_all =
+            ["data_format", "use_framework_quant", "use_fixneuron_quant"].contains(&self.name).then_some(self.name);
+        self.of.map(|(_, parameter)| parameter).or(of_all)
+    }
+
     /// Whether the values that this version has include this one.
     pub fn has(&self, value: &Value) -> bool {
         match self.effect {
             Effect::Only(values, _) => values.contains(&value.to_string().as_str()),
-            Effect::Full | Effect::Idle(_) => true,
+            Effect::Full | Effect::Later(..) | Effect::Idle(_) => true,
         }
     }
 
@@ -165,7 +179,7 @@ impl Setting {
 }
 
 /// Rows by section: documentation, name, type and default; `of ROLE PARAMETER` where the setting replaces a parameter of
-/// quantizers; `only [VALUES] REASON` or `idle REASON` where it hasn't its full effect; `was NAME` if it had another.
+/// quantizers; `only [VALUES] REASON`, `later [VALUES] REASON` or `idle REASON` where it hasn't its full effect; `was NAME` if it had another.
 macro_rules! settings {
     ($($section:ident {
         $(
@@ -173,6 +187,7 @@ macro_rules! settings {
             $name:ident: $takes:ident = $default:literal
             $(, of $role:ident $parameter:ident)?
             $(, only $values:tt $why:literal)?
+            $(, later $now:tt $until:literal)?
             $(, idle $idle:literal)?
             $(, was $old:ident)?;
         )*
@@ -185,7 +200,7 @@ macro_rules! settings {
             section: Section::$section,
             doc: concat!($($doc),+),
             of: settings!(@option $((Role::$role, stringify!($parameter)))?),
-            effect: settings!(@effect $(only $values $why)? $(idle $idle)?),
+            effect: settings!(@effect $(only $values $why)? $(later $now $until)? $(idle $idle)?),
             old: settings!(@option $(stringify!($old))?),
         },)*)*];
     };
@@ -193,6 +208,7 @@ macro_rules! settings {
     (@option $some:expr) => { Some($some) };
     (@effect) => { Effect::Full };
     (@effect only $values:tt $why:literal) => { Effect::Only(&$values, $why) };
+    (@effect later $values:tt $why:literal) => { Effect::Later(&$values, $why) };
     (@effect idle $why:literal) => { Effect::Idle($why) };
 }
 
@@ -241,12 +257,12 @@ settings! {
         convert_softmax_to_dpu_version: Flag = "false";
         /// Replaces LayerNormalization by the vendor's version for DPUs.
         convert_layernorm_to_dpu_version: Flag = "false";
-        /// Leaves the result of a convolution with BatchNormalization to the activation behind it.
-        no_quant_in_conv_bn_act: Flag = "false", only ["false"] "there is no training";
-        /// Leaves the result of a convolution to the activation behind it.
-        no_quant_in_conv_act: Flag = "false", idle "with block floating point a layer quantizes what it reads, not its result";
-        /// Leaves what an Add reads unquantized where an activation follows.
-        no_quant_in_add_act: Flag = "false";
+        /// Leaves the result of a convolution with a trained BatchNormalization to the activation behind it.
+        no_quant_in_conv_bn_act: Flag = "true", idle "no such layers are left when quantization begins";
+        /// Leaves the result of a convolution or dense layer to the activation behind it.
+        no_quant_in_conv_act: Flag = "true";
+        /// Leaves the result of a sum to the activation behind it.
+        no_quant_in_add_act: Flag = "true";
         /// Training steps after which the statistics of BatchNormalization stay.
         freeze_bn_delay: Number = "-1", only ["-1"] "there is no training";
         /// Asks the vendor's compiler which layers to quantize.
@@ -278,13 +294,15 @@ settings! {
         /// Corrects biases after calibration.
         include_bias_corr: Flag = "false", idle "the vendor's tool never looks at it";
         /// Replaces power-of-two quantizers by those of float scales.
-        convert_to_fs_quantize_strategy: Flag = "false", only ["false"] "there are no float scales";
+        convert_to_fs_quantize_strategy: Flag = "false";
+        /// Replaces quantizers of thresholds by power-of-two quantizers, which are then adjusted.
+        convert_to_pof2s_quantize_strategy: Flag = "true";
     }
     Finalize {
         /// The format of the written model.
-        output_format: Word = "\"\"", only ["\"\"", "\"h5\""] "no other format is written";
+        output_format: OutputFormat = "\"\"", later ["\"\"", "\"h5\""] "only h5 is written";
         /// The version of a written ONNX model's operators.
-        onnx_opset_version: Number = "13", only ["13"] "no ONNX is written";
+        onnx_opset_version: Number = "13", later ["13"] "no ONNX is written";
         /// Folder of the results.
         output_dir: Word = "\"./quantize_results/\"";
     }
@@ -293,9 +311,10 @@ settings! {
         data_format: Word = "null";
         /// Width of inputs in bits.
         input_bit: Whole = "null", of Input bit_width;
-        /// How the position of inputs is chosen: 0 so that nothing overflows, 1 by least squared error.
+        /// How the position of inputs is chosen: 0 so that nothing overflows, 1 by least squared error; or their range: 0 all
+        /// that was seen, 2 by least divergence of a histogram, 3 by a share of it.
         input_method: Whole = "null", of Input method;
-        /// The percentile of `input_method` 3.
+        /// The share of values, in percent, that the range of inputs holds, for method 3.
         input_method_percentile: Number = "null", of Input method_percentile;
         /// Whether the zero of inputs is the integer zero.
         input_symmetry: Flag = "null", of Input symmetry;
@@ -339,7 +358,7 @@ settings! {
         activation_bit: Whole = "null", of Output bit_width;
         /// How the position of activations and layer outputs is chosen: see `input_method`.
         activation_method: Whole = "null", of Output method;
-        /// The percentile of `activation_method` 3.
+        /// The share of values, in percent, that the range of activations and layer outputs holds, for method 3.
         activation_method_percentile: Number = "null", of Output method_percentile;
         /// Whether the zero of activations and layer outputs is the integer zero.
         activation_symmetry: Flag = "null", of Output symmetry;
@@ -352,7 +371,7 @@ settings! {
         /// Activations and layer outputs without the most negative integer.
         activation_narrow_range: Flag = "null", of Output narrow_range;
         /// The framework's own arithmetic where a quantizer has two.
-        use_framework_quant: Flag = "null", only ["null", "true"] "power-of-two quantizers have no other form";
+        use_framework_quant: Flag = "null";
         /// The FixNeuron arithmetic: 0 for none, 1 or 2 for the one of each role.
         use_fixneuron_quant: FixNeuron = "null";
         /// Layers at which the quantized part begins.
@@ -398,6 +417,7 @@ pub fn page() -> String {
         "# Settings\n\nEvery keyword argument of `quantize_model`, with the defaults of the strategy `pof2s`: `--set \
          NAME=VALUE`, or a key of a strategy file. Made from the table in `src/settings.rs`.\n",
     );
+    let strategies = strategies();
     let mut section = None;
     for s in SETTINGS {
         if section != Some(s.section) {
@@ -412,19 +432,48 @@ pub fn page() -> String {
         let effect = match s.effect {
             Effect::Full => String::new(),
             Effect::Only(values, why) => format!(" Only {} yet: {why}.", values.join(" or ")),
+            Effect::Later(values, why) => {
+                format!(" Other values than {} change nothing yet: {why}.", values.join(" and "))
+            }
             Effect::Idle(why) => format!(" Changes nothing: {why}."),
         };
         let old = s.old.map_or(String::new(), |old| format!(" Was `{old}`."));
         let (name, takes, default, doc) = (s.name, s.takes.phrase(), s.default, s.doc.trim());
-        page += &format!("| `{name}` | {takes} | `{default}` | {doc}{effect}{old} |\n");
+        let others = others(s, &strategies);
+        page += &format!("| `{name}` | {takes} | `{default}` | {doc}{effect}{others}{old} |\n");
     }
     page
+}
+
+/// The built-in strategies with their names.
+fn strategies() -> Vec<(&'static str, Strategy)> {
+    let name = |base: &BuiltIn| base.names.first().copied();
+    BUILT_IN.iter().filter_map(|base| Some((name(base)?, Strategy::built_in(name(base)?).ok()?))).collect()
+}
+
+/// Which strategies have another default, or not this setting.
+fn others(setting: &Setting, strategies: &[(&str, Strategy)]) -> String {
+    if setting.section == Section::Call {
+        return String::new();
+    }
+    let value = |s: &Strategy| s.value(setting.name).or_else(|| s.user_value(setting.name)).map(Value::to_string);
+    let (mut missing, mut text) = (Vec::new(), String::new());
+    for (name, strategy) in strategies {
+        match value(strategy) {
+            None => missing.push(format!("`{name}`")),
+            Some(own) if own != setting.default => text += &format!(" In `{name}` it is `{own}`."),
+            Some(_) => {}
+        }
+    }
+    match missing.is_empty() {
+        true => text,
+        false => format!("{text} Not in {}.", missing.join(", ")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::Strategy;
 
     #[test]
     fn every_default_is_one_that_the_setting_takes_and_has() {
@@ -438,19 +487,18 @@ mod tests {
 
     /// Every strategy has some of the settings; `pof2s` with the table's defaults.
     #[test]
-    fn the_built_in_strategies_have_the_settings_of_the_table_in_its_order() {
-        for name in ["pof2s", "bfp"] {
-            let strategy: Value = serde_json::from_str(&Strategy::built_in(name).unwrap().dump(2)).unwrap();
-            let mut settings = SETTINGS.iter().filter(|s| s.section.key().is_some());
-            let registry = &strategy["quantize_registry_config"];
+    fn every_key_of_a_built_in_strategy_is_a_setting_in_its_section_and_of_its_type() {
+        for (strategy_name, strategy) in strategies() {
+            let json: Value = serde_json::from_str(&strategy.dump(2)).unwrap();
+            let registry = &json["quantize_registry_config"];
             for section in [Section::Optimize, Section::Quantize, Section::Refine, Section::Finalize, Section::User] {
                 let key = section.key().unwrap();
-                let own = strategy.get(key).or_else(|| registry.get(key)).unwrap();
-                for (key, value) in own.as_object().unwrap() {
-                    let s = settings.find(|s| s.name == key).unwrap_or_else(|| panic!("{name}: {key}"));
-                    assert!(s.section == section && s.takes(value) && s.has(value), "{name}: {key}");
-                    let default: Value = serde_json::from_str(s.default).unwrap();
-                    assert!(name != "pof2s" || default == *value, "{key}");
+                let own = json.get(key).or_else(|| registry.get(key)).unwrap();
+                for (name, value) in own.as_object().unwrap() {
+                    let s = find(name).unwrap_or_else(|| panic!("{strategy_name}: {name}"));
+                    assert!(s.section == section && s.takes(value) && s.has(value), "{strategy_name}: {name}");
+                    // The defaults of the table are those of the default strategy.
+                    assert!(strategy_name != "pof2s" || s.default == value.to_string(), "{name}");
                 }
             }
         }

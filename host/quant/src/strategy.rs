@@ -15,29 +15,39 @@ use shiftwise_graph::error::Error;
 
 mod json;
 
-/// Which way a network goes from float to quantized.
+/// How a strategy's quantizers are placed and calibrated, beyond what its JSON says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pipeline {
-    /// Power-of-two steps: layers fuse with the activations behind them, float tensors that enter quantized layers are
-    /// quantized, positions are refined.
-    Pof2s,
-    /// Block floating point: every layer with an entry quantizes what it reads.
-    Block,
+pub enum Placement {
+    /// As a DPU needs it: an activation carries the quantizer of the layer before it.
+    Dpu,
+    /// Before every layer that reads one tensor which is not quantized yet.
+    Inputs,
+    /// In every layer, for what that layer reads.
+    Readers,
 }
 
-/// A strategy that comes with the program.
+/// A built-in strategy.
 #[derive(Debug)]
-struct BuiltIn {
-    /// Its name, and the vendor's other one.
-    names: &'static [&'static str],
-    pipeline: Pipeline,
-    text: &'static str,
+pub struct BuiltIn {
+    /// Its name, then the vendor's aliases.
+    pub names: &'static [&'static str],
+    /// The file that it is.
+    json: &'static str,
+    /// Where its quantizers sit.
+    pub placement: Placement,
+    /// Whether the batches vote for positions; otherwise the last one decides.
+    pub vote: bool,
 }
 
-/// The built-in strategies.
-const BUILT_IN: &[BuiltIn] = &[
-    BuiltIn { names: &["pof2s", "8bit"], pipeline: Pipeline::Pof2s, text: include_str!("../strategies/pof2s.json") },
-    BuiltIn { names: &["bfp"], pipeline: Pipeline::Block, text: include_str!("../strategies/bfp.json") },
+/// Every built-in strategy.
+#[rustfmt::skip]
+pub const BUILT_IN: &[BuiltIn] = &[
+    BuiltIn { names: &["pof2s", "8bit"], json: include_str!("../strategies/pof2s.json"), placement: Placement::Dpu, vote: true },
+    BuiltIn { names: &["pof2s_tqt", "8bit_tqt"], json: include_str!("../strategies/pof2s_tqt.json"), placement: Placement::Dpu, vote: false },
+    BuiltIn { names: &["fs"], json: include_str!("../strategies/fs.json"), placement: Placement::Inputs, vote: false },
+    BuiltIn { names: &["fsx"], json: include_str!("../strategies/fsx.json"), placement: Placement::Inputs, vote: false },
+    BuiltIn { names: &["gpu"], json: include_str!("../strategies/gpu.json"), placement: Placement::Inputs, vote: false },
+    BuiltIn { names: &["bfp"], json: include_str!("../strategies/bfp.json"), placement: Placement::Readers, vote: false },
 ];
 
 /// The section with the entries of layers and the user's settings.
@@ -50,37 +60,24 @@ const PIPELINES: [&str; 4] =
 /// A whole strategy.
 #[derive(Clone, Debug)]
 pub struct Strategy {
+    /// The built-in one that it was made from.
+    base: &'static BuiltIn,
     json: Map<String, Value>,
     /// Settings that the vendor's JSON has no place for, where they aren't at their defaults.
     ours: Map<String, Value>,
-    base: &'static BuiltIn,
-}
-
-impl BuiltIn {
-    fn strategy(&'static self) -> Result<Strategy, Error> {
-        match serde_json::from_str(self.text) {
-            Ok(Value::Object(json)) => Ok(Strategy { json, ours: Map::new(), base: self }),
-            _ => Err(Error::Options(format!("the built-in strategy `{}` does not parse", self.names[0]))),
-        }
-    }
 }
 
 impl Strategy {
     /// A built-in strategy by name.
     pub fn built_in(name: &str) -> Result<Self, Error> {
-        let Some(base) = BUILT_IN.iter().find(|own| own.names.contains(&name)) else {
-            let known: Vec<&str> = BUILT_IN.iter().flat_map(|own| own.names).copied().collect();
+        let Some(base) = BUILT_IN.iter().find(|base| base.names.contains(&name)) else {
+            let known: Vec<&str> = BUILT_IN.iter().flat_map(|base| base.names).copied().collect();
             return Err(Error::Options(format!(
                 "unidentified quantize strategy `{name}`; known are {}",
                 known.join(", ")
             )));
         };
-        base.strategy()
-    }
-
-    /// Which way a network goes.
-    pub fn pipeline(&self) -> Pipeline {
-        self.base.pipeline
+        Self::of(base)
     }
 
     /// The type that all layers are converted to instead of being quantized, if any.
@@ -99,7 +96,20 @@ impl Strategy {
 
     /// Whether quantizing takes calibration data.
     pub fn needs_data(&self) -> Result<bool, Error> {
-        Ok(self.pipeline() != Pipeline::Block && self.conversion()?.is_none())
+        Ok(self.base.placement != Placement::Readers && self.conversion()?.is_none())
+    }
+
+    /// A built-in strategy as it is.
+    fn of(base: &'static BuiltIn) -> Result<Self, Error> {
+        match serde_json::from_str(base.json) {
+            Ok(Value::Object(json)) => Ok(Self { base, json, ours: Map::new() }),
+            _ => Err(Error::Options(format!("the built-in strategy `{}` does not parse", base.names[0]))),
+        }
+    }
+
+    /// The built-in strategy that it was made from.
+    pub fn base(&self) -> &'static BuiltIn {
+        self.base
     }
 
     fn section(&self, name: &str) -> Option<&Map<String, Value>> {
@@ -172,16 +182,19 @@ impl Strategy {
                 if !setting.takes(&value) {
                     return Err(Error::Options(setting.refusal(&value, slot)));
                 }
-                if matches!(setting.effect, Effect::Idle(_)) && *slot != value {
-                    warning = Some(format!("`{key}` changes nothing, in the vendor's tool as here"));
+                let changed = *slot != value;
+                match setting.effect {
+                    Effect::Idle(_) if changed => {
+                        warning = Some(format!("`{key}` changes nothing, in the vendor's tool as here"));
+                    }
+                    Effect::Later(values, why) if !values.contains(&value.to_string().as_str()) => {
+                        warning = Some(format!("`{key}` changes nothing yet: {why}"));
+                    }
+                    Effect::Full | Effect::Only(..) | Effect::Later(..) | Effect::Idle(_) => {}
                 }
-                let idle = key == "data_format" && !value.is_null() && self.pipeline() != Pipeline::Block;
-                if idle {
-                    warning =
-                        Some("`data_format` changes nothing: it is about block floating point, strategy `bfp`".into());
-                }
-                if let Some(slot) = self.slot(setting) {
-                    *slot = value;
+                *slot = value;
+                if let Some(parameter) = setting.parameter().filter(|own| changed && !self.has_parameter(own)) {
+                    warning = Some(format!("`{key}` changes nothing: no quantizer of this strategy has `{parameter}`"));
                 }
                 return Ok(warning);
             }
@@ -189,6 +202,20 @@ impl Strategy {
         let near: Vec<&str> = self.keys().into_iter().filter(|k| near(k, key)).collect();
         let near = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) };
         Err(Error::Options(format!("invalid configs: `{key}` is not a key of this strategy{near}")))
+    }
+
+    /// Whether a quantizer of the strategy has a parameter.
+    fn has_parameter(&self, parameter: &str) -> bool {
+        fn anywhere(value: &Value, parameter: &str) -> bool {
+            match value {
+                Value::Object(all) => all.iter().any(|(key, v)| {
+                    (key == "quantizer_params" && v.get(parameter).is_some()) || anywhere(v, parameter)
+                }),
+                Value::Array(all) => all.iter().any(|v| anywhere(v, parameter)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+            }
+        }
+        self.section(REGISTRY).is_some_and(|registry| registry.values().any(|v| anywhere(v, parameter)))
     }
 
     /// A list of layer names: `input_layers`, `output_layers` or `ignore_layers`.
@@ -250,6 +277,11 @@ impl Strategy {
         // What is stored as it is or as bfloat16 is so on purpose.
         if let Some(slot) = own.get_mut("data_format").filter(|own| **own != "fp32" && **own != "bf16")
             && let Some(value) = user.get("data_format").filter(|v| !v.is_null())
+        {
+            *slot = value.clone();
+        }
+        if let (Some(slot), Some(value)) =
+            (own.get_mut("use_framework_quant"), user.get("use_framework_quant").filter(|v| !v.is_null()))
         {
             *slot = value.clone();
         }
@@ -319,5 +351,20 @@ mod tests {
         assert!(s.set("forced_cle", json!(true)).unwrap().unwrap().contains("cle_to_relu6"));
         assert!(s.enabled("cle_to_relu6"));
         assert!(s.set("include_cle", json!("no")).is_err());
+    }
+
+    #[test]
+    fn a_setting_that_no_quantizer_has_is_taken_with_a_warning() {
+        let warning = |name: &str, key: &str, value: Value| {
+            Strategy::built_in(name).unwrap().set(key, value).map(Option::unwrap_or_default)
+        };
+        assert!(warning("fs", "use_framework_quant", json!(false)).unwrap().is_empty());
+        assert!(warning("pof2s", "use_framework_quant", json!(false)).unwrap().contains("changes nothing"));
+        assert!(warning("fsx", "use_fixneuron_quant", json!(1)).unwrap().contains("changes nothing"));
+        assert!(warning("gpu", "output_format", json!("onnx")).unwrap().contains("yet"));
+        assert!(warning("gpu", "output_format", json!("tflite")).is_err());
+        assert!(warning("fs", "separable_conv", json!(true)).is_err());
+        assert!(warning("pof2s", "input_method_percentile", json!(99.0)).is_err());
+        assert!(Strategy::built_in("tqt").is_err() && Strategy::built_in("8bit_tqt").is_ok());
     }
 }

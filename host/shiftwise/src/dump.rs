@@ -21,7 +21,6 @@ use shiftwise_graph::ops::Op;
 use shiftwise_integer::engine::Value;
 use shiftwise_quant::python::repr32;
 use shiftwise_quant::quant_graph::QuantGraph;
-use shiftwise_quant::scheme::Quantizer;
 use shiftwise_quant::scheme::channels::Channels;
 
 /// Values of one tensor, row-major.
@@ -29,6 +28,8 @@ use shiftwise_quant::scheme::channels::Channels;
 pub enum Values {
     /// Integers.
     Int8(Vec<i8>),
+    /// Integers of any width: what the vendor's dumps lack, with names of their own.
+    Int32(Vec<i32>),
     /// Floats; their file's name ends in `_float`.
     Float(Vec<f32>),
 }
@@ -63,13 +64,15 @@ pub const ACTIVATIONS: &str = "dump_results_0";
 pub enum Type {
     /// Integers.
     Int8,
+    /// Integers of any width.
+    Int32,
     /// Floats.
     Float,
 }
 
 impl Type {
     /// With their names in manifests.
-    const ALL: [(Self, &str); 2] = [(Self::Int8, "int8"), (Self::Float, "float32")];
+    const ALL: [(Self, &str); 3] = [(Self::Int8, "int8"), (Self::Int32, "int32"), (Self::Float, "float32")];
 
     fn name(self) -> &'static str {
         Self::ALL.iter().find(|(t, _)| *t == self).map_or("", |(_, name)| name)
@@ -96,6 +99,7 @@ impl Values {
     pub fn kind(&self) -> Type {
         match self {
             Self::Int8(_) => Type::Int8,
+            Self::Int32(_) => Type::Int32,
             Self::Float(_) => Type::Float,
         }
     }
@@ -104,6 +108,7 @@ impl Values {
     pub fn len(&self) -> usize {
         match self {
             Self::Int8(v) => v.len(),
+            Self::Int32(v) => v.len(),
             Self::Float(v) => v.len(),
         }
     }
@@ -116,6 +121,7 @@ impl Values {
     fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Int8(v) => v.iter().map(|v| v.cast_unsigned()).collect(),
+            Self::Int32(v) => v.iter().flat_map(|v| v.to_le_bytes()).collect(),
             Self::Float(v) => v.iter().flat_map(|v| v.to_le_bytes()).collect(),
         }
     }
@@ -130,6 +136,7 @@ impl Values {
                 v.iter().for_each(|q| text.push_str(&lines[usize::from(q.cast_unsigned())]));
                 text
             }
+            Self::Int32(v) => v.iter().flat_map(|v| [v.to_string(), "\n".into()]).collect(),
             Self::Float(v) => v.iter().flat_map(|v| [repr32(*v), "\n".into()]).collect(),
         }
     }
@@ -138,6 +145,7 @@ impl Values {
     fn value(&self, i: usize) -> String {
         match self {
             Self::Int8(v) => v.get(i).map(i8::to_string),
+            Self::Int32(v) => v.get(i).map(i32::to_string),
             Self::Float(v) => v.get(i).map(|v| repr32(*v)),
         }
         .unwrap_or_default()
@@ -150,6 +158,7 @@ impl Values {
         }
         match (self, other) {
             (Self::Int8(a), Self::Int8(b)) => indices(a, b, |a, b| a == b),
+            (Self::Int32(a), Self::Int32(b)) => indices(a, b, |a, b| a == b),
             (Self::Float(a), Self::Float(b)) => {
                 indices(a, b, |a, b| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
             }
@@ -173,12 +182,19 @@ impl DumpTensor {
 /// What stands behind the name of a file of floats.
 const FLOAT: &str = "_float";
 
+/// What stands behind the name of a file of integers that the vendor's dump lacks, or has as zeros.
+const INTEGERS: &str = "_integers";
+
 /// Bytes that a tensor's name may have in a file's: file systems take 255, of which the ending needs some.
 const LONGEST_NAME: usize = 200;
 
 /// The name of a tensor's files without extension.
 pub fn file_name(tensor: &str, kind: Type) -> String {
-    let suffix = if kind == Type::Float { FLOAT } else { "" };
+    let suffix = match kind {
+        Type::Int8 => "",
+        Type::Int32 => INTEGERS,
+        Type::Float => FLOAT,
+    };
     short_name(&tensor.replace(['/', '\0'], "_")) + suffix
 }
 
@@ -224,17 +240,17 @@ pub fn weights(quantized: &QuantGraph, vendor_gaps: bool) -> Vec<DumpTensor> {
             if vendor_gaps && !dump_weight_is_shown(&name) {
                 continue;
             }
-            let q = match q {
-                Quantizer::Pof2(q) => q,
-                // Blocks have no integers of one scale.
-                Quantizer::Block(_) => continue,
-            };
-            let scales: Vec<f32> = q.states.iter().map(|state| state.pos.scale()).collect();
-            let channels = Channels::of(tensor.shape(), q.params.channel_axis);
-            let scale = |i: usize| if q.params.per_channel { scales[channels.of_element(i)] } else { scales[0] };
-            let round = |(i, v): (usize, &f32)| libm::rintf(v * scale(i)).clamp(-128.0, 127.0) as i8;
-            let values = Values::Int8(tensor.data().iter().enumerate().map(round).collect());
-            all.push(DumpTensor { name: weight_name(&name).to_owned(), values });
+            let name = weight_name(&name).to_owned();
+            let factors = q.scheme().dump_factors();
+            let channels = q.scheme().channel_axis().map(|axis| Channels::of(tensor.shape(), axis));
+            let factor = |i: usize| factors.get(channels.map_or(0, |channels| channels.of_element(i))).unwrap_or(&1.0);
+            let round = |(i, v): (usize, &f32)| libm::rintf(v * factor(i)).clamp(-128.0, 127.0) as i8;
+            if !factors.is_empty() {
+                let values = Values::Int8(tensor.data().iter().enumerate().map(round).collect());
+                all.push(DumpTensor { name: name.clone(), values });
+            }
+            let integers = q.scheme().integers(tensor).filter(|_| !vendor_gaps);
+            all.extend(integers.map(|q| DumpTensor { name, values: Values::Int32(q) }));
         }
     }
     all
@@ -344,8 +360,11 @@ fn read_folder(folder: &Path, types: &Types) -> Result<Vec<DumpTensor>, Error> {
 fn read_tensor(path: &Path, types: &Types) -> Result<DumpTensor, Error> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let float = stem.strip_suffix(FLOAT).filter(|_| types.get(&*stem) != Some(&Type::Int8));
-    let (name, kind) = float.map_or((&*stem, Type::Int8), |name| (name, Type::Float));
+    let plain = types.get(&*stem) == Some(&Type::Int8);
+    let ending = |ending: &str, kind| stem.strip_suffix(ending).filter(|_| !plain).map(|name| (name, kind));
+    // Unlike that of floats, the ending of integers is ours, and only a manifest tells it.
+    let wide = ending(INTEGERS, Type::Int32).filter(|_| types.get(&*stem) == Some(&Type::Int32));
+    let (name, kind) = ending(FLOAT, Type::Float).or(wide).unwrap_or((&*stem, Type::Int8));
     Ok(DumpTensor { name: name.to_owned(), values: values(path, bytes, kind)? })
 }
 
@@ -354,10 +373,15 @@ fn values(path: &Path, bytes: Vec<u8>, kind: Type) -> Result<Values, Error> {
     if kind == Type::Int8 {
         return Ok(Values::Int8(bytes.into_iter().map(u8::cast_signed).collect()));
     }
-    let (floats, []) = bytes.as_chunks::<4>() else {
-        return Err(Error::format(path, format!("has {} bytes, which are not whole floats", bytes.len())));
+    let (words, []) = bytes.as_chunks::<4>() else {
+        let what = if kind == Type::Float { "floats" } else { "integers" };
+        return Err(Error::format(path, format!("has {} bytes, which are not whole {what}", bytes.len())));
     };
-    Ok(Values::Float(floats.iter().map(|b| f32::from_le_bytes(*b)).collect()))
+    Ok(match kind {
+        Type::Int8 => Values::Int8(bytes.iter().map(|b| b.cast_signed()).collect()),
+        Type::Int32 => Values::Int32(words.iter().map(|b| i32::from_le_bytes(*b)).collect()),
+        Type::Float => Values::Float(words.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+    })
 }
 
 /// A tensor that is not the same in two dumps.
@@ -394,10 +418,13 @@ impl Comparison {
         self.tensors > 0 && self.differences.is_empty()
     }
 
-    /// Whether both have the same tensors. Weights that the vendor's own dumps lack ([`dump_weight_is_shown`]) may be
-    /// missing on one side.
+    /// Whether both have the same tensors. What the vendor's own dumps lack may be missing on one side: some weights
+    /// ([`dump_weight_is_shown`]), and integers under names of their own.
     pub fn is_whole(&self) -> bool {
         let gap = |name: &String| {
+            if name.ends_with(INTEGERS) {
+                return true;
+            }
             let weight = name.strip_prefix(WEIGHTS).and_then(|n| n.strip_prefix('/'));
             weight.is_some_and(|name| !dump_weight_is_shown(name))
         };

@@ -15,6 +15,7 @@ use shiftwise_quant::eval::{Stored, quantized_weights};
 use shiftwise_quant::layer_quant::ActivationQuant;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::scheme::Quantizer;
+use shiftwise_quant::scheme::channels::Channels;
 use shiftwise_tensor::tensor::Tensor;
 
 /// Which arithmetic; see [`shiftwise_graph::eval`].
@@ -133,25 +134,26 @@ impl Floats<'_> {
         let float = match (exact, float) {
             (Some((Values::Float(x), _)), _) => Some(x.clone()),
             (Some((Values::Int8(q), kind)), _) => Some(Value::Fixed(q.clone()).to_floats(*kind)),
-            (None, Some(tensor)) => Some(tensor.data().to_vec()),
-            (None, None) => None,
+            (Some((Values::Int32(_), _)) | None, Some(tensor)) => Some(tensor.data().to_vec()),
+            (Some((Values::Int32(_), _)) | None, None) => None,
         };
         if let Some(quantizer) = layer.and_then(|l| l.result())
             && (!before || self.options.float)
             && !(self.options.vendor_gaps && matches!(self.q.graph.node(id).op, Op::Custom(_)))
         {
-            let integers = match (exact, &float, quantizer) {
-                (Some((Values::Int8(q), _)), _, _) => Some(q.clone()),
-                // Blocks have no integers of one scale.
-                (_, _, Quantizer::Block(_)) => None,
-                // The vendor's cast: no rounding, wraps at 256.
-                (_, Some(x), Quantizer::Pof2(_)) => {
-                    let scale = quantizer.scheme().pos().unwrap_or_default().scale();
-                    Some(x.iter().map(|x| (x * scale) as i64 as i8).collect())
-                }
+            let integers = match (exact, &float) {
+                (Some((Values::Int8(q), _)), _) => Some(q.clone()),
+                (_, Some(x)) => cast(quantizer, x, &self.q.graph.node(id).shape),
                 _ => None,
             };
             self.tensors.extend(integers.map(|q| DumpTensor { name: name.clone(), values: Values::Int8(q) }));
+            let own = |x: &Vec<f32>| {
+                let batch = x.len() / self.q.graph.node(id).shape.iter().product::<usize>().max(1);
+                let shape = [&[batch], self.q.graph.node(id).shape.as_slice()].concat();
+                quantizer.scheme().integers(&Tensor::new(shape, x.clone())?)
+            };
+            let integers = float.as_ref().filter(|_| !self.options.vendor_gaps && !before).and_then(own);
+            self.tensors.extend(integers.map(|q| DumpTensor { name: name.clone(), values: Values::Int32(q) }));
         }
         if let Some(x) = float
             && (self.options.float || before)
@@ -159,4 +161,18 @@ impl Floats<'_> {
             self.tensors.push(DumpTensor { name, values: Values::Float(x) });
         }
     }
+}
+
+/// The vendor's cast to integers: no rounding, wraps at 256. `None` for a scheme that its dumps have no integers of.
+/// `shape` is the tensor's, without the batch.
+fn cast(quantizer: &Quantizer, values: &[f32], shape: &[usize]) -> Option<Vec<i8>> {
+    let factors = quantizer.scheme().dump_factors();
+    let first = factors.first()?;
+    let integer = |x: f32, factor: f32| (x * factor) as i64 as i8;
+    let Some(axis) = quantizer.scheme().channel_axis() else {
+        return Some(values.iter().map(|x| integer(*x, *first)).collect());
+    };
+    let channels = Channels::of(&[&[1], shape].concat(), axis);
+    let factor = |i: usize| factors.get(channels.of_element(i)).copied().unwrap_or(1.0);
+    Some(values.iter().enumerate().map(|(i, x)| integer(*x, factor(i))).collect())
 }

@@ -31,6 +31,7 @@ pub fn floats(model: &Deployable<'_>, sample: &Tensors) -> Vec<Vec<f32>> {
         let bytes = sample.0.iter().rev().find(|(i, _)| same(*i)).map_or(&[][..], |(_, bytes)| bytes.as_slice());
         match run::values(&t, bytes) {
             Values::Int8(q) => q.iter().map(|q| f32::from(*q) * t.pos.step()).collect(),
+            Values::Int32(q) => q.iter().map(|q| *q as f32 * t.pos.step()).collect(),
             Values::Float(x) => x,
         }
     };

@@ -186,6 +186,7 @@ pub fn values(t: &TensorDesc<'_>, bytes: &[u8]) -> Values {
 pub fn texts(t: &TensorDesc<'_>, bytes: &[u8]) -> Vec<String> {
     match values(t, bytes) {
         Values::Int8(q) => q.iter().map(ToString::to_string).collect(),
+        Values::Int32(q) => q.iter().map(ToString::to_string).collect(),
         Values::Float(x) => x.iter().map(|x| format!("{x:?} ({:#010x})", x.to_bits())).collect(),
     }
 }

@@ -179,12 +179,33 @@ impl H5 {
     }
 }
 
+impl H5 {
+    /// A list of 32-bit integers of any length, charged before it is read.
+    pub(crate) fn integers(&self, path: &str) -> Result<Vec<i32>, String> {
+        let fail = |e: hdf5_pure::Error| format!("weight `{path}`: {e}");
+        let data = self.file.dataset(path).map_err(fail)?;
+        let datatype = data.datatype().map_err(fail)?;
+        let shape = data.shape().map_err(fail)?;
+        if !matches!(data.dtype().map_err(fail)?, DType::I32) || shape.len() != 1 {
+            return Err(format!("weight `{path}` is {datatype} of shape {shape:?}, a list of int32 is expected"));
+        }
+        let chunk = data.chunk_shape().map_err(fail)?.unwrap_or_default();
+        let stored = shape[0].checked_next_multiple_of(chunk.first().copied().unwrap_or(1).max(1)).unwrap_or(u64::MAX);
+        let charged = self.budget.elements(&[stored], 4).and_then(|_| self.budget.elements(&shape, 4));
+        charged.map_err(|e| format!("weight `{path}` has shape {shape:?}: {e}"))?;
+        let values = data.read_i32().map_err(fail)?;
+        if values.len() as u64 == shape[0] { Ok(values) } else { Err(format!("weight `{path}` is cut short")) }
+    }
+}
+
 /// A dataset to be written.
 pub(crate) enum Data {
     /// Of the type, in which they are rounded.
     Floats(Tensor, Dtype),
     /// A scalar.
     Int(i32),
+    /// A list of any length.
+    Ints(Vec<i32>),
 }
 
 /// A group to be written, with everything below it.
@@ -276,6 +297,9 @@ fn put(to: &mut hdf5_pure::DatasetBuilder, data: &Data) {
         }
         Data::Int(v) => {
             to.with_i32_data(&[*v]).with_shape(&[]);
+        }
+        Data::Ints(list) => {
+            to.with_i32_data(list).with_shape(&[list.len() as u64]);
         }
     }
 }

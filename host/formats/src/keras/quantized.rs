@@ -27,8 +27,8 @@ use shiftwise_quant::layer_quant::{ActivationPlace, ActivationQuant, LayerQuant}
 use shiftwise_quant::python;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::role::Role;
-use shiftwise_quant::scheme::Quantizer;
 use shiftwise_quant::scheme::channels::Channels;
+use shiftwise_quant::scheme::{Numbers, Quantizer};
 use shiftwise_tensor::tensor::Tensor;
 
 /// The calibrated state of the vendor's layers.
@@ -134,34 +134,52 @@ pub(crate) fn write(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Erro
     root.to_bytes(path)
 }
 
-/// Variables of a layer in the vendor's order.
+/// Variables of a layer in the vendor's order: what is trained, with the quantized weights behind the others; then the rest.
 fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     let node = quantized.graph.node(id);
-    let weights = node.op.layer().weights();
-    let mut data: Vec<(String, Data)> =
-        weights.into_iter().map(|(name, t)| (name.to_owned(), Data::Floats(t.clone(), node.dtype))).collect();
+    let integers = node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v)));
+    let weights = node.op.layer().weights().into_iter();
+    let weights = weights.map(|(name, tensor)| (name, Data::Floats(tensor.clone(), node.dtype)));
     let Some(quant) = quantized.layers.get(&id) else {
-        data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
-        return data;
+        return weights.map(|(name, data)| (name.to_owned(), data)).chain(integers).collect();
     };
-    let step = ("optimizer_step".to_owned(), Data::Int(-1));
-    data.extend(node.op.layer().integers().into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v))));
-    let quantizers = quant.quantizers(node).flat_map(|(role, prefix, q)| {
+    // Statistics of a normalization are not trained.
+    let (moving, weights): (Vec<_>, Vec<_>) = weights.partition(|(name, _)| name.starts_with("moving_"));
+    let (mut own, mut trained, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    let mut weights: Vec<Option<(&str, Data)>> = weights.into_iter().map(Some).collect();
+    for (role, prefix, q) in quant.quantizers(node) {
         let shape = state_shape(&tensor_shape(node, role, prefix), q);
-        let part = move |(name, values): (&str, Vec<f32>)| {
-            let values = Tensor::new(shape.clone(), values);
-            (format!("{prefix}_{name}"), Data::Floats(values.unwrap_or_else(|| Tensor::zeros(&[0])), Dtype::Float32))
-        };
-        q.scheme().variables().into_iter().map(part)
-    });
-    if matches!(node.op, Op::Quantize(_)) {
-        data.extend(quantizers);
-        data.push(step);
-    } else {
-        data.push(step);
-        data.extend(quantizers);
+        for part in q.scheme().parts() {
+            let to = if part.trained { &mut trained } else { &mut rest };
+            to.push((format!("{prefix}_{}", part.name), data(part.values, &shape)));
+        }
+        let named = |slot: &&mut Option<(&str, Data)>| slot.as_ref().is_some_and(|(name, _)| *name == prefix);
+        let weight = weights.iter_mut().find(named).filter(|_| role.is_weight());
+        trained.extend(weight.and_then(Option::take).map(|(name, data)| (name.to_owned(), data)));
     }
-    data
+    own.extend(weights.into_iter().flatten().map(|(name, d)| (name.to_owned(), d)));
+    own.append(&mut trained);
+    own.extend(moving.into_iter().map(|(name, d)| (name.to_owned(), d)));
+    let step = ("optimizer_step".to_owned(), Data::Int(-1));
+    if matches!(node.op, Op::Quantize(_)) {
+        own.append(&mut rest);
+        own.push(step);
+    } else {
+        own.extend(integers.chain([step]));
+        own.append(&mut rest);
+    }
+    own
+}
+
+/// The values of a quantizer's variable.
+fn data(values: Numbers, shape: &[usize]) -> Data {
+    match values {
+        Numbers::State(values) => {
+            Data::Floats(Tensor::new(shape.to_vec(), values).unwrap_or_else(|| Tensor::zeros(&[0])), Dtype::Float32)
+        }
+        Numbers::Floats(values) => Data::Floats(Tensor::vector(values), Dtype::Float32),
+        Numbers::Integers(values) => Data::Ints(values),
+    }
 }
 
 /// The shape of a layer's tensor in a role: a weight by its name, or the result with the batch.
@@ -437,11 +455,16 @@ fn restore(
     let prefix = prefix.rsplit('/').next().unwrap_or(prefix);
     let shape = state_shape(shape, quantizer);
     let mut values = Vec::new();
-    for (part, _) in quantizer.scheme().variables() {
-        values.push(weights.take(&format!("{prefix}_{part}"), &shape).map(Tensor::into_data)?);
+    for part in quantizer.scheme().parts() {
+        let name = format!("{prefix}_{}", part.name);
+        values.push(match part.values {
+            Numbers::State(_) if part.infinite => Numbers::State(weights.state(&name, Some(&shape))?.into_data()),
+            Numbers::State(_) => Numbers::State(weights.take(&name, &shape)?.into_data()),
+            Numbers::Floats(_) => Numbers::Floats(weights.state(&name, None)?.into_data()),
+            Numbers::Integers(_) => Numbers::Integers(weights.integers(&name)?),
+        });
     }
-    quantizer.scheme_mut().restore(prefix, &values)?;
-    Ok(())
+    quantizer.scheme_mut().restore(prefix, values)
 }
 
 // The list of quantized tensors.

@@ -146,6 +146,35 @@ impl<'a> LayerWeights<'a> {
     }
 }
 
+impl LayerWeights<'_> {
+    /// The path of a variable of the layer itself.
+    fn variable(&mut self, name: &str) -> Result<String, String> {
+        let names = self.names()?;
+        let Some(path) = names.iter().find(|n| short_name(n) == name).cloned() else {
+            let known: Vec<&str> = names.iter().map(|n| short_name(n)).collect();
+            return Err(format!("its weight `{name}` is not in the file, which has [{}] for it", known.join(", ")));
+        };
+        Ok(format!("{}/{path}", self.group))
+    }
+
+    /// A variable that may hold infinities, of a shape or, without one, of any length.
+    pub(crate) fn state(&mut self, name: &str, shape: Option<&[usize]>) -> Result<Tensor, String> {
+        let path = self.variable(name)?;
+        let tensor = self.file.floats(&path, shape).map_err(|e| format!("its {e}"))?;
+        match tensor.shape() {
+            [_] => Ok(tensor),
+            _ if shape.is_some() => Ok(tensor),
+            other => Err(format!("its weight `{name}` has shape {other:?}, a list is expected")),
+        }
+    }
+
+    /// A variable with a list of integers.
+    pub(crate) fn integers(&mut self, name: &str) -> Result<Vec<i32>, String> {
+        let path = self.variable(name)?;
+        self.file.integers(&path).map_err(|e| format!("its {e}"))
+    }
+}
+
 /// The last part of a weight's path, without the output number.
 fn short_name(path: &str) -> &str {
     let last = path.rsplit('/').next().unwrap_or(path);

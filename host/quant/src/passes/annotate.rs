@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use crate::layer_quant::{ActivationPlace, LayerQuant};
+use crate::layer_quant::{ActivationPlace, LayerQuant, Wrapping};
 use crate::owners::is_activation;
 use crate::quant_graph::QuantGraph;
+use crate::role::Role;
 use crate::scheme::Quantizer;
-use crate::strategy::{Pipeline, Strategy};
+use crate::strategy::{Placement, Strategy};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
 use shiftwise_graph::ops::{ActivationFn, Op, Quantize};
@@ -34,6 +35,45 @@ fn is_quantized_function(node: &Node) -> bool {
     matches!(&node.op, Op::TfOp(f) if ["linalg.matmul", "math.truediv", "__operators__.add"].contains(&f.function.as_str()))
 }
 
+/// What may be fused with the activation behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leader {
+    /// A convolution or dense layer: its result is quantized behind the activation.
+    Deferred,
+    /// A sum or product, likewise.
+    Bare,
+    /// A pooling, which keeps its own quantizer too.
+    Kept,
+}
+
+/// What an activation `op` may be fused with, by the rules of the strategy.
+fn leader(producer: &Op, op: &Op, strategy: &Strategy) -> Option<Leader> {
+    let leaky = matches!(op, Op::LeakyRelu(_));
+    let linear = producer.weighted().is_some_and(|w| w.activation == ActivationFn::Linear);
+    match (strategy.base().placement, producer) {
+        (Placement::Dpu, _) if linear => Some(Leader::Deferred),
+        (Placement::Dpu, Op::Add(_) | Op::Multiply(_)) if !leaky => Some(Leader::Bare),
+        (Placement::Dpu, Op::MaxPooling2D(_)) if !leaky => Some(Leader::Kept),
+        (Placement::Dpu, Op::AveragePooling2D(p)) if p.dpu && !leaky => Some(Leader::Kept),
+        (Placement::Dpu, Op::GlobalAveragePooling2D(p)) if p.dpu && !leaky => Some(Leader::Kept),
+        (Placement::Inputs, _) if linear && !leaky && strategy.enabled("no_quant_in_conv_act") => {
+            Some(Leader::Deferred)
+        }
+        (Placement::Inputs | Placement::Readers, Op::Add(_)) if !leaky && strategy.enabled("no_quant_in_add_act") => {
+            Some(Leader::Bare)
+        }
+        (Placement::Dpu | Placement::Inputs | Placement::Readers, _) => None,
+    }
+}
+
+/// Whether a layer is quantized only together with the one before it.
+fn is_follower(op: &Op, strategy: &Strategy) -> bool {
+    match strategy.base().placement {
+        Placement::Dpu => is_activation(op),
+        Placement::Inputs | Placement::Readers => matches!(op, Op::Relu(_) | Op::Activation(_)),
+    }
+}
+
 /// Finds every activation that directly follows a layer which nothing else reads, and says who carries the quantizer.
 fn fusions(graph: &Graph, strategy: &Strategy) -> Fusions {
     let uses = graph.uses();
@@ -45,22 +85,14 @@ fn fusions(graph: &Graph, strategy: &Strategy) -> Fusions {
     for id in graph.ids() {
         let [producer] = graph.node(id).inputs[..] else { continue };
         let op = &graph.node(id).op;
-        if !is_activation(op) || uses[producer.0] != 1 || !registered(id) || !registered(producer) {
+        if !is_follower(op, strategy) || uses[producer.0] != 1 || !registered(id) || !registered(producer) {
             continue;
         }
-        let leaky = matches!(op, Op::LeakyRelu(_));
-        match &graph.node(producer).op {
-            op if op.weighted().is_some_and(|w| w.activation == ActivationFn::Linear) => {
-                found.deferred.insert(producer);
-            }
-            Op::Add(_) | Op::Multiply(_) if !leaky => {
-                found.bare.insert(producer);
-            }
-            // A pooling keeps its own quantizer too.
-            Op::MaxPooling2D(_) if !leaky => {}
-            Op::AveragePooling2D(p) if p.dpu && !leaky => {}
-            Op::GlobalAveragePooling2D(p) if p.dpu && !leaky => {}
-            _ => continue,
+        match leader(&graph.node(producer).op, op, strategy) {
+            Some(Leader::Deferred) => drop(found.deferred.insert(producer)),
+            Some(Leader::Bare) => drop(found.bare.insert(producer)),
+            Some(Leader::Kept) => {}
+            None => continue,
         }
         found.quantizable.insert(id);
     }
@@ -70,48 +102,45 @@ fn fusions(graph: &Graph, strategy: &Strategy) -> Fusions {
 /// A [`QuantGraph`] with uncalibrated quantizers.
 ///
 /// Order as the vendor's tool: a quantizer behind every model input, or behind the user's `input_layers`; then every
-/// registered layer is wrapped, except an activation that doesn't directly follow a layer it fuses with; then a float
-/// tensor that enters a wrapped layer of one input, and nothing else, gets a quantizer in between.
-///
-/// Block floating point has an order of its own: see [`block`].
-pub fn annotate(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
-    match strategy.pipeline() {
-        Pipeline::Pof2s => pof2s(graph, strategy),
-        Pipeline::Block => block(graph, strategy),
-    }
-}
-
-/// The quantizers of a layer by its entry. Errors name the layer.
-fn wrapped(node: &Node, entry: &Map<String, Value>, activation: ActivationPlace) -> Result<LayerQuant, Error> {
-    LayerQuant::from_entry(&node.op, entry, activation)
-        .map_err(|e| Error::Options(format!("layer `{}`: {e}", node.name)))
-}
-
-/// Where the quantized part begins: behind the model's inputs, or at the user's `input_layers`: behind a layer that stays
-/// float itself, and before one that is quantized.
-fn starts(graph: &Graph, layers: &BTreeMap<NodeId, LayerQuant>, strategy: &Strategy) -> Vec<NodeId> {
+/// registered layer is wrapped, except an activation that doesn't directly follow a layer it fuses with; then float
+/// tensors that enter wrapped layers of one input get quantizers in between.
+pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
+    let mut layers = wrapped(&graph, strategy)?;
+    let input = strategy.input_quantizer()?;
+    // Behind the model's inputs, or where the user's part of the model begins: behind a layer that stays float itself,
+    // and before one that is quantized.
     let chosen: Vec<NodeId> = strategy.layer_list("input_layers").iter().filter_map(|n| graph.find(n)).collect();
     let start = |id: NodeId| if layers.contains_key(&id) { graph.node(id).inputs.clone() } else { vec![id] };
-    match chosen.is_empty() {
+    let mut points: Vec<NodeId> = match chosen.is_empty() {
         true => graph.inputs.iter().copied().filter(|id| graph.is_candidate(*id)).collect(),
         false => chosen.into_iter().flat_map(start).filter(|id| !layers.contains_key(id)).collect(),
-    }
-}
-
-/// Puts quantizers behind nodes, the first that is named of each, and the graph in order.
-fn insert(
-    mut graph: Graph,
-    mut layers: BTreeMap<NodeId, LayerQuant>,
-    behind: impl IntoIterator<Item = (NodeId, Quantizer)>,
-) -> Result<QuantGraph, Error> {
-    let mut inserted = BTreeSet::new();
-    for (producer, own) in behind {
-        if !inserted.insert(producer) {
-            continue;
+    };
+    let mut functions = Vec::new();
+    match strategy.base().placement {
+        Placement::Dpu => {
+            points.extend(only_readers(&graph, &layers));
+            // Sums, quotients and products of matrices that are written as functions, with settings that the user can't
+            // change.
+            let fixed = Quantizer::from_entry(&json!({
+                "quantizer_type": "Pof2SQuantizer", "quantizer_params": { "bit_width": 8, "method": 1, "round_mode": 1 },
+            }))?;
+            let quantized = |id: &NodeId| graph.is_candidate(*id) && is_quantized_function(graph.node(*id));
+            functions.extend(graph.ids().filter(quantized).map(|id| (id, fixed.clone())));
         }
-        let (name, origin) = (format!("quant_{}", graph.node(producer).name), graph.node(producer).origin.clone());
-        let quantize = graph.insert_after(producer, name, Op::Quantize(Quantize), origin)?;
-        layers.insert(quantize, LayerQuant { output: Some(own), ..LayerQuant::bare() });
+        Placement::Inputs | Placement::Readers => {}
+    }
+    let points = points.into_iter().map(|id| (id, input.clone()));
+    let mut inserted = BTreeSet::new();
+    for (producer, own) in functions.into_iter().chain(points) {
+        if inserted.insert(producer) {
+            let quantize = quantize_node(&mut graph, producer, false)?;
+            graph.redirect(producer, quantize);
+            layers.insert(quantize, LayerQuant { output: Some(own), ..LayerQuant::bare() });
+        }
+    }
+    match strategy.base().placement {
+        Placement::Dpu | Placement::Readers => {}
+        Placement::Inputs => quantize_inputs(&mut graph, &mut layers, &input)?,
     }
     let renumbered = graph.normalize();
     graph.verify()?;
@@ -119,33 +148,16 @@ fn insert(
     Ok(QuantGraph { graph, layers })
 }
 
-/// Block floating point: every layer with an entry is wrapped, whatever stands behind it, and quantizes what it reads;
-/// between layers there are no quantizers but behind the model's inputs.
-fn block(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
-    let (uses, consumers) = (graph.uses(), graph.consumers());
-    let mut layers = BTreeMap::new();
-    for id in graph.ids().filter(|id| graph.is_candidate(*id)) {
-        let node = graph.node(id);
-        let Some(entry) = strategy.layer_entry(node.op.class(), relu_like(&node.op)) else { continue };
-        let activated = || match consumers[id.0][..] {
-            [next] if uses[id.0] == 1 => matches!(graph.node(next).op, Op::Relu(_) | Op::Activation(_)),
-            _ => false,
-        };
-        let bare = strategy.enabled("no_quant_in_add_act") && matches!(node.op, Op::Add(_)) && activated();
-        let own = if bare { LayerQuant::bare() } else { wrapped(node, &entry, ActivationPlace::Nowhere)? };
-        layers.insert(id, own);
-    }
-    let input = strategy.input_quantizer()?;
-    let starts: Vec<_> = starts(&graph, &layers, strategy).into_iter().map(|id| (id, input.clone())).collect();
-    insert(graph, layers, starts)
-}
-
-fn pof2s(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
-    let fused = fusions(&graph, strategy);
+/// Every registered layer with its quantizers.
+fn wrapped(graph: &Graph, strategy: &Strategy) -> Result<BTreeMap<NodeId, LayerQuant>, Error> {
+    let fused = fusions(graph, strategy);
     let mut layers = BTreeMap::new();
     for id in graph.ids().filter(|id| graph.is_candidate(*id)) {
         let op = &graph.node(id).op;
-        if matches!(op, Op::Input(_) | Op::Quantize(_)) || (is_activation(op) && !fused.quantizable.contains(&id)) {
+        // What quantizes its own input depends on no layer before it.
+        let follows = strategy.base().placement != Placement::Readers && is_follower(op, strategy);
+        let alone = follows && !fused.quantizable.contains(&id);
+        if matches!(op, Op::Input(_) | Op::Quantize(_)) || alone {
             continue;
         }
         if fused.bare.contains(&id) {
@@ -153,36 +165,80 @@ fn pof2s(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
         } else if let Some(entry) = strategy.layer_entry(op.class(), relu_like(op)) {
             let behind = fused.deferred.contains(&id);
             let activation = if behind { ActivationPlace::Behind } else { ActivationPlace::Here };
-            layers.insert(id, wrapped(graph.node(id), &entry, activation)?);
+            let quant = LayerQuant::from_entry(op, &entry, activation);
+            let own = |e: Error| Error::Options(format!("layer `{}`: {e}", graph.node(id).name));
+            layers.insert(id, quant.map_err(own)?);
         }
     }
+    Ok(layers)
+}
+
+/// Float layers that only one layer reads, and that is wrapped and reads nothing else.
+fn only_readers(graph: &Graph, layers: &BTreeMap<NodeId, LayerQuant>) -> Vec<NodeId> {
     let uses = graph.uses();
     // A shared layer matches no pattern, this one neither.
     let is_float = |id: NodeId| {
         let node = graph.node(id);
         !layers.contains_key(&id) && node.shared.is_none() && !matches!(node.op, Op::Input(_) | Op::Quantize(_))
     };
-    let mut points = starts(&graph, &layers, strategy);
-    for id in graph.ids() {
-        if let ([producer], true) = (&graph.node(id).inputs[..], layers.contains_key(&id))
-            && uses[producer.0] == 1
-            && is_float(*producer)
-            // The vendor's tool also leaves alone what flows out of an ignored layer.
-            && graph.is_candidate(*producer)
-        {
-            points.push(*producer);
+    let point = |id: NodeId| match graph.node(id).inputs[..] {
+        // The vendor's tool also leaves alone what flows out of an ignored layer.
+        [producer] => {
+            (layers.contains_key(&id) && uses[producer.0] == 1 && is_float(producer) && graph.is_candidate(producer))
+                .then_some(producer)
         }
+        _ => None,
+    };
+    graph.ids().filter_map(point).collect()
+}
+
+/// A quantizer before every wrapped layer of one input that is not quantized yet. Layers that read one tensor share one;
+/// what else reads the tensor reads it unquantized.
+///
+/// A sum without a quantizer counts as float, so it is quantized before its activation too: as the vendor's tool does.
+fn quantize_inputs(
+    graph: &mut Graph,
+    layers: &mut BTreeMap<NodeId, LayerQuant>,
+    input: &Quantizer,
+) -> Result<(), Error> {
+    let mut made: BTreeMap<NodeId, NodeId> = BTreeMap::new();
+    let readers: Vec<NodeId> =
+        layers.keys().copied().filter(|id| !matches!(graph.node(*id).op, Op::Quantize(_))).collect();
+    for reader in readers {
+        let [producer] = graph.node(reader).inputs[..] else { continue };
+        let node = graph.node(producer);
+        let quantized = matches!(node.op, Op::Quantize(_)) || layers.get(&producer).is_some_and(quantizes_its_result);
+        if quantized || node.shared.is_some() || !graph.is_candidate(producer) {
+            continue;
+        }
+        let quantize = match made.get(&producer) {
+            Some(own) => *own,
+            None => {
+                let own = quantize_node(graph, producer, layers.contains_key(&producer))?;
+                layers.insert(own, LayerQuant { output: Some(input.clone()), ..LayerQuant::bare() });
+                made.insert(producer, own);
+                own
+            }
+        };
+        graph.node_mut(reader).inputs = vec![quantize];
     }
-    let input = strategy.input_quantizer()?;
-    // Sums, quotients and products of matrices that are written as functions, with settings that the user can't change.
-    let functions: Vec<NodeId> =
-        graph.ids().filter(|id| graph.is_candidate(*id) && is_quantized_function(graph.node(*id))).collect();
-    let fixed = Quantizer::from_entry(&json!({
-        "quantizer_type": "Pof2SQuantizer", "quantizer_params": { "bit_width": 8, "method": 1, "round_mode": 1 },
-    }))?;
-    let functions = functions.into_iter().map(|id| (id, fixed.clone()));
-    let points = points.into_iter().map(|id| (id, input.clone()));
-    insert(graph, layers, functions.chain(points))
+    Ok(())
+}
+
+/// Whether a layer's entry has something for its result, even if that is left to the layer behind.
+fn quantizes_its_result(layer: &LayerQuant) -> bool {
+    match &layer.wrapping {
+        Wrapping::Bare => false,
+        Wrapping::Entry(items) => items.iter().any(|item| matches!(item.role, Role::PostActivation | Role::Output)),
+    }
+}
+
+/// A Quantize node that reads `producer`, which is called otherwise in the quantized model if it is wrapped.
+fn quantize_node(graph: &mut Graph, producer: NodeId, wrapped: bool) -> Result<NodeId, Error> {
+    let node = graph.node(producer);
+    let name = if wrapped { format!("quant_quant_{}", node.name) } else { format!("quant_{}", node.name) };
+    let origin = node.origin.clone();
+    graph.add(name, Op::Quantize(Quantize), vec![producer], origin)
 }
 
 #[cfg(test)]

@@ -1,53 +1,25 @@
-//! Other floats instead of quantizers: the vendor's `convert_datatype`.
-//!
-//! A layer of another type computes in it, see [`shiftwise_graph::dtype`]; its weights are rounded where they are used or
-//! written.
+//! Quantizers of one scheme replaced by those of another that do the same.
 
-use std::collections::BTreeSet;
+use crate::quant_graph::QuantGraph;
+use crate::scheme::Quantizer;
+use crate::scheme::affine::Affine;
 
-use crate::passes;
-use crate::strategy::Strategy;
-use shiftwise_graph::dtype::Dtype;
-use shiftwise_graph::error::Error;
-use shiftwise_graph::graph::{Graph, Node};
-
-/// Gives a layer another type.
-pub(crate) fn set_dtype(node: &mut Node, dtype: Dtype) {
-    node.dtype = dtype;
-    node.extras.insert("dtype".into(), dtype.name().into());
+/// Trained thresholds become the positions that they mean.
+pub(crate) fn thresholds_to_positions(q: &mut QuantGraph) {
+    all(q, |own| match own {
+        Quantizer::Tqt(own) => Some(Quantizer::Pof2(own.to_pof2())),
+        Quantizer::Pof2(_) | Quantizer::Affine(_) | Quantizer::Block(_) => None,
+    });
 }
 
-/// Optimizes a graph but for `remove_dropout` and `include_cle`, and converts every layer of the part that the strategy
-/// names. Returns warnings about names that don't exist, and about what Keras can't do with the result.
-pub fn convert(graph: &mut Graph, strategy: &Strategy, dtype: Dtype) -> Result<Vec<String>, Error> {
-    let outside = outside(graph, strategy);
-    let mut warnings = passes::partition(graph, strategy);
-    let mut strategy = strategy.clone();
-    for pass in ["remove_dropout", "include_cle"] {
-        strategy.set(pass, false.into())?;
-    }
-    passes::run(passes::OPTIMIZE, graph, &strategy)?;
-    for node in &mut graph.nodes {
-        // A layer that is applied several times is converted with the others, though no pass may rewrite it.
-        let shared = node.shared.is_some() && !outside.contains(&node.name);
-        if shared || !node.excluded {
-            set_dtype(node, dtype);
-        }
-    }
-    warnings.extend(warning(graph));
-    Ok(warnings)
+/// Positions become float scales.
+pub(crate) fn positions_to_float_scales(q: &mut QuantGraph) {
+    all(q, |own| match own {
+        Quantizer::Pof2(own) => Some(Quantizer::Affine(Affine::from_pof2(own))),
+        Quantizer::Affine(_) | Quantizer::Tqt(_) | Quantizer::Block(_) => None,
+    });
 }
 
-/// What to warn of where some layers are bfloat16.
-pub(crate) fn warning(graph: &Graph) -> Option<String> {
-    let some = graph.nodes.iter().any(|node| node.dtype == Dtype::BFloat16);
-    some.then(|| "Keras' load_model() can't read layers of bfloat16 from an .h5 file; shiftwise can".into())
-}
-
-/// Names of the layers outside the part that the strategy names.
-fn outside(graph: &Graph, strategy: &Strategy) -> BTreeSet<String> {
-    let mut whole = graph.clone();
-    whole.nodes.iter_mut().for_each(|node| node.excluded = false);
-    passes::partition(&mut whole, strategy);
-    whole.nodes.into_iter().filter(|node| node.excluded).map(|node| node.name).collect()
+fn all(q: &mut QuantGraph, other: impl Fn(&Quantizer) -> Option<Quantizer>) {
+    q.layers.values_mut().for_each(|layer| layer.convert(&other));
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::passes::convert;
-use crate::passes::convert::set_dtype;
+use crate::passes::dtype;
+use crate::passes::dtype::set_dtype;
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
 use shiftwise_graph::dtype::Dtype;
@@ -72,7 +72,7 @@ pub fn keep_float(
         }
         node.excluded |= made || matches!(own, Some(Type::Float(_)));
     }
-    warnings.extend(convert::warning(graph));
+    warnings.extend(dtype::warning(graph));
     Ok(warnings)
 }
 

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::scheme::{Calibrator, Quantizer, RangeError, Scheme};
+use crate::scheme::{Calibrator, Numbers, Part, Quantizer, RangeError, Scheme, Subject};
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix::{FixPos, exp2, round_f32};
 use shiftwise_tensor::half;
@@ -210,11 +210,11 @@ impl Scheme for Block {
 
     fn set_pos(&mut self, _: FixPos) {}
 
-    fn variables(&self) -> Vec<(&'static str, Vec<f32>)> {
+    fn parts(&self) -> Vec<Part> {
         Vec::new()
     }
 
-    fn restore(&mut self, _: &str, _: &[Vec<f32>]) -> Result<(), String> {
+    fn restore(&mut self, _: &str, _: Vec<Numbers>) -> Result<(), String> {
         Ok(())
     }
 
@@ -241,8 +241,8 @@ impl Calibrator for Block {
         Scheme::fake_quantize(self, tensor);
     }
 
-    fn finish(self: Box<Self>) -> Quantizer {
-        Quantizer::Block(*self)
+    fn finish(self: Box<Self>, _: Subject<'_>) -> Result<Quantizer, RangeError> {
+        Ok(Quantizer::Block(*self))
     }
 }
 

@@ -20,6 +20,16 @@ impl Channels {
         }
     }
 
+    /// A tensor of so many elements as one channel.
+    pub(super) fn whole(elements: usize) -> Self {
+        Self { count: 1, inner: elements }
+    }
+
+    /// Elements of one channel that lie side by side.
+    pub(super) fn run(self) -> usize {
+        self.inner.max(1)
+    }
+
     /// The channel of an element.
     pub fn of_element(self, i: usize) -> usize {
         i / self.inner.max(1) % self.count.max(1)

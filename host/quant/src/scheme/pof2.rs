@@ -7,8 +7,9 @@
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
+use crate::observer::extrema::{extrema, range};
 use crate::scheme::channels::Channels;
-use crate::scheme::{Calibrator, Quantizer, RangeError, Scheme};
+use crate::scheme::{Calibrator, Numbers, Part, Quantizer, RangeError, Scheme, Subject};
 use grid::Grid;
 use shiftwise_core::fix::{FixPos, FixSpec};
 use shiftwise_tensor::tensor::Tensor;
@@ -21,6 +22,9 @@ mod params;
 
 /// Elements that one task works on; also the block of a deterministic sum.
 const BLOCK: usize = 1 << 14;
+
+/// Reciprocal of ln 2 as f32(1 / f32(ln 2)).
+pub(super) const PER_LN_2: f32 = f32::from_bits(0x3FB8_AA3B);
 
 /// What one tensor, or one of its channels, has taught.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -108,13 +112,15 @@ impl Scheme for Pof2 {
         }
     }
 
-    fn variables(&self) -> Vec<(&'static str, Vec<f32>)> {
-        let all = |value: fn(&State) -> f32| self.states.iter().map(value).collect();
-        vec![("min", all(|s| s.min)), ("max", all(|s| s.max)), ("pos", all(|s| f32::from(s.pos.0)))]
+    fn parts(&self) -> Vec<Part> {
+        let part = |name, value: fn(&State) -> f32| Part::state(name, self.states.iter().map(value).collect());
+        vec![part("min", |s| s.min), part("max", |s| s.max), part("pos", |s| f32::from(s.pos.0))]
     }
 
-    fn restore(&mut self, prefix: &str, values: &[Vec<f32>]) -> Result<(), String> {
-        let [min, max, pos] = values else { return Err(format!("its `{prefix}` has no state")) };
+    fn restore(&mut self, prefix: &str, values: Vec<Numbers>) -> Result<(), String> {
+        let [Numbers::State(min), Numbers::State(max), Numbers::State(pos)] = &values[..] else {
+            return Err(format!("its `{prefix}` has no state"));
+        };
         let states = min.iter().zip(max).zip(pos).map(|((min, max), pos)| {
             if pos.fract() != 0.0 || !(f32::from(i8::MIN)..=f32::from(i8::MAX)).contains(pos) {
                 return Err(format!("its `{prefix}_pos` is {pos}, a whole number from -128 to 127 is expected"));
@@ -138,6 +144,10 @@ impl Scheme for Pof2 {
             ("position", position),
         ];
         all.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    fn dump_factors(&self) -> Vec<f32> {
+        self.states.iter().map(|state| state.pos.scale()).collect()
     }
 }
 
@@ -184,41 +194,16 @@ impl Calibrator for Votes {
         fake_quantize(tensor, &self.last, &self.params);
     }
 
-    fn finish(self: Box<Self>) -> Quantizer {
+    fn finish(self: Box<Self>, subject: Subject<'_>) -> Result<Quantizer, RangeError> {
         let mut own = Pof2::new(self.params.clone());
         if self.params.per_channel {
             own.states = self.last;
         } else if let [last] = self.last[..] {
-            own.states = vec![State::new(self.winner(), last.min, last.max)];
+            let votes = matches!(subject, Subject::Data { vote: true });
+            own.states = vec![if votes { State::new(self.winner(), last.min, last.max) } else { last }];
         }
-        Quantizer::Pof2(own)
+        Ok(Quantizer::Pof2(own))
     }
-}
-
-/// Smallest and largest value; (+∞, −∞) for an empty tensor.
-///
-/// Errors: a value that is not finite.
-fn extrema(data: &[f32]) -> Result<(f32, f32), RangeError> {
-    let join = |a: (f32, f32, f32), b: (f32, f32, f32)| (a.0.min(b.0), a.1.max(b.1), a.2 + b.2);
-    let (low, high, bad) =
-        data.par_chunks(BLOCK).map(grid::extrema).reduce(|| (f32::INFINITY, f32::NEG_INFINITY, 0.0), join);
-    if bad.is_nan() { Err(RangeError::NotFinite) } else { Ok((low, high)) }
-}
-
-/// The range that the vendor's tool stores, from the raw extrema.
-fn range((low, high): (f32, f32), p: &Params) -> Result<(f32, f32), RangeError> {
-    if p.symmetry && p.unsigned && low < 0.0 {
-        return Err(RangeError::Negative);
-    }
-    Ok(if !p.symmetry || p.unsigned {
-        (low.min(0.0), high.max(0.0))
-    } else if p.narrow_range {
-        (low.min(-high), high.max(-low))
-    } else {
-        let steps = f64::from(p.bit_width).exp2();
-        let ratio = (-(steps - 2.0) / steps) as f32;
-        (low.min(high * (1.0 / ratio)), high.max(low * ratio))
-    })
 }
 
 /// The finest position at which nothing of the range overflows.
@@ -235,11 +220,9 @@ fn non_overflow((low, high): (f32, f32), p: &Params) -> i32 {
         (low * (1.0 / qmin)).max(high * (1.0 / qmax))
     };
     let step = step.max(f32::EPSILON * f32::EPSILON * 0.015_625);
-    // Reciprocal of ln 2 as f32(1 / f32(ln 2)).
-    let per_ln2 = f32::from_bits(0x3FB8_AA3B);
     // The f64 logarithm rounded to f32 is the correctly rounded f32 logarithm, on every platform alike.
     let ln = libm::log(f64::from(step)) as f32;
-    (-ln * per_ln2).floor() as i32
+    (-ln * PER_LN_2).floor() as i32
 }
 
 /// Position and range of one tensor by the quantizer's method: one fit, or one for each channel.
@@ -249,7 +232,7 @@ fn calibrate(tensor: &Tensor, p: &Params) -> Result<Vec<State>, RangeError> {
         return fix_neuron::calibrate(data, round, p.method()).map(|fit| vec![fit]);
     }
     let first = |data: &[f32]| {
-        let (min, max) = range(extrema(data)?, p)?;
+        let (min, max) = range(extrema(data)?, p.integers())?;
         let pos = non_overflow((min, max), p).clamp(-128, 127);
         Ok(State::new(FixPos(pos as i8), min, max))
     };

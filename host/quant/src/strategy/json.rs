@@ -113,7 +113,7 @@ impl Strategy {
         for section in PIPELINES.iter().filter_map(|s| self.json.get(*s)).chain(registry) {
             settings.extend(section.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
         }
-        let defaults = self.base.strategy()?;
+        let defaults = Self::of(self.base)?;
         for (key, value) in settings {
             // Against the default, whose type tells what is expected.
             let mut probe = defaults.clone();

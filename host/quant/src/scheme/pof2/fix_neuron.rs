@@ -2,7 +2,8 @@
 //!
 //! Written from its description; the vendor's own operation is not published in a form that runs.
 
-use super::{Method, State, extrema};
+use super::{Method, State};
+use crate::observer::extrema::extrema;
 use crate::scheme::RangeError;
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix::{FixPos, exp2, round_f32};

@@ -5,6 +5,7 @@
 use multiversion::multiversion;
 
 use super::{Params, Rounding, State};
+use crate::scheme::round::{clip, floor, rint};
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix;
 
@@ -13,27 +14,6 @@ const LANES: usize = 16;
 
 /// Values whose squared errors are summed in f32 before they join an f64.
 const RUN: usize = 16 * LANES;
-
-/// Smallest and largest value, and NaN if one is not finite (0 otherwise).
-#[multiversion(targets("x86_64+avx2"))]
-pub(super) fn extrema(block: &[f32]) -> (f32, f32, f32) {
-    let mut low = [f32::INFINITY; LANES];
-    let mut high = [f32::NEG_INFINITY; LANES];
-    // NaN is lost by comparisons, so it is looked for apart: 0·x is NaN exactly for NaN and infinities.
-    let mut bad = [0.0f32; LANES];
-    let mut put = |i: usize, x: f32| {
-        low[i] = if x < low[i] { x } else { low[i] };
-        high[i] = if x > high[i] { x } else { high[i] };
-        bad[i] += 0.0 * x;
-    };
-    let (whole, rest) = block.as_chunks::<LANES>();
-    for part in whole {
-        part.iter().enumerate().for_each(|(i, x)| put(i, *x));
-    }
-    rest.iter().enumerate().for_each(|(i, x)| put(i, *x));
-    let smallest = low.iter().fold(f32::INFINITY, |a, b| a.min(*b));
-    (smallest, high.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b)), bad.iter().sum())
-}
 
 /// Σ (x − fake-quantized x)² for each grid.
 #[multiversion(targets("x86_64+avx2"))]
@@ -123,26 +103,4 @@ impl Grid {
             f(i, *x, (q.min(self.high).max(self.low) - self.low) * self.step + offset);
         }
     }
-}
-
-/// Bounds a scaled value to where [`rint`] is exact; the integer range is far inside.
-#[inline(always)]
-fn clip(v: f32) -> f32 {
-    let v = if v > 4e6 { 4e6 } else { v };
-    if v < -4e6 { -4e6 } else { v }
-}
-
-/// Nearest integer, ties to even, for |v| ≤ 2^22: adding 1.5·2^23 leaves no fraction bits. Unlike the library's
-/// function it compiles to two vector additions on every CPU.
-#[inline(always)]
-fn rint(v: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.0;
-    (v + MAGIC) - MAGIC
-}
-
-/// Largest integer below or equal, for |v| ≤ 2^22.
-#[inline(always)]
-fn floor(v: f32) -> f32 {
-    let r = rint(v);
-    r - if r > v { 1.0 } else { 0.0 }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::observer::extrema::Integers;
 use shiftwise_core::arith::{Round, limits};
 
 /// How a position is chosen. The numbers are the vendor's `method`.
@@ -82,8 +83,13 @@ impl Params {
             // activations.
             2 if fits => Rounding::FixNeuron(Round::HalfUp),
             1.. if fits => Rounding::FixNeuron(Round::HalfAwayFromZero),
-            _ => Rounding::Plain(Round::from_id(self.round_mode).unwrap_or(Round::HalfUp)),
+            _ => Rounding::Plain(self.round()),
         }
+    }
+
+    /// The rounding that the round mode names.
+    pub(crate) fn round(&self) -> Round {
+        Round::from_id(self.round_mode).unwrap_or(Round::HalfUp)
     }
 
     /// How the position is chosen.
@@ -95,6 +101,12 @@ impl Params {
     /// tensor, zero is zero, and no FixNeuron arithmetic.
     pub fn is_plain(&self) -> bool {
         !self.per_channel && self.symmetry && matches!(self.rounding(), Rounding::Plain(_))
+    }
+
+    /// The integers that a range is mapped to.
+    pub(crate) fn integers(&self) -> Integers {
+        let Self { bit_width: bits, symmetry, unsigned, narrow_range: narrow, .. } = *self;
+        Integers { bits, symmetry, unsigned, narrow }
     }
 
     /// The integer range, as the f32 bounds that the vendor's tool clamps to.
