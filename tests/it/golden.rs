@@ -1,7 +1,8 @@
 //! The vendor's results, case by case.
 
+use shiftwise_quant::strategy::{BUILT_IN, Strategy};
 use shiftwise_tests::golden::{EXPLAINED, Outcome, beyond_the_vendor, check, check_file};
-use shiftwise_tests::shared::golden_cases;
+use shiftwise_tests::shared::{golden_cases, shared};
 
 /// Cases that must be quantized here; what a version refuses may shrink, never grow.
 const SUPPORTED: usize = 198;
@@ -72,4 +73,21 @@ fn models_that_the_vendors_tool_cannot_quantize_work_here() {
         let differing = beyond_the_vendor(&case).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
         assert_eq!(differing, 0, "{}", case.display());
     }
+}
+
+/// Every built-in strategy as the vendor's `dump_quantize_strategy` prints it, at every verbosity.
+#[test]
+fn strategies_are_printed_as_the_vendor_prints_them() {
+    let Some(shared) = shared() else { return };
+    let mut compared = 0;
+    for names in BUILT_IN.iter().map(|base| base.names) {
+        for (name, verbose) in names.iter().flat_map(|name| [0, 1, 2].map(|verbose| (name, verbose))) {
+            let path = shared.join(format!("golden/strategies/{name}_verbose{verbose}.json"));
+            // Of aliases there is only the shortest form.
+            let Ok(theirs) = std::fs::read_to_string(path) else { continue };
+            assert_eq!(Strategy::built_in(name).unwrap().dump(verbose), theirs.trim_end(), "{name} {verbose}");
+            compared += 1;
+        }
+    }
+    assert!(compared >= 17, "{compared}");
 }

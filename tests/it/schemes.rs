@@ -93,7 +93,8 @@ fn float_scales_are_the_vendors_element_by_element() {
             }),
         );
         let whole = tensors.get(tensor);
-        let own = calibrated(&own, &whole);
+        let first = Tensor::vector(whole.data().iter().take(400).copied().collect());
+        let own = calibrated(&own, &first);
         let theirs = table.get(&name);
         let range = table.get(&format!("{tensor}_{symmetry}_minmax"));
         // The table's ranges are those of 8 bits.
@@ -109,7 +110,6 @@ fn float_scales_are_the_vendors_element_by_element() {
             own.scheme_mut().restore("x", parts).unwrap();
             own
         };
-        let first = Tensor::vector(whole.data().iter().take(400).copied().collect());
         let n = differing(&fake_quantized(&own, &first), &theirs);
         assert!(n == 0 || framework, "{name}: {n} values");
         (values, edge) = (values + theirs.data().len(), edge + n);
@@ -158,8 +158,8 @@ fn trained_thresholds_and_their_gradients_are_the_vendors_element_by_element() {
 #[test]
 fn histograms_and_where_they_are_clipped_are_the_vendors() {
     let Some(mut table) = Table::open("calibrators.npz") else { return };
-    let mut checked = 0;
-    for name in table.names() {
+    let (mut checked, mut clipped, names) = (0, 0, table.names());
+    for name in names.clone() {
         let Some(case) = name.strip_suffix("_batches") else { continue };
         let batches = table.get(&name);
         let mut all: Option<Histogram> = None;
@@ -177,8 +177,12 @@ fn histograms_and_where_they_are_clipped_are_the_vendors() {
             let theirs = table.number(&format!("{case}_percentile_{percent}"));
             assert_eq!(histogram.percentile(percent.parse().unwrap()), theirs, "{case} {percent}");
         }
-        assert_eq!(divergence::clip(&histogram), table.number(&format!("{case}_kl")), "{case}");
+        // Where the vendor's search was too slow, it was not run.
+        if names.contains(&format!("{case}_kl")) {
+            assert_eq!(divergence::clip(&histogram), table.number(&format!("{case}_kl")), "{case}");
+            clipped += 1;
+        }
         checked += 1;
     }
-    assert!(checked >= 8, "{checked}");
+    assert!(checked >= 8 && clipped >= 4, "{checked} {clipped}");
 }

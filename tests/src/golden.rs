@@ -449,8 +449,10 @@ Written by `cargo run --release -p shiftwise-tests --bin golden > tests/GOLDEN.m
 vendor's tool. `quantized here`: the float model goes through our quantizer with the same data and options, and positions,
 ranges, integer weights, dump (`vendor` numerics) and outputs are compared. `on the edge`: TensorFlow sums the products of
 float scales in another order than we, so that a range may differ in its last digit, and a value beside an edge by a step.
-`positions` and `values` count what was compared; then come the values that the exact integers (`dpu` numerics) give differently, all of them at average pooling,
-see `DIVERGENCES.md`. `the vendor's file`: its `quantized.h5` is read, and computes the vendor's dump and outputs here.
+`positions` and `values` count what was compared; then come the values that the exact integers (`dpu` numerics) give
+differently, all of them at average pooling, see `DIVERGENCES.md`. `the vendor's file`: its `quantized.h5` is read, and
+computes the vendor's dump and outputs here. What a case exported in another format is not compared: this version writes
+`quantized.h5` only.
 
 ";
 

@@ -332,12 +332,11 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         .iter()
         .map(|row| {
             let number = |key: &str| row.get(key).map(Value::to_string).unwrap_or_default();
-            let grid = ["data_format", "dtype"].iter().map(|key| text(row, key)).collect::<String>();
-            let grid = if grid.is_empty() { number("position") } else { grid };
-            vec![text(row, "layer"), text(row, "role"), number("bit_width"), grid]
+            vec![text(row, "layer"), text(row, "role"), number("bit_width"), grid(row)]
         })
         .collect();
-    screen.table(&["layer", "tensor", "bits", "position"], 2, &rows);
+    let positions = entries.iter().all(|row| row.get("position").is_some());
+    screen.table(&["layer", "tensor", "bits", if positions { "position" } else { "grid" }], 2, &rows);
     screen.say("");
     let fallbacks = match &args.target {
         Some(name) => placement(&quantized, name, screen)?,
@@ -366,6 +365,21 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         json.insert("on_cpu".into(), json!(left));
     }
     Outcome::done(json)
+}
+
+/// A quantizer's grid in few words: its position, or its step and zero point.
+fn grid(row: &Value) -> String {
+    let value = |key: &str| row.get(key).filter(|v| !v.is_null());
+    // Block formats and types of layers have a name instead.
+    if let Some(name) = ["data_format", "dtype"].iter().find_map(|key| value(key)?.as_str()) {
+        return name.to_owned();
+    }
+    match (value("position"), value("scale"), value("zero_point")) {
+        (Some(position), _, _) => position.to_string(),
+        (None, Some(Value::Array(steps)), _) => format!("a step for each of {} channels", steps.len()),
+        (None, Some(step), Some(zero)) => format!("step {step}, zero {zero}"),
+        (None, _, _) => String::new(),
+    }
 }
 
 /// Layers that a DPU leaves to the CPU, with the reasons.

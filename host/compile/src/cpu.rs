@@ -25,6 +25,7 @@ pub struct CpuOptions {
 ///
 /// Errors: [`Error::Compile`], naming the layer, where a dimension or an accumulator does not fit.
 pub fn compile(graph: &IntGraph, options: &CpuOptions) -> Result<Program, Error> {
+    crate::grids::check(graph)?;
     let mut sharing = Sharing::of(graph, Policy { separate_io: options.separate_io, in_place: true })?;
     for (step, op) in (1..).zip(&graph.ops) {
         if let Some(rows) = rows(graph, op)? {

@@ -12,6 +12,7 @@ mod arbitrary;
 mod cpu;
 pub mod deployable;
 mod dpu;
+mod grids;
 pub mod memory;
 mod operand;
 pub mod pack;

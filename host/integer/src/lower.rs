@@ -52,7 +52,10 @@ pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
         if !l.value.contains_key(&id)
             && let Err(why) = l.integer(id)
         {
-            let why = unquantized::grid(q, id).or(unquantized::of_node(&q.graph, id)).unwrap_or(why);
+            let why = unquantized::grid(q, id)
+                .or_else(|| unquantized::of_node(&q.graph, id))
+                .or_else(|| l.foreign_weight(id))
+                .unwrap_or(why);
             l.float_layer(id, why)?;
         }
     }
@@ -71,6 +74,11 @@ fn foreign(q: &Quantizer) -> Option<&'static str> {
         Quantizer::Affine(_) => Some("a float scale"),
         Quantizer::Tqt(_) => Some("a trained threshold that is not converted to a position"),
     }
+}
+
+/// Why a quantizer's grid isn't that of a DPU's tensor; `None` if it is.
+pub fn why_float(q: &Quantizer) -> Option<FloatWhy> {
+    Lowering::int8(Some(q)).err()
 }
 
 /// What a fused run of layers ends with.
@@ -255,6 +263,16 @@ impl Lowering<'_> {
         let narrow = i32::from(p.narrow_range && low < 0);
         let q = |x: &f32| quantize(*x, spec, round).max(low as i32 + narrow) as i8;
         Ok((i32::from(spec.pos.0), tensor.data().iter().map(q).collect()))
+    }
+
+    /// The first of a layer's weights whose scheme has no positions: a reason that no other input helps against.
+    fn foreign_weight(&self, id: NodeId) -> Option<FloatWhy> {
+        let quantizers = &self.q.layers.get(&id)?.weights;
+        let weights = self.q.graph.node(id).op.layer().weights().into_iter().zip(quantizers);
+        let foreign = |((name, _), own): ((&str, &Tensor), &Option<Quantizer>)| {
+            Some(FloatWhy::WeightScheme { name: name.into(), seen: foreign(own.as_ref()?)? })
+        };
+        weights.into_iter().find_map(foreign)
     }
 
     fn fail(&self, id: NodeId, why: &str) -> Error {

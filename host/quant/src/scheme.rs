@@ -167,13 +167,35 @@ pub struct Spelling {
     parameters: Vec<String>,
 }
 
+/// What `SCHEMES.md` says of a scheme.
+#[derive(Clone, Copy, Debug)]
+pub struct Sheet {
+    /// What the scheme is, as a heading.
+    pub title: &'static str,
+    /// What becomes of a value.
+    pub formula: &'static str,
+    /// How values are rounded.
+    pub rounding: &'static str,
+    /// What becomes of values beyond the grid.
+    pub saturation: &'static str,
+    /// What calibration learns.
+    pub calibration: &'static str,
+    /// What gradients pass.
+    pub gradient: &'static str,
+    /// Where the definition comes from, and what shows that it is kept.
+    pub source: &'static str,
+}
+
 macro_rules! schemes {
-    ($($(#[$doc:meta])+ $variant:ident($own:ty) = $class:literal $(| $alias:literal)*;)*) => {
+    ($($(#[$doc:meta])+ $variant:ident($own:ty, $sheet:expr) = $class:literal $(| $alias:literal)*;)*) => {
         /// A quantizer with its state.
         #[derive(Clone, Debug, PartialEq)]
         pub enum Quantizer {
             $($(#[$doc])+ $variant($own),)*
         }
+
+        /// The sheets of all schemes, in the order of the rows.
+        const SHEETS: &[&Sheet] = &[$(&$sheet,)*];
 
         /// The vendor's classes of quantizers, a row for each scheme: first the name under which files are written.
         pub const CLASSES: &[&[&str]] = &[$(&[$class $(, $alias)*],)*];
@@ -207,13 +229,13 @@ macro_rules! schemes {
 
 schemes! {
     /// Power-of-two steps.
-    Pof2(pof2::Pof2) = "Pof2SQuantizer" | "LastValueQuantPosQuantizer";
+    Pof2(pof2::Pof2, pof2::SHEET) = "Pof2SQuantizer" | "LastValueQuantPosQuantizer";
     /// Steps of any size, with or without a zero point.
-    Affine(affine::Affine) = "FSQuantizer" | "LastValueMinMaxQuantizer";
+    Affine(affine::Affine, affine::SHEET) = "FSQuantizer" | "LastValueMinMaxQuantizer";
     /// Power-of-two steps from a trained threshold.
-    Tqt(tqt::Tqt) = "TQTQuantizer" | "LastValueLogThQuantizer";
+    Tqt(tqt::Tqt, tqt::SHEET) = "TQTQuantizer" | "LastValueLogThQuantizer";
     /// Blocks of values with one exponent.
-    Block(block::Block) = "BFPQuantizer";
+    Block(block::Block, block::SHEET) = "BFPQuantizer";
 }
 
 impl Quantizer {
@@ -258,6 +280,39 @@ impl Spelling {
         let parameters = quantizer.scheme().parameters().into_iter().map(|(key, _)| key).collect();
         Self { class: quantizer.class().to_owned(), parameters }
     }
+}
+
+/// The page of all schemes, in Markdown.
+pub fn page() -> String {
+    let mut page = String::from(
+        "# Number formats\n\nOne section per scheme of quantizers. b is `bit_width`, qmin and qmax are the integers' bounds: \
+         −2^(b−1) and 2^(b−1)−1, one more than that where `narrow_range` is set, or 0 and 2^b−1 where `unsigned` is. `round` is \
+         `round_mode`: 0 half to even, 1 half up, 2 half away from zero, 3 down. All arithmetic is f32, one rounding after each \
+         operation. Made from the table in `src/scheme.rs`.\n",
+    );
+    for (names, sheet) in CLASSES.iter().zip(SHEETS) {
+        let class = names.first().copied().unwrap_or_default();
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        let Sheet { title, formula, rounding, saturation, calibration, gradient, source } = sheet;
+        page += &format!("\n## {title}\n\nClass {}.\n\n", names.join(" or "));
+        let parameters = json!({ "bit_width": 8, "method": 0, "round_mode": 1 });
+        if let Some(Ok(own)) = Quantizer::of_class(class, parameters) {
+            let settings = own.scheme().parameters().into_iter().map(|(key, value)| format!("`{key}` {value}"));
+            page +=
+                &format!("- Settings, with an example or the default: {}.\n", settings.collect::<Vec<_>>().join(", "));
+        }
+        for (what, text) in [
+            ("Value", formula),
+            ("Rounding", rounding),
+            ("Saturation", saturation),
+            ("Calibration", calibration),
+            ("Gradient", gradient),
+            ("Source", source),
+        ] {
+            page += &format!("- {what}: {text}.\n");
+        }
+    }
+    page
 }
 
 #[cfg(test)]

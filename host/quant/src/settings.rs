@@ -498,7 +498,8 @@ mod tests {
                     let s = find(name).unwrap_or_else(|| panic!("{strategy_name}: {name}"));
                     assert!(s.section == section && s.takes(value) && s.has(value), "{strategy_name}: {name}");
                     // The defaults of the table are those of the default strategy.
-                    assert!(strategy_name != "pof2s" || s.default == value.to_string(), "{name}");
+                    let own = value.to_string();
+                    assert!(strategy_name != "pof2s" || s.default == own, "{name}");
                 }
             }
         }

@@ -12,6 +12,7 @@ use crate::dpu::context::{Context, Way};
 use crate::operand::position;
 use crate::reason::Reason;
 use shiftwise_integer::graph::{IntOp, IntOpKind, Kind, TensorIx};
+use shiftwise_integer::lower::why_float;
 
 use self::pool::Pooling;
 
@@ -50,7 +51,8 @@ pub(crate) fn select(cx: &Context<'_>, op: &IntOp) -> Result<Vec<Way>, Reason> {
         IntOpKind::PRelu { .. } => Err(Reason::PRelu {}),
         IntOpKind::Softmax => Err(Reason::Softmax {}),
         IntOpKind::Float { why, .. } => Err(Reason::Float { why: why.clone() }),
-        IntOpKind::FakeQuantize(_) | IntOpKind::Quantize | IntOpKind::Dequantize => Err(Reason::NoFloats {}),
+        IntOpKind::FakeQuantize(q) => Err(why_float(q).map_or(Reason::NoFloats {}, |why| Reason::Float { why })),
+        IntOpKind::Quantize | IntOpKind::Dequantize => Err(Reason::NoFloats {}),
         IntOpKind::View => Err(Reason::View {}),
     }
 }

@@ -11,7 +11,7 @@ use crate::observer::extrema::{extrema, range};
 use crate::observer::histogram::Histogram;
 use crate::scheme::channels::Channels;
 use crate::scheme::pof2::Pof2;
-use crate::scheme::{Calibrator, Gradients, Numbers, Part, Quantizer, RangeError, Scheme, Subject};
+use crate::scheme::{Calibrator, Gradients, Numbers, Part, Quantizer, RangeError, Scheme, Sheet, Subject};
 use grid::Grid;
 use shiftwise_core::fix::FixPos;
 use shiftwise_tensor::tensor::Tensor;
@@ -25,6 +25,26 @@ mod tests;
 
 /// Elements that one task works on.
 const BLOCK: usize = 1 << 14;
+
+/// The scheme's sheet.
+pub(super) const SHEET: Sheet = Sheet {
+    title: "Float scales",
+    formula: "with `use_framework_quant`, signed: S = (max − min) / (2^b − 1, or 2^b − 2 if narrow), nz = the step from min that \
+              is zero, rounded half away from zero and clamped, y = floor((clamp(x, −nz · S, (steps − nz) · S) + nz · S) · \
+              (1 / S) − nz + 0.5) · S; unsigned: y = floor(clamp(x, 0, max) · (qmax / max) + 0.5) · (max / qmax). Without: \
+              s = (qmax − qmin) / (max − min), y = clamp(round(x · s), qmin, qmax) / s; where `symmetry` is off, \
+              y = (clamp(qmin + round((x − m) · s), qmin, qmax) − qmin) / s + m with m = (qmin − z) / s and \
+              z = clamp(round half away from zero(qmin − min · s), qmin, qmax)",
+    rounding: "half up with `use_framework_quant`, which takes no other; else `round`",
+    saturation: "with `use_framework_quant` the value is clamped before rounding, else the integer behind it",
+    calibration: "methods 0 and 1: the range of all batches, with zero; 2 and 3: ± the magnitude at which a histogram of all \
+                  batches is clipped, by the least Kullback-Leibler divergence or where `method_percentile` percent are \
+                  reached; values pass unquantized meanwhile",
+    gradient: "passed from the smallest to the largest value of the grid (of the range, with the vendor's own symmetric \
+               arithmetic); beyond, the gradient of min or max, where these are trained",
+    source: "TensorFlow's `FakeQuantWithMinMaxVars` and `QuantizeAndDequantizeV2`, the vendor's tool, NumPy's histograms; tests \
+             `scheme::affine`, `schemes` (element by element) and `golden`",
+};
 
 /// The range of one tensor, or of one of its channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -134,11 +154,15 @@ impl Scheme for Affine {
         let narrow = self.params.bit_width <= 16;
         if self.params.per_channel {
             let channels = self.channels(tensor);
+            let grid = |channel: usize| grids.get(channel % channels.count.max(1));
             // Elements of one channel that lie side by side: one, where the channels are the last axis.
-            for (k, run) in tensor.data_mut().chunks_mut(channels.run()).enumerate() {
-                if let Some(grid) = grids.get(k % channels.count.max(1)) {
-                    grid::fake_quantize(run, grid, narrow);
-                }
+            match channels.run() {
+                1 => grid::fake_quantize_each(tensor.data_mut(), &grids, narrow),
+                run => tensor.data_mut().chunks_mut(run).enumerate().for_each(|(k, run)| {
+                    if let Some(grid) = grid(k) {
+                        grid::fake_quantize(run, grid, narrow);
+                    }
+                }),
             }
         } else if let Some(grid) = grids.first() {
             tensor.data_mut().par_chunks_mut(BLOCK).for_each(|block| grid::fake_quantize(block, grid, narrow));

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::observer::extrema::{extrema, range};
 use crate::scheme::channels::Channels;
-use crate::scheme::{Calibrator, Numbers, Part, Quantizer, RangeError, Scheme, Subject};
+use crate::scheme::{Calibrator, Numbers, Part, Quantizer, RangeError, Scheme, Sheet, Subject};
 use grid::Grid;
 use shiftwise_core::fix::{FixPos, FixSpec};
 use shiftwise_tensor::tensor::Tensor;
@@ -25,6 +25,20 @@ const BLOCK: usize = 1 << 14;
 
 /// Reciprocal of ln 2 as f32(1 / f32(ln 2)).
 pub(super) const PER_LN_2: f32 = f32::from_bits(0x3FB8_AA3B);
+
+/// The scheme's sheet.
+pub(super) const SHEET: Sheet = Sheet {
+    title: "Power-of-two steps",
+    formula: "y = clamp(round(x · 2^p), qmin, qmax) · 2^(−p) with the position p; where `symmetry` is off, \
+              y = (clamp(qmin + round((x − m) · 2^p), qmin, qmax) − qmin) · 2^(−p) + m with m = (qmin − z) · 2^(−p) and the \
+              zero point z = clamp(round half away from zero(qmin − min · 2^p), qmin, qmax)",
+    rounding: "`round`; with `use_fixneuron_quant` half up for weights and half away from zero for all else",
+    saturation: "the integer is clamped, behind rounding",
+    calibration: "method 0: the largest p at which the range has no integer beyond the bounds; 1: of that p and the four above \
+                  the one with the least squared error; every batch chooses, and the most frequent p wins",
+    gradient: "passed straight through, beyond the bounds too",
+    source: "the vendor's tool; tests `scheme::pof2` and `golden`",
+};
 
 /// What one tensor, or one of its channels, has taught.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -200,7 +214,8 @@ impl Calibrator for Votes {
             own.states = self.last;
         } else if let [last] = self.last[..] {
             let votes = matches!(subject, Subject::Data { vote: true });
-            own.states = vec![if votes { State::new(self.winner(), last.min, last.max) } else { last }];
+            let pos = if votes { self.winner() } else { last.pos };
+            own.states = vec![State::new(pos, last.min, last.max)];
         }
         Ok(Quantizer::Pof2(own))
     }

@@ -96,3 +96,13 @@ fn a_class_or_parameter_that_is_unknown_is_refused() {
         assert!(error.contains(class) && error.contains("mine"), "{error}");
     }
 }
+
+/// `UPDATE_EXPECT=1 cargo test -p shiftwise-quant` rewrites the page.
+#[test]
+fn the_page_of_schemes_is_current() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("SCHEMES.md");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(&path, page()).unwrap();
+    }
+    assert!(std::fs::read_to_string(&path).unwrap_or_default() == page(), "SCHEMES.md is out of date; UPDATE_EXPECT=1");
+}

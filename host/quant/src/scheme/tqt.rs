@@ -6,9 +6,21 @@ use serde_json::{Map, Value, json};
 
 use crate::observer::extrema::{extrema, range};
 use crate::scheme::pof2::{self, Pof2};
-use crate::scheme::{Calibrator, Gradients, Numbers, Part, Quantizer, RangeError, Scheme, Subject};
+use crate::scheme::{Calibrator, Gradients, Numbers, Part, Quantizer, RangeError, Scheme, Sheet, Subject};
 use shiftwise_core::fix::{FixPos, round_f32};
 use shiftwise_tensor::tensor::Tensor;
+
+/// The scheme's sheet.
+pub(super) const SHEET: Sheet = Sheet {
+    title: "Trained thresholds",
+    formula: "that of power-of-two steps with p = b − 1 − ceil(t), t the logarithm to base 2 of the threshold",
+    rounding: "`round`",
+    saturation: "the integer is clamped, behind rounding",
+    calibration: "method 0: the threshold is max(|min|, max · (−qmin / qmax), 10^−9) of the last batch",
+    gradient: "passed where the rounded value is within the bounds; t gets ln 2 times the rounding error there, and ln 2 times \
+               the bound elsewhere",
+    source: "the vendor's tool; tests `scheme::affine`, `schemes` (element by element) and `golden`",
+};
 
 /// A quantizer of trained thresholds.
 #[derive(Clone, Debug, PartialEq)]

@@ -179,6 +179,16 @@ pub(super) fn fake_quantize(block: &mut [f32], grid: &Grid, narrow: bool) {
     }
 }
 
+/// Replaces every value by its fake-quantized one, where values and grids go round in step.
+#[multiversion(targets("x86_64+avx2"))]
+pub(super) fn fake_quantize_each(data: &mut [f32], grids: &[Grid], narrow: bool) {
+    for round in data.chunks_mut(grids.len().max(1)) {
+        for (x, grid) in round.iter_mut().zip(grids) {
+            grid.each(&[*x], narrow, |_, _, y| *x = y);
+        }
+    }
+}
+
 /// The integers of values.
 pub(super) fn integers(block: &[f32], grid: &Grid) -> Vec<i32> {
     let mut all = vec![0; block.len()];

@@ -82,8 +82,12 @@ fn ranges_grow_over_batches_and_values_pass_while_a_histogram_is_collected() {
 fn channels_of_any_axis_have_ranges_of_their_own() {
     let data: Vec<f32> = (0..24).map(|i| i as f32 - 11.5).collect();
     let tensor = Tensor::new(vec![2, 3, 4], data).unwrap();
-    for axis in [0, 1, 2, -1, -2] {
-        let own = affine(json!({ "per_channel": true, "channel_axis": axis }));
+    for (axis, unsigned) in [(0, false), (1, false), (2, false), (-1, false), (-2, false), (1, true), (2, true)] {
+        let settings = json!({ "symmetry": !unsigned, "unsigned": unsigned });
+        let mut per_channel = settings.clone();
+        per_channel["per_channel"] = json!(true);
+        per_channel["channel_axis"] = json!(axis);
+        let own = affine(per_channel);
         let mut calibrator = own.calibrator();
         calibrator.see(&tensor).unwrap();
         let Quantizer::Affine(own) = calibrator.finish(Subject::Data { vote: false }).unwrap() else { panic!() };
@@ -93,13 +97,24 @@ fn channels_of_any_axis_have_ranges_of_their_own() {
         let channels = Channels::of(tensor.shape(), axis);
         let mut expected = tensor.clone();
         for (c, range) in own.ranges.iter().enumerate() {
-            let one = with_range(json!({}), range.min, range.max);
+            let one = with_range(settings.clone(), range.min, range.max);
             for i in (0..24).filter(|i| channels.of_element(*i) == c) {
                 expected.data_mut()[i] = quantized(&one, &tensor.data()[i..=i])[0];
             }
         }
         assert_eq!(all, expected, "axis {axis}");
     }
+}
+
+#[test]
+fn counts_beyond_what_the_vendors_file_holds_are_stored_as_the_most_that_it_holds() {
+    let tensor = Tensor::vector(vec![0.0, 0.0, 1.0]);
+    let mut calibrator = affine(json!({ "method": 3, "method_percentile": 50.0 })).calibrator();
+    calibrator.see(&tensor).unwrap();
+    calibrator.see_again(&tensor, 3_000_000_000).unwrap();
+    let Quantizer::Affine(own) = calibrator.finish(Subject::Data { vote: true }).unwrap() else { panic!() };
+    assert_eq!((own.counts[0], own.counts[1], own.counts[2047]), (i32::MAX, 0, i32::MAX));
+    assert_eq!(own.ranges[0].max, 0.0);
 }
 
 /// Away from the ends, and with a step that is small against the difference, the grid is the identity inside the range and
