@@ -162,7 +162,8 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
             to.push((format!("{prefix}_{}", part.name), data(part.values, &shape)));
         }
         let named = |slot: &&mut Option<(&str, Data)>| slot.as_ref().is_some_and(|(name, _)| *name == prefix);
-        let weight = weights.iter_mut().find(named).filter(|_| role.is_weight());
+        // The wrapper of layers that quantize what they read leaves the order alone.
+        let weight = weights.iter_mut().find(named).filter(|_| role.is_weight() && !quant.reads());
         trained.extend(weight.and_then(Option::take).map(|(name, data)| (name.to_owned(), data)));
     }
     own.extend(weights.into_iter().flatten().map(|(name, d)| (name.to_owned(), d)));

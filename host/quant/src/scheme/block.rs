@@ -44,6 +44,18 @@ const PAIR: usize = 2;
 /// Exponents are those of the magnitude and this, 2^−23: none is smaller than −23.
 const EPSILON: f32 = f32::EPSILON;
 
+pub(super) const SHEET: Sheet = Sheet {
+    title: "Block floating point",
+    formula: "`bfp`: m · s with s = 2^(e − bit_width + 10), e = floor(ln(a + 2^−23) / ln 2) in f32, a the largest magnitude \
+              of `tile_size` neighbours along `channel_axis`; `msfp`: the same over 12 neighbours, of which each pair may \
+              have an exponent smaller by one; `bf16`: the nearest bfloat16; `fp32`: x",
+    rounding: "`round_mode`; half away from zero in `msfp`, half to even in `bf16`",
+    saturation: "one step below 2^(e + 1), behind rounding; what is not finite stays and has no part in e",
+    calibration: "nothing is learned",
+    gradient: "passed straight through",
+    source: "the vendor's tool; tests `number_formats` (element by element) and `golden`",
+};
+
 /// How values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
