@@ -386,21 +386,6 @@ fn grid(row: &Value) -> String {
     }
 }
 
-/// A quantizer's grid in few words: its position, or its step and zero point.
-fn grid(row: &Value) -> String {
-    let value = |key: &str| row.get(key).filter(|v| !v.is_null());
-    // Block formats and types of layers have a name instead.
-    if let Some(name) = ["data_format", "dtype"].iter().find_map(|key| value(key)?.as_str()) {
-        return name.to_owned();
-    }
-    match (value("position"), value("scale"), value("zero_point")) {
-        (Some(position), _, _) => position.to_string(),
-        (None, Some(Value::Array(steps)), _) => format!("a step for each of {} channels", steps.len()),
-        (None, Some(step), Some(zero)) => format!("step {step}, zero {zero}"),
-        (None, _, _) => String::new(),
-    }
-}
-
 /// Layers that a DPU leaves to the CPU, with the reasons.
 fn placement(quantized: &QuantGraph, target: &str, screen: &Screen) -> Result<Vec<Fallback>, Error> {
     let device = shiftwise::device::Device::named(target)?;

@@ -52,15 +52,8 @@ pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
         if !l.value.contains_key(&id)
             && let Err(why) = l.integer(id)
         {
-<<<<<<< HEAD
             let known = left_alone::grid(q, id).or_else(|| left_alone::of_node(&q.graph, id));
             let why = known.or_else(|| l.foreign_weight(id)).unwrap_or(why);
-=======
-            let why = unquantized::grid(q, id)
-                .or_else(|| unquantized::of_node(&q.graph, id))
-                .or_else(|| l.foreign_weight(id))
-                .unwrap_or(why);
->>>>>>> block
             l.float_layer(id, why)?;
         }
     }

@@ -23,18 +23,6 @@ use shiftwise_core::fix::{FixPos, exp2, round_f32};
 use shiftwise_tensor::half;
 use shiftwise_tensor::tensor::Tensor;
 
-pub(super) const SHEET: Sheet = Sheet {
-    title: "Blocks with one exponent",
-    formula: "`bfp`: a multiple of 2^(e − bit_width + 10), e the exponent of the largest magnitude of `tile_size` neighbours along \
-              `channel_axis`; `msfp`: the same of 12 neighbours, a bit finer in pairs that allow it; `bf16`: the nearest \
-              bfloat16; `fp32`: unchanged. Values that are not finite stay, and have no part in e",
-    rounding: "`round_mode`; `msfp` always half away from zero, `bf16` half to even",
-    saturation: "one step below the block's next power of two, behind rounding",
-    calibration: "none: a block's exponent is that of its values, e = floor(ln(|x| + 2^−23) / ln 2) in f32",
-    gradient: "passed as it is",
-    source: "the vendor's tool; tests `scheme::block`, `schemes` (element by element) and `golden`",
-};
-
 /// Values along an axis of which a `msfp` block is made: six pairs, where the vendor's text says sixteen values.
 const BOX: usize = 12;
 
