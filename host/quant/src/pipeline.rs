@@ -111,6 +111,9 @@ fn refine(q: &mut QuantGraph, strategy: &Strategy) -> Vec<adjust_pos::Change> {
 ///
 /// Every tensor has a legal position, and none of them means anything: for inspecting, compiling and timing only.
 pub fn without_data(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
+    if let Some(dtype) = strategy.conversion()? {
+        return Ok(converted(graph, strategy, dtype)?.quantized);
+    }
     let mut strategy = strategy.clone();
     // Takes long and changes values only.
     strategy.set("include_cle", false.into())?;
