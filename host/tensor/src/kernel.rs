@@ -27,8 +27,24 @@ mod taps;
 #[cfg(test)]
 mod tests;
 
-pub use conv::{PackedF32, PackedI8, conv_f32, conv_f32_with, conv_i8, conv_i8_with};
-pub use depthwise::{depthwise_f32, depthwise_f32_with, depthwise_i8, depthwise_i8_with};
+pub use conv::{PackedF32, PackedI8, conv_f32, conv_f32_with, conv_i8, conv_i8_to, conv_i8_with};
+pub use depthwise::{depthwise_f32, depthwise_f32_with, depthwise_i8, depthwise_i8_to, depthwise_i8_with};
+
+/// What becomes of finished sums while they are still in the first-level cache.
+///
+/// A closure is one. A type of its own whose [`store`](Self::store) is `#[inline(always)]` is sure to be compiled into
+/// the kernel, for the vectors that the kernel has; a compiler may call a closure instead.
+pub trait Epilogue<A> {
+    /// Takes the sums of `sums.len()` channels of an output pixel, from `channel` on.
+    fn store(&mut self, pixel: usize, channel: usize, sums: &[A]);
+}
+
+impl<A, F: FnMut(usize, usize, &[A])> Epilogue<A> for F {
+    #[inline(always)]
+    fn store(&mut self, pixel: usize, channel: usize, sums: &[A]) {
+        self(pixel, channel, sums);
+    }
+}
 
 /// Sizes of a convolution over one NHWC image. Pairs are `[vertical, horizontal]`.
 ///

@@ -5,7 +5,7 @@ use core::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use crate::kernel::avx2;
 use crate::kernel::plan::{LANES, Layout, TILE, Tile, walk};
-use crate::kernel::{ConvGeometry, Path, scalar};
+use crate::kernel::{ConvGeometry, Epilogue, Path, scalar};
 
 /// Expands to the call of `$module::$tile::<M>` for the run-time count `$count`.
 macro_rules! by_count {
@@ -201,6 +201,20 @@ pub fn conv_i8_with(
     pixels: Range<usize>,
     epilogue: impl FnMut(usize, usize, &[i32]),
 ) {
+    conv_i8_to(weights, geometry, input, pixels, epilogue);
+}
+
+/// As [`conv_i8_with`] for an epilogue that is compiled into the kernel.
+///
+/// # Panics
+/// As `conv_i8_with`.
+pub fn conv_i8_to(
+    weights: &PackedI8,
+    geometry: &ConvGeometry,
+    input: &[i8],
+    pixels: Range<usize>,
+    epilogue: impl Epilogue<i32>,
+) {
     assert_eq!(weights.geometry, *geometry, "weights were packed for another geometry");
     assert_eq!(input.len(), geometry.input_len(), "input length");
     assert!(pixels.end <= geometry.pixels(), "pixels outside of the image");
@@ -219,13 +233,7 @@ pub fn conv_i8_with(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn i8_avx2(
-    weights: &PackedI8,
-    layout: Layout,
-    image: &[i16],
-    pixels: Range<usize>,
-    epilogue: impl FnMut(usize, usize, &[i32]),
-) {
+fn i8_avx2(weights: &PackedI8, layout: Layout, image: &[i16], pixels: Range<usize>, epilogue: impl Epilogue<i32>) {
     tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
         by_count!(tile.count, avx2::tile_i16, tile.runs, image, panel, out);
     });
@@ -240,7 +248,7 @@ fn tiles<W, A: Copy + Default>(
     layout: Layout,
     weights: &[W],
     pixels: Range<usize>,
-    mut epilogue: impl FnMut(usize, usize, &[A]),
+    mut epilogue: impl Epilogue<A>,
     compute: impl Fn(&Tile<'_>, &[W], &mut [[A; LANES]; TILE]),
 ) {
     let rows = geometry.kernel[0] * geometry.kernel[1] * layout.tap;
@@ -255,9 +263,9 @@ fn tiles<W, A: Copy + Default>(
             let channel = tile.group * channels + first;
             // The common width as a constant, so that the epilogue's loop needs no remainder.
             if width == LANES {
-                epilogue(tile.pixel + p, channel, out);
+                epilogue.store(tile.pixel + p, channel, out);
             } else {
-                epilogue(tile.pixel + p, channel, &out[..width]);
+                epilogue.store(tile.pixel + p, channel, &out[..width]);
             }
         }
     });
