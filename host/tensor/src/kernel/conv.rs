@@ -2,24 +2,10 @@
 
 use core::ops::Range;
 
-#[cfg(target_arch = "x86_64")]
-use crate::kernel::avx2;
 use crate::kernel::plan::{LANES, Layout, TILE, Tile, walk};
 use crate::kernel::{ConvGeometry, Epilogue, Path, scalar};
-
-/// Expands to the call of `$module::$tile::<M>` for the run-time count `$count`.
-macro_rules! by_count {
-    ($count:expr, $module:ident :: $tile:ident, $($argument:expr),*) => {
-        match $count {
-            1 => $module::$tile::<1>($($argument),*),
-            2 => $module::$tile::<2>($($argument),*),
-            3 => $module::$tile::<3>($($argument),*),
-            4 => $module::$tile::<4>($($argument),*),
-            5 => $module::$tile::<5>($($argument),*),
-            _ => $module::$tile::<TILE>($($argument),*),
-        }
-    };
-}
+#[cfg(target_arch = "x86_64")]
+use crate::kernel::{avx2, avx512};
 
 /// Weights of an f32 convolution, packed as `[group][panel][ky, kx, cin][16]`, zeros past the last output channel.
 #[derive(Clone, Debug)]
@@ -137,7 +123,7 @@ pub fn conv_f32(weights: &PackedF32, geometry: &ConvGeometry, input: &[f32], bia
 /// Convolves the output pixels `pixels` (row-major indices) and hands each piece to `epilogue(pixel, channel, sums)`:
 /// the sums, without bias, of `sums.len()` channels (at most 16) from `channel` on.
 ///
-/// Every (pixel, channel) of the range is handed over exactly once, in an order that depends on the geometry only.
+/// Every (pixel, channel) of the range is handed over exactly once, in an order that depends on the geometry and the path.
 ///
 /// # Panics
 /// If a slice's length does not fit the geometry, the range exceeds the image, or the weights were packed for
@@ -157,8 +143,11 @@ pub fn conv_f32_with(
         // SAFETY: packed weights carry this path only after it was found on this machine.
         #[cfg(target_arch = "x86_64")]
         Path::Avx2 => unsafe { f32_avx2(weights, layout, input, pixels, epilogue) },
-        _ => tiles(geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
-            by_count!(tile.count, scalar::tile_f32, tile.runs, input, panel, out);
+        // SAFETY: as before.
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx512 => unsafe { f32_avx512(weights, layout, input, pixels, epilogue) },
+        _ => tiles(geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, [out]| {
+            by_count!(tile.count, scalar::tile_f32, [], (tile.runs, input, panel, out));
         }),
     }
 }
@@ -172,8 +161,23 @@ fn f32_avx2(
     pixels: Range<usize>,
     epilogue: impl FnMut(usize, usize, &[f32]),
 ) {
-    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
-        by_count!(tile.count, avx2::tile_f32, tile.runs, input, panel, out);
+    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, [out]| {
+        by_count!(tile.count, avx2::tile_f32, [], (tile.runs, input, panel, out));
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+fn f32_avx512(
+    weights: &PackedF32,
+    layout: Layout,
+    input: &[f32],
+    pixels: Range<usize>,
+    epilogue: impl FnMut(usize, usize, &[f32]),
+) {
+    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panels, out| match tile.panels {
+        1 => by_count!(tile.count, avx512::tile_f32, [1], (tile.runs, input, panels, out)),
+        _ => by_count!(tile.count, avx512::tile_f32, [2], (tile.runs, input, panels, out)),
     });
 }
 
@@ -224,9 +228,9 @@ pub fn conv_i8_to(
     match weights.path {
         // SAFETY: packed weights carry this path only after it was found on this machine.
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => unsafe { i8_avx2(weights, layout, &image, pixels, epilogue) },
-        _ => tiles(geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
-            by_count!(tile.count, scalar::tile_i16, tile.runs, &image, panel, out);
+        Path::Avx2 | Path::Avx512 => unsafe { i8_avx2(weights, layout, &image, pixels, epilogue) },
+        _ => tiles(geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, [out]| {
+            by_count!(tile.count, scalar::tile_i16, [], (tile.runs, &image, panel, out));
         }),
     }
 }
@@ -234,38 +238,39 @@ pub fn conv_i8_to(
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn i8_avx2(weights: &PackedI8, layout: Layout, image: &[i16], pixels: Range<usize>, epilogue: impl Epilogue<i32>) {
-    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
-        by_count!(tile.count, avx2::tile_i16, tile.runs, image, panel, out);
+    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, [out]| {
+        by_count!(tile.count, avx2::tile_i16, [], (tile.runs, image, panel, out));
     });
 }
 
-/// Computes every tile with `compute(tile, panel, sums)` and hands its pixels to the epilogue.
+/// Computes every tile, of up to `WIDE` panels, with `compute(tile, panels, sums)` and hands its pixels to the epilogue.
 ///
 /// Inlined into a function with the path's features, so that the epilogue is compiled for them too.
 #[inline(always)]
-fn tiles<W, A: Copy + Default>(
+fn tiles<W, A: Copy + Default, const WIDE: usize>(
     geometry: &ConvGeometry,
     layout: Layout,
     weights: &[W],
     pixels: Range<usize>,
     mut epilogue: impl Epilogue<A>,
-    compute: impl Fn(&Tile<'_>, &[W], &mut [[A; LANES]; TILE]),
+    compute: impl Fn(&Tile<'_>, &[W], &mut [[[A; LANES]; TILE]; WIDE]),
 ) {
     let rows = geometry.kernel[0] * geometry.kernel[1] * layout.tap;
     let (channels, panels) = (geometry.group_out(), geometry.group_out().div_ceil(LANES));
-    let mut out = [[A::default(); LANES]; TILE];
-    walk(geometry, layout, pixels, |tile| {
-        let panel = &weights[(tile.group * panels + tile.panel) * rows * LANES..][..rows * LANES];
-        compute(&tile, panel, &mut out);
-        let first = tile.panel * LANES;
-        let width = LANES.min(channels - first);
-        for (p, out) in out.iter().enumerate().take(tile.count) {
-            let channel = tile.group * channels + first;
-            // The common width as a constant, so that the epilogue's loop needs no remainder.
-            if width == LANES {
-                epilogue.store(tile.pixel + p, channel, out);
-            } else {
-                epilogue.store(tile.pixel + p, channel, &out[..width]);
+    let mut out = [[[A::default(); LANES]; TILE]; WIDE];
+    walk(geometry, layout, pixels, WIDE, |tile| {
+        let first = (tile.group * panels + tile.panel) * rows * LANES;
+        compute(&tile, &weights[first..][..tile.panels * rows * LANES], &mut out);
+        for p in 0..tile.count {
+            for (panel, out) in out.iter().enumerate().take(tile.panels) {
+                let first = (tile.panel + panel) * LANES;
+                let (channel, width) = (tile.group * channels + first, LANES.min(channels - first));
+                // The common width as a constant, so that the epilogue's loop needs no remainder.
+                if width == LANES {
+                    epilogue.store(tile.pixel + p, channel, &out[p]);
+                } else {
+                    epilogue.store(tile.pixel + p, channel, &out[p][..width]);
+                }
             }
         }
     });

@@ -97,7 +97,9 @@ pub(super) fn f32_on(
     match path {
         // SAFETY: the features were just found on this machine.
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 if path.is_available() => unsafe { f32_avx2(geometry, kernel, input, pixels, epilogue) },
+        Path::Avx2 | Path::Avx512 if path.is_available() => unsafe {
+            f32_avx2(geometry, kernel, input, pixels, epilogue)
+        },
         _ => {
             let wide = |taps: &[Tap], channel| chunk(taps, kernel, input, channel, step_f32);
             body(geometry, kernel, input, pixels, step_f32, wide, epilogue);
@@ -116,7 +118,9 @@ pub(super) fn i8_on(
     match path {
         // SAFETY: the features were just found on this machine.
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 if path.is_available() => unsafe { i8_avx2(geometry, kernel, input, pixels, epilogue) },
+        Path::Avx2 | Path::Avx512 if path.is_available() => unsafe {
+            i8_avx2(geometry, kernel, input, pixels, epilogue)
+        },
         _ => {
             let wide = |taps: &[Tap], channel| chunk(taps, kernel, input, channel, step_i8);
             body(geometry, kernel, input, pixels, step_i8, wide, epilogue);

@@ -33,22 +33,45 @@ pub(super) struct Layout {
     pub(super) tap: usize,
 }
 
-/// A tile to be computed: `count` pixels from `pixel` on, the channels of panel `panel` of group `group`.
+impl Run {
+    /// Panics unless every element that the run makes `M` pixels read exists, of the image and of a panel. One check per
+    /// run makes the inner loop free of checks.
+    #[inline(always)]
+    pub(super) fn assert_inside<const M: usize>(&self, input: usize, panel: usize) {
+        const { assert!(M <= TILE) };
+        let inside = |start: usize, len: usize, total: usize| len <= total && start <= total - len;
+        let mut ok = inside(self.row, self.len, panel / LANES);
+        for p in 0..M {
+            ok &= inside(self.start[p], self.len, input);
+        }
+        assert!(ok, "run outside of its image or panel: {self:?}");
+    }
+}
+
+/// A tile to be computed: `count` pixels from `pixel` on, the channels of `panels` panels of group `group` from `panel`
+/// on.
 #[derive(Debug)]
 pub(super) struct Tile<'a> {
     pub(super) group: usize,
     pub(super) panel: usize,
+    pub(super) panels: usize,
     pub(super) pixel: usize,
     pub(super) count: usize,
     pub(super) runs: &'a [Run],
 }
 
-/// Visits every tile of the output pixels `pixels`.
+/// Visits every tile of the output pixels `pixels`, of up to `wide` panels.
 ///
 /// The order is block of pixels, panel, tile: a panel stays in cache over the tiles of a block, and the block's
 /// activations over all panels. The runs of a block are computed once.
 #[inline(always)]
-pub(super) fn walk(geometry: &ConvGeometry, layout: Layout, pixels: Range<usize>, mut visit: impl FnMut(Tile<'_>)) {
+pub(super) fn walk(
+    geometry: &ConvGeometry,
+    layout: Layout,
+    pixels: Range<usize>,
+    wide: usize,
+    mut visit: impl FnMut(Tile<'_>),
+) {
     let panels = geometry.group_out().div_ceil(LANES);
     let mut runs = Vec::new();
     let mut ends = Vec::new();
@@ -61,11 +84,12 @@ pub(super) fn walk(geometry: &ConvGeometry, layout: Layout, pixels: Range<usize>
                 plan(geometry, layout, group, pixel..block.end.min(pixel + TILE), &mut runs);
                 ends.push(runs.len());
             }
-            for panel in 0..panels {
+            for panel in (0..panels).step_by(wide) {
                 let mut begin = 0;
                 for (pixel, &end) in block.clone().step_by(TILE).zip(&ends) {
                     let count = TILE.min(block.end - pixel);
-                    visit(Tile { group, panel, pixel, count, runs: &runs[begin..end] });
+                    let panels = wide.min(panels - panel);
+                    visit(Tile { group, panel, panels, pixel, count, runs: &runs[begin..end] });
                     begin = end;
                 }
             }
