@@ -15,13 +15,22 @@ pub struct PackedF32 {
     panels: Vec<f32>,
 }
 
-/// Weights of an int8 convolution, widened to i16 and packed in pairs of input channels:
-/// `[group][panel][ky, kx, cin / 2][16][2]`.
+/// Weights of an int8 convolution, packed as the path's products want them.
 #[derive(Clone, Debug)]
 pub struct PackedI8 {
     path: Path,
     geometry: ConvGeometry,
-    panels: Vec<i16>,
+    panels: Panels,
+}
+
+#[derive(Clone, Debug)]
+enum Panels {
+    /// Widened to i16, in pairs of input channels: `[group][panel][ky, kx, cin / 2][16][2]`.
+    Pairs(Vec<i16>),
+    /// In fours of input channels, `[group][panel][ky, kx, cin / 4][16][4]`, to be multiplied by inputs plus 128; and what
+    /// takes those 128 back, −128 · Σ w over the taps before each one and before the end: `[group][panel][taps + 1][16]`.
+    #[cfg(target_arch = "x86_64")]
+    Fours { weights: Vec<i8>, back: Vec<i32> },
 }
 
 impl PackedF32 {
@@ -61,12 +70,40 @@ impl PackedI8 {
     /// As `new`, and if this machine can't run the path.
     #[must_use]
     pub fn with_path(kernel_hwio: &[i8], geometry: &ConvGeometry, path: Path) -> Self {
-        let panels = pack(kernel_hwio, geometry, path, 2, |w| i16::from(*w));
+        let panels = match path {
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => {
+                let weights = pack(kernel_hwio, geometry, path, 4, |w| *w);
+                let back = take_back(geometry, &weights);
+                Panels::Fours { weights, back }
+            }
+            _ => Panels::Pairs(pack(kernel_hwio, geometry, path, 2, |w| i16::from(*w))),
+        };
         Self { path, geometry: geometry.clone(), panels }
     }
 }
 
-/// Packs rows in bundles of `bundle` (1, or 2 for pairs): `[group][panel][tap][cin / bundle][16][bundle]`.
+/// See [`Panels::Fours`].
+#[cfg(target_arch = "x86_64")]
+fn take_back(geometry: &ConvGeometry, weights: &[i8]) -> Vec<i32> {
+    let tap = geometry.group_in().next_multiple_of(4) * LANES;
+    let taps = geometry.kernel[0] * geometry.kernel[1];
+    let mut back = Vec::new();
+    for panel in 0..geometry.groups * geometry.group_out().div_ceil(LANES) {
+        let mut sums = [0i32; LANES];
+        back.extend_from_slice(&sums);
+        for at in panel * taps..(panel + 1) * taps {
+            for (i, four) in weights[at * tap..][..tap].chunks_exact(4).enumerate() {
+                let sum: i32 = four.iter().map(|w| i32::from(*w)).sum();
+                sums[i % LANES] = sums[i % LANES].wrapping_sub(128 * sum);
+            }
+            back.extend_from_slice(&sums);
+        }
+    }
+    back
+}
+
+/// Packs rows in bundles of `bundle` (1, 2 for pairs, 4 for fours): `[group][panel][tap][cin / bundle][16][bundle]`.
 fn pack<S, T: Copy + Default>(
     kernel: &[S],
     geometry: &ConvGeometry,
@@ -222,24 +259,68 @@ pub fn conv_i8_to(
     assert_eq!(weights.geometry, *geometry, "weights were packed for another geometry");
     assert_eq!(input.len(), geometry.input_len(), "input length");
     assert!(pixels.end <= geometry.pixels(), "pixels outside of the image");
-    let tap = geometry.group_in().next_multiple_of(2);
-    let layout = Layout { pitch: geometry.groups * tap, tap };
-    let image = widen(geometry, layout, input, &pixels);
-    match weights.path {
-        // SAFETY: packed weights carry this path only after it was found on this machine.
+    let layout = |bundle: usize| {
+        let tap = geometry.group_in().next_multiple_of(bundle);
+        Layout { pitch: geometry.groups * tap, tap }
+    };
+    match &weights.panels {
+        Panels::Pairs(panels) => {
+            let layout = layout(2);
+            let image = convert(geometry, layout, input, &pixels, i16::from);
+            match weights.path {
+                // SAFETY: packed weights carry this path only after it was found on this machine.
+                #[cfg(target_arch = "x86_64")]
+                Path::Avx2 => unsafe { i8_avx2(geometry, panels, layout, &image, pixels, epilogue) },
+                _ => tiles(geometry, layout, panels, pixels, epilogue, |tile, panel, [out]| {
+                    by_count!(tile.count, scalar::tile_i16, [], (tile.runs, &image, panel, out));
+                }),
+            }
+        }
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 | Path::Avx512 => unsafe { i8_avx2(weights, layout, &image, pixels, epilogue) },
-        _ => tiles(geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, [out]| {
-            by_count!(tile.count, scalar::tile_i16, [], (tile.runs, &image, panel, out));
-        }),
+        Panels::Fours { weights, back } => {
+            let layout = layout(4);
+            // Plus 128: what is padded to a four meets zeros, whatever it is.
+            let image = convert(geometry, layout, input, &pixels, |x| x as u8 ^ 128);
+            // SAFETY: weights are packed so for AVX-512 only, after it was found on this machine.
+            unsafe { i8_avx512(geometry, weights, back, layout, &image, pixels, epilogue) }
+        }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn i8_avx2(weights: &PackedI8, layout: Layout, image: &[i16], pixels: Range<usize>, epilogue: impl Epilogue<i32>) {
-    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, [out]| {
+fn i8_avx2(
+    geometry: &ConvGeometry,
+    panels: &[i16],
+    layout: Layout,
+    image: &[i16],
+    pixels: Range<usize>,
+    epilogue: impl Epilogue<i32>,
+) {
+    tiles(geometry, layout, panels, pixels, epilogue, |tile, panel, [out]| {
         by_count!(tile.count, avx2::tile_i16, [], (tile.runs, image, panel, out));
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+fn i8_avx512(
+    geometry: &ConvGeometry,
+    weights: &[i8],
+    back: &[i32],
+    layout: Layout,
+    image: &[u8],
+    pixels: Range<usize>,
+    epilogue: impl Epilogue<i32>,
+) {
+    let of_panel = (geometry.kernel[0] * geometry.kernel[1] + 1) * LANES;
+    let panels = geometry.group_out().div_ceil(LANES);
+    tiles(geometry, layout, weights, pixels, epilogue, |tile, weights, out| {
+        let back = &back[(tile.group * panels + tile.panel) * of_panel..][..tile.panels * of_panel];
+        match tile.panels {
+            1 => by_count!(tile.count, avx512::tile_u8, [1], (tile.runs, image, weights, back, out)),
+            _ => by_count!(tile.count, avx512::tile_u8, [2], (tile.runs, image, weights, back, out)),
+        }
     });
 }
 
@@ -276,10 +357,16 @@ fn tiles<W, A: Copy + Default, const WIDE: usize>(
     });
 }
 
-/// The image in i16, each group of channels padded with a zero to an even number. Only the rows that `pixels` need
-/// are filled.
-fn widen(geometry: &ConvGeometry, layout: Layout, input: &[i8], pixels: &Range<usize>) -> Vec<i16> {
-    let mut image = vec![0i16; geometry.in_h * geometry.in_w * layout.pitch];
+/// The image with every value converted, each group of channels padded with zeros to the layout's tap. Only the rows that
+/// `pixels` need are filled.
+fn convert<T: Copy + Default>(
+    geometry: &ConvGeometry,
+    layout: Layout,
+    input: &[i8],
+    pixels: &Range<usize>,
+    value: impl Fn(i8) -> T,
+) -> Vec<T> {
+    let mut image = vec![T::default(); geometry.in_h * geometry.in_w * layout.pitch];
     if pixels.is_empty() || input.is_empty() {
         return image;
     }
@@ -290,10 +377,13 @@ fn widen(geometry: &ConvGeometry, layout: Layout, input: &[i8], pixels: &Range<u
     let (from, to) = (row(top), row(bottom));
     let source = &input[from * geometry.in_c..to * geometry.in_c];
     let target = &mut image[from * layout.pitch..to * layout.pitch];
-    for (t, s) in target.chunks_exact_mut(layout.tap).zip(source.chunks_exact(geometry.group_in())) {
-        for (t, s) in t.iter_mut().zip(s) {
-            *t = i16::from(*s);
-        }
+    let fill = |target: &mut [T], source: &[i8]| target.iter_mut().zip(source).for_each(|(t, s)| *t = value(*s));
+    if layout.tap == geometry.group_in() {
+        fill(target, source);
+        return image;
+    }
+    for (target, source) in target.chunks_exact_mut(layout.tap).zip(source.chunks_exact(geometry.group_in())) {
+        fill(target, source);
     }
     image
 }

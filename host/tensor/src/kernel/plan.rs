@@ -18,6 +18,8 @@ pub(super) struct Run {
     /// First row of the weight panel.
     pub(super) row: usize,
     pub(super) len: usize,
+    /// The taps of the kernel that these rows belong to.
+    pub(super) taps: Range<usize>,
     /// First input element for each pixel; 0 (readable, to be ignored) where the tap lies in the padding.
     pub(super) start: [usize; TILE],
     /// Bit `p`: the stretch takes part in the chain of pixel `p`.
@@ -121,7 +123,14 @@ fn plan(geometry: &ConvGeometry, layout: Layout, group: usize, pixels: Range<usi
         }
         let (steps, taps) = if whole { (1, kw) } else { (kw, 1) };
         for kx in 0..steps {
-            let mut run = Run { row: (ky * kw + kx) * layout.tap, len: taps * layout.tap, start: [0; TILE], valid: 0 };
+            let tap = ky * kw + kx;
+            let mut run = Run {
+                row: tap * layout.tap,
+                len: taps * layout.tap,
+                taps: tap..tap + taps,
+                start: [0; TILE],
+                valid: 0,
+            };
             for (p, o) in origin.iter().enumerate() {
                 let at = [o[0] + ky * geometry.dilation[0], o[1] + kx * geometry.dilation[1]];
                 if rows & (1 << p) != 0 && inside(at[1], pad_x, geometry.in_w) {

@@ -144,7 +144,8 @@ impl Block<'_> {
             runs.clear();
             let mut row = 0;
             for stretch in self.block {
-                let mut run = Run { row, len: stretch.columns.len(), start: [0; TILE], valid: (1 << count) - 1 };
+                let (len, valid) = (stretch.columns.len(), (1 << count) - 1);
+                let mut run = Run { row, len, taps: 0..1, start: [0; TILE], valid };
                 for (p, start) in run.start.iter_mut().enumerate().take(count) {
                     let (tap, channel) = ((first + p) / channels, (first + p) % channels);
                     let y = stretch.row * g.stride[0] + tap / g.kernel[1] * g.dilation[0];
