@@ -37,7 +37,7 @@ impl Finish {
         if self.leaky && acc < 0 {
             self.wide(acc.into())
         } else {
-            requantize_i8(acc, self.shift).clamp(self.low, self.high)
+            requantize_i8(acc, self.shift).max(self.low).min(self.high)
         }
     }
 
@@ -47,13 +47,14 @@ impl Finish {
         if self.leaky && acc < 0 {
             i8(acc * i64::from(LEAKY), self.shift + 8)
         } else {
-            i8(acc, self.shift).clamp(self.low, self.high)
+            i8(acc, self.shift).max(self.low).min(self.high)
         }
     }
 
     /// [`Self::one`] of every accumulator into `y`, as many as the shorter has; no magnitude exceeds `bound`.
     ///
-    /// The branches that all elements share are taken outside of the loops, which compilers then turn into vectors.
+    /// The branches that all elements share are taken outside of the loops, which compilers then turn into vectors; `clamp`
+    /// would bring one back, since it compares its bounds.
     #[inline(always)]
     pub(super) fn each(self, bound: i64, accs: impl Iterator<Item = i32>, y: &mut [i8]) {
         let Self { shift, low, high, leaky } = self;
@@ -72,9 +73,9 @@ impl Finish {
                 pairs.for_each(|(y, acc)| *y = self.one(acc));
             }
         } else if (1..32).contains(&shift) {
-            pairs.for_each(|(y, acc)| *y = requantize_i8(acc, shift).clamp(low, high));
+            pairs.for_each(|(y, acc)| *y = requantize_i8(acc, shift).max(low).min(high));
         } else {
-            pairs.for_each(|(y, acc)| *y = requantize_i8(acc, shift).clamp(low, high));
+            pairs.for_each(|(y, acc)| *y = requantize_i8(acc, shift).max(low).min(high));
         }
     }
 }
