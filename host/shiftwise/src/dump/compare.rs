@@ -59,15 +59,14 @@ impl Comparison {
     /// Whether both have the same tensors. What the vendor's own dumps lack may be missing on one side: some weights
     /// ([`dump_weight_is_shown`]), and integers under names of their own.
     pub fn is_whole(&self) -> bool {
-        let gap = |name: &String| {
-            if name.ends_with(INTEGERS) {
-                return true;
-            }
-            let weight = name.strip_prefix(WEIGHTS).and_then(|n| n.strip_prefix('/'));
-            weight.is_some_and(|name| !dump_weight_is_shown(name))
-        };
-        self.only_first.iter().chain(&self.only_second).all(gap)
+        self.only_first.iter().chain(&self.only_second).all(|name| vendors_lack(name))
     }
+}
+
+/// Whether the vendor's own dumps lack such a tensor, by folder and name of its files.
+fn vendors_lack(name: &str) -> bool {
+    let weight = name.strip_prefix(WEIGHTS).and_then(|n| n.strip_prefix('/'));
+    name.ends_with(INTEGERS) || weight.is_some_and(|name| !dump_weight_is_shown(name))
 }
 
 /// Compares two dumps by file names.
@@ -141,7 +140,8 @@ impl fmt::Display for Comparison {
         more(f, self.differences.len(), "that differ")?;
         for (which, names) in [("first", &self.only_first), ("second", &self.only_second)] {
             for name in names.iter().take(MOST_LINES) {
-                writeln!(f, "{}  only in the {which}", text::name(name))?;
+                let counts = if vendors_lack(name) { ", which doesn't count: the vendor's dumps lack it" } else { "" };
+                writeln!(f, "{}  only in the {which}{counts}", text::name(name))?;
             }
             more(f, names.len(), &format!("only in the {which}"))?;
         }
