@@ -48,6 +48,7 @@ const UNSAFE: &[&str] = &[
     "firmware/src/kernels/riscv.rs",
     "firmware/src/mmio/mapped.rs",
     "host/tensor/src/kernel/avx2.rs",
+    "host/tensor/src/kernel/avx512.rs",
     "host/tensor/src/kernel/backward/depthwise.rs",
     "host/tensor/src/kernel/backward/weights.rs",
     "host/tensor/src/kernel/conv.rs",

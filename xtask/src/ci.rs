@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Instant;
 
 use crate::step::Step;
-use crate::{demo, setup};
+use crate::{demo, setup, step};
 
 /// Runs all checks; stops at the first that fails.
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
@@ -36,7 +36,10 @@ fn steps() -> Vec<Step> {
     let mut steps = vec![
         Step::new("format", &["cargo", "fmt", "--all", "--check"]),
         Step::new("lints", &clippy),
-        Step::new("tests", tests).with("SHIFTWISE_QEMU", "1"),
+        // Once for all tests, each of which would otherwise ask cargo for it. With the features of the whole workspace, so
+        // that its crates are those that the tests were built with.
+        Step::new("program", &["cargo", "build", "--workspace", "--bin", "shiftwise", "--profile", "test"]),
+        with_program(Step::new("tests", tests).with("SHIFTWISE_QEMU", "1")),
         Step::new("smaller C libraries", &variants).with("SHIFTWISE_QEMU", "1").with("SHIFTWISE_C_VARIANTS", "1"),
         Step::new("core without layers", &["cargo", "test", "--package", "shiftwise-core", "--no-default-features"]),
         Step::new("documents", &["cargo", "doc", "--workspace", "--no-deps"]).with("RUSTDOCFLAGS", "--deny warnings"),
@@ -56,4 +59,13 @@ fn steps() -> Vec<Step> {
     }
     steps.extend(demo::steps());
     steps
+}
+
+/// Tells the tests where the program is. A target folder of the user's own may be anywhere: then they ask cargo.
+fn with_program(step: Step) -> Step {
+    let program = step::root().join("target/debug/shiftwise");
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        None => step.with_path("SHIFTWISE_BIN", &program),
+        Some(_) => step,
+    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) name: &'static str,
-    environment: Vec<(&'static str, &'static str)>,
+    environment: Vec<(&'static str, String)>,
     words: Vec<String>,
 }
 
@@ -26,7 +26,12 @@ impl Step {
     }
 
     pub(crate) fn with(mut self, variable: &'static str, value: &'static str) -> Self {
-        self.environment.push((variable, value));
+        self.environment.push((variable, value.to_owned()));
+        self
+    }
+
+    pub(crate) fn with_path(mut self, variable: &'static str, value: &Path) -> Self {
+        self.environment.push((variable, value.to_string_lossy().into_owned()));
         self
     }
 
@@ -42,10 +47,13 @@ impl Step {
         println!("\n== {}\n$ {}", self.name, self.line());
         let start = Instant::now();
         let [program, arguments @ ..] = self.words.as_slice() else { return Ok(Duration::ZERO) };
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+        let root = root();
         let program = if program.contains('/') { root.join(program) } else { program.as_str().into() };
         let mut command = Command::new(&program);
-        command.args(arguments).envs(self.environment.iter().copied()).current_dir(root);
+        command
+            .args(arguments)
+            .envs(self.environment.iter().map(|(variable, value)| (*variable, value)))
+            .current_dir(root);
         let status = command.status().map_err(|e| format!("{}: {e}", program.display()))?;
         let taken = start.elapsed();
         if !status.success() {
@@ -54,4 +62,9 @@ impl Step {
         println!("== {}: {:.1} s", self.name, taken.as_secs_f64());
         Ok(taken)
     }
+}
+
+/// The workspace's root.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }

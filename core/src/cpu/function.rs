@@ -15,6 +15,30 @@ impl Function {
 
     /// Its value at `x`. Every operation is f32, in the order of the formula.
     pub fn apply(self, x: f32) -> f32 {
+        self.value(x)
+    }
+
+    /// Replaces every value by the function's. The functions of mobile networks are chosen once, not for each value, so
+    /// that compilers turn them into vectors.
+    pub fn apply_all(self, values: &mut [f32]) {
+        fn each(values: &mut [f32], function: impl Fn(f32) -> f32) {
+            values.iter_mut().for_each(|x| *x = function(*x));
+        }
+        if let Self::Relu { max, slope: 0.0, threshold: 0.0 } = self {
+            each(values, |x| Self::Relu { max, slope: 0.0, threshold: 0.0 }.value(x));
+        } else if let Self::LeakyRelu(alpha) = self {
+            each(values, |x| Self::LeakyRelu(alpha).value(x));
+        } else if self == Self::HardSigmoid6 {
+            each(values, |x| Self::HardSigmoid6.value(x));
+        } else if self == Self::HardSwish {
+            each(values, |x| Self::HardSwish.value(x));
+        } else if self != Self::Identity {
+            each(values, |x| self.apply(x));
+        }
+    }
+
+    #[inline(always)]
+    fn value(self, x: f32) -> f32 {
         match self {
             Self::Identity => x,
             // Not f32::max, which keeps −0.0 or not as the machine likes.
@@ -148,4 +172,38 @@ impl RowFunction {
 /// a > b → a, else b. Unlike `f32::max` the same for zeros of both signs on every machine.
 pub(super) fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_values_at_once_are_single_values() {
+        let functions = [
+            Function::Identity,
+            Function::RELU,
+            Function::RELU6,
+            Function::Relu { max: -1.0, slope: 0.0, threshold: 0.0 },
+            Function::Relu { max: 6.0, slope: 0.1, threshold: 0.5 },
+            Function::LeakyRelu(0.1),
+            Function::HardSigmoid6,
+            Function::HardSwish,
+            Function::Sigmoid,
+            Function::Square,
+        ];
+        let special =
+            [0.0, -0.0, 6.0, -3.0, 3.0, 0.5, 1e-45, -1e-45, f32::MAX, f32::MIN, f32::INFINITY, f32::NEG_INFINITY];
+        let value = |i: usize| special.get(i).copied().unwrap_or((i as f32 - 60.0) * 0.173);
+        for function in functions {
+            let mut all: [f32; 101] = core::array::from_fn(value);
+            function.apply_all(&mut all);
+            for (i, y) in all.iter().enumerate() {
+                assert_eq!(y.to_bits(), function.apply(value(i)).to_bits(), "{function:?} of {}", value(i));
+            }
+            let mut nan = [f32::NAN; 17];
+            function.apply_all(&mut nan);
+            assert!(nan.iter().all(|y| y.is_nan() == function.apply(f32::NAN).is_nan()), "{function:?}");
+        }
+    }
 }

@@ -149,6 +149,10 @@ pub(crate) fn main() -> ExitCode {
     {
         return fail(&screen, &Error::Options(format!("--threads {threads}: {e}")));
     }
+    match shiftwise_tensor::kernel::choice() {
+        Ok(choice) => choice.note.iter().for_each(|note| screen.note(note)),
+        Err(unknown) => return fail(&screen, &Error::Options(unknown.clone())),
+    }
     let result = match &cli.command {
         Command::Quantize(args) => quantize::run(args, &screen),
         Command::Evaluate(args) => evaluate::run(args, &screen),

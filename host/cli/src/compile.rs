@@ -7,7 +7,9 @@ use shiftwise::build::{Compiled, OnCpu, check_grids, program};
 use shiftwise::device::Device;
 use shiftwise::estimate::Times;
 use shiftwise::memory::Memory;
+use shiftwise::reports::{Fallback, NotPlaced};
 use shiftwise::run;
+use shiftwise_compile::DpuOptions;
 use shiftwise_formats::Model;
 use shiftwise_formats::files;
 use shiftwise_graph::error::Error;
@@ -67,6 +69,19 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let graph = lower::lower(&quantized)?;
     let differences = recorded(&args.model.path, &quantized, &graph);
     averages::tell(&differences, screen);
+    if let Some(device) = device.as_ref().filter(|_| args.strict) {
+        let placement = shiftwise_compile::place(&graph, &device.target, &DpuOptions::default())?;
+        let on_cpu = Fallback::all(&placement);
+        if !on_cpu.is_empty() {
+            for Fallback { layer, reason } in &on_cpu {
+                screen.say(format!("not on the DPU: {layer}: {reason}"));
+            }
+            let target = device.target.name.to_string();
+            screen
+                .say(format!("{} does not run on {target} as a whole: nothing is written", args.model.path.display()));
+            return Outcome::of(NotPlaced { target, on_cpu }, false);
+        }
+    }
     let mut program = program(&graph, device.as_ref(), args.strict, !args.fast)?;
     program.metadata = quantized.metadata.to_text();
     let mut file = program.to_bytes(&[])?;

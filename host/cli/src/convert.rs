@@ -39,6 +39,9 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let stem = args.model.path.file_stem().unwrap_or_default().to_string_lossy();
     let default = || Path::new(&format!("{stem}_{}.h5", args.to.name())).to_owned();
     let output = args.output.clone().unwrap_or_else(default);
+    if output.extension().is_some_and(|end| end == "keras" || end == "json" || end == "onnx") {
+        return Err(Error::Options(format!("{}: HDF5 is written, whose name ends in .h5", output.display())));
+    }
     data::keep(args.model.files().map(PathBuf::as_path), &[&output])?;
     let mut strategy = Strategy::built_in("pof2s")?;
     for text in &args.set {

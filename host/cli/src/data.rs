@@ -159,9 +159,15 @@ impl Preprocess {
             }
         }
         let more = kept.iter().filter(|(name, _)| !own.iter().any(|(other, _)| other == name));
-        let more: Vec<String> = more.map(|(name, value)| format!("--{name} {value}")).collect();
-        if !more.is_empty() {
-            screen.note(format!("as the model was calibrated: {} (--raw: data is used as it is)", more.join(" ")));
+        // Arrays are as large as they are, and nobody knows which of their channels is red.
+        let (all, images): (Vec<_>, Vec<_>) = more.partition(|(name, _)| matches!(*name, "mean" | "scale"));
+        let words = |settings: &[&(&str, String)]| {
+            settings.iter().map(|(name, value)| format!("--{name} {value}")).collect::<Vec<_>>().join(" ")
+        };
+        let parts = [words(&all), if images.is_empty() { String::new() } else { format!("images {}", words(&images)) }];
+        let said = parts.iter().filter(|p| !p.is_empty()).cloned().collect::<Vec<_>>().join("; ");
+        if !said.is_empty() {
+            screen.note(format!("as the model was calibrated: {said} (--raw: data is used as it is)"));
         }
         let both = given.or(stored);
         let bad = |why: String| Error::Options(format!("the preprocessing that the model has stored: {why}"));

@@ -33,10 +33,7 @@ const HINTS: [(&str, &str); 13] = [
     ),
     ("Shiftwise_Io", "check that the path is right, and that you may read or write there"),
     ("Shiftwise_Invalid_Option", "`shiftwise help COMMAND` explains the options of a command"),
-    (
-        "Shiftwise_Cannot_Compile",
-        "change the layer or its quantization, try another target, or leave out --strict if it is given",
-    ),
+    ("Shiftwise_Cannot_Compile", "change the layer or its quantization, or try another target"),
     (
         "Shiftwise_Run_Failed",
         "see that the board is connected and runs the firmware, and that the model was compiled by this version",

@@ -121,7 +121,7 @@ fn on_board(verification: &mut Verification<'_>, spec: &BoardSpec, name: &str, s
 }
 
 fn provenance(args: &Args) -> Result<Value, Error> {
-    let mut provenance = args.recipe.provenance(&args.model)?;
+    let mut provenance = args.recipe.provenance(&args.model, &args.preprocess)?;
     let data = data::files(&args.data);
     let inputs: Vec<(&str, &Path)> = data.iter().map(|p| ("data", p.as_path())).collect();
     let of_data = shiftwise::provenance::provenance(&serde_json::Map::new(), &inputs)?;

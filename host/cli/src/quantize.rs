@@ -31,7 +31,7 @@ pub(crate) struct Recipe {
     /// Calibration data: .npy, .npz[:key], a folder of .npy or of images; [NAME=]DATA, once per input
     #[arg(long, value_name = "DATA")]
     pub(crate) calib: Vec<String>,
-    /// Quantize strategy
+    /// Quantize strategy: pof2s, pof2s_tqt, fs, fsx, gpu or bfp
     #[arg(long, default_value = "pof2s", value_name = "NAME")]
     strategy: String,
     /// A strategy that replaces the built-in one section by section
@@ -40,7 +40,8 @@ pub(crate) struct Recipe {
     /// Overrides and additions to the strategy, by the vendor's rules
     #[arg(long, value_name = "FILE")]
     custom_strategy: Option<PathBuf>,
-    /// Set one of the vendor's keyword arguments, such as weight_bit=8 or include_cle=false
+    /// Set one of the vendor's keyword arguments, such as weight_bit=8 or include_cle=false; `shiftwise strategy dump`
+    /// lists those of a strategy
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Samples in a calibration batch [default: 32]; every batch votes for positions
@@ -224,6 +225,9 @@ impl Recipe {
         let mut result = ptq(graph, &observed, &options, |done, _| progress.set(done))?;
         result.quantized.metadata.preprocessing = Some(preprocess.given()).filter(|p| !p.is_empty());
         result.quantized.metadata.inputs = observed.statistics();
+        for input in result.quantized.metadata.inputs.iter().filter(|input| input.is_zero()) {
+            result.warnings.push(format!("input `{}`: every value of the calibration data is 0", input.name));
+        }
         for warning in &result.warnings {
             screen.note(format!("warning: {warning}"));
         }
@@ -270,7 +274,7 @@ impl Recipe {
         Ok(strategy.value("output_dir").and_then(Value::as_str).unwrap_or("quantize_results").into())
     }
 
-    fn options(&self) -> Map<String, Value> {
+    fn options(&self, preprocess: &Preprocess) -> Map<String, Value> {
         let pairs = [
             ("strategy", json!(self.strategy)),
             ("strategy_file", json!(self.strategy_file)),
@@ -280,7 +284,11 @@ impl Recipe {
             ("calib_batch_size", json!(self.calib_batch_size)),
             ("calib_steps", json!(self.calib_steps)),
         ];
-        pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+        let mut all: Map<String, Value> = pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        if !preprocess.given().is_empty() {
+            all.insert("preprocessing".into(), json!(preprocess.given()));
+        }
+        all
     }
 
     /// Files of calibration data.
@@ -289,7 +297,7 @@ impl Recipe {
     }
 
     /// Options and input files' digests.
-    pub(crate) fn provenance(&self, model: &ModelArgs) -> Result<Value, Error> {
+    pub(crate) fn provenance(&self, model: &ModelArgs, preprocess: &Preprocess) -> Result<Value, Error> {
         let calib = self.calib_files();
         let strategies = [&self.strategy_file, &self.custom_strategy];
         let strategies = strategies.into_iter().flatten().map(|p| ("strategy", p.as_path()));
@@ -297,7 +305,7 @@ impl Recipe {
         let weights = model.weights.iter().map(|p| ("weights", p.as_path()));
         let inputs: Vec<(&str, &Path)> =
             std::iter::once(("model", model.path.as_path())).chain(weights).chain(strategies).chain(calib).collect();
-        shiftwise::provenance::provenance(&self.options(), &inputs)
+        shiftwise::provenance::provenance(&self.options(preprocess), &inputs)
     }
 }
 
@@ -324,7 +332,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     averages::tell(&differences, screen);
     warnings.extend(differences.iter().map(ToString::to_string));
     let info = format::quantize_info(&quantized);
-    let mut provenance = args.recipe.provenance(&args.model)?;
+    let mut provenance = args.recipe.provenance(&args.model, &args.preprocess)?;
     let bytes = format::quantized_bytes(&quantized, &file)?;
     let options = LoadOptions { custom: args.model.custom.layers()?, ..LoadOptions::default() };
     format::read_back(&quantized, &bytes, &file, &options)?;
@@ -389,10 +397,17 @@ fn grid(row: &Value) -> String {
 /// Layers that a DPU leaves to the CPU, with the reasons.
 fn placement(quantized: &QuantGraph, target: &str, screen: &Screen) -> Result<Vec<Fallback>, Error> {
     let device = shiftwise::device::Device::named(target)?;
+    // Where no processor has the numbers, nothing more is asked of single layers.
+    let grids = unquantized::grids(quantized);
+    if !grids.is_empty() {
+        let all = grids.iter().flat_map(|left| left.layers.iter().map(|layer| (layer, left.reason.to_string())));
+        let all: Vec<Fallback> = all.map(|(layer, reason)| Fallback { layer: layer.clone(), reason }).collect();
+        all.iter().for_each(|Fallback { layer, reason }| screen.say(format!("not on the DPU: {layer}: {reason}")));
+        return Ok(all);
+    }
     let integers = shiftwise_integer::lower::lower(quantized)?;
     let placement = shiftwise_compile::place(&integers, &device.target, &DpuOptions::default())?;
-    let fallback = |layer: &str, why: String| Fallback { layer: layer.to_owned(), reason: why };
-    let left: Vec<Fallback> = placement.fallbacks().map(|(op, why)| fallback(&op.layer, why.to_string())).collect();
+    let left = Fallback::all(&placement);
     for Fallback { layer, reason } in &left {
         screen.say(format!("not on the DPU: {layer}: {reason}"));
     }

@@ -12,7 +12,7 @@ mod moves;
 mod pool;
 
 use self::conv::Prepared;
-use self::finish::{finish, finish_wide};
+use self::finish::Finish;
 use self::pool::pool;
 use crate::graph::{IntGraph, IntOpKind, Kind, TensorIx, image};
 use shiftwise_core::arith::{Round, requantize_i8};
@@ -175,26 +175,25 @@ impl<'a> Engine<'a> {
         }
         Value::Fixed(match kind {
             IntOpKind::MaxPool { window, shift, act } => {
-                let finish = |acc: i32| finish(acc, *shift, *act, out.kind);
-                pool(fixed(0), image(shape(0)), window, i32::MIN, i32::max, finish)
+                let finish = Finish::new(*shift, *act, out.kind);
+                pool(fixed(0), image(shape(0)), window, i32::MIN, i32::max, |acc| finish.one(acc))
             }
             IntOpKind::AveragePool { window, m, shift, act } => {
-                let finish = |acc: i32| finish_wide(i64::from(acc) * i64::from(*m), *shift, *act, out.kind);
-                pool(fixed(0), image(shape(0)), window, 0, |acc, x| acc + x, finish)
+                let finish = Finish::new(*shift, *act, out.kind);
+                let mean = |acc: i32| finish.wide(i64::from(acc) * i64::from(*m));
+                pool(fixed(0), image(shape(0)), window, 0, |acc, x| acc + x, mean)
             }
             IntOpKind::Add { shift_read, shift_write, act } => {
-                let mut sum = vec![0i64; fixed(0).len()];
-                for (k, shift) in shift_read.iter().enumerate() {
-                    sum.iter_mut().zip(fixed(k)).for_each(|(s, q)| *s += i64::from(*q) << (*shift).min(48));
-                }
-                sum.into_iter().map(|s| finish_wide(s, *shift_write, *act, out.kind)).collect()
+                let operands: Vec<_> = shift_read.iter().enumerate().map(|(k, shift)| (fixed(k), *shift)).collect();
+                elementwise::add(&operands, Finish::new(*shift_write, *act, out.kind))
             }
             IntOpKind::Multiply { shift, act } => {
-                let product = |a: i8, b: i8| finish(i32::from(a) * i32::from(b), *shift, *act, out.kind);
+                let finish = Finish::new(*shift, *act, out.kind);
+                let product = |a: i8, b: i8| finish.one(i32::from(a) * i32::from(b));
                 elementwise::zip((fixed(0), shape(0)), (fixed(1), shape(1)), &out.shape, product)
             }
             IntOpKind::Requantize { shift, act } => {
-                fixed(0).iter().map(|q| finish((*q).into(), *shift, *act, out.kind)).collect()
+                elementwise::add(&[(fixed(0), 0)], Finish::new(*shift, *act, out.kind))
             }
             IntOpKind::HardSigmoid { shift } => {
                 let pos = if let Some((_, Kind::Fixed(pos), _)) = x.first() { *pos } else { FixPos(0) };

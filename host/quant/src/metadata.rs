@@ -70,6 +70,11 @@ pub struct InputStatistics {
 impl InputStatistics {
     /// Inputs with more channels than this are described as a whole.
     pub const MOST_CHANNELS: usize = 16;
+
+    /// Whether every value was 0.
+    pub fn is_zero(&self) -> bool {
+        self.samples > 0 && self.min.iter().chain(&self.max).all(|x| *x == 0.0)
+    }
 }
 
 impl Default for Metadata {

@@ -46,7 +46,7 @@ pub enum Subject<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Output {
-    /// The layer's name in the model.
+    /// The user's layer.
     pub name: String,
     /// Shape of one sample's.
     pub shape: Vec<usize>,
@@ -59,18 +59,21 @@ impl Subject<'_> {
             Self::Model(model) => {
                 let graph = evaluate::graph(model);
                 let of = |id: &shiftwise_graph::graph::NodeId| {
-                    let name = match model {
-                        Model::Quantized(q) => q.quant_name(*id),
-                        Model::Float(_) => graph.node(*id).name.clone(),
-                    };
-                    Output { name, shape: graph.node(*id).shape.clone() }
+                    let node = graph.node(*id);
+                    // The user's name, whatever a quantized or converted model calls the layer.
+                    let name = node.origin.last().unwrap_or(&node.name).clone();
+                    Output { name, shape: node.shape.clone() }
                 };
                 graph.outputs.iter().map(of).collect()
             }
             Self::Deployable(model) => {
                 let shape =
                     |t: &shiftwise_core::model::TensorDesc<'_>| t.shape.dims().iter().map(|d| *d as usize).collect();
-                model.outputs().map(|(_, t)| Output { name: t.name.to_owned(), shape: shape(&t) }).collect()
+                let name = |t: &shiftwise_core::model::TensorDesc<'_>| {
+                    let user = t.origin.rsplit('+').next().filter(|name| !name.is_empty());
+                    user.unwrap_or(t.name).to_owned()
+                };
+                model.outputs().map(|(_, t)| Output { name: name(&t), shape: shape(&t) }).collect()
             }
         }
     }
@@ -184,7 +187,7 @@ pub struct Options {
     pub arithmetic: Arithmetic,
     /// Samples that are computed at once.
     pub batch: usize,
-    /// The file for all outputs: `.npy` for one, `.npz` for several.
+    /// The file for all outputs: an array, or an archive by name if it is called `.npz`, which several have to be.
     pub output: Option<PathBuf>,
     /// How many of the largest scores to report of every sample.
     pub top: Option<usize>,
@@ -200,6 +203,11 @@ pub fn predict(
     progress: &mut dyn FnMut(usize),
 ) -> Result<(Predictions, Vec<Difference>), Error> {
     let outputs = subject.outputs();
+    let archived = options.output.as_ref().and_then(|path| path.extension()).is_some_and(|end| end == "npz");
+    if let Some(path) = options.output.as_ref().filter(|_| outputs.len() > 1 && !archived) {
+        let (path, n) = (path.display(), outputs.len());
+        return Err(Error::Options(format!("{path}: the {n} outputs go into an archive, whose name ends in .npz")));
+    }
     let mut top = options.top.map(|_| Vec::new());
     let rank = |batch: &[Tensor], top: &mut Option<Vec<Vec<Ranked>>>| {
         if let (Some(all), Some(first), Some(k)) = (top, batch.first(), options.top) {
@@ -217,7 +225,7 @@ pub fn predict(
                 Ok(())
             })?;
         }
-        (Some(path), [only]) => write_streamed(path, |file| {
+        (Some(path), [only]) if !archived => write_streamed(path, |file| {
             file.write_all(&header(samples.len(), &only.shape)).map_err(Error::io(path))?;
             differences = run(&mut |batch| {
                 rank(&batch, &mut top);

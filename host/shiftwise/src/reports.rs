@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::Value;
+use shiftwise_compile::Placement;
+use shiftwise_integer::graph::IntOp;
 use shiftwise_integer::unquantized;
 use shiftwise_quant::strategy::Change;
 
@@ -62,6 +64,28 @@ pub struct Fallback {
     pub layer: String,
     /// Why, in a sentence.
     pub reason: String,
+}
+
+impl Fallback {
+    /// Those of a placement, in the network's order. What belongs to no layer of the user's is called by its tensor.
+    pub fn all(placement: &Placement<'_>) -> Vec<Self> {
+        let tensors = &placement.graph().tensors;
+        let name = |op: &IntOp| match op.layer.as_str() {
+            "" => tensors.get(op.output.0).map_or_else(String::new, |t| t.name.clone()),
+            layer => layer.to_owned(),
+        };
+        placement.fallbacks().map(|(op, why)| Self { layer: name(op), reason: why.to_string() }).collect()
+    }
+}
+
+/// What `compile --strict` reports of a network that the target can't run as a whole; nothing is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct NotPlaced {
+    /// The target.
+    pub target: String,
+    /// Layers that it leaves to the CPU.
+    pub on_cpu: Vec<Fallback>,
 }
 
 /// What `strategy check` reports.
@@ -159,7 +183,7 @@ reports! {
     "compare": crate::dump::Comparison;
     "convert": crate::convert::Converted;
     "predict": crate::predict::Predictions;
-    "compile": crate::build::Compiled;
+    "compile": crate::build::Compiled | NotPlaced;
     "estimate": crate::estimate::Estimate;
     "simulate": crate::simulate::Simulation | crate::vendor_simulation::ProgramSimulation;
     "verify": crate::verify::Proof;

@@ -105,8 +105,9 @@ mod tests {
     #[test]
     fn the_nearest_is_found_between_all_neighbours() {
         let next = |x: f32, up: bool| f32::from_bits(if up { x.to_bits() + 1 } else { x.to_bits() - 1 });
-        let types: [(fn(u16) -> f32, fn(f32) -> u16, u16); 2] =
-            [(f16_value, f16_bits, 0x7bff), (bf16_value, bf16_bits, 0x7f7f)];
+        /// From bits, to bits, and the bits of the largest number.
+        type Half = (fn(u16) -> f32, fn(f32) -> u16, u16);
+        let types: [Half; 2] = [(f16_value, f16_bits, 0x7bff), (bf16_value, bf16_bits, 0x7f7f)];
         for (value, round, last) in types {
             for low in 0..last {
                 let middle = (f64::from(value(low)) + f64::from(value(low + 1))) / 2.0;

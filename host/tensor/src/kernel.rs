@@ -14,21 +14,59 @@
 //! caller's *epilogue* while it is still in the first-level cache, so that bias, ReLU, requantization or statistics
 //! cost no second pass over memory.
 //!
+//! **Paths.** Plain Rust, AVX2 and AVX-512 ([`Path`]); the fastest that the processor has runs, unless the environment's
+//! `SHIFTWISE_SIMD` names one: `scalar`, `avx2` or `avx512`. Where the processor lacks the one that is named, the fastest below
+//! it runs and the command says so; a name that no path has is an error of the command's.
+//!
 //! A dense layer is the 1×1 convolution of a 1×1 image; a batch of them is a 1×N image.
+
+/// Expands to the call of `$module::$tile::<M, ...>` for the run-time count `$count` of pixels, at most six.
+macro_rules! by_count {
+    ($count:expr, $module:ident :: $tile:ident, [$($more:literal)?], $arguments:tt) => {
+        match $count {
+            1 => $module::$tile::<1 $(, $more)?> $arguments,
+            2 => $module::$tile::<2 $(, $more)?> $arguments,
+            3 => $module::$tile::<3 $(, $more)?> $arguments,
+            4 => $module::$tile::<4 $(, $more)?> $arguments,
+            5 => $module::$tile::<5 $(, $more)?> $arguments,
+            _ => $module::$tile::<6 $(, $more)?> $arguments,
+        }
+    };
+}
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub mod backward;
 mod conv;
 mod depthwise;
+mod path;
 mod plan;
 mod scalar;
 mod taps;
 #[cfg(test)]
 mod tests;
 
-pub use conv::{PackedF32, PackedI8, conv_f32, conv_f32_with, conv_i8, conv_i8_with};
-pub use depthwise::{depthwise_f32, depthwise_f32_with, depthwise_i8, depthwise_i8_with};
+pub use conv::{PackedF32, PackedI8, conv_f32, conv_f32_with, conv_i8, conv_i8_to, conv_i8_with};
+pub use depthwise::{depthwise_f32, depthwise_f32_with, depthwise_i8, depthwise_i8_to, depthwise_i8_with};
+pub use path::{Choice, Path, SIMD, choice};
+
+/// What becomes of finished sums while they are still in the first-level cache.
+///
+/// A closure is one. A type of its own whose [`store`](Self::store) is `#[inline(always)]` is sure to be compiled into
+/// the kernel, for the vectors that the kernel has; a compiler may call a closure instead.
+pub trait Epilogue<A> {
+    /// Takes the sums of `sums.len()` channels of an output pixel, from `channel` on.
+    fn store(&mut self, pixel: usize, channel: usize, sums: &[A]);
+}
+
+impl<A, F: FnMut(usize, usize, &[A])> Epilogue<A> for F {
+    #[inline(always)]
+    fn store(&mut self, pixel: usize, channel: usize, sums: &[A]) {
+        self(pixel, channel, sums);
+    }
+}
 
 /// Sizes of a convolution over one NHWC image. Pairs are `[vertical, horizontal]`.
 ///
@@ -126,34 +164,5 @@ impl ConvGeometry {
             self.groups > 0 && self.in_c.is_multiple_of(self.groups) && self.out_c.is_multiple_of(self.groups),
             "channels are not a multiple of the groups: {self:?}"
         );
-    }
-}
-
-/// Which implementation runs. All give the same bytes; the choice is about speed only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
-    /// Plain Rust: the fallback, and what the others are tested against.
-    Portable,
-    /// AVX2 and FMA, found at run time.
-    Avx2,
-}
-
-impl Path {
-    /// The fastest path that this machine can run.
-    #[must_use]
-    pub fn detect() -> Self {
-        if Self::Avx2.is_available() { Self::Avx2 } else { Self::Portable }
-    }
-
-    /// Whether this machine can run the path.
-    #[must_use]
-    pub fn is_available(self) -> bool {
-        match self {
-            Self::Portable => true,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 => false,
-        }
     }
 }

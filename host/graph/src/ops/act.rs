@@ -104,8 +104,7 @@ impl ActivationFn {
         } else if self == Self::LogSoftmax {
             rows(tensor, RowFunction::LogSoftmax);
         } else if self != Self::Linear {
-            let function = self.function();
-            tensor.data_mut().iter_mut().for_each(|x| *x = function.apply(*x));
+            self.function().apply_all(tensor.data_mut());
         }
     }
 
@@ -183,8 +182,7 @@ impl Relu {
     pub const PLAIN: Self = Self { max_value: None, negative_slope: 0.0, threshold: 0.0 };
 
     fn apply(&self, data: &mut [f32]) {
-        let function = self.function();
-        data.iter_mut().for_each(|x| *x = function.apply(*x));
+        self.function().apply_all(data);
     }
 
     /// What it does to each element.
@@ -269,8 +267,7 @@ impl Layer for Elu {
         self.reuse(inputs[0].clone()).unwrap_or_else(|x| x)
     }
     fn reuse(&self, mut input: Tensor) -> Result<Tensor, Tensor> {
-        let function = Function::Elu(self.alpha);
-        input.data_mut().iter_mut().for_each(|x| *x = function.apply(*x));
+        Function::Elu(self.alpha).apply_all(input.data_mut());
         Ok(input)
     }
 }
@@ -287,8 +284,7 @@ impl LeakyRelu {
     pub const DPU_ALPHA: f32 = 26.0 / 256.0;
 
     fn apply(&self, data: &mut [f32]) {
-        let function = Function::LeakyRelu(self.alpha);
-        data.iter_mut().for_each(|x| *x = function.apply(*x));
+        Function::LeakyRelu(self.alpha).apply_all(data);
     }
 }
 

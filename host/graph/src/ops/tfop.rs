@@ -356,8 +356,8 @@ impl Kind {
         let first = x[0];
         let rank = first.shape().len();
         Ok(match self {
-            Self::Unary(function) => array::map(first, |x| function.apply(x)),
-            Self::Chain(functions) => array::map(first, |x| functions.iter().fold(x, |x, f| f.apply(x))),
+            Self::Unary(function) => applied(first, std::slice::from_ref(function)),
+            Self::Chain(functions) => applied(first, functions),
             Self::Gather { .. } | Self::Reverse(_) | Self::DepthToSpace(_) | Self::SpaceToDepth(_) => {
                 reshaped(&self.move_elements(first))?
             }
@@ -483,4 +483,11 @@ impl Layer for TfOp {
         });
         self.kind.eval(&operands.collect::<Vec<_>>()).unwrap_or_else(|_| Tensor::zeros(&[0]))
     }
+}
+
+/// The functions of each element, one after the other.
+fn applied(x: &Tensor, functions: &[Function]) -> Tensor {
+    let mut out = x.clone();
+    functions.iter().for_each(|f| f.apply_all(out.data_mut()));
+    out
 }

@@ -2,10 +2,10 @@
 
 use shiftwise_core::arith::{Round, align_bias, requantize, shift_right};
 
-use crate::engine::finish::{LEAKY, finish, relu6_limit};
+use crate::engine::finish::{Finish, LEAKY, relu6_limit};
 use crate::graph::{ConvKind, IntAct, IntConv, Kind};
 use shiftwise_tensor::kernel;
-use shiftwise_tensor::kernel::{ConvGeometry, PackedI8};
+use shiftwise_tensor::kernel::{ConvGeometry, Epilogue, PackedI8};
 
 /// A convolution made ready.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ pub(super) struct Prepared {
 /// What is added to the sums.
 #[derive(Debug)]
 enum Bias {
-    /// In accumulator steps; no sum leaves 32 bits.
-    Narrow(Vec<i32>),
+    /// In accumulator steps; no sum with its bias exceeds `bound`, which is within 32 bits.
+    Narrow { bias: Vec<i32>, bound: i64 },
     /// Sums and biases in units of 2^(coarse − fine) accumulator steps.
     Wide {
         /// Bias times 1, and times the slope of a LeakyReLU.
@@ -69,20 +69,18 @@ impl Prepared {
     pub(super) fn run(&self, c: &IntConv, kind: ConvKind, input: &[i8], out: Kind) -> Vec<i8> {
         let channels = c.output[2];
         let mut y = vec![0i8; c.output.iter().product()];
+        let mut store = Store { bias: &self.bias, finish: Finish::new(c.shift_cut, c.act, out), c, out, y: &mut y };
         if kind == ConvKind::Transposed {
             let sums = self.scatter(c, input);
-            for (y, sums) in y.chunks_exact_mut(channels.max(1)).zip(sums.chunks_exact(channels.max(1))) {
-                self.bias.finish(c, 0, sums, y, out);
+            for (pixel, sums) in sums.chunks_exact(channels.max(1)).enumerate() {
+                store.store(pixel, 0, sums);
             }
             return y;
         }
         let all = 0..self.geometry.pixels();
-        let store = |pixel: usize, first: usize, sums: &[i32]| {
-            self.bias.finish(c, first, sums, &mut y[pixel * channels + first..][..sums.len()], out);
-        };
         match &self.packed {
-            Some(packed) => kernel::conv_i8_with(packed, &self.geometry, input, all, store),
-            None => kernel::depthwise_i8_with(&self.geometry, &c.kernel, input, all, store),
+            Some(packed) => kernel::conv_i8_to(packed, &self.geometry, input, all, store),
+            None => kernel::depthwise_i8_to(&self.geometry, &c.kernel, input, all, store),
         }
         y
     }
@@ -126,8 +124,9 @@ impl Bias {
         let folds = c.shift_bias >= 0 || c.shift_cut >= 0 && !leaky;
         if folds && c.shift_bias <= 23 {
             let aligned: Vec<i64> = (0..channels).map(|o| align_bias(bias(o), c.shift_bias, c.shift_cut)).collect();
-            if aligned.iter().all(|b| b.abs() + products <= i32::MAX.into()) {
-                return Self::Narrow(aligned.into_iter().map(|b| b as i32).collect());
+            let bound = aligned.iter().map(|b| b.abs()).max().unwrap_or(0) + products;
+            if bound <= i32::MAX.into() {
+                return Self::Narrow { bias: aligned.into_iter().map(|b| b as i32).collect(), bound };
             }
         }
         // Two shifts that are both large leave of the sum its highest bits only, rounded down, which decides the same.
@@ -142,35 +141,53 @@ impl Bias {
         let bias = (0..channels).map(|o| [align(bias(o)), align(bias(o) * i64::from(LEAKY))]).collect();
         Self::Wide { bias, fine: fine as u32, coarse: coarse as u32, cut: cut + fine }
     }
+}
 
-    /// Sums of channels from `first` on to outputs.
-    fn finish(&self, c: &IntConv, first: usize, sums: &[i32], y: &mut [i8], out: Kind) {
-        match self {
-            Self::Narrow(bias) => {
-                for ((y, sum), bias) in y.iter_mut().zip(sums).zip(&bias[first..]) {
-                    *y = finish(sum + bias, c.shift_cut, c.act, out);
-                }
+/// Sums to outputs.
+struct Store<'a> {
+    bias: &'a Bias,
+    finish: Finish,
+    c: &'a IntConv,
+    out: Kind,
+    y: &'a mut [i8],
+}
+
+impl Epilogue<i32> for Store<'_> {
+    #[inline(always)]
+    fn store(&mut self, pixel: usize, channel: usize, sums: &[i32]) {
+        let y = &mut self.y[pixel * self.c.output[2] + channel..][..sums.len()];
+        match self.bias {
+            Bias::Narrow { bias, bound } => {
+                let bias = &bias[channel..][..sums.len()];
+                // Exact: see `bound`.
+                self.finish.each(*bound, sums.iter().zip(bias).map(|(sum, bias)| sum.wrapping_add(*bias)), y);
             }
-            Self::Wide { bias, fine, coarse, cut } => {
-                for ((y, sum), [bias, sloped]) in y.iter_mut().zip(sums).zip(&bias[first..]) {
-                    let scaled = |factor: i64| {
-                        let sum = factor * i64::from(*sum);
-                        // A sum that saturates here is beyond the output's range as well.
-                        let fine = 1i64.checked_shl(*fine).filter(|f| *f > 0);
-                        let sum = fine.map_or(sum.signum() * i64::MAX, |f| sum.saturating_mul(f));
-                        shift_right(sum, *coarse, Round::Floor)
-                    };
-                    let acc = scaled(1).saturating_add(*bias);
-                    let i8 = |acc: i64, shift: i32| requantize(acc, shift, Round::HalfUp, 8, true) as i8;
-                    *y = match c.act {
-                        IntAct::None => i8(acc, *cut),
-                        IntAct::LeakyRelu if acc < 0 => i8(scaled(LEAKY.into()).saturating_add(*sloped), cut + 8),
-                        IntAct::LeakyRelu => i8(acc, *cut),
-                        IntAct::Relu => i8(acc.max(0), *cut),
-                        IntAct::Relu6 => i8(acc.max(0), *cut).min(relu6_limit(out)),
-                    };
+            Bias::Wide { bias, fine, coarse, cut } => {
+                for ((y, sum), bias) in y.iter_mut().zip(sums).zip(&bias[channel..]) {
+                    *y = wide(*sum, *bias, (*fine, *coarse, *cut), self.c.act, self.out);
                 }
             }
         }
+    }
+}
+
+/// A sum and what [`Bias::Wide`] has for its channel to an output.
+#[inline(never)]
+fn wide(sum: i32, [bias, sloped]: [i64; 2], (fine, coarse, cut): (u32, u32, i32), act: IntAct, out: Kind) -> i8 {
+    let scaled = |factor: i64| {
+        let sum = factor * i64::from(sum);
+        // A sum that saturates here is beyond the output's range as well.
+        let fine = 1i64.checked_shl(fine).filter(|f| *f > 0);
+        let sum = fine.map_or(sum.signum() * i64::MAX, |f| sum.saturating_mul(f));
+        shift_right(sum, coarse, Round::Floor)
+    };
+    let acc = scaled(1).saturating_add(bias);
+    let i8 = |acc: i64, shift: i32| requantize(acc, shift, Round::HalfUp, 8, true) as i8;
+    match act {
+        IntAct::None => i8(acc, cut),
+        IntAct::LeakyRelu if acc < 0 => i8(scaled(LEAKY.into()).saturating_add(sloped), cut + 8),
+        IntAct::LeakyRelu => i8(acc, cut),
+        IntAct::Relu => i8(acc.max(0), cut),
+        IntAct::Relu6 => i8(acc.max(0), cut).min(relu6_limit(out)),
     }
 }

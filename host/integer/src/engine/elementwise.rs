@@ -1,5 +1,6 @@
 //! Element-wise ops, with numpy's broadcasting.
 
+use crate::engine::finish::Finish;
 use shiftwise_core::arith::requantize_i8;
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shift::sigmoid_position;
@@ -51,6 +52,36 @@ pub(super) fn zip(a: (&[i8], &[usize]), b: (&[i8], &[usize]), out: &[usize], f: 
             (true, true) => y.extend(std::iter::repeat_n(f(a[0], b[0]), n)),
         }
     });
+    y
+}
+
+/// The sum of operands, each shifted left by as many bits as stand beside it.
+pub(super) fn add(operands: &[(&[i8], u32)], finish: Finish) -> Vec<i8> {
+    let len = operands.first().map_or(0, |(x, _)| x.len());
+    let mut y = vec![0i8; len];
+    let bound = operands.iter().fold(0i64, |sum, (_, shift)| sum + (128 << (*shift).min(48)));
+    if bound > i32::MAX.into() {
+        let mut sums = vec![0i64; len];
+        for (x, shift) in operands {
+            sums.iter_mut().zip(*x).for_each(|(sum, q)| *sum += i64::from(*q) << (*shift).min(48));
+        }
+        y.iter_mut().zip(sums).for_each(|(y, sum)| *y = finish.wide(sum));
+        return y;
+    }
+    // Few enough sums at a time to stay in the first-level cache.
+    let mut sums = [0i32; 1024];
+    for (part, y) in y.chunks_mut(sums.len()).enumerate() {
+        let (from, sums) = (part * sums.len(), &mut sums[..y.len()]);
+        sums.fill(0);
+        for (x, shift) in operands {
+            let factor = 1i32 << shift;
+            // Exact: no sum exceeds `bound`.
+            sums.iter_mut()
+                .zip(x.get(from..).unwrap_or_default())
+                .for_each(|(sum, q)| *sum = sum.wrapping_add(i32::from(*q).wrapping_mul(factor)));
+        }
+        finish.each(bound, sums.iter().copied(), y);
+    }
     y
 }
 

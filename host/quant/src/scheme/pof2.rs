@@ -287,7 +287,7 @@ fn fake_quantize(tensor: &mut Tensor, fits: &[State], p: &Params) {
         let grids: Vec<Grid> = fits.iter().map(|fit| Grid::new(fit, p)).collect();
         for (i, x) in tensor.data_mut().iter_mut().enumerate() {
             if let Some(grid) = grids.get(channels.of_element(i)) {
-                grid.each(&[*x], |_, _, y| *x = y);
+                *x = grid.one(*x);
             }
         }
         return;

@@ -36,9 +36,10 @@ pub struct Tqt {
 }
 
 impl Tqt {
-    /// The power-of-two quantizer that does the same, by the vendor's rule: 7 less the threshold, whatever the width.
+    /// The power-of-two quantizer that does the same. The vendor takes 7 for bits − 1 whatever the width, which leaves
+    /// other widths without values or without range.
     pub fn to_pof2(&self) -> Pof2 {
-        let pos = position(7.0 - self.log_threshold.ceil());
+        let pos = position(f32::from(self.params.bit_width) - 1.0 - self.log_threshold.ceil());
         let state = pof2::State { pos, calibrated: pos, min: self.min, max: self.max };
         Pof2 { states: vec![state], ..Pof2::new(self.params.clone()) }
     }
@@ -169,5 +170,28 @@ impl Calibrator for Last {
 
     fn finish(self: Box<Self>, _: Subject<'_>) -> Result<Quantizer, RangeError> {
         Ok(Quantizer::Tqt(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Ours: the vendor's constant fits 8 bits only.
+    #[test]
+    fn a_threshold_becomes_the_position_of_the_grid_that_it_was_calibrated_with() {
+        for bits in [4, 8, 16] {
+            let parameters = json!({ "bit_width": bits, "method": 0, "round_mode": 1 });
+            let mut own = Tqt::from_parameters("TQTQuantizer", parameters).unwrap();
+            own.log_threshold = 0.3;
+            let mut tensor = Tensor::vector(vec![0.0, 0.37, -1.2, 0.001, 1.1]);
+            let mut converted = tensor.clone();
+            own.fake_quantize(&mut tensor);
+            own.to_pof2().fake_quantize(&mut converted);
+            assert_eq!(tensor, converted, "{bits}");
+            // The threshold 2^0.3 is below 2: one bit before the point, and the sign.
+            assert_eq!(own.to_pof2().pos(), Some(FixPos(bits - 2)));
+        }
     }
 }

@@ -175,6 +175,11 @@ impl Array {
     }
 
     fn open_as(path: &Path, key: Option<&str>, input: Option<&str>, usual: &[&str]) -> Result<Self, Error> {
+        // A pipe would be waited for, and can't be read from its middle.
+        let kind = std::fs::metadata(path).map_err(Error::io(path))?;
+        if !(kind.is_file() || kind.is_dir()) {
+            return Err(Error::Dataset(format!("{}: is neither a file nor a folder", path.display())));
+        }
         let mut file = File::open(path).map_err(Error::io(path))?;
         let mut magic = Vec::new();
         file.by_ref().take(MAX_HEADER as u64).read_to_end(&mut magic).map_err(Error::io(path))?;

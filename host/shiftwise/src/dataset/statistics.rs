@@ -169,7 +169,7 @@ pub fn doubt(calibrated: &InputStatistics, batch: &Tensor) -> Option<Doubt> {
     let (min, max) = (least(&own.min), most(&own.max));
     let (calib_min, calib_max) = (least(&calibrated.min), most(&calibrated.max));
     let (reach, calib) = (min.abs().max(max.abs()), calib_min.abs().max(calib_max.abs()));
-    if !(reach.is_finite() && calib.is_finite()) || calib == 0.0 {
+    if !(reach.is_finite() && calib.is_finite()) || calib == 0.0 && reach == 0.0 {
         return None;
     }
     let whole = || batch.data().iter().all(|x| x.fract() == 0.0 && (0.0..=255.0).contains(x));

@@ -12,26 +12,12 @@ use core::arch::x86_64::{
 use crate::kernel::plan::{LANES, Run, TILE};
 use crate::kernel::taps::{CHUNK, Tap};
 
-/// Panics unless every element that the run makes `M` pixels read exists. One check per run makes the inner loop
-/// free of checks.
-#[inline(always)]
-fn assert_inside<const M: usize>(run: &Run, input: usize, panel: usize) {
-    const { assert!(M <= TILE) };
-    let inside = |start: usize, len: usize, total: usize| len <= total && start <= total - len;
-    let rows = panel / LANES;
-    let mut ok = inside(run.row, run.len, rows);
-    for p in 0..M {
-        ok &= inside(run.start[p], run.len, input);
-    }
-    assert!(ok, "run outside of its image or panel: {run:?}");
-}
-
 /// See [`crate::kernel::scalar::tile_f32`].
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn tile_f32<const M: usize>(runs: &[Run], input: &[f32], panel: &[f32], out: &mut [[f32; LANES]; TILE]) {
     let mut acc = [[_mm256_setzero_ps(); 2]; M];
     for run in runs {
-        assert_inside::<M>(run, input.len(), panel.len());
+        run.assert_inside::<M>(input.len(), panel.len());
         let before = acc;
         // SAFETY: `assert_inside` has shown that `run.row..run.row + run.len` rows of 16 weights lie in `panel`, and
         // `run.len` elements from each `run.start[p]` in `input`; the loop reads these and no others.
@@ -71,7 +57,7 @@ pub(super) fn tile_f32<const M: usize>(runs: &[Run], input: &[f32], panel: &[f32
 pub(super) fn tile_i16<const M: usize>(runs: &[Run], input: &[i16], panel: &[i16], out: &mut [[i32; LANES]; TILE]) {
     let mut acc = [[_mm256_setzero_si256(); 2]; M];
     for run in runs {
-        assert_inside::<M>(run, input.len(), panel.len());
+        run.assert_inside::<M>(input.len(), panel.len());
         let before = acc;
         // SAFETY: as in `tile_f32`; steps go two rows at a time, so an odd last row would be left out, not overrun.
         unsafe {

@@ -2,24 +2,10 @@
 
 use core::ops::Range;
 
-#[cfg(target_arch = "x86_64")]
-use crate::kernel::avx2;
 use crate::kernel::plan::{LANES, Layout, TILE, Tile, walk};
-use crate::kernel::{ConvGeometry, Path, scalar};
-
-/// Expands to the call of `$module::$tile::<M>` for the run-time count `$count`.
-macro_rules! by_count {
-    ($count:expr, $module:ident :: $tile:ident, $($argument:expr),*) => {
-        match $count {
-            1 => $module::$tile::<1>($($argument),*),
-            2 => $module::$tile::<2>($($argument),*),
-            3 => $module::$tile::<3>($($argument),*),
-            4 => $module::$tile::<4>($($argument),*),
-            5 => $module::$tile::<5>($($argument),*),
-            _ => $module::$tile::<TILE>($($argument),*),
-        }
-    };
-}
+use crate::kernel::{ConvGeometry, Epilogue, Path, scalar};
+#[cfg(target_arch = "x86_64")]
+use crate::kernel::{avx2, avx512};
 
 /// Weights of an f32 convolution, packed as `[group][panel][ky, kx, cin][16]`, zeros past the last output channel.
 #[derive(Clone, Debug)]
@@ -29,13 +15,22 @@ pub struct PackedF32 {
     panels: Vec<f32>,
 }
 
-/// Weights of an int8 convolution, widened to i16 and packed in pairs of input channels:
-/// `[group][panel][ky, kx, cin / 2][16][2]`.
+/// Weights of an int8 convolution, packed as the path's products want them.
 #[derive(Clone, Debug)]
 pub struct PackedI8 {
     path: Path,
     geometry: ConvGeometry,
-    panels: Vec<i16>,
+    panels: Panels,
+}
+
+#[derive(Clone, Debug)]
+enum Panels {
+    /// Widened to i16, in pairs of input channels: `[group][panel][ky, kx, cin / 2][16][2]`.
+    Pairs(Vec<i16>),
+    /// In fours of input channels, `[group][panel][ky, kx, cin / 4][16][4]`, to be multiplied by inputs plus 128; and what
+    /// takes those 128 back, −128 · Σ w over the taps before each one and before the end: `[group][panel][taps + 1][16]`.
+    #[cfg(target_arch = "x86_64")]
+    Fours { weights: Vec<i8>, back: Vec<i32> },
 }
 
 impl PackedF32 {
@@ -75,12 +70,40 @@ impl PackedI8 {
     /// As `new`, and if this machine can't run the path.
     #[must_use]
     pub fn with_path(kernel_hwio: &[i8], geometry: &ConvGeometry, path: Path) -> Self {
-        let panels = pack(kernel_hwio, geometry, path, 2, |w| i16::from(*w));
+        let panels = match path {
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => {
+                let weights = pack(kernel_hwio, geometry, path, 4, |w| *w);
+                let back = take_back(geometry, &weights);
+                Panels::Fours { weights, back }
+            }
+            _ => Panels::Pairs(pack(kernel_hwio, geometry, path, 2, |w| i16::from(*w))),
+        };
         Self { path, geometry: geometry.clone(), panels }
     }
 }
 
-/// Packs rows in bundles of `bundle` (1, or 2 for pairs): `[group][panel][tap][cin / bundle][16][bundle]`.
+/// See [`Panels::Fours`].
+#[cfg(target_arch = "x86_64")]
+fn take_back(geometry: &ConvGeometry, weights: &[i8]) -> Vec<i32> {
+    let tap = geometry.group_in().next_multiple_of(4) * LANES;
+    let taps = geometry.kernel[0] * geometry.kernel[1];
+    let mut back = Vec::new();
+    for panel in 0..geometry.groups * geometry.group_out().div_ceil(LANES) {
+        let mut sums = [0i32; LANES];
+        back.extend_from_slice(&sums);
+        for at in panel * taps..(panel + 1) * taps {
+            for (i, four) in weights[at * tap..][..tap].chunks_exact(4).enumerate() {
+                let sum: i32 = four.iter().map(|w| i32::from(*w)).sum();
+                sums[i % LANES] = sums[i % LANES].wrapping_sub(128 * sum);
+            }
+            back.extend_from_slice(&sums);
+        }
+    }
+    back
+}
+
+/// Packs rows in bundles of `bundle` (1, 2 for pairs, 4 for fours): `[group][panel][tap][cin / bundle][16][bundle]`.
 fn pack<S, T: Copy + Default>(
     kernel: &[S],
     geometry: &ConvGeometry,
@@ -137,7 +160,7 @@ pub fn conv_f32(weights: &PackedF32, geometry: &ConvGeometry, input: &[f32], bia
 /// Convolves the output pixels `pixels` (row-major indices) and hands each piece to `epilogue(pixel, channel, sums)`:
 /// the sums, without bias, of `sums.len()` channels (at most 16) from `channel` on.
 ///
-/// Every (pixel, channel) of the range is handed over exactly once, in an order that depends on the geometry only.
+/// Every (pixel, channel) of the range is handed over exactly once, in an order that depends on the geometry and the path.
 ///
 /// # Panics
 /// If a slice's length does not fit the geometry, the range exceeds the image, or the weights were packed for
@@ -157,8 +180,11 @@ pub fn conv_f32_with(
         // SAFETY: packed weights carry this path only after it was found on this machine.
         #[cfg(target_arch = "x86_64")]
         Path::Avx2 => unsafe { f32_avx2(weights, layout, input, pixels, epilogue) },
-        _ => tiles(geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
-            by_count!(tile.count, scalar::tile_f32, tile.runs, input, panel, out);
+        // SAFETY: as before.
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx512 => unsafe { f32_avx512(weights, layout, input, pixels, epilogue) },
+        _ => tiles(geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, [out]| {
+            by_count!(tile.count, scalar::tile_f32, [], (tile.runs, input, panel, out));
         }),
     }
 }
@@ -172,8 +198,23 @@ fn f32_avx2(
     pixels: Range<usize>,
     epilogue: impl FnMut(usize, usize, &[f32]),
 ) {
-    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
-        by_count!(tile.count, avx2::tile_f32, tile.runs, input, panel, out);
+    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, [out]| {
+        by_count!(tile.count, avx2::tile_f32, [], (tile.runs, input, panel, out));
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+fn f32_avx512(
+    weights: &PackedF32,
+    layout: Layout,
+    input: &[f32],
+    pixels: Range<usize>,
+    epilogue: impl FnMut(usize, usize, &[f32]),
+) {
+    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panels, out| match tile.panels {
+        1 => by_count!(tile.count, avx512::tile_f32, [1], (tile.runs, input, panels, out)),
+        _ => by_count!(tile.count, avx512::tile_f32, [2], (tile.runs, input, panels, out)),
     });
 }
 
@@ -201,72 +242,131 @@ pub fn conv_i8_with(
     pixels: Range<usize>,
     epilogue: impl FnMut(usize, usize, &[i32]),
 ) {
+    conv_i8_to(weights, geometry, input, pixels, epilogue);
+}
+
+/// As [`conv_i8_with`] for an epilogue that is compiled into the kernel.
+///
+/// # Panics
+/// As `conv_i8_with`.
+pub fn conv_i8_to(
+    weights: &PackedI8,
+    geometry: &ConvGeometry,
+    input: &[i8],
+    pixels: Range<usize>,
+    epilogue: impl Epilogue<i32>,
+) {
     assert_eq!(weights.geometry, *geometry, "weights were packed for another geometry");
     assert_eq!(input.len(), geometry.input_len(), "input length");
     assert!(pixels.end <= geometry.pixels(), "pixels outside of the image");
-    let tap = geometry.group_in().next_multiple_of(2);
-    let layout = Layout { pitch: geometry.groups * tap, tap };
-    let image = widen(geometry, layout, input, &pixels);
-    match weights.path {
-        // SAFETY: packed weights carry this path only after it was found on this machine.
+    let layout = |bundle: usize| {
+        let tap = geometry.group_in().next_multiple_of(bundle);
+        Layout { pitch: geometry.groups * tap, tap }
+    };
+    match &weights.panels {
+        Panels::Pairs(panels) => {
+            let layout = layout(2);
+            let image = convert(geometry, layout, input, &pixels, i16::from);
+            match weights.path {
+                // SAFETY: packed weights carry this path only after it was found on this machine.
+                #[cfg(target_arch = "x86_64")]
+                Path::Avx2 => unsafe { i8_avx2(geometry, panels, layout, &image, pixels, epilogue) },
+                _ => tiles(geometry, layout, panels, pixels, epilogue, |tile, panel, [out]| {
+                    by_count!(tile.count, scalar::tile_i16, [], (tile.runs, &image, panel, out));
+                }),
+            }
+        }
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => unsafe { i8_avx2(weights, layout, &image, pixels, epilogue) },
-        _ => tiles(geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
-            by_count!(tile.count, scalar::tile_i16, tile.runs, &image, panel, out);
-        }),
+        Panels::Fours { weights, back } => {
+            let layout = layout(4);
+            // Plus 128: what is padded to a four meets zeros, whatever it is.
+            let image = convert(geometry, layout, input, &pixels, |x| x as u8 ^ 128);
+            // SAFETY: weights are packed so for AVX-512 only, after it was found on this machine.
+            unsafe { i8_avx512(geometry, weights, back, layout, &image, pixels, epilogue) }
+        }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn i8_avx2(
-    weights: &PackedI8,
+    geometry: &ConvGeometry,
+    panels: &[i16],
     layout: Layout,
     image: &[i16],
     pixels: Range<usize>,
-    epilogue: impl FnMut(usize, usize, &[i32]),
+    epilogue: impl Epilogue<i32>,
 ) {
-    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
-        by_count!(tile.count, avx2::tile_i16, tile.runs, image, panel, out);
+    tiles(geometry, layout, panels, pixels, epilogue, |tile, panel, [out]| {
+        by_count!(tile.count, avx2::tile_i16, [], (tile.runs, image, panel, out));
     });
 }
 
-/// Computes every tile with `compute(tile, panel, sums)` and hands its pixels to the epilogue.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+fn i8_avx512(
+    geometry: &ConvGeometry,
+    weights: &[i8],
+    back: &[i32],
+    layout: Layout,
+    image: &[u8],
+    pixels: Range<usize>,
+    epilogue: impl Epilogue<i32>,
+) {
+    let of_panel = (geometry.kernel[0] * geometry.kernel[1] + 1) * LANES;
+    let panels = geometry.group_out().div_ceil(LANES);
+    tiles(geometry, layout, weights, pixels, epilogue, |tile, weights, out| {
+        let back = &back[(tile.group * panels + tile.panel) * of_panel..][..tile.panels * of_panel];
+        match tile.panels {
+            1 => by_count!(tile.count, avx512::tile_u8, [1], (tile.runs, image, weights, back, out)),
+            _ => by_count!(tile.count, avx512::tile_u8, [2], (tile.runs, image, weights, back, out)),
+        }
+    });
+}
+
+/// Computes every tile, of up to `WIDE` panels, with `compute(tile, panels, sums)` and hands its pixels to the epilogue.
 ///
 /// Inlined into a function with the path's features, so that the epilogue is compiled for them too.
 #[inline(always)]
-fn tiles<W, A: Copy + Default>(
+fn tiles<W, A: Copy + Default, const WIDE: usize>(
     geometry: &ConvGeometry,
     layout: Layout,
     weights: &[W],
     pixels: Range<usize>,
-    mut epilogue: impl FnMut(usize, usize, &[A]),
-    compute: impl Fn(&Tile<'_>, &[W], &mut [[A; LANES]; TILE]),
+    mut epilogue: impl Epilogue<A>,
+    compute: impl Fn(&Tile<'_>, &[W], &mut [[[A; LANES]; TILE]; WIDE]),
 ) {
     let rows = geometry.kernel[0] * geometry.kernel[1] * layout.tap;
     let (channels, panels) = (geometry.group_out(), geometry.group_out().div_ceil(LANES));
-    let mut out = [[A::default(); LANES]; TILE];
-    walk(geometry, layout, pixels, |tile| {
-        let panel = &weights[(tile.group * panels + tile.panel) * rows * LANES..][..rows * LANES];
-        compute(&tile, panel, &mut out);
-        let first = tile.panel * LANES;
-        let width = LANES.min(channels - first);
-        for (p, out) in out.iter().enumerate().take(tile.count) {
-            let channel = tile.group * channels + first;
-            // The common width as a constant, so that the epilogue's loop needs no remainder.
-            if width == LANES {
-                epilogue(tile.pixel + p, channel, out);
-            } else {
-                epilogue(tile.pixel + p, channel, &out[..width]);
+    let mut out = [[[A::default(); LANES]; TILE]; WIDE];
+    walk(geometry, layout, pixels, WIDE, |tile| {
+        let first = (tile.group * panels + tile.panel) * rows * LANES;
+        compute(&tile, &weights[first..][..tile.panels * rows * LANES], &mut out);
+        for p in 0..tile.count {
+            for (panel, out) in out.iter().enumerate().take(tile.panels) {
+                let first = (tile.panel + panel) * LANES;
+                let (channel, width) = (tile.group * channels + first, LANES.min(channels - first));
+                // The common width as a constant, so that the epilogue's loop needs no remainder.
+                if width == LANES {
+                    epilogue.store(tile.pixel + p, channel, &out[p]);
+                } else {
+                    epilogue.store(tile.pixel + p, channel, &out[p][..width]);
+                }
             }
         }
     });
 }
 
-/// The image in i16, each group of channels padded with a zero to an even number. Only the rows that `pixels` need
-/// are filled.
-fn widen(geometry: &ConvGeometry, layout: Layout, input: &[i8], pixels: &Range<usize>) -> Vec<i16> {
-    let mut image = vec![0i16; geometry.in_h * geometry.in_w * layout.pitch];
+/// The image with every value converted, each group of channels padded with zeros to the layout's tap. Only the rows that
+/// `pixels` need are filled.
+fn convert<T: Copy + Default>(
+    geometry: &ConvGeometry,
+    layout: Layout,
+    input: &[i8],
+    pixels: &Range<usize>,
+    value: impl Fn(i8) -> T,
+) -> Vec<T> {
+    let mut image = vec![T::default(); geometry.in_h * geometry.in_w * layout.pitch];
     if pixels.is_empty() || input.is_empty() {
         return image;
     }
@@ -277,10 +377,13 @@ fn widen(geometry: &ConvGeometry, layout: Layout, input: &[i8], pixels: &Range<u
     let (from, to) = (row(top), row(bottom));
     let source = &input[from * geometry.in_c..to * geometry.in_c];
     let target = &mut image[from * layout.pitch..to * layout.pitch];
-    for (t, s) in target.chunks_exact_mut(layout.tap).zip(source.chunks_exact(geometry.group_in())) {
-        for (t, s) in t.iter_mut().zip(s) {
-            *t = i16::from(*s);
-        }
+    let fill = |target: &mut [T], source: &[i8]| target.iter_mut().zip(source).for_each(|(t, s)| *t = value(*s));
+    if layout.tap == geometry.group_in() {
+        fill(target, source);
+        return image;
+    }
+    for (target, source) in target.chunks_exact_mut(layout.tap).zip(source.chunks_exact(geometry.group_in())) {
+        fill(target, source);
     }
     image
 }

@@ -6,7 +6,7 @@ use core::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use crate::kernel::avx2;
 use crate::kernel::taps::{CHUNK, Tap, find_taps};
-use crate::kernel::{ConvGeometry, Path};
+use crate::kernel::{ConvGeometry, Epilogue, Path};
 
 /// Depthwise convolution of one image `[in_h, in_w, in_c]` with a kernel `[kh, kw, in_c * multiplier]`; output channel
 /// `c * multiplier + m` sees input channel `c`. The chain is that of [`crate::kernel::conv_f32`] without its sum over channels.
@@ -69,6 +69,20 @@ pub fn depthwise_i8_with(
     pixels: Range<usize>,
     epilogue: impl FnMut(usize, usize, &[i32]),
 ) {
+    depthwise_i8_to(geometry, kernel, input, pixels, epilogue);
+}
+
+/// As [`depthwise_i8_with`] for an epilogue that is compiled into the kernel.
+///
+/// # Panics
+/// As `depthwise_i8_with`.
+pub fn depthwise_i8_to(
+    geometry: &ConvGeometry,
+    kernel: &[i8],
+    input: &[i8],
+    pixels: Range<usize>,
+    epilogue: impl Epilogue<i32>,
+) {
     i8_on(Path::detect(), geometry, kernel, input, pixels, epilogue);
 }
 
@@ -83,7 +97,9 @@ pub(super) fn f32_on(
     match path {
         // SAFETY: the features were just found on this machine.
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 if path.is_available() => unsafe { f32_avx2(geometry, kernel, input, pixels, epilogue) },
+        Path::Avx2 | Path::Avx512 if path.is_available() => unsafe {
+            f32_avx2(geometry, kernel, input, pixels, epilogue)
+        },
         _ => {
             let wide = |taps: &[Tap], channel| chunk(taps, kernel, input, channel, step_f32);
             body(geometry, kernel, input, pixels, step_f32, wide, epilogue);
@@ -97,12 +113,14 @@ pub(super) fn i8_on(
     kernel: &[i8],
     input: &[i8],
     pixels: Range<usize>,
-    epilogue: impl FnMut(usize, usize, &[i32]),
+    epilogue: impl Epilogue<i32>,
 ) {
     match path {
         // SAFETY: the features were just found on this machine.
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 if path.is_available() => unsafe { i8_avx2(geometry, kernel, input, pixels, epilogue) },
+        Path::Avx2 | Path::Avx512 if path.is_available() => unsafe {
+            i8_avx2(geometry, kernel, input, pixels, epilogue)
+        },
         _ => {
             let wide = |taps: &[Tap], channel| chunk(taps, kernel, input, channel, step_i8);
             body(geometry, kernel, input, pixels, step_i8, wide, epilogue);
@@ -125,13 +143,7 @@ fn f32_avx2(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn i8_avx2(
-    geometry: &ConvGeometry,
-    kernel: &[i8],
-    input: &[i8],
-    pixels: Range<usize>,
-    epilogue: impl FnMut(usize, usize, &[i32]),
-) {
+fn i8_avx2(geometry: &ConvGeometry, kernel: &[i8], input: &[i8], pixels: Range<usize>, epilogue: impl Epilogue<i32>) {
     let wide = |taps: &[Tap], channel| avx2::depthwise_i8(taps, kernel, input, channel);
     body(geometry, kernel, input, pixels, step_i8, wide, epilogue);
 }
@@ -155,7 +167,7 @@ fn body<X: Copy, A: Copy + Default>(
     pixels: Range<usize>,
     step: impl Fn(A, X, X) -> A + Copy,
     wide: impl Fn(&[Tap], usize) -> [A; CHUNK],
-    mut epilogue: impl FnMut(usize, usize, &[A]),
+    mut epilogue: impl Epilogue<A>,
 ) {
     geometry.assert_valid();
     assert_eq!(geometry.groups, geometry.in_c, "a depthwise convolution has one group per input channel");
@@ -170,11 +182,11 @@ fn body<X: Copy, A: Copy + Default>(
         let mut c = 0;
         if multiplier == 1 {
             while c + CHUNK <= channels {
-                epilogue(pixel, c, &wide(&taps, c));
+                epilogue.store(pixel, c, &wide(&taps, c));
                 c += CHUNK;
             }
             while c + 8 <= channels {
-                epilogue(pixel, c, &chunk::<X, A, 8>(&taps, kernel, input, c, step));
+                epilogue.store(pixel, c, &chunk::<X, A, 8>(&taps, kernel, input, c, step));
                 c += 8;
             }
         }
@@ -183,7 +195,7 @@ fn body<X: Copy, A: Copy + Default>(
             for tap in &taps {
                 acc = step(acc, input[tap.input + c / multiplier], kernel[tap.weights + c]);
             }
-            epilogue(pixel, c, &[acc]);
+            epilogue.store(pixel, c, &[acc]);
             c += 1;
         }
     }

@@ -18,6 +18,8 @@ pub(super) struct Run {
     /// First row of the weight panel.
     pub(super) row: usize,
     pub(super) len: usize,
+    /// The taps of the kernel that these rows belong to.
+    pub(super) taps: Range<usize>,
     /// First input element for each pixel; 0 (readable, to be ignored) where the tap lies in the padding.
     pub(super) start: [usize; TILE],
     /// Bit `p`: the stretch takes part in the chain of pixel `p`.
@@ -33,22 +35,45 @@ pub(super) struct Layout {
     pub(super) tap: usize,
 }
 
-/// A tile to be computed: `count` pixels from `pixel` on, the channels of panel `panel` of group `group`.
+impl Run {
+    /// Panics unless every element that the run makes `M` pixels read exists, of the image and of a panel. One check per
+    /// run makes the inner loop free of checks.
+    #[inline(always)]
+    pub(super) fn assert_inside<const M: usize>(&self, input: usize, panel: usize) {
+        const { assert!(M <= TILE) };
+        let inside = |start: usize, len: usize, total: usize| len <= total && start <= total - len;
+        let mut ok = inside(self.row, self.len, panel / LANES);
+        for p in 0..M {
+            ok &= inside(self.start[p], self.len, input);
+        }
+        assert!(ok, "run outside of its image or panel: {self:?}");
+    }
+}
+
+/// A tile to be computed: `count` pixels from `pixel` on, the channels of `panels` panels of group `group` from `panel`
+/// on.
 #[derive(Debug)]
 pub(super) struct Tile<'a> {
     pub(super) group: usize,
     pub(super) panel: usize,
+    pub(super) panels: usize,
     pub(super) pixel: usize,
     pub(super) count: usize,
     pub(super) runs: &'a [Run],
 }
 
-/// Visits every tile of the output pixels `pixels`.
+/// Visits every tile of the output pixels `pixels`, of up to `wide` panels.
 ///
 /// The order is block of pixels, panel, tile: a panel stays in cache over the tiles of a block, and the block's
 /// activations over all panels. The runs of a block are computed once.
 #[inline(always)]
-pub(super) fn walk(geometry: &ConvGeometry, layout: Layout, pixels: Range<usize>, mut visit: impl FnMut(Tile<'_>)) {
+pub(super) fn walk(
+    geometry: &ConvGeometry,
+    layout: Layout,
+    pixels: Range<usize>,
+    wide: usize,
+    mut visit: impl FnMut(Tile<'_>),
+) {
     let panels = geometry.group_out().div_ceil(LANES);
     let mut runs = Vec::new();
     let mut ends = Vec::new();
@@ -61,11 +86,12 @@ pub(super) fn walk(geometry: &ConvGeometry, layout: Layout, pixels: Range<usize>
                 plan(geometry, layout, group, pixel..block.end.min(pixel + TILE), &mut runs);
                 ends.push(runs.len());
             }
-            for panel in 0..panels {
+            for panel in (0..panels).step_by(wide) {
                 let mut begin = 0;
                 for (pixel, &end) in block.clone().step_by(TILE).zip(&ends) {
                     let count = TILE.min(block.end - pixel);
-                    visit(Tile { group, panel, pixel, count, runs: &runs[begin..end] });
+                    let panels = wide.min(panels - panel);
+                    visit(Tile { group, panel, panels, pixel, count, runs: &runs[begin..end] });
                     begin = end;
                 }
             }
@@ -97,7 +123,14 @@ fn plan(geometry: &ConvGeometry, layout: Layout, group: usize, pixels: Range<usi
         }
         let (steps, taps) = if whole { (1, kw) } else { (kw, 1) };
         for kx in 0..steps {
-            let mut run = Run { row: (ky * kw + kx) * layout.tap, len: taps * layout.tap, start: [0; TILE], valid: 0 };
+            let tap = ky * kw + kx;
+            let mut run = Run {
+                row: tap * layout.tap,
+                len: taps * layout.tap,
+                taps: tap..tap + taps,
+                start: [0; TILE],
+                valid: 0,
+            };
             for (p, o) in origin.iter().enumerate() {
                 let at = [o[0] + ky * geometry.dilation[0], o[1] + kx * geometry.dilation[1]];
                 if rows & (1 << p) != 0 && inside(at[1], pad_x, geometry.in_w) {

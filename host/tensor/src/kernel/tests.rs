@@ -41,8 +41,15 @@ fn by_definition<X: Copy, A: Copy>(
     sums
 }
 
+/// The paths that this processor has; the others are told, once.
 pub(super) fn paths() -> impl Iterator<Item = Path> {
-    [Path::Portable, Path::Avx2].into_iter().filter(|p| p.is_available())
+    static TOLD: std::sync::Once = std::sync::Once::new();
+    TOLD.call_once(|| {
+        for path in Path::ALL.into_iter().filter(|path| !path.is_available()) {
+            eprintln!("skipped: this processor lacks {}", path.name());
+        }
+    });
+    Path::ALL.into_iter().filter(|p| p.is_available())
 }
 
 /// Numbers that make a wrong order of summation visible: many magnitudes, both zeros, and products that underflow.

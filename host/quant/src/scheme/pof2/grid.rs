@@ -15,32 +15,72 @@ const LANES: usize = 16;
 /// Values whose squared errors are summed in f32 before they join an f64.
 const RUN: usize = 16 * LANES;
 
-/// Σ (x − fake-quantized x)² for each grid.
-#[multiversion(targets("x86_64+avx2"))]
+/// `$body` with `$fake(grid, x)`, which fake-quantizes a value by a grid that rounds as `$grid` does: compiled once for each
+/// way to round, so that loops in it have no choice to make.
+macro_rules! by_rounding {
+    ($grid:expr, $fake:ident => $body:expr) => {{
+        let grid: &Grid = $grid;
+        match (grid.offset, grid.narrow, grid.round) {
+            (Some(_), ..) => {
+                let $fake = |grid: &Grid, x: f32| grid.asymmetric(x);
+                $body
+            }
+            (None, true, Round::HalfUp) => {
+                let $fake = |grid: &Grid, x: f32| grid.symmetric(x, |v| floor(clip(v + 0.5)));
+                $body
+            }
+            (None, true, Round::HalfToEven) => {
+                let $fake = |grid: &Grid, x: f32| grid.symmetric(x, |v| rint(clip(v)));
+                $body
+            }
+            (None, true, Round::Floor) => {
+                let $fake = |grid: &Grid, x: f32| grid.symmetric(x, |v| floor(clip(v)));
+                $body
+            }
+            (None, _, round) => {
+                let $fake = |grid: &Grid, x: f32| grid.symmetric(x, |v| fix::round_f32(v, round));
+                $body
+            }
+        }
+    }};
+}
+
+/// Σ (x − fake-quantized x)² for each grid. The grids differ in their positions only.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2", "x86_64+avx2"))]
 pub(super) fn squared_errors(block: &[f32], grids: &[Grid; 5]) -> [f64; 5] {
+    by_rounding!(&grids[0], fake => sum_errors(block, grids, fake))
+}
+
+/// Every value is read once; the lanes of all five sums stay in registers.
+#[inline(always)]
+fn sum_errors(block: &[f32], grids: &[Grid; 5], fake: impl Fn(&Grid, f32) -> f32) -> [f64; 5] {
+    let square = |grid: &Grid, x: f32| {
+        let error = x - fake(grid, x);
+        error * error
+    };
     let mut sums = [0.0f64; 5];
     for run in block.chunks(RUN) {
-        for (sum, grid) in sums.iter_mut().zip(grids) {
-            let mut lanes = [0.0f32; LANES];
-            let mut square = [0.0f32; RUN];
-            grid.each(run, |i, x, y| square[i] = (x - y) * (x - y));
-            for part in square.as_chunks::<LANES>().0 {
-                lanes.iter_mut().zip(part).for_each(|(l, s)| *l += s);
+        let mut lanes = [[0.0f32; LANES]; 5];
+        let (parts, rest) = run.as_chunks::<LANES>();
+        for part in parts {
+            for (lanes, grid) in lanes.iter_mut().zip(grids) {
+                for lane in 0..LANES {
+                    lanes[lane] += square(grid, part[lane]);
+                }
             }
-            *sum += lanes.iter().map(|l| f64::from(*l)).sum::<f64>();
         }
+        for (lanes, grid) in lanes.iter_mut().zip(grids) {
+            lanes.iter_mut().zip(rest).for_each(|(lane, x)| *lane += square(grid, *x));
+        }
+        sums.iter_mut().zip(lanes).for_each(|(sum, lanes)| *sum += lanes.iter().map(|l| f64::from(*l)).sum::<f64>());
     }
     sums
 }
 
 /// Replaces every value by its fake-quantized one.
-#[multiversion(targets("x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2", "x86_64+avx2"))]
 pub(super) fn fake_quantize(block: &mut [f32], grid: &Grid) {
-    let mut run = [0.0f32; 64];
-    for part in block.chunks_mut(64) {
-        run[..part.len()].copy_from_slice(part);
-        grid.each(&run[..part.len()], |i, _, y| part[i] = y);
-    }
+    by_rounding!(grid, fake => block.iter_mut().for_each(|x| *x = fake(grid, *x)));
 }
 
 /// Scale, bounds and rounding of one position.
@@ -72,35 +112,62 @@ impl Grid {
         Self { scale, step, low, high, round, narrow, offset }
     }
 
-    /// Calls `f(index, x, fake-quantized x)` for every value.
-    #[inline(always)]
-    pub(super) fn each(&self, data: &[f32], f: impl FnMut(usize, f32, f32)) {
-        if let Some(offset) = self.offset {
-            return self.asymmetric(data, offset, f);
-        }
-        match (self.narrow, self.round) {
-            (true, Round::HalfUp) => self.map(data, |v| floor(clip(v + 0.5)), f),
-            (true, Round::HalfToEven) => self.map(data, |v| rint(clip(v)), f),
-            (true, Round::Floor) => self.map(data, |v| floor(clip(v)), f),
-            (_, round) => self.map(data, |v| fix::round_f32(v, round), f),
-        }
+    /// The fake-quantized value.
+    pub(super) fn one(&self, x: f32) -> f32 {
+        by_rounding!(self, fake => fake(self, x))
     }
 
     #[inline(always)]
-    fn map(&self, data: &[f32], round: impl Fn(f32) -> f32, mut f: impl FnMut(usize, f32, f32)) {
-        let Self { scale, step, low, high, .. } = *self;
-        for (i, x) in data.iter().enumerate() {
-            let q = round(x * scale);
-            let q = if q > high { high } else { q };
-            let q = if q < low { low } else { q };
-            f(i, *x, q * step);
-        }
+    fn symmetric(&self, x: f32, round: impl Fn(f32) -> f32) -> f32 {
+        let q = round(x * self.scale);
+        let q = if q > self.high { self.high } else { q };
+        let q = if q < self.low { self.low } else { q };
+        q * self.step
     }
 
-    fn asymmetric(&self, data: &[f32], offset: f32, mut f: impl FnMut(usize, f32, f32)) {
-        for (i, x) in data.iter().enumerate() {
-            let q = self.low + fix::round_f32((x - offset) * self.scale, self.round);
-            f(i, *x, (q.min(self.high).max(self.low) - self.low) * self.step + offset);
+    #[inline(always)]
+    fn asymmetric(&self, x: f32) -> f32 {
+        let offset = self.offset.unwrap_or(0.0);
+        let q = self.low + fix::round_f32((x - offset) * self.scale, self.round);
+        (q.min(self.high).max(self.low) - self.low) * self.step + offset
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use shiftwise_core::fix::FixPos;
+
+    proptest! {
+        /// Runs of 256 values, each summed in 16 lanes of f32 that an f64 takes in order.
+        #[test]
+        fn five_sums_in_one_pass_are_those_of_single_values(
+            data in proptest::collection::vec(prop_oneof![-3.0f32..3.0, -300.0f32..300.0, Just(-0.0), Just(0.5)], 0..700),
+            bit_width in prop_oneof![Just(8u8), Just(4), Just(16), Just(24)],
+            round_mode in 0..4u8, symmetry: bool, pos in -3..12i8,
+        ) {
+            let p = serde_json::json!({ "bit_width": bit_width, "method": 1, "round_mode": round_mode, "symmetry": symmetry });
+            let p: Params = serde_json::from_value(p).unwrap();
+            let state = |i: i8| State { pos: FixPos(pos + i), min: -3.0, max: 2.5, ..State::default() };
+            let grids: [Grid; 5] = std::array::from_fn(|i| Grid::new(&state(i as i8), &p));
+            let want = grids.map(|grid| {
+                data.chunks(256).fold(0.0f64, |sum, run| {
+                    let mut lanes = [0.0f32; 16];
+                    for (i, x) in run.iter().enumerate() {
+                        lanes[i % 16] += (x - grid.one(*x)) * (x - grid.one(*x));
+                    }
+                    sum + lanes.iter().map(|l| f64::from(*l)).sum::<f64>()
+                })
+            });
+            prop_assert_eq!(squared_errors(&data, &grids).map(f64::to_bits), want.map(f64::to_bits));
+            for grid in &grids {
+                let mut all = data.clone();
+                fake_quantize(&mut all, grid);
+                let single: Vec<u32> = data.iter().map(|x| grid.one(*x).to_bits()).collect();
+                prop_assert_eq!(all.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), single);
+            }
         }
     }
 }

@@ -40,8 +40,8 @@ pub(super) fn depthwise_weights_on<'a>(
             match path {
                 // SAFETY: the features were just found on this machine.
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx2 if path.is_available() => unsafe { add_avx2(g, block, input, dy, dw) },
-                Path::Avx2 | Path::Portable => add(g, block, input, dy, dw),
+                Path::Avx2 | Path::Avx512 if path.is_available() => unsafe { add_avx2(g, block, input, dy, dw) },
+                Path::Avx512 | Path::Avx2 | Path::Portable => add(g, block, input, dy, dw),
             }
         }
     }

@@ -92,14 +92,9 @@ pub(super) fn conv_weights_on<'a>(
                 match path {
                     // SAFETY: the features were just found on this machine.
                     #[cfg(target_arch = "x86_64")]
-                    Path::Avx2 if path.is_available() => unsafe { add_avx2(&part, dw) },
-                    Path::Avx2 | Path::Portable => part.add(dw, |count, runs, input, panel, out| match count {
-                        1 => scalar::tile_f32::<1>(runs, input, panel, out),
-                        2 => scalar::tile_f32::<2>(runs, input, panel, out),
-                        3 => scalar::tile_f32::<3>(runs, input, panel, out),
-                        4 => scalar::tile_f32::<4>(runs, input, panel, out),
-                        5 => scalar::tile_f32::<5>(runs, input, panel, out),
-                        _ => scalar::tile_f32::<TILE>(runs, input, panel, out),
+                    Path::Avx2 | Path::Avx512 if path.is_available() => unsafe { add_avx2(&part, dw) },
+                    Path::Avx512 | Path::Avx2 | Path::Portable => part.add(dw, |count, runs, input, panel, out| {
+                        by_count!(count, scalar::tile_f32, [], (runs, input, panel, out));
                     }),
                 }
             }
@@ -149,7 +144,8 @@ impl Block<'_> {
             runs.clear();
             let mut row = 0;
             for stretch in self.block {
-                let mut run = Run { row, len: stretch.columns.len(), start: [0; TILE], valid: (1 << count) - 1 };
+                let (len, valid) = (stretch.columns.len(), (1 << count) - 1);
+                let mut run = Run { row, len, taps: 0..1, start: [0; TILE], valid };
                 for (p, start) in run.start.iter_mut().enumerate().take(count) {
                     let (tap, channel) = ((first + p) / channels, (first + p) % channels);
                     let y = stretch.row * g.stride[0] + tap / g.kernel[1] * g.dilation[0];
@@ -175,12 +171,7 @@ impl Block<'_> {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn add_avx2(part: &Block<'_>, dw: &mut [f32]) {
-    part.add(dw, |count, runs, input, panel, out| match count {
-        1 => avx2::tile_f32::<1>(runs, input, panel, out),
-        2 => avx2::tile_f32::<2>(runs, input, panel, out),
-        3 => avx2::tile_f32::<3>(runs, input, panel, out),
-        4 => avx2::tile_f32::<4>(runs, input, panel, out),
-        5 => avx2::tile_f32::<5>(runs, input, panel, out),
-        _ => avx2::tile_f32::<TILE>(runs, input, panel, out),
+    part.add(dw, |count, runs, input, panel, out| {
+        by_count!(count, avx2::tile_f32, [], (runs, input, panel, out));
     });
 }

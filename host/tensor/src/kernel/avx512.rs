@@ -1,0 +1,161 @@
+//! The tiles in AVX-512: 6 pixels by 16 or 32 channels, one accumulator of 16 lanes for each pixel and panel.
+//!
+//! Each lane of each accumulator is exactly the chain of [`crate::kernel::scalar`].
+
+use core::arch::x86_64::{
+    __m512i, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_add_epi32, _mm512_mask_dpbusd_epi32, _mm512_mask3_fmadd_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32,
+};
+
+use crate::kernel::plan::{LANES, Run, TILE};
+
+/// All lanes, or none where the pixel has this tap in the padding.
+#[inline(always)]
+fn lanes(run: &Run, pixel: usize) -> u16 {
+    if run.valid & (1 << pixel) != 0 { u16::MAX } else { 0 }
+}
+
+/// See [`crate::kernel::scalar::tile_f32`]; `panels` holds `P` panels one after the other.
+#[target_feature(enable = "avx512f")]
+pub(super) fn tile_f32<const M: usize, const P: usize>(
+    runs: &[Run],
+    input: &[f32],
+    panels: &[f32],
+    out: &mut [[[f32; LANES]; TILE]; 2],
+) {
+    const { assert!(P == 1 || P == 2) };
+    let panel = panels.len() / P;
+    let mut acc = [[_mm512_setzero_ps(); P]; M];
+    for run in runs {
+        run.assert_inside::<M>(input.len(), panel);
+        let whole = run.valid.trailing_ones() >= M as u32;
+        // SAFETY: `assert_inside` has shown that `run.row..run.row + run.len` rows of 16 weights lie in each panel, and
+        // `run.len` elements from each `run.start[p]` in `input`; the loops read these and no others.
+        unsafe {
+            let x: [*const f32; M] = core::array::from_fn(|p| input.as_ptr().add(run.start[p]));
+            let w: [*const f32; P] = core::array::from_fn(|j| panels.as_ptr().add(j * panel + run.row * LANES));
+            let weights = |k: usize| {
+                let mut row = [_mm512_setzero_ps(); P];
+                for j in 0..P {
+                    row[j] = _mm512_loadu_ps(w[j].add(k * LANES));
+                }
+                row
+            };
+            if whole {
+                for k in 0..run.len {
+                    let w = weights(k);
+                    for p in 0..M {
+                        let x = _mm512_set1_ps(*x[p].add(k));
+                        for j in 0..P {
+                            acc[p][j] = _mm512_fmadd_ps(x, w[j], acc[p][j]);
+                        }
+                    }
+                }
+            } else {
+                let masks: [u16; M] = core::array::from_fn(|p| lanes(run, p));
+                for k in 0..run.len {
+                    let w = weights(k);
+                    for p in 0..M {
+                        let x = _mm512_set1_ps(*x[p].add(k));
+                        for j in 0..P {
+                            acc[p][j] = _mm512_mask3_fmadd_ps(x, w[j], acc[p][j], masks[p]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    for (p, acc) in acc.iter().enumerate() {
+        for (out, acc) in out.iter_mut().zip(acc) {
+            // SAFETY: `out[p]` has 16 elements: one vector.
+            unsafe { _mm512_storeu_ps(out[p].as_mut_ptr(), *acc) };
+        }
+    }
+}
+
+/// Exact sums of int8 products: `vpdpbusd` multiplies bytes without a sign by bytes with one and adds four products, without
+/// saturating. The inputs come plus 128, which makes each sum larger by 128 times the weights that it meets; `back` holds,
+/// for each panel, what takes that back for the taps before each one (`[taps + 1][16]`). All sums wrap, so that the order
+/// does not matter.
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) fn tile_u8<const M: usize, const P: usize>(
+    runs: &[Run],
+    input: &[u8],
+    panels: &[i8],
+    back: &[i32],
+    out: &mut [[[i32; LANES]; TILE]; 2],
+) {
+    const { assert!(P == 1 || P == 2) };
+    let (panel, of_panel) = (panels.len() / P, back.len() / P);
+    let mut acc = [[_mm512_setzero_si512(); P]; M];
+    // What all pixels take back together.
+    let mut shared = [_mm512_setzero_si512(); P];
+    for run in runs {
+        run.assert_inside::<M>(input.len(), panel);
+        let whole = run.valid.trailing_ones() >= M as u32;
+        let mut own = shared;
+        for (j, own) in own.iter_mut().enumerate() {
+            let back = &back[j * of_panel..][..of_panel];
+            *own = _mm512_sub_epi32(load_16(back, run.taps.end * LANES), load_16(back, run.taps.start * LANES));
+        }
+        // SAFETY: as in `tile_f32`; steps go four rows at a time, so odd last rows would be left out, not overrun.
+        unsafe {
+            let x: [*const u8; M] = core::array::from_fn(|p| input.as_ptr().add(run.start[p]));
+            let w: [*const i8; P] = core::array::from_fn(|j| panels.as_ptr().add(j * panel + run.row * LANES));
+            let weights = |k: usize| {
+                let mut rows = [_mm512_setzero_si512(); P];
+                for j in 0..P {
+                    rows[j] = _mm512_loadu_si512(w[j].add(4 * k * LANES).cast());
+                }
+                rows
+            };
+            if whole {
+                for j in 0..P {
+                    shared[j] = _mm512_add_epi32(shared[j], own[j]);
+                }
+                for k in 0..run.len / 4 {
+                    let w = weights(k);
+                    for p in 0..M {
+                        let x = _mm512_set1_epi32(x[p].add(4 * k).cast::<i32>().read_unaligned());
+                        for j in 0..P {
+                            acc[p][j] = _mm512_dpbusd_epi32(acc[p][j], x, w[j]);
+                        }
+                    }
+                }
+            } else {
+                let masks: [u16; M] = core::array::from_fn(|p| lanes(run, p));
+                for p in 0..M {
+                    for j in 0..P {
+                        acc[p][j] = _mm512_mask_add_epi32(acc[p][j], masks[p], acc[p][j], own[j]);
+                    }
+                }
+                for k in 0..run.len / 4 {
+                    let w = weights(k);
+                    for p in 0..M {
+                        let x = _mm512_set1_epi32(x[p].add(4 * k).cast::<i32>().read_unaligned());
+                        for j in 0..P {
+                            acc[p][j] = _mm512_mask_dpbusd_epi32(acc[p][j], masks[p], x, w[j]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    for (p, acc) in acc.iter().enumerate() {
+        for (j, out) in out.iter_mut().take(P).enumerate() {
+            let sums = _mm512_add_epi32(acc[j], shared[j]);
+            // SAFETY: `out[p]` has 16 elements: one vector.
+            unsafe { _mm512_storeu_si512(out[p].as_mut_ptr().cast(), sums) };
+        }
+    }
+}
+
+/// Sixteen values from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_16(values: &[i32], at: usize) -> __m512i {
+    let values = &values[at..][..LANES];
+    // SAFETY: the slice has the 16 values that are read.
+    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+}
