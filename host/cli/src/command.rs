@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::builder::RangedU64ValueParser;
 use clap::error::ContextValue;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::Value;
 use shiftwise::reports::{Failure, FailureText};
 use shiftwise::text;
@@ -16,8 +16,8 @@ use crate::hint::hint;
 use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
-    boards, compile, convert, data, dump, estimate, evaluate, machine_code, predict, proof, quantize, screen, simulate,
-    strategy, targets,
+    boards, compile, convert, data, dump, estimate, evaluate, info, machine_code, predict, proof, quantize, screen,
+    shell, simulate, strategy, targets,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
@@ -57,6 +57,8 @@ enum Command {
     Verify(proof::Args),
     /// Run a compiled model on a board
     Run(boards::Args),
+    /// Say what a file is, and how an application feeds it
+    Info(info::Args),
     /// List DPU targets and boards, or show one
     Targets(targets::Args),
     /// Print or check quantize strategies
@@ -65,6 +67,10 @@ enum Command {
     Disasm(machine_code::Args),
     /// Turn a listing back into code
     Asm(machine_code::AsmArgs),
+    /// Print what a shell reads to complete commands and options
+    Completions(shell::Args),
+    /// Write a manual page for every command
+    Man(shell::ManArgs),
 }
 
 impl Command {
@@ -159,10 +165,13 @@ pub(crate) fn main() -> ExitCode {
         Command::Simulate(args) => simulate::run(args, &screen),
         Command::Verify(args) => proof::run(args, &screen),
         Command::Run(args) => boards::run(args, &screen),
+        Command::Info(args) => info::run(args, &screen),
         Command::Targets(args) => targets::run(args, &screen),
         Command::Strategy(args) => strategy::run(args, &screen),
         Command::Disasm(args) => machine_code::run(args, &screen),
         Command::Asm(args) => machine_code::assemble(args, &screen),
+        Command::Completions(args) => shell::completions(args, Cli::command(), &screen),
+        Command::Man(args) => shell::man(args, Cli::command(), &screen),
     };
     if let Some(preprocess) = cli.command.preprocess() {
         preprocess.tell(&screen);

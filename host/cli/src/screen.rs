@@ -119,6 +119,13 @@ impl Screen {
         }
     }
 
+    /// An answer that another program reads: our own text, unaltered.
+    pub(crate) fn script(&self, text: &str) {
+        if !self.options.json {
+            print(text);
+        }
+    }
+
     /// A remark beside the answer.
     pub(crate) fn note(&self, line: impl AsRef<str>) {
         if !self.options.quiet {

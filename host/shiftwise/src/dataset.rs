@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 use shiftwise_tensor::tensor::Tensor;
@@ -198,6 +199,40 @@ pub fn sample_shape(spec: &DataSpec) -> Option<Vec<usize>> {
         Source::Images(_, steps) => steps.resize.map(|[h, w]| vec![h, w, 3]),
         Source::Array(_) => None,
     }
+}
+
+/// An array of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Described {
+    /// Its name in a `.npz`; `None` for a `.npy`.
+    pub key: Option<String>,
+    /// NumPy's name of its elements' type; `None` for an array that can't be read.
+    pub dtype: Option<String>,
+    /// All dimensions.
+    pub shape: Vec<usize>,
+    /// Why it can't be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl Described {
+    fn of(path: &Path, key: Option<String>) -> Self {
+        match Array::open(path, key.as_deref(), None) {
+            Ok(array) => Self { key, dtype: Some(array.dtype()), shape: array.shape().to_vec(), problem: None },
+            Err(e) => Self { key, dtype: None, shape: Vec::new(), problem: Some(e.to_string()) },
+        }
+    }
+}
+
+/// What arrays a `.npy` or a `.npz` has; of the values nothing is kept.
+///
+/// Errors: an archive that can't be opened. Of a single array that can't be read, the answer says why.
+pub fn describe(path: &Path, archive: bool) -> Result<Vec<Described>, Error> {
+    if !archive {
+        return Array::open(path, None, None).map(|_| vec![Described::of(path, None)]);
+    }
+    Ok(array::keys(path)?.into_iter().map(|key| Described::of(path, Some(key))).collect())
 }
 
 /// The files of a folder in name order: all `.npy`, or all images. Files whose names begin with a dot are hidden, as those

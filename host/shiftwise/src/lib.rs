@@ -48,6 +48,7 @@
 //! - [`run`], [`cost`], [`outputs`]: a deployable's frames on this machine, their bounds and their results
 //! - [`vendor_program`]: the same of a program that the vendor compiled
 //! - [`verify`]: the proof; [`golden`], [`dump`]: every tensor, in the vendor's layout; [`evaluate`]: accuracy; [`predict`]: outputs
+//! - [`info`]: what any file is, and how an application feeds it
 //! - [`averages`]: where the DPU computes otherwise than the vendor's simulation
 //! - [`listing`]: machine code as text and back; [`text`]: text of unknown origin for people
 
@@ -63,6 +64,7 @@ pub mod dump;
 pub mod estimate;
 pub mod evaluate;
 pub mod golden;
+pub mod info;
 pub mod listing;
 pub mod memory;
 pub mod outputs;

@@ -98,6 +98,26 @@ pub struct StrategyChanges {
     pub changes: Vec<Change>,
 }
 
+/// What `completions` reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Completions {
+    /// The shell.
+    pub shell: String,
+    /// The text that it reads.
+    pub script: String,
+}
+
+/// What `man` reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ManPages {
+    /// The folder.
+    pub output_dir: PathBuf,
+    /// The files in it, one for each command.
+    pub pages: Vec<String>,
+}
+
 /// What every command reports instead, where it fails (exit code 2).
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -172,5 +192,8 @@ reports! {
     "strategy": StrategyChanges | serde_json::Map<String, Value>;
     "disasm": crate::listing::Listing | crate::listing::RoundTrip;
     "asm": crate::listing::Assembled;
+    "info": crate::info::Info;
+    "completions": Completions;
+    "man": ManPages;
     "error": Failure;
 }

@@ -114,6 +114,22 @@ fn model_config(file: &h5::H5) -> Result<ModelConfig, Error> {
     ModelConfig::parse(&value, version.as_deref())
 }
 
+/// The version of Keras that wrote a file, where the file says so; nothing else of it need be readable.
+pub fn keras_version(files: &Files) -> Option<String> {
+    /// A file that has little more than this version.
+    const MOST: u64 = 1 << 16;
+    let budget = files.budget();
+    let said = |text: &[u8]| Some(json::parse(text, &budget).ok()?.get("keras_version")?.as_str()?.to_owned());
+    if files.is_zip() {
+        return said(&files.read("metadata.json", MOST, &budget).ok()?);
+    }
+    if is_h5(files) {
+        let file = h5::H5::from_bytes(files.path(), files.bytes()?.to_vec(), &budget).ok()?;
+        return file.string("/", "keras_version").ok().flatten();
+    }
+    if is_json(files) { said(files.bytes()?) } else { None }
+}
+
 /// An HDF5 file.
 fn open_h5(files: Files, budget: &Budget) -> Result<h5::H5, Error> {
     if !is_h5(&files) {

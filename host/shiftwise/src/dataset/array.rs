@@ -24,6 +24,16 @@ enum Element {
 }
 
 impl Element {
+    /// NumPy's name.
+    fn name(self) -> String {
+        let (kind, bytes) = match self {
+            Self::Float(bytes) => ("float", bytes),
+            Self::Signed(bytes) => ("int", bytes),
+            Self::Unsigned(bytes) => ("uint", bytes),
+        };
+        format!("{kind}{}", 8 * bytes)
+    }
+
     fn size(self) -> usize {
         match self {
             Self::Float(n) | Self::Signed(n) | Self::Unsigned(n) => n,
@@ -205,6 +215,11 @@ impl Array {
         Ok(Self { header, storage, name })
     }
 
+    /// NumPy's name of the elements' type.
+    pub(super) fn dtype(&self) -> String {
+        self.header.element.name()
+    }
+
     pub(super) fn shape(&self) -> &[usize] {
         &self.header.shape
     }
@@ -259,6 +274,15 @@ impl Array {
             }
         }
     }
+}
+
+/// The names of the arrays of a `.npz`, in its order.
+pub(super) fn keys(path: &Path) -> Result<Vec<String>, Error> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let damaged = |e| Error::Dataset(format!("{}: the .npz is damaged: {e}", path.display()));
+    let archive = zip::ZipArchive::new(file).map_err(damaged)?;
+    let name = |n: &str| n.strip_suffix(".npy").map(str::to_owned);
+    Ok(archive.file_names().filter_map(Result::ok).filter_map(|n| name(&n)).collect())
 }
 
 /// The array that is meant among those of a `.npz`.
