@@ -1,6 +1,6 @@
 //! What a file is: any that is read or written here.
 //!
-//! [`KINDS`] is the table of what can be told. A kind looks at a file and either describes it or leaves it to the next.
+//! `KINDS` is the table of what can be told. A kind looks at a file and either describes it or leaves it to the next.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

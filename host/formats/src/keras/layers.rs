@@ -1,7 +1,7 @@
 //! Keras' form of every layer: how its settings are read and written.
 //!
 //! `keras_layers!` is the one table: a row names a layer of the graph and its Keras classes. Behind a row stands the
-//! layer's [`KerasForm`], reading and writing side by side, in the file of its family.
+//! layer's `KerasForm`, reading and writing side by side, in the file of its family.
 
 use serde_json::{Map, Value};
 
