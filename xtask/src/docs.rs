@@ -16,61 +16,20 @@ struct Page {
 enum Maker {
     /// A test that compares it, and rewrites it where `UPDATE_EXPECT` is set: quick, done by `cargo xtask docs`.
     Test(&'static str),
-    /// A program that measures, on emulators or with reference data, for minutes: run by hand when what it measures
-    /// has changed.
-    Measurement(&'static [&'static str]),
+    /// A program of the tests with its arguments. It measures, on emulators or with reference data, for minutes: run by
+    /// hand when what it measures has changed.
+    Measurement(&'static str),
 }
 
 const PAGES: &[Page] = &[
     Page { path: "core/ISA.md", maker: Maker::Test("the_reference_page_is_current") },
     Page { path: "host/quant/SETTINGS.md", maker: Maker::Test("the_page_of_settings_is_current") },
+    Page { path: "host/quant/SCHEMES.md", maker: Maker::Test("the_page_of_schemes_is_current") },
     Page { path: "docs/schema", maker: Maker::Test("every_report_has_its_schema_in_the_repository") },
-    Page {
-        path: "tests/GOLDEN.md",
-        maker: Maker::Measurement(&["cargo", "run", "--release", "-p", "shiftwise-tests", "--bin", "golden"]),
-    },
-    Page {
-        path: "tests/zoo/CYCLES.md",
-        maker: Maker::Measurement(&[
-            "cargo",
-            "run",
-            "--release",
-            "-p",
-            "shiftwise-tests",
-            "--bin",
-            "calibrate",
-            "--",
-            "--write",
-        ]),
-    },
-    Page {
-        path: "firmware/MEASURED.md",
-        maker: Maker::Measurement(&[
-            "cargo",
-            "run",
-            "--release",
-            "-p",
-            "shiftwise-tests",
-            "--bin",
-            "instructions",
-            "--",
-            "--write",
-        ]),
-    },
-    Page {
-        path: "firmware/MEMORY.md",
-        maker: Maker::Measurement(&[
-            "cargo",
-            "run",
-            "--release",
-            "-p",
-            "shiftwise-tests",
-            "--bin",
-            "memory",
-            "--",
-            "--write",
-        ]),
-    },
+    Page { path: "tests/GOLDEN.md", maker: Maker::Measurement("golden > tests/GOLDEN.md") },
+    Page { path: "tests/zoo/CYCLES.md", maker: Maker::Measurement("calibrate -- --write") },
+    Page { path: "firmware/MEASURED.md", maker: Maker::Measurement("instructions -- --write") },
+    Page { path: "firmware/MEMORY.md", maker: Maker::Measurement("memory -- --write") },
 ];
 
 /// Checks the pages that tests make, or with `check` false rewrites them, and says how to make the others.
@@ -79,7 +38,9 @@ pub(crate) fn main(check: bool) -> Result<(), Box<dyn Error>> {
     for page in PAGES {
         match page.maker {
             Maker::Test(name) => tests.push(name),
-            Maker::Measurement(words) => println!("{}: measured by\n  {}", page.path, words.join(" ")),
+            Maker::Measurement(program) => {
+                println!("{}: measured by\n  cargo run --release -p shiftwise-tests --bin {program}", page.path);
+            }
         }
     }
     step(&tests, check).run()?;
