@@ -16,6 +16,10 @@ pub(super) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
         (t.dtype == dtype && t.shape.elements().map(u64::from) == Some(elements)).then_some(())
     };
     let any = |id: TensorId| Some((model.tensor(id)?.dtype, u64::from(model.tensor(id)?.shape.elements()?)));
+    let of_integers = |id: TensorId, elements: u64| {
+        let t = model.tensor(id)?;
+        (t.dtype != DType::F32 && t.shape.elements().map(u64::from) == Some(elements)).then_some(())
+    };
     let volume = |d: [u16; 3]| d.iter().map(|v| u64::from(*v)).product::<u64>();
     let constants = |offset: u32, bytes: u64| {
         (u64::from(offset).checked_add(bytes)? <= model.constants().len() as u64).then_some(())
@@ -183,6 +187,8 @@ pub(super) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
         }
         #[cfg(feature = "floats")]
         CpuOp::Float { op, .. } => super::check_floats::check(model, op),
+        #[cfg(feature = "floats")]
+        CpuOp::Scaled(op) => super::check_scaled::check(model, op),
         CpuOp::View { input, output } => {
             let (from, to) = (model.tensor(*input)?, model.tensor(*output)?);
             (from.place == to.place && from.dtype == to.dtype && from.bytes() == to.bytes()).then_some(())
@@ -196,11 +202,11 @@ pub(super) fn check(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<()> {
         CpuOp::Quantize { input, output } => {
             apart(*input, *output)?;
             tensor(*input, DType::F32, any(*output)?.1)?;
-            tensor(*output, DType::I8, any(*input)?.1)
+            of_integers(*output, any(*input)?.1)
         }
         CpuOp::Dequantize { input, output } => {
             apart(*input, *output)?;
-            tensor(*input, DType::I8, any(*output)?.1)?;
+            of_integers(*input, any(*output)?.1)?;
             tensor(*output, DType::F32, any(*input)?.1)
         }
         // Layers that are left out.

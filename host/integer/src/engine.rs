@@ -10,14 +10,16 @@ mod elementwise;
 mod finish;
 mod moves;
 mod pool;
+mod scaled;
 
 use self::conv::Prepared;
 use self::finish::Finish;
 use self::pool::pool;
-use crate::graph::{IntGraph, IntOpKind, Kind, TensorIx, image};
+use crate::graph::{IntGraph, IntOp, IntOpKind, Kind, TensorIx, image};
 use shiftwise_core::arith::{Round, requantize_i8};
 use shiftwise_core::cpu;
 use shiftwise_core::fix::{self, FixPos, FixSpec};
+use shiftwise_core::scale::Scale;
 use shiftwise_graph::dtype;
 use shiftwise_graph::error::Error;
 use shiftwise_tensor::tensor::Tensor;
@@ -27,6 +29,8 @@ use shiftwise_tensor::tensor::Tensor;
 pub enum Value {
     /// Integers of the tensor's position.
     Fixed(Vec<i8>),
+    /// Integers of 16 bits.
+    Wide(Vec<i16>),
     /// Floats.
     Float(Vec<f32>),
 }
@@ -36,15 +40,25 @@ impl Value {
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Fixed(q) => q.iter().map(|v| *v as u8).collect(),
+            Self::Wide(q) => q.iter().flat_map(|v| v.to_le_bytes()).collect(),
             Self::Float(x) => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
         }
+    }
+
+    /// The integers of values on a grid.
+    fn scaled(x: &[f32], scale: Scale) -> Self {
+        let q = x.iter().map(|x| scale.quantize(*x));
+        if scale.is_wide() { Self::Wide(q.collect()) } else { Self::Fixed(q.map(|q| q as i8).collect()) }
     }
 
     /// Real values.
     pub fn to_floats(&self, kind: Kind) -> Vec<f32> {
         match (self, kind) {
             (Self::Fixed(q), Kind::Fixed(pos)) => q.iter().map(|v| fix::dequantize((*v).into(), pos)).collect(),
+            (Self::Fixed(q), Kind::Scaled(scale)) => q.iter().map(|v| scale.dequantize((*v).into())).collect(),
+            (Self::Wide(q), Kind::Scaled(scale)) => q.iter().map(|v| scale.dequantize(*v)).collect(),
             (Self::Fixed(q), Kind::Float) => q.iter().map(|v| f32::from(*v)).collect(),
+            (Self::Wide(q), Kind::Float | Kind::Fixed(_)) => q.iter().map(|v| f32::from(*v)).collect(),
             (Self::Float(x), _) => x.clone(),
         }
     }
@@ -55,13 +69,19 @@ impl Value {
 pub struct Engine<'a> {
     graph: &'a IntGraph,
     convs: Vec<Option<Prepared>>,
+    scaled: Vec<Option<scaled::Prepared>>,
 }
 
 impl<'a> Engine<'a> {
     /// Packs the weights.
     pub fn new(graph: &'a IntGraph) -> Self {
         let prepare = |kind: &IntOpKind| kind.conv().map(|(c, kind)| Prepared::new(c, kind));
-        Self { graph, convs: graph.ops.iter().map(|op| prepare(&op.kind)).collect() }
+        let scaled = |op: &IntOp| match (&op.kind, op.inputs.first()) {
+            (IntOpKind::Scaled(own), Some(from)) => scaled::Prepared::new(own, graph.tensors[from.0].kind),
+            _ => None,
+        };
+        let convs = graph.ops.iter().map(|op| prepare(&op.kind)).collect();
+        Self { graph, convs, scaled: graph.ops.iter().map(scaled).collect() }
     }
 
     /// One sample's float inputs as the integers (or floats) that the graph reads.
@@ -82,6 +102,7 @@ impl<'a> Engine<'a> {
                 Kind::Fixed(pos) => Value::Fixed(
                     x.iter().map(|x| fix::quantize(*x, FixSpec::int8(pos.0), Round::HalfUp) as i8).collect(),
                 ),
+                Kind::Scaled(scale) => Value::scaled(x, scale),
                 Kind::Float => Value::Float(x.to_vec()),
             })
         };
@@ -170,6 +191,14 @@ impl<'a> Engine<'a> {
         };
         let shape = |k: usize| x.get(k).map_or(&[][..], |(_, _, shape)| shape);
         let out = &self.graph.tensors[self.graph.ops[op].output.0];
+        if let IntOpKind::Scaled(own) = kind {
+            return scaled::compute(own, self.scaled[op].as_ref(), x, out);
+        }
+        if let Some((value, Kind::Scaled(scale), shape)) = x.first()
+            && let Some(moved) = scaled::moved(kind, (value, *scale, shape), out)
+        {
+            return moved;
+        }
         if let (Some((c, kind)), Some(p)) = (kind.conv(), &self.convs[op]) {
             return Value::Fixed(p.run(c, kind, fixed(0), out.kind));
         }
@@ -239,12 +268,16 @@ impl<'a> Engine<'a> {
                 return Value::Float(y.into_data());
             }
             IntOpKind::Quantize => {
-                let pos = if let Kind::Fixed(pos) = out.kind { pos.0 } else { 0 };
                 let x = x[0].0.to_floats(x[0].1);
+                let pos = match out.kind {
+                    Kind::Fixed(pos) => pos.0,
+                    Kind::Scaled(scale) => return Value::scaled(&x, scale),
+                    Kind::Float => 0,
+                };
                 x.iter().map(|x| fix::quantize(*x, FixSpec::int8(pos), Round::HalfUp) as i8).collect()
             }
             IntOpKind::Dequantize => return Value::Float(x[0].0.to_floats(x[0].1)),
-            IntOpKind::View | IntOpKind::Conv(_) | IntOpKind::Depthwise(_) | IntOpKind::ConvTranspose(_) => {
+            IntOpKind::View | IntOpKind::Scaled(_) | IntOpKind::Conv(_) | IntOpKind::Depthwise(_) | IntOpKind::ConvTranspose(_) => {
                 return x[0].0.clone();
             }
         })

@@ -182,6 +182,9 @@ reasons! {
     /// An average whose factor is too large.
     AverageFactor {} = "average_factor", Some("average over a window that is more like a square"),
         ("has an averaging factor beyond 16 bits");
+    /// Steps for which no multiplier of 31 bits requantizes exactly in 64.
+    Steps {} = "steps", Some("widen or narrow its range, or use fewer bits"),
+        ("the steps of its operands and its result are too far apart for exact integers");
     /// A convolution without weights.
     NoKernel {} = "no_kernel", None, ("has no kernel");
 }
