@@ -193,6 +193,10 @@ pub fn integer_graph(graph: &IntGraph, inputs: &[Vec<u8>]) -> Result<Verdict, St
     let want = evaluate(graph, inputs);
     let of_kind = |(t, bytes): (&shiftwise_integer::graph::TensorIx, &Vec<u8>)| match graph.tensors[t.0].kind {
         Kind::Fixed(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
+        Kind::Scaled(scale) if scale.is_wide() => {
+            Value::Wide(bytes.as_chunks().0.iter().map(|b| i16::from_le_bytes(*b)).collect())
+        }
+        Kind::Scaled(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
         Kind::Float => Value::Float(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
     };
     let given = graph.inputs.iter().zip(inputs).map(of_kind).collect();

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::graph::{IntAct, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use crate::left_alone;
-use crate::reasons::FloatWhy;
+use crate::reasons::{FLOAT_SCALE, FloatWhy};
 use shiftwise_core::arith::limits;
 use shiftwise_core::fix::{FixPos, quantize};
 use shiftwise_graph::error::Error;
@@ -69,7 +69,7 @@ fn foreign(q: &Quantizer) -> Option<&'static str> {
     match q {
         Quantizer::Pof2(_) => None,
         Quantizer::Block(_) => Some(left_alone::BLOCKS),
-        Quantizer::Affine(_) => Some("a float scale"),
+        Quantizer::Affine(_) => Some(FLOAT_SCALE),
         Quantizer::Tqt(_) => Some("a trained threshold that is not converted to a position"),
     }
 }

@@ -184,7 +184,7 @@ reports! {
     "convert": crate::convert::Converted;
     "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled | NotPlaced;
-    "estimate": crate::estimate::Estimate;
+    "estimate": crate::estimate::Estimate | crate::estimate::CpuEstimate;
     "simulate": crate::simulate::Simulation | crate::vendor_simulation::ProgramSimulation;
     "verify": crate::verify::Proof;
     "run": crate::board_run::BoardRun | crate::board_run::SelfTestRun;

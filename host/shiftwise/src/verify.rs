@@ -72,7 +72,8 @@ impl Check {
                 check.mismatches += differing as u64;
                 if differing > 0 && check.first_mismatch.is_none() {
                     let show = |b: &[u8]| match (t.dtype, b) {
-                        (DType::I8, [b]) => (*b as i8).to_string(),
+                        (DType::I8 | DType::Scaled(_), [b]) => (*b as i8).to_string(),
+                        (DType::Scaled(_), [a, b]) => i16::from_le_bytes([*a, *b]).to_string(),
                         (DType::F32, b) => run::floats(b).first().map_or_else(String::new, f32::to_string),
                         _ => "?".into(),
                     };

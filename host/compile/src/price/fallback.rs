@@ -50,6 +50,7 @@ pub fn cpu_us(graph: &IntGraph, op: &IntOp) -> f64 {
         | IntOpKind::Permute { .. }
         | IntOpKind::View
         | IntOpKind::Requantize { .. }
+        | IntOpKind::Scaled(_)
         | IntOpKind::FakeQuantize(_)
         | IntOpKind::Quantize
         | IntOpKind::Dequantize => op.macs() as f64 / MACS_PER_US,

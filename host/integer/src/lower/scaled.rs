@@ -6,7 +6,7 @@
 use super::Lowering;
 use super::conv::{Geometry, outputs_last};
 use crate::graph::{IntOpKind, Kind, TensorIx};
-use crate::reasons::FloatWhy;
+use crate::reasons::{FLOAT_SCALE, FloatWhy};
 use crate::scaled::{Channel, ScaledConv, ScaledOp, ScaledPooling};
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix::quantize;
@@ -195,7 +195,7 @@ impl Lowering<'_> {
         let foreign = |seen| FloatWhy::WeightScheme { name: name(), seen };
         match own.ok_or_else(|| FloatWhy::FloatWeight { name: name() })? {
             Quantizer::Affine(own) => {
-                let integers = own.integers(tensor).ok_or_else(|| foreign("a float scale"))?;
+                let integers = own.integers(tensor).ok_or_else(|| foreign(FLOAT_SCALE))?;
                 let channels = Channels::of(tensor.shape(), own.params.channel_axis);
                 let steps = own.steps();
                 let of = |i: usize| {
