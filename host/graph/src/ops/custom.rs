@@ -190,7 +190,6 @@ const BEYOND_FORMULAS: &[&str] = &[
     "Embedding",
     "Attention",
     "AdditiveAttention",
-    "MultiHeadAttention",
     "GroupQueryAttention",
     "EinsumDense",
     "LocallyConnected1D",

@@ -100,7 +100,7 @@ impl Lowering<'_> {
         output
     }
 
-    /// A custom layer as the layers that it is made of: what the last of them reads, and it itself. `None` for others.
+    /// A custom layer, or an attention, as the layers that it is made of: what the last of them reads, and it itself. `None` for others.
     fn custom(
         &mut self,
         id: NodeId,
@@ -108,10 +108,14 @@ impl Lowering<'_> {
         inputs: &[TensorIx],
         (weights, why): (&[Tensor], &FloatWhy),
     ) -> Option<(Vec<TensorIx>, Op)> {
-        let Op::Custom(custom) = op else { return None };
         let shapes: Vec<Vec<usize>> = inputs.iter().map(|t| self.out.tensors[t.0].shape.clone()).collect();
         let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
-        let mut parts = custom.parts(&shapes, &weights.iter().collect::<Vec<_>>())?;
+        let own: Vec<&Tensor> = weights.iter().collect();
+        let mut parts = match op {
+            Op::Custom(custom) => custom.parts(&shapes, &own),
+            Op::MultiHeadAttention(attention) => attention.parts(&shapes, &own),
+            _ => None,
+        }?;
         let last = parts.pop()?;
         let name = self.q.quant_name(id);
         let mut all = inputs.to_vec();
