@@ -121,7 +121,8 @@ impl Format {
         match self.read {
             Reading::Reader(read) => {
                 let budget = files.budget();
-                read(files, options, &budget)
+                let foreign = || options.weights.as_deref().and_then(foreign_weights);
+                read(files, options, &budget).map_err(|error| foreign().unwrap_or(error))
             }
             Reading::Remedy(_) => Err(not_read(self, files.path())),
         }
@@ -175,11 +176,13 @@ pub(crate) fn unknown(files: &Files) -> Error {
     Error::format(files.path(), format!("{what}; {can}"))
 }
 
-/// What is said where only files of one format are of use: [`unknown`], or what the other format is.
-pub(crate) fn other(files: &Files) -> Error {
-    match Format::of(files) {
-        Some(format) if !format.is_read() => not_read(format, files.path()),
-        Some(_) | None => unknown(files),
+/// What is said of a file of weights whose format has no reader, or is not known.
+fn foreign_weights(path: &Path) -> Option<Error> {
+    let files = Files::open(path).ok()?;
+    match Format::of(&files) {
+        Some(format) if format.is_read() => None,
+        Some(format) => Some(not_read(format, path)),
+        None => Some(unknown(&files)),
     }
 }
 
