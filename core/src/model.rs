@@ -28,7 +28,8 @@ mod scaled;
 
 pub(crate) use apart::apart;
 pub use deployable::{
-    CODE_ALIGN, CONST_ALIGN, Deployable, FORMAT_VERSION, HEADER_BYTES, MAGIC, PLAIN_VERSION, SECTIONS, Section, crc32, crc32_of,
+    CODE_ALIGN, CONST_ALIGN, Deployable, FORMAT_VERSION, HEADER_BYTES, MAGIC, PLAIN_VERSION, SECTIONS, Section, crc32,
+    crc32_of,
 };
 #[cfg(feature = "floats")]
 pub use floats::{

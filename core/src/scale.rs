@@ -233,7 +233,12 @@ mod tests {
         assert_eq!(scale.dequantize(-128), -65.5);
         assert!((scale.bytes(), scale.reach(), scale.is_valid()) == (1, 131, true));
         assert!(Scale::new(1.0, 0, -32768, 32767).unwrap().is_wide());
-        for bad in [Scale::new(0.0, 0, 0, 0), Scale::new(f32::NAN, 0, 0, 0), Scale::new(1.0, 4, 0, 3), Scale::new(1e-39, 0, 0, 0)] {
+        for bad in [
+            Scale::new(0.0, 0, 0, 0),
+            Scale::new(f32::NAN, 0, 0, 0),
+            Scale::new(1.0, 4, 0, 3),
+            Scale::new(1e-39, 0, 0, 0),
+        ] {
             assert_eq!(bad, None);
         }
     }

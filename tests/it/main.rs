@@ -8,6 +8,7 @@ mod c_library;
 mod chain;
 mod cli;
 mod compile;
+mod compile_formulas;
 mod damage;
 mod dataset;
 mod deployable;

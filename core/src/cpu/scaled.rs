@@ -70,9 +70,8 @@ fn dot(x: &[u8], w: &[u8], zero: i32) -> i64 {
 /// [`dot`] where the input, the weights, or both have two bytes.
 fn wide_dot(x: &[u8], w: &[u8], zero: i32, [wide_x, wide_w]: [bool; 2]) -> i64 {
     let n = x.len() / if wide_x { 2 } else { 1 };
-    let product = |i: usize| {
-        i64::from(i32::from(weight(x, i, wide_x)) - zero).wrapping_mul(weight(w, i, wide_w).into())
-    };
+    let product =
+        |i: usize| i64::from(i32::from(weight(x, i, wide_x)) - zero).wrapping_mul(weight(w, i, wide_w).into());
     (0..n).map(product).fold(0, i64::wrapping_add)
 }
 
@@ -138,9 +137,8 @@ fn pool(op: &ScaledPoolOp, [from, to]: [Scale; 2], constants: &[u8], input: &[u8
         let (m, n) = multiplier(constants, op.multipliers as usize + 8 * index);
         for channel in 0..c {
             let rows = (iy0..iy0 + (ky1 - ky0)).flat_map(|y| (ix0..ix0 + (kx1 - kx0)).map(move |x| y * w + x));
-            let values = rows.map(|p| {
-                i64::from(i32::from(weight(input, p * c + channel, from.is_wide())) - i32::from(from.zero))
-            });
+            let values = rows
+                .map(|p| i64::from(i32::from(weight(input, p * c + channel, from.is_wide())) - i32::from(from.zero)));
             let acc = match op.kind {
                 ScaledPoolKind::Max => values.max().unwrap_or(0),
                 ScaledPoolKind::Sum | ScaledPoolKind::Counted => values.sum(),

@@ -2,7 +2,8 @@
 
 use super::check;
 use super::deployable::{
-    CODE_ALIGN, CONST_ALIGN, Deployable, FORMAT_VERSION, HEADER_BYTES, MAGIC, PLAIN_VERSION, SECTIONS, Section, Table, crc32, word,
+    CODE_ALIGN, CONST_ALIGN, Deployable, FORMAT_VERSION, HEADER_BYTES, MAGIC, PLAIN_VERSION, SECTIONS, Section, Table,
+    crc32, word,
 };
 use super::ids::{TensorId, TensorList};
 use super::ops::layers;

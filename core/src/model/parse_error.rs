@@ -50,7 +50,7 @@ impl core::fmt::Display for ParseError {
             Self::Magic => write!(f, "not a shiftwise deployable: it does not start with SWM1"),
             Self::Version(v) => {
                 write!(f, "deployable format version {v}, this reader knows {PLAIN_VERSION} to {FORMAT_VERSION}")
-            },
+            }
             Self::Crc => write!(f, "the deployable's checksum does not match its bytes"),
             Self::Section(s) => write!(f, "section {s} of the deployable lies outside the file"),
             Self::Record(s, i) => write!(f, "record {i} of section {s} does not decode"),

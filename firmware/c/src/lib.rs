@@ -226,7 +226,13 @@ fn describe(id: TensorId, tensor: &TensorDesc<'_>, data: *mut u8) -> sw_tensor {
         type_: match tensor.dtype {
             DType::I8 => SW_INT8,
             DType::F32 => SW_FLOAT32,
-            DType::Scaled(scale) => if scale.is_wide() { SW_SCALED16 } else { SW_SCALED8 },
+            DType::Scaled(scale) => {
+                if scale.is_wide() {
+                    SW_SCALED16
+                } else {
+                    SW_SCALED8
+                }
+            }
         },
         position: tensor.pos.0,
         elements: tensor.shape.elements().unwrap_or(0) as usize,

@@ -54,9 +54,12 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 
 /// What a network takes of a CPU, on a board or on any.
 fn on_cpu(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
-    let given = [("--clock", args.clock.is_some()), ("--cores", args.cores.is_some()), ("--trace", args.trace.is_some())];
+    let given =
+        [("--clock", args.clock.is_some()), ("--cores", args.cores.is_some()), ("--trace", args.trace.is_some())];
     if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
-        return Err(Error::Options(format!("{option}: there is no DPU, which alone has a timeline; name a DPU or its board")));
+        return Err(Error::Options(format!(
+            "{option}: there is no DPU, which alone has a timeline; name a DPU or its board"
+        )));
     }
     let board = args.target.board()?;
     let (quantized, note) = shiftwise::estimate::timed(args.model.open_for_timing(screen)?)?;

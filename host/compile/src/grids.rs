@@ -14,7 +14,11 @@ pub(crate) fn check_dpu(graph: &IntGraph) -> Result<(), Error> {
     check(graph)?;
     let scaled = |op: &IntOp| matches!(op.kind, IntOpKind::Scaled(_));
     if graph.tensors.iter().any(|t| matches!(t.kind, Kind::Scaled(_))) || graph.ops.iter().any(scaled) {
-        return refuse(graph, |op| foreign(op).or_else(|| off_dpu(graph, op)));
+        // The user's own layers, if any is to blame: not what quantizes between them, nor views.
+        let own = |op: &IntOp| !matches!(op.kind, IntOpKind::Quantize | IntOpKind::View);
+        let any = graph.ops.iter().any(|op| own(op) && (foreign(op).is_some() || off_dpu(graph, op).is_some()));
+        let why = |op: &IntOp| foreign(op).or_else(|| off_dpu(graph, op).filter(|_| !any || own(op)));
+        return refuse(graph, why);
     }
     Ok(())
 }
@@ -34,7 +38,9 @@ fn off_dpu(graph: &IntGraph, op: &IntOp) -> Option<FloatWhy> {
                     let seen = if c.is_wide() { "more than 8 bits" } else { FLOAT_SCALE };
                     Some(FloatWhy::WeightScheme { name: "kernel".into(), seen })
                 }
-                ScaledOp::Pool { .. } | ScaledOp::Sum { .. } | ScaledOp::Product { .. } | ScaledOp::Concat { .. } => None,
+                ScaledOp::Pool { .. } | ScaledOp::Sum { .. } | ScaledOp::Product { .. } | ScaledOp::Concat { .. } => {
+                    None
+                }
             })
         }
         _ => None,
@@ -43,12 +49,15 @@ fn off_dpu(graph: &IntGraph, op: &IntOp) -> Option<FloatWhy> {
 
 /// What a DPU lacks of a grid.
 fn off_grid(scale: &Scale) -> FloatWhy {
-    let power = scale.step().to_bits().trailing_zeros() >= 23;
-    if !power || scale.zero != 0 {
+    if scale.step().to_bits().trailing_zeros() < 23 {
         return FloatWhy::Scheme { seen: FLOAT_SCALE };
     }
-    let bits = if scale.is_wide() { 16 } else { 8 };
-    FloatWhy::Format { unsigned: false, bits, round: 1, narrow: false }
+    // Integers without a sign are held moved down, so that zero is the least.
+    let unsigned = scale.zero == scale.low;
+    if scale.zero != 0 && !unsigned {
+        return FloatWhy::Scheme { seen: "a zero point" };
+    }
+    FloatWhy::Format { unsigned, bits: 8 * scale.bytes() as u8, round: 1, narrow: scale.low == -scale.high }
 }
 
 /// Refuses a network with a tensor on a grid that has no kernel anywhere. The sentence names every layer that has one, or weights on one, with

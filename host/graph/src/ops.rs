@@ -7,8 +7,8 @@
 use shiftwise_tensor::tensor::Tensor;
 
 pub mod act;
-pub mod cubic;
 pub mod attention;
+pub mod cubic;
 pub mod custom;
 pub mod dpu;
 pub mod formula;

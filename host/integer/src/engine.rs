@@ -277,7 +277,11 @@ impl<'a> Engine<'a> {
                 x.iter().map(|x| fix::quantize(*x, FixSpec::int8(pos), Round::HalfUp) as i8).collect()
             }
             IntOpKind::Dequantize => return Value::Float(x[0].0.to_floats(x[0].1)),
-            IntOpKind::View | IntOpKind::Scaled(_) | IntOpKind::Conv(_) | IntOpKind::Depthwise(_) | IntOpKind::ConvTranspose(_) => {
+            IntOpKind::View
+            | IntOpKind::Scaled(_)
+            | IntOpKind::Conv(_)
+            | IntOpKind::Depthwise(_)
+            | IntOpKind::ConvTranspose(_) => {
                 return x[0].0.clone();
             }
         })

@@ -323,9 +323,10 @@ impl Strategy {
         {
             *slot = value.clone();
         }
-        if let (Some(slot), Some(value)) =
-            (own.get_mut("use_framework_quant"), user.get("use_framework_quant").filter(|v| !v.is_null() && wanted("use_framework_quant")))
-        {
+        if let (Some(slot), Some(value)) = (
+            own.get_mut("use_framework_quant"),
+            user.get("use_framework_quant").filter(|v| !v.is_null() && wanted("use_framework_quant")),
+        ) {
             *slot = value.clone();
         }
         if let Some(slot) = own.get_mut("use_fixneuron_quant") {

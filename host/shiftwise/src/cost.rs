@@ -4,7 +4,7 @@
 
 use shiftwise_core::exec::{Machine, Work};
 use shiftwise_core::isa::{Inst, codec};
-use shiftwise_core::model::{CpuOp, Deployable, FloatOp, ScaledOp, Region, Step, TensorId};
+use shiftwise_core::model::{CpuOp, Deployable, FloatOp, Region, ScaledOp, Step, TensorId};
 use shiftwise_core::shape::Window;
 use shiftwise_core::target::Target;
 use shiftwise_graph::budget::Budget;

@@ -247,7 +247,8 @@ impl Layer for MultiHeadAttention {
 impl MultiHeadAttention {
     /// Gradients of inputs and weights, backwards through the functions that the layer is made of.
     pub(crate) fn gradients(&self, call: &Call<'_>, dy: &Tensor) -> Result<Grads, NoGradient> {
-        let (inputs, weights): (Vec<&Tensor>, Vec<&Tensor>) = (call.inputs.iter().collect(), call.weights.iter().collect());
+        let (inputs, weights): (Vec<&Tensor>, Vec<&Tensor>) =
+            (call.inputs.iter().collect(), call.weights.iter().collect());
         let (parts, all) = self.evaluated(&inputs, &weights);
         let first = inputs.len() + weights.len();
         let mut gradients: Vec<Option<Tensor>> = vec![None; all.len()];

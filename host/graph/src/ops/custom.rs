@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::attributes::Attributes;
-use crate::ops::{Layer, Op};
 use crate::ops::formula::Formula;
+use crate::ops::{Layer, Op};
 use shiftwise_tensor::tensor::Tensor;
 
 /// What computes the layers of one class.

@@ -99,7 +99,8 @@ pub(super) fn compute(
                     let zero = scale(0).zero;
                     let x = with_padding(c, x, zero as i8);
                     let mut y = vec![0i16; c.output.iter().product()];
-                    let take = |sum: &i32, o: usize| finish(&c.channels[o], i64::from(*sum) - i64::from(zero) * sums[o]);
+                    let take =
+                        |sum: &i32, o: usize| finish(&c.channels[o], i64::from(*sum) - i64::from(zero) * sums[o]);
                     let store = |pixel: usize, first: usize, part: &[i32]| {
                         let y = &mut y[pixel * c.output[2] + first..][..part.len()];
                         y.iter_mut().zip(part).enumerate().for_each(|(k, (y, sum))| *y = take(sum, first + k));
@@ -142,9 +143,10 @@ pub(super) fn compute(
                 .collect();
             let outer = out.shape.get(..*axis).unwrap_or_default().iter().product::<usize>();
             let rows = (0..outer).flat_map(|o| {
-                parts.iter().zip(multipliers).flat_map(move |((x, n), m)| {
-                    x[o * n..(o + 1) * n].iter().map(move |x| m.apply(*x))
-                })
+                parts
+                    .iter()
+                    .zip(multipliers)
+                    .flat_map(move |((x, n), m)| x[o * n..(o + 1) * n].iter().map(move |x| m.apply(*x)))
             });
             stored(out, rows.map(place))
         }
@@ -195,13 +197,7 @@ fn sums(c: &ScaledConv, kernel: &[i16], x: &[i64], finish: impl Fn(&Channel, i64
 }
 
 /// The largest value or the sum of each window and its number of values, finished.
-fn pool(
-    x: &[i64],
-    [h, w, c]: [usize; 3],
-    window: &Window,
-    max: bool,
-    finish: impl Fn(i64, usize) -> i16,
-) -> Vec<i16> {
+fn pool(x: &[i64], [h, w, c]: [usize; 3], window: &Window, max: bool, finish: impl Fn(i64, usize) -> i16) -> Vec<i16> {
     let (oh, ow) = (window.outputs(0, h as u32) as usize, window.outputs(1, w as u32) as usize);
     let range = |axis: usize, o: usize, size: usize| {
         let first = o * usize::from(window.stride[axis]);

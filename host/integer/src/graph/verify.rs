@@ -211,7 +211,8 @@ impl Checked<'_> {
 
     /// An op on integers of any step: geometry, and the domain of its arithmetic.
     fn scaled(&self, op: &ScaledOp) -> Result<(), String> {
-        let scale = |t: &IntTensor| t.kind.scale().ok_or_else(|| "it has floats where integers are expected".to_owned());
+        let scale =
+            |t: &IntTensor| t.kind.scale().ok_or_else(|| "it has floats where integers are expected".to_owned());
         let (from, to) = (self.inputs.iter().map(|t| scale(t)).collect::<Result<Vec<_>, _>>()?, scale(self.out)?);
         is(op.is_exact(&from), || "its sums leave 64 bits".into())?;
         let [low, high] = op.bounds();

@@ -112,6 +112,7 @@ impl Lowering<'_> {
             Op::Relu(_) | Op::Activation(_) if self.q.layers.get(&id).is_some_and(|l| l.result().is_some()) => {
                 self.scaled_sum(id)
             }
+            Op::Quantize(_) if self.scaled_operand(id, 0).is_ok() => self.scaled_sum(id).or_else(|_| self.integer(id)),
             // Everything else is as it is of other integers, or float.
             _ => self.integer(id),
         }
@@ -133,7 +134,7 @@ impl Lowering<'_> {
     }
 
     fn place(&self, id: NodeId) -> Result<Place, FloatWhy> {
-        let owner = output_owner(self.q, id).ok_or(FloatWhy::Unquantized {})?;
+        let owner = output_owner(self.q, id).or_else(|| self.quantized_behind(id)).ok_or(FloatWhy::Unquantized {})?;
         let layer = self.q.layers.get(&owner);
         let quantizer = layer.and_then(|l| l.result()).ok_or(FloatWhy::Unquantized {})?;
         let (kind, scale) = match Self::int8(Some(quantizer)) {
@@ -146,7 +147,9 @@ impl Lowering<'_> {
             let high = max.map_or(scale.high, |max| scale.quantize(max).min(scale.high));
             Some([scale.zero, high.max(scale.zero)])
         };
-        let act = match &self.q.graph.node(owner).op {
+        // What only quantizes leaves the activation to the layer.
+        let last = if matches!(self.q.graph.node(owner).op, Op::Quantize(_)) { id } else { owner };
+        let act = match &self.q.graph.node(last).op {
             Op::Relu(r) if r.negative_slope == 0.0 && r.threshold == 0.0 => relu(r.max_value),
             Op::Relu(_) | Op::LeakyRelu(_) => None,
             op => match op.layer().activation() {
@@ -164,6 +167,14 @@ impl Lowering<'_> {
         Ok(place)
     }
 
+    /// The node that quantizes a layer's result, if nothing else reads it.
+    fn quantized_behind(&self, id: NodeId) -> Option<NodeId> {
+        let graph = &self.q.graph;
+        let mut readers = graph.ids().filter(|c| graph.node(*c).inputs.contains(&id));
+        let only = readers.next().filter(|_| readers.next().is_none() && !graph.outputs.contains(&id))?;
+        matches!(graph.node(only).op, Op::Quantize(_)).then_some(only)
+    }
+
     /// Emits an op whose result goes to `place`.
     fn put(&mut self, id: NodeId, place: &Place, inputs: Vec<(TensorIx, Scale)>, op: ScaledOp) -> Result<(), FloatWhy> {
         let (inputs, scales): (Vec<TensorIx>, Vec<Scale>) = inputs.into_iter().unzip();
@@ -174,8 +185,9 @@ impl Lowering<'_> {
         if place.function.is_some() {
             name += "_input";
         }
+        let own = place.owner == id || matches!(self.q.graph.node(place.owner).op, Op::Quantize(_));
         let tensor = self.tensor(name, self.q.graph.node(place.owner), place.kind);
-        let from: &[NodeId] = if place.owner == id { &[id] } else { &[id, place.owner] };
+        let from: &[NodeId] = if own { &[id] } else { &[id, place.owner] };
         self.push(IntOpKind::Scaled(Box::new(op)), inputs, tensor, from);
         self.value.insert(id, tensor);
         match place.function {
@@ -209,7 +221,8 @@ impl Lowering<'_> {
             }
             Quantizer::Pof2(own) => {
                 let p = &own.params;
-                let spec = own.spec().filter(|_| p.is_plain() && p.bit_width <= 16 && !(p.unsigned && p.bit_width == 16));
+                let spec =
+                    own.spec().filter(|_| p.is_plain() && p.bit_width <= 16 && !(p.unsigned && p.bit_width == 16));
                 let (Some(spec), Rounding::Plain(round)) = (spec, p.rounding()) else {
                     return Err(foreign("positions per channel, a zero point or FixNeuron arithmetic"));
                 };

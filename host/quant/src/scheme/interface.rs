@@ -154,7 +154,10 @@ pub struct Sheet {
 /// The settings of a quantizer from its entry's parameters.
 ///
 /// Errors: the first parameter that is unknown, that has another type, or that is missing, of a quantizer of this class.
-pub(crate) fn settings<T: serde::de::DeserializeOwned + serde::Serialize>(class: &str, parameters: Value) -> Result<T, String> {
+pub(crate) fn settings<T: serde::de::DeserializeOwned + serde::Serialize>(
+    class: &str,
+    parameters: Value,
+) -> Result<T, String> {
     if let Ok(own) = serde_json::from_value(parameters.clone()) {
         return Ok(own);
     }

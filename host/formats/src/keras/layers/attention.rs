@@ -6,8 +6,8 @@ use crate::keras::call::{Call, tensor_argument, tensor_of};
 use crate::keras::layers::functions::CALL;
 use crate::keras::layers::weighted::initializer;
 use crate::keras::layers::{Described, KerasForm, Settings};
-use shiftwise_graph::ops::attention::Projection;
 use shiftwise_graph::ops::MultiHeadAttention;
+use shiftwise_graph::ops::attention::Projection;
 
 /// The only argument of a call that is a setting.
 const CAUSAL: &str = "use_causal_mask";
