@@ -21,6 +21,7 @@ mod golden;
 mod hostile;
 mod images;
 mod info;
+mod shiftwise_inspect;
 mod keras;
 mod layers;
 mod number_formats;

@@ -105,6 +105,11 @@ impl Screen {
         Self { options, ..*self }
     }
 
+    /// Whether more is to be explained.
+    pub(crate) fn verbose(&self) -> bool {
+        self.options.verbose > 0
+    }
+
     /// One line of the answer.
     pub(crate) fn say(&self, line: impl AsRef<str>) {
         if !self.options.json {

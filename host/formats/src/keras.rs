@@ -11,6 +11,7 @@ pub(crate) mod float_graph;
 pub(crate) mod generation;
 pub(crate) mod h5;
 pub mod layers;
+pub(crate) mod listing;
 pub(crate) mod layout;
 pub(crate) mod model;
 pub(crate) mod node_def;
