@@ -34,7 +34,8 @@ fn inspected(graph: &Graph, device: Option<&Device>) -> Inspection {
 }
 
 fn inspected_file(path: &Path, device: Option<&Device>) -> Inspection {
-    let options = LoadOptions { random_weights: path.extension().filter(|e| *e == "json").map(|_| 0), ..LoadOptions::default() };
+    let options =
+        LoadOptions { random_weights: path.extension().filter(|e| *e == "json").map(|_| 0), ..LoadOptions::default() };
     let model = open(path, &options).unwrap();
     let layers = user_layers(shiftwise::evaluate::graph(&model), Some(&Files::open(path).unwrap()));
     inspect(&model, &layers, &pof2s(), device).unwrap()
@@ -87,7 +88,10 @@ fn agrees_with_the_compiler(graph: &Graph, device: &Device, what: &str) {
     let us: f64 = inspection.layers.iter().flat_map(|l| &l.fallbacks).map(|f| f.cpu_us).sum();
     let cuts: f64 = inspection.cuts.iter().map(|c| c.saves_us).sum();
     assert!(us <= cuts + 1e-6, "{what}: layers {us} µs, cuts {cuts} µs");
-    assert!((cuts - inspection.cost.unwrap().cpu_us).abs() < 1e-6 * cuts.max(1.0), "{what}: the estimate has another sum");
+    assert!(
+        (cuts - inspection.cost.unwrap().cpu_us).abs() < 1e-6 * cuts.max(1.0),
+        "{what}: the estimate has another sum"
+    );
 }
 
 #[test]
@@ -154,12 +158,42 @@ fn each_limit_of_sizes_is_told_on_both_of_its_sides() {
     let device = Device::named("DPUCZDX8G_ISA1_B4096").unwrap();
     let limits = &device.target.limits;
     let sides = [
-        Side { rule: "kernel height", limit: limits.conv_kernel, words: "kernel_size((N, 1))", network: |n| single([40, 40, 4], conv([n, 1], [1, 1], [4, 4])) },
-        Side { rule: "kernel width", limit: limits.conv_kernel, words: "kernel_size((1, N))", network: |n| single([40, 40, 4], conv([1, n], [1, 1], [4, 4])) },
-        Side { rule: "kernel height", limit: limits.alu_kernel, words: "kernel_size((N, 1))", network: |n| single([300, 10, 4], depthwise([n, 1], [1, 1], 4)) },
-        Side { rule: "kernel width", limit: limits.alu_kernel, words: "kernel_size((1, N))", network: |n| single([10, 300, 4], depthwise([1, n], [1, 1], 4)) },
-        Side { rule: "kernel height", limit: limits.alu_kernel, words: "pool_size((N, 1))", network: |n| single([300, 10, 4], max_pool([n, 1], [1, 1])) },
-        Side { rule: "vertical stride", limit: limits.alu_stride, words: "strides((N, 1))", network: |n| single([300, 10, 4], max_pool([2, 1], [n, 1])) },
+        Side {
+            rule: "kernel height",
+            limit: limits.conv_kernel,
+            words: "kernel_size((N, 1))",
+            network: |n| single([40, 40, 4], conv([n, 1], [1, 1], [4, 4])),
+        },
+        Side {
+            rule: "kernel width",
+            limit: limits.conv_kernel,
+            words: "kernel_size((1, N))",
+            network: |n| single([40, 40, 4], conv([1, n], [1, 1], [4, 4])),
+        },
+        Side {
+            rule: "kernel height",
+            limit: limits.alu_kernel,
+            words: "kernel_size((N, 1))",
+            network: |n| single([300, 10, 4], depthwise([n, 1], [1, 1], 4)),
+        },
+        Side {
+            rule: "kernel width",
+            limit: limits.alu_kernel,
+            words: "kernel_size((1, N))",
+            network: |n| single([10, 300, 4], depthwise([1, n], [1, 1], 4)),
+        },
+        Side {
+            rule: "kernel height",
+            limit: limits.alu_kernel,
+            words: "pool_size((N, 1))",
+            network: |n| single([300, 10, 4], max_pool([n, 1], [1, 1])),
+        },
+        Side {
+            rule: "vertical stride",
+            limit: limits.alu_stride,
+            words: "strides((N, 1))",
+            network: |n| single([300, 10, 4], max_pool([2, 1], [n, 1])),
+        },
     ];
     for Side { rule, limit, words, network } in sides {
         let most = limit.max as usize;

@@ -126,7 +126,6 @@ fn show(analysis: &Analysis, screen: &Screen) {
 
 /// The outputs in words.
 pub(crate) fn summary(analysis: &Analysis) -> String {
-    let outputs: Vec<String> =
-        analysis.outputs.iter().map(|o| format!("{} {} dB", o.layer, db(o.sqnr_db))).collect();
+    let outputs: Vec<String> = analysis.outputs.iter().map(|o| format!("{} {} dB", o.layer, db(o.sqnr_db))).collect();
     format!("signal to noise at the outputs on {} samples: {}", analysis.samples, outputs.join(", "))
 }

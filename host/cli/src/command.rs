@@ -16,18 +16,18 @@ use crate::hint::hint;
 use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
-    analyze, boards, compile, convert, data, diff, dump, estimate, evaluate, info, inspect, machine_code, predict, proof, quantize, screen,
-    shell, simulate, strategy, targets,
+    analyze, boards, compile, convert, data, diff, dump, estimate, evaluate, info, inspect, machine_code, predict,
+    proof, quantize, screen, shell, simulate, strategy, targets,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
 #[derive(Debug, Parser)]
-#[command(name = "shiftwise", version, about, max_term_width = 110)]
+#[command(name = "shiftwise", version = env!("SHIFTWISE_VERSION"), about, max_term_width = 110)]
 struct Cli {
     #[command(flatten)]
     screen: screen::Options,
     /// Threads to use [default: all cores]; never changes a byte of any output
-    #[arg(long, global = true, value_name = "N", value_parser = threads())]
+    #[arg(long, global = true, value_name = "N", value_parser = threads(), help_heading = screen::EVERY)]
     threads: Option<usize>,
     #[command(subcommand)]
     command: Command,

@@ -69,7 +69,9 @@ fn show(difference: &Difference, screen: &Screen) {
     let rows: Vec<Vec<String>> = difference
         .layers
         .iter()
-        .map(|l| vec![l.layer.clone(), db(l.a_db), db(l.b_db), l.change_db.map_or_else(String::new, |c| format!("{c:+.1}"))])
+        .map(|l| {
+            vec![l.layer.clone(), db(l.a_db), db(l.b_db), l.change_db.map_or_else(String::new, |c| format!("{c:+.1}"))]
+        })
         .collect();
     if !rows.is_empty() {
         screen.table(&["layer", "A dB", "B dB", "change"], 1, &rows);

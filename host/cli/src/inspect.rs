@@ -102,7 +102,9 @@ impl Args {
             )));
         }
         if self.fix.is_some() && self.target.is_none() && self.board.is_none() {
-            return Err(Error::Options("--fix needs --target or --board: its limits say what is to be rewritten".into()));
+            return Err(Error::Options(
+                "--fix needs --target or --board: its limits say what is to be rewritten".into(),
+            ));
         }
         data::keep(self.model.files().map(PathBuf::as_path), &self.outputs())
     }
@@ -189,19 +191,14 @@ fn sum(inspection: &Inspection) -> String {
     let counts: Vec<String> = counts.iter().map(|(device, count)| format!("{count} {device}")).collect();
     let target = inspection.target.as_deref().map_or_else(String::new, |t| format!(" on {t}"));
     let cost = inspection.cost.map_or_else(String::new, |Cost { subgraphs, dpu_us, cpu_us, total_us }| {
-        format!("; {subgraphs} pieces on the DPU, {dpu_us:.0} µs there and about {cpu_us:.0} µs on the CPU, {total_us:.0} µs a frame")
+        let pieces = if subgraphs == 1 { "piece" } else { "pieces" };
+        format!("; {subgraphs} {pieces} on the DPU, {dpu_us:.0} µs there and about {cpu_us:.0} µs on the CPU, {total_us:.0} µs a frame")
     });
     format!("{} layers{target}: {}{cost}", inspection.layers.len(), counts.join(", "))
 }
 
 /// Does the rewrites and writes the model.
-fn rewrite(
-    args: &Args,
-    model: &Model,
-    device: &Device,
-    path: &Path,
-    screen: &Screen,
-) -> Result<Vec<Done>, Error> {
+fn rewrite(args: &Args, model: &Model, device: &Device, path: &Path, screen: &Screen) -> Result<Vec<Done>, Error> {
     let Model::Float(graph) = model else {
         return Err(Error::wrong_kind(&args.model.path, "is a quantized model, a float one is expected"));
     };
@@ -217,7 +214,12 @@ fn rewrite(
     format::read_back(&whole, &bytes, path, &options)?;
     format::write_file(path, &bytes)?;
     for done in &fixed.done {
-        screen.say(format!("{} at {}: outputs differ by {:.2e} of their largest value", done.rewrite, done.layers.join(", "), done.error));
+        screen.say(format!(
+            "{} at {}: outputs differ by {:.2e} of their largest value",
+            done.rewrite,
+            done.layers.join(", "),
+            done.error
+        ));
     }
     screen.say(format!("model in {}", path.display()));
     Ok(fixed.done)

@@ -20,11 +20,11 @@ use shiftwise_quant::settings::{Section, Setting};
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
 
-use crate::{analyze, averages};
 use crate::data;
 use crate::data::{ModelArgs, Preprocess};
 use crate::outcome::{Outcome, pretty};
 use crate::screen::Screen;
+use crate::{analyze, averages};
 
 /// What decides the numbers of a quantized model; shared with `verify`.
 #[derive(Clone, Debug, clap::Args)]
@@ -184,7 +184,13 @@ impl Recipe {
     }
 
     /// How noisy the outputs are, and why, on the first samples of the calibration data; without data, nothing.
-    fn accuracy(&self, graph: &Graph, q: &QuantGraph, preprocess: &Preprocess, screen: &Screen) -> Result<Option<Accuracy>, Error> {
+    fn accuracy(
+        &self,
+        graph: &Graph,
+        q: &QuantGraph,
+        preprocess: &Preprocess,
+        screen: &Screen,
+    ) -> Result<Option<Accuracy>, Error> {
         if self.calib.is_empty() || q.layers.is_empty() || !q.learns() {
             return Ok(None);
         }

@@ -49,11 +49,7 @@ pub struct Ptq {
 type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
 
 /// Everything before calibration; also returns warnings.
-fn annotated(
-    mut graph: Graph,
-    strategy: &Strategy,
-    watch: Watch<'_>,
-) -> Result<(QuantGraph, Vec<String>), Error> {
+fn annotated(mut graph: Graph, strategy: &Strategy, watch: Watch<'_>) -> Result<(QuantGraph, Vec<String>), Error> {
     // What is quantized is so from f32, whatever its file says.
     let other = graph.nodes.iter_mut().filter(|node| node.dtype != Dtype::default());
     other.for_each(|node| set_dtype(node, Dtype::default()));

@@ -231,7 +231,12 @@ pub fn analyze(request: &Request<'_>) -> Result<(Analysis, Option<Strategy>), Er
 /// The short form of an analysis: no remedy is tried, and few samples are looked at.
 ///
 /// Errors as of [`analyze`].
-pub fn glance(graph: &Graph, options: &PtqOptions, quantized: &QuantGraph, samples: &dyn Samples) -> Result<Analysis, Error> {
+pub fn glance(
+    graph: &Graph,
+    options: &PtqOptions,
+    quantized: &QuantGraph,
+    samples: &dyn Samples,
+) -> Result<Analysis, Error> {
     let request = Request {
         graph,
         options,
@@ -323,7 +328,8 @@ fn candidates(layers: &[(Facts, LayerAnalysis)]) -> Vec<(&'static Remedy, String
 fn found(facts: &Facts, layer: &str, gains: &[Gain]) -> Vec<FoundCause> {
     let seen = CAUSES.iter().filter_map(|cause| Some((cause, (cause.find)(facts)?)));
     let row = |(cause, sentence): (&causes::Cause, String)| {
-        let own = |g: &&Gain| cause.remedies.contains(&g.remedy.as_str()) && g.layer.as_deref().is_none_or(|l| l == layer);
+        let own =
+            |g: &&Gain| cause.remedies.contains(&g.remedy.as_str()) && g.layer.as_deref().is_none_or(|l| l == layer);
         let best = gains.iter().filter(own).max_by(|a, b| a.gain_db.total_cmp(&b.gain_db));
         let first = || cause.remedies.first().and_then(|name| Some(REMEDIES.iter().find(|r| r.name == *name)?.what));
         FoundCause {
@@ -360,7 +366,13 @@ fn weight_channels(op: &Op) -> Vec<f32> {
     };
     // The last axis, or the last two of a depthwise kernel, are the output channels; of a transposed one the last but one.
     let outputs = match (op, kernel.shape()) {
-        (Op::DepthwiseConv2D(_) | Op::Conv2DTranspose(_), [.., a, b]) => if run > 1 { *a } else { a * b },
+        (Op::DepthwiseConv2D(_) | Op::Conv2DTranspose(_), [.., a, b]) => {
+            if run > 1 {
+                *a
+            } else {
+                a * b
+            }
+        }
         (_, [.., last]) => *last,
         (_, []) => 1,
     };

@@ -12,11 +12,12 @@ mod python;
 mod supported;
 mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use shiftwise_compile::{CpuPrice, DpuOptions, Placed, Placement, Reason, cpu_price};
+use shiftwise_core::model::{Deployable, Step};
 use shiftwise_formats::{Model, UserLayer};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
@@ -28,7 +29,6 @@ use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::strategy::Strategy;
 
 use crate::device::Device;
-use crate::estimate::estimate;
 pub use fix::{Done, Fixed, REWRITES, Rewrite, fix};
 use notes::{Notes, Watcher};
 pub use supported::page;
@@ -210,10 +210,11 @@ pub fn inspect(
 ) -> Result<Inspection, Error> {
     let Subject { quantized, mut notes } = Subject::of(model, strategy)?;
     let graph = crate::evaluate::graph(model);
-    let placed = device.map(|device| Located::of(&quantized, device)).transpose()?;
+    let integers = device.map(|_| lower::lower(&quantized)).transpose()?;
+    let placed = integers.as_ref().zip(device).map(|(integers, device)| placement(integers, device)).transpose()?;
     let (devices, fallbacks) = match &placed {
         None => (wrapped(&quantized, &mut notes), BTreeMap::new()),
-        Some(located) => located.verdicts(layers, &mut notes)?,
+        Some(placement) => located(placement, layers, &mut notes),
     };
     let inputs = edges(graph);
     let verdict = |layer: &UserLayer| LayerVerdict {
@@ -226,7 +227,7 @@ pub fn inspect(
         fallbacks: fallbacks.get(&layer.name).cloned().unwrap_or_default(),
         config: layer.config.clone(),
     };
-    let cost = placed.as_ref().map(|located| located.cost()).transpose()?;
+    let cost = placed.as_ref().zip(device).map(|(placement, device)| cost(placement, device)).transpose()?;
     let rewrites = match (model, device, &cost) {
         (Model::Float(graph), Some(device), Some(cost)) => fix::proposals(graph, strategy, device, *cost)?,
         _ => Vec::new(),
@@ -236,9 +237,9 @@ pub fn inspect(
         target: device.map(|device| device.target.name.to_string()),
         layers: layers.iter().map(verdict).collect(),
         cost,
-        cuts: placed.as_ref().map_or_else(|| Ok(Vec::new()), Located::cuts)?,
+        cuts: placed.as_ref().map_or_else(Vec::new, cuts),
         rewrites,
-        quantized,
+        quantized: quantized.clone(),
     })
 }
 
@@ -324,12 +325,12 @@ fn edges(graph: &Graph) -> BTreeMap<String, Vec<String>> {
 }
 
 /// The user's layers in the name of an op, which joins them with `+`.
-fn layers_of<'n>(name: &'n str, known: &BTreeSet<&str>) -> Vec<&'n str> {
+fn layers_of<'n>(name: &'n str, known: &BTreeMap<&str, &str>) -> Vec<&'n str> {
     let mut found = Vec::new();
     let mut start = 0;
     let ends = name.match_indices('+').map(|(at, _)| at).chain([name.len()]);
     for end in ends {
-        if known.contains(&name[start..end]) {
+        if known.contains_key(&name[start..end]) {
             found.push(&name[start..end]);
             start = (end + 1).min(name.len());
         }
@@ -337,87 +338,87 @@ fn layers_of<'n>(name: &'n str, known: &BTreeSet<&str>) -> Vec<&'n str> {
     found
 }
 
-/// The integer form of a network, and for what it is to be placed.
-struct Located<'d> {
-    integers: IntGraph,
-    device: &'d Device,
-}
-
 /// Devices and reasons by the user's layer.
 type Verdicts = (Devices, BTreeMap<String, Vec<Fallback>>);
 
-impl<'d> Located<'d> {
-    fn of(quantized: &QuantGraph, device: &'d Device) -> Result<Self, Error> {
-        Ok(Self { integers: lower::lower(quantized)?, device })
-    }
+/// Where the compiler places a network for timing.
+fn placement<'p>(integers: &'p IntGraph, device: &'p Device) -> Result<Placement<'p>, Error> {
+    let options = DpuOptions { observe: false, timing_only: true, ..DpuOptions::default() };
+    shiftwise_compile::place(integers, &device.target, &options)
+}
 
-    fn placement(&self) -> Result<Placement<'_>, Error> {
-        shiftwise_compile::place(&self.integers, &self.device.target, &DpuOptions { observe: false, ..DpuOptions::default() })
-    }
+/// What a placed network takes.
+fn cost(placement: &Placement<'_>, device: &Device) -> Result<Cost, Error> {
+    let program = shiftwise_compile::compile(placement)?;
+    let file = program.to_bytes(&[])?;
+    let failed = |e: &dyn std::fmt::Display| Error::Compile(e.to_string());
+    let model = Deployable::parse(&file).map_err(|e| failed(&e))?;
+    let mut sim = device.simulator()?;
+    shiftwise_sim::time(&model, &mut sim).map_err(|e| failed(&e))?;
+    let subgraphs = model.steps().filter(|s| matches!(s, Step::Dpu(_))).count();
+    let (dpu_us, cpu_us) = (sim.report(&model).latency_us, program.layers.iter().filter_map(|l| l.cpu_us).sum());
+    Ok(Cost { subgraphs, dpu_us, cpu_us, total_us: dpu_us + cpu_us })
+}
 
-    fn cost(&self) -> Result<Cost, Error> {
-        let report = estimate(&self.integers, self.device)?.report(self.device);
-        let (subgraphs, dpu_us, cpu_us) = (report.subgraphs, report.dpu_latency_us, report.cpu_us);
-        Ok(Cost { subgraphs, dpu_us, cpu_us, total_us: dpu_us + cpu_us })
-    }
+/// What a network takes that would be quantized so.
+fn cost_of(quantized: &QuantGraph, device: &Device) -> Result<Cost, Error> {
+    let integers = lower::lower(quantized)?;
+    cost(&placement(&integers, device)?, device)
+}
 
-    /// Where the compiler places each op, by the user's layers.
-    fn verdicts(&self, layers: &[UserLayer], notes: &mut Notes) -> Result<Verdicts, Error> {
-        let placement = self.placement()?;
-        let known: BTreeSet<&str> = layers.iter().map(|l| l.name.as_str()).collect();
-        let class = |name: &str| layers.iter().find(|l| l.name == name).map_or("", |l| l.class.as_str());
-        let (mut devices, mut fallbacks) = (Devices::default(), BTreeMap::<String, Vec<Fallback>>::new());
-        for (op, placed) in placement.graph().ops.iter().zip(placement.ops()) {
-            let own = layers_of(&op.layer, &known);
-            let device = match placed {
-                Placed::Dpu { .. } | Placed::Fused { .. } => DPU,
-                Placed::Cpu(reason) => {
-                    if let Some(layer) = own.first() {
-                        notes.tell(layer, message::note(class(layer), op, reason));
-                        let fallback = Fallback::of(placement.graph(), op, reason);
-                        notes.tell(layer, fallback.advice());
-                        fallbacks.entry((*layer).to_owned()).or_default().push(fallback);
-                    }
-                    CPU
+/// Where the compiler places each op, by the user's layers.
+fn located(placement: &Placement<'_>, layers: &[UserLayer], notes: &mut Notes) -> Verdicts {
+    let classes: BTreeMap<&str, &str> = layers.iter().map(|l| (l.name.as_str(), l.class.as_str())).collect();
+    let (mut devices, mut fallbacks) = (Devices::default(), BTreeMap::<String, Vec<Fallback>>::new());
+    for (op, placed) in placement.graph().ops.iter().zip(placement.ops()) {
+        let own = layers_of(&op.layer, &classes);
+        let device = match placed {
+            Placed::Dpu { .. } | Placed::Fused { .. } => DPU,
+            Placed::Cpu(reason) => {
+                if let Some(layer) = own.first() {
+                    notes.tell(layer, message::note(classes.get(layer).unwrap_or(&""), op, reason));
+                    let fallback = Fallback::of(placement.graph(), op, reason);
+                    notes.tell(layer, fallback.advice());
+                    fallbacks.entry((*layer).to_owned()).or_default().push(fallback);
                 }
-                Placed::View => continue,
-            };
-            own.iter().for_each(|layer| devices.add(layer, device));
-        }
-        Ok((devices, fallbacks))
+                CPU
+            }
+            Placed::View => continue,
+        };
+        own.iter().for_each(|layer| devices.add(layer, device));
     }
+    (devices, fallbacks)
+}
 
-    /// Runs of ops on the CPU.
-    fn cuts(&self) -> Result<Vec<Cut>, Error> {
-        let placement = self.placement()?;
-        let mut cuts: Vec<Cut> = Vec::new();
-        let (mut open, mut dpu_before) = (false, false);
-        for (op, placed) in placement.graph().ops.iter().zip(placement.ops()) {
-            match placed {
-                Placed::View => {}
-                Placed::Dpu { .. } | Placed::Fused { .. } => {
-                    if let Some(cut) = cuts.last_mut().filter(|_| open) {
-                        cut.between = dpu_before;
-                    }
-                    (open, dpu_before) = (false, true);
+/// Runs of ops on the CPU.
+fn cuts(placement: &Placement<'_>) -> Vec<Cut> {
+    let mut cuts: Vec<Cut> = Vec::new();
+    let (mut open, mut dpu_before) = (false, false);
+    for (op, placed) in placement.graph().ops.iter().zip(placement.ops()) {
+        match placed {
+            Placed::View => {}
+            Placed::Dpu { .. } | Placed::Fused { .. } => {
+                if let Some(cut) = cuts.last_mut().filter(|_| open) {
+                    cut.between = dpu_before;
                 }
-                Placed::Cpu(_) => {
-                    if !open {
-                        cuts.push(Cut { layers: Vec::new(), between: false, saves_us: 0.0 });
-                    }
-                    open = true;
-                    if let Some(cut) = cuts.last_mut() {
-                        cut.saves_us += cpu_price(placement.graph(), op).total_us();
-                        let name = called(placement.graph(), op);
-                        if !cut.layers.contains(&name) {
-                            cut.layers.push(name);
-                        }
+                (open, dpu_before) = (false, true);
+            }
+            Placed::Cpu(_) => {
+                if !open {
+                    cuts.push(Cut { layers: Vec::new(), between: false, saves_us: 0.0 });
+                }
+                open = true;
+                if let Some(cut) = cuts.last_mut() {
+                    cut.saves_us += cpu_price(placement.graph(), op).total_us();
+                    let name = called(placement.graph(), op);
+                    if !cut.layers.contains(&name) {
+                        cut.layers.push(name);
                     }
                 }
             }
         }
-        Ok(cuts)
     }
+    cuts
 }
 
 /// An op's layers; what belongs to no layer of the user's is called by its tensor.

@@ -210,7 +210,8 @@ pub fn rows(target: &Target) -> Vec<Row> {
     const LAYERS: [u32; 2] = [3, 5];
     let row = |rule: &Rule, unit: &Unit| {
         // A limit that differs between two layers is none of the target's.
-        let [a, b] = LAYERS.map(|n| (rule.limit)(&Facts { kernel: [n; 2], dilation: [1; 2], ..Facts::default() }, target));
+        let [a, b] =
+            LAYERS.map(|n| (rule.limit)(&Facts { kernel: [n; 2], dilation: [1; 2], ..Facts::default() }, target));
         let engine = match unit {
             Unit::Conv => "CONV",
             Unit::Depthwise => "ALU, depthwise",

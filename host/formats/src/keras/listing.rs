@@ -38,7 +38,8 @@ pub fn user_layers(graph: &Graph, files: Option<&Files>) -> Vec<UserLayer> {
         return listed;
     }
     let mut seen = BTreeSet::new();
-    let first = |node: &Node| node.origin.first().filter(|name| seen.insert((*name).clone())).map(|n| described(n, node));
+    let first =
+        |node: &Node| node.origin.first().filter(|name| seen.insert((*name).clone())).map(|n| described(n, node));
     graph.nodes.iter().filter_map(first).collect()
 }
 

@@ -39,7 +39,9 @@ pub(super) struct Cause {
 pub(super) const CAUSES: &[Cause] = &[
     Cause {
         name: "clipped",
-        find: |f| (f.saturated > 1e-3).then(|| format!("{:.2} % of its values are beyond the range", 100.0 * f.saturated)),
+        find: |f| {
+            (f.saturated > 1e-3).then(|| format!("{:.2} % of its values are beyond the range", 100.0 * f.saturated))
+        },
         remedies: &["whole_range", "finer_layer"],
     },
     Cause {

@@ -6,15 +6,15 @@ use shiftwise_formats::Model;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::run_float;
 use shiftwise_graph::graph::{Graph, NodeId};
+use shiftwise_graph::ops::pool::PoolWindow;
 use shiftwise_graph::ops::{
     Activate, ActivationFn, AveragePooling2D, Conv2D, DepthwiseConv2D, Flatten, LeakyRelu, MaxPooling2D, Merge, Op,
     Padding, Weighted,
 };
-use shiftwise_graph::ops::pool::PoolWindow;
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
 
-use super::{Cost, Located, Proposal, Subject};
+use super::{Cost, Proposal, Subject, cost_of};
 use crate::device::Device;
 
 /// A rewrite of a float network.
@@ -132,7 +132,7 @@ pub(super) fn proposals(
     for rewrite in REWRITES {
         let Some((next, layers)) = rewritten(graph, rewrite, &device.target)? else { continue };
         let subject = Subject::of(&Model::Float(next), strategy)?;
-        let after = Located::of(&subject.quantized, device)?.cost()?;
+        let after = cost_of(&subject.quantized, device)?;
         // What changes nothing of where layers run is no advice.
         if after.total_us < before.total_us {
             let (name, what) = (rewrite.name.to_owned(), rewrite.what.to_owned());

@@ -122,6 +122,18 @@ fn mean(items: &[Item], ids: &[usize]) -> Option<f64> {
     (!ids.is_empty()).then(|| ids.iter().map(|id| items[*id].x).sum::<f64>() / ids.len() as f64)
 }
 
+/// Where an item wants to be: between its neighbours, nearer to boxes than to long edges, and a little to the middle, so
+/// that chains of blocks with edges on one side don't drift.
+fn wanted(items: &[Item], item: &Item, near: &[usize]) -> f64 {
+    const BOX: f64 = 8.0;
+    const PULL: f64 = 0.02;
+    let weight = |id: &usize| if items[*id].width == 0.0 { 1.0 } else { BOX };
+    let total: f64 = near.iter().map(weight).sum();
+    let sum: f64 = near.iter().map(|id| weight(id) * items[*id].x).sum();
+    let x = if total > 0.0 { sum / total } else { item.x };
+    if item.width == 0.0 { x } else { x * (1.0 - PULL) }
+}
+
 /// Places that are nearest to the wanted ones with at least `apart[i]` between neighbours `i` and `i + 1`.
 fn spread(wanted: &[f64], weights: &[f64], apart: &[f64]) -> Vec<f64> {
     // Without the distances the places only have to rise: neighbours that would cross share their mean.
@@ -149,7 +161,8 @@ fn spread(wanted: &[f64], weights: &[f64], apart: &[f64]) -> Vec<f64> {
 
 fn place(items: &mut [Item], rows: &[Vec<usize>]) {
     for row in rows {
-        let mut x = 0.0;
+        let width: f64 = row.iter().map(|id| items[*id].width + GAP).sum();
+        let mut x = (GAP - width) / 2.0;
         for id in row {
             items[*id].x = x + items[*id].width / 2.0;
             x += items[*id].width + GAP;
@@ -160,12 +173,10 @@ fn place(items: &mut [Item], rows: &[Vec<usize>]) {
             let down = sweep % 2 == 0;
             let row = &rows[if down { step } else { rows.len() - 1 - step }];
             let near = |item: &Item| if down { item.up.clone() } else { item.down.clone() };
-            let wanted: Vec<f64> =
-                row.iter().map(|id| mean(items, &near(&items[*id])).unwrap_or(items[*id].x)).collect();
+            let wanted: Vec<f64> = row.iter().map(|id| wanted(items, &items[*id], &near(&items[*id]))).collect();
             // Points of edges are heavy, so that long edges are straight.
             let weights: Vec<f64> = row.iter().map(|id| if items[*id].width == 0.0 { 4.0 } else { 1.0 }).collect();
-            let apart: Vec<f64> =
-                row.windows(2).map(|p| (items[p[0]].width + items[p[1]].width) / 2.0 + GAP).collect();
+            let apart: Vec<f64> = row.windows(2).map(|p| (items[p[0]].width + items[p[1]].width) / 2.0 + GAP).collect();
             for (id, x) in row.iter().zip(spread(&wanted, &weights, &apart)) {
                 items[*id].x = x;
             }

@@ -11,6 +11,7 @@ const LINE: f64 = 16.0;
 const INSET: f64 = 8.0;
 /// Width of a character, estimated from above for sans-serif letters of 12 points.
 const CHARACTER: f64 = 7.2;
+const BOLD: f64 = 8.0;
 const ROW_GAP: f64 = 26.0;
 const MARGIN: f64 = 20.0;
 /// Space above the drawing for its title and legend.
@@ -83,7 +84,13 @@ pub(super) fn svg(inspection: &Inspection) -> String {
     let layers = &inspection.layers;
     let boxes: Vec<Vec<String>> = layers.iter().map(lines).collect();
     let size = |lines: &Vec<String>| Size {
-        width: lines.iter().map(|l| l.chars().count()).max().unwrap_or(0) as f64 * CHARACTER + 2.0 * INSET,
+        // The first line is bold, which is wider.
+        width: lines
+            .iter()
+            .enumerate()
+            .map(|(i, l)| l.chars().count() as f64 * if i == 0 { BOLD } else { CHARACTER })
+            .fold(0.0, f64::max)
+            + 2.0 * INSET,
         height: lines.len() as f64 * LINE + 2.0 * INSET,
     };
     let sizes: Vec<Size> = boxes.iter().map(size).collect();
@@ -103,8 +110,10 @@ pub(super) fn svg(inspection: &Inspection) -> String {
          {height:.0}\" font-family=\"Helvetica,Arial,sans-serif\" font-size=\"12\">"
     );
     let _ = writeln!(out, "<title>{}</title>", escaped(&head[0]));
-    out.push_str("<defs><marker id=\"arrow\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
-                  orient=\"auto\"><path d=\"M0,0 L8,4 L0,8 z\"/></marker></defs>\n");
+    out.push_str(
+        "<defs><marker id=\"arrow\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
+                  orient=\"auto\"><path d=\"M0,0 L8,4 L0,8 z\"/></marker></defs>\n",
+    );
     let _ = writeln!(out, "<rect width=\"{width:.0}\" height=\"{height:.0}\" fill=\"white\"/>");
     let bold = ["font-weight=\"bold\" font-size=\"14\"", ""];
     for (i, (line, style)) in head.iter().zip(bold).enumerate() {
@@ -120,12 +129,17 @@ pub(super) fn svg(inspection: &Inspection) -> String {
     out
 }
 
+/// A number of pieces of a network.
+fn pieces(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "piece" } else { "pieces" })
+}
+
 /// Title and summary.
 fn head(inspection: &Inspection) -> [String; 2] {
     let on = |cpu: bool| inspection.layers.iter().filter(|l| l.device.contains(CPU) == cpu).count();
     let target = inspection.target.as_deref().unwrap_or("no target");
     let cost = inspection.cost.map_or_else(String::new, |c| {
-        format!("; {} pieces on the DPU, {:.0} µs DPU + {:.0} µs CPU", c.subgraphs, c.dpu_us, c.cpu_us)
+        format!("; {} on the DPU, {:.0} µs DPU + {:.0} µs CPU", pieces(c.subgraphs), c.dpu_us, c.cpu_us)
     });
     [
         format!("{} on {target}", inspection.model),
@@ -155,7 +169,8 @@ fn draw_box(layer: &LayerVerdict, lines: &[String], (x, y, size): (f64, f64, &Si
     for (i, line) in lines.iter().enumerate() {
         let (cx, cy) = (x + width / 2.0, y + INSET + LINE * i as f64 + 12.0);
         let style = if i == 0 { " font-weight=\"bold\"" } else { "" };
-        let _ = writeln!(out, "<text x=\"{cx:.1}\" y=\"{cy:.1}\" text-anchor=\"middle\"{style}>{}</text>", escaped(line));
+        let _ =
+            writeln!(out, "<text x=\"{cx:.1}\" y=\"{cy:.1}\" text-anchor=\"middle\"{style}>{}</text>", escaped(line));
     }
     out.push_str("</g>\n");
 }

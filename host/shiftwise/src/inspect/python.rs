@@ -255,10 +255,7 @@ mod tests {
         let want = "{'max_value': array(6., dtype=float32),\n 'name': 'r',\n 'negative_slope': array(0.1, dtype=float32),\n 'threshold': None}";
         assert_eq!(printed("ReLU", relu), want);
         let pad = json!({"padding": [[1, 1], [0, 2]], "axis": [3], "target_shape": [5]});
-        assert_eq!(
-            printed("X", pad),
-            "{'axis': [3], 'padding': ((1, 1), (0, 2)), 'target_shape': (5,)}"
-        );
+        assert_eq!(printed("X", pad), "{'axis': [3], 'padding': ((1, 1), (0, 2)), 'target_shape': (5,)}");
         let long = json!({
             "f": "the quick brown fox jumps over the lazy dog and then it jumps again over the dog",
             "it's": true

@@ -59,7 +59,10 @@ pub fn page() -> String {
             let _ = writeln!(out, "| {} | {} | {} | {} |", row.engine, row.what, limits.join(" | "), row.remedy);
         }
     }
-    let _ = write!(out, "\n## Reasons\n\nThe codes of reasons for which a layer is on the CPU, as `inspect --json` has them:\n\n");
+    let _ = write!(
+        out,
+        "\n## Reasons\n\nThe codes of reasons for which a layer is on the CPU, as `inspect --json` has them:\n\n"
+    );
     let _ = writeln!(out, "{}.", Reason::CODES.iter().map(|code| format!("`{code}`")).collect::<Vec<_>>().join(", "));
     out
 }
