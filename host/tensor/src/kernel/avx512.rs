@@ -4,10 +4,10 @@
 
 use core::arch::x86_64::{
     __m512i, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mask_add_epi32, _mm512_mask_dpbusd_epi32, _mm512_mask3_fmadd_ps, _mm512_maskz_loadu_epi8,
-    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_shuffle_i32x4, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_unpackhi_epi8,
-    _mm512_unpackhi_epi16, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16, _mm512_xor_si512,
+    _mm512_mask_add_epi32, _mm512_mask_dpbusd_epi32, _mm512_mask3_fmadd_ps, _mm512_maskz_loadu_epi8, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_epi32, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpacklo_epi8,
+    _mm512_unpacklo_epi16, _mm512_xor_si512,
 };
 
 use crate::kernel::depthwise::BLOCK;
@@ -164,12 +164,7 @@ pub(super) const fn depthwise_slot(c: usize) -> usize {
 /// fours in `weights` (`[four][BLOCK][4]` in the order of [`depthwise_slot`]). As in [`tile_u8`] the inputs are taken plus
 /// 128, which `back` (`[BLOCK]`, same order) takes back. `out` is in the order of the channels.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn depthwise_u8<'a>(
-    tap: impl Fn(usize) -> &'a [i8],
-    weights: &[i8],
-    back: &[i32],
-    out: &mut [i32; BLOCK],
-) {
+pub(super) fn depthwise_u8<'a>(tap: impl Fn(usize) -> &'a [i8], weights: &[i8], back: &[i32], out: &mut [i32; BLOCK]) {
     let sign = _mm512_set1_epi8(i8::MIN);
     let load = |i: usize| {
         let x = tap(i);
@@ -177,8 +172,7 @@ pub(super) fn depthwise_u8<'a>(
         // SAFETY: only the lanes of the slice are read.
         _mm512_xor_si512(unsafe { _mm512_maskz_loadu_epi8(lanes, x.as_ptr()) }, sign)
     };
-    let [mut a, mut b, mut c, mut d] =
-        [load_16(back, 0), load_16(back, 16), load_16(back, 32), load_16(back, 48)];
+    let [mut a, mut b, mut c, mut d] = [load_16(back, 0), load_16(back, 16), load_16(back, 32), load_16(back, 48)];
     for (i, weights) in weights.chunks_exact(4 * BLOCK).enumerate() {
         let x = [load(4 * i), load(4 * i + 1), load(4 * i + 2), load(4 * i + 3)];
         let low = [_mm512_unpacklo_epi8(x[0], x[1]), _mm512_unpacklo_epi8(x[2], x[3])];

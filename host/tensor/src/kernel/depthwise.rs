@@ -3,10 +3,10 @@
 
 use core::ops::Range;
 
-#[cfg(target_arch = "x86_64")]
-use crate::kernel::{avx2, avx512};
 use crate::kernel::taps::{CHUNK, Tap, find_taps};
 use crate::kernel::{ConvGeometry, Epilogue, Path};
+#[cfg(target_arch = "x86_64")]
+use crate::kernel::{avx2, avx512};
 
 /// Channels that AVX-512 sums together.
 #[cfg(target_arch = "x86_64")]
@@ -274,7 +274,8 @@ fn tap_offsets(geometry: &ConvGeometry, pixel: usize, taps: &mut [Option<usize>]
     // Shifted by the padding, to stay unsigned.
     let (top, left) = (oy * geometry.stride[0], ox * geometry.stride[1]);
     let inside = |left: usize| {
-        left >= geometry.pad_before[1] && left + (kw - 1) * geometry.dilation[1] < geometry.in_w + geometry.pad_before[1]
+        left >= geometry.pad_before[1]
+            && left + (kw - 1) * geometry.dilation[1] < geometry.in_w + geometry.pad_before[1]
     };
     if ox > 0 && inside(left) && inside(left - geometry.stride[1]) {
         let step = geometry.stride[1] * geometry.in_c;
