@@ -73,7 +73,8 @@ pub struct Engine<'a> {
 impl<'a> Engine<'a> {
     /// Packs the weights and plans the memory.
     pub fn new(graph: &'a IntGraph) -> Self {
-        let prepare = |op: &IntOp| op.kind.conv().map(|(c, kind)| Prepared::new(c, kind, graph.tensors[op.output.0].kind));
+        let prepare =
+            |op: &IntOp| op.kind.conv().map(|(c, kind)| Prepared::new(c, kind, graph.tensors[op.output.0].kind));
         let convs = graph.ops.iter().map(prepare).collect();
         Self { graph, convs, plan: Plan::new(graph), spare: Mutex::default() }
     }
@@ -276,7 +277,8 @@ impl<'a> Step<'a> {
                 pool::average(self.fixed(0), image(self.shape(0)), window, (*m, finish), y, &mut scratch.sums);
             }
             IntOpKind::Add { shift_read, shift_write, act } => {
-                let operands: Vec<_> = shift_read.iter().enumerate().map(|(k, shift)| (self.fixed(k), *shift)).collect();
+                let operands: Vec<_> =
+                    shift_read.iter().enumerate().map(|(k, shift)| (self.fixed(k), *shift)).collect();
                 elementwise::add(&operands, Finish::new(*shift_write, *act, out.kind), y);
             }
             IntOpKind::Multiply { shift, act } => {

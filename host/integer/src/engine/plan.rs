@@ -30,11 +30,8 @@ impl Plan {
         let count = graph.tensors.len();
         // What a view views, as far back as it goes. Ops stand in order, so what is read has been resolved.
         let mut root: Vec<usize> = (0..count).collect();
-        let mut lives: Vec<Lifetime> = graph
-            .tensors
-            .iter()
-            .map(|t| Lifetime { len: t.shape.iter().product(), first: 0, last: 0 })
-            .collect();
+        let mut lives: Vec<Lifetime> =
+            graph.tensors.iter().map(|t| Lifetime { len: t.shape.iter().product(), first: 0, last: 0 }).collect();
         let mut unread = vec![true; count];
         for (step, op) in (1..).zip(&graph.ops) {
             for x in &op.inputs {
