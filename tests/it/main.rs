@@ -36,6 +36,7 @@ mod resident;
 mod schemas;
 mod schemes;
 mod shell;
+mod shiftwise_inspect;
 mod snapshots;
 mod tidy;
 mod xmodel;

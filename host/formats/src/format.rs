@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::source::Files;
-use crate::{LoadOptions, Model, keras};
+use crate::{LoadOptions, Model, keras, tflite};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 use shiftwise_quant::quant_graph::QuantGraph;
@@ -79,7 +79,7 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "a TensorFlow Lite model",
         is: foreign::is_tflite,
-        read: Reading::Remedy(", which is not read; save the Keras model it was made of as .keras or .h5"),
+        read: Reading::Reader(tflite::read),
         write: None,
     },
     Format {

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::engine::Value;
 use crate::engine::moves::permute;
+use crate::engine::plan::{Held, Result};
 use crate::graph::{IntOpKind, IntTensor, Kind, image};
 use crate::scaled::{Channel, ScaledConv, ScaledOp, ScaledPooling};
 use shiftwise_core::scale::{Scale, bounded, rescale};
@@ -65,55 +66,83 @@ fn padded(c: &ScaledConv, axis: usize) -> usize {
 }
 
 /// Integers as distances from their zero point.
-fn steps(value: &Value, zero: i16) -> Vec<i64> {
+fn steps(held: Held<'_>, zero: i16) -> Vec<i64> {
     let zero = i64::from(zero);
-    match value {
-        Value::Fixed(q) => q.iter().map(|q| i64::from(*q) - zero).collect(),
-        Value::Wide(q) => q.iter().map(|q| i64::from(*q) - zero).collect(),
-        Value::Float(_) => Vec::new(),
+    match held {
+        Held::Fixed(q) => q.iter().map(|q| i64::from(*q) - zero).collect(),
+        Held::Wide(q) => q.iter().map(|q| i64::from(*q) - zero).collect(),
+        Held::Float(_) => Vec::new(),
     }
 }
 
-/// Integers in the width of their tensor.
-fn stored(out: &IntTensor, q: impl Iterator<Item = i16>) -> Value {
-    if out.kind.bytes() == 2 { Value::Wide(q.collect()) } else { Value::Fixed(q.map(|q| q as i8).collect()) }
+/// Writes integers in the width of their tensor.
+fn store(y: Result<'_>, q: impl Iterator<Item = i16>) {
+    match y {
+        Result::Fixed(y) => y.iter_mut().zip(q).for_each(|(y, q)| *y = q as i8),
+        Result::Wide(y) => y.iter_mut().zip(q).for_each(|(y, q)| *y = q),
+        Result::Float(_) => {}
+    }
+}
+
+/// Floats as integers of a kind with steps.
+pub(super) fn quantize(x: &[f32], to: Kind, y: Result<'_>) {
+    if let Some(scale) = to.scale() {
+        store(y, x.iter().map(|x| scale.quantize(*x)));
+    }
+}
+
+/// Integers of a kind with steps as floats.
+pub(super) fn dequantize(x: Held<'_>, from: Kind, y: &mut [f32]) {
+    let Some(scale) = from.scale() else { return };
+    match x {
+        Held::Fixed(q) => y.iter_mut().zip(q).for_each(|(y, q)| *y = scale.dequantize((*q).into())),
+        Held::Wide(q) => y.iter_mut().zip(q).for_each(|(y, q)| *y = scale.dequantize(*q)),
+        Held::Float(_) => {}
+    }
+}
+
+/// Floats as integers of a grid.
+pub(super) fn value(x: &[f32], scale: Scale) -> Value {
+    let q = x.iter().map(|x| scale.quantize(*x));
+    if scale.is_wide() { Value::Wide(q.collect()) } else { Value::Fixed(q.map(|q| q as i8).collect()) }
 }
 
 /// One sample's result.
 pub(super) fn compute(
     op: &ScaledOp,
     prepared: Option<&Prepared>,
-    x: &[(&Value, Kind, &[usize])],
+    x: &[(Held<'_>, Kind, &[usize])],
     out: &IntTensor,
-) -> Value {
-    let Some(to) = out.kind.scale() else { return Value::Fixed(Vec::new()) };
+    result: Result<'_>,
+) {
+    let Some(to) = out.kind.scale() else { return };
     let scale = |k: usize| x.get(k).and_then(|(_, kind, _)| kind.scale()).unwrap_or(to);
-    let operand = |k: usize| x.get(k).map_or_else(Vec::new, |(value, ..)| steps(value, scale(k).zero));
+    let operand = |k: usize| x.get(k).map_or_else(Vec::new, |(held, ..)| steps(*held, scale(k).zero));
     let shape = |k: usize| x.get(k).map_or(&[][..], |(.., shape)| *shape);
     let place = |steps: i64| bounded(steps, to.zero, op.bounds());
     match op {
         ScaledOp::Conv(c) => {
             let finish = |channel: &Channel, sum: i64| place(channel.multiplier.apply(sum + channel.bias));
             match (prepared, x.first()) {
-                (Some(Prepared::Narrow { geometry, packed, kernel, sums }), Some((Value::Fixed(x), ..))) => {
+                (Some(Prepared::Narrow { geometry, packed, kernel, sums }), Some((Held::Fixed(x), ..))) => {
                     let zero = scale(0).zero;
                     let x = with_padding(c, x, zero as i8);
                     let mut y = vec![0i16; c.output.iter().product()];
                     let take =
                         |sum: &i32, o: usize| finish(&c.channels[o], i64::from(*sum) - i64::from(zero) * sums[o]);
-                    let store = |pixel: usize, first: usize, part: &[i32]| {
+                    let each = |pixel: usize, first: usize, part: &[i32]| {
                         let y = &mut y[pixel * c.output[2] + first..][..part.len()];
                         y.iter_mut().zip(part).enumerate().for_each(|(k, (y, sum))| *y = take(sum, first + k));
                     };
                     let all = 0..geometry.pixels();
                     match packed {
-                        Some(packed) => kernel::conv_i8_to(packed, geometry, &x, all, store),
-                        None => kernel::depthwise_i8_to(geometry, kernel, &x, all, store),
+                        Some(packed) => kernel::conv_i8_to(packed, geometry, &x, all, each),
+                        None => kernel::depthwise_i8_to(geometry, kernel, &x, all, each),
                     }
-                    stored(out, y.into_iter())
+                    store(result, y.into_iter())
                 }
-                (Some(Prepared::Wide(kernel)), _) => stored(out, sums(c, kernel, &operand(0), finish).into_iter()),
-                _ => Value::Fixed(Vec::new()),
+                (Some(Prepared::Wide(kernel)), _) => store(result, sums(c, kernel, &operand(0), finish).into_iter()),
+                _ => {}
             }
         }
         ScaledOp::Pool { window, pooling, multipliers, .. } => {
@@ -122,20 +151,20 @@ pub(super) fn compute(
                 place(multipliers[index].apply(acc))
             };
             let y = pool(&operand(0), image(shape(0)), window, *pooling == ScaledPooling::Max, finish);
-            stored(out, y.into_iter())
+            store(result, y.into_iter())
         }
         ScaledOp::Sum { factors, n, .. } => {
             let mut sums = vec![0i64; out.shape.iter().product()];
             for (k, factor) in factors.iter().enumerate() {
                 sums.iter_mut().zip(operand(k)).for_each(|(sum, x)| *sum += x * i64::from(*factor));
             }
-            stored(out, sums.into_iter().map(|sum| place(rescale(sum, 1, *n))))
+            store(result, sums.into_iter().map(|sum| place(rescale(sum, 1, *n))))
         }
         ScaledOp::Product { multiplier, .. } => {
             let (a, b) = (operand(0), operand(1));
             let at = |shape: &[usize]| broadcast(shape, &out.shape);
             let pairs = at(shape(0)).into_iter().zip(at(shape(1)));
-            stored(out, pairs.map(|(i, j)| place(multiplier.apply(a[i] * b[j]))))
+            store(result, pairs.map(|(i, j)| place(multiplier.apply(a[i] * b[j]))))
         }
         ScaledOp::Concat { axis, multipliers, .. } => {
             let parts: Vec<(Vec<i64>, usize)> = (0..multipliers.len())
@@ -148,7 +177,7 @@ pub(super) fn compute(
                     .zip(multipliers)
                     .flat_map(move |((x, n), m)| x[o * n..(o + 1) * n].iter().map(move |x| m.apply(*x)))
             });
-            stored(out, rows.map(place))
+            store(result, rows.map(place))
         }
     }
 }
@@ -229,30 +258,31 @@ fn broadcast(shape: &[usize], out: &[usize]) -> Vec<usize> {
     offsets
 }
 
-/// A layer that only moves integers; `None` for any other.
-pub(super) fn moved(
-    kind: &IntOpKind,
-    (value, scale, shape): (&Value, Scale, &[usize]),
-    out: &IntTensor,
-) -> Option<Value> {
-    let q = || -> Vec<i16> { steps(value, 0).into_iter().map(|q| q as i16).collect() };
+/// A layer that only moves integers.
+pub(super) fn moved(kind: &IntOpKind, x: &[(Held<'_>, Kind, &[usize])], out: &IntTensor, result: Result<'_>) {
+    let Some((held, from, shape)) = x.first() else { return };
+    let q: Vec<i16> = steps(*held, 0).into_iter().map(|q| q as i16).collect();
     let ([_, w, c], [rows, columns, _]) = (image(shape), image(&out.shape));
     let y = match kind {
         IntOpKind::Pad { before: [top, left], .. } => {
-            let mut y = vec![scale.zero; rows * columns * c];
-            for (row, from) in q().chunks_exact((w * c).max(1)).enumerate() {
+            let zero = from.scale().map_or(0, |scale| scale.zero);
+            let mut y = vec![zero; rows * columns * c];
+            for (row, from) in q.chunks_exact((w * c).max(1)).enumerate() {
                 let at = ((row + top) * columns + left) * c;
                 y[at..at + from.len()].copy_from_slice(from);
             }
             y
         }
         IntOpKind::UpSample { factor: [fy, fx], .. } => {
-            let q = q();
             let pixel = |i: usize| (i / columns / fy * w + i % columns / fx) * c;
             (0..rows * columns).flat_map(|i| q[pixel(i)..pixel(i) + c].iter().copied()).collect()
         }
-        IntOpKind::Permute { dims } => permute(&q(), shape, dims),
-        _ => return None,
+        IntOpKind::Permute { dims } => {
+            let mut y = vec![0; q.len()];
+            permute(&q, shape, dims, &mut y);
+            y
+        }
+        _ => return,
     };
-    Some(stored(out, y.into_iter()))
+    store(result, y.into_iter());
 }
