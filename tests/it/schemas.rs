@@ -134,6 +134,7 @@ fn answers_are_what_the_schemas_say() {
         "compile q/quantized.h5 --target DPUCZDX8G_ISA1_B512 -o b512.swm --listing b512.txt",
         "compile q/quantized.h5 --target cpu --board mps2-an386 -o mcu.swm",
         "estimate digits_lenet.h5 --board kv260",
+        "estimate digits_lenet.h5 --board mps2-an386",
         "simulate b512.swm --data digits.npz:x_eval --golden dump --output-dir sim",
         "simulate mcu.swm --data digits.npz:x_cal --samples 100 --output-dir sim_cpu",
         "evaluate q/quantized.h5 --data digits.npz:x_cal --labels sim_cpu/output_0.npy --metric mae",
