@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Data: .npy, .npz[:key], a folder of .npy or of images; [NAME=]DATA, once per input
-    #[arg(long, required = true, value_name = "DATA")]
+    #[arg(long, value_name = "DATA")]
     data: Vec<String>,
     /// Outputs of all samples: one as .npy, several as .npz by name [default: predictions.npy or .npz, none with --top]
     #[arg(short, long, value_name = "FILE")]

@@ -177,7 +177,8 @@ impl<'a> Reader<'a> {
         for port in &self.network.inputs {
             let fail = |why: &str| Err(Error::layer(&port.name, "Input", why));
             let casts = || self.readers.get(port.name.as_str()).is_some_and(|all| all.iter().all(|n| n.op_type == "Cast"));
-            if port.element.is_some_and(|e| e != Element::Float) && !casts() {
+            let small = port.element.is_some_and(|e| !e.is_float() && e.bits() <= 16);
+            if port.element.is_some_and(|e| e != Element::Float) && !(small && casts()) {
                 return fail("its elements are no 32-bit floats, and layers compute in those");
             }
             let shape = self.input_shape(port, options)?;

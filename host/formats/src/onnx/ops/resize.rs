@@ -29,7 +29,9 @@ impl Method<'_> {
     fn place(&self, o: usize, (input, output): (usize, usize), scale: f64, region: (f64, f64)) -> f64 {
         let (x, n, m) = (o as f64, input as f64, output as f64);
         match self.transform {
-            "align_corners" => if output == 1 { 0.0 } else { x * (n - 1.0) / (m - 1.0) },
+            // By the size that the scale asks for, which may be no whole one.
+            "align_corners" if scale * n == 1.0 => 0.0,
+            "align_corners" => x * (n - 1.0) / (scale * n - 1.0),
             "asymmetric" => x / scale,
             "pytorch_half_pixel" if output <= 1 => 0.0,
             "tf_half_pixel_for_nn" => (x + 0.5) / scale,
@@ -92,7 +94,7 @@ impl Method<'_> {
         let (first, end) = ((at - reach).floor() as i64, (at + reach).ceil() as i64);
         let own = (first..=end).map(|i| (i, self.weight((i as f64 - at) * stretch))).filter(|(_, w)| *w != 0.0);
         let whole = |i: &i64| (0..=last as i64).contains(i);
-        let own: Vec<(i64, f64)> = own.filter(|(i, _)| !(self.exclude || self.antialias && self.mode == "linear") || whole(i)).collect();
+        let own: Vec<(i64, f64)> = own.filter(|(i, _)| !self.exclude || whole(i)).collect();
         let sum: f64 = own.iter().map(|(_, w)| w).sum();
         let factor = if (self.exclude || self.antialias) && sum != 0.0 { 1.0 / sum } else { 1.0 };
         own.into_iter().map(|(i, w)| (inside(i), w * factor)).collect()

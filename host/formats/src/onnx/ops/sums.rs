@@ -243,7 +243,7 @@ pub(crate) fn transposed_size(call: &Call<'_>, size: &[usize], kernel: &[usize])
         let full = (size[axis] as i64 - 1) * strides[axis] as i64 + more[axis] as i64 + extent;
         let (before, out) = match (wanted.as_ref().and_then(|w| w.get(axis)), auto.as_str()) {
             (Some(wanted), auto) => {
-                let cut = full - wanted;
+                let cut = (full - wanted).max(0);
                 (if auto == "SAME_UPPER" { cut / 2 } else { cut - cut / 2 }, *wanted)
             }
             (None, "SAME_UPPER" | "SAME_LOWER") => {
