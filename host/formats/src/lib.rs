@@ -18,6 +18,8 @@ pub mod json;
 pub mod keras;
 pub mod onnx;
 mod source;
+mod tf;
+mod tflite;
 
 use std::path::{Path, PathBuf};
 
@@ -40,6 +42,7 @@ use shiftwise_quant::quant_graph::QuantGraph;
 
 pub use keras::back::read_back;
 pub use keras::layers::graph_text;
+pub use keras::listing::{UserLayer, user_layers};
 pub use keras::open::keras_version;
 pub use keras::quantized::quantize_info;
 
