@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use crate::source::Files;
-use crate::{LoadOptions, Model, keras, tflite};
+use crate::{LoadOptions, Model, keras, onnx, tflite};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 use shiftwise_quant::quant_graph::QuantGraph;
 
 mod foreign;
+
+pub(crate) use foreign::is_onnx;
 
 /// A format of files.
 ///
@@ -97,7 +99,7 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "an ONNX model",
         is: foreign::is_onnx,
-        read: Reading::Remedy(", which is not read; a Keras model in a .keras or .h5 file is expected"),
+        read: Reading::Reader(onnx::read),
         write: None,
     },
     Format {

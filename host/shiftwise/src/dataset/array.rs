@@ -34,6 +34,17 @@ impl Element {
         format!("{kind}{}", 8 * bytes)
     }
 
+    /// NumPy's code, in little-endian order.
+    fn code(self) -> String {
+        let order = if self.size() == 1 { '|' } else { '<' };
+        let kind = match self {
+            Self::Float(_) => 'f',
+            Self::Signed(_) => 'i',
+            Self::Unsigned(_) => 'u',
+        };
+        format!("{order}{kind}{}", self.size())
+    }
+
     fn size(self) -> usize {
         match self {
             Self::Float(n) | Self::Signed(n) | Self::Unsigned(n) => n,
@@ -220,8 +231,25 @@ impl Array {
         self.header.element.name()
     }
 
+    /// NumPy's code of the elements' type, in little-endian order.
+    pub(super) fn code(&self) -> String {
+        self.header.element.code()
+    }
+
     pub(super) fn shape(&self) -> &[usize] {
         &self.header.shape
+    }
+
+    /// The bytes of all values, in little-endian order.
+    pub(super) fn bytes(&self) -> Result<Vec<u8>, Error> {
+        let fail = |e: String| Error::Dataset(format!("{}: {e}", self.name));
+        let count = self.header.bytes().and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+        let mut bytes = shiftwise_graph::budget::filled(count, 0u8).map_err(|e| fail(e.to_string()))?;
+        self.read(self.header.offset, &mut bytes).map_err(|e| fail(e.to_string()))?;
+        if self.header.big_endian {
+            bytes.chunks_exact_mut(self.header.element.size()).for_each(<[u8]>::reverse);
+        }
+        Ok(bytes)
     }
 
     /// Rows `start .. start + n` of the first axis, which the caller has checked, as f32.
