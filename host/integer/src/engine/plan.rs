@@ -12,7 +12,7 @@ use std::ops::Range;
 use crate::engine::Value;
 use crate::engine::conv::Scratch;
 use crate::graph::{IntGraph, IntOpKind, Kind, TensorIx};
-use shiftwise_tensor::arena::{Arena, Lifetime};
+use shiftwise_tensor::arena::{self, Arena, Lifetime};
 
 /// Where tensors lie: integers in one arena, floats in another.
 #[derive(Debug)]
@@ -108,12 +108,12 @@ impl Memory {
     pub(super) fn split(&mut self, at: Range<usize>, kind: Kind) -> (Result<'_>, Rest<'_>, &mut Scratch) {
         match kind {
             Kind::Fixed(_) => {
-                let (result, fixed) = Part::around(&mut self.fixed, at);
-                (Result::Fixed(result), Rest { fixed, floats: Part::whole(&self.floats) }, &mut self.scratch)
+                let (result, fixed) = arena::split(&mut self.fixed, at);
+                (Result::Fixed(result), Rest { fixed, floats: arena::Rest::whole(&self.floats) }, &mut self.scratch)
             }
             Kind::Float => {
-                let (result, floats) = Part::around(&mut self.floats, at);
-                (Result::Float(result), Rest { fixed: Part::whole(&self.fixed), floats }, &mut self.scratch)
+                let (result, floats) = arena::split(&mut self.floats, at);
+                (Result::Float(result), Rest { fixed: arena::Rest::whole(&self.fixed), floats }, &mut self.scratch)
             }
         }
     }
@@ -122,8 +122,8 @@ impl Memory {
 /// Memory without the tensor that is being written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rest<'a> {
-    fixed: Part<'a, i8>,
-    floats: Part<'a, f32>,
+    fixed: arena::Rest<'a, i8>,
+    floats: arena::Rest<'a, f32>,
 }
 
 impl<'a> Rest<'a> {
@@ -133,31 +133,6 @@ impl<'a> Rest<'a> {
             Kind::Fixed(_) => Held::Fixed(self.fixed.get(at)),
             Kind::Float => Held::Float(self.floats.get(at)),
         }
-    }
-}
-
-/// An arena but for a piece of it.
-#[derive(Clone, Copy, Debug)]
-struct Part<'a, T> {
-    before: &'a [T],
-    /// What is behind the piece, and where that begins.
-    after: (&'a [T], usize),
-}
-
-impl<'a, T> Part<'a, T> {
-    fn whole(all: &'a [T]) -> Self {
-        Self { before: all, after: (&[], all.len()) }
-    }
-
-    fn around(all: &'a mut [T], at: Range<usize>) -> (&'a mut [T], Self) {
-        let (before, rest) = all.split_at_mut(at.start);
-        let (piece, after) = rest.split_at_mut(at.len());
-        (piece, Self { before, after: (after, at.end) })
-    }
-
-    fn get(&self, at: Range<usize>) -> &'a [T] {
-        let (after, from) = self.after;
-        if at.end <= self.before.len() { &self.before[at] } else { &after[at.start - from..at.end - from] }
     }
 }
 
