@@ -21,6 +21,7 @@ mod golden;
 mod hostile;
 mod images;
 mod info;
+mod integer_plan;
 mod keras;
 mod layers;
 mod number_formats;
