@@ -23,6 +23,7 @@ mod golden;
 mod hostile;
 mod images;
 mod info;
+mod integer_plan;
 mod integer_scales;
 mod keras;
 mod layers;
