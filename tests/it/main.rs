@@ -34,6 +34,7 @@ mod schemas;
 mod schemes;
 mod shell;
 mod snapshots;
+mod tensorflow;
 mod tidy;
 mod xmodel;
 mod zoo;
