@@ -39,6 +39,7 @@ mod schemes;
 mod shell;
 mod shiftwise_inspect;
 mod snapshots;
+mod tensorflow;
 mod tidy;
 mod xmodel;
 mod zoo;
