@@ -9,6 +9,7 @@ use shiftwise_tests::reference::evaluate;
 fn values(graph: &IntGraph, inputs: &[Vec<u8>]) -> Vec<Value> {
     let value = |(ix, bytes): (&TensorIx, &Vec<u8>)| match graph.tensors[ix.0].kind {
         Kind::Fixed(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
+        Kind::Scaled(_) => unreachable!("random graphs have power-of-two steps"),
         Kind::Float => Value::Float(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
     };
     graph.inputs.iter().zip(inputs).map(value).collect()

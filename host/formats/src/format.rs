@@ -98,7 +98,7 @@ pub const FORMATS: &[Format] = &[
     },
     Format {
         name: "an ONNX model",
-        is: foreign::is_onnx,
+        is: is_onnx,
         read: Reading::Reader(onnx::read),
         write: None,
     },

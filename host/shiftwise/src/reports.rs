@@ -211,7 +211,7 @@ reports! {
     "convert": crate::convert::Converted;
     "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled | NotPlaced;
-    "analyze": crate::analyze::Analysis;
+    "analyze": Analysis;
     "diff": crate::diff::Difference;
     "inspect": crate::inspect::Report;
     "estimate": crate::estimate::Estimate | crate::estimate::CpuEstimate;

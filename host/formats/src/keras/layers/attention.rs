@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::keras::call::{Call, tensor_argument, tensor_of};
 use crate::keras::layers::functions::CALL;
-use crate::keras::layers::weighted::initializer;
+use crate::keras::layers::settings::initializer;
 use crate::keras::layers::{Described, KerasForm, Settings};
 use shiftwise_graph::ops::MultiHeadAttention;
 use shiftwise_graph::ops::attention::Projection;
