@@ -10,4 +10,6 @@
 //!
 //! API boundary: no; the crate `shiftwise` is.
 
+pub mod finetune;
 pub mod optim;
+pub mod reconstruct;
