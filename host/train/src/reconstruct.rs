@@ -22,24 +22,31 @@ use shiftwise_quant::scheme::Quantizer;
 use shiftwise_tensor::tensor::Tensor;
 
 use crate::finetune::{float_weights, samples_of, targets};
+use equalize::equalize;
 use layer::{Integers, Solved, Task, solve};
 use moments::Groups;
 use walk::{Values, add_bias, finish};
 
+mod equalize;
 mod layer;
 mod moments;
 mod solve;
+mod sums;
 mod walk;
 
 /// Pixels that decide a kernel, for each weight of an output channel; at least [`FEWEST`].
 const PIXELS_PER_INPUT: usize = 6;
 /// Pixels at least, where there are so many.
 const FEWEST: usize = 4096;
+/// Inputs of all of a layer's pixels at most: each is kept as an f64.
+const MOST_INPUTS: usize = 6 << 20;
+/// Weights of an output channel of which a kernel is solved for: their moments are the square of that many f64. Of larger
+/// kernels only the bias is refitted.
+const LARGEST: usize = 2304;
 
 /// What is done to the float graph before calibration.
 pub(crate) fn prepare(graph: &mut Graph, job: &Job<'_>) -> Result<(), Error> {
-    let _ = (graph, job);
-    Ok(())
+    equalize(graph, job.samples, &job.batches.parts(job.samples.len())?)
 }
 
 /// Reconstructs every layer with a kernel; one row for each.
@@ -197,7 +204,7 @@ type Pixels = Vec<(usize, usize)>;
 fn pixels(y: &[Tensor], channels: usize, inputs: usize) -> (Pixels, Pixels) {
     let per = y.first().map_or(0, |y| y.data().len() / channels.max(1));
     let total = y.len() * per;
-    let count = total.min((PIXELS_PER_INPUT * inputs).max(FEWEST));
+    let count = total.min((PIXELS_PER_INPUT * inputs).max(FEWEST)).min(MOST_INPUTS / inputs.max(1));
     let chosen = (0..count).map(|k| k * total / count.max(1)).map(|at| (at / per.max(1), at % per.max(1)));
     let (mut fit, mut held) = (Pixels::new(), Pixels::new());
     for (k, (sample, pixel)) in chosen.enumerate() {

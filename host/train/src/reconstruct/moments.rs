@@ -4,9 +4,9 @@
 //! channel. Of each group, [`Moments`] keep the sums that decide every kernel's squared error, so that kernels are
 //! compared without running anything.
 
-use multiversion::multiversion;
 use rayon::prelude::*;
 
+use super::sums::add_rows;
 use shiftwise_core::shape::Window;
 use shiftwise_graph::ops::Op;
 use shiftwise_tensor::tensor::Tensor;
@@ -82,12 +82,12 @@ impl Groups {
 
     /// The inputs of group `g` that decide output pixel `pixel` of one sample, in the kernel's order. `x` is `[1, h, w, c]`, or
     /// `[1, …, c]` for a dense layer.
-    fn patch(&self, x: &Tensor, pixel: usize, g: usize, to: &mut [f32]) {
+    fn patch(&self, x: &Tensor, pixel: usize, g: usize, to: &mut [f64]) {
         let shape = x.shape();
         let all = shape.last().copied().unwrap_or(0);
         let from = g * self.channels;
         let Some(window) = &self.window else {
-            to.copy_from_slice(&x.data()[pixel * all..(pixel + 1) * all]);
+            to.iter_mut().zip(&x.data()[pixel * all..]).for_each(|(to, v)| *to = f64::from(*v));
             return;
         };
         let (height, width) = (shape[1], shape[2]);
@@ -104,7 +104,7 @@ impl Groups {
             match (y, x_at) {
                 (Some(y), Some(column)) => {
                     let start = (y * width + column) * all + from;
-                    to.copy_from_slice(&x.data()[start..start + self.channels]);
+                    to.iter_mut().zip(&x.data()[start..]).for_each(|(to, v)| *to = f64::from(*v));
                 }
                 _ => to.fill(0.0),
             }
@@ -136,38 +136,49 @@ impl Moments {
     /// Sums over these pixels, each as (sample, pixel): inputs from `x`, one tensor for each sample, and outputs from `y`.
     pub(super) fn of(groups: &Groups, g: usize, x: &[Tensor], y: &[Tensor], pixels: &[(usize, usize)]) -> Self {
         let (k, c) = (groups.inputs, groups.outputs);
-        let mut patches = vec![0.0f32; pixels.len() * k];
-        let mut results = vec![0.0f32; pixels.len() * c];
+        let mut patches = vec![0.0f64; pixels.len() * k];
+        let mut results = vec![0.0f64; pixels.len() * c];
         let all = groups.count * c;
         for (((sample, pixel), patch), result) in
             pixels.iter().zip(patches.chunks_exact_mut(k)).zip(results.chunks_exact_mut(c))
         {
             groups.patch(&x[*sample], *pixel, g, patch);
             let start = pixel * all + g * c;
-            result.copy_from_slice(&y[*sample].data()[start..start + c]);
+            result.iter_mut().zip(&y[*sample].data()[start..]).for_each(|(to, v)| *to = f64::from(*v));
         }
-        let products = |width: usize, with: &[f32]| {
+        let products = |width: usize, with: &[f64], half: bool| {
             let mut sums = vec![0.0f64; k * width];
-            let block = |(i, sums): (usize, &mut [f64])| add_products(sums, width, &patches, k, i * ROWS, with);
+            let block = |(i, sums): (usize, &mut [f64])| {
+                let from = i * ROWS;
+                let skip = if half { from } else { 0 };
+                add_products(sums, (width, skip), &patches, (k, from), with);
+            };
             match sums.len() > 1 << 12 {
                 true => sums.par_chunks_mut(ROWS * width).enumerate().for_each(block),
                 false => sums.chunks_mut(ROWS * width).enumerate().for_each(block),
             }
             sums
         };
-        let sum = |width: usize, of: &[f32], power: i32| {
+        let sum = |width: usize, of: &[f64], power: i32| {
             let mut sums = vec![0.0f64; width];
             for row in of.chunks_exact(width) {
-                sums.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v).powi(power));
+                sums.iter_mut().zip(row).for_each(|(s, v)| *s += v.powi(power));
             }
             sums
         };
+        // What stands left of a block's first row is the mirror of what stands above it.
+        let mut xx = products(k, &patches, true);
+        for i in 0..k {
+            for j in 0..i - i % ROWS {
+                xx[i * k + j] = xx[j * k + i];
+            }
+        }
         Self {
             count: pixels.len() as f64,
             x: sum(k, &patches, 1),
             y: sum(c, &results, 1),
-            xx: products(k, &patches),
-            xy: products(c, &results),
+            xx,
+            xy: products(c, &results, false),
             yy: sum(c, &results, 2),
         }
     }
@@ -221,7 +232,7 @@ impl Moments {
             .with_min_len(16)
             .map(|i| {
                 let mut row = vec![0.0f64; c];
-                add_rows(&mut row, kernel, &self.xx[i * k..(i + 1) * k]);
+                add_rows(&mut row, kernel, c, &self.xx[i * k..(i + 1) * k]);
                 let own = kernel[i * c..(i + 1) * c].iter().zip(&self.xy[i * c..(i + 1) * c]).zip(bias);
                 let terms = row.iter().zip(own).map(|(xxw, ((w, xy), b))| w * (xxw - 2.0 * xy + 2.0 * b * self.x[i]));
                 terms.collect()
@@ -234,27 +245,18 @@ impl Moments {
     }
 }
 
-/// `to += Σ_j factors[j] · rows[j]`, in order.
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
-fn add_rows(to: &mut [f64], rows: &[f64], factors: &[f64]) {
-    for (row, factor) in rows.chunks_exact(to.len()).zip(factors) {
-        to.iter_mut().zip(row).for_each(|(to, v)| *to += factor * v);
-    }
-}
+/// Pixels whose rows stay near while all rows of sums use them.
+const NEAR: usize = 32;
 
-/// Adds products to rows `from..` of Σ x·withᵀ, pixel by pixel; `sums` is `[rows, width]`.
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
-fn add_products(sums: &mut [f64], width: usize, x: &[f32], k: usize, from: usize, with: &[f32]) {
-    // Blocks of pixels whose rows stay near while all rows of sums use them.
-    let (block, rows) = (64, sums.len() / width);
-    for (x, with) in x.chunks(block * k).zip(with.chunks(block * width)) {
-        for (row, sums) in sums.chunks_exact_mut(width).enumerate().take(rows) {
-            for (x, with) in x.chunks_exact(k).zip(with.chunks_exact(width)) {
-                let factor = f64::from(x[from + row]);
-                if factor != 0.0 {
-                    sums.iter_mut().zip(with).for_each(|(s, v)| *s += factor * f64::from(*v));
-                }
-            }
+/// Adds products to rows `from..` of Σ x·withᵀ from column `skip`, pixel by pixel; `sums` is `[rows, width]`, `x` `[pixels, k]`.
+fn add_products(sums: &mut [f64], (width, skip): (usize, usize), x: &[f64], (k, from): (usize, usize), with: &[f64]) {
+    let mut factors = [0.0; NEAR];
+    for (x, with) in x.chunks(NEAR * k).zip(with.chunks(NEAR * width)) {
+        for (row, sums) in sums.chunks_exact_mut(width).enumerate() {
+            let pixels = x.chunks_exact(k);
+            let count = pixels.len();
+            factors.iter_mut().zip(pixels).for_each(|(f, x)| *f = x[from + row]);
+            add_rows(&mut sums[skip..], &with[skip..], width, &factors[..count]);
         }
     }
 }

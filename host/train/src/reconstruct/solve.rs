@@ -3,34 +3,12 @@
 //! All is f64. Every sum has an order that sizes alone decide, and nothing is fused, so that the bytes are the same on every
 //! processor and for any number of threads.
 
-use multiversion::multiversion;
 use rayon::prelude::*;
 
-/// Products that are summed side by side.
-const LANES: usize = 8;
+use super::sums::{TOGETHER, add_rows, dots};
 
 /// Columns that one task works on.
 const COLUMNS: usize = 64;
-
-/// Σ a·b, in [`LANES`] sums that are added in order at the end.
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut lanes = [0.0f64; LANES];
-    let ((x, x_rest), (y, y_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (x, y) in x.iter().zip(y) {
-        for lane in 0..LANES {
-            lanes[lane] += x[lane] * y[lane];
-        }
-    }
-    let rest: f64 = x_rest.iter().zip(y_rest).map(|(x, y)| x * y).sum();
-    lanes.iter().sum::<f64>() + rest
-}
-
-/// `to += factor · from`.
-#[inline(always)]
-fn add_scaled(to: &mut [f64], factor: f64, from: &[f64]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += factor * from);
-}
 
 /// The lower factor L of a symmetric matrix A = L·Lᵀ, in rows.
 #[derive(Clone, Debug)]
@@ -47,23 +25,29 @@ impl Factor {
     /// positive definite.
     pub(super) fn new(matrix: &[f64], size: usize, damping: f64) -> Option<Self> {
         let mut rows = vec![0.0; size * size];
-        // Column by column; below the diagonal every row is by itself.
-        for j in 0..size {
-            let (above, below) = rows.split_at_mut((j + 1) * size);
-            let own = &mut above[j * size..];
-            let pivot = matrix[j * size + j] + damping - dot(&own[..j], &own[..j]);
-            if !pivot.is_finite() || pivot <= 0.0 {
-                return None;
+        // Several rows at once, each from its first column to its last.
+        for from in (0..size).step_by(TOGETHER) {
+            let (above, own) = rows.split_at_mut(from * size);
+            let count = TOGETHER.min(size - from);
+            for (j, other) in above.chunks_exact(size).enumerate() {
+                let row = |k: usize| &own[k.min(count - 1) * size..][..size];
+                let sums = dots([row(0), row(1), row(2), row(3)], &other[..j]);
+                for (k, sum) in sums.into_iter().enumerate().take(count) {
+                    own[k * size + j] = (matrix[(from + k) * size + j] - sum) / other[j];
+                }
             }
-            let pivot = pivot.sqrt();
-            own[j] = pivot;
-            let own = &own[..j];
-            let column = |(i, row): (usize, &mut [f64])| {
-                row[j] = (matrix[(j + 1 + i) * size + j] - dot(&row[..j], own)) / pivot;
-            };
-            match (size - j) * j > 1 << 15 {
-                true => below.par_chunks_exact_mut(size).with_min_len(32).enumerate().for_each(column),
-                false => below.chunks_exact_mut(size).enumerate().for_each(column),
+            for k in 0..count {
+                let (done, row) = own.split_at_mut(k * size);
+                for (j, other) in done.chunks_exact(size).enumerate().map(|(j, row)| (from + j, row)) {
+                    let sum = dots([&row[..size]; TOGETHER], &other[..j])[0];
+                    row[j] = (matrix[(from + k) * size + j] - sum) / other[j];
+                }
+                let i = from + k;
+                let pivot = matrix[i * size + i] + damping - dots([&row[..size]; TOGETHER], &row[..i])[0];
+                if !pivot.is_finite() || pivot <= 0.0 {
+                    return None;
+                }
+                row[i] = pivot.sqrt();
             }
         }
         let mut columns = vec![0.0; size * size];
@@ -137,12 +121,10 @@ impl Factor {
 }
 
 /// `own −= Σ_j factors[j] · rows[j]`, in order.
-#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 fn subtract(own: &mut [f64], rows: &[f64], factors: &[f64]) {
-    let width = own.len();
-    for (row, factor) in rows.chunks_exact(width).zip(factors) {
-        add_scaled(own, -factor, row);
-    }
+    let mut sums = vec![0.0; own.len()];
+    add_rows(&mut sums, rows, own.len(), factors);
+    own.iter_mut().zip(sums).for_each(|(v, sum)| *v -= sum);
 }
 
 #[cfg(test)]
