@@ -225,7 +225,7 @@ pub(super) fn solve(
     let stays = Solved { kernel: None, position: task.position, errors: [now, refitted, refitted] };
     let Some((position, targets, error)) = search(task, &all, bias) else { return stays };
     let error = error / channels;
-    if error.partial_cmp(&refitted) != Some(std::cmp::Ordering::Less) {
+    if error.partial_cmp(&refitted.min(now)) != Some(std::cmp::Ordering::Less) {
         return stays;
     }
     let kernels: Option<Vec<Vec<f64>>> = all

@@ -5,10 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::sums::{TOGETHER, add_rows, dots};
-
-/// Columns that one task works on.
-const COLUMNS: usize = 64;
+use super::sums::{COLUMNS, TOGETHER, add_rows, dots};
 
 /// The lower factor L of a symmetric matrix A = L·Lᵀ, in rows.
 #[derive(Clone, Debug)]

@@ -8,8 +8,11 @@ use multiversion::multiversion;
 /// Products that are summed side by side.
 const LANES: usize = 8;
 
-/// Columns whose sums stay in registers.
-const COLUMNS: usize = 16;
+/// Columns whose sums stay in registers, where there are so many.
+pub(super) const COLUMNS: usize = 48;
+
+/// The same of what is left.
+const FEW: usize = 16;
 
 /// Rows of which products with another are summed at once.
 pub(super) const TOGETHER: usize = 4;
@@ -38,19 +41,29 @@ pub(super) fn dots(a: [&[f64]; TOGETHER], b: &[f64]) -> [f64; TOGETHER] {
 /// `to += Σ_j factors[j] · rows[j]`, in order; `rows` begin `stride` apart.
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub(super) fn add_rows(to: &mut [f64], rows: &[f64], stride: usize, factors: &[f64]) {
-    let (parts, rest) = to.as_chunks_mut::<COLUMNS>();
+    let from = add_parts::<COLUMNS>(to, 0, rows, stride, factors);
+    let from = add_parts::<FEW>(to, from, rows, stride, factors);
+    for (row, factor) in rows.chunks(stride).zip(factors) {
+        to[from..].iter_mut().zip(&row[from..]).for_each(|(to, v)| *to += factor * v);
+    }
+}
+
+/// [`add_rows`] of whole parts of N columns from column `from`; the first column that is left.
+#[inline(always)]
+fn add_parts<const N: usize>(to: &mut [f64], from: usize, rows: &[f64], stride: usize, factors: &[f64]) -> usize {
+    let (parts, _) = to[from..].as_chunks_mut::<N>();
+    let count = parts.len();
     for (k, part) in parts.iter_mut().enumerate() {
         let mut sums = *part;
+        let start = from + k * N;
         for (row, factor) in rows.chunks(stride).zip(factors) {
-            let row = &row[k * COLUMNS..(k + 1) * COLUMNS];
-            for column in 0..COLUMNS {
-                sums[column] += factor * row[column];
+            if let Some(row) = row.get(start..).and_then(<[f64]>::first_chunk::<N>) {
+                for column in 0..N {
+                    sums[column] += factor * row[column];
+                }
             }
         }
         *part = sums;
     }
-    let from = parts.len() * COLUMNS;
-    for (row, factor) in rows.chunks(stride).zip(factors) {
-        rest.iter_mut().zip(&row[from..]).for_each(|(to, v)| *to += factor * v);
-    }
+    from + count * N
 }
