@@ -13,7 +13,7 @@ pub(crate) mod convert;
 mod dpu_version;
 pub mod dtype;
 mod equalize;
-mod fold_bn;
+pub(crate) mod fold_bn;
 pub mod layer_config;
 mod partition;
 mod simplify;

@@ -9,6 +9,7 @@ use crate::metadata::Metadata;
 use crate::passes;
 use crate::passes::dtype::set_dtype;
 use crate::passes::{adjust_pos, annotate, convert, layer_config};
+use crate::qat::{ConvNorm, take_norms};
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
 use shiftwise_graph::dtype::Dtype;
@@ -46,7 +47,22 @@ pub struct Ptq {
 }
 
 /// Everything before calibration; also returns warnings.
-fn annotated(mut graph: Graph, strategy: &Strategy) -> Result<(QuantGraph, Vec<String>), Error> {
+fn annotated(graph: Graph, strategy: &Strategy) -> Result<(QuantGraph, Vec<String>), Error> {
+    if strategy.enabled("train_with_bn") {
+        return Err(Error::Options(
+            "`train_with_bn` is set to true; calibration trains nothing, `train` and `deploy` do".into(),
+        ));
+    }
+    staged(graph, strategy, false).map(|(quantized, _, warnings)| (quantized, warnings))
+}
+
+/// [`annotated`] for training: also returns the normalizations that stay apart from their convolutions, by the names of
+/// these, if they are to.
+pub(crate) fn staged(
+    mut graph: Graph,
+    strategy: &Strategy,
+    with_norms: bool,
+) -> Result<(QuantGraph, BTreeMap<String, ConvNorm>, Vec<String>), Error> {
     // What is quantized is so from f32, whatever its file says.
     let other = graph.nodes.iter_mut().filter(|node| node.dtype != Dtype::default());
     other.for_each(|node| set_dtype(node, Dtype::default()));
@@ -54,8 +70,9 @@ fn annotated(mut graph: Graph, strategy: &Strategy) -> Result<(QuantGraph, Vec<S
     let original = layer_config::original_layers(&graph, strategy)?;
     passes::run(passes::OPTIMIZE, &mut graph, strategy)?;
     warnings.extend(layer_config::keep_float(&mut graph, strategy, original.as_ref())?);
+    let norms = if with_norms { take_norms(&mut graph, strategy) } else { BTreeMap::new() };
     passes::run(passes::DPU_VERSION, &mut graph, strategy)?;
-    Ok((annotate::annotate(graph, strategy)?, warnings))
+    Ok((annotate::annotate(graph, strategy)?, norms, warnings))
 }
 
 /// Partition, optimize, annotate, calibrate, refine: the vendor's `quantize_model`.
