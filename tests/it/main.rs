@@ -35,5 +35,6 @@ mod schemes;
 mod shell;
 mod snapshots;
 mod tidy;
+mod train_golden;
 mod xmodel;
 mod zoo;

@@ -15,5 +15,6 @@ pub mod reference;
 pub mod shared;
 pub mod shuffle;
 pub mod small;
+pub mod training;
 pub mod xmodel;
 pub mod zoo;

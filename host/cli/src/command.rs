@@ -16,8 +16,8 @@ use crate::hint::hint;
 use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
-    boards, compile, convert, data, dump, estimate, evaluate, info, machine_code, predict, proof, quantize, screen,
-    shell, simulate, strategy, targets,
+    boards, compile, convert, data, deploy, dump, estimate, evaluate, info, machine_code, predict, proof, quantize,
+    screen, shell, simulate, strategy, targets, train,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
@@ -37,6 +37,10 @@ struct Cli {
 enum Command {
     /// Quantize a float model with calibration data
     Quantize(quantize::Args),
+    /// Train a network with its quantizers, or a float one without
+    Train(Box<train::Args>),
+    /// Turn a trained network into what runs: normalizations folded, positions adjusted
+    Deploy(deploy::Args),
     /// Accuracy of a float or quantized model on labelled data
     Evaluate(evaluate::Args),
     /// Outputs of a float, quantized or compiled model for every sample
@@ -78,6 +82,8 @@ impl Command {
     fn preprocess(&self) -> Option<&data::Preprocess> {
         match self {
             Self::Quantize(args) => Some(&args.preprocess),
+            Self::Train(args) => Some(&args.preprocess),
+            Self::Deploy(args) => Some(&args.preprocess),
             Self::Evaluate(args) => Some(&args.preprocess),
             Self::Predict(args) => Some(&args.preprocess),
             Self::Dump(args) => Some(&args.preprocess),
@@ -155,6 +161,8 @@ pub(crate) fn main() -> ExitCode {
     }
     let result = match &cli.command {
         Command::Quantize(args) => quantize::run(args, &screen),
+        Command::Train(args) => train::run(args, &screen),
+        Command::Deploy(args) => deploy::run(args, &screen),
         Command::Evaluate(args) => evaluate::run(args, &screen),
         Command::Predict(args) => predict::run(args, &screen),
         Command::Convert(args) => convert::run(args, &screen),

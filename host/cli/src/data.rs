@@ -202,6 +202,11 @@ impl Preprocess {
         }
     }
 
+    /// A data argument of labels, which are no pictures and stay as they are.
+    pub(crate) fn plain(&self, text: &str) -> DataSpec {
+        DataSpec::parse(text)
+    }
+
     /// Data for all inputs of a model, given as `DATA` or `NAME=DATA` in any order. `inputs` are names and shapes.
     pub(crate) fn open(&self, data: &[String], inputs: &[(&str, &[usize])]) -> Result<Inputs, Error> {
         let named = |text: &String| {

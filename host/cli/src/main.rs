@@ -6,6 +6,7 @@ mod command;
 mod compile;
 mod convert;
 mod data;
+mod deploy;
 mod dump;
 mod estimate;
 mod evaluate;
@@ -24,6 +25,7 @@ mod simulate;
 mod strategy;
 mod target_args;
 mod targets;
+mod train;
 
 fn main() -> std::process::ExitCode {
     command::main()

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use crate::calibrate::{Batches, calibrate_graph};
-use crate::passes;
 use crate::passes::fold_bn::{fold, trained_with};
 use crate::passes::{adjust_pos, convert, layer_config};
 use crate::pipeline::{PtqOptions, staged};
@@ -243,11 +242,4 @@ fn remove_dropout(q: &mut QuantGraph) -> Result<(), Error> {
     let layers = std::mem::take(&mut q.layers);
     q.layers = layers.into_iter().filter_map(|(id, own)| Some((*renumbered.get(&id)?, own))).collect();
     Ok(())
-}
-
-/// The float network that a strategy's passes make of a graph, without quantizers: what a trained one is compared with.
-pub fn float_form(mut graph: Graph, strategy: &Strategy) -> Result<Graph, Error> {
-    passes::partition(&mut graph, strategy);
-    passes::run(passes::OPTIMIZE, &mut graph, strategy)?;
-    Ok(graph)
 }

@@ -12,12 +12,16 @@
 //!
 //! - [`trainer`]: a network in training and one step of it; [`conv_norm`]: convolutions with their normalization
 //! - [`optim`], [`loss`]: THE tables of optimizers and losses
+//! - [`fit`]: epochs over data; [`schedule`], [`augment`]: THE tables of schedules and augmentations
 //! - [`seat`]: where a quantizer sits; [`random`]: random numbers by place
 
+pub mod augment;
 pub mod conv_norm;
+pub mod fit;
 pub mod loss;
 pub mod optim;
 mod points;
 pub mod random;
+pub mod schedule;
 pub mod seat;
 pub mod trainer;
