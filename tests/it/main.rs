@@ -35,6 +35,8 @@ mod schemes;
 mod shell;
 mod snapshots;
 mod tidy;
+mod train_command;
 mod train_golden;
+mod train_resume;
 mod xmodel;
 mod zoo;
