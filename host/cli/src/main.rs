@@ -1,5 +1,6 @@
 //! The `shiftwise` command.
 
+mod analyze;
 mod averages;
 mod boards;
 mod command;
@@ -7,12 +8,14 @@ mod compile;
 mod convert;
 mod data;
 mod deploy;
+mod diff;
 mod dump;
 mod estimate;
 mod evaluate;
 mod footprint;
 mod hint;
 mod info;
+mod inspect;
 mod layer_table;
 mod machine_code;
 mod outcome;

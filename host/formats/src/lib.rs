@@ -17,6 +17,8 @@ mod format;
 pub mod json;
 pub mod keras;
 mod source;
+mod tf;
+mod tflite;
 
 use std::path::{Path, PathBuf};
 
@@ -40,6 +42,7 @@ use shiftwise_quant::quant_graph::QuantGraph;
 
 pub use keras::back::read_back;
 pub use keras::layers::graph_text;
+pub use keras::listing::{UserLayer, user_layers};
 pub use keras::open::keras_version;
 pub use keras::quantize_info::quantize_info;
 pub use keras::quantized::training_variables;

@@ -46,14 +46,17 @@ pub struct Ptq {
     pub warnings: Vec<String>,
 }
 
+/// What looks at the graph after each pass, which is named by its key in the strategy.
+pub(crate) type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
+
 /// Everything before calibration; also returns warnings.
-fn annotated(graph: Graph, strategy: &Strategy) -> Result<(QuantGraph, Vec<String>), Error> {
+fn annotated(graph: Graph, strategy: &Strategy, watch: Watch<'_>) -> Result<(QuantGraph, Vec<String>), Error> {
     if strategy.enabled("train_with_bn") {
         return Err(Error::Options(
             "`train_with_bn` is set to true; calibration trains nothing, `train` and `deploy` do".into(),
         ));
     }
-    staged(graph, strategy, false).map(|(quantized, _, warnings)| (quantized, warnings))
+    staged(graph, strategy, false, watch).map(|(quantized, _, warnings)| (quantized, warnings))
 }
 
 /// [`annotated`] for training: also returns the normalizations that stay apart from their convolutions, by the names of
@@ -62,16 +65,17 @@ pub(crate) fn staged(
     mut graph: Graph,
     strategy: &Strategy,
     with_norms: bool,
+    watch: Watch<'_>,
 ) -> Result<(QuantGraph, BTreeMap<String, ConvNorm>, Vec<String>), Error> {
     // What is quantized is so from f32, whatever its file says.
     let other = graph.nodes.iter_mut().filter(|node| node.dtype != Dtype::default());
     other.for_each(|node| set_dtype(node, Dtype::default()));
     let mut warnings = passes::partition(&mut graph, strategy);
     let original = layer_config::original_layers(&graph, strategy)?;
-    passes::run(passes::OPTIMIZE, &mut graph, strategy)?;
+    passes::run_watched(passes::OPTIMIZE, &mut graph, strategy, watch)?;
     warnings.extend(layer_config::keep_float(&mut graph, strategy, original.as_ref())?);
     let norms = if with_norms { take_norms(&mut graph, strategy) } else { BTreeMap::new() };
-    passes::run(passes::DPU_VERSION, &mut graph, strategy)?;
+    passes::run_watched(passes::DPU_VERSION, &mut graph, strategy, watch)?;
     Ok((annotate::annotate(graph, strategy)?, norms, warnings))
 }
 
@@ -88,7 +92,7 @@ pub fn ptq(
     if let Some(dtype) = options.strategy.conversion()? {
         return converted(graph, &options.strategy, dtype);
     }
-    let (mut quantized, warnings) = annotated(graph, &options.strategy)?;
+    let (mut quantized, warnings) = annotated(graph, &options.strategy, &mut |_, _| ())?;
     // Before the work, so that a wrong name doesn't cost it.
     quantized.check_names()?;
     // The vendor's tool widens what was calibrated for 8 bits.
@@ -128,13 +132,20 @@ fn refine(q: &mut QuantGraph, strategy: &Strategy) -> Vec<adjust_pos::Change> {
 ///
 /// Every tensor has a legal position, and none of them means anything: for inspecting, compiling and timing only.
 pub fn without_data(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
+    without_data_watched(graph, strategy, &mut |_, _| ())
+}
+
+/// [`without_data`]; `watch` sees the graph after each pass, which is named by its key in the strategy.
+///
+/// Errors: those of the passes.
+pub fn without_data_watched(graph: Graph, strategy: &Strategy, watch: Watch<'_>) -> Result<QuantGraph, Error> {
     if let Some(dtype) = strategy.conversion()? {
         return Ok(converted(graph, strategy, dtype)?.quantized);
     }
     let mut strategy = strategy.clone();
     // Takes long and changes values only.
     strategy.set("include_cle", false.into())?;
-    let (mut quantized, _) = annotated(graph, &strategy)?;
+    let (mut quantized, _) = annotated(graph, &strategy, watch)?;
     refine(&mut quantized, &strategy);
     Ok(quantized)
 }
