@@ -41,5 +41,8 @@ mod shiftwise_inspect;
 mod snapshots;
 mod tensorflow;
 mod tidy;
+mod train_command;
+mod train_golden;
+mod train_resume;
 mod xmodel;
 mod zoo;

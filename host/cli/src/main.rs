@@ -7,6 +7,7 @@ mod command;
 mod compile;
 mod convert;
 mod data;
+mod deploy;
 mod diff;
 mod dump;
 mod estimate;
@@ -27,6 +28,7 @@ mod simulate;
 mod strategy;
 mod target_args;
 mod targets;
+mod train;
 
 fn main() -> std::process::ExitCode {
     command::main()

@@ -358,8 +358,46 @@ impl Recipe {
         data::files(&self.calib)
     }
 
+    /// The name of the strategy.
+    pub(crate) fn strategy_name(&self) -> &str {
+        &self.strategy
+    }
+
+    /// The strategy with all that is said about it, for training.
+    pub(crate) fn training_strategy(&self, screen: &Screen) -> Result<Strategy, Error> {
+        self.strategy(&self.settings()?, screen)
+    }
+
+    /// Calibration data of a network and how it is taken.
+    pub(crate) fn calibration(
+        &self,
+        strategy: &Strategy,
+        graph: &Graph,
+        preprocess: &Preprocess,
+    ) -> Result<(shiftwise::dataset::Inputs, PtqOptions), Error> {
+        if self.calib.is_empty() {
+            return Err(Error::Dataset("calibration needs data: pass --calib DATA".into()));
+        }
+        let settings = self.settings()?;
+        let batch_size = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
+        let steps = self.calib_steps.or(settings.whole("calib_steps")?);
+        let options = PtqOptions { strategy: strategy.clone(), batch_size, steps };
+        Ok((preprocess.for_graph(&self.calib, graph)?, options))
+    }
+
     /// Options and input files' digests.
     pub(crate) fn provenance(&self, model: &ModelArgs, preprocess: &Preprocess) -> Result<Value, Error> {
+        self.provenance_of(model, preprocess, Map::new(), &[])
+    }
+
+    /// [`Recipe::provenance`] with more options and files, each with its role.
+    pub(crate) fn provenance_of(
+        &self,
+        model: &ModelArgs,
+        preprocess: &Preprocess,
+        options: Map<String, Value>,
+        files: &[(&str, &Path)],
+    ) -> Result<Value, Error> {
         let calib = self.calib_files();
         let strategies = [&self.strategy_file, &self.custom_strategy];
         let strategies = strategies.into_iter().flatten().map(|p| ("strategy", p.as_path()));
@@ -367,7 +405,8 @@ impl Recipe {
         let weights = model.weights.iter().map(|p| ("weights", p.as_path()));
         let inputs: Vec<(&str, &Path)> =
             std::iter::once(("model", model.path.as_path())).chain(weights).chain(strategies).chain(calib).collect();
-        shiftwise::provenance::provenance(&self.options(preprocess), &inputs)
+        let all = self.options(preprocess).into_iter().chain(options).collect();
+        shiftwise::provenance::provenance(&all, &[&inputs, files].concat())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::passes;
 use crate::passes::dead::{DeadChannels, fold_dead_channels};
 use crate::passes::dtype::set_dtype;
 use crate::passes::{adjust_pos, annotate, convert, layer_config};
+use crate::qat::{ConvNorm, take_norms};
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
 use shiftwise_graph::dtype::Dtype;
@@ -52,18 +53,35 @@ pub struct Ptq {
 }
 
 /// What looks at the graph after each pass, which is named by its key in the strategy.
-type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
+pub(crate) type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
 
 /// What data teaches of the float graph, once it is optimized.
 type Learn<'a> = dyn FnMut(&mut Graph) -> Result<(), Error> + 'a;
 
 /// Everything before calibration; also returns warnings.
 fn annotated(
-    mut graph: Graph,
+    graph: Graph,
     strategy: &Strategy,
     watch: Watch<'_>,
     learn: &mut Learn<'_>,
 ) -> Result<(QuantGraph, Vec<String>), Error> {
+    if strategy.enabled("train_with_bn") {
+        return Err(Error::Options(
+            "`train_with_bn` is set to true; calibration trains nothing, `train` and `deploy` do".into(),
+        ));
+    }
+    staged(graph, strategy, false, watch, learn).map(|(quantized, _, warnings)| (quantized, warnings))
+}
+
+/// [`annotated`] for training: also returns the normalizations that stay apart from their convolutions, by the names of
+/// these, if they are to.
+pub(crate) fn staged(
+    mut graph: Graph,
+    strategy: &Strategy,
+    with_norms: bool,
+    watch: Watch<'_>,
+    learn: &mut Learn<'_>,
+) -> Result<(QuantGraph, BTreeMap<String, ConvNorm>, Vec<String>), Error> {
     // What is quantized is so from f32, whatever its file says.
     let other = graph.nodes.iter_mut().filter(|node| node.dtype != Dtype::default());
     other.for_each(|node| set_dtype(node, Dtype::default()));
@@ -72,8 +90,9 @@ fn annotated(
     passes::run_watched(passes::OPTIMIZE, &mut graph, strategy, watch)?;
     learn(&mut graph)?;
     warnings.extend(layer_config::keep_float(&mut graph, strategy, original.as_ref())?);
+    let norms = if with_norms { take_norms(&mut graph, strategy) } else { BTreeMap::new() };
     passes::run_watched(passes::DPU_VERSION, &mut graph, strategy, watch)?;
-    Ok((annotate::annotate(graph, strategy)?, warnings))
+    Ok((annotate::annotate(graph, strategy)?, norms, warnings))
 }
 
 /// [`ptq_with`] for strategies that ask for no finetuning.

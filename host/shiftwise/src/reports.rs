@@ -214,6 +214,8 @@ fn document(command: &str, mut kinds: Vec<Value>, definitions: serde_json::Map<S
 reports! {
     "quantize": Quantization;
     "evaluate": crate::evaluate::Evaluation | crate::evaluate::Errors;
+    "train": crate::training::Training;
+    "deploy": crate::deployment::Deployment;
     "dump": crate::dump::Dumped;
     "compare": crate::dump::Comparison;
     "convert": crate::convert::Converted;
