@@ -3,6 +3,7 @@
 mod averages;
 mod beyond;
 mod board;
+mod book;
 mod c_library;
 mod chain;
 mod cli;
@@ -33,6 +34,7 @@ mod resident;
 mod schemas;
 mod schemes;
 mod shell;
+mod shiftwise_inspect;
 mod snapshots;
 mod tensorflow;
 mod tidy;

@@ -50,6 +50,6 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     screen.say("");
     let memory = layer_table::memory(program);
     screen.say(format!("{} multiply-accumulates, {gops:.3} GOP; {memory} for the DPU", count(macs)));
-    layer_table::say(times, &device, screen);
+    layer_table::say(program, times, &device, screen);
     Outcome::done(estimated.report(&device))
 }

@@ -12,6 +12,7 @@ pub(crate) mod generation;
 pub(crate) mod h5;
 pub mod layers;
 pub(crate) mod layout;
+pub(crate) mod listing;
 pub(crate) mod model;
 pub(crate) mod node_def;
 pub(crate) mod open;

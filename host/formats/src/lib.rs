@@ -41,6 +41,7 @@ use shiftwise_quant::quant_graph::QuantGraph;
 
 pub use keras::back::read_back;
 pub use keras::layers::graph_text;
+pub use keras::listing::{UserLayer, user_layers};
 pub use keras::open::keras_version;
 pub use keras::quantized::quantize_info;
 

@@ -130,6 +130,10 @@ pub struct Estimate {
     pub bytes_out: u64,
     /// Microseconds of the layers on the CPU, estimated.
     pub cpu_us: f64,
+    /// Microseconds of a frame from end to end: DPU and CPU one after the other.
+    pub end_to_end_us: f64,
+    /// Frames per second so.
+    pub fps_end_to_end: f64,
     /// Pieces of the network on the DPU.
     pub subgraphs: usize,
     /// The memory map.
@@ -246,6 +250,8 @@ impl Estimated {
     /// The report; `device` is the one that was estimated.
     pub fn report(&self, device: &Device) -> Estimate {
         let Times { report, speed, .. } = &self.times;
+        let cpu_us: f64 = self.program.layers.iter().filter_map(|l| l.cpu_us).sum();
+        let end_to_end_us = report.latency_us + cpu_us;
         Estimate {
             model: self.program.name.clone(),
             target: device.target.name.to_string(),
@@ -259,7 +265,9 @@ impl Estimated {
             utilization: report.utilization,
             bytes_in: report.bytes_in,
             bytes_out: report.bytes_out,
-            cpu_us: self.program.layers.iter().filter_map(|l| l.cpu_us).sum(),
+            cpu_us,
+            end_to_end_us,
+            fps_end_to_end: if end_to_end_us > 0.0 { 1e6 / end_to_end_us } else { 0.0 },
             subgraphs: self.subgraphs,
             memory: Memory::of(&self.program),
             layers: self.program.layers.iter().filter_map(|l| LayerTime::of(l, report)).collect(),

@@ -130,6 +130,19 @@ pub fn keras_version(files: &Files) -> Option<String> {
     if is_json(files) { said(files.bytes()?) } else { None }
 }
 
+/// The architecture in a Keras file of any form; `None` where there is none that can be read.
+pub(crate) fn architecture_of(files: &Files) -> Option<ModelConfig> {
+    let budget = files.budget();
+    if is_json(files) {
+        return ModelConfig::parse(&architecture(files, &budget).ok()?, None).ok();
+    }
+    if files.is_zip() {
+        return ModelConfig::parse(&archive::open(files, &budget).ok()?.0, None).ok();
+    }
+    let bytes = files.bytes().filter(|bytes| h5::is_hdf5(bytes))?;
+    model_config(&h5::H5::from_bytes(files.path(), bytes.to_vec(), &budget).ok()?).ok()
+}
+
 /// An HDF5 file.
 fn open_h5(files: Files, budget: &Budget) -> Result<h5::H5, Error> {
     if !is_h5(&files) {
