@@ -83,17 +83,19 @@ const SIGNATURE: &str = "serving_default_";
 fn is_word(part: &str, words: &[&str]) -> bool {
     let bare = part.split(':').next().unwrap_or(part);
     let stem = bare.rsplit_once('_').filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit())).map_or(bare, |(s, _)| s);
-    words.contains(&bare) || words.contains(&stem)
+    // TensorFlow Lite numbers results that would have one name.
+    let plain = bare.trim_end_matches(|c: char| c.is_ascii_digit());
+    [bare, stem, plain].iter().any(|form| words.contains(form))
 }
 
 /// The path of the author's layer that an operation belongs to, outermost scope first; empty where its name tells none.
 ///
-/// TensorFlow Lite gives a fused operation the names of all its parts, with `;` between them; the one of them whose last
-/// part is among `wanted` is taken, else the first.
+/// TensorFlow Lite gives a fused operation the names of all its parts, with `;` between them; the last of them
+/// whose last part is among `wanted` is taken, else the first.
 pub(crate) fn path<'a>(name: &'a str, wanted: &[&str]) -> Vec<&'a str> {
     let all = || name.split(';').filter(|part| !part.is_empty());
     let ends = |one: &&str| is_word(one.rsplit('/').next().unwrap_or(one), wanted);
-    let one = all().find(ends).or_else(|| all().next()).unwrap_or(name);
+    let one = all().rfind(ends).or_else(|| all().next()).unwrap_or(name);
     let parts = one.split('/').filter(|part| !part.is_empty() && !is_word(part, FRAMES));
     let bare = |part: &'a str| {
         let part = part.split(':').next().unwrap_or(part);
@@ -136,6 +138,7 @@ mod tests {
             ("model/bn/batchnorm/mul_1", &[], "bn"),
             ("m/re_lu/Relu;m/bn/FusedBatchNormV3;m/c/BiasAdd;m/c/Conv2D;v/Read", &["Conv2D"], "c"),
             ("m/re_lu/Relu;m/bn/FusedBatchNormV3", &["Relu"], "re_lu"),
+            ("m/re_lu/Relu;m/other/Conv2D;m/c/Conv2D1", &["Conv2D"], "c"),
             ("MobilenetV1/Conv2d_1_depthwise/depthwise", &[], "Conv2d_1_depthwise"),
             ("input:0", &[], "input"),
             ("serving_default_image:0", &[], "image"),

@@ -42,7 +42,7 @@ impl Network<'_> {
                 let settings = json!({ "shape": target });
                 return self.function(operation, "reshape", std::slice::from_ref(x), &[], settings);
             }
-            Slot::Nothing => (self.layer_of(x)?, false),
+            Slot::IsZero(_) | Slot::Nothing => (self.layer_of(x)?, false),
         };
         let sample = self.sample(id).to_vec();
         let fail = || format!("a batch of {sample:?} can't be reshaped to {:?}", shown(target));
@@ -206,7 +206,7 @@ impl Network<'_> {
                 let op = TfOp { function: "gather".into(), operands: Vec::new(), kind };
                 constant.moved(|t| op.fold(&[t], self.budget)).map(Slot::Constant)
             }
-            Slot::Layer { .. } | Slot::Nothing => {
+            Slot::Layer { .. } | Slot::IsZero(_) | Slot::Nothing => {
                 self.layer_of(x)?;
                 self.budget.elements(&[indices.len()], 64).map_err(|e| e.to_string())?;
                 let indices = if drop { json!(indices.first()) } else { json!(indices) };
