@@ -33,6 +33,7 @@ mod resident;
 mod schemas;
 mod schemes;
 mod shell;
+mod shiftwise_analyze;
 mod shiftwise_inspect;
 mod snapshots;
 mod tidy;

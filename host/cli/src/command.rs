@@ -51,6 +51,8 @@ enum Command {
     Compare(dump::CompareArgs),
     /// Say where each layer of a model would run, why, and at what price
     Inspect(inspect::Args),
+    /// Write a page about a model on a target: where layers run, their time, where accuracy goes
+    Report(report::Args),
     /// Say what differs between two quantized models, strategies or compiled models
     Diff(diff::Args),
     /// Compile a quantized model for a DPU or a board
@@ -85,6 +87,7 @@ impl Command {
         match self {
             Self::Quantize(args) => Some(&args.preprocess),
             Self::Analyze(args) => Some(&args.preprocess),
+            Self::Report(args) => Some(&args.preprocess),
             Self::Diff(args) => Some(&args.preprocess),
             Self::Evaluate(args) => Some(&args.preprocess),
             Self::Predict(args) => Some(&args.preprocess),
@@ -164,6 +167,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Quantize(args) => quantize::run(args, &screen),
         Command::Analyze(args) => analyze::run(args, &screen),
+        Command::Report(args) => report::run(args, &screen),
         Command::Diff(args) => diff::run(args, &screen),
         Command::Evaluate(args) => evaluate::run(args, &screen),
         Command::Predict(args) => predict::run(args, &screen),

@@ -21,6 +21,8 @@ mod outcome;
 mod predict;
 mod proof;
 mod quantize;
+mod report;
+mod report;
 mod screen;
 mod shell;
 mod simulate;

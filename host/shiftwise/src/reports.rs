@@ -211,7 +211,8 @@ reports! {
     "convert": crate::convert::Converted;
     "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled | NotPlaced;
-    "analyze": crate::analyze::Analysis;
+    "analyze": Analysis;
+    "report": crate::report::Report;
     "diff": crate::diff::Difference;
     "inspect": crate::inspect::Report;
     "estimate": crate::estimate::Estimate;
