@@ -17,7 +17,7 @@ use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
     analyze, boards, compile, convert, data, diff, dump, estimate, evaluate, info, inspect, machine_code, predict,
-    proof, quantize, screen, shell, simulate, strategy, targets,
+    proof, quantize, report, screen, shell, simulate, strategy, targets,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.

@@ -22,7 +22,6 @@ mod predict;
 mod proof;
 mod quantize;
 mod report;
-mod report;
 mod screen;
 mod shell;
 mod simulate;
