@@ -3,6 +3,7 @@
 mod averages;
 mod beyond;
 mod board;
+mod book;
 mod c_library;
 mod chain;
 mod cli;

@@ -19,6 +19,7 @@ pub(crate) mod open;
 pub(crate) mod operation;
 pub(crate) mod parts;
 pub(crate) mod quantized;
+pub(crate) mod record;
 pub(crate) mod scope;
 pub(crate) mod shape_values;
 pub(crate) mod stored;

@@ -17,6 +17,8 @@ mod format;
 pub mod json;
 pub mod keras;
 mod source;
+mod tf;
+mod tflite;
 
 use std::path::{Path, PathBuf};
 

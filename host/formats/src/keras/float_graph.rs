@@ -13,7 +13,7 @@ use crate::keras::flatten::{Flat, FlatCall};
 use crate::keras::layers::functions::{CALL, TENSOR, supports};
 use crate::keras::layers::node::extras;
 use crate::keras::layers::{CLASSES, Config, NoWeights, WeightSource, attributes, read, unknown_name};
-use crate::keras::model::ModelConfig;
+use crate::keras::record::ModelConfig;
 use crate::keras::shape_values::ShapeValues;
 use crate::keras::weights::ModelWeights;
 use crate::keras::{dtype, layout, parts};

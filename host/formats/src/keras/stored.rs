@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::keras::h5::H5;
 use crate::keras::layers::WeightSource;
-use crate::keras::model::{LayerConfig, ModelConfig};
+use crate::keras::record::{LayerConfig, ModelConfig};
 use crate::keras::weights::ModelWeights;
 use shiftwise_tensor::tensor::Tensor;
 

@@ -31,6 +31,11 @@ impl Finish {
         Self { shift, low, high, leaky }
     }
 
+    /// Smallest and largest output.
+    pub(super) fn bounds(self) -> (i8, i8) {
+        (self.low, self.high)
+    }
+
     /// The output of one accumulator.
     #[inline]
     pub(super) fn one(self, acc: i32) -> i8 {

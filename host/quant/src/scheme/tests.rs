@@ -22,9 +22,9 @@ fn new(class: &str, per_channel: bool, settings: Value) -> Option<(Value, Quanti
 }
 
 fn calibrated(own: &Quantizer, tensor: &Tensor) -> Quantizer {
-    let mut calibrator = own.scheme().calibrator();
+    let mut calibrator = own.calibrator();
     calibrator.see(tensor).unwrap();
-    calibrator.finish(Subject::Weight { first: own }).unwrap()
+    calibrator.finish(Subject::Weight { first: Some(own) }).unwrap()
 }
 
 fn fake_quantized(own: &Quantizer, tensor: &Tensor) -> Tensor {
