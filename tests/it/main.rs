@@ -37,6 +37,7 @@ mod resident;
 mod schemas;
 mod schemes;
 mod shell;
+mod shiftwise_analyze;
 mod shiftwise_inspect;
 mod snapshots;
 mod tensorflow;

@@ -17,7 +17,7 @@ use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
     analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, info, inspect, machine_code,
-    predict, proof, quantize, screen, shell, simulate, strategy, targets, train,
+    predict, proof, quantize, report, screen, shell, simulate, strategy, targets, train,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
@@ -55,6 +55,8 @@ enum Command {
     Compare(dump::CompareArgs),
     /// Say where each layer of a model would run, why, and at what price
     Inspect(inspect::Args),
+    /// Write a page about a model on a target: where layers run, their time, where accuracy goes
+    Report(report::Args),
     /// Say what differs between two quantized models, strategies or compiled models
     Diff(diff::Args),
     /// Compile a quantized model for a DPU or a board
@@ -91,6 +93,7 @@ impl Command {
             Self::Train(args) => Some(&args.preprocess),
             Self::Deploy(args) => Some(&args.preprocess),
             Self::Analyze(args) => Some(&args.preprocess),
+            Self::Report(args) => Some(&args.preprocess),
             Self::Diff(args) => Some(&args.preprocess),
             Self::Evaluate(args) => Some(&args.preprocess),
             Self::Predict(args) => Some(&args.preprocess),
@@ -172,6 +175,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Train(args) => train::run(args, &screen),
         Command::Deploy(args) => deploy::run(args, &screen),
         Command::Analyze(args) => analyze::run(args, &screen),
+        Command::Report(args) => report::run(args, &screen),
         Command::Diff(args) => diff::run(args, &screen),
         Command::Evaluate(args) => evaluate::run(args, &screen),
         Command::Predict(args) => predict::run(args, &screen),

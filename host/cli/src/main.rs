@@ -22,6 +22,7 @@ mod outcome;
 mod predict;
 mod proof;
 mod quantize;
+mod report;
 mod screen;
 mod shell;
 mod simulate;

@@ -222,6 +222,7 @@ reports! {
     "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled | NotPlaced;
     "analyze": Analysis;
+    "report": crate::report::Report;
     "diff": crate::diff::Difference;
     "inspect": crate::inspect::Report;
     "estimate": crate::estimate::Estimate | crate::estimate::CpuEstimate;
