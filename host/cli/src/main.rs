@@ -11,6 +11,7 @@ mod diff;
 mod dump;
 mod estimate;
 mod evaluate;
+mod export;
 mod footprint;
 mod hint;
 mod info;
