@@ -35,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "keras", bytes: "a .keras archive", run: models::file },
     Target { name: "keras_members", bytes: "the members of a .keras archive", run: models::archived },
     Target { name: "json", bytes: "a model's architecture", run: models::architecture },
+    Target { name: "onnx", bytes: "an ONNX model", run: models::onnx },
     Target { name: "xmodel", bytes: "a vendor's graph file", run: models::xmodel },
     Target { name: "npy", bytes: "a .npy array", run: data::array },
     Target { name: "npz", bytes: "a .npz archive", run: data::arrays },
