@@ -16,8 +16,8 @@ use crate::hint::hint;
 use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
-    analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, info, inspect, machine_code,
-    predict, proof, quantize, report, screen, shell, simulate, strategy, targets, train,
+    analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, export, info, inspect,
+    machine_code, predict, proof, quantize, report, screen, shell, simulate, strategy, targets, train,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
@@ -49,6 +49,8 @@ enum Command {
     Predict(predict::Args),
     /// Convert a float model to float16, bfloat16, float32 or float64
     Convert(convert::Args),
+    /// Write a model in another format: ONNX, or the vendor's quantized model
+    Export(export::Args),
     /// Write every tensor of a quantized model as integers, in the vendor's folder layout
     Dump(dump::Args),
     /// Compare two dump folders
@@ -180,6 +182,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(args, &screen),
         Command::Predict(args) => predict::run(args, &screen),
         Command::Convert(args) => convert::run(args, &screen),
+        Command::Export(args) => export::run(args, &screen),
         Command::Dump(args) => dump::run(args, &screen),
         Command::Compare(args) => dump::compare(args, &screen),
         Command::Inspect(args) => inspect::run(args, &screen),

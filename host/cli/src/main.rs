@@ -12,6 +12,7 @@ mod diff;
 mod dump;
 mod estimate;
 mod evaluate;
+mod export;
 mod footprint;
 mod hint;
 mod info;

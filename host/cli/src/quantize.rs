@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use shiftwise::analyze::glance;
 use shiftwise::dataset::Observed;
+use shiftwise::export;
 use shiftwise::reports::{Accuracy, Fallback, LeftFloat, Quantization};
 use shiftwise_compile::DpuOptions;
 use shiftwise_formats::files::Set;
+use shiftwise_formats::onnx::write_quantized;
 use shiftwise_formats::{self as format, LoadOptions, Model};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
@@ -89,8 +91,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
     /// Formats to write
-    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5"])]
+    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5", "onnx"])]
     output_format: Vec<String>,
+    #[command(flatten)]
+    onnx: crate::export::Onnx,
     /// DPU or board whose limits decide what will run there; says what will not
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
@@ -440,7 +444,13 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     format::read_back(&quantized, &bytes, &file, &options)?;
     shiftwise::averages::record(&differences, &bytes, &mut provenance);
     let mut set = Set::new(&dir, PROVENANCE)?;
-    set.add(QUANTIZED, &bytes)?;
+    let asked = |own: export::Format| args.output_format.iter().any(|name| name == own.name());
+    if asked(export::Format::H5) {
+        set.add(QUANTIZED, &bytes)?;
+    }
+    if asked(export::Format::Onnx) {
+        set.add(export::Format::Onnx.file(), &write_quantized(&quantized, &args.onnx.options())?)?;
+    }
     set.add(INFO, pretty(&info).as_bytes())?;
     set.commit(provenance.as_object().cloned().unwrap_or_default())?;
 

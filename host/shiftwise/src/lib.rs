@@ -71,6 +71,7 @@ pub mod diff;
 pub mod dump;
 pub mod estimate;
 pub mod evaluate;
+pub mod export;
 pub mod golden;
 pub mod info;
 pub mod inspect;

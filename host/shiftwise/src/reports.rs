@@ -219,6 +219,7 @@ reports! {
     "dump": crate::dump::Dumped;
     "compare": crate::dump::Comparison;
     "convert": crate::convert::Converted;
+    "export": crate::export::Exported;
     "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled | NotPlaced;
     "analyze": Analysis;
