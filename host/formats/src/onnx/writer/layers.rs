@@ -175,6 +175,7 @@ impl Writer<'_> {
             | Op::Dot(_)
             | Op::RepeatVector(_)
             | Op::TimeDistributed(_)
+            | Op::MultiHeadAttention(_)
             | Op::Custom(_) => unwritten(),
         }
     }
