@@ -27,6 +27,8 @@ pub use crate::model::{MAX_OPERANDS, Rows};
 pub use conv::{conv, depthwise, transposed};
 pub use elementwise::{add, requantize_all};
 pub use float::{softmax, softmax_i8};
+#[cfg(feature = "floats")]
+pub use function::relu;
 pub use kernels::{Kernels, Spec};
 pub use moves::{pad, upsample};
 pub use operand::{Operand, finish};

@@ -47,7 +47,7 @@ pub fn random_layer(seed: u64) -> IntGraph {
     let mut b = Builder::new("scaled", seed);
     let map = [rng.size(5, 8), rng.size(5, 8), 2 * rng.size(1, 4)];
     // Now and then one operand is of a position.
-    let mut input = |b: &mut Builder, rng: &mut Rng, shape: &[usize]| {
+    let input = |b: &mut Builder, rng: &mut Rng, shape: &[usize]| {
         let position = rng.one_in(4);
         let scale = grid(rng);
         let t = b.input(shape);

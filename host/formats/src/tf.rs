@@ -7,12 +7,20 @@
 //!   normalization by parts.
 //! - Names of layers are those of the author's layers, as far as the names of operations tell them.
 
+mod bundle;
 pub(crate) mod constants;
+mod graph;
 pub(crate) mod layers;
 pub(crate) mod names;
 pub(crate) mod network;
+mod ops;
+mod proto;
 pub(crate) mod recognize;
+pub(crate) mod saved_model;
 pub(crate) mod shapes;
+pub(crate) mod simple;
+mod tensors;
+mod windows;
 
 use crate::LoadOptions;
 use shiftwise_graph::error::Error;
@@ -36,7 +44,8 @@ pub(crate) fn input_shape(options: &LoadOptions, name: &str, shape: &[i64]) -> R
     }
     let sample = shape.get(1..).ok_or_else(|| Error::InputShape(format!("input `{name}` has no batch")))?;
     let open = || {
-        let message = format!("input `{name}` has the shape {shape:?}, in which sizes are open: say it with --input-shape");
+        let message =
+            format!("input `{name}` has the shape {shape:?}, in which sizes are open: say it with --input-shape");
         Error::InputShape(message)
     };
     sample.iter().map(|d| usize::try_from(*d).map_err(|_| open())).collect()

@@ -22,7 +22,7 @@ use shiftwise_formats::{Model, UserLayer};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
 use shiftwise_graph::ops::Op;
-use shiftwise_integer::graph::{IntGraph, IntOp};
+use shiftwise_integer::graph::{IntGraph, IntOp, IntOpKind};
 use shiftwise_integer::lower;
 use shiftwise_quant::pipeline::without_data_watched;
 use shiftwise_quant::quant_graph::QuantGraph;
@@ -356,7 +356,9 @@ fn cost(placement: &Placement<'_>, device: &Device) -> Result<Cost, Error> {
     let mut sim = device.simulator()?;
     shiftwise_sim::time(&model, &mut sim).map_err(|e| failed(&e))?;
     let subgraphs = model.steps().filter(|s| matches!(s, Step::Dpu(_))).count();
-    let (dpu_us, cpu_us) = (sim.report(&model).latency_us, program.layers.iter().filter_map(|l| l.cpu_us).sum());
+    let (dpu_us, cpu_us) = (sim.report(&model).latency_us, program.layers.iter().filter_map(|l| l.cpu_us).sum::<f64>());
+    // The sum of nothing is −0.
+    let cpu_us = cpu_us + 0.0;
     Ok(Cost { subgraphs, dpu_us, cpu_us, total_us: dpu_us + cpu_us })
 }
 
@@ -376,10 +378,11 @@ fn located(placement: &Placement<'_>, layers: &[UserLayer], notes: &mut Notes) -
             Placed::Dpu { .. } | Placed::Fused { .. } => DPU,
             Placed::Cpu(reason) => {
                 if let Some(layer) = own.first() {
-                    notes.tell(layer, message::note(classes.get(layer).unwrap_or(&""), op, reason));
-                    let fallback = Fallback::of(placement.graph(), op, reason);
-                    notes.tell(layer, fallback.advice());
-                    fallbacks.entry((*layer).to_owned()).or_default().push(fallback);
+                    // A conversion is there because of a layer in floats, which has a note of its own.
+                    if !converts(op) {
+                        notes.tell_once(layer, message::note(classes.get(layer).unwrap_or(&""), op, reason));
+                    }
+                    fallbacks.entry((*layer).to_owned()).or_default().push(Fallback::of(placement.graph(), op, reason));
                 }
                 CPU
             }
@@ -387,7 +390,15 @@ fn located(placement: &Placement<'_>, layers: &[UserLayer], notes: &mut Notes) -
         };
         own.iter().for_each(|layer| devices.add(layer, device));
     }
+    for (layer, own) in &fallbacks {
+        notes.tell(layer, advice(own));
+    }
     (devices, fallbacks)
+}
+
+/// Whether an op only brings numbers from one type to another.
+fn converts(op: &IntOp) -> bool {
+    matches!(op.kind, IntOpKind::Quantize | IntOpKind::Dequantize)
 }
 
 /// Runs of ops on the CPU.
@@ -411,7 +422,7 @@ fn cuts(placement: &Placement<'_>) -> Vec<Cut> {
                 if let Some(cut) = cuts.last_mut() {
                     cut.saves_us += cpu_price(placement.graph(), op).total_us();
                     let name = called(placement.graph(), op);
-                    if !cut.layers.contains(&name) {
+                    if !converts(op) && !cut.layers.contains(&name) {
                         cut.layers.push(name);
                     }
                 }
@@ -448,15 +459,18 @@ impl Fallback {
             cpu_us: price.total_us(),
         }
     }
+}
 
-    /// The price, and what helps.
-    fn advice(&self) -> String {
-        let CpuPrice { handover_us, compute_us, transfer_us } = self.price;
-        let remedy = self.remedy.as_ref().map_or_else(String::new, |remedy| format!("; {remedy}"));
-        format!(
-            "About {:.0} µs on the CPU (computing {compute_us:.0}, transfers {transfer_us:.0}, the cut \
-             {handover_us:.0}){remedy}.",
-            self.cpu_us
-        )
-    }
+/// What a layer takes on the CPU, and what helps.
+fn advice(fallbacks: &[Fallback]) -> String {
+    let sum = |part: fn(&CpuPrice) -> f64| fallbacks.iter().map(|f| part(&f.price)).sum::<f64>();
+    let remedy = fallbacks.iter().find_map(|f| f.remedy.as_deref());
+    let remedy = remedy.map_or_else(String::new, |remedy| format!("; {remedy}"));
+    format!(
+        "About {:.0} µs on the CPU (computing {:.0}, transfers {:.0}, the cut {:.0}){remedy}.",
+        sum(CpuPrice::total_us),
+        sum(|p| p.compute_us),
+        sum(|p| p.transfer_us),
+        sum(|p| p.handover_us),
+    )
 }

@@ -4,13 +4,73 @@ use std::collections::HashSet;
 
 /// Last parts of operations' names that say what the operation is, not what its author called it.
 const OPERATIONS: &[&str] = &[
-    "Add", "AddV2", "AvgPool", "BatchMatMulV2", "BiasAdd", "Cast", "Clip", "Concat", "Conv1D", "Conv2D", "Elu",
-    "Exp", "ExpandDims", "Floor", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "GatherV2", "Identity",
-    "LeakyRelu", "LogSoftmax", "MatMul", "Max", "MaxPool", "Maximum", "Mean", "Minimum", "Mul", "Neg", "Pad", "PadV2",
-    "Pow", "Prelu", "RealDiv", "Relu", "Relu6", "Reshape", "Rsqrt", "Selu", "Sigmoid", "Softmax", "Softplus",
-    "Softsign", "Split", "Sqrt", "Square", "Squeeze", "StridedSlice", "Sub", "Sum", "Tanh", "Tensordot", "Transpose",
-    "add", "batchnorm", "clip_by_value", "concat", "conv2d_transpose", "convolution", "depthwise", "mul", "resize",
-    "ResizeBilinear", "ResizeNearestNeighbor", "separable_conv2d", "sub", "transpose",
+    "Add",
+    "AddV2",
+    "AvgPool",
+    "BatchMatMulV2",
+    "BiasAdd",
+    "Cast",
+    "Clip",
+    "Concat",
+    "Conv1D",
+    "Conv2D",
+    "Elu",
+    "Exp",
+    "ExpandDims",
+    "Floor",
+    "FusedBatchNorm",
+    "FusedBatchNormV2",
+    "FusedBatchNormV3",
+    "GatherV2",
+    "Identity",
+    "LeakyRelu",
+    "LogSoftmax",
+    "MatMul",
+    "Max",
+    "MaxPool",
+    "Maximum",
+    "Mean",
+    "Minimum",
+    "Mul",
+    "Neg",
+    "Pad",
+    "PadV2",
+    "Pow",
+    "Prelu",
+    "RealDiv",
+    "Relu",
+    "Relu6",
+    "Reshape",
+    "Rsqrt",
+    "Selu",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Split",
+    "Sqrt",
+    "Square",
+    "Squeeze",
+    "StridedSlice",
+    "Sub",
+    "Sum",
+    "Tanh",
+    "Tensordot",
+    "Transpose",
+    "add",
+    "batchnorm",
+    "clip_by_value",
+    "concat",
+    "conv2d_transpose",
+    "convolution",
+    "depthwise",
+    "mul",
+    "resize",
+    "ResizeBilinear",
+    "ResizeNearestNeighbor",
+    "separable_conv2d",
+    "sub",
+    "transpose",
 ];
 
 /// Parts of names that stand for the model or for how it was saved.
@@ -23,17 +83,19 @@ const SIGNATURE: &str = "serving_default_";
 fn is_word(part: &str, words: &[&str]) -> bool {
     let bare = part.split(':').next().unwrap_or(part);
     let stem = bare.rsplit_once('_').filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit())).map_or(bare, |(s, _)| s);
-    words.contains(&bare) || words.contains(&stem)
+    // TensorFlow Lite numbers results that would have one name.
+    let plain = bare.trim_end_matches(|c: char| c.is_ascii_digit());
+    [bare, stem, plain].iter().any(|form| words.contains(form))
 }
 
 /// The path of the author's layer that an operation belongs to, outermost scope first; empty where its name tells none.
 ///
-/// TensorFlow Lite gives a fused operation the names of all its parts, with `;` between them; the one of them whose last
-/// part is among `wanted` is taken, else the first.
+/// TensorFlow Lite gives a fused operation the names of all its parts, with `;` between them; the last of them
+/// whose last part is among `wanted` is taken, else the first.
 pub(crate) fn path<'a>(name: &'a str, wanted: &[&str]) -> Vec<&'a str> {
     let all = || name.split(';').filter(|part| !part.is_empty());
     let ends = |one: &&str| is_word(one.rsplit('/').next().unwrap_or(one), wanted);
-    let one = all().find(ends).or_else(|| all().next()).unwrap_or(name);
+    let one = all().rfind(ends).or_else(|| all().next()).unwrap_or(name);
     let parts = one.split('/').filter(|part| !part.is_empty() && !is_word(part, FRAMES));
     let bare = |part: &'a str| {
         let part = part.split(':').next().unwrap_or(part);
@@ -76,6 +138,7 @@ mod tests {
             ("model/bn/batchnorm/mul_1", &[], "bn"),
             ("m/re_lu/Relu;m/bn/FusedBatchNormV3;m/c/BiasAdd;m/c/Conv2D;v/Read", &["Conv2D"], "c"),
             ("m/re_lu/Relu;m/bn/FusedBatchNormV3", &["Relu"], "re_lu"),
+            ("m/re_lu/Relu;m/other/Conv2D;m/c/Conv2D1", &["Conv2D"], "c"),
             ("MobilenetV1/Conv2d_1_depthwise/depthwise", &[], "Conv2d_1_depthwise"),
             ("input:0", &[], "input"),
             ("serving_default_image:0", &[], "image"),

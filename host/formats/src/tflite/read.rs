@@ -121,7 +121,7 @@ pub(crate) fn read(files: Files, options: &LoadOptions, budget: &Budget) -> Resu
     if reader.quantized {
         network.warn("the model is quantized: it is read as the float network that it stands for".into());
     }
-    network.finish(&outputs, &inputs).map(Model::Float)
+    network.finish(&outputs, &inputs, &[]).map(Model::Float)
 }
 
 impl Reader<'_> {

@@ -12,7 +12,7 @@ use std::ops::Range;
 use crate::engine::Value;
 use crate::engine::conv::Scratch;
 use crate::graph::{IntGraph, IntOpKind, Kind, TensorIx};
-use shiftwise_tensor::arena::{Arena, Lifetime};
+use shiftwise_tensor::arena::{self, Arena, Lifetime};
 
 /// Where tensors lie: integers of 8 and of 16 bits, and floats, each in an arena of their own.
 #[derive(Debug)]
@@ -141,18 +141,18 @@ impl Memory {
         let Self { fixed, wide, floats, scratch } = self;
         match Store::of(kind) {
             Store::Fixed => {
-                let (result, fixed) = Part::around(fixed, at);
-                let rest = Rest { fixed, wide: Part::whole(wide), floats: Part::whole(floats) };
+                let (result, fixed) = arena::split(fixed, at);
+                let rest = Rest { fixed, wide: arena::Rest::whole(wide), floats: arena::Rest::whole(floats) };
                 (Result::Fixed(result), rest, scratch)
             }
             Store::Wide => {
-                let (result, wide) = Part::around(wide, at);
-                let rest = Rest { fixed: Part::whole(fixed), wide, floats: Part::whole(floats) };
+                let (result, wide) = arena::split(wide, at);
+                let rest = Rest { fixed: arena::Rest::whole(fixed), wide, floats: arena::Rest::whole(floats) };
                 (Result::Wide(result), rest, scratch)
             }
             Store::Floats => {
-                let (result, floats) = Part::around(floats, at);
-                let rest = Rest { fixed: Part::whole(fixed), wide: Part::whole(wide), floats };
+                let (result, floats) = arena::split(floats, at);
+                let rest = Rest { fixed: arena::Rest::whole(fixed), wide: arena::Rest::whole(wide), floats };
                 (Result::Float(result), rest, scratch)
             }
         }
@@ -162,9 +162,9 @@ impl Memory {
 /// Memory without the tensor that is being written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rest<'a> {
-    fixed: Part<'a, i8>,
-    wide: Part<'a, i16>,
-    floats: Part<'a, f32>,
+    fixed: arena::Rest<'a, i8>,
+    wide: arena::Rest<'a, i16>,
+    floats: arena::Rest<'a, f32>,
 }
 
 impl<'a> Rest<'a> {
@@ -175,31 +175,6 @@ impl<'a> Rest<'a> {
             Store::Wide => Held::Wide(self.wide.get(at)),
             Store::Floats => Held::Float(self.floats.get(at)),
         }
-    }
-}
-
-/// An arena but for a piece of it.
-#[derive(Clone, Copy, Debug)]
-struct Part<'a, T> {
-    before: &'a [T],
-    /// What is behind the piece, and where that begins.
-    after: (&'a [T], usize),
-}
-
-impl<'a, T> Part<'a, T> {
-    fn whole(all: &'a [T]) -> Self {
-        Self { before: all, after: (&[], all.len()) }
-    }
-
-    fn around(all: &'a mut [T], at: Range<usize>) -> (&'a mut [T], Self) {
-        let (before, rest) = all.split_at_mut(at.start);
-        let (piece, after) = rest.split_at_mut(at.len());
-        (piece, Self { before, after: (after, at.end) })
-    }
-
-    fn get(&self, at: Range<usize>) -> &'a [T] {
-        let (after, from) = self.after;
-        if at.end <= self.before.len() { &self.before[at] } else { &after[at.start - from..at.end - from] }
     }
 }
 
