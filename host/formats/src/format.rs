@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use crate::source::Files;
-use crate::{LoadOptions, Model, keras, tf, tflite};
+use crate::{LoadOptions, Model, keras, onnx, tf, tflite};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 use shiftwise_quant::quant_graph::QuantGraph;
 
 mod foreign;
+
+pub(crate) use foreign::is_onnx;
 
 /// A format of files.
 ///
@@ -96,8 +98,8 @@ pub const FORMATS: &[Format] = &[
     },
     Format {
         name: "an ONNX model",
-        is: foreign::is_onnx,
-        read: Reading::Remedy(", which is not read; a Keras model in a .keras or .h5 file is expected"),
+        is: is_onnx,
+        read: Reading::Reader(onnx::read),
         write: None,
     },
     Format {
