@@ -55,11 +55,7 @@ pub struct Ptq {
 type Learn<'a> = dyn FnMut(&mut Graph) -> Result<(), Error> + 'a;
 
 /// Everything before calibration; also returns warnings.
-fn annotated(
-    mut graph: Graph,
-    strategy: &Strategy,
-    learn: &mut Learn<'_>,
-) -> Result<(QuantGraph, Vec<String>), Error> {
+fn annotated(mut graph: Graph, strategy: &Strategy, learn: &mut Learn<'_>) -> Result<(QuantGraph, Vec<String>), Error> {
     // What is quantized is so from f32, whatever its file says.
     let other = graph.nodes.iter_mut().filter(|node| node.dtype != Dtype::default());
     other.for_each(|node| set_dtype(node, Dtype::default()));
