@@ -80,6 +80,16 @@ pub fn quantize(x: f32, spec: FixSpec, round: Round) -> i32 {
     (r as i64).clamp(low, high) as i32
 }
 
+/// [`quantize`] to signed 8 bits with the DPU's rounding (half up), for `scale = pos.scale()`: without a branch, so that
+/// compilers turn loops over it into vectors. Equal to `quantize(x, FixSpec::int8(pos), Round::HalfUp)` for every `x`.
+#[inline(always)]
+pub fn quantize_i8(x: f32, scale: f32) -> i8 {
+    // Saturated first: what is rounded down afterwards stays between whole bounds. NaN passes and is cast to 0.
+    let x = (x * scale + 0.5).clamp(-128.0, 127.0);
+    let towards_zero = x as i32;
+    (towards_zero - i32::from(x < towards_zero as f32)) as i8
+}
+
 /// The value of an integer of position `pos`.
 pub fn dequantize(q: i32, pos: FixPos) -> f32 {
     q as f32 * pos.step()
@@ -121,6 +131,19 @@ mod tests {
             for (mode, want) in want.into_iter().enumerate() {
                 let round = Round::from_id(mode as u8).unwrap();
                 assert_eq!(round_f32(x, round), want, "{x} mode {mode}");
+            }
+        }
+    }
+
+    #[test]
+    fn quantize_i8_equals_quantize() {
+        let ends = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 0.0, -0.0];
+        let all = (0..u32::MAX).step_by(9973).map(f32::from_bits);
+        let near = (-1100..1100).map(|i| i as f32 * 0.125).flat_map(|x| [x, x.next_down(), x.next_up()]);
+        for x in ends.into_iter().chain(all).chain(near) {
+            for pos in [-20, -1, 0, 3, 7, 100] {
+                let want = quantize(x, FixSpec::int8(pos), Round::HalfUp);
+                assert_eq!(i32::from(quantize_i8(x, FixPos(pos).scale())), want, "{x} at {pos}");
             }
         }
     }

@@ -44,7 +44,7 @@ fn quantizer(class: &str, parameters: Value) -> Quantizer {
 }
 
 fn calibrated(own: &Quantizer, tensor: &Tensor) -> Quantizer {
-    let mut calibrator = own.scheme().calibrator();
+    let mut calibrator = own.calibrator();
     calibrator.see(tensor).unwrap();
     calibrator.finish(Subject::Data { vote: true }).unwrap()
 }

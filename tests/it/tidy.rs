@@ -53,6 +53,7 @@ const UNSAFE: &[&str] = &[
     "host/tensor/src/kernel/backward/weights.rs",
     "host/tensor/src/kernel/conv.rs",
     "host/tensor/src/kernel/depthwise.rs",
+    "host/tensor/src/kernel/lanes.rs",
     "sim/src/products.rs",
     "sim/src/products/avx2.rs",
 ];

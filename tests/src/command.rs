@@ -73,8 +73,13 @@ impl Folder {
 
     /// Runs `shiftwise` here; arguments are separated by spaces.
     pub fn run(&self, arguments: &str) -> Ran {
+        self.run_words(&arguments.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Runs `shiftwise` here.
+    pub fn run_words(&self, arguments: &[impl AsRef<std::ffi::OsStr>]) -> Ran {
         let output = Command::new(binary())
-            .args(arguments.split_whitespace())
+            .args(arguments)
             .current_dir(&self.path)
             .env("NO_COLOR", "1")
             .output()

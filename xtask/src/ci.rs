@@ -44,6 +44,7 @@ fn steps() -> Vec<Step> {
         Step::new("core without layers", &["cargo", "test", "--package", "shiftwise-core", "--no-default-features"]),
         Step::new("documents", &["cargo", "doc", "--workspace", "--no-deps"]).with("RUSTDOCFLAGS", "--deny warnings"),
         Step::new("examples in documents", &["cargo", "test", "--workspace", "--doc"]),
+        Step::new("browser", &["cargo", "xtask", "browser"]),
         Step::new("firmware", &["cargo", "xtask", "firmware", "size"]),
         Step::new("examples for a Cortex-M4", &["cargo", "xtask", "firmware", "examples"]),
     ];

@@ -25,6 +25,7 @@ const PAGES: &[Page] = &[
     Page { path: "core/ISA.md", maker: Maker::Test("the_reference_page_is_current") },
     Page { path: "host/quant/SETTINGS.md", maker: Maker::Test("the_page_of_settings_is_current") },
     Page { path: "host/quant/SCHEMES.md", maker: Maker::Test("the_page_of_schemes_is_current") },
+    Page { path: "docs/SUPPORTED.md", maker: Maker::Test("the_page_of_supported_layers_is_current") },
     Page { path: "docs/schema", maker: Maker::Test("every_report_has_its_schema_in_the_repository") },
     Page { path: "tests/GOLDEN.md", maker: Maker::Measurement("golden > tests/GOLDEN.md") },
     Page { path: "tests/zoo/CYCLES.md", maker: Maker::Measurement("calibrate -- --write") },

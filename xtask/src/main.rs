@@ -1,5 +1,6 @@
 //! Repository chores: `cargo xtask CHORE`.
 
+mod browser;
 mod ci;
 mod demo;
 mod docs;
@@ -17,12 +18,12 @@ usage: cargo xtask CHORE
   demo                              set up, build, and verify the digits network on an emulated board
   ci                                set up and run every check
   docs [--check]                    rewrite the pages that are made from tables in the code, or only compare them
+  browser                           check that the library compiles for a browser, without files and boards
   fuzz [--seconds N] [TARGET...]    fuzz every reader, or these, for so long each [default: 60]; 0 replays the corpus
   firmware build [--board NAME]     build the images of a board, or of all
   firmware size [--board NAME]      build it and print its sizes; an error if it can panic
   firmware check [--board NAME]     compare its kernels with those that define them, on the emulated board
   firmware examples [--board NAME]  build the examples for its processor
-  firmware run [--board NAME] FILE  run a deployable's self-test, or one sample of zeros, on the emulated board
 ";
 
 fn main() -> ExitCode {
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         ["docs"] => docs::main(false),
         ["docs", "--check"] => docs::main(true),
         ["firmware", rest @ ..] => firmware::main(rest),
+        ["browser"] => browser::main(),
         ["fuzz", rest @ ..] => fuzz::main(rest),
         _ => Err(USAGE.into()),
     };

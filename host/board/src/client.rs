@@ -12,7 +12,7 @@ use shiftwise_core::link::{
 use shiftwise_core::model::{Deployable, TensorId, crc32, crc32_of};
 use shiftwise_core::monitor::Sketch;
 
-use crate::{Difference, Limits, LinkError, Reported, SampleResult, SelfTested};
+use crate::session::{Difference, Limits, LinkError, Reported, SampleResult, SelfTested};
 
 /// A line that carries nothing for so long is silent. Devices that collect bytes before they pass them on, such as USB
 /// adapters, wait some 16 ms.

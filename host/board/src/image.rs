@@ -1,9 +1,11 @@
 //! Firmware images: which boards there are, where an image is, and how one is built.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::LazyLock;
 
+pub use crate::image_error::ImageError;
+use crate::toolchain::{Toolchain, linker};
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind};
 use shiftwise_targets::{Emulator, Firmware};
 
@@ -36,42 +38,8 @@ pub fn names() -> String {
 
 /// The board with this name.
 pub fn board(name: &str) -> Result<&'static BoardImage, ImageError> {
-    boards().iter().find(|board| board.name == name).ok_or_else(|| ImageError::UnknownBoard(name.into()))
-}
-
-/// Why there is no image.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ImageError {
-    /// No board has this name.
-    #[error("there is no firmware for board {0:?}; known boards: {names}", names = names())]
-    UnknownBoard(String),
-    /// The directory that the user named does not hold the image.
-    #[error("SHIFTWISE_FIRMWARE_DIR holds no {0}")]
-    NotInDirectory(PathBuf),
-    /// Neither an image nor its sources are here.
-    #[error(
-        "the firmware's sources are not at {0}: build the image in a source checkout with `cargo xtask firmware build` \
-         and set SHIFTWISE_FIRMWARE_DIR to the directory that holds it"
-    )]
-    NoSources(PathBuf),
-    /// No compiler for the board.
-    #[error(
-        "no compiler for {0}; install one:\n  rustup target add {0}\nor, on Debian:\n  \
-         apt-get install rustc-web cargo-web rust-web-src lld"
-    )]
-    NoToolchain(String),
-    /// The compiler failed, and has said why.
-    #[error("building the firmware failed ({0})")]
-    Build(String),
-    /// The image cannot be read back.
-    #[error("reading {path}: {why}")]
-    Read {
-        /// The image.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    let unknown = || ImageError::UnknownBoard { name: name.into(), known: names() };
+    boards().iter().find(|board| board.name == name).ok_or_else(unknown)
 }
 
 /// An image and its sizes.
@@ -103,74 +71,14 @@ pub fn find(board: &BoardImage) -> Result<PathBuf, ImageError> {
     }
 }
 
-/// A compiler for a board's target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Toolchain {
-    /// The default compiler, which has the target installed.
-    Installed,
-    /// Debian's packages, which build `core` from its sources.
-    Debian,
-}
-
-impl Toolchain {
-    /// For people.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Installed => "the installed toolchain",
-            Self::Debian => "Debian's rustc-web, core from source",
-        }
-    }
-}
-
-const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-const DEBIAN_CARGO: &str = "/usr/bin/cargo";
-
 /// The name of the compiler that [`build`] would use for this board; an error if it or its linker is missing.
 pub fn compiler(board: &BoardImage) -> Result<&'static str, ImageError> {
     let target = &board.firmware.target;
-    let toolchain = toolchain(target)?;
+    let toolchain = Toolchain::of(target)?;
     if toolchain == Toolchain::Debian {
         linker(target)?;
     }
     Ok(toolchain.name())
-}
-
-fn toolchain(target: &str) -> Result<Toolchain, ImageError> {
-    let library = output("rustc", &["--print", "target-libdir", "--target", target]);
-    if library.is_some_and(|path| Path::new(&path).is_dir()) {
-        return Ok(Toolchain::Installed);
-    }
-    let sources = output(DEBIAN_RUSTC, &["--print", "sysroot"]).map(|s| Path::new(&s).join("lib/rustlib/src/rust"));
-    if Path::new(DEBIAN_CARGO).is_file() && sources.is_some_and(|s| s.join("library/core").is_dir()) {
-        return Ok(Toolchain::Debian);
-    }
-    Err(ImageError::NoToolchain(target.into()))
-}
-
-/// First line of a program's output; `None` if it is missing or fails.
-fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).stderr(Stdio::null()).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| text.trim().to_string())
-}
-
-/// A linker for bare metal: the one inside a Rust toolchain, else LLVM's.
-fn linker(target: &str) -> Result<String, ImageError> {
-    for rustc in ["rustc", DEBIAN_RUSTC] {
-        let (Some(sysroot), Some(host)) =
-            (output(rustc, &["--print", "sysroot"]), output(rustc, &["--print", "host-tuple"]))
-        else {
-            continue;
-        };
-        let lld = Path::new(&sysroot).join("lib/rustlib").join(host).join("bin/rust-lld");
-        if lld.is_file() {
-            return Ok(lld.display().to_string());
-        }
-    }
-    match output("ld.lld", &["--version"]) {
-        Some(_) => Ok("ld.lld".into()),
-        None => Err(ImageError::NoToolchain(target.into())),
-    }
 }
 
 /// Builds the board's image from the sources beside this crate; a finished one is only checked for changes.
@@ -230,42 +138,37 @@ fn compile(
     variables: &[(&str, &str)],
     arguments: &[&str],
 ) -> Result<(PathBuf, &'static str), ImageError> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
-    if !root.join("firmware/Cargo.toml").is_file() {
-        return Err(ImageError::NoSources(root.join("firmware")));
-    }
-    let toolchain = toolchain(target)?;
-    let mut command = Command::new(match toolchain {
-        Toolchain::Installed => "cargo",
-        Toolchain::Debian => DEBIAN_CARGO,
-    });
-    // This may run inside another cargo, whose choices are for the host.
-    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
-        command.env_remove(variable);
-    }
-    command.current_dir(root).envs(variables.iter().copied());
+    let toolchain = Toolchain::of(target)?;
+    let (mut command, directory) = toolchain.cargo("build", target, "core")?;
+    command.envs(variables.iter().copied()).args(arguments).args(["--profile", profile]);
     if std::env::var_os("DEFMT_LOG").is_none() {
         // Without a level defmt keeps errors only.
         command.env("DEFMT_LOG", "info");
     }
-    // Two compilers must not share a directory: each would undo the other's work.
-    let directory = root.join("target/firmware").join(match toolchain {
-        Toolchain::Installed => "installed",
-        Toolchain::Debian => "debian",
-    });
-    command.args(["build", "--quiet"]).args(arguments);
-    command.args(["--profile", profile, "--target", target, "--target-dir"]).arg(&directory);
     if toolchain == Toolchain::Debian {
-        command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
         // Separated by 0x1F, so that a path with spaces stays one argument.
         let flags = format!("-C\u{1f}linker={}\u{1f}-C\u{1f}linker-flavor=ld.lld", linker(target)?);
         command.env("CARGO_ENCODED_RUSTFLAGS", flags);
     }
-    let status = command.status().map_err(|e| ImageError::Build(format!("cargo: {e}")))?;
-    if !status.success() {
-        return Err(ImageError::Build(status.to_string()));
-    }
+    finish(command)?;
     Ok((directory.join(target).join(profile), toolchain.name()))
+}
+
+/// Checks, without building it, that a library of the workspace compiles for a target that has a standard library, without
+/// its default features: for `wasm32-unknown-unknown` that it runs in a browser as far as a compiler can tell.
+///
+/// Errors: no compiler that has the target's standard library or its sources; whatever the compiler finds.
+pub fn check_library(package: &str, target: &str) -> Result<&'static str, ImageError> {
+    let toolchain = Toolchain::of(target)?;
+    let (mut command, _) = toolchain.cargo("check", target, "std,panic_abort")?;
+    command.args(["--package", package, "--lib", "--no-default-features"]);
+    finish(command)?;
+    Ok(toolchain.name())
+}
+
+fn finish(mut command: Command) -> Result<(), ImageError> {
+    let status = command.status().map_err(|e| ImageError::Build(format!("cargo: {e}")))?;
+    if status.success() { Ok(()) } else { Err(ImageError::Build(status.to_string())) }
 }
 
 /// Sizes of a finished image, and what in it can panic.

@@ -7,8 +7,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::client::{Client, Info};
 use crate::image::BoardImage;
-use crate::{BoardSpec, Client, Difference, Info, Limits, LinkError, Report, SampleResult, SelfTested, SerialPort};
+use crate::session::{BoardSpec, Difference, Limits, LinkError, SampleResult, SelfTested, SerialPort};
+use shiftwise_core::link::Report;
 use shiftwise_core::model::TensorId;
 use shiftwise_core::monitor::Sketch;
 

@@ -16,18 +16,18 @@ use crate::hint::hint;
 use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
-    boards, compile, convert, data, dump, estimate, evaluate, info, machine_code, predict, proof, quantize, screen,
-    shell, simulate, strategy, targets,
+    analyze, boards, compile, convert, data, diff, dump, estimate, evaluate, info, inspect, machine_code, predict,
+    proof, quantize, screen, shell, simulate, strategy, targets,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
 #[derive(Debug, Parser)]
-#[command(name = "shiftwise", version, about, max_term_width = 110)]
+#[command(name = "shiftwise", version = env!("SHIFTWISE_VERSION"), about, max_term_width = 110)]
 struct Cli {
     #[command(flatten)]
     screen: screen::Options,
     /// Threads to use [default: all cores]; never changes a byte of any output
-    #[arg(long, global = true, value_name = "N", value_parser = threads())]
+    #[arg(long, global = true, value_name = "N", value_parser = threads(), help_heading = screen::EVERY)]
     threads: Option<usize>,
     #[command(subcommand)]
     command: Command,
@@ -37,6 +37,8 @@ struct Cli {
 enum Command {
     /// Quantize a float model with calibration data
     Quantize(quantize::Args),
+    /// Say where quantization hurts, why, and what helps by how much
+    Analyze(analyze::Args),
     /// Accuracy of a float or quantized model on labelled data
     Evaluate(evaluate::Args),
     /// Outputs of a float, quantized or compiled model for every sample
@@ -47,6 +49,10 @@ enum Command {
     Dump(dump::Args),
     /// Compare two dump folders
     Compare(dump::CompareArgs),
+    /// Say where each layer of a model would run, why, and at what price
+    Inspect(inspect::Args),
+    /// Say what differs between two quantized models, strategies or compiled models
+    Diff(diff::Args),
     /// Compile a quantized model for a DPU or a board
     Compile(compile::Args),
     /// Say how fast a network will be on a DPU, without data or training
@@ -78,6 +84,8 @@ impl Command {
     fn preprocess(&self) -> Option<&data::Preprocess> {
         match self {
             Self::Quantize(args) => Some(&args.preprocess),
+            Self::Analyze(args) => Some(&args.preprocess),
+            Self::Diff(args) => Some(&args.preprocess),
             Self::Evaluate(args) => Some(&args.preprocess),
             Self::Predict(args) => Some(&args.preprocess),
             Self::Dump(args) => Some(&args.preprocess),
@@ -155,11 +163,14 @@ pub(crate) fn main() -> ExitCode {
     }
     let result = match &cli.command {
         Command::Quantize(args) => quantize::run(args, &screen),
+        Command::Analyze(args) => analyze::run(args, &screen),
+        Command::Diff(args) => diff::run(args, &screen),
         Command::Evaluate(args) => evaluate::run(args, &screen),
         Command::Predict(args) => predict::run(args, &screen),
         Command::Convert(args) => convert::run(args, &screen),
         Command::Dump(args) => dump::run(args, &screen),
         Command::Compare(args) => dump::compare(args, &screen),
+        Command::Inspect(args) => inspect::run(args, &screen),
         Command::Compile(args) => compile::run(args, &screen),
         Command::Estimate(args) => estimate::run(args, &screen),
         Command::Simulate(args) => simulate::run(args, &screen),

@@ -113,7 +113,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     screen.say("");
     screen.say(layer_table::memory(&program));
     if let Some((device, times)) = &times {
-        layer_table::say(times, device, screen);
+        layer_table::say(&program, times, device, screen);
     }
     if let Some(on_cpu) = &on_cpu {
         footprint::say(on_cpu, board.as_ref(), screen);

@@ -60,7 +60,9 @@ pub(crate) fn fallbacks(program: &Program, screen: &Screen) {
                 screen.say("");
             }
             any = true;
-            screen.say(format!("on the CPU, about {us:.0} µs: {}: {why}", l.layer));
+            // What belongs to no layer of the user's is called by its op.
+            let name = if l.layer.is_empty() { &l.op } else { &l.layer };
+            screen.say(format!("on the CPU, about {us:.0} µs: {name}: {why}"));
         }
     }
 }
@@ -80,8 +82,19 @@ pub(crate) fn memory(program: &Program) -> String {
 }
 
 /// Cycles and frames per second in words.
-pub(crate) fn say(times: &Times, device: &Device, screen: &Screen) {
+pub(crate) fn say(program: &Program, times: &Times, device: &Device, screen: &Screen) {
     let r = &times.report;
+    let cpu: f64 = program.layers.iter().filter_map(|l| l.cpu_us).sum();
+    let whole = r.latency_us + cpu;
+    if cpu > 0.0 && whole > 0.0 {
+        screen.say(format!(
+            "a frame takes {whole:.1} µs from end to end, {:.1} on the DPU and about {cpu:.0} on the CPU: {:.1} frames per \
+             second one after the other, {:.1} with both at work",
+            r.latency_us,
+            1e6 / whole,
+            times.speed.fps_one_core_busy.min(1e6 / cpu)
+        ));
+    }
     screen.say(format!(
         "{} cycles, {:.1} µs at {} MHz, {:.0} % of the array's peak; {} loaded, {} saved",
         count(r.cycles),
@@ -100,7 +113,7 @@ pub(crate) fn say(times: &Times, device: &Device, screen: &Screen) {
         1 => String::new(),
         n => format!(", {:.1} on {n} cores that share the memory", times.speed.fps_all_cores),
     };
-    screen.say(format!("{:.1} frames per second on one busy core{cores}", times.speed.fps_one_core_busy));
+    screen.say(format!("DPU alone: {:.1} frames per second on one busy core{cores}", times.speed.fps_one_core_busy));
     screen.say(match times.speed.error_band_percent {
         Some(band) => format!("cycle model: 9 of 10 networks it was not fitted to were within {band:.0} %"),
         None => "cycle model: no measurement calibrates it for this DPU".into(),

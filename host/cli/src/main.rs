@@ -1,17 +1,20 @@
 //! The `shiftwise` command.
 
+mod analyze;
 mod averages;
 mod boards;
 mod command;
 mod compile;
 mod convert;
 mod data;
+mod diff;
 mod dump;
 mod estimate;
 mod evaluate;
 mod footprint;
 mod hint;
 mod info;
+mod inspect;
 mod layer_table;
 mod machine_code;
 mod outcome;

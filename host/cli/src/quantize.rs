@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use shiftwise::analyze::glance;
 use shiftwise::dataset::Observed;
-use shiftwise::reports::{Fallback, LeftFloat, Quantization};
+use shiftwise::reports::{Accuracy, Fallback, LeftFloat, Quantization};
 use shiftwise_compile::DpuOptions;
 use shiftwise_formats::files::Set;
 use shiftwise_formats::{self as format, LoadOptions, Model};
@@ -23,11 +24,11 @@ use shiftwise_tensor::tensor::Tensor;
 use shiftwise_train::finetune;
 use shiftwise_train::finetune::Finetuner;
 
-use crate::averages;
 use crate::data;
 use crate::data::{ModelArgs, Preprocess};
 use crate::outcome::{Outcome, pretty};
 use crate::screen::Screen;
+use crate::{analyze, averages};
 
 /// What decides the numbers of a quantized model; shared with `verify`.
 #[derive(Clone, Debug, clap::Args)]
@@ -195,6 +196,38 @@ impl Recipe {
         Ok(strategy)
     }
 
+    /// What the library is told of this.
+    pub(crate) fn options_of_ptq(&self, screen: &Screen) -> Result<PtqOptions, Error> {
+        let settings = self.settings()?;
+        let batch_size = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
+        let steps = self.calib_steps.or(settings.whole("calib_steps")?);
+        Ok(PtqOptions { strategy: self.strategy(&settings, screen)?, batch_size, steps })
+    }
+
+    /// How noisy the outputs are, and why, on the first samples of the calibration data; without data, nothing.
+    fn accuracy(
+        &self,
+        graph: &Graph,
+        q: &QuantGraph,
+        preprocess: &Preprocess,
+        screen: &Screen,
+    ) -> Result<Option<Accuracy>, Error> {
+        if self.calib.is_empty() || q.layers.is_empty() || !q.learns() {
+            return Ok(None);
+        }
+        let samples = preprocess.for_graph(&self.calib, graph)?;
+        let analysis = glance(graph, &self.options_of_ptq(&screen.silent())?, q, &samples)?;
+        for layer in analysis.worst(3) {
+            let why = layer.causes.first().map_or_else(String::new, |c| {
+                let try_ = c.remedy.as_ref().map_or_else(String::new, |r| format!("; try: {r}"));
+                format!(": {}{try_}", c.cause)
+            });
+            screen.say(format!("{}: {} dB by itself{why}", layer.layer, analyze::db(layer.alone_sqnr_db)));
+        }
+        screen.say(analyze::summary(&analysis));
+        Ok(Some(Accuracy::of(&analysis)))
+    }
+
     /// Reads the model with the input shape that `--set input_shape=…` or `--input-shape` gives, or else the calibration
     /// data where the model leaves its size open.
     pub(crate) fn open(&self, model: &ModelArgs, preprocess: &Preprocess, screen: &Screen) -> Result<Model, Error> {
@@ -335,9 +368,9 @@ impl Recipe {
 
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let model = args.recipe.open(&args.model, &args.preprocess, screen)?;
-    if let Model::Quantized(_) = model {
+    let Model::Float(float) = model else {
         return Err(Error::wrong_kind(&args.model.path, "is a quantized model already, a float one is expected"));
-    }
+    };
     let dir = match &args.output_dir {
         Some(dir) => dir.clone(),
         None => args.recipe.output_dir(&screen.silent())?,
@@ -351,7 +384,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         // Told before the work, not after.
         shiftwise::device::Device::named(target)?;
     }
-    let made = args.recipe.quantize(model, &args.preprocess, screen)?;
+    let made = args.recipe.quantize(Model::Float(float.clone()), &args.preprocess, screen)?;
     let Made { quantized, mut warnings, dead_channels, finetuned } = made;
     let differences = args.recipe.averages(&quantized, &args.preprocess)?;
     averages::tell(&differences, screen);
@@ -392,6 +425,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         }
     }
     tell_changes(&dead_channels, &finetuned, screen);
+    let accuracy = args.recipe.accuracy(&float, &quantized, &args.preprocess, screen)?;
     let what = if quantized.layers.is_empty() { "weights converted" } else { "tensors quantized" };
     screen.say(format!("{} {what}; {}", rows.len(), file.display()));
     Outcome::done(Quantization {
@@ -399,6 +433,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         quantize_info: info,
         warnings,
         left_float: left_float.iter().map(LeftFloat::of).collect(),
+        accuracy,
         averages: shiftwise::averages::rows(&differences),
         dead_channels,
         finetuned,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 use shiftwise::text;
@@ -14,17 +14,20 @@ use shiftwise_graph::error::Error;
 
 use crate::hint::hint;
 
+/// What the options of every command stand under in a command's help.
+pub(crate) const EVERY: &str = "Options of every command";
+
 /// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
     /// Print one JSON document on stdout and nothing else there
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERY)]
     json: bool,
-    /// No progress and no notes
-    #[arg(short, long, global = true)]
+    /// No tables, no progress and no notes
+    #[arg(short, long, global = true, help_heading = EVERY)]
     quiet: bool,
     /// Explain more; twice for most
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = EVERY)]
     verbose: u8,
 }
 
@@ -105,6 +108,11 @@ impl Screen {
         Self { options, ..*self }
     }
 
+    /// Whether more is to be explained.
+    pub(crate) fn verbose(&self) -> bool {
+        self.options.verbose > 0
+    }
+
     /// One line of the answer.
     pub(crate) fn say(&self, line: impl AsRef<str>) {
         if !self.options.json {
@@ -157,16 +165,23 @@ impl Screen {
 
     /// A table of the answer; columns after the first `left` are aligned right.
     pub(crate) fn table(&self, header: &[&str], left: usize, rows: &[Vec<String>]) {
-        if self.options.json {
+        if self.options.json || self.options.quiet {
             return;
         }
-        let mut table = Table::new();
-        let rows = rows.iter().map(|row| row.iter().map(|cell| text::name(cell)).collect::<Vec<_>>());
-        table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
-        for column in table.column_iter_mut().skip(left) {
-            column.set_cell_alignment(CellAlignment::Right);
+        // What doesn't fit a terminal is left out from the right: a number that is broken over lines can't be read.
+        let mut columns = header.len();
+        loop {
+            let (table, room) = drawn(header, left, rows, columns);
+            let fits = room.is_none_or(|room| table.lines().all(|line| line.chars().count() <= room));
+            if fits || columns <= left + 1 {
+                print(&table);
+                break;
+            }
+            columns -= 1;
         }
-        print(&table.trim_fmt());
+        if columns < header.len() {
+            self.note(format!("not shown for want of room: {}", header[columns..].join(", ")));
+        }
     }
 
     /// Progress of `total` units called `unit`: a bar on a terminal, else a line every few seconds.
@@ -184,6 +199,18 @@ impl Screen {
         };
         Progress { what: what.into(), unit: unit.into(), total, mode }
     }
+}
+
+/// The first `columns` of a table, and how wide the terminal is, if there is one.
+fn drawn(header: &[&str], left: usize, rows: &[Vec<String>], columns: usize) -> (String, Option<usize>) {
+    let mut table = Table::new();
+    let rows = rows.iter().map(|row| row.iter().take(columns).map(|cell| text::name(cell)).collect::<Vec<_>>());
+    table.load_style(presets::NOTHING).set_header(&header[..columns]).add_rows(rows);
+    for column in table.column_iter_mut().skip(left) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let room = table.width().map(usize::from);
+    (table.set_content_arrangement(ContentArrangement::Disabled).trim_fmt(), room)
 }
 
 enum Mode {

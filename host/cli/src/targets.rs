@@ -12,6 +12,9 @@ use crate::screen::{Screen, bytes};
 pub(crate) struct Args {
     /// A target's name, fingerprint or arch.json, or a board's name
     name: Option<String>,
+    /// Also DPUs that are only described: nothing is compiled for them
+    #[arg(long, conflicts_with = "name")]
+    all: bool,
 }
 
 fn describe(d: &Description, screen: &Screen) {
@@ -69,33 +72,38 @@ fn describe_board(b: &Board, screen: &Screen) {
     }
 }
 
-/// Two tables: what programs are compiled for, and on what.
-fn tables(boards: &[Board], screen: &Screen) {
-    let row = |name: &str, fingerprint: Option<u64>, uses: String, peak: u32| {
-        let fingerprint = fingerprint.map_or_else(String::new, |f| format!("{f:#018x}"));
-        vec![name.to_owned(), fingerprint, uses, peak.to_string()]
+/// Tables: what programs are compiled for, on what, and with `all` what is only described.
+fn tables(boards: &[Board], all: bool, screen: &Screen) {
+    let row = |name: &str, fingerprint: Option<u64>, peak: u32| {
+        vec![name.to_owned(), fingerprint.map_or_else(String::new, |f| format!("{f:#018x}")), peak.to_string()]
     };
-    let (executed, described) = (shiftwise_targets::targets(), shiftwise_targets::descriptions());
-    let executed =
-        executed.iter().map(|t| row(&t.name, Some(t.fingerprint), targets::USES.into(), t.peak_ops_per_cycle()));
-    let described = described.iter().map(|d| {
-        let uses = format!("description only: {}", d.missing);
-        row(&d.name, d.fingerprint, uses, d.parallelism.peak_ops_per_cycle)
-    });
-    let rows: Vec<Vec<String>> = executed.chain(described).collect();
-    screen.table(&["target", "fingerprint", "use", "operations/cycle"], 3, &rows);
+    let header = |what| [what, "fingerprint", "operations/cycle"];
+    let executed = shiftwise_targets::targets();
+    let rows: Vec<_> = executed.iter().map(|t| row(&t.name, Some(t.fingerprint), t.peak_ops_per_cycle())).collect();
+    screen.table(&header("target"), 2, &rows);
     let row = |b: &Board| {
         let clock = if b.clock_mhz > 0 { format!("{} × {} MHz", b.cores, b.clock_mhz) } else { String::new() };
         vec![b.name.clone(), b.cpu.clone(), b.dpu.clone().unwrap_or_else(|| "cpu only".into()), clock]
     };
     screen.say("");
     screen.table(&["board", "processor", "target", "cores"], 3, &boards.iter().map(row).collect::<Vec<_>>());
+    screen.say("");
+    let described = shiftwise_targets::descriptions();
+    if !all {
+        screen.say(format!("{} DPUs more are only described: --all lists them", described.len()));
+        return;
+    }
+    let row = |d: &Description| {
+        let fingerprint = d.fingerprint.map_or_else(String::new, |f| format!("{f:#018x}"));
+        vec![d.name.clone(), fingerprint, d.parallelism.peak_ops_per_cycle.to_string()]
+    };
+    screen.table(&header("only described"), 2, &described.iter().map(row).collect::<Vec<_>>());
 }
 
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let Some(name) = &args.name else {
         let list = targets::list();
-        tables(&list.boards, screen);
+        tables(&list.boards, args.all, screen);
         return Outcome::done(list);
     };
     let one = targets::one(name)?;

@@ -30,6 +30,6 @@ pub use dpu::options::DpuOptions;
 pub use dpu::{compile, dpu, limits, place, placement};
 pub use placed::{Fusion, Placed};
 pub use placement::Placement;
-pub use price::{cpu_us, footprint, instructions};
+pub use price::{CpuPrice, cpu_price, cpu_us, footprint, instructions};
 pub use program::{Engine, LayerRow, MemoryMap, Program};
 pub use reason::Reason;

@@ -4,4 +4,4 @@ mod fallback;
 pub mod footprint;
 pub mod instructions;
 
-pub use fallback::cpu_us;
+pub use fallback::{CpuPrice, cpu_price, cpu_us};

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use crate::source::Files;
-use crate::{LoadOptions, Model, keras};
+use crate::{LoadOptions, Model, keras, onnx, tf, tflite};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 use shiftwise_quant::quant_graph::QuantGraph;
 
 mod foreign;
+
+pub(crate) use foreign::is_onnx;
 
 /// A format of files.
 ///
@@ -55,7 +57,7 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "a TensorFlow SavedModel",
         is: foreign::is_saved_model,
-        read: Reading::Remedy(", which is not read yet; save the model as .keras or .h5"),
+        read: Reading::Reader(tf::saved_model::read),
         write: None,
     },
     Format {
@@ -79,7 +81,7 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "a TensorFlow Lite model",
         is: foreign::is_tflite,
-        read: Reading::Remedy(", which is not read; save the Keras model it was made of as .keras or .h5"),
+        read: Reading::Reader(tflite::read),
         write: None,
     },
     Format {
@@ -96,14 +98,14 @@ pub const FORMATS: &[Format] = &[
     },
     Format {
         name: "an ONNX model",
-        is: foreign::is_onnx,
-        read: Reading::Remedy(", which is not read; a Keras model in a .keras or .h5 file is expected"),
+        is: is_onnx,
+        read: Reading::Reader(onnx::read),
         write: None,
     },
     Format {
         name: "a TensorFlow graph",
         is: foreign::is_graph,
-        read: Reading::Remedy(", which is not read; save the Keras model as .keras or .h5"),
+        read: Reading::Reader(tf::saved_model::read_graph),
         write: None,
     },
 ];
@@ -121,7 +123,8 @@ impl Format {
         match self.read {
             Reading::Reader(read) => {
                 let budget = files.budget();
-                read(files, options, &budget)
+                let foreign = || options.weights.as_deref().and_then(foreign_weights);
+                read(files, options, &budget).map_err(|error| foreign().unwrap_or(error))
             }
             Reading::Remedy(_) => Err(not_read(self, files.path())),
         }
@@ -175,11 +178,13 @@ pub(crate) fn unknown(files: &Files) -> Error {
     Error::format(files.path(), format!("{what}; {can}"))
 }
 
-/// What is said where only files of one format are of use: [`unknown`], or what the other format is.
-pub(crate) fn other(files: &Files) -> Error {
-    match Format::of(files) {
-        Some(format) if !format.is_read() => not_read(format, files.path()),
-        Some(_) | None => unknown(files),
+/// What is said of a file of weights whose format has no reader, or is not known.
+fn foreign_weights(path: &Path) -> Option<Error> {
+    let files = Files::open(path).ok()?;
+    match Format::of(&files) {
+        Some(format) if format.is_read() => None,
+        Some(format) => Some(not_read(format, path)),
+        None => Some(unknown(&files)),
     }
 }
 

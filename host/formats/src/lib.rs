@@ -7,7 +7,7 @@
 //! - Readers take hostile input: every count is charged to the [`Budget`] of the files before memory is taken, and
 //!   everything that can be wrong is an [`Error`] that says what.
 //! - Graphs are made with `shiftwise_graph::builder`, which checks every layer: a reader says what its file says.
-//! - Keras' form of every layer is a row of `keras_layers!`, in [`keras::layers`].
+//! - Keras' form of every layer is a row of `keras_layers!`, in [`keras::layers`]; ONNX' operators are a table in [`onnx`].
 //! - All writing goes through [`files`].
 //!
 //! API boundary: no; the crate `shiftwise` is.
@@ -16,7 +16,10 @@ pub mod files;
 mod format;
 pub mod json;
 pub mod keras;
+pub mod onnx;
 mod source;
+mod tf;
+mod tflite;
 
 use std::path::{Path, PathBuf};
 
@@ -39,6 +42,7 @@ use shiftwise_quant::quant_graph::QuantGraph;
 
 pub use keras::back::read_back;
 pub use keras::layers::graph_text;
+pub use keras::listing::{UserLayer, user_layers};
 pub use keras::open::keras_version;
 pub use keras::quantized::quantize_info;
 

@@ -1,24 +1,28 @@
 //! The integer engine: the integer form computed exactly, one sample at a time, on fast int8 kernels.
 //!
-//! This is the `dpu` numerics. It knows no tiles, banks or memory plan; what it shares with the compiled programs is
-//! the integer form and the scalar functions of [`shiftwise_core::arith`].
+//! This is the `dpu` numerics. It knows no tiles, banks or instructions; what it shares with the compiled programs is
+//! the integer form and the scalar functions of [`shiftwise_core::arith`]. A network is planned once: see [`plan`]. Samples
+//! then run through memory that is there already, and each thread keeps its own.
+
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 mod conv;
 mod elementwise;
 mod finish;
+mod floats;
 mod moves;
+mod plan;
 mod pool;
+mod scaled;
 
-use self::conv::Prepared;
+use self::conv::{Prepared, Scratch};
 use self::finish::Finish;
-use self::pool::pool;
-use crate::graph::{IntGraph, IntOpKind, Kind, TensorIx, image};
-use shiftwise_core::arith::{Round, requantize_i8};
-use shiftwise_core::cpu;
-use shiftwise_core::fix::{self, FixPos, FixSpec};
-use shiftwise_graph::dtype;
+use self::plan::{Held, Memory, Plan, Rest, Result as Written};
+use crate::graph::{IntGraph, IntOp, IntOpKind, Kind, TensorIx, image};
+use shiftwise_core::arith::requantize_i8;
+use shiftwise_core::fix::{self, FixPos};
 use shiftwise_graph::error::Error;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -27,6 +31,8 @@ use shiftwise_tensor::tensor::Tensor;
 pub enum Value {
     /// Integers of the tensor's position.
     Fixed(Vec<i8>),
+    /// Integers of 16 bits.
+    Wide(Vec<i16>),
     /// Floats.
     Float(Vec<f32>),
 }
@@ -36,6 +42,7 @@ impl Value {
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Fixed(q) => q.iter().map(|v| *v as u8).collect(),
+            Self::Wide(q) => q.iter().flat_map(|v| v.to_le_bytes()).collect(),
             Self::Float(x) => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
         }
     }
@@ -44,24 +51,46 @@ impl Value {
     pub fn to_floats(&self, kind: Kind) -> Vec<f32> {
         match (self, kind) {
             (Self::Fixed(q), Kind::Fixed(pos)) => q.iter().map(|v| fix::dequantize((*v).into(), pos)).collect(),
+            (Self::Fixed(q), Kind::Scaled(scale)) => q.iter().map(|v| scale.dequantize((*v).into())).collect(),
+            (Self::Wide(q), Kind::Scaled(scale)) => q.iter().map(|v| scale.dequantize(*v)).collect(),
             (Self::Fixed(q), Kind::Float) => q.iter().map(|v| f32::from(*v)).collect(),
+            (Self::Wide(q), Kind::Float | Kind::Fixed(_)) => q.iter().map(|v| f32::from(*v)).collect(),
             (Self::Float(x), _) => x.clone(),
+        }
+    }
+
+    fn held(&self) -> Held<'_> {
+        match self {
+            Self::Fixed(q) => Held::Fixed(q),
+            Self::Wide(q) => Held::Wide(q),
+            Self::Float(x) => Held::Float(x),
         }
     }
 }
 
-/// An integer graph made ready: kernels packed, biases aligned.
+/// An integer graph made ready: kernels packed, biases aligned, tensors placed.
 #[derive(Debug)]
 pub struct Engine<'a> {
     graph: &'a IntGraph,
     convs: Vec<Option<Prepared>>,
+    scaled: Vec<Option<scaled::Prepared>>,
+    plan: Plan,
+    /// Memory that no sample uses now: at most one for each thread that has run one.
+    spare: Mutex<Vec<Memory>>,
 }
 
 impl<'a> Engine<'a> {
-    /// Packs the weights.
+    /// Packs the weights and plans the memory.
     pub fn new(graph: &'a IntGraph) -> Self {
-        let prepare = |kind: &IntOpKind| kind.conv().map(|(c, kind)| Prepared::new(c, kind));
-        Self { graph, convs: graph.ops.iter().map(|op| prepare(&op.kind)).collect() }
+        let prepare =
+            |op: &IntOp| op.kind.conv().map(|(c, kind)| Prepared::new(c, kind, graph.tensors[op.output.0].kind));
+        let convs = graph.ops.iter().map(prepare).collect();
+        let scaled = |op: &IntOp| match (&op.kind, op.inputs.first()) {
+            (IntOpKind::Scaled(own), Some(from)) => scaled::Prepared::new(own, graph.tensors[from.0].kind),
+            _ => None,
+        };
+        let scaled = graph.ops.iter().map(scaled).collect();
+        Self { graph, convs, scaled, plan: Plan::new(graph), spare: Mutex::default() }
     }
 
     /// One sample's float inputs as the integers (or floats) that the graph reads.
@@ -69,63 +98,52 @@ impl<'a> Engine<'a> {
     /// Errors: an input of another size.
     pub fn quantize_inputs(&self, inputs: &[&[f32]]) -> Result<Vec<Value>, Error> {
         let quantize = |(ix, x): (&TensorIx, &&[f32])| {
-            let t = &self.graph.tensors[ix.0];
-            if x.len() != t.shape.iter().product::<usize>() {
-                return Err(Error::InputShape(format!(
-                    "input `{}` has shape {:?} and the data {} values",
-                    t.name,
-                    t.shape,
-                    x.len()
-                )));
-            }
-            Ok(match t.kind {
-                Kind::Fixed(pos) => Value::Fixed(
-                    x.iter().map(|x| fix::quantize(*x, FixSpec::int8(pos.0), Round::HalfUp) as i8).collect(),
-                ),
+            self.check_input(*ix, x)?;
+            Ok(match self.graph.tensors[ix.0].kind {
+                Kind::Scaled(scale) => scaled::value(x, scale),
+                Kind::Fixed(pos) => {
+                    let mut q = vec![0; x.len()];
+                    floats::quantize(x, pos, &mut q);
+                    Value::Fixed(q)
+                }
                 Kind::Float => Value::Float(x.to_vec()),
             })
         };
         self.graph.inputs.iter().zip(inputs).map(quantize).collect()
     }
 
-    /// Sample `index` of a batch per model input, as the integers (or floats) that the graph reads.
-    pub fn sample(&self, inputs: &[Tensor], index: usize) -> Result<Vec<Value>, Error> {
-        let part = |t: &Tensor| {
-            let per = t.data().len() / t.shape().first().copied().unwrap_or(1).max(1);
-            index * per..(index + 1) * per
-        };
-        let parts: Vec<&[f32]> = inputs.iter().map(|t| t.data().get(part(t)).unwrap_or(&[])).collect();
-        self.quantize_inputs(&parts)
+    fn check_input(&self, ix: TensorIx, x: &[f32]) -> Result<(), Error> {
+        let t = &self.graph.tensors[ix.0];
+        if x.len() == t.shape.iter().product::<usize>() {
+            return Ok(());
+        }
+        let (name, shape, values) = (&t.name, &t.shape, x.len());
+        Err(Error::InputShape(format!("input `{name}` has shape {shape:?} and the data {values} values")))
     }
 
-    /// Computes one sample; `keep` says which tensors to return (the others are dropped after their last reader).
+    /// Sample `index` of a batch per model input, as the integers (or floats) that the graph reads.
+    pub fn sample(&self, inputs: &[Tensor], index: usize) -> Result<Vec<Value>, Error> {
+        self.quantize_inputs(&inputs.iter().map(|t| part(t, index)).collect::<Vec<_>>())
+    }
+
+    /// Computes one sample; `keep` says which tensors to return, besides the outputs and those that nothing reads.
     pub fn run(&self, inputs: Vec<Value>, keep: impl Fn(TensorIx) -> bool) -> Vec<Option<Value>> {
-        let graph = self.graph;
-        let mut last = vec![0usize; graph.tensors.len()];
-        for (i, op) in graph.ops.iter().enumerate() {
-            op.inputs.iter().for_each(|x| last[x.0] = i);
-        }
-        let mut values: Vec<Option<Value>> = vec![None; graph.tensors.len()];
-        for (ix, value) in graph.inputs.iter().zip(inputs) {
-            values[ix.0] = Some(value);
-        }
-        for (i, op) in graph.ops.iter().enumerate() {
-            let output = {
-                let x: Vec<(&Value, Kind, &[usize])> = op
-                    .inputs
-                    .iter()
-                    .filter_map(|x| {
-                        let t = &graph.tensors[x.0];
-                        Some((values[x.0].as_ref()?, t.kind, t.shape.as_slice()))
-                    })
-                    .collect();
-                self.compute(i, &x)
-            };
-            values[op.output.0] = Some(output);
-            for x in &op.inputs {
-                if last[x.0] == i && !keep(*x) && !graph.outputs.contains(x) {
-                    values[x.0] = None;
+        let mut values: Vec<Option<Value>> = vec![None; self.graph.tensors.len()];
+        let wanted = |ix: TensorIx| keep(ix) || self.graph.outputs.contains(&ix) || self.plan.is_unread(ix);
+        self.in_memory(|memory| {
+            for (ix, value) in self.graph.inputs.iter().zip(&inputs) {
+                let kind = self.graph.tensors[ix.0].kind;
+                floats::convert((value.held(), kind), memory.split(self.plan.place(*ix), kind).0, kind);
+            }
+            self.steps(memory, |ix, held| {
+                if wanted(ix) {
+                    values[ix.0] = Some(held.to_value());
                 }
+            });
+        });
+        for (ix, value) in self.graph.inputs.iter().zip(inputs) {
+            if wanted(*ix) {
+                values[ix.0] = Some(value);
             }
         }
         values
@@ -145,108 +163,245 @@ impl<'a> Engine<'a> {
         see: impl Fn(&[Option<Value>]) + Sync,
     ) -> Result<Vec<Tensor>, Error> {
         let n = inputs.first().map_or(0, |t| t.shape()[0]);
-        let samples: Vec<Vec<Vec<f32>>> = (0..n)
-            .into_par_iter()
-            .map(|s| {
-                let values = self.run(self.sample(inputs, s)?, &keep);
+        let kept: Vec<bool> = (0..self.graph.tensors.len()).map(|i| keep(TensorIx(i))).collect();
+        let shape = |ix: &TensorIx| [&[n], self.graph.tensors[ix.0].shape.as_slice()].concat();
+        let mut outputs: Vec<Tensor> = self.graph.outputs.iter().map(|ix| Tensor::zeros(&shape(ix))).collect();
+        samples(&mut outputs, n).into_par_iter().enumerate().try_for_each(|(index, mut rows)| {
+            self.in_memory(|memory| {
+                self.read_sample(inputs, index, memory)?;
+                let mut values: Vec<Option<Value>> = vec![None; kept.len()];
+                let mut seen = |ix: TensorIx, held: Held<'_>| {
+                    if kept[ix.0] {
+                        values[ix.0] = Some(held.to_value());
+                    }
+                    for (row, _) in rows.iter_mut().zip(&self.graph.outputs).filter(|(_, output)| **output == ix) {
+                        floats::convert((held, self.graph.tensors[ix.0].kind), Written::Float(row), Kind::Float);
+                    }
+                };
+                for ix in &self.graph.inputs {
+                    seen(*ix, memory.read(self.plan.place(*ix), self.graph.tensors[ix.0].kind));
+                }
+                self.steps(memory, seen);
                 see(&values);
-                let floats = |ix: &TensorIx| values[ix.0].as_ref().map(|v| v.to_floats(self.graph.tensors[ix.0].kind));
-                Ok(self.graph.outputs.iter().map(|ix| floats(ix).unwrap_or_default()).collect())
+                Ok(())
             })
-            .collect::<Result<_, Error>>()?;
-        let gather = |(k, ix): (usize, &TensorIx)| {
-            let data: Vec<f32> = samples.iter().flat_map(|s| s[k].iter().copied()).collect();
-            let shape = [&[n], self.graph.tensors[ix.0].shape.as_slice()].concat();
-            Tensor::new(shape, data).ok_or_else(|| Error::Run("an output has another size than its shape".into()))
-        };
-        self.graph.outputs.iter().enumerate().map(gather).collect()
+        })?;
+        Ok(outputs)
     }
 
-    fn compute(&self, op: usize, x: &[(&Value, Kind, &[usize])]) -> Value {
-        let kind = &self.graph.ops[op].kind;
-        let fixed = |k: usize| match x.get(k) {
-            Some((Value::Fixed(q), ..)) => q.as_slice(),
-            _ => &[],
-        };
-        let shape = |k: usize| x.get(k).map_or(&[][..], |(_, _, shape)| shape);
-        let out = &self.graph.tensors[self.graph.ops[op].output.0];
-        if let (Some((c, kind)), Some(p)) = (kind.conv(), &self.convs[op]) {
-            return Value::Fixed(p.run(c, kind, fixed(0), out.kind));
+    /// Puts a sample's inputs into memory.
+    fn read_sample(&self, inputs: &[Tensor], index: usize, memory: &mut Memory) -> Result<(), Error> {
+        for (ix, x) in self.graph.inputs.iter().zip(inputs.iter().map(|t| part(t, index))) {
+            self.check_input(*ix, x)?;
+            let kind = self.graph.tensors[ix.0].kind;
+            floats::convert((Held::Float(x), Kind::Float), memory.split(self.plan.place(*ix), kind).0, kind);
         }
-        Value::Fixed(match kind {
+        Ok(())
+    }
+
+    /// Lends memory that no other sample uses.
+    fn in_memory<T>(&self, work: impl FnOnce(&mut Memory) -> T) -> T {
+        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = spare().pop();
+        let mut memory = own.unwrap_or_else(|| Memory::new(&self.plan));
+        let result = work(&mut memory);
+        spare().push(memory);
+        result
+    }
+
+    /// Computes all ops and shows each result.
+    fn steps(&self, memory: &mut Memory, mut done: impl FnMut(TensorIx, Held<'_>)) {
+        for ((op, conv), scaled) in self.graph.ops.iter().zip(&self.convs).zip(&self.scaled) {
+            let (at, kind) = (self.plan.place(op.output), self.graph.tensors[op.output.0].kind);
+            if !matches!(op.kind, IntOpKind::View) {
+                let (result, rest, scratch) = memory.split(at.clone(), kind);
+                let step = Step { graph: self.graph, plan: &self.plan, op, rest };
+                match (result, conv) {
+                    (result, _) if step.is_scaled() => step.scaled_result(result, scaled.as_ref()),
+                    (Written::Wide(_), _) => {}
+                    (Written::Fixed(y), Some(conv)) => conv.run(step.fixed(0), y, scratch),
+                    (Written::Fixed(y), None) => step.fixed_result(y, scratch),
+                    (Written::Float(y), _) => step.float_result(y, scratch),
+                }
+            }
+            done(op.output, memory.read(at, kind));
+        }
+    }
+}
+
+/// Sample `index` of a batch; nothing where there is none.
+fn part(batch: &Tensor, index: usize) -> &[f32] {
+    let per = batch.data().len() / batch.shape().first().copied().unwrap_or(1).max(1);
+    batch.data().get(index * per..(index + 1) * per).unwrap_or(&[])
+}
+
+/// The parts of `n` samples in each batch.
+fn samples(batches: &mut [Tensor], n: usize) -> Vec<Vec<&mut [f32]>> {
+    let mut all: Vec<Vec<&mut [f32]>> = (0..n).map(|_| Vec::with_capacity(batches.len())).collect();
+    for batch in batches {
+        let per = batch.data().len() / n.max(1);
+        let mut rest = batch.data_mut();
+        for sample in &mut all {
+            let (own, others) = rest.split_at_mut(per);
+            sample.push(own);
+            rest = others;
+        }
+    }
+    all
+}
+
+/// An op with what it reads.
+struct Step<'a> {
+    graph: &'a IntGraph,
+    plan: &'a Plan,
+    op: &'a IntOp,
+    rest: Rest<'a>,
+}
+
+impl<'a> Step<'a> {
+    fn operand(&self, k: usize) -> Held<'a> {
+        let Some(ix) = self.op.inputs.get(k) else { return Held::Fixed(&[]) };
+        self.rest.read(self.plan.place(*ix), self.graph.tensors[ix.0].kind)
+    }
+
+    /// The integers of an operand.
+    fn fixed(&self, k: usize) -> &'a [i8] {
+        match self.operand(k) {
+            Held::Fixed(q) => q,
+            Held::Wide(_) | Held::Float(_) => &[],
+        }
+    }
+
+    /// Whether an op requantizes by multipliers, or moves integers that are so made.
+    fn is_scaled(&self) -> bool {
+        let moves =
+            matches!(self.op.kind, IntOpKind::Pad { .. } | IntOpKind::Permute { .. } | IntOpKind::UpSample { .. });
+        let made = matches!(self.graph.tensors[self.op.output.0].kind, Kind::Scaled(_));
+        let quantizes = matches!(self.op.kind, IntOpKind::Quantize);
+        matches!(self.op.kind, IntOpKind::Scaled(_)) || made && (moves || quantizes)
+    }
+
+    /// Computes such an op.
+    fn scaled_result(&self, y: Written<'_>, prepared: Option<&scaled::Prepared>) {
+        let out = &self.graph.tensors[self.op.output.0];
+        let x: Vec<(Held<'_>, Kind, &[usize])> =
+            (0..self.op.inputs.len()).map(|k| (self.operand(k), self.kind(k), self.shape(k))).collect();
+        match &self.op.kind {
+            IntOpKind::Scaled(own) => scaled::compute(own, prepared, &x, out, y),
+            IntOpKind::Quantize => floats::convert((self.operand(0), self.kind(0)), y, out.kind),
+            kind => scaled::moved(kind, &x, out, y),
+        }
+    }
+
+    fn shape(&self, k: usize) -> &'a [usize] {
+        self.op.inputs.get(k).map_or(&[], |ix| &self.graph.tensors[ix.0].shape)
+    }
+
+    fn kind(&self, k: usize) -> Kind {
+        self.op.inputs.get(k).map_or(Kind::Float, |ix| self.graph.tensors[ix.0].kind)
+    }
+
+    /// Computes an op whose result is integers, but for convolutions.
+    fn fixed_result(&self, y: &mut [i8], scratch: &mut Scratch) {
+        let out = &self.graph.tensors[self.op.output.0];
+        let all = || 0..self.op.inputs.len();
+        match &self.op.kind {
             IntOpKind::MaxPool { window, shift, act } => {
                 let finish = Finish::new(*shift, *act, out.kind);
-                pool(fixed(0), image(shape(0)), window, i32::MIN, i32::max, |acc| finish.one(acc))
+                pool::max(self.fixed(0), image(self.shape(0)), window, finish, y, &mut scratch.sums);
             }
             IntOpKind::AveragePool { window, m, shift, act } => {
                 let finish = Finish::new(*shift, *act, out.kind);
-                let mean = |acc: i32| finish.wide(i64::from(acc) * i64::from(*m));
-                pool(fixed(0), image(shape(0)), window, 0, |acc, x| acc + x, mean)
+                pool::average(self.fixed(0), image(self.shape(0)), window, (*m, finish), y, &mut scratch.sums);
             }
             IntOpKind::Add { shift_read, shift_write, act } => {
-                let operands: Vec<_> = shift_read.iter().enumerate().map(|(k, shift)| (fixed(k), *shift)).collect();
-                elementwise::add(&operands, Finish::new(*shift_write, *act, out.kind))
+                let operands: Vec<_> =
+                    shift_read.iter().enumerate().map(|(k, shift)| (self.fixed(k), *shift)).collect();
+                elementwise::add(&operands, Finish::new(*shift_write, *act, out.kind), y);
             }
             IntOpKind::Multiply { shift, act } => {
-                let finish = Finish::new(*shift, *act, out.kind);
-                let product = |a: i8, b: i8| finish.one(i32::from(a) * i32::from(b));
-                elementwise::zip((fixed(0), shape(0)), (fixed(1), shape(1)), &out.shape, product)
+                let (a, b) = ((self.fixed(0), self.shape(0)), (self.fixed(1), self.shape(1)));
+                elementwise::multiply(a, b, &out.shape, Finish::new(*shift, *act, out.kind), y);
             }
             IntOpKind::Requantize { shift, act } => {
-                elementwise::add(&[(fixed(0), 0)], Finish::new(*shift, *act, out.kind))
+                elementwise::add(&[(self.fixed(0), 0)], Finish::new(*shift, *act, out.kind), y);
             }
             IntOpKind::HardSigmoid { shift } => {
-                let pos = if let Some((_, Kind::Fixed(pos), _)) = x.first() { *pos } else { FixPos(0) };
-                elementwise::hard_sigmoid(fixed(0), pos, *shift)
+                let pos = if let Kind::Fixed(pos) = self.kind(0) { pos } else { FixPos(0) };
+                elementwise::hard_sigmoid(self.fixed(0), pos, *shift, y);
             }
             IntOpKind::PRelu { alpha, alpha_shape, shift_positive, shift_negative } => {
                 let sloped = |x: i8, alpha: i8| match x {
                     0.. => requantize_i8(x.into(), *shift_positive),
                     _ => requantize_i8(i32::from(x) * i32::from(alpha), *shift_negative),
                 };
-                elementwise::zip((fixed(0), shape(0)), (alpha, alpha_shape), &out.shape, sloped)
+                elementwise::zip((self.fixed(0), self.shape(0)), (alpha, alpha_shape), &out.shape, y, sloped);
             }
             IntOpKind::Concat { axis, shifts } => {
-                let operands: Vec<_> = shifts.iter().enumerate().map(|(k, s)| (fixed(k), shape(k), *s)).collect();
-                moves::concat(&operands, *axis, &out.shape)
+                let operands: Vec<_> = all().zip(shifts).map(|(k, s)| (self.fixed(k), self.shape(k), *s)).collect();
+                moves::concat(&operands, *axis, &out.shape, y);
             }
-            IntOpKind::UpSample { factor, shift } => moves::upsample(fixed(0), image(shape(0)), *factor, *shift),
-            IntOpKind::Pad { before, .. } => moves::pad(fixed(0), image(shape(0)), *before, image(&out.shape)),
-            IntOpKind::Permute { dims } => moves::permute(fixed(0), shape(0), dims),
-            IntOpKind::Softmax => {
-                let x = x[0].0.to_floats(x[0].1);
-                let n = out.shape.last().copied().unwrap_or(1).max(1);
-                let mut y = vec![0.0; x.len()];
-                for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-                    cpu::softmax(n, |i| x[i], |i, v| y[i] = v);
-                }
-                return Value::Float(y);
+            IntOpKind::UpSample { factor, shift } => {
+                moves::upsample(self.fixed(0), image(self.shape(0)), *factor, *shift, y);
             }
+            IntOpKind::Pad { before, .. } => {
+                moves::pad(self.fixed(0), image(self.shape(0)), *before, image(&out.shape), y);
+            }
+            IntOpKind::Permute { dims } => moves::permute(self.fixed(0), self.shape(0), dims, y),
+            IntOpKind::Quantize => floats::convert((self.operand(0), self.kind(0)), Written::Fixed(y), out.kind),
+            // Convolutions and what has multipliers have run, a view needs no work, and the others make floats.
+            IntOpKind::Scaled(_)
+            | IntOpKind::Conv(_)
+            | IntOpKind::Depthwise(_)
+            | IntOpKind::ConvTranspose(_)
+            | IntOpKind::View
+            | IntOpKind::Softmax
+            | IntOpKind::Float { .. }
+            | IntOpKind::FakeQuantize(_)
+            | IntOpKind::Dequantize => {}
+        }
+    }
+
+    /// Computes an op whose result is floats.
+    fn float_result(&self, y: &mut [f32], scratch: &mut Scratch) {
+        let batched = |k: usize| floats::tensor((self.operand(k), self.kind(k)), self.shape(k));
+        match &self.op.kind {
+            IntOpKind::Softmax => floats::softmax(
+                (self.operand(0), self.kind(0)),
+                &self.graph.tensors[self.op.output.0].shape,
+                y,
+                &mut scratch.floats,
+            ),
             IntOpKind::FakeQuantize(q) => {
-                let (v, kind, shape) = &x[0];
-                let batched = Tensor::new([&[1], *shape].concat(), v.to_floats(*kind));
-                let mut tensor = batched.unwrap_or_else(|| Tensor::zeros(&[0]));
+                let mut tensor = batched(0);
                 q.scheme().fake_quantize(&mut tensor);
-                return Value::Float(tensor.into_data());
+                floats::copy(tensor.data(), y);
             }
             IntOpKind::Float { op, weights, dtype, .. } => {
-                let batched = |(v, kind, shape): &(&Value, Kind, &[usize])| {
-                    Tensor::new([&[1], *shape].concat(), v.to_floats(*kind)).unwrap_or_else(|| Tensor::zeros(&[0]))
-                };
-                let inputs: Vec<Tensor> = x.iter().map(batched).collect();
-                let mut y = dtype::eval(op, *dtype, &inputs.iter().collect::<Vec<_>>(), weights);
-                dtype::activate(op, *dtype, &mut y);
-                return Value::Float(y.into_data());
+                let inputs: Vec<Tensor> = (0..self.op.inputs.len()).map(batched).collect();
+                floats::copy(floats::layer(op, *dtype, &inputs, weights).data(), y);
             }
-            IntOpKind::Quantize => {
-                let pos = if let Kind::Fixed(pos) = out.kind { pos.0 } else { 0 };
-                let x = x[0].0.to_floats(x[0].1);
-                x.iter().map(|x| fix::quantize(*x, FixSpec::int8(pos), Round::HalfUp) as i8).collect()
+            IntOpKind::Dequantize => {
+                floats::convert((self.operand(0), self.kind(0)), Written::Float(y), Kind::Float);
             }
-            IntOpKind::Dequantize => return Value::Float(x[0].0.to_floats(x[0].1)),
-            IntOpKind::View | IntOpKind::Conv(_) | IntOpKind::Depthwise(_) | IntOpKind::ConvTranspose(_) => {
-                return x[0].0.clone();
-            }
-        })
+            // A view needs no work, and the others make integers.
+            IntOpKind::View
+            | IntOpKind::Scaled(_)
+            | IntOpKind::Conv(_)
+            | IntOpKind::Depthwise(_)
+            | IntOpKind::ConvTranspose(_)
+            | IntOpKind::MaxPool { .. }
+            | IntOpKind::AveragePool { .. }
+            | IntOpKind::Add { .. }
+            | IntOpKind::Multiply { .. }
+            | IntOpKind::Concat { .. }
+            | IntOpKind::UpSample { .. }
+            | IntOpKind::HardSigmoid { .. }
+            | IntOpKind::Pad { .. }
+            | IntOpKind::PRelu { .. }
+            | IntOpKind::Permute { .. }
+            | IntOpKind::Requantize { .. }
+            | IntOpKind::Quantize => {}
+        }
     }
 }

@@ -13,14 +13,14 @@ use shiftwise_tensor::tensor::Tensor;
 
 struct Calibrate<'a> {
     q: &'a QuantGraph,
-    calibrators: BTreeMap<Point, Box<dyn Calibrator>>,
+    calibrators: BTreeMap<Point, Box<dyn Calibrator<Quantizer>>>,
 }
 
 impl Points for Calibrate<'_> {
     fn apply(&mut self, point: Point, tensor: &mut Tensor) -> Result<(), Error> {
         let Some(quantizer) = self.q.quantizer(point) else { return Ok(()) };
         let id = node_of(point);
-        let calibrator = self.calibrators.entry(point).or_insert_with(|| quantizer.scheme().calibrator());
+        let calibrator = self.calibrators.entry(point).or_insert_with(|| quantizer.calibrator());
         calibrator.see(tensor).map_err(|e| cant(&self.q.graph, id, "output", e))?;
         calibrator.fake_quantize(tensor);
         Ok(())
@@ -111,7 +111,7 @@ pub fn calibrate_graph(
 /// What calibrates the weights of all layers, which are the same in every batch.
 struct OwnTensors {
     /// Of the quantized ones: the layer, the number of the weight.
-    calibrators: Vec<(NodeId, usize, Box<dyn Calibrator>)>,
+    calibrators: Vec<(NodeId, usize, Box<dyn Calibrator<Quantizer>>)>,
     /// All weights of all layers as a batch sees them.
     quantized: Vec<Vec<Tensor>>,
 }
@@ -125,7 +125,7 @@ impl OwnTensors {
             let weights = q.graph.node(*id).op.layer().weights();
             for (k, ((name, w), quantizer)) in weights.into_iter().zip(&layer.weights).enumerate() {
                 let Some(quantizer) = quantizer else { continue };
-                let mut calibrator = quantizer.scheme().calibrator();
+                let mut calibrator = quantizer.calibrator();
                 calibrator.see(w).map_err(|e| cant(&q.graph, *id, name, e))?;
                 calibrator.fake_quantize(&mut own.quantized[id.0][k]);
                 own.calibrators.push((*id, k, calibrator));
@@ -141,7 +141,7 @@ impl OwnTensors {
             let Some(((name, w), layer)) = weights.get(k).zip(q.layers.get(&id)) else { continue };
             let Some(first) = layer.weights.iter().flatten().next() else { continue };
             let seen = calibrator.see_again(w, again);
-            let learned = seen.and_then(|()| calibrator.finish(Subject::Weight { first }));
+            let learned = seen.and_then(|()| calibrator.finish(Subject::Weight { first: Some(first) }));
             let learned = learned.map_err(|e| cant(&q.graph, id, name, e))?;
             if let Some(own) = q.layers.get_mut(&id).and_then(|layer| layer.weights.get_mut(k)) {
                 *own = Some(learned);

@@ -21,4 +21,6 @@ pub mod quant_graph;
 pub mod role;
 pub mod scheme;
 pub mod settings;
+#[cfg(test)]
+mod settings_page;
 pub mod strategy;

@@ -5,3 +5,4 @@
 pub mod divergence;
 pub mod extrema;
 pub mod histogram;
+pub mod range_error;

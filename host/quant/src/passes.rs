@@ -58,10 +58,23 @@ pub const DPU_VERSION: &[Pass] = &[
 
 /// Runs the passes of a table that the strategy enables, in order.
 pub fn run(table: &[Pass], graph: &mut Graph, strategy: &Strategy) -> Result<(), Error> {
+    run_watched(table, graph, strategy, &mut |_, _| ())
+}
+
+/// [`run`]; `watch` sees the graph after each pass, with the pass's name.
+///
+/// Errors: those of the passes.
+pub fn run_watched(
+    table: &[Pass],
+    graph: &mut Graph,
+    strategy: &Strategy,
+    watch: &mut dyn FnMut(&'static str, &Graph),
+) -> Result<(), Error> {
     for pass in table.iter().filter(|p| strategy.enabled(p.name)) {
         (pass.apply)(graph, strategy)?;
         graph.normalize();
         graph.verify()?;
+        watch(pass.name, graph);
     }
     Ok(())
 }

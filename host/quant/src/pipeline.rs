@@ -54,17 +54,25 @@ pub struct Ptq {
 /// What data teaches of the float graph, once it is optimized.
 type Learn<'a> = dyn FnMut(&mut Graph) -> Result<(), Error> + 'a;
 
+/// What looks at the graph after each pass, which is named by its key in the strategy.
+type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
+
 /// Everything before calibration; also returns warnings.
-fn annotated(mut graph: Graph, strategy: &Strategy, learn: &mut Learn<'_>) -> Result<(QuantGraph, Vec<String>), Error> {
+fn annotated(
+    mut graph: Graph,
+    strategy: &Strategy,
+    learn: &mut Learn<'_>,
+    watch: Watch<'_>,
+) -> Result<(QuantGraph, Vec<String>), Error> {
     // What is quantized is so from f32, whatever its file says.
     let other = graph.nodes.iter_mut().filter(|node| node.dtype != Dtype::default());
     other.for_each(|node| set_dtype(node, Dtype::default()));
     let mut warnings = passes::partition(&mut graph, strategy);
     let original = layer_config::original_layers(&graph, strategy)?;
-    passes::run(passes::OPTIMIZE, &mut graph, strategy)?;
+    passes::run_watched(passes::OPTIMIZE, &mut graph, strategy, watch)?;
     learn(&mut graph)?;
     warnings.extend(layer_config::keep_float(&mut graph, strategy, original.as_ref())?);
-    passes::run(passes::DPU_VERSION, &mut graph, strategy)?;
+    passes::run_watched(passes::DPU_VERSION, &mut graph, strategy, watch)?;
     Ok((annotate::annotate(graph, strategy)?, warnings))
 }
 
@@ -98,7 +106,7 @@ pub fn ptq_with(
     let job = Job { strategy, samples, batches: &batches };
     let finetunes = strategy.enabled("include_fast_ft");
     let (mut dead_channels, mut optimized) = (Vec::new(), None);
-    let (mut quantized, warnings) = annotated(graph, strategy, &mut |graph| {
+    let learn = &mut |graph: &mut Graph| {
         if strategy.enabled("fold_dead_channels") || (finetunes && finetune.folds_dead_channels(strategy)) {
             dead_channels = fold_dead_channels(graph, samples, &batches)?;
         }
@@ -107,7 +115,8 @@ pub fn ptq_with(
             optimized = Some(graph.clone());
         }
         Ok(())
-    })?;
+    };
+    let (mut quantized, warnings) = annotated(graph, strategy, learn, &mut |_, _| ())?;
     // Before the work, so that a wrong name doesn't cost it.
     quantized.check_names()?;
     // The vendor's tool widens what was calibrated for 8 bits.
@@ -149,13 +158,20 @@ fn refine(q: &mut QuantGraph, strategy: &Strategy) -> Vec<adjust_pos::Change> {
 ///
 /// Every tensor has a legal position, and none of them means anything: for inspecting, compiling and timing only.
 pub fn without_data(graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Error> {
+    without_data_watched(graph, strategy, &mut |_, _| ())
+}
+
+/// [`without_data`]; `watch` sees the graph after each pass, which is named by its key in the strategy.
+///
+/// Errors: those of the passes.
+pub fn without_data_watched(graph: Graph, strategy: &Strategy, watch: Watch<'_>) -> Result<QuantGraph, Error> {
     if let Some(dtype) = strategy.conversion()? {
         return Ok(converted(graph, strategy, dtype)?.quantized);
     }
     let mut strategy = strategy.clone();
     // Takes long and changes values only.
     strategy.set("include_cle", false.into())?;
-    let (mut quantized, _) = annotated(graph, &strategy, &mut |_| Ok(()))?;
+    let (mut quantized, _) = annotated(graph, &strategy, &mut |_| Ok(()), watch)?;
     refine(&mut quantized, &strategy);
     if strategy.enabled("convert_to_fs_quantize_strategy") {
         convert::positions_to_float_scales(&mut quantized);

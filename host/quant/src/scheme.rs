@@ -5,185 +5,27 @@
 //! [`Scheme`] and need nothing else. What only one scheme can do, such as lowering to integers, matches on [`Quantizer`],
 //! so that the compiler names the places when a row is added.
 
-use std::fmt::Debug;
-
 use serde_json::{Map, Value, json};
 
-use shiftwise_core::fix::FixPos;
 use shiftwise_graph::error::Error;
 use shiftwise_tensor::tensor::Tensor;
 
 pub mod affine;
 pub mod block;
 pub mod channels;
+mod interface;
 pub mod pof2;
 mod round;
 pub mod tqt;
 
-/// Why a tensor can't be quantized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RangeError {
-    /// A value is NaN or infinite.
-    #[error("a value is not finite")]
-    NotFinite,
-    /// Unsigned symmetric quantization of a negative value.
-    #[error("input tensor values should be non-negative in symmetric unsigned quantization")]
-    Negative,
-    /// A batch reaches so much further than the first that the histogram would have too many bins of the first's width.
-    #[error(
-        "its histogram would need more than {} bins: later batches reach much further than the first; shuffle the \
-         calibration data, use larger batches, or set the method to 0",
-        crate::observer::histogram::MOST_BINS
-    )]
-    Bins,
-}
-
-/// One variable of a quantizer in `quantized.h5`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Part {
-    /// Last part of the variable's name.
-    pub name: &'static str,
-    /// Its values.
-    pub values: Numbers,
-    /// Whether training changes it: the vendor's files list such variables with the weights.
-    pub trained: bool,
-    /// Whether infinity is one of its values.
-    pub infinite: bool,
-}
-
-/// The values of a [`Part`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum Numbers {
-    /// One value, or one for each channel.
-    State(Vec<f32>),
-    /// Any number of values.
-    Floats(Vec<f32>),
-    /// Any number of integers.
-    Integers(Vec<i32>),
-}
-
-impl Part {
-    /// A variable that no training changes, with one value for the tensor or for each channel.
-    pub fn state(name: &'static str, values: Vec<f32>) -> Self {
-        Self { name, values: Numbers::State(values), trained: false, infinite: false }
-    }
-}
-
-/// What a quantizer's tensor is.
-#[derive(Clone, Copy, Debug)]
-pub enum Subject<'a> {
-    /// One of a layer's own: the same in every batch.
-    Weight {
-        /// The quantizer of the layer's first quantized weight.
-        first: &'a Quantizer,
-    },
-    /// Made from data.
-    Data {
-        /// Whether the batches vote; otherwise the last one decides. Of schemes with something to vote for.
-        vote: bool,
-    },
-}
-
-/// Derivatives of a loss by what a quantizer works on.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Gradients {
-    /// By the tensor's values.
-    pub tensor: Tensor,
-    /// By the quantizer's own variables, by the last part of their name: one value, or one for each channel.
-    pub parts: Vec<(&'static str, Vec<f32>)>,
-}
-
-/// A quantizer of one scheme: its settings and what it has learned from data.
-pub trait Scheme: Debug {
-    /// A quantizer that has learned nothing yet, from the vendor's `quantizer_params`.
-    ///
-    /// Errors: parameters that don't exist or make no sense, of a quantizer of this class.
-    fn from_parameters(class: &str, parameters: Value) -> Result<Self, String>
-    where
-        Self: Sized;
-    /// All of the vendor's `quantizer_params`, in its order.
-    fn parameters(&self) -> Map<String, Value>;
-    /// What the vendor's class writes of itself where it stands alone.
-    fn config(&self) -> Map<String, Value> {
-        self.parameters()
-    }
-    /// Whether data teaches it anything.
-    fn learns(&self) -> bool {
-        true
-    }
-    /// Gives the quantizer another width in bits; what it has learned stays.
-    fn set_width(&mut self, bits: u8);
-    /// The axis of the channels, if each has a state of its own; negative ones are counted from the end.
-    fn channel_axis(&self) -> Option<i64>;
-    /// What looks at batches of this quantizer's tensor.
-    fn calibrator(&self) -> Box<dyn Calibrator>;
-    /// Replaces every value by its fake-quantized one.
-    fn fake_quantize(&self, tensor: &mut Tensor);
-    /// The position, of a scheme that has such, unless there is one for each channel.
-    fn pos(&self) -> Option<FixPos>;
-    /// Moves the position, if there is one for the whole tensor.
-    fn set_pos(&mut self, pos: FixPos);
-    /// The variables in `quantized.h5`, in order.
-    fn parts(&self) -> Vec<Part>;
-    /// Takes over the values of [`Scheme::parts`]. Errors: a value that can't be, with its variable `prefix_…`.
-    fn restore(&mut self, prefix: &str, values: Vec<Numbers>) -> Result<(), String>;
-    /// What `quantize_info.json` says of the quantizer.
-    fn info(&self) -> Map<String, Value>;
-    /// The factors, one or one for each channel, by which the vendor's dumps multiply values for their integers. Empty:
-    /// they have no integers of such a tensor.
-    fn dump_factors(&self) -> Vec<f32> {
-        Vec::new()
-    }
-    /// The integers of a tensor's fake-quantized values, where [`Scheme::dump_factors`] doesn't give them: their zero is
-    /// the `zero_point` of [`Scheme::info`].
-    fn integers(&self, _: &Tensor) -> Option<Vec<i32>> {
-        None
-    }
-    /// Derivatives by a tensor and the quantizer's variables, from those by the fake-quantized tensor. Unless a scheme says
-    /// otherwise, rounding and clamping are passed straight through.
-    fn backward(&self, _tensor: &Tensor, of_result: &Tensor) -> Gradients {
-        Gradients { tensor: of_result.clone(), parts: Vec::new() }
-    }
-}
-
-/// Looks at batches and learns.
-pub trait Calibrator {
-    /// Sees a batch of the tensor.
-    fn see(&mut self, tensor: &Tensor) -> Result<(), RangeError>;
-    /// Sees the tensor that was seen last `times` times more: the weights of a layer are seen with every batch.
-    fn see_again(&mut self, _tensor: &Tensor, _times: usize) -> Result<(), RangeError> {
-        Ok(())
-    }
-    /// Fake-quantizes the batch that was seen last as that batch alone demands.
-    fn fake_quantize(&self, tensor: &mut Tensor);
-    /// The quantizer with what all batches taught.
-    fn finish(self: Box<Self>, subject: Subject<'_>) -> Result<Quantizer, RangeError>;
-}
+pub use crate::observer::range_error::RangeError;
+pub use interface::{Calibrator, Gradients, Numbers, Part, Scheme, Sheet, Subject};
 
 /// What an entry leaves open: a quantizer's class has other names, and parameters may be in any order or left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spelling {
     class: String,
     parameters: Vec<String>,
-}
-
-/// What `SCHEMES.md` says of a scheme.
-#[derive(Clone, Copy, Debug)]
-pub struct Sheet {
-    /// What the scheme is, as a heading.
-    pub title: &'static str,
-    /// What becomes of a value.
-    pub formula: &'static str,
-    /// How values are rounded.
-    pub rounding: &'static str,
-    /// What becomes of values beyond the grid.
-    pub saturation: &'static str,
-    /// What calibration learns.
-    pub calibration: &'static str,
-    /// What gradients pass.
-    pub gradient: &'static str,
-    /// Where the definition comes from, and what shows that it is kept.
-    pub source: &'static str,
 }
 
 macro_rules! schemes {
@@ -216,6 +58,21 @@ macro_rules! schemes {
                 match self { $(Self::$variant(own) => own,)* }
             }
 
+            /// What looks at batches of this quantizer's tensor.
+            pub fn calibrator(&self) -> Box<dyn Calibrator<Self>> {
+                match self {
+                    $(Self::$variant(own) => Box::new(Of {
+                        scheme: own.calibrator(),
+                        own: |quantizer: &Self| match quantizer {
+                            Self::$variant(own) => Some(own),
+                            #[allow(unreachable_patterns)]
+                            _ => None,
+                        },
+                        wrap: Self::$variant,
+                    }),)*
+                }
+            }
+
             /// A quantizer of a class; `None` for a class that isn't in the table.
             fn of_class(class: &str, parameters: Value) -> Option<Result<Self, String>> {
                 match class {
@@ -236,6 +93,36 @@ schemes! {
     Tqt(tqt::Tqt, tqt::SHEET) = "TQTQuantizer" | "LastValueLogThQuantizer";
     /// Blocks of values with one exponent.
     Block(block::Block, block::SHEET) = "BFPQuantizer";
+}
+
+/// A scheme's calibrator, for a quantizer of any scheme.
+struct Of<Q> {
+    scheme: Box<dyn Calibrator<Q>>,
+    /// A quantizer of this scheme, if it is one.
+    own: fn(&Quantizer) -> Option<&Q>,
+    wrap: fn(Q) -> Quantizer,
+}
+
+impl<Q> Calibrator<Quantizer> for Of<Q> {
+    fn see(&mut self, tensor: &Tensor) -> Result<(), RangeError> {
+        self.scheme.see(tensor)
+    }
+
+    fn see_again(&mut self, tensor: &Tensor, times: usize) -> Result<(), RangeError> {
+        self.scheme.see_again(tensor, times)
+    }
+
+    fn fake_quantize(&self, tensor: &mut Tensor) {
+        self.scheme.fake_quantize(tensor);
+    }
+
+    fn finish(self: Box<Self>, subject: Subject<'_, Quantizer>) -> Result<Quantizer, RangeError> {
+        let subject = match subject {
+            Subject::Weight { first } => Subject::Weight { first: first.and_then(self.own) },
+            Subject::Data { vote } => Subject::Data { vote },
+        };
+        self.scheme.finish(subject).map(self.wrap)
+    }
 }
 
 impl Quantizer {

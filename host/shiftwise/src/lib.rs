@@ -48,10 +48,14 @@
 //! - [`run`], [`cost`], [`outputs`]: a deployable's frames on this machine, their bounds and their results
 //! - [`vendor_program`]: the same of a program that the vendor compiled
 //! - [`verify`]: the proof; [`golden`], [`dump`]: every tensor, in the vendor's layout; [`evaluate`]: accuracy; [`predict`]: outputs
+//! - [`analyze`]: where quantization hurts, why, and what helps
+//! - [`diff`]: what differs between two models, strategies or programs
+//! - [`inspect`]: where each layer would run, why, at what price, and what would change it
 //! - [`info`]: what any file is, and how an application feeds it
 //! - [`averages`]: where the DPU computes otherwise than the vendor's simulation
 //! - [`listing`]: machine code as text and back; [`text`]: text of unknown origin for people
 
+pub mod analyze;
 pub mod averages;
 #[cfg(feature = "board")]
 pub mod board_run;
@@ -60,11 +64,13 @@ pub mod convert;
 pub mod cost;
 pub mod dataset;
 pub mod device;
+pub mod diff;
 pub mod dump;
 pub mod estimate;
 pub mod evaluate;
 pub mod golden;
 pub mod info;
+pub mod inspect;
 pub mod listing;
 pub mod memory;
 pub mod outputs;

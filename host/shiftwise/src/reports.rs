@@ -14,6 +14,7 @@ use shiftwise_quant::finetune::Finetuned;
 use shiftwise_quant::passes::dead::DeadChannels;
 use shiftwise_quant::strategy::Change;
 
+use crate::analyze::{Analysis, LayerAnalysis, OutputNoise};
 use crate::averages;
 
 /// What `quantize` reports.
@@ -28,6 +29,9 @@ pub struct Quantization {
     pub warnings: Vec<String>,
     /// Layers that stay float.
     pub left_float: Vec<LeftFloat>,
+    /// How much of the outputs is noise, and which layers make most of it; without calibration data, nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Accuracy>,
     /// Averages that the DPU computes otherwise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub averages: Vec<averages::Row>,
@@ -43,6 +47,29 @@ pub struct Quantization {
     /// Layers that it leaves to the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_cpu: Option<Vec<Fallback>>,
+}
+
+/// The short form of an analysis.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Accuracy {
+    /// Samples that it is of.
+    pub samples: usize,
+    /// At each output.
+    pub outputs: Vec<OutputNoise>,
+    /// The layers that lose most by themselves, the worst first.
+    pub worst: Vec<LayerAnalysis>,
+}
+
+impl Accuracy {
+    /// Layers that are told.
+    const WORST: usize = 3;
+
+    /// Of an analysis.
+    pub fn of(analysis: &Analysis) -> Self {
+        let worst = analysis.worst(Self::WORST).into_iter().cloned().collect();
+        Self { samples: analysis.samples, outputs: analysis.outputs.clone(), worst }
+    }
 }
 
 /// Layers that stay float for one reason.
@@ -192,7 +219,10 @@ reports! {
     "convert": crate::convert::Converted;
     "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled | NotPlaced;
-    "estimate": crate::estimate::Estimate;
+    "analyze": Analysis;
+    "diff": crate::diff::Difference;
+    "inspect": crate::inspect::Report;
+    "estimate": crate::estimate::Estimate | crate::estimate::CpuEstimate;
     "simulate": crate::simulate::Simulation | crate::vendor_simulation::ProgramSimulation;
     "verify": crate::verify::Proof;
     "run": crate::board_run::BoardRun | crate::board_run::SelfTestRun;

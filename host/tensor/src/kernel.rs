@@ -41,6 +41,7 @@ mod avx512;
 pub mod backward;
 mod conv;
 mod depthwise;
+mod lanes;
 mod path;
 mod plan;
 mod scalar;
@@ -48,8 +49,14 @@ mod taps;
 #[cfg(test)]
 mod tests;
 
-pub use conv::{PackedF32, PackedI8, conv_f32, conv_f32_with, conv_i8, conv_i8_to, conv_i8_with};
-pub use depthwise::{depthwise_f32, depthwise_f32_with, depthwise_i8, depthwise_i8_to, depthwise_i8_with};
+pub use conv::{
+    PackedF32, PackedI8, Scratch, conv_f32, conv_f32_to, conv_f32_with, conv_i8, conv_i8_in, conv_i8_to, conv_i8_with,
+};
+pub use depthwise::{
+    PackedDepthwiseI8, depthwise_f32, depthwise_f32_to, depthwise_f32_with, depthwise_i8, depthwise_i8_packed,
+    depthwise_i8_to, depthwise_i8_with,
+};
+pub use lanes::{Lanes, on_lanes};
 pub use path::{Choice, Path, SIMD, choice};
 
 /// What becomes of finished sums while they are still in the first-level cache.
@@ -146,6 +153,14 @@ impl ConvGeometry {
     #[must_use]
     pub fn macs(&self) -> usize {
         self.pixels() * self.kernel_len()
+    }
+
+    /// Whether each output pixel sees the input pixel at its place and no other.
+    pub(crate) fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1]
+            && self.stride == [1, 1]
+            && self.pad_before == [0, 0]
+            && (self.in_h, self.in_w) == (self.out_h, self.out_w)
     }
 
     pub(crate) fn group_in(&self) -> usize {

@@ -186,3 +186,39 @@ pub(crate) fn check(unit: Unit, facts: &Facts, target: &Target) -> Result<(), Vi
     }
     Ok(())
 }
+
+/// A row of the table for people, as it is on one target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What the number is.
+    pub what: &'static str,
+    /// The engine.
+    pub engine: &'static str,
+    /// Smallest and largest legal value; `None` where the layer decides.
+    pub limit: Option<(i64, i64)>,
+    /// What to change.
+    pub remedy: &'static str,
+}
+
+/// What the numbers of the table are called, a name for each row.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    RULES.iter().map(|rule| rule.what)
+}
+
+/// The table on a target: a row per number and engine, in the order in which they are checked.
+pub fn rows(target: &Target) -> Vec<Row> {
+    const LAYERS: [u32; 2] = [3, 5];
+    let row = |rule: &Rule, unit: &Unit| {
+        // A limit that differs between two layers is none of the target's.
+        let [a, b] =
+            LAYERS.map(|n| (rule.limit)(&Facts { kernel: [n; 2], dilation: [1; 2], ..Facts::default() }, target));
+        let engine = match unit {
+            Unit::Conv => "CONV",
+            Unit::Depthwise => "ALU, depthwise",
+            Unit::Pool => "ALU, pooling",
+            Unit::Elew => "ELEW",
+        };
+        Row { what: rule.what, engine, limit: (a == b).then_some(a), remedy: rule.remedy }
+    };
+    RULES.iter().flat_map(|rule| rule.units.iter().map(move |unit| row(rule, unit))).collect()
+}

@@ -13,10 +13,34 @@ const EXPONENTIALS_PER_US: f64 = 15.0;
 /// Leaving the DPU and coming back: interrupt, caches, the next job's start. INF
 const HANDOVER_US: f64 = 50.0;
 
-/// Microseconds that `op` takes on the CPU of a board. INF: no measurement behind it, good for comparing fallbacks.
+/// What a layer on the CPU takes, in microseconds. INF: no measurement behind it, good for comparing fallbacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CpuPrice {
+    /// Leaving the DPU and coming back.
+    pub handover_us: f64,
+    /// Computing.
+    pub compute_us: f64,
+    /// Reading what it reads and writing what it makes.
+    pub transfer_us: f64,
+}
+
+impl CpuPrice {
+    /// All of it.
+    pub fn total_us(&self) -> f64 {
+        self.handover_us + self.compute_us + self.transfer_us
+    }
+}
+
+/// Microseconds that `op` takes on the CPU of a board: [`cpu_price`] as one number.
 pub fn cpu_us(graph: &IntGraph, op: &IntOp) -> f64 {
+    cpu_price(graph, op).total_us()
+}
+
+/// What `op` takes on the CPU of a board; nothing for a view.
+pub fn cpu_price(graph: &IntGraph, op: &IntOp) -> CpuPrice {
     if matches!(op.kind, IntOpKind::View) {
-        return 0.0;
+        return CpuPrice::default();
     }
     let elements = |t: &shiftwise_integer::graph::TensorIx| {
         graph.tensors.get(t.0).map_or(0.0, |t| t.shape.iter().map(|d| *d as f64).product::<f64>())
@@ -50,11 +74,12 @@ pub fn cpu_us(graph: &IntGraph, op: &IntOp) -> f64 {
         | IntOpKind::Permute { .. }
         | IntOpKind::View
         | IntOpKind::Requantize { .. }
+        | IntOpKind::Scaled(_)
         | IntOpKind::FakeQuantize(_)
         | IntOpKind::Quantize
         | IntOpKind::Dequantize => op.macs() as f64 / MACS_PER_US,
     };
     let floats = graph.tensors.get(op.output.0).is_some_and(|t| t.kind == Kind::Float);
     let width = if floats { 2.0 } else { 1.0 };
-    HANDOVER_US + compute + width * moved / ELEMENTS_PER_US
+    CpuPrice { handover_us: HANDOVER_US, compute_us: compute, transfer_us: width * moved / ELEMENTS_PER_US }
 }

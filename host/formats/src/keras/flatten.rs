@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::Value;
 
 use crate::keras::call::{Call, TensorRef, tensor_of};
-use crate::keras::model::{LayerConfig, ModelConfig};
 use crate::keras::parts;
+use crate::keras::record::{LayerConfig, ModelConfig};
 use crate::keras::scope::Scope;
 use shiftwise_graph::error::Error;
 

@@ -1,4 +1,4 @@
-//! A model's JSON (`model_config`, `config.json`, `model.to_json()`), as Keras 2 and Keras 3 write it.
+//! Reads a model's JSON (`model_config`, `config.json`, `model.to_json()`), as Keras 2 and Keras 3 write it.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::LoadOptions;
 use crate::keras::call::{Call, CallParser, TensorRef, reference, tensor_argument};
 use crate::keras::generation::{Generation, check_policy, class_of, training_matters};
-use crate::keras::layers::CLASSES;
+use crate::keras::layers::{CLASSES, attention};
+use crate::keras::record::{LayerConfig, ModelConfig};
 use crate::keras::{node_def, operation};
 use shiftwise_graph::error::Error;
 
@@ -15,30 +16,6 @@ const MAX_INPUT_ELEMENTS: usize = 1 << 28;
 
 /// A compiled model numbers its inputs and outputs with a byte.
 const MAX_ENDS: usize = 256;
-
-/// One layer as the config has it.
-pub(crate) struct LayerConfig {
-    pub(crate) name: String,
-    pub(crate) class: String,
-    pub(crate) config: Map<String, Value>,
-    /// One for each place where it is applied.
-    pub(crate) calls: Vec<Call>,
-    /// For a model inside the model.
-    pub(crate) inner: Option<ModelConfig>,
-}
-
-/// A functional or sequential model without its weights; sequential ones are given an input layer and edges.
-pub(crate) struct ModelConfig {
-    pub(crate) name: String,
-    pub(crate) layers: Vec<LayerConfig>,
-    /// What it was built as decides how its calls are counted.
-    pub(crate) functional: bool,
-    pub(crate) generation: Generation,
-    pub(crate) inputs: Vec<TensorRef>,
-    /// By what name a call may give each input.
-    pub(crate) input_keys: Vec<String>,
-    pub(crate) outputs: Vec<TensorRef>,
-}
 
 impl ModelConfig {
     /// From the JSON of `model.to_json()`; `version` is the Keras version that the file names beside it.
@@ -262,6 +239,10 @@ impl LayerConfig {
             if !plain {
                 continue;
             }
+            if self.class == attention::CLASS {
+                attention::settle(call).map_err(|message| Error::layer(&self.name, &self.class, message))?;
+                continue;
+            }
             call.plain();
             // Keras' own layers know two settings of a call.
             let other =
@@ -272,6 +253,10 @@ impl LayerConfig {
                 let message = format!("it is called with the argument `{key:.60}`, which it doesn't know");
                 return Err(Error::layer(&self.name, &self.class, message));
             }
+        }
+        if self.class == attention::CLASS && self.calls.windows(2).any(|two| two[0].kwargs != two[1].kwargs) {
+            let message = "it is called several times, with a causal mask and without, or with a key and without";
+            return Err(Error::layer(&self.name, &self.class, message));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use prost::Message;
 use serde_json::{Map, Value, json};
 
 use crate::keras::call::{Call, tensor_argument};
-use crate::keras::model::LayerConfig;
+use crate::keras::record::LayerConfig;
 use shiftwise_graph::error::Error;
 
 /// The class.

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::keras::model::ModelConfig;
+use crate::keras::record::ModelConfig;
 use crate::keras::weights::{ModelWeights, RandomWeights};
 use crate::keras::{archive, float_graph, h5, quantized, stored};
 use crate::source::Files;
-use crate::{LoadOptions, Model, format, json};
+use crate::{LoadOptions, Model, json};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 
@@ -76,9 +76,9 @@ fn weights_of(config: &ModelConfig, options: &LoadOptions) -> Result<Option<Box<
     }
     let files = Files::open(path)?;
     let budget = files.budget();
-    let file = match format::Format::of(&files) {
-        Some(archived) if archived.is_read() && files.is_zip() => archive::open(&files, &budget)?.1,
-        Some(_) | None => open_h5(files, &budget)?,
+    let file = match files.is_zip() {
+        true => archive::open(&files, &budget)?.1,
+        false => open_h5(files, &budget)?,
     };
     let weights: Box<dyn ModelWeights> = match stored::Named::new(file, config).map_err(|e| Error::format(path, e))? {
         Ok(named) => Box::new(named),
@@ -130,10 +130,23 @@ pub fn keras_version(files: &Files) -> Option<String> {
     if is_json(files) { said(files.bytes()?) } else { None }
 }
 
+/// The architecture in a Keras file of any form; `None` where there is none that can be read.
+pub(crate) fn architecture_of(files: &Files) -> Option<ModelConfig> {
+    let budget = files.budget();
+    if is_json(files) {
+        return ModelConfig::parse(&architecture(files, &budget).ok()?, None).ok();
+    }
+    if files.is_zip() {
+        return ModelConfig::parse(&archive::open(files, &budget).ok()?.0, None).ok();
+    }
+    let bytes = files.bytes().filter(|bytes| h5::is_hdf5(bytes))?;
+    model_config(&h5::H5::from_bytes(files.path(), bytes.to_vec(), &budget).ok()?).ok()
+}
+
 /// An HDF5 file.
 fn open_h5(files: Files, budget: &Budget) -> Result<h5::H5, Error> {
     if !is_h5(&files) {
-        return Err(format::other(&files));
+        return Err(Error::format(files.path(), "is not an HDF5 file; weights in a .h5 or .keras file are expected"));
     }
     let path = files.path().to_owned();
     h5::H5::from_bytes(Path::new(&path), files.into_bytes().unwrap_or_default(), budget)

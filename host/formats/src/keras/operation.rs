@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::keras::call::Call;
-use crate::keras::model::LayerConfig;
 use crate::keras::parts::SPLIT_AT;
+use crate::keras::record::LayerConfig;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::ops::act::HARD_SIGMOID_6;
 

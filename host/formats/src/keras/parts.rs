@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::keras::call::{Call, tensor_argument, tensor_of};
 use crate::keras::layers::functions::supports;
-use crate::keras::model::LayerConfig;
+use crate::keras::record::LayerConfig;
 
 /// How an operation cuts its operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use crate::keras::float_graph::Assembly;
 use crate::keras::h5::{Data, H5, Tree};
 use crate::keras::layers::functions::{CALL, TENSOR};
 use crate::keras::layers::{self, WeightSource, attributes};
-use crate::keras::model::{LayerConfig, ModelConfig};
+use crate::keras::record::{LayerConfig, ModelConfig};
 use crate::keras::stored::LayerWeights;
 use shiftwise_core::arith::Round;
 use shiftwise_graph::dtype::Dtype;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::keras::call::TensorRef;
-use crate::keras::model::{LayerConfig, ModelConfig};
 use crate::keras::parts;
+use crate::keras::record::{LayerConfig, ModelConfig};
 use shiftwise_graph::error::Error;
 
 /// One model's own layers and their references to one another.

@@ -8,7 +8,7 @@ use crate::keras::call::Call;
 use crate::keras::flatten::{Flat, FlatCall};
 use crate::keras::layers::functions::TENSOR;
 use crate::keras::layers::functions::shapes::{self, Sizes};
-use crate::keras::model::LayerConfig;
+use crate::keras::record::LayerConfig;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
 use shiftwise_graph::graph::NodeId;

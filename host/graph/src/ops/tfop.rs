@@ -1,5 +1,6 @@
 //! TensorFlow functions as layers: what operators and `tf.…` calls on Keras tensors record.
 
+use crate::budget::Budget;
 use crate::ops::{Interpolation, Layer, sides};
 use shiftwise_core::model::{Combine, FloatPoolKind, Function, RowFunction};
 use shiftwise_tensor::array;
@@ -224,6 +225,22 @@ impl TfOp {
             Kind::MatMul { transpose } => Elements::Product(*transpose),
             Kind::Resize { size, method } => Elements::Resized(*size, *method),
         })
+    }
+
+    /// The function of these operands, for readers that compute constants. The result is charged to the budget.
+    ///
+    /// Errors: operands that don't belong together, a result that is too large.
+    pub fn fold(&self, operands: &[&Tensor], budget: &Budget) -> Result<Tensor, String> {
+        let (least, most) = self.kind.operands();
+        if !(least..=most).contains(&operands.len()) {
+            return Err(format!("`{}` has {} operands, {least} are expected", self.function, operands.len()));
+        }
+        self.kind.check()?;
+        let shapes: Vec<&[usize]> = operands.iter().map(|t| t.shape()).collect();
+        let shape = self.kind.shape(&shapes)?;
+        array::count(&shape)?;
+        budget.elements(&shape, size_of::<f32>() as u64).map_err(|e| e.to_string())?;
+        self.kind.eval(operands)
     }
 
     /// Whether it works on elements of equal places only.

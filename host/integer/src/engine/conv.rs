@@ -1,24 +1,57 @@
 //! Convolutions: kernels packed once, biases in accumulator steps, one rounding at the end.
 
 use shiftwise_core::arith::{Round, align_bias, requantize, shift_right};
+use shiftwise_core::shape::Window;
 
 use crate::engine::finish::{Finish, LEAKY, relu6_limit};
 use crate::graph::{ConvKind, IntAct, IntConv, Kind};
 use shiftwise_tensor::kernel;
-use shiftwise_tensor::kernel::{ConvGeometry, Epilogue, PackedI8};
+use shiftwise_tensor::kernel::{ConvGeometry, Epilogue, PackedDepthwiseI8, PackedI8};
 
 /// A convolution made ready.
 #[derive(Debug)]
 pub(super) struct Prepared {
     geometry: ConvGeometry,
-    /// `None` where every input channel has a group of its own.
-    packed: Option<PackedI8>,
+    kernel: Packed,
+    act: IntAct,
+    out: Kind,
+    finish: Finish,
     bias: Bias,
+}
+
+#[derive(Debug)]
+enum Packed {
+    Dense(PackedI8),
+    /// Every input channel has a group of its own.
+    Depthwise(PackedDepthwiseI8),
+    /// As a product of matrices, whose sums are then spread over the window.
+    Transposed(PackedI8, Spread),
+}
+
+/// Where the sums of a transposed convolution's taps go.
+#[derive(Debug)]
+struct Spread {
+    window: Window,
+    output: [usize; 3],
+    width: usize,
+}
+
+/// Memory of steps' own.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    conv: kernel::Scratch,
+    /// Accumulators.
+    pub(super) sums: Vec<i32>,
+    /// Operands in floats.
+    pub(super) floats: Vec<f32>,
 }
 
 /// What is added to the sums.
 #[derive(Debug)]
 enum Bias {
+    /// In accumulator steps with half an output step on top, so that a right shift alone rounds half up. No sum leaves 32
+    /// bits with it, and the output is what is shifted, between two bounds.
+    Shifted { bias: Vec<i32>, shift: u32 },
     /// In accumulator steps; no sum with its bias exceeds `bound`, which is within 32 bits.
     Narrow { bias: Vec<i32>, bound: i64 },
     /// Sums and biases in units of 2^(coarse − fine) accumulator steps.
@@ -33,22 +66,11 @@ enum Bias {
 }
 
 impl Prepared {
-    pub(super) fn new(c: &IntConv, kind: ConvKind) -> Self {
+    pub(super) fn new(c: &IntConv, kind: ConvKind, out: Kind) -> Self {
         let long = |p: [u16; 2]| p.map(usize::from);
         let [h, w, ic] = c.input;
         let taps = usize::from(c.window.kernel[0]) * usize::from(c.window.kernel[1]);
-        let bias = Bias::new(c);
-        if kind == ConvKind::Transposed {
-            // Each pixel times all taps first: one product of matrices, [pixels, ic] · [ic, taps · oc].
-            let geometry = ConvGeometry::dense(h * w, ic, taps * c.output[2]);
-            let mut kernel = vec![0; c.kernel.len()];
-            for (at, row) in c.kernel.chunks_exact(c.output[2].max(1)).enumerate() {
-                let (tap, i) = (at / ic.max(1), at % ic.max(1));
-                kernel[(i * taps + tap) * row.len()..][..row.len()].copy_from_slice(row);
-            }
-            return Self { packed: Some(PackedI8::new(&kernel, &geometry)), geometry, bias };
-        }
-        let geometry = ConvGeometry {
+        let whole = ConvGeometry {
             in_h: h,
             in_w: w,
             in_c: ic,
@@ -61,41 +83,78 @@ impl Prepared {
             pad_before: long(c.window.pad_before),
             groups: if kind == ConvKind::Depthwise { ic } else { c.groups },
         };
-        let packed = (geometry.groups < ic || ic == 1).then(|| PackedI8::new(&c.kernel, &geometry));
-        Self { geometry, packed, bias }
+        let (geometry, kernel) = match kind {
+            ConvKind::Transposed => {
+                // Each pixel times all taps first: one product of matrices, [pixels, ic] · [ic, taps · oc].
+                let geometry = ConvGeometry::dense(h * w, ic, taps * c.output[2]);
+                let mut kernel = vec![0; c.kernel.len()];
+                for (at, row) in c.kernel.chunks_exact(c.output[2].max(1)).enumerate() {
+                    let (tap, i) = (at / ic.max(1), at % ic.max(1));
+                    kernel[(i * taps + tap) * row.len()..][..row.len()].copy_from_slice(row);
+                }
+                let packed = PackedI8::new(&kernel, &geometry);
+                (geometry, Packed::Transposed(packed, Spread { window: c.window, output: c.output, width: w }))
+            }
+            ConvKind::Dense | ConvKind::Depthwise if whole.groups < ic || ic == 1 => {
+                let packed = PackedI8::new(&c.kernel, &whole);
+                (whole, Packed::Dense(packed))
+            }
+            ConvKind::Dense | ConvKind::Depthwise => {
+                let packed = PackedDepthwiseI8::new(&c.kernel, &whole);
+                (whole, Packed::Depthwise(packed))
+            }
+        };
+        let finish = Finish::new(c.shift_cut, c.act, out);
+        Self { geometry, kernel, act: c.act, out, finish, bias: Bias::new(c) }
     }
 
     /// One sample's result.
-    pub(super) fn run(&self, c: &IntConv, kind: ConvKind, input: &[i8], out: Kind) -> Vec<i8> {
-        let channels = c.output[2];
-        let mut y = vec![0i8; c.output.iter().product()];
-        let mut store = Store { bias: &self.bias, finish: Finish::new(c.shift_cut, c.act, out), c, out, y: &mut y };
-        if kind == ConvKind::Transposed {
-            let sums = self.scatter(c, input);
-            for (pixel, sums) in sums.chunks_exact(channels.max(1)).enumerate() {
-                store.store(pixel, 0, sums);
+    pub(super) fn run(&self, input: &[i8], y: &mut [i8], scratch: &mut Scratch) {
+        let Self { act, out, finish, .. } = *self;
+        match &self.bias {
+            Bias::Shifted { bias, shift } => {
+                let (low, high) = finish.bounds();
+                self.run_to(input, scratch, Shift { bias, shift: *shift, low: low.into(), high: high.into(), y });
             }
-            return y;
+            bias @ (Bias::Narrow { .. } | Bias::Wide { .. }) => {
+                let channels = bias.channels();
+                self.run_to(input, scratch, Store { bias, finish, act, out, channels, y });
+            }
         }
+    }
+
+    fn run_to(&self, input: &[i8], scratch: &mut Scratch, mut store: impl Epilogue<i32>) {
         let all = 0..self.geometry.pixels();
-        match &self.packed {
-            Some(packed) => kernel::conv_i8_to(packed, &self.geometry, input, all, store),
-            None => kernel::depthwise_i8_to(&self.geometry, &c.kernel, input, all, store),
+        match &self.kernel {
+            Packed::Dense(packed) => {
+                kernel::conv_i8_in(&mut scratch.conv, packed, &self.geometry, input, all, store);
+            }
+            Packed::Depthwise(packed) => kernel::depthwise_i8_packed(packed, input, store),
+            Packed::Transposed(packed, spread) => {
+                self.scatter(packed, spread, input, scratch);
+                let [h, w, channels] = spread.output;
+                let sums = &scratch.sums[..h * w * channels];
+                for (pixel, sums) in sums.chunks_exact(channels.max(1)).enumerate() {
+                    store.store(pixel, 0, sums);
+                }
+            }
         }
-        y
     }
 
     /// The sums of a transposed convolution: what each pixel gives to each tap, added where the tap falls.
-    fn scatter(&self, c: &IntConv, input: &[i8]) -> Vec<i32> {
-        let Some(packed) = &self.packed else { return Vec::new() };
-        let [oh, ow, oc] = c.output;
-        let [kw, width] = [usize::from(c.window.kernel[1]), c.input[1]];
-        let mut sums = vec![0i32; oh * ow * oc];
+    fn scatter(&self, packed: &PackedI8, spread: &Spread, input: &[i8], scratch: &mut Scratch) {
+        let Spread { window, output: [oh, ow, oc], width } = spread;
+        let (oh, ow, oc, kw) = (*oh, *ow, *oc, usize::from(window.kernel[1]));
+        let len = oh * ow * oc;
+        scratch.sums.resize(scratch.sums.len().max(len), 0);
+        let sums = &mut scratch.sums[..len];
+        sums.fill(0);
         let at = |axis: usize, pixel: usize, tap: usize, size: usize| {
-            let full = pixel * usize::from(c.window.stride[axis]) + tap * usize::from(c.window.dilation[axis]);
-            full.checked_sub(c.window.pad_before[axis].into()).filter(|o| *o < size)
+            let full = pixel * usize::from(window.stride[axis]) + tap * usize::from(window.dilation[axis]);
+            full.checked_sub(window.pad_before[axis].into()).filter(|o| *o < size)
         };
-        kernel::conv_i8_with(packed, &self.geometry, input, 0..self.geometry.pixels(), |pixel, first, part| {
+        let pixels = 0..self.geometry.pixels();
+        let spread = |pixel: usize, first: usize, part: &[i32]| {
             // A piece may begin in the middle of one tap and reach into the next ones.
             let (mut tap, mut channel, mut rest) = (first / oc, first % oc, part);
             while !rest.is_empty() {
@@ -108,12 +167,19 @@ impl Prepared {
                 }
                 (tap, channel, rest) = (tap + 1, 0, later);
             }
-        });
-        sums
+        };
+        kernel::conv_i8_in(&mut scratch.conv, packed, &self.geometry, input, pixels, spread);
     }
 }
 
 impl Bias {
+    fn channels(&self) -> usize {
+        match self {
+            Self::Shifted { bias, .. } | Self::Narrow { bias, .. } => bias.len(),
+            Self::Wide { bias, .. } => bias.len(),
+        }
+    }
+
     fn new(c: &IntConv) -> Self {
         let channels = c.output[2];
         let bias = |o: usize| c.bias.as_ref().map_or(0, |b| i64::from(b[o]));
@@ -125,6 +191,13 @@ impl Bias {
         if folds && c.shift_bias <= 23 {
             let aligned: Vec<i64> = (0..channels).map(|o| align_bias(bias(o), c.shift_bias, c.shift_cut)).collect();
             let bound = aligned.iter().map(|b| b.abs()).max().unwrap_or(0) + products;
+            if let Ok(shift @ 0..31) = u32::try_from(c.shift_cut)
+                && !leaky
+                && bound + (1 << shift) / 2 <= i32::MAX.into()
+            {
+                let half = (1 << shift) / 2;
+                return Self::Shifted { bias: aligned.into_iter().map(|b| (b + half) as i32).collect(), shift };
+            }
             if bound <= i32::MAX.into() {
                 return Self::Narrow { bias: aligned.into_iter().map(|b| b as i32).collect(), bound };
             }
@@ -143,20 +216,57 @@ impl Bias {
     }
 }
 
+/// Sums to outputs by [`Bias::Shifted`].
+struct Shift<'a> {
+    bias: &'a [i32],
+    shift: u32,
+    low: i32,
+    high: i32,
+    y: &'a mut [i8],
+}
+
+impl Shift<'_> {
+    #[inline(always)]
+    fn one(&self, sum: i32, bias: i32) -> i8 {
+        (sum.wrapping_add(bias) >> (self.shift & 31)).max(self.low).min(self.high) as i8
+    }
+}
+
+impl Epilogue<i32> for Shift<'_> {
+    #[inline(always)]
+    fn store(&mut self, pixel: usize, channel: usize, sums: &[i32]) {
+        let at = pixel * self.bias.len() + channel;
+        // The kernels' width as a constant, so that it becomes one vector.
+        if let ([sums], []) = sums.as_chunks::<16>()
+            && let Some(bias) = self.bias[channel..].first_chunk::<16>()
+        {
+            let out = std::array::from_fn::<i8, 16, _>(|i| self.one(sums[i], bias[i]));
+            self.y[at..at + 16].copy_from_slice(&out);
+            return;
+        }
+        for (i, (sum, bias)) in sums.iter().zip(&self.bias[channel..]).enumerate() {
+            self.y[at + i] = self.one(*sum, *bias);
+        }
+    }
+}
+
 /// Sums to outputs.
 struct Store<'a> {
     bias: &'a Bias,
     finish: Finish,
-    c: &'a IntConv,
+    act: IntAct,
     out: Kind,
+    channels: usize,
     y: &'a mut [i8],
 }
 
 impl Epilogue<i32> for Store<'_> {
     #[inline(always)]
     fn store(&mut self, pixel: usize, channel: usize, sums: &[i32]) {
-        let y = &mut self.y[pixel * self.c.output[2] + channel..][..sums.len()];
+        let y = &mut self.y[pixel * self.channels + channel..][..sums.len()];
         match self.bias {
+            // Stored by `Shift`.
+            Bias::Shifted { .. } => {}
             Bias::Narrow { bias, bound } => {
                 let bias = &bias[channel..][..sums.len()];
                 // Exact: see `bound`.
@@ -164,7 +274,7 @@ impl Epilogue<i32> for Store<'_> {
             }
             Bias::Wide { bias, fine, coarse, cut } => {
                 for ((y, sum), bias) in y.iter_mut().zip(sums).zip(&bias[channel..]) {
-                    *y = wide(*sum, *bias, (*fine, *coarse, *cut), self.c.act, self.out);
+                    *y = wide(*sum, *bias, (*fine, *coarse, *cut), self.act, self.out);
                 }
             }
         }

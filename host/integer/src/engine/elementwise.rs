@@ -4,6 +4,7 @@ use crate::engine::finish::Finish;
 use shiftwise_core::arith::requantize_i8;
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shift::sigmoid_position;
+use shiftwise_tensor::kernel::{Lanes, on_lanes};
 
 /// Elements between neighbours of each dimension of `out` in a tensor of `shape`; 0 where it repeats.
 fn strides(shape: &[usize], out: &[usize]) -> Vec<usize> {
@@ -37,57 +38,111 @@ fn rows<const N: usize>(out: &[usize], strides: [&[usize]; N], mut row: impl FnM
     }
 }
 
+/// Two operands with their shapes, which repeat to the result's.
+type Repeated<'a> = (&'a [i8], &'a [usize]);
+
 /// `f` of each pair of elements under the shape `out`.
-pub(super) fn zip(a: (&[i8], &[usize]), b: (&[i8], &[usize]), out: &[usize], f: impl Fn(i8, i8) -> i8) -> Vec<i8> {
+pub(super) fn zip(a: Repeated<'_>, b: Repeated<'_>, out: &[usize], y: &mut [i8], f: impl Fn(i8, i8) -> i8) {
     let (sa, sb) = (strides(a.1, out), strides(b.1, out));
     let n = out.last().copied().unwrap_or(1);
-    let repeats = |s: &[usize]| s.last().is_none_or(|s| *s == 0);
-    let mut y = Vec::with_capacity(out.iter().product());
+    let [step_a, step_b] = [&sa, &sb].map(|s| s.last().copied().unwrap_or(0));
+    let mut y = y.chunks_exact_mut(n.max(1));
     rows(out, [&sa, &sb], |[ra, rb]| {
-        let (a, b) = (&a.0[ra..], &b.0[rb..]);
-        match (repeats(&sa), repeats(&sb)) {
-            (false, false) => y.extend(a.iter().zip(&b[..n]).map(|(a, b)| f(*a, *b))),
-            (false, true) => y.extend(a[..n].iter().map(|a| f(*a, b[0]))),
-            (true, false) => y.extend(b[..n].iter().map(|b| f(a[0], *b))),
-            (true, true) => y.extend(std::iter::repeat_n(f(a[0], b[0]), n)),
-        }
+        let y = y.next().unwrap_or_default();
+        y.iter_mut().enumerate().for_each(|(i, y)| *y = f(a.0[ra + i * step_a], b.0[rb + i * step_b]));
     });
-    y
+}
+
+/// The product of two operands.
+pub(super) fn multiply(a: Repeated<'_>, b: Repeated<'_>, out: &[usize], finish: Finish, y: &mut [i8]) {
+    if a.1 == b.1 {
+        return on_lanes(Product { a: a.0, b: b.0, finish, y });
+    }
+    let (sa, sb) = (strides(a.1, out), strides(b.1, out));
+    let n = out.last().copied().unwrap_or(1);
+    let len = |s: &[usize]| if s.last().is_none_or(|s| *s == 0) { 1 } else { n };
+    let mut y = y.chunks_exact_mut(n.max(1));
+    rows(out, [&sa, &sb], |[ra, rb]| {
+        let y = y.next().unwrap_or_default();
+        on_lanes(Product { a: &a.0[ra..][..len(&sa)], b: &b.0[rb..][..len(&sb)], finish, y });
+    });
+}
+
+/// Products of two rows; one that has one element repeats it.
+struct Product<'a> {
+    a: &'a [i8],
+    b: &'a [i8],
+    finish: Finish,
+    y: &'a mut [i8],
+}
+
+impl Lanes for Product<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let Self { a, b, finish, y } = self;
+        let bound = 128 * 128;
+        match (a, b) {
+            ([a], b) | (b, [a]) => finish.each(bound, b.iter().map(|b| i32::from(*a) * i32::from(*b)), y),
+            (a, b) => finish.each(bound, a.iter().zip(b).map(|(a, b)| i32::from(*a) * i32::from(*b)), y),
+        }
+    }
 }
 
 /// The sum of operands, each shifted left by as many bits as stand beside it.
-pub(super) fn add(operands: &[(&[i8], u32)], finish: Finish) -> Vec<i8> {
-    let len = operands.first().map_or(0, |(x, _)| x.len());
-    let mut y = vec![0i8; len];
+pub(super) fn add(operands: &[(&[i8], u32)], finish: Finish, y: &mut [i8]) {
     let bound = operands.iter().fold(0i64, |sum, (_, shift)| sum + (128 << (*shift).min(48)));
     if bound > i32::MAX.into() {
-        let mut sums = vec![0i64; len];
-        for (x, shift) in operands {
-            sums.iter_mut().zip(*x).for_each(|(sum, q)| *sum += i64::from(*q) << (*shift).min(48));
+        for (i, y) in y.iter_mut().enumerate() {
+            let term = |(x, shift): &(&[i8], u32)| i64::from(x.get(i).copied().unwrap_or(0)) << (*shift).min(48);
+            *y = finish.wide(operands.iter().map(term).sum());
         }
-        y.iter_mut().zip(sums).for_each(|(y, sum)| *y = finish.wide(sum));
-        return y;
+        return;
     }
-    // Few enough sums at a time to stay in the first-level cache.
-    let mut sums = [0i32; 1024];
-    for (part, y) in y.chunks_mut(sums.len()).enumerate() {
-        let (from, sums) = (part * sums.len(), &mut sums[..y.len()]);
-        sums.fill(0);
-        for (x, shift) in operands {
-            let factor = 1i32 << shift;
-            // Exact: no sum exceeds `bound`.
-            sums.iter_mut()
-                .zip(x.get(from..).unwrap_or_default())
-                .for_each(|(sum, q)| *sum = sum.wrapping_add(i32::from(*q).wrapping_mul(factor)));
+    on_lanes(Sum { operands, bound, finish, y });
+}
+
+/// Sums whose magnitudes don't exceed `bound`, which is within 32 bits.
+struct Sum<'a> {
+    operands: &'a [(&'a [i8], u32)],
+    bound: i64,
+    finish: Finish,
+    y: &'a mut [i8],
+}
+
+impl Lanes for Sum<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let Self { operands, bound, finish, y } = self;
+        // Exact: no sum exceeds `bound`.
+        let term = |x: i8, shift: u32| i32::from(x).wrapping_mul(1i32.wrapping_shl(shift));
+        match operands {
+            [(x, 0)] => finish.each(bound, x.iter().map(|x| i32::from(*x)), y),
+            [(a, s), (b, t)] => {
+                finish.each(bound, a.iter().zip(*b).map(|(a, b)| term(*a, *s).wrapping_add(term(*b, *t))), y);
+            }
+            _ => {
+                // Few enough sums at a time to stay in the first-level cache.
+                let mut sums = [0i32; 1024];
+                for (part, y) in y.chunks_mut(sums.len()).enumerate() {
+                    let (from, sums) = (part * sums.len(), &mut sums[..y.len()]);
+                    sums.fill(0);
+                    for (x, shift) in operands {
+                        let x = x.get(from..).unwrap_or_default();
+                        sums.iter_mut().zip(x).for_each(|(sum, x)| *sum = sum.wrapping_add(term(*x, *shift)));
+                    }
+                    finish.each(bound, sums.iter().copied(), y);
+                }
+            }
         }
-        finish.each(bound, sums.iter().copied(), y);
     }
-    y
 }
 
 /// The DPU's hard sigmoid of integers of position `pos`.
-pub(super) fn hard_sigmoid(x: &[i8], pos: FixPos, shift: i32) -> Vec<i8> {
+pub(super) fn hard_sigmoid(x: &[i8], pos: FixPos, shift: i32, y: &mut [i8]) {
     let one = 1i32 << sigmoid_position(pos);
-    let table: Vec<i8> = (-128..=127).map(|x| requantize_i8((x + 3 * one).clamp(0, 6 * one) * 2731, shift)).collect();
-    x.iter().map(|x| table[(i32::from(*x) + 128) as usize]).collect()
+    let of = |x: i32| requantize_i8((x + 3 * one).clamp(0, 6 * one) * 2731, shift);
+    let table: [i8; 256] = std::array::from_fn(|i| of(i as i32 - 128));
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = table[usize::from(*x as u8 ^ 128)]);
 }

@@ -31,6 +31,11 @@ impl Finish {
         Self { shift, low, high, leaky }
     }
 
+    /// Smallest and largest output.
+    pub(super) fn bounds(self) -> (i8, i8) {
+        (self.low, self.high)
+    }
+
     /// The output of one accumulator.
     #[inline]
     pub(super) fn one(self, acc: i32) -> i8 {
@@ -86,7 +91,7 @@ pub(super) fn relu6_limit(out: Kind) -> i8 {
     match out {
         Kind::Fixed(pos) if pos.0 >= 5 => 127,
         Kind::Fixed(pos) => requantize(6, -i32::from(pos.0), Round::HalfUp, 8, true) as i8,
-        Kind::Float => 6,
+        Kind::Float | Kind::Scaled(_) => 6,
     }
 }
 

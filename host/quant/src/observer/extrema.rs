@@ -3,7 +3,7 @@
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::scheme::RangeError;
+use super::range_error::RangeError;
 
 /// Elements that one task works on.
 const BLOCK: usize = 1 << 14;

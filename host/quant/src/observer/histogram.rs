@@ -6,13 +6,10 @@
 
 use rayon::prelude::*;
 
-use crate::scheme::RangeError;
+use super::range_error::{MOST_BINS, RangeError};
 
 /// Bins that the first batch is counted in.
 pub const BINS: usize = 2048;
-
-/// Bins at most: the vendor's tool has no limit, and takes memory and hours.
-pub const MOST_BINS: usize = 1 << 20;
 
 /// Elements that one task counts at least.
 const BLOCK: usize = 1 << 16;

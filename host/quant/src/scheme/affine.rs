@@ -9,17 +9,20 @@ use serde_json::{Map, Value, json};
 use crate::observer::divergence;
 use crate::observer::extrema::{extrema, range};
 use crate::observer::histogram::Histogram;
+use crate::observer::range_error::RangeError;
 use crate::scheme::channels::Channels;
+use crate::scheme::interface::{Calibrator, Gradients, Numbers, Part, Scheme, Sheet, Subject};
 use crate::scheme::pof2::Pof2;
-use crate::scheme::{Calibrator, Gradients, Numbers, Part, Quantizer, RangeError, Scheme, Sheet, Subject};
 use grid::Grid;
 use shiftwise_core::fix::FixPos;
 use shiftwise_tensor::tensor::Tensor;
 
 pub use params::{Method, Params};
+pub use state::Range;
 
 mod grid;
 mod params;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -45,24 +48,6 @@ pub(super) const SHEET: Sheet = Sheet {
     source: "TensorFlow's `FakeQuantWithMinMaxVars` and `QuantizeAndDequantizeV2`, the vendor's tool, NumPy's histograms; tests \
              `scheme::affine`, `schemes` (element by element) and `golden`",
 };
-
-/// The range of one tensor, or of one of its channels.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Range {
-    /// Smallest value.
-    pub min: f32,
-    /// Largest value.
-    pub max: f32,
-    /// Steps per unit as the vendor's tool stores them: for its dumps only, and only where it has thought of it.
-    pub scale: f32,
-}
-
-impl Default for Range {
-    /// Nothing but zero, as the vendor's variables are made.
-    fn default() -> Self {
-        Self { min: 0.0, max: 0.0, scale: -0.0 }
-    }
-}
 
 /// A quantizer of float scales.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,7 +104,7 @@ impl Affine {
 
 impl Scheme for Affine {
     fn from_parameters(class: &str, parameters: Value) -> Result<Self, String> {
-        let p: Params = serde_json::from_value(parameters).map_err(|e| format!("parameters of a {class}: {e}"))?;
+        let p: Params = crate::scheme::interface::settings(class, parameters)?;
         match p.check() {
             Ok(()) => Ok(Self::new(p)),
             Err(bad) => Err(format!("{bad} of a {class}")),
@@ -141,7 +126,7 @@ impl Scheme for Affine {
         self.params.per_channel.then_some(self.params.channel_axis)
     }
 
-    fn calibrator(&self) -> Box<dyn Calibrator> {
+    fn calibrator(&self) -> Box<dyn Calibrator<Self>> {
         let own = Self::new(self.params.clone());
         match self.params.method() {
             Method::Range => Box::new(Running(own)),
@@ -282,7 +267,7 @@ impl Scheme for Affine {
 #[derive(Debug)]
 struct Running(Affine);
 
-impl Calibrator for Running {
+impl Calibrator<Affine> for Running {
     fn see(&mut self, tensor: &Tensor) -> Result<(), RangeError> {
         let own = &mut self.0;
         let to = own.params.integers();
@@ -305,13 +290,13 @@ impl Calibrator for Running {
     }
 
     /// The steps per unit of weights are stored, by the width of the layer's first weight, as in the vendor's tool.
-    fn finish(self: Box<Self>, subject: Subject<'_>) -> Result<Quantizer, RangeError> {
+    fn finish(self: Box<Self>, subject: Subject<'_, Affine>) -> Result<Affine, RangeError> {
         let mut own = self.0;
-        if let Subject::Weight { first: Quantizer::Affine(first) } = subject {
+        if let Subject::Weight { first: Some(first) } = subject {
             let (low, high) = first.params.bounds();
             own.ranges.iter_mut().for_each(|range| range.scale = (high - low) / (range.max - range.min));
         }
-        Ok(Quantizer::Affine(own))
+        Ok(own)
     }
 }
 
@@ -322,7 +307,7 @@ struct Collected {
     histogram: Option<Histogram>,
 }
 
-impl Calibrator for Collected {
+impl Calibrator<Affine> for Collected {
     fn see(&mut self, tensor: &Tensor) -> Result<(), RangeError> {
         match &mut self.histogram {
             Some(histogram) => histogram.add(tensor.data(), 1)?,
@@ -340,9 +325,9 @@ impl Calibrator for Collected {
 
     fn fake_quantize(&self, _: &mut Tensor) {}
 
-    fn finish(self: Box<Self>, _: Subject<'_>) -> Result<Quantizer, RangeError> {
+    fn finish(self: Box<Self>, _: Subject<'_, Affine>) -> Result<Affine, RangeError> {
         let Self { mut own, histogram } = *self;
-        let Some(histogram) = histogram else { return Ok(Quantizer::Affine(own)) };
+        let Some(histogram) = histogram else { return Ok(own) };
         let end = match own.params.method() {
             Method::Percentile(percent) => histogram.percentile(percent),
             Method::Range | Method::Divergence => divergence::clip(&histogram),
@@ -352,6 +337,6 @@ impl Calibrator for Collected {
         // The vendor's counts are 32 bits wide.
         own.counts = histogram.counts.iter().map(|n| i32::try_from(*n).unwrap_or(i32::MAX)).collect();
         own.edges = histogram.edges;
-        Ok(Quantizer::Affine(own))
+        Ok(own)
     }
 }

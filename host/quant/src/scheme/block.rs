@@ -17,7 +17,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::scheme::{Calibrator, Numbers, Part, Quantizer, RangeError, Scheme, Sheet, Subject};
+use crate::observer::range_error::RangeError;
+use crate::scheme::interface::{Calibrator, Numbers, Part, Scheme, Sheet, Subject};
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix::{FixPos, exp2, round_f32};
 use shiftwise_tensor::half;
@@ -166,7 +167,7 @@ pub struct Block {
 
 impl Scheme for Block {
     fn from_parameters(class: &str, parameters: Value) -> Result<Self, String> {
-        let params: Params = serde_json::from_value(parameters).map_err(|e| format!("parameters of a {class}: {e}"))?;
+        let params: Params = crate::scheme::interface::settings(class, parameters)?;
         match params.check() {
             Ok(()) => Ok(Self { params }),
             Err(bad) => Err(format!("{bad} of a {class}")),
@@ -208,7 +209,7 @@ impl Scheme for Block {
         false
     }
 
-    fn calibrator(&self) -> Box<dyn Calibrator> {
+    fn calibrator(&self) -> Box<dyn Calibrator<Self>> {
         Box::new(self.clone())
     }
 
@@ -244,7 +245,7 @@ impl Scheme for Block {
 }
 
 /// There is nothing to learn.
-impl Calibrator for Block {
+impl Calibrator<Block> for Block {
     fn see(&mut self, _: &Tensor) -> Result<(), RangeError> {
         Ok(())
     }
@@ -253,8 +254,8 @@ impl Calibrator for Block {
         Scheme::fake_quantize(self, tensor);
     }
 
-    fn finish(self: Box<Self>, _: Subject<'_>) -> Result<Quantizer, RangeError> {
-        Ok(Quantizer::Block(*self))
+    fn finish(self: Box<Self>, _: Subject<'_, Block>) -> Result<Block, RangeError> {
+        Ok(*self)
     }
 }
 

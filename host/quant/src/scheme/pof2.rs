@@ -8,17 +8,20 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::observer::extrema::{extrema, range};
+use crate::observer::range_error::RangeError;
 use crate::scheme::channels::Channels;
-use crate::scheme::{Calibrator, Numbers, Part, Quantizer, RangeError, Scheme, Sheet, Subject};
+use crate::scheme::interface::{Calibrator, Numbers, Part, Scheme, Sheet, Subject};
 use grid::Grid;
 use shiftwise_core::fix::{FixPos, FixSpec};
 use shiftwise_tensor::tensor::Tensor;
 
 pub use params::{Method, Params, Rounding};
+pub use state::State;
 
 mod fix_neuron;
 mod grid;
 mod params;
+mod state;
 
 /// Elements that one task works on; also the block of a deterministic sum.
 const BLOCK: usize = 1 << 14;
@@ -40,25 +43,6 @@ pub(super) const SHEET: Sheet = Sheet {
     source: "the vendor's tool; tests `scheme::pof2` and `golden`",
 };
 
-/// What one tensor, or one of its channels, has taught.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct State {
-    /// Fraction bits; final after refinement.
-    pub pos: FixPos,
-    /// Fraction bits as calibrated, before refinement.
-    pub calibrated: FixPos,
-    /// Lower end of the range of the last calibration batch.
-    pub min: f32,
-    /// Upper end of that range.
-    pub max: f32,
-}
-
-impl State {
-    fn new(pos: FixPos, min: f32, max: f32) -> Self {
-        Self { pos, calibrated: pos, min, max }
-    }
-}
-
 /// A power-of-two quantizer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pof2 {
@@ -75,6 +59,16 @@ impl Pof2 {
         Self { params, states }
     }
 
+    /// What fake-quantizes the values of one sample in place, unless there is a grid for each channel.
+    pub fn by_sample(&self) -> Option<impl Fn(&mut [f32]) + Send + Sync + 'static> {
+        let fit = self.states.first().filter(|_| !self.params.per_channel)?;
+        let (grid, pos, rounding) = (Grid::new(fit, &self.params), fit.pos, self.params.rounding());
+        Some(move |values: &mut [f32]| match rounding {
+            Rounding::FixNeuron(round) => fix_neuron::fake_quantize(values, pos, round),
+            Rounding::Plain(_) => grid::fake_quantize(values, &grid),
+        })
+    }
+
     /// The integer grid, unless there is one for each channel.
     pub fn spec(&self) -> Option<FixSpec> {
         Some(FixSpec { pos: self.pos()?, bits: self.params.bit_width, signed: !self.params.unsigned })
@@ -83,7 +77,7 @@ impl Pof2 {
 
 impl Scheme for Pof2 {
     fn from_parameters(class: &str, parameters: Value) -> Result<Self, String> {
-        let p: Params = serde_json::from_value(parameters).map_err(|e| format!("parameters of a {class}: {e}"))?;
+        let p: Params = crate::scheme::interface::settings(class, parameters)?;
         match p.check() {
             Ok(()) => Ok(Self::new(p)),
             Err(bad) => Err(format!("{bad} of a {class}")),
@@ -105,7 +99,7 @@ impl Scheme for Pof2 {
         self.params.per_channel.then_some(self.params.channel_axis)
     }
 
-    fn calibrator(&self) -> Box<dyn Calibrator> {
+    fn calibrator(&self) -> Box<dyn Calibrator<Self>> {
         Box::new(Votes { params: self.params.clone(), count: Vec::new(), last: Vec::new() })
     }
 
@@ -198,7 +192,7 @@ impl Votes {
     }
 }
 
-impl Calibrator for Votes {
+impl Calibrator<Pof2> for Votes {
     fn see(&mut self, tensor: &Tensor) -> Result<(), RangeError> {
         self.add(calibrate(tensor, &self.params)?);
         Ok(())
@@ -208,7 +202,7 @@ impl Calibrator for Votes {
         fake_quantize(tensor, &self.last, &self.params);
     }
 
-    fn finish(self: Box<Self>, subject: Subject<'_>) -> Result<Quantizer, RangeError> {
+    fn finish(self: Box<Self>, subject: Subject<'_, Pof2>) -> Result<Pof2, RangeError> {
         let mut own = Pof2::new(self.params.clone());
         if self.params.per_channel {
             own.states = self.last;
@@ -217,7 +211,7 @@ impl Calibrator for Votes {
             let pos = if votes { self.winner() } else { last.pos };
             own.states = vec![State::new(pos, last.min, last.max)];
         }
-        Ok(Quantizer::Pof2(own))
+        Ok(own)
     }
 }
 

@@ -5,8 +5,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::observer::extrema::{extrema, range};
+use crate::observer::range_error::RangeError;
+use crate::scheme::interface::{Calibrator, Gradients, Numbers, Part, Scheme, Sheet, Subject};
 use crate::scheme::pof2::{self, Pof2};
-use crate::scheme::{Calibrator, Gradients, Numbers, Part, Quantizer, RangeError, Scheme, Sheet, Subject};
 use shiftwise_core::fix::{FixPos, round_f32};
 use shiftwise_tensor::tensor::Tensor;
 
@@ -81,7 +82,7 @@ impl Scheme for Tqt {
         None
     }
 
-    fn calibrator(&self) -> Box<dyn Calibrator> {
+    fn calibrator(&self) -> Box<dyn Calibrator<Self>> {
         Box::new(Last(self.clone()))
     }
 
@@ -151,7 +152,7 @@ impl Scheme for Tqt {
 #[derive(Debug)]
 struct Last(Tqt);
 
-impl Calibrator for Last {
+impl Calibrator<Tqt> for Last {
     fn see(&mut self, tensor: &Tensor) -> Result<(), RangeError> {
         let own = &mut self.0;
         let (min, max) = range(extrema(tensor.data())?, own.params.integers())?;
@@ -168,8 +169,8 @@ impl Calibrator for Last {
         self.0.fake_quantize(tensor);
     }
 
-    fn finish(self: Box<Self>, _: Subject<'_>) -> Result<Quantizer, RangeError> {
-        Ok(Quantizer::Tqt(self.0))
+    fn finish(self: Box<Self>, _: Subject<'_, Tqt>) -> Result<Tqt, RangeError> {
+        Ok(self.0)
     }
 }
 

@@ -4,10 +4,13 @@
 
 use core::arch::x86_64::{
     __m512i, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mask_add_epi32, _mm512_mask_dpbusd_epi32, _mm512_mask3_fmadd_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32,
+    _mm512_mask_add_epi32, _mm512_mask_dpbusd_epi32, _mm512_mask3_fmadd_ps, _mm512_maskz_loadu_epi8, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_epi32, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpacklo_epi8,
+    _mm512_unpacklo_epi16, _mm512_xor_si512,
 };
 
+use crate::kernel::depthwise::BLOCK;
 use crate::kernel::plan::{LANES, Run, TILE};
 
 /// All lanes, or none where the pixel has this tap in the padding.
@@ -148,6 +151,51 @@ pub(super) fn tile_u8<const M: usize, const P: usize>(
             // SAFETY: `out[p]` has 16 elements: one vector.
             unsafe { _mm512_storeu_si512(out[p].as_mut_ptr().cast(), sums) };
         }
+    }
+}
+
+/// Where channel `c` of a block stands in the accumulators of [`depthwise_u8`]: interleaving works by quarters of a vector,
+/// which have four channels of every sixteen in each accumulator.
+pub(super) const fn depthwise_slot(c: usize) -> usize {
+    c % 16 / 4 * 16 + c / 16 * 4 + c % 4
+}
+
+/// Exact depthwise sums of one pixel and as many of [`BLOCK`] channels as the taps have: `tap(i)` for each tap of the
+/// fours in `weights` (`[four][BLOCK][4]` in the order of [`depthwise_slot`]). As in [`tile_u8`] the inputs are taken plus
+/// 128, which `back` (`[BLOCK]`, same order) takes back. `out` is in the order of the channels.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn depthwise_u8<'a>(tap: impl Fn(usize) -> &'a [i8], weights: &[i8], back: &[i32], out: &mut [i32; BLOCK]) {
+    let sign = _mm512_set1_epi8(i8::MIN);
+    let load = |i: usize| {
+        let x = tap(i);
+        let lanes = u64::MAX >> (64 - x.len().clamp(1, 64));
+        // SAFETY: only the lanes of the slice are read.
+        _mm512_xor_si512(unsafe { _mm512_maskz_loadu_epi8(lanes, x.as_ptr()) }, sign)
+    };
+    let [mut a, mut b, mut c, mut d] = [load_16(back, 0), load_16(back, 16), load_16(back, 32), load_16(back, 48)];
+    for (i, weights) in weights.chunks_exact(4 * BLOCK).enumerate() {
+        let x = [load(4 * i), load(4 * i + 1), load(4 * i + 2), load(4 * i + 3)];
+        let low = [_mm512_unpacklo_epi8(x[0], x[1]), _mm512_unpacklo_epi8(x[2], x[3])];
+        let high = [_mm512_unpackhi_epi8(x[0], x[1]), _mm512_unpackhi_epi8(x[2], x[3])];
+        // SAFETY: `weights` has four vectors.
+        let w = |j: usize| unsafe { _mm512_loadu_si512(weights.as_ptr().add(j * BLOCK).cast()) };
+        a = _mm512_dpbusd_epi32(a, _mm512_unpacklo_epi16(low[0], low[1]), w(0));
+        b = _mm512_dpbusd_epi32(b, _mm512_unpackhi_epi16(low[0], low[1]), w(1));
+        c = _mm512_dpbusd_epi32(c, _mm512_unpacklo_epi16(high[0], high[1]), w(2));
+        d = _mm512_dpbusd_epi32(d, _mm512_unpackhi_epi16(high[0], high[1]), w(3));
+    }
+    // A transposition of four by four quarters.
+    let [ab, cd] = [_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(c, d)];
+    let [ab_high, cd_high] = [_mm512_shuffle_i32x4::<0xEE>(a, b), _mm512_shuffle_i32x4::<0xEE>(c, d)];
+    let rows = [
+        _mm512_shuffle_i32x4::<0x88>(ab, cd),
+        _mm512_shuffle_i32x4::<0xDD>(ab, cd),
+        _mm512_shuffle_i32x4::<0x88>(ab_high, cd_high),
+        _mm512_shuffle_i32x4::<0xDD>(ab_high, cd_high),
+    ];
+    for (out, row) in out.chunks_exact_mut(16).zip(rows) {
+        // SAFETY: `out` has 16 elements: one vector.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), row) };
     }
 }
 

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::kernel::plan::{LANES, Layout, TILE, Tile, walk};
-use crate::kernel::{ConvGeometry, Epilogue, Path, scalar};
+use crate::kernel::{ConvGeometry, Epilogue, Lanes, Path, on_lanes, scalar};
 #[cfg(target_arch = "x86_64")]
 use crate::kernel::{avx2, avx512};
 
@@ -172,6 +172,20 @@ pub fn conv_f32_with(
     pixels: Range<usize>,
     epilogue: impl FnMut(usize, usize, &[f32]),
 ) {
+    conv_f32_to(weights, geometry, input, pixels, epilogue);
+}
+
+/// As [`conv_f32_with`] for an epilogue that is compiled into the kernel.
+///
+/// # Panics
+/// As `conv_f32_with`.
+pub fn conv_f32_to(
+    weights: &PackedF32,
+    geometry: &ConvGeometry,
+    input: &[f32],
+    pixels: Range<usize>,
+    epilogue: impl Epilogue<f32>,
+) {
     assert_eq!(weights.geometry, *geometry, "weights were packed for another geometry");
     assert_eq!(input.len(), geometry.input_len(), "input length");
     assert!(pixels.end <= geometry.pixels(), "pixels outside of the image");
@@ -191,13 +205,7 @@ pub fn conv_f32_with(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn f32_avx2(
-    weights: &PackedF32,
-    layout: Layout,
-    input: &[f32],
-    pixels: Range<usize>,
-    epilogue: impl FnMut(usize, usize, &[f32]),
-) {
+fn f32_avx2(weights: &PackedF32, layout: Layout, input: &[f32], pixels: Range<usize>, epilogue: impl Epilogue<f32>) {
     tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, [out]| {
         by_count!(tile.count, avx2::tile_f32, [], (tile.runs, input, panel, out));
     });
@@ -205,13 +213,7 @@ fn f32_avx2(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-fn f32_avx512(
-    weights: &PackedF32,
-    layout: Layout,
-    input: &[f32],
-    pixels: Range<usize>,
-    epilogue: impl FnMut(usize, usize, &[f32]),
-) {
+fn f32_avx512(weights: &PackedF32, layout: Layout, input: &[f32], pixels: Range<usize>, epilogue: impl Epilogue<f32>) {
     tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panels, out| match tile.panels {
         1 => by_count!(tile.count, avx512::tile_f32, [1], (tile.runs, input, panels, out)),
         _ => by_count!(tile.count, avx512::tile_f32, [2], (tile.runs, input, panels, out)),
@@ -256,6 +258,28 @@ pub fn conv_i8_to(
     pixels: Range<usize>,
     epilogue: impl Epilogue<i32>,
 ) {
+    conv_i8_in(&mut Scratch::default(), weights, geometry, input, pixels, epilogue);
+}
+
+/// Memory of a convolution's own, which grows to what the largest needs and is then used again.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    pairs: Vec<i16>,
+    fours: Vec<u8>,
+}
+
+/// As [`conv_i8_to`] in memory that is there already.
+///
+/// # Panics
+/// As `conv_i8_with`.
+pub fn conv_i8_in(
+    scratch: &mut Scratch,
+    weights: &PackedI8,
+    geometry: &ConvGeometry,
+    input: &[i8],
+    pixels: Range<usize>,
+    epilogue: impl Epilogue<i32>,
+) {
     assert_eq!(weights.geometry, *geometry, "weights were packed for another geometry");
     assert_eq!(input.len(), geometry.input_len(), "input length");
     assert!(pixels.end <= geometry.pixels(), "pixels outside of the image");
@@ -266,13 +290,13 @@ pub fn conv_i8_to(
     match &weights.panels {
         Panels::Pairs(panels) => {
             let layout = layout(2);
-            let image = convert(geometry, layout, input, &pixels, i16::from);
+            let image = convert(geometry, layout, input, &pixels, &mut scratch.pairs, i16::from);
             match weights.path {
                 // SAFETY: packed weights carry this path only after it was found on this machine.
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx2 => unsafe { i8_avx2(geometry, panels, layout, &image, pixels, epilogue) },
+                Path::Avx2 => unsafe { i8_avx2(geometry, panels, layout, image, pixels, epilogue) },
                 _ => tiles(geometry, layout, panels, pixels, epilogue, |tile, panel, [out]| {
-                    by_count!(tile.count, scalar::tile_i16, [], (tile.runs, &image, panel, out));
+                    by_count!(tile.count, scalar::tile_i16, [], (tile.runs, image, panel, out));
                 }),
             }
         }
@@ -280,9 +304,9 @@ pub fn conv_i8_to(
         Panels::Fours { weights, back } => {
             let layout = layout(4);
             // Plus 128: what is padded to a four meets zeros, whatever it is.
-            let image = convert(geometry, layout, input, &pixels, |x| x as u8 ^ 128);
+            let image = convert(geometry, layout, input, &pixels, &mut scratch.fours, |x| x as u8 ^ 128);
             // SAFETY: weights are packed so for AVX-512 only, after it was found on this machine.
-            unsafe { i8_avx512(geometry, weights, back, layout, &image, pixels, epilogue) }
+            unsafe { i8_avx512(geometry, weights, back, layout, image, pixels, epilogue) }
         }
     }
 }
@@ -357,16 +381,21 @@ fn tiles<W, A: Copy + Default, const WIDE: usize>(
     });
 }
 
-/// The image with every value converted, each group of channels padded with zeros to the layout's tap. Only the rows that
-/// `pixels` need are filled.
-fn convert<T: Copy + Default>(
+/// The image with every value converted, each group of channels padded to the layout's tap by whatever lay there: it meets
+/// weights of zero. Only the rows that `pixels` need are filled.
+fn convert<'a, T: Copy + Default>(
     geometry: &ConvGeometry,
     layout: Layout,
     input: &[i8],
     pixels: &Range<usize>,
+    image: &'a mut Vec<T>,
     value: impl Fn(i8) -> T,
-) -> Vec<T> {
-    let mut image = vec![T::default(); geometry.in_h * geometry.in_w * layout.pitch];
+) -> &'a [T] {
+    let len = geometry.in_h * geometry.in_w * layout.pitch;
+    if image.len() < len {
+        image.resize(len, T::default());
+    }
+    let image = &mut image[..len];
     if pixels.is_empty() || input.is_empty() {
         return image;
     }
@@ -377,13 +406,29 @@ fn convert<T: Copy + Default>(
     let (from, to) = (row(top), row(bottom));
     let source = &input[from * geometry.in_c..to * geometry.in_c];
     let target = &mut image[from * layout.pitch..to * layout.pitch];
-    let fill = |target: &mut [T], source: &[i8]| target.iter_mut().zip(source).for_each(|(t, s)| *t = value(*s));
-    if layout.tap == geometry.group_in() {
-        fill(target, source);
-        return image;
-    }
-    for (target, source) in target.chunks_exact_mut(layout.tap).zip(source.chunks_exact(geometry.group_in())) {
-        fill(target, source);
-    }
+    on_lanes(Converted { target, source, apart: (layout.tap, geometry.group_in()), value });
     image
+}
+
+/// Values converted group by group: `apart` has the elements of a group in the target and in the source.
+struct Converted<'a, T, F> {
+    target: &'a mut [T],
+    source: &'a [i8],
+    apart: (usize, usize),
+    value: F,
+}
+
+impl<T, F: Fn(i8) -> T> Lanes for Converted<'_, T, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let Self { target, source, apart: (to, from), value } = self;
+        let fill = |target: &mut [T], source: &[i8]| target.iter_mut().zip(source).for_each(|(t, s)| *t = value(*s));
+        if to == from {
+            return fill(target, source);
+        }
+        for (target, source) in target.chunks_exact_mut(to).zip(source.chunks_exact(from)) {
+            fill(target, source);
+        }
+    }
 }

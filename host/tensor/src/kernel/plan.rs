@@ -102,6 +102,13 @@ pub(super) fn walk(
 /// Appends the runs of one tile in the order of the chain.
 fn plan(geometry: &ConvGeometry, layout: Layout, group: usize, pixels: Range<usize>, runs: &mut Vec<Run>) {
     let [kh, kw] = geometry.kernel;
+    if geometry.is_pointwise() {
+        let start = std::array::from_fn(|p| {
+            if p < pixels.len() { (pixels.start + p) * layout.pitch + group * layout.tap } else { 0 }
+        });
+        runs.push(Run { row: 0, len: layout.tap, taps: 0..1, start, valid: (1 << pixels.len()) - 1 });
+        return;
+    }
     // Coordinates are kept shifted up by the padding to stay unsigned.
     let mut origin = [[0usize; 2]; TILE];
     for (o, pixel) in origin.iter_mut().zip(pixels.clone()) {

@@ -184,6 +184,13 @@ proptest! {
         for path in paths() {
             let pieces = collect(&g, cut, |range, store| depthwise::i8_on(path, &g, &kernel, &input, range, store));
             prop_assert_eq!(&pieces, &sums, "{:?}", path);
+            let packed = PackedDepthwiseI8::with_path(&kernel, &g, path);
+            let whole = collect(&g, g.pixels(), |range, store| {
+                if !range.is_empty() {
+                    depthwise_i8_packed(&packed, &input, store);
+                }
+            });
+            prop_assert_eq!(&whole, &sums, "{:?}", path);
         }
         let mut output = vec![0; g.output_len()];
         depthwise_i8(&g, &kernel, &input, &mut output);

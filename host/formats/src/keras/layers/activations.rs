@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::keras::custom_use::LAMBDA;
+use crate::keras::layers::settings::initializer;
 use crate::keras::layers::{Config, Described, KerasForm, Settings};
 use shiftwise_graph::ops::{Activate, ActivationFn, DpuSoftmax, Elu, HardSigmoid, LeakyRelu, PRelu, Relu, Softmax};
 
@@ -115,7 +116,7 @@ impl KerasForm for PRelu {
         Ok(Self { alpha: from.weights.take("alpha", &shape)?, shared_axes })
     }
     fn write(&self, to: &mut Settings, _: usize) {
-        let zeros = crate::keras::layers::weighted::initializer("Zeros");
+        let zeros = initializer("Zeros");
         to.kept(json!({ "alpha_initializer": zeros, "alpha_regularizer": null, "alpha_constraint": null }));
         to.own("shared_axes", if self.shared_axes.is_empty() { Value::Null } else { json!(self.shared_axes) });
     }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::keras::layers::settings::initializer;
 use crate::keras::layers::settings::shortest;
-use crate::keras::layers::weighted::initializer;
 use crate::keras::layers::{Config, Described, KerasForm, Setting, Settings};
 use shiftwise_graph::ops::{
     BatchNormalization, DpuLayerNorm, GroupNormalization, LayerNormalization, LayerScale, Normalization, Rescaling,

@@ -2,6 +2,11 @@
 
 use serde_json::{Value, json};
 
+/// An initializer without settings.
+pub(crate) fn initializer(class: &str) -> Value {
+    json!({ "class_name": class, "config": {} })
+}
+
 /// One setting.
 #[derive(Clone, Debug)]
 pub(crate) enum Setting {

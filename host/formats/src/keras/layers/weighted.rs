@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::keras::layers::activations::activation;
 use crate::keras::layers::config::two;
+use crate::keras::layers::settings::initializer;
 use crate::keras::layers::{Config, Described, KerasForm, Settings};
 use shiftwise_graph::ops::{
     Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D, Padding, SeparableConv2D, Weighted, image,
@@ -12,11 +13,6 @@ use shiftwise_graph::ops::{
 /// Keras' default initializer of kernels.
 fn glorot() -> Value {
     json!({ "class_name": "GlorotUniform", "config": { "seed": null } })
-}
-
-/// An initializer without settings.
-pub(super) fn initializer(class: &str) -> Value {
-    json!({ "class_name": class, "config": {} })
 }
 
 /// How a kernel slides over an image.

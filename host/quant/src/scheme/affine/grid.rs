@@ -5,7 +5,8 @@
 
 use multiversion::multiversion;
 
-use super::{Params, Range};
+use super::params::Params;
+use super::state::Range;
 use crate::scheme::round::{clip, floor, rint};
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix::{exp2, round_f32};

@@ -65,10 +65,7 @@ fn ranges_grow_over_batches_and_values_pass_while_a_histogram_is_collected() {
             calibrator.fake_quantize(&mut tensor);
             last = tensor.into_data();
         }
-        match calibrator.finish(Subject::Data { vote: false }).unwrap() {
-            Quantizer::Affine(own) => (own, last),
-            other => panic!("{other:?}"),
-        }
+        (calibrator.finish(Subject::Data { vote: false }).unwrap(), last)
     };
     let (own, last) = learn(&affine(json!({ "symmetry": false })), &[&[0.5, 2.0], &[-1.0, 0.3]]);
     assert_eq!((own.ranges[0].min, own.ranges[0].max), (-1.0, 2.0));
@@ -90,7 +87,7 @@ fn channels_of_any_axis_have_ranges_of_their_own() {
         let own = affine(per_channel);
         let mut calibrator = own.calibrator();
         calibrator.see(&tensor).unwrap();
-        let Quantizer::Affine(own) = calibrator.finish(Subject::Data { vote: false }).unwrap() else { panic!() };
+        let own = calibrator.finish(Subject::Data { vote: false }).unwrap();
         let mut all = tensor.clone();
         own.fake_quantize(&mut all);
         // One channel after the other, each as a tensor of its own.
@@ -112,7 +109,7 @@ fn counts_beyond_what_the_vendors_file_holds_are_stored_as_the_most_that_it_hold
     let mut calibrator = affine(json!({ "method": 3, "method_percentile": 50.0 })).calibrator();
     calibrator.see(&tensor).unwrap();
     calibrator.see_again(&tensor, 3_000_000_000).unwrap();
-    let Quantizer::Affine(own) = calibrator.finish(Subject::Data { vote: true }).unwrap() else { panic!() };
+    let own = calibrator.finish(Subject::Data { vote: true }).unwrap();
     assert_eq!((own.counts[0], own.counts[1], own.counts[2047]), (i32::MAX, 0, i32::MAX));
     assert_eq!(own.ranges[0].max, 0.0);
 }

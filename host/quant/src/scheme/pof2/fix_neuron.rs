@@ -2,9 +2,10 @@
 //!
 //! Written from its description; the vendor's own operation is not published in a form that runs.
 
-use super::{Method, State};
+use super::params::Method;
+use super::state::State;
 use crate::observer::extrema::extrema;
-use crate::scheme::RangeError;
+use crate::observer::range_error::RangeError;
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix::{FixPos, exp2, round_f32};
 

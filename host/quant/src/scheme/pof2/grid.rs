@@ -4,7 +4,8 @@
 
 use multiversion::multiversion;
 
-use super::{Params, Rounding, State};
+use super::params::{Params, Rounding};
+use super::state::State;
 use crate::scheme::round::{clip, floor, rint};
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix;

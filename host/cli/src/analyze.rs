@@ -1,0 +1,131 @@
+//! `shiftwise analyze`: where quantization hurts, why, and what helps.
+
+use std::path::PathBuf;
+
+use shiftwise::analyze::{Analysis, LayerAnalysis, Request, analyze};
+use shiftwise::device::Device;
+use shiftwise_formats::{self as format, Model};
+use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::Samples;
+
+use crate::data;
+use crate::data::{ModelArgs, Preprocess};
+use crate::outcome::Outcome;
+use crate::quantize::Recipe;
+use crate::screen::Screen;
+
+/// Commands to begin with; behind the options.
+const EXAMPLES: &str = "\
+Examples:
+  shiftwise analyze model.h5 --calib data.npz:x_cal --scale 1/255
+  shiftwise analyze model.h5 --calib data.npy --emit strategy.json
+  shiftwise quantize model.h5 --calib data.npy --strategy-file strategy.json";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    recipe: Recipe,
+    #[command(flatten)]
+    pub(crate) preprocess: Preprocess,
+    /// Data to measure on [default: the calibration data]; [NAME=]DATA, once per input
+    #[arg(long, value_name = "DATA")]
+    data: Vec<String>,
+    /// Samples at most to measure on
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = crate::outcome::positive())]
+    samples: usize,
+    /// DPU that the network is for: what it can't do is not proposed
+    #[arg(long, value_name = "TARGET")]
+    target: Option<String>,
+    /// Write the strategy with the remedies that are worth it, for `quantize --strategy-file`
+    #[arg(long, value_name = "FILE.json")]
+    emit: Option<PathBuf>,
+    /// Don't try remedies, each of which takes a calibration
+    #[arg(long, conflicts_with = "emit")]
+    quick: bool,
+}
+
+pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    if let Some(target) = &args.target {
+        Device::named(target)?;
+    }
+    let inputs = args.model.files().map(PathBuf::as_path);
+    let outputs: Vec<_> = args.emit.iter().map(PathBuf::as_path).collect();
+    data::keep(inputs, &outputs)?;
+    let Model::Float(graph) = args.recipe.open(&args.model, &args.preprocess, screen)? else {
+        let what = "is a quantized model; the float one is analyzed, with the data that calibrates it";
+        return Err(Error::wrong_kind(&args.model.path, what));
+    };
+    let options = args.recipe.options_of_ptq(screen)?;
+    if args.recipe.calib.is_empty() {
+        return Err(Error::Dataset("an analysis needs data: pass --calib DATA".into()));
+    }
+    let (quantized, _) = args.recipe.quantize(Model::Float(graph.clone()), &args.preprocess, screen)?;
+    let calibration = args.preprocess.for_graph(&args.recipe.calib, &graph)?;
+    let own = if args.data.is_empty() { None } else { Some(args.preprocess.for_graph(&args.data, &graph)?) };
+    let samples: &dyn Samples = match &own {
+        Some(own) => own,
+        None => &calibration,
+    };
+    let request = Request {
+        graph: &graph,
+        options: &options,
+        quantized: &quantized,
+        calibration: &calibration,
+        samples,
+        most: args.samples,
+        remedies: !args.quick,
+        for_dpu: args.target.is_some(),
+    };
+    let (analysis, strategy) = analyze(&request)?;
+    show(&analysis, screen);
+    if let Some(path) = &args.emit {
+        let proposed = strategy.as_ref().unwrap_or(&options.strategy);
+        format::write_file(path, format!("{}\n", proposed.dump(2)).as_bytes())?;
+        match analysis.proposed_gain_db {
+            Some(gain) => screen.say(format!("{}: {}, {gain:+.1} dB", path.display(), analysis.proposed.join(", "))),
+            None => screen.say(format!("{}: the strategy as it is, no remedy is worth it", path.display())),
+        }
+    }
+    Outcome::done(analysis)
+}
+
+/// Decibels in few characters.
+pub(crate) fn db(value: Option<f64>) -> String {
+    value.map_or_else(|| "exact".into(), |v| format!("{v:.1}"))
+}
+
+fn show(analysis: &Analysis, screen: &Screen) {
+    let row = |l: &LayerAnalysis| {
+        let spare = l.spare_accumulator_bits.map_or_else(String::new, |bits| bits.to_string());
+        let clipped = if l.range.is_some() { format!("{:.2} %", 100.0 * l.saturated) } else { String::new() };
+        vec![l.layer.clone(), db(l.alone_sqnr_db), db(l.sqnr_db), clipped, spare]
+    };
+    let rows: Vec<Vec<String>> = analysis.layers.iter().map(row).collect();
+    screen.table(&["layer", "alone dB", "up to here dB", "clipped", "spare bits"], 1, &rows);
+    screen.say("");
+    for layer in analysis.worst(5) {
+        for cause in layer.causes.iter().take(2) {
+            let remedy = match (&cause.remedy, cause.gain_db) {
+                (Some(remedy), Some(gain)) => format!("; {remedy}: {gain:+.1} dB at the outputs"),
+                (Some(remedy), None) => format!("; {remedy}"),
+                (None, _) => String::new(),
+            };
+            screen.say(format!("{} ({} dB alone): {}{remedy}", layer.layer, db(layer.alone_sqnr_db), cause.cause));
+        }
+    }
+    for gain in &analysis.remedies {
+        let layer = gain.layer.as_ref().map_or_else(String::new, |l| format!(" at {l}"));
+        let cpu = if gain.on_dpu { "" } else { ", which the CPU then does" };
+        screen.say(format!("{:+.1} dB: {}{layer}{cpu}", gain.gain_db, gain.what));
+    }
+    screen.say(summary(analysis));
+}
+
+/// The outputs in words.
+pub(crate) fn summary(analysis: &Analysis) -> String {
+    let outputs: Vec<String> = analysis.outputs.iter().map(|o| format!("{} {} dB", o.layer, db(o.sqnr_db))).collect();
+    format!("signal to noise at the outputs on {} samples: {}", analysis.samples, outputs.join(", "))
+}

@@ -1,0 +1,52 @@
+//! Networks of TensorFlow's operations, whose values are tensors with channels last: what graphs of TensorFlow and files
+//! of TensorFlow Lite have in common.
+//!
+//! # Invariants
+//! - [`network::Network`] takes one operation after the other and makes layers of them; constants are computed at once.
+//! - [`recognize`] makes one layer of what its author wrote as one: a convolution with its bias and activation, a
+//!   normalization by parts.
+//! - Names of layers are those of the author's layers, as far as the names of operations tell them.
+
+mod bundle;
+pub(crate) mod constants;
+mod graph;
+pub(crate) mod layers;
+pub(crate) mod names;
+pub(crate) mod network;
+mod ops;
+mod proto;
+pub(crate) mod recognize;
+pub(crate) mod saved_model;
+pub(crate) mod shapes;
+pub(crate) mod simple;
+mod tensors;
+mod windows;
+
+use crate::LoadOptions;
+use shiftwise_graph::error::Error;
+
+/// Fails if weights are wanted for a file that has its own.
+pub(crate) fn has_weights(options: &LoadOptions) -> Result<(), Error> {
+    match options.weights.is_some() || options.random_weights.is_some() {
+        true => Err(Error::Options("the model has weights of its own, so others have no use".into())),
+        false => Ok(()),
+    }
+}
+
+/// The sample's shape of an input: the user's, else the file's, whose sizes are −1 where they are open.
+///
+/// Errors: a size that nobody says.
+pub(crate) fn input_shape(options: &LoadOptions, name: &str, shape: &[i64]) -> Result<Vec<usize>, Error> {
+    let own = options.input_shapes.iter().find(|(of, _)| of.as_deref().is_none_or(|of| of == name));
+    if let Some((_, shape)) = own {
+        let sample = shape.get(1..).unwrap_or_default();
+        return Ok(sample.to_vec());
+    }
+    let sample = shape.get(1..).ok_or_else(|| Error::InputShape(format!("input `{name}` has no batch")))?;
+    let open = || {
+        let message =
+            format!("input `{name}` has the shape {shape:?}, in which sizes are open: say it with --input-shape");
+        Error::InputShape(message)
+    };
+    sample.iter().map(|d| usize::try_from(*d).map_err(|_| open())).collect()
+}
