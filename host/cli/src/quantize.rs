@@ -244,12 +244,7 @@ impl Recipe {
     }
 
     /// The quantized form of a model; a model that is quantized already stays as it is.
-    pub(crate) fn quantize(
-        &self,
-        model: Model,
-        preprocess: &Preprocess,
-        screen: &Screen,
-    ) -> Result<Made, Error> {
+    pub(crate) fn quantize(&self, model: Model, preprocess: &Preprocess, screen: &Screen) -> Result<Made, Error> {
         let graph = match model {
             Model::Float(graph) => graph,
             Model::Quantized(quantized) => {
@@ -510,9 +505,8 @@ fn tell_changes(dead: &[DeadChannels], finetuned: &[Finetuned], screen: &Screen)
         screen.say("");
     }
     if !finetuned.is_empty() {
-        let row = |own: &Finetuned| {
-            vec![own.layers.join(", "), own.done.clone(), number(own.before), number(own.after)]
-        };
+        let row =
+            |own: &Finetuned| vec![own.layers.join(", "), own.done.clone(), number(own.before), number(own.after)];
         let header = ["finetuned", "what", "error before", "after"];
         screen.table(&header, 2, &finetuned.iter().map(row).collect::<Vec<_>>());
         screen.say("");
