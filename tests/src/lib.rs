@@ -12,6 +12,7 @@ pub mod models;
 pub mod networks;
 pub mod odd;
 pub mod reference;
+pub mod scaled;
 pub mod shared;
 pub mod shuffle;
 pub mod small;

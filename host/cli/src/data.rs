@@ -207,13 +207,18 @@ impl Preprocess {
         DataSpec::parse(text)
     }
 
-    /// Data for all inputs of a model, given as `DATA` or `NAME=DATA` in any order. `inputs` are names and shapes.
-    pub(crate) fn open(&self, data: &[String], inputs: &[(&str, &[usize])]) -> Result<Inputs, Error> {
+    /// Data arguments with the names that are given before them.
+    pub(crate) fn specs(&self, data: &[String]) -> Vec<(Option<String>, DataSpec)> {
         let named = |text: &String| {
             let (name, data) = named(text);
             (name.map(str::to_owned), self.spec(data))
         };
-        Inputs::open(&data.iter().map(named).collect::<Vec<_>>(), inputs)
+        data.iter().map(named).collect()
+    }
+
+    /// Data for all inputs of a model, given as `DATA` or `NAME=DATA` in any order. `inputs` are names and shapes.
+    pub(crate) fn open(&self, data: &[String], inputs: &[(&str, &[usize])]) -> Result<Inputs, Error> {
+        Inputs::open(&self.specs(data), inputs)
     }
 
     /// The shapes of the data's samples in the form of `--input-shape`, as far as they can be told without a model.

@@ -7,7 +7,7 @@
 //! - Readers take hostile input: every count is charged to the [`Budget`] of the files before memory is taken, and
 //!   everything that can be wrong is an [`Error`] that says what.
 //! - Graphs are made with `shiftwise_graph::builder`, which checks every layer: a reader says what its file says.
-//! - Keras' form of every layer is a row of `keras_layers!`, in [`keras::layers`].
+//! - Keras' form of every layer is a row of `keras_layers!`, in [`keras::layers`]; ONNX' operators are a table in [`onnx`].
 //! - All writing goes through [`files`].
 //!
 //! API boundary: no; the crate `shiftwise` is.
@@ -16,6 +16,7 @@ pub mod files;
 mod format;
 pub mod json;
 pub mod keras;
+pub mod onnx;
 mod source;
 mod tf;
 mod tflite;

@@ -7,12 +7,20 @@
 //!   normalization by parts.
 //! - Names of layers are those of the author's layers, as far as the names of operations tell them.
 
+mod bundle;
 pub(crate) mod constants;
+mod graph;
 pub(crate) mod layers;
 pub(crate) mod names;
 pub(crate) mod network;
+mod ops;
+mod proto;
 pub(crate) mod recognize;
+pub(crate) mod saved_model;
 pub(crate) mod shapes;
+pub(crate) mod simple;
+mod tensors;
+mod windows;
 
 use crate::LoadOptions;
 use shiftwise_graph::error::Error;

@@ -12,6 +12,13 @@ use crate::ops::Op;
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::tensor::Tensor;
 
+mod engine;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+pub use engine::{Change, FloatEngine, SamplePoints};
+
 /// Batches of samples for all inputs of a model.
 pub trait Samples: Sync {
     /// Number of samples.
@@ -195,11 +202,7 @@ pub fn run(
     let mut left = graph.uses();
     let mut values: Vec<Option<Tensor>> = vec![None; graph.nodes.len()];
     for (id, tensor) in graph.inputs.iter().zip(inputs) {
-        let shape = &graph.node(*id).shape;
-        if tensor.shape().get(1..) != Some(shape.as_slice()) {
-            let (name, seen) = (&graph.node(*id).name, tensor.shape());
-            return Err(Error::InputShape(format!("input `{name}` has shape {shape:?} and the data {seen:?}")));
-        }
+        check_input(graph.node(*id), &tensor)?;
         values[id.0] = Some(tensor);
     }
     let padded = paddings(graph, points, &left);
@@ -260,6 +263,15 @@ pub fn run(
     // What is left fits the last layers, not the first of the next batch.
     Tensor::release_recycled();
     graph.outputs.iter().map(|id| values[id.0].clone().ok_or_else(|| missing(&graph.node(*id).name))).collect()
+}
+
+/// Fails unless a batch has an input's shape.
+fn check_input(node: &Node, batch: &Tensor) -> Result<(), Error> {
+    let (name, shape, seen) = (&node.name, &node.shape, batch.shape());
+    if seen.get(1..) == Some(shape.as_slice()) {
+        return Ok(());
+    }
+    Err(Error::InputShape(format!("input `{name}` has shape {shape:?} and the data {seen:?}")))
 }
 
 /// What a layer reads, where that isn't what others read: rounded to the layer's type, or changed by points.
@@ -326,9 +338,7 @@ pub(crate) fn missing(layer: &str) -> Error {
     Error::Run(format!("layer `{layer}`: an input has not been computed"))
 }
 
-/// Runs a float graph on one batch.
+/// Runs a float graph on one batch. A caller with several batches makes a [`FloatEngine`] once.
 pub fn run_float(graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
-    let weights: Vec<Vec<Tensor>> =
-        graph.nodes.iter().map(|n| n.op.layer().weights().into_iter().map(|(_, w)| w.clone()).collect()).collect();
-    run(graph, &weights, inputs, &mut NoPoints)
+    engine::run_once(graph, &inputs)
 }

@@ -13,4 +13,5 @@ mod left_alone;
 pub mod lower;
 mod op;
 pub mod reasons;
+pub mod scaled;
 pub mod unquantized;

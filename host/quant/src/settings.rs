@@ -400,6 +400,21 @@ settings! {
     }
 }
 
+/// Whether a setting changes what a conversion to another type of floats does: the part that is converted, and the passes
+/// before. True for an unknown name, which [`Strategy::set`] refuses.
+pub fn shapes_a_conversion(name: &str) -> bool {
+    let Some(setting) = renamed(name).or_else(|| find(name)) else { return true };
+    match setting.section {
+        Section::User => ["input_layers", "output_layers", "ignore_layers"].contains(&setting.name),
+        // A conversion leaves weights and dropouts alone.
+        Section::Optimize => {
+            let idle = ["remove_dropout", "include_cle", "train_with_bn"].contains(&setting.name);
+            !idle && !setting.name.starts_with("cle_")
+        }
+        Section::Call | Section::Ours | Section::Quantize | Section::Refine | Section::Finalize => false,
+    }
+}
+
 /// The setting of a name.
 pub fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|s| s.name == name)

@@ -213,10 +213,10 @@ reports! {
     "convert": crate::convert::Converted;
     "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled | NotPlaced;
-    "analyze": crate::analyze::Analysis;
+    "analyze": Analysis;
     "diff": crate::diff::Difference;
     "inspect": crate::inspect::Report;
-    "estimate": crate::estimate::Estimate;
+    "estimate": crate::estimate::Estimate | crate::estimate::CpuEstimate;
     "simulate": crate::simulate::Simulation | crate::vendor_simulation::ProgramSimulation;
     "verify": crate::verify::Proof;
     "run": crate::board_run::BoardRun | crate::board_run::SelfTestRun;

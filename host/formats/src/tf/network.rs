@@ -1,9 +1,12 @@
 //! A network in the making, operation by operation.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value as Json, json};
 
 use crate::keras::layers::functions::{CALL, TENSOR};
 use crate::keras::layers::{Config, NoWeights, attributes, read};
+use crate::keras::layout;
 use crate::tf::constants::{self, BATCH, Constant};
 use crate::tf::names::{self, Names};
 use crate::tf::recognize;
@@ -11,7 +14,7 @@ use shiftwise_graph::budget::Budget;
 use shiftwise_graph::builder::Builder;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, NodeId};
-use shiftwise_graph::ops::{Input, Op, Operand, TfOp};
+use shiftwise_graph::ops::{Input, Op, Operand, Permute, TfOp};
 
 /// What an operation reads or yields.
 #[derive(Clone, Debug)]
@@ -65,22 +68,19 @@ const DESCRIBED: u64 = 64;
 /// A network in the making.
 pub(crate) struct Network<'a> {
     builder: Builder,
+    /// Permutations around operations whose channels come first, which cancel where such operations follow each other.
+    permutations: BTreeSet<NodeId>,
     pub(crate) budget: &'a Budget,
 }
 
 impl<'a> Network<'a> {
     pub(crate) fn new(name: &str, budget: &'a Budget) -> Self {
-        Self { builder: Builder::new(name), budget }
+        Self { builder: Builder::new(name), permutations: BTreeSet::new(), budget }
     }
 
     /// Says what the file has that is strange.
     pub(crate) fn warn(&mut self, warning: String) {
         self.builder.warn([warning]);
-    }
-
-    /// The op of a layer.
-    pub(crate) fn op(&self, id: NodeId) -> &Op {
-        &self.builder.graph().node(id).op
     }
 
     /// Shape of one sample of a layer's result.
@@ -135,6 +135,14 @@ impl<'a> Network<'a> {
     /// Adds an input of the model.
     pub(crate) fn input(&mut self, name: &str, shape: Vec<usize>) -> Result<Slot, String> {
         self.add(name, Op::Input(Input { shape }), &[])
+    }
+
+    /// An image with its axes in another order, as operations whose channels come first need it around them.
+    pub(crate) fn permuted(&mut self, operation: &str, x: &Slot, dims: [usize; 3]) -> Result<Slot, String> {
+        let id = self.layer_of(x)?;
+        let slot = self.add(operation, Op::Permute(Permute { dims: dims.to_vec() }), &[id])?;
+        self.permutations.extend(self.layer_of(&slot));
+        Ok(slot)
     }
 
     /// A function by TensorFlow's name below `tf.`, of operands whose names behind the first are given, and with settings.
@@ -277,6 +285,7 @@ impl<'a> Network<'a> {
         let mut builder = self.builder;
         builder.inputs(inputs);
         let mut graph = builder.unordered(outputs)?;
+        layout::cancel(&mut graph, &self.permutations)?;
         recognize::layers(&mut graph, self.budget)?;
         graph.normalize();
         let mut names = Names::default();

@@ -158,7 +158,7 @@ impl Affine {
 
 impl Scheme for Affine {
     fn from_parameters(class: &str, parameters: Value) -> Result<Self, String> {
-        let p: Params = serde_json::from_value(parameters).map_err(|e| format!("parameters of a {class}: {e}"))?;
+        let p: Params = crate::scheme::interface::settings(class, parameters)?;
         match p.check() {
             Ok(()) => Ok(Self::new(p)),
             Err(bad) => Err(format!("{bad} of a {class}")),
