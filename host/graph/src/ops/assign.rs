@@ -59,6 +59,10 @@ impl Op {
             }
             Self::Custom(layer) => layer.weights.iter_mut().map(|(_, weight)| weight).collect(),
             Self::TimeDistributed(steps) => steps.layer.slots(),
+            Self::MultiHeadAttention(layer) => {
+                let projections = layer.inputs.iter_mut().chain([&mut layer.output]);
+                projections.flat_map(|own| std::iter::once(&mut own.kernel).chain(&mut own.bias)).collect()
+            }
             Self::Input(_) | Self::UnitNormalization(_) | Self::Normalization(_) | Self::Rescaling(_) => Vec::new(),
             Self::Relu(_) | Self::Elu(_) | Self::LeakyRelu(_) | Self::HardSigmoid(_) | Self::Activation(_) => {
                 Vec::new()
