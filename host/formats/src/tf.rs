@@ -36,7 +36,8 @@ pub(crate) fn input_shape(options: &LoadOptions, name: &str, shape: &[i64]) -> R
     }
     let sample = shape.get(1..).ok_or_else(|| Error::InputShape(format!("input `{name}` has no batch")))?;
     let open = || {
-        let message = format!("input `{name}` has the shape {shape:?}, in which sizes are open: say it with --input-shape");
+        let message =
+            format!("input `{name}` has the shape {shape:?}, in which sizes are open: say it with --input-shape");
         Error::InputShape(message)
     };
     sample.iter().map(|d| usize::try_from(*d).map_err(|_| open())).collect()

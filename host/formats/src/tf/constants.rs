@@ -41,7 +41,9 @@ impl Constant {
     pub(crate) fn tensor(&self) -> Result<Tensor, String> {
         match self {
             Self::Floats(tensor) => Ok(tensor.clone()),
-            Self::Integers(_, values) if values.contains(&BATCH) => Err("it computes with the size of the batch".into()),
+            Self::Integers(_, values) if values.contains(&BATCH) => {
+                Err("it computes with the size of the batch".into())
+            }
             Self::Integers(shape, values) => {
                 let floats = values.iter().map(|v| *v as f32).collect();
                 Tensor::new(shape.clone(), floats).ok_or_else(|| "a constant has another size than its shape".into())
@@ -70,7 +72,8 @@ impl Constant {
                     return Err(format!("{} whole numbers are too many to be moved", values.len()));
                 }
                 let numbers = (0..values.len()).map(|i| i as f32).collect();
-                let numbers = Tensor::new(shape.clone(), numbers).ok_or("a constant has another size than its shape")?;
+                let numbers =
+                    Tensor::new(shape.clone(), numbers).ok_or("a constant has another size than its shape")?;
                 let from = moved(&numbers)?;
                 let pick = |i: &f32| values.get(*i as usize).copied().unwrap_or_default();
                 Ok(Self::Integers(from.shape().to_vec(), Arc::new(from.data().iter().map(pick).collect())))

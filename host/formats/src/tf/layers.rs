@@ -8,8 +8,8 @@ use shiftwise_graph::graph::NodeId;
 use shiftwise_graph::ops::pool::PoolWindow;
 use shiftwise_graph::ops::{
     Activate, ActivationFn, Add, AveragePooling2D, BatchNormalization, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D,
-    Elu, GlobalAveragePooling2D, GlobalMaxPooling2D, LeakyRelu, MaxPooling2D, Merge, Multiply, Op, PRelu, Padding, Relu, Softmax,
-    Weighted, ZeroPadding2D,
+    Elu, GlobalAveragePooling2D, GlobalMaxPooling2D, LeakyRelu, MaxPooling2D, Merge, Multiply, Op, PRelu, Padding,
+    Relu, Softmax, Weighted, ZeroPadding2D,
 };
 use shiftwise_tensor::array;
 use shiftwise_tensor::tensor::Tensor;
@@ -104,7 +104,9 @@ impl Network<'_> {
         let padding = match sliding.edges {
             Edges::Valid => Padding::Valid,
             Edges::Same => Padding::Same,
-            Edges::Explicit(_) => return Err("a transposed convolution that pads in its own way is not supported".into()),
+            Edges::Explicit(_) => {
+                return Err("a transposed convolution that pads in its own way is not supported".into());
+            }
         };
         rank_4(&kernel)?;
         let w = weighted(kernel, bias)?;

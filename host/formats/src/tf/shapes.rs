@@ -70,7 +70,12 @@ impl Network<'_> {
     }
 
     /// The samples of a layer under another shape.
-    fn sample_as(&mut self, operation: &str, id: shiftwise_graph::graph::NodeId, rest: &[usize]) -> Result<Slot, String> {
+    fn sample_as(
+        &mut self,
+        operation: &str,
+        id: shiftwise_graph::graph::NodeId,
+        rest: &[usize],
+    ) -> Result<Slot, String> {
         if self.sample(id) == rest {
             return Ok(Slot::Layer { id, merged: false });
         }
@@ -154,7 +159,13 @@ impl Network<'_> {
     }
 
     /// A tensor mirrored around its edges, which are (`symmetric`) or are not repeated.
-    pub(crate) fn mirror(&mut self, operation: &str, x: &Slot, widths: &[i64], symmetric: bool) -> Result<Slot, String> {
+    pub(crate) fn mirror(
+        &mut self,
+        operation: &str,
+        x: &Slot,
+        widths: &[i64],
+        symmetric: bool,
+    ) -> Result<Slot, String> {
         let shape = self.shape(x)?;
         let mut out = x.clone();
         for (axis, pair) in widths.chunks_exact(2).enumerate() {
@@ -188,7 +199,8 @@ impl Network<'_> {
         match x {
             Slot::Constant(constant) => {
                 let size = shape[at];
-                let index = |i: &i64| usize::try_from(if *i < 0 { i + size } else { *i }).map_err(|_| "an index is wrong");
+                let index =
+                    |i: &i64| usize::try_from(if *i < 0 { i + size } else { *i }).map_err(|_| "an index is wrong");
                 let indices = indices.iter().map(index).collect::<Result<Vec<_>, _>>()?;
                 let kind = Kind::Gather { axis: at, indices, drop };
                 let op = TfOp { function: "gather".into(), operands: Vec::new(), kind };
