@@ -223,8 +223,9 @@ impl Recipe {
         let analysis = glance(graph, &self.options_of_ptq(&screen.silent())?, q, &samples)?;
         for layer in analysis.worst(3) {
             let why = layer.causes.first().map_or_else(String::new, |c| {
-                let try_ = c.remedy.as_ref().map_or_else(String::new, |r| format!("; try: {r}"));
-                format!(": {}{try_}", c.cause)
+                // What it gains is not measured here, and may be a loss.
+                let may = c.remedy.as_ref().map_or_else(String::new, |r| format!("; `analyze` tries: {r}"));
+                format!(": {}{may}", c.cause)
             });
             screen.say(format!("{}: {} dB by itself{why}", layer.layer, analyze::db(layer.alone_sqnr_db)));
         }
