@@ -58,16 +58,12 @@ pub(crate) type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
 /// What data teaches of the float graph, once it is optimized.
 type Learn<'a> = dyn FnMut(&mut Graph) -> Result<(), Error> + 'a;
 
-/// What looks at the graph after each pass, which is named by its key in the strategy.
-type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
-
 /// Everything before calibration; also returns warnings.
 fn annotated(
     graph: Graph,
     strategy: &Strategy,
     watch: Watch<'_>,
     learn: &mut Learn<'_>,
-    watch: Watch<'_>,
 ) -> Result<(QuantGraph, Vec<String>), Error> {
     if strategy.enabled("train_with_bn") {
         return Err(Error::Options(
