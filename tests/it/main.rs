@@ -15,6 +15,7 @@ mod deployable;
 mod dump;
 mod estimate;
 mod files;
+mod finetune;
 mod float_scales;
 mod format;
 mod fuzz;

@@ -91,7 +91,7 @@ fn an_unequal_channel_is_named_and_its_remedy_gains_what_is_said() {
     let after = decibels(&graph, &options(&[]), &samples);
     assert!((equalize.gain_db - (after - before)).abs() < 1e-6 && equalize.gain_db > 6.0, "{equalize:?}");
     let strategy = strategy.unwrap();
-    assert!(strategy.enabled("include_cle") && analysis.proposed.iter().any(|key| key == "include_cle"));
+    assert!(strategy.enabled("include_cle") && analysis.proposed.iter().any(|name| name == "equalize"));
     let proposed = decibels(&graph, &PtqOptions::new(strategy), &samples);
     assert!((proposed - before - analysis.proposed_gain_db.unwrap()).abs() < 1e-6);
 }
@@ -178,4 +178,23 @@ fn bad_arguments_of_analyze_are_refused_by_name() {
         assert_eq!(ran.code, Some(2), "{arguments}: {ran:?}");
         assert!(ran.err.contains(part), "{arguments}: {}", ran.err);
     }
+}
+
+#[test]
+fn a_report_is_one_page_that_loads_nothing() {
+    let folder = Folder::new("report");
+    let ran = run(&folder, "report digits_resnet.h5 --calib digits.npz:x_cal --board kv260 --json", 0).json();
+    assert!(ran["estimate"]["end_to_end_us"].as_f64().unwrap() > 0.0 && ran["analysis"]["samples"].is_number());
+    let page = String::from_utf8(folder.read("report.html")).unwrap();
+    for part in ["<!doctype html>", "Time by layer", "Where layers run", "The network", "Accuracy", "softmax", "</html>"] {
+        assert!(page.contains(part), "{part}");
+    }
+    // Names of formats are no addresses that a browser would ask.
+    let page = page.replace("http://www.w3.org/2000/svg", "");
+    for outside in ["http:", "https:", "src=", "@import", "url("] {
+        assert!(!page.replace("url(#arrow)", "").contains(outside), "{outside}");
+    }
+    let plain = run(&folder, "report digits_lenet.h5 -o plain.html", 0);
+    assert!(plain.out.contains("plain.html"));
+    run(&folder, "report digits_lenet.h5 -o digits_lenet.h5", 2);
 }

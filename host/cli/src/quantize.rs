@@ -223,8 +223,9 @@ impl Recipe {
         let analysis = glance(graph, &self.options_of_ptq(&screen.silent())?, q, &samples)?;
         for layer in analysis.worst(3) {
             let why = layer.causes.first().map_or_else(String::new, |c| {
-                let try_ = c.remedy.as_ref().map_or_else(String::new, |r| format!("; try: {r}"));
-                format!(": {}{try_}", c.cause)
+                // What it gains is not measured here, and may be a loss.
+                let may = c.remedy.as_ref().map_or_else(String::new, |r| format!("; `analyze` tries: {r}"));
+                format!(": {}{may}", c.cause)
             });
             screen.say(format!("{}: {} dB by itself{why}", layer.layer, analyze::db(layer.alone_sqnr_db)));
         }
@@ -244,12 +245,7 @@ impl Recipe {
     }
 
     /// The quantized form of a model; a model that is quantized already stays as it is.
-    pub(crate) fn quantize(
-        &self,
-        model: Model,
-        preprocess: &Preprocess,
-        screen: &Screen,
-    ) -> Result<Made, Error> {
+    pub(crate) fn quantize(&self, model: Model, preprocess: &Preprocess, screen: &Screen) -> Result<Made, Error> {
         let graph = match model {
             Model::Float(graph) => graph,
             Model::Quantized(quantized) => {
@@ -510,9 +506,8 @@ fn tell_changes(dead: &[DeadChannels], finetuned: &[Finetuned], screen: &Screen)
         screen.say("");
     }
     if !finetuned.is_empty() {
-        let row = |own: &Finetuned| {
-            vec![own.layers.join(", "), own.done.clone(), number(own.before), number(own.after)]
-        };
+        let row =
+            |own: &Finetuned| vec![own.layers.join(", "), own.done.clone(), number(own.before), number(own.after)];
         let header = ["finetuned", "what", "error before", "after"];
         screen.table(&header, 2, &finetuned.iter().map(row).collect::<Vec<_>>());
         screen.say("");

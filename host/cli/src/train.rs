@@ -225,7 +225,7 @@ fn labels_of(
 
 /// The network before its first step, the strategy and warnings.
 fn network(args: &Args, screen: &Screen) -> Result<(Qat, Option<Strategy>, Option<Graph>, Vec<String>), Error> {
-    let model = args.recipe.open(&args.model, &args.preprocess, screen)?;
+    let model = args.model.open_for(&args.data, &args.preprocess, screen)?;
     let options = LoadOptions { custom: args.model.custom.layers()?, ..LoadOptions::default() };
     match model {
         Model::Quantized(_) => {

@@ -8,7 +8,6 @@
 
 use rayon::prelude::*;
 
-use shiftwise_core::fix;
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::shift;
 use shiftwise_graph::error::Error;
@@ -19,7 +18,7 @@ use shiftwise_quant::eval::layer_weights;
 use shiftwise_quant::finetune::{Finetuned, Job};
 use shiftwise_quant::owners::{ConvPositions, conv_positions};
 use shiftwise_quant::quant_graph::QuantGraph;
-use shiftwise_quant::scheme::{Quantizer, Scheme as _};
+use shiftwise_quant::scheme::Quantizer;
 use shiftwise_tensor::tensor::Tensor;
 
 use crate::finetune::{float_weights, samples_of, targets};
@@ -47,23 +46,7 @@ const LARGEST: usize = 2304;
 
 /// What is done to the float graph before calibration.
 pub(crate) fn prepare(graph: &mut Graph, job: &Job<'_>) -> Result<(), Error> {
-    let most = job.strategy.layer_entry("ReLU", true).and_then(|entry| {
-        let own = entry.get("output_quantizers")?.get(0)?;
-        Some(integers(Quantizer::from_entry(own).ok().as_ref())?.high as f32)
-    });
-    equalize(graph, job.samples, &job.batches.parts(job.samples.len())?, most)
-}
-
-/// ReLUs that clip where their grid ends anyway become such that don't clip: any DPU computes them.
-fn leave_clipping_to_saturation(q: &mut QuantGraph) {
-    for (id, own) in &q.layers {
-        let (Some(Quantizer::Pof2(own)), Op::Relu(relu)) = (own.result(), &mut q.graph.node_mut(*id).op) else { continue };
-        let end = own.pos().map(|pos| own.params.bounds().1 * fix::exp2(-i32::from(pos.0)));
-        let is_last = relu.max_value.is_some_and(|m| m != 6.0 && end.is_some_and(|end| end <= m));
-        if own.params.is_plain() && is_last {
-            relu.max_value = None;
-        }
-    }
+    equalize(graph, job.samples, &job.batches.parts(job.samples.len())?)
 }
 
 /// Reconstructs every layer with a kernel; one row for each.
@@ -101,7 +84,6 @@ pub(crate) fn reconstruct(
         float.set(&graph, id, y);
         own.set(&graph, id, z);
     }
-    leave_clipping_to_saturation(q);
     Ok(rows)
 }
 

@@ -67,6 +67,12 @@ const MAX_OPERAND: usize = 1 << 22;
 /// How outputs are called that have no name of their own.
 const NUMBERED: &str = "output_";
 
+/// Most operands of a function.
+const MAX_OPERANDS: usize = 4096;
+
+/// Memory of a layer beside its weights.
+const LAYER: u64 = 1024;
+
 /// Memory of a number as a file of the quantized model describes it.
 const DESCRIBED: u64 = 64;
 
@@ -135,6 +141,7 @@ impl<'a> Network<'a> {
 
     /// Adds a layer. `operation` is what the file calls it.
     pub(crate) fn add(&mut self, operation: &str, op: Op, inputs: &[NodeId]) -> Result<Slot, String> {
+        self.budget.bytes(LAYER).map_err(|e| e.to_string())?;
         let name = self.builder.graph().nodes.len().to_string();
         let message = |error: Error| match error {
             Error::Layer { message, .. } => message,
@@ -167,6 +174,9 @@ impl<'a> Network<'a> {
         names: &[&str],
         settings: Json,
     ) -> Result<Slot, String> {
+        if operands.len() > MAX_OPERANDS {
+            return Err(format!("it has {} operands, at most {MAX_OPERANDS} are supported", operands.len()));
+        }
         let constants: Option<Vec<&Constant>> = operands.iter().map(Slot::constant).collect();
         if let Some(constants) = constants {
             return self.folded(function, &constants, names, &settings).map(Slot::Constant);
@@ -274,7 +284,8 @@ impl<'a> Network<'a> {
             1 => {
                 let (_, values) = pair(0)?;
                 let keep = settings.get("keepdims").and_then(Json::as_bool) == Some(true);
-                let all = operands[0].shape().len() == 1 && !keep;
+                let axes = settings.get("axis").and_then(Json::as_array).map_or(0, Vec::len);
+                let all = operands[0].shape().len() == 1 && axes == 1 && !keep;
                 let folded = constants::fold(function, values).filter(|_| all)?;
                 Some(Ok(Constant::integer(folded)))
             }
@@ -282,7 +293,7 @@ impl<'a> Network<'a> {
                 let ((a_shape, a), (b_shape, b)) = (pair(0)?, pair(1)?);
                 let n = a.len().max(b.len());
                 let shape = if b.len() > a.len() || b_shape.len() > a_shape.len() { b_shape } else { a_shape };
-                let fits = (a.len() == n || a.len() == 1) && (b.len() == n || b.len() == 1) && n > 0;
+                let fits = n > 0 && (a_shape == b_shape || a.len() == 1 || b.len() == 1);
                 let at = |v: &[i64], i: usize| v[if v.len() == 1 { 0 } else { i }];
                 let values = (0..n).map(|i| constants::combine(function, at(a, i), at(b, i)));
                 let values: Option<Vec<i64>> = if fits { values.collect() } else { None };

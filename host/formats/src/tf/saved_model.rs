@@ -8,7 +8,7 @@ use crate::tf::bundle::Bundle;
 use crate::tf::graph::Graph;
 use crate::tf::network::{Network, Slot};
 use crate::tf::proto::{GraphDef, MetaGraphDef, NodeDef, SavedModel, SignatureDef, TensorInfo};
-use crate::tf::{has_weights, input_shape, names, tensors};
+use crate::tf::{check_inputs, has_weights, input_shape, names, tensors};
 use crate::{Files, LoadOptions, Model};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
@@ -63,6 +63,7 @@ pub(crate) fn read(files: Files, options: &LoadOptions, budget: &Budget) -> Resu
         given.insert(node, slot);
         inputs.push(id);
     }
+    check_inputs(options, &signature.inputs.keys().cloned().collect::<Vec<_>>())?;
     let end = |(own, info): (&'_ String, &'_ TensorInfo)| {
         let (node, number) = place(&info.name);
         (node.to_owned(), number, own.clone())
@@ -91,7 +92,7 @@ pub(crate) fn read_graph(files: Files, options: &LoadOptions, budget: &Budget) -
     if references.is_empty() {
         return Err(Error::model("the graph has no result: all of its nodes are read by others"));
     }
-    let (mut given, mut inputs) = (HashMap::new(), Vec::new());
+    let (mut given, mut inputs, mut all) = (HashMap::new(), Vec::new(), Vec::new());
     for node in graph.nodes.iter().filter(|node| node.op == "Placeholder") {
         // What tells a graph how to run (whether it trains, where a file lies) is no tensor of samples.
         let tensor = node.element("dtype").is_none_or(|t| tensors::is_number(t) && t != BOOL);
@@ -103,7 +104,9 @@ pub(crate) fn read_graph(files: Files, options: &LoadOptions, budget: &Budget) -
         let (slot, id) = input(&mut graph_of.network, options, &own, sizes)?;
         given.insert(node.name.clone(), slot);
         inputs.push(id);
+        all.push(own);
     }
+    check_inputs(options, &all)?;
     let results = graph_of.results(&graph, given, &references)?;
     finish(graph_of.network, &results, &inputs, &[])
 }

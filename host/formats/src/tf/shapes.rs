@@ -176,6 +176,7 @@ impl Network<'_> {
                 [a, b] if size > 0 && (0..=most).contains(a) && (0..=most).contains(b) => {}
                 _ => return Err(format!("paddings {pair:?} of an axis that has {} elements to mirror", most.max(0))),
             }
+            self.budget.elements(&[size.saturating_mul(3)], 16).map_err(|e| e.to_string())?;
             let edge = i64::from(!symmetric);
             let before = (0..pair[0]).rev().map(|i| i + edge);
             let after = (0..pair[1]).map(|i| size - 1 - edge - i);
@@ -267,7 +268,8 @@ impl Network<'_> {
         let shape = self.shape(x)?;
         let at = array::axis(axis, shape.len())?;
         let known: i64 = sizes.iter().filter(|s| **s > 0).fold(0i64, |n, s| n.saturating_add(*s));
-        let sizes: Vec<i64> = sizes.iter().map(|s| if *s == -1 { shape[at] - known } else { *s }).collect();
+        let sizes: Vec<i64> =
+            sizes.iter().map(|s| if *s == -1 { shape[at].saturating_sub(known) } else { *s }).collect();
         let total = sizes.iter().try_fold(0i64, |n, s| n.checked_add(*s).filter(|_| *s > 0));
         if sizes.len() > 4096 || total != Some(shape[at]) {
             return Err(format!("{} parts don't make up its axis {at}", sizes.len()));

@@ -53,12 +53,12 @@ impl Op {
             Self::LayerScale(layer) => vec![&mut layer.gamma],
             Self::PRelu(layer) => vec![&mut layer.alpha],
             Self::Normalization(layer) if !layer.constant => vec![&mut layer.mean, &mut layer.variance],
-            Self::MultiHeadAttention(layer) => {
-                let all = layer.inputs.iter_mut().chain([&mut layer.output]);
-                all.flat_map(|own| std::iter::once(&mut own.kernel).chain(&mut own.bias)).collect()
-            }
             Self::Custom(layer) => layer.weights.iter_mut().map(|(_, weight)| weight).collect(),
             Self::TimeDistributed(steps) => steps.layer.slots(),
+            Self::MultiHeadAttention(layer) => {
+                let projections = layer.inputs.iter_mut().chain([&mut layer.output]);
+                projections.flat_map(|own| std::iter::once(&mut own.kernel).chain(&mut own.bias)).collect()
+            }
             Self::Input(_) | Self::UnitNormalization(_) | Self::Normalization(_) | Self::Rescaling(_) => Vec::new(),
             Self::Relu(_) | Self::Elu(_) | Self::LeakyRelu(_) | Self::HardSigmoid(_) | Self::Activation(_) => {
                 Vec::new()

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::layout::{Layout, Size, lay_out};
-use super::{CPU, Inspection, LayerVerdict, text};
+use super::text;
+use super::verdict::{CPU, Inspection, LayerVerdict};
 
 /// Height of a line of text, and blanks around the text of a box.
 const LINE: f64 = 16.0;

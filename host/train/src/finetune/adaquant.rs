@@ -151,7 +151,8 @@ impl<'a> FloatData<'a> {
         let weights = float_weights(&prefix);
         let count = samples_of(job);
         let mut data = Self { prefix, weights, job: *job, count, kept: None };
-        let per: usize = data.prefix.outputs.iter().map(|id| data.prefix.node(*id).shape.iter().product::<usize>()).sum();
+        let per: usize =
+            data.prefix.outputs.iter().map(|id| data.prefix.node(*id).shape.iter().product::<usize>()).sum();
         if per.saturating_mul(count).saturating_mul(4) <= memory {
             let mut kept = Vec::with_capacity(count);
             for start in (0..count).step_by(job.batches.size.max(1)) {

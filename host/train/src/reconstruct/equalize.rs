@@ -14,7 +14,6 @@
 
 use rayon::prelude::*;
 
-use shiftwise_core::fix;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval;
 use shiftwise_graph::eval::{Points, Samples};
@@ -25,7 +24,7 @@ use shiftwise_tensor::tensor::Tensor;
 use crate::finetune::float_weights;
 
 /// Times that all sets are visited: each time the grids have become finer.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 20;
 
 /// How close to its maximum a ReLU's channel may be scaled.
 const NEAR_MAXIMUM: f32 = 0.85;
@@ -208,49 +207,11 @@ fn side(op: &Op, reads: bool) -> Side {
     side
 }
 
-/// Scales sets so that what their ReLUs clip at is the largest number of a grid of `most` + 1 steps: the integers' own
-/// saturation then clips, and no step is spent on values that there are not. A ReLU6 in 8 bits clips at 127/32 instead of
-/// 96/16.
-fn clip_at_the_grid(graph: &mut Graph, sets: &[Set], most: f32) {
-    for set in sets {
-        let maximum_of = |id: &NodeId| maximum(&graph.node(*id).op);
-        let all: Vec<f32> = set.members.iter().filter_map(maximum_of).collect();
-        let relus: Vec<NodeId> = set.members.iter().copied().filter(|id| relu_of(graph, *id)).collect();
-        let Some(old) = all.first().copied().filter(|m| *m > 0.0 && all.iter().all(|other| other == m)) else { continue };
-        let channels = graph.node(set.members[0]).shape.last().copied().unwrap_or(0);
-        if relus.len() != all.len() {
-            continue;
-        }
-        let position = (most / old).log2().ceil().clamp(-64.0, 64.0) as i32;
-        let new = most * fix::exp2(-position);
-        apply(graph, set, &mut [], &vec![f64::from(new) / f64::from(old); channels]);
-        for id in relus {
-            if let Op::Relu(relu) = &mut graph.node_mut(id).op {
-                relu.max_value = Some(new);
-            }
-        }
-    }
-}
-
-/// Whether a layer is a ReLU with a maximum, and linear below.
-fn relu_of(graph: &Graph, id: NodeId) -> bool {
-    matches!(&graph.node(id).op, Op::Relu(relu) if relu.max_value.is_some() && relu.threshold == 0.0)
-}
-
-/// Equalizes all sets of a graph by what its layers give for the samples. `most` is the largest integer of a ReLU's result, if
-/// it is rounded to a grid of positions.
+/// Equalizes all sets of a graph by what its layers give for the samples.
 ///
 /// Errors: those of running the graph.
-pub(super) fn equalize(
-    graph: &mut Graph,
-    samples: &dyn Samples,
-    batches: &[(usize, usize)],
-    most: Option<f32>,
-) -> Result<(), Error> {
+pub(super) fn equalize(graph: &mut Graph, samples: &dyn Samples, batches: &[(usize, usize)]) -> Result<(), Error> {
     let sets = sets(graph);
-    if let Some(most) = most {
-        clip_at_the_grid(graph, &sets, most);
-    }
     let mut all = vec![None; graph.nodes.len()];
     let readers_inputs = sets.iter().flat_map(|set| set.writers.iter().flat_map(|id| graph.node(*id).inputs.clone()));
     for id in sets.iter().flat_map(|set| set.members.iter().copied()).chain(readers_inputs) {
@@ -293,8 +254,13 @@ struct Sums {
 fn best_scales(graph: &Graph, set: &Set, seen: &[Option<Seen>], behind: &[Vec<NodeId>]) -> Vec<f64> {
     let channels = set.members.first().and_then(|id| graph.node(*id).shape.last()).copied().unwrap_or(0);
     let zeros = || vec![0.0f64; channels];
-    let mut sums =
-        Sums { read: zeros(), before: zeros(), weights: zeros(), low: vec![1.0 / STRONGEST; channels], high: vec![STRONGEST; channels] };
+    let mut sums = Sums {
+        read: zeros(),
+        before: zeros(),
+        weights: zeros(),
+        low: vec![1.0 / STRONGEST; channels],
+        high: vec![STRONGEST; channels],
+    };
     for id in &set.members {
         let Some(Some(seen)) = seen.get(id.0) else { continue };
         // What only an activation reads is not rounded.

@@ -29,7 +29,7 @@ impl Integers {
         (value * scale).round_ties_even().clamp(self.low, self.high) / scale
     }
 
-    /// Of the positions in `most` and coarser ones, the one with the least squared error, and no finer than that.
+    /// Of these positions the one with the least squared error; the coarsest of equal ones.
     pub(super) fn best(self, values: &[f64], positions: std::ops::RangeInclusive<i32>) -> i32 {
         let error = |p: i32| values.iter().map(|v| (v - self.nearest(*v, p)).powi(2)).sum::<f64>();
         let mut best = (*positions.start(), f64::INFINITY);
@@ -158,14 +158,7 @@ impl Group {
         Some(self.round(factor, wanted, target, position, integers))
     }
 
-    fn round(
-        &self,
-        factor: &Factor,
-        wanted: &[f64],
-        target: Target,
-        position: i32,
-        integers: Integers,
-    ) -> Vec<f64> {
+    fn round(&self, factor: &Factor, wanted: &[f64], target: Target, position: i32, integers: Integers) -> Vec<f64> {
         let outputs = self.float.len() / self.order.len().max(1);
         let mut kernel = match target {
             Target::Weights => ordered(&self.float, outputs, &self.order),
@@ -244,11 +237,8 @@ pub(super) fn solve(
 fn search(task: &Task<'_>, all: &[Group], bias: bool) -> Option<(i32, Vec<Target>, f64)> {
     let at = |position: i32, targets: &dyn Fn(usize) -> Vec<Target>| {
         let lists: Vec<Vec<Target>> = (0..all.len()).map(targets).collect();
-        let found: Option<Vec<(Target, f64)>> = all
-            .par_iter()
-            .zip(&lists)
-            .map(|(own, list)| own.best(list, position, task.integers, bias))
-            .collect();
+        let found: Option<Vec<(Target, f64)>> =
+            all.par_iter().zip(&lists).map(|(own, list)| own.best(list, position, task.integers, bias)).collect();
         let found = found?;
         let error = found.iter().map(|(_, error)| error).sum::<f64>();
         Some((position, found.into_iter().map(|(target, _)| target).collect::<Vec<_>>(), error))

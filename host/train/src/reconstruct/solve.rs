@@ -130,7 +130,9 @@ mod tests {
 
     /// Numbers without order, from −1 to 1.
     fn noise(count: usize, salt: u64) -> Vec<f64> {
-        let one = |i: u64| ((i.wrapping_mul(6_364_136_223_846_793_005) ^ salt).wrapping_mul(1_442_695_040_888_963_407) >> 40) as f64;
+        let one = |i: u64| {
+            ((i.wrapping_mul(6_364_136_223_846_793_005) ^ salt).wrapping_mul(1_442_695_040_888_963_407) >> 40) as f64
+        };
         (0..count as u64).map(|i| one(i + 1) / (1u64 << 23) as f64 - 1.0).collect()
     }
 
