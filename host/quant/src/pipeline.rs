@@ -116,7 +116,11 @@ pub fn ptq_with(
         }
         Ok(())
     };
-    let (mut quantized, warnings) = annotated(graph, strategy, learn, &mut |_, _| ())?;
+    let (mut quantized, mut warnings) = annotated(graph, strategy, learn, &mut |_, _| ())?;
+    let algorithm = strategy.own_word("fast_ft_algorithm");
+    if !finetunes && algorithm != "adaquant" {
+        warnings.push(format!("`fast_ft_algorithm` is {algorithm}, and without `include_fast_ft` nothing is finetuned"));
+    }
     // Before the work, so that a wrong name doesn't cost it.
     quantized.check_names()?;
     // The vendor's tool widens what was calibrated for 8 bits.
