@@ -62,7 +62,8 @@ pub const EXPLAINED: &[(&str, &str)] = &[
     ),
 ];
 
-fn array(path: &Path) -> Option<Tensor> {
+/// An array of floats; `None` if there is none.
+pub(crate) fn array(path: &Path) -> Option<Tensor> {
     let a: ndarray::ArrayD<f32> = ndarray_npy::read_npy(path).ok()?;
     Tensor::new(a.shape().to_vec(), a.iter().copied().collect())
 }
@@ -345,7 +346,7 @@ fn finetuned(
 }
 
 /// Positions, dump and outputs of a quantized model against the vendor's.
-fn results(
+pub(crate) fn results(
     q: &QuantGraph,
     input: Vec<Tensor>,
     case: &Path,

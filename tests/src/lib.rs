@@ -17,5 +17,6 @@ pub mod scaled;
 pub mod shared;
 pub mod shuffle;
 pub mod small;
+pub mod training;
 pub mod xmodel;
 pub mod zoo;

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use shiftwise::analyze::glance;
 use shiftwise::dataset::Observed;
+use shiftwise::export;
 use shiftwise::reports::{Accuracy, Fallback, LeftFloat, Quantization};
 use shiftwise_compile::DpuOptions;
 use shiftwise_formats::files::Set;
+use shiftwise_formats::onnx::write_quantized;
 use shiftwise_formats::{self as format, LoadOptions, Model};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
@@ -89,8 +91,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
     /// Formats to write
-    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5"])]
+    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5", "onnx"])]
     output_format: Vec<String>,
+    #[command(flatten)]
+    onnx: crate::export::Onnx,
     /// DPU or board whose limits decide what will run there; says what will not
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
@@ -219,8 +223,9 @@ impl Recipe {
         let analysis = glance(graph, &self.options_of_ptq(&screen.silent())?, q, &samples)?;
         for layer in analysis.worst(3) {
             let why = layer.causes.first().map_or_else(String::new, |c| {
-                let try_ = c.remedy.as_ref().map_or_else(String::new, |r| format!("; try: {r}"));
-                format!(": {}{try_}", c.cause)
+                // What it gains is not measured here, and may be a loss.
+                let may = c.remedy.as_ref().map_or_else(String::new, |r| format!("; `analyze` tries: {r}"));
+                format!(": {}{may}", c.cause)
             });
             screen.say(format!("{}: {} dB by itself{why}", layer.layer, analyze::db(layer.alone_sqnr_db)));
         }
@@ -353,8 +358,46 @@ impl Recipe {
         data::files(&self.calib)
     }
 
+    /// The name of the strategy.
+    pub(crate) fn strategy_name(&self) -> &str {
+        &self.strategy
+    }
+
+    /// The strategy with all that is said about it, for training.
+    pub(crate) fn training_strategy(&self, screen: &Screen) -> Result<Strategy, Error> {
+        self.strategy(&self.settings()?, screen)
+    }
+
+    /// Calibration data of a network and how it is taken.
+    pub(crate) fn calibration(
+        &self,
+        strategy: &Strategy,
+        graph: &Graph,
+        preprocess: &Preprocess,
+    ) -> Result<(shiftwise::dataset::Inputs, PtqOptions), Error> {
+        if self.calib.is_empty() {
+            return Err(Error::Dataset("calibration needs data: pass --calib DATA".into()));
+        }
+        let settings = self.settings()?;
+        let batch_size = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
+        let steps = self.calib_steps.or(settings.whole("calib_steps")?);
+        let options = PtqOptions { strategy: strategy.clone(), batch_size, steps };
+        Ok((preprocess.for_graph(&self.calib, graph)?, options))
+    }
+
     /// Options and input files' digests.
     pub(crate) fn provenance(&self, model: &ModelArgs, preprocess: &Preprocess) -> Result<Value, Error> {
+        self.provenance_of(model, preprocess, Map::new(), &[])
+    }
+
+    /// [`Recipe::provenance`] with more options and files, each with its role.
+    pub(crate) fn provenance_of(
+        &self,
+        model: &ModelArgs,
+        preprocess: &Preprocess,
+        options: Map<String, Value>,
+        files: &[(&str, &Path)],
+    ) -> Result<Value, Error> {
         let calib = self.calib_files();
         let strategies = [&self.strategy_file, &self.custom_strategy];
         let strategies = strategies.into_iter().flatten().map(|p| ("strategy", p.as_path()));
@@ -362,7 +405,8 @@ impl Recipe {
         let weights = model.weights.iter().map(|p| ("weights", p.as_path()));
         let inputs: Vec<(&str, &Path)> =
             std::iter::once(("model", model.path.as_path())).chain(weights).chain(strategies).chain(calib).collect();
-        shiftwise::provenance::provenance(&self.options(preprocess), &inputs)
+        let all = self.options(preprocess).into_iter().chain(options).collect();
+        shiftwise::provenance::provenance(&all, &[&inputs, files].concat())
     }
 }
 
@@ -396,7 +440,13 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     format::read_back(&quantized, &bytes, &file, &options)?;
     shiftwise::averages::record(&differences, &bytes, &mut provenance);
     let mut set = Set::new(&dir, PROVENANCE)?;
-    set.add(QUANTIZED, &bytes)?;
+    let asked = |own: export::Format| args.output_format.iter().any(|name| name == own.name());
+    if asked(export::Format::H5) {
+        set.add(QUANTIZED, &bytes)?;
+    }
+    if asked(export::Format::Onnx) {
+        set.add(export::Format::Onnx.file(), &write_quantized(&quantized, &args.onnx.options())?)?;
+    }
     set.add(INFO, pretty(&info).as_bytes())?;
     set.commit(provenance.as_object().cloned().unwrap_or_default())?;
 

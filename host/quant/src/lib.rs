@@ -17,6 +17,7 @@ pub mod owners;
 pub mod passes;
 pub mod pipeline;
 pub mod python;
+pub mod qat;
 pub mod quant_graph;
 pub mod role;
 pub mod scheme;

@@ -14,7 +14,7 @@ pub mod dead;
 mod dpu_version;
 pub mod dtype;
 mod equalize;
-mod fold_bn;
+pub(crate) mod fold_bn;
 pub mod layer_config;
 mod partition;
 mod simplify;

@@ -11,6 +11,7 @@ use crate::passes;
 use crate::passes::dead::{DeadChannels, fold_dead_channels};
 use crate::passes::dtype::set_dtype;
 use crate::passes::{adjust_pos, annotate, convert, layer_config};
+use crate::qat::{ConvNorm, take_norms};
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
 use shiftwise_graph::dtype::Dtype;
@@ -51,19 +52,36 @@ pub struct Ptq {
     pub finetuned: Vec<Finetuned>,
 }
 
+/// What looks at the graph after each pass, which is named by its key in the strategy.
+pub(crate) type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
+
 /// What data teaches of the float graph, once it is optimized.
 type Learn<'a> = dyn FnMut(&mut Graph) -> Result<(), Error> + 'a;
 
-/// What looks at the graph after each pass, which is named by its key in the strategy.
-type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
-
 /// Everything before calibration; also returns warnings.
 fn annotated(
+    graph: Graph,
+    strategy: &Strategy,
+    watch: Watch<'_>,
+    learn: &mut Learn<'_>,
+) -> Result<(QuantGraph, Vec<String>), Error> {
+    if strategy.enabled("train_with_bn") {
+        return Err(Error::Options(
+            "`train_with_bn` is set to true; calibration trains nothing, `train` and `deploy` do".into(),
+        ));
+    }
+    staged(graph, strategy, false, watch, learn).map(|(quantized, _, warnings)| (quantized, warnings))
+}
+
+/// [`annotated`] for training: also returns the normalizations that stay apart from their convolutions, by the names of
+/// these, if they are to.
+pub(crate) fn staged(
     mut graph: Graph,
     strategy: &Strategy,
-    learn: &mut Learn<'_>,
+    with_norms: bool,
     watch: Watch<'_>,
-) -> Result<(QuantGraph, Vec<String>), Error> {
+    learn: &mut Learn<'_>,
+) -> Result<(QuantGraph, BTreeMap<String, ConvNorm>, Vec<String>), Error> {
     // What is quantized is so from f32, whatever its file says.
     let other = graph.nodes.iter_mut().filter(|node| node.dtype != Dtype::default());
     other.for_each(|node| set_dtype(node, Dtype::default()));
@@ -72,8 +90,9 @@ fn annotated(
     passes::run_watched(passes::OPTIMIZE, &mut graph, strategy, watch)?;
     learn(&mut graph)?;
     warnings.extend(layer_config::keep_float(&mut graph, strategy, original.as_ref())?);
+    let norms = if with_norms { take_norms(&mut graph, strategy) } else { BTreeMap::new() };
     passes::run_watched(passes::DPU_VERSION, &mut graph, strategy, watch)?;
-    Ok((annotate::annotate(graph, strategy)?, warnings))
+    Ok((annotate::annotate(graph, strategy)?, norms, warnings))
 }
 
 /// [`ptq_with`] for strategies that ask for no finetuning.
@@ -106,7 +125,7 @@ pub fn ptq_with(
     let job = Job { strategy, samples, batches: &batches };
     let finetunes = strategy.enabled("include_fast_ft");
     let (mut dead_channels, mut optimized) = (Vec::new(), None);
-    let learn = &mut |graph: &mut Graph| {
+    let (mut quantized, mut warnings) = annotated(graph, strategy, &mut |_, _| (), &mut |graph| {
         if strategy.enabled("fold_dead_channels") || (finetunes && finetune.folds_dead_channels(strategy)) {
             dead_channels = fold_dead_channels(graph, samples, &batches)?;
         }
@@ -115,11 +134,11 @@ pub fn ptq_with(
             optimized = Some(graph.clone());
         }
         Ok(())
-    };
-    let (mut quantized, mut warnings) = annotated(graph, strategy, learn, &mut |_, _| ())?;
+    })?;
     let algorithm = strategy.own_word("fast_ft_algorithm");
     if !finetunes && algorithm != "adaquant" {
-        warnings.push(format!("`fast_ft_algorithm` is {algorithm}, and without `include_fast_ft` nothing is finetuned"));
+        warnings
+            .push(format!("`fast_ft_algorithm` is {algorithm}, and without `include_fast_ft` nothing is finetuned"));
     }
     // Before the work, so that a wrong name doesn't cost it.
     quantized.check_names()?;
@@ -175,7 +194,7 @@ pub fn without_data_watched(graph: Graph, strategy: &Strategy, watch: Watch<'_>)
     let mut strategy = strategy.clone();
     // Takes long and changes values only.
     strategy.set("include_cle", false.into())?;
-    let (mut quantized, _) = annotated(graph, &strategy, &mut |_| Ok(()), watch)?;
+    let (mut quantized, _) = annotated(graph, &strategy, watch, &mut |_| Ok(()))?;
     refine(&mut quantized, &strategy);
     if strategy.enabled("convert_to_fs_quantize_strategy") {
         convert::positions_to_float_scales(&mut quantized);

@@ -244,8 +244,8 @@ settings! {
         cle_balance_method: Word = "\"max\"", was balance_method;
         /// Channels whose weights on both sides sum up to less are left alone.
         cle_weight_threshold: Number = "0.1", was weight_threshold;
-        /// Keeps BatchNormalization for training.
-        train_with_bn: Flag = "false", only ["false"] "there is no training";
+        /// Trains a BatchNormalization as one layer with the convolution before it: of training alone.
+        train_with_bn: Flag = "false";
         /// Splits a separable convolution in its two parts.
         separable_conv: Flag = "true";
     }
@@ -272,7 +272,7 @@ settings! {
         /// Leaves the result of a sum to the activation behind it.
         no_quant_in_add_act: Flag = "true";
         /// Training steps after which the statistics of BatchNormalization stay.
-        freeze_bn_delay: Number = "-1", only ["-1"] "there is no training";
+        freeze_bn_delay: Number = "-1";
         /// Asks the vendor's compiler which layers to quantize.
         quantize_with_xcompiler: Flag = "true", idle "the vendor's compiler is closed";
     }

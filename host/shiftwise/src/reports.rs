@@ -214,12 +214,16 @@ fn document(command: &str, mut kinds: Vec<Value>, definitions: serde_json::Map<S
 reports! {
     "quantize": Quantization;
     "evaluate": crate::evaluate::Evaluation | crate::evaluate::Errors;
+    "train": crate::training::Training;
+    "deploy": crate::deployment::Deployment;
     "dump": crate::dump::Dumped;
     "compare": crate::dump::Comparison;
     "convert": crate::convert::Converted;
+    "export": crate::export::Exported;
     "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled | NotPlaced;
     "analyze": Analysis;
+    "report": crate::report::Report;
     "diff": crate::diff::Difference;
     "inspect": crate::inspect::Report;
     "estimate": crate::estimate::Estimate | crate::estimate::CpuEstimate;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use crate::keras::layers::write;
-use crate::keras::record::ModelConfig;
 use crate::keras::open;
+use crate::keras::record::ModelConfig;
 use crate::source::Files;
 use shiftwise_graph::graph::{Graph, Node};
 
