@@ -125,7 +125,7 @@ pub fn ptq_with(
     let job = Job { strategy, samples, batches: &batches };
     let finetunes = strategy.enabled("include_fast_ft");
     let (mut dead_channels, mut optimized) = (Vec::new(), None);
-    let (mut quantized, warnings) = annotated(graph, strategy, &mut |_, _| (), &mut |graph| {
+    let (mut quantized, mut warnings) = annotated(graph, strategy, &mut |_, _| (), &mut |graph| {
         if strategy.enabled("fold_dead_channels") || (finetunes && finetune.folds_dead_channels(strategy)) {
             dead_channels = fold_dead_channels(graph, samples, &batches)?;
         }
@@ -135,6 +135,11 @@ pub fn ptq_with(
         }
         Ok(())
     })?;
+    let algorithm = strategy.own_word("fast_ft_algorithm");
+    if !finetunes && algorithm != "adaquant" {
+        warnings
+            .push(format!("`fast_ft_algorithm` is {algorithm}, and without `include_fast_ft` nothing is finetuned"));
+    }
     // Before the work, so that a wrong name doesn't cost it.
     quantized.check_names()?;
     // The vendor's tool widens what was calibrated for 8 bits.

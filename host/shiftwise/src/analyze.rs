@@ -282,7 +282,9 @@ fn tried(
     };
     let mut gains: Vec<Gain> = Vec::new();
     let mut tries: Vec<(&Remedy, String)> = Vec::new();
-    for (remedy, layer) in candidates(layers) {
+    // What finetuning has made of a network, another network without it says nothing about.
+    let tried = if base.enabled("include_fast_ft") { Vec::new() } else { candidates(layers) };
+    for (remedy, layer) in tried {
         let Some(strategy) = remedy.applied(base, &layer) else { continue };
         let gain_db = quality(&strategy)? - before;
         if gain_db.is_finite() {

@@ -84,6 +84,13 @@ pub(crate) fn reconstruct(
         float.set(&graph, id, y);
         own.set(&graph, id, z);
     }
+    if rows.is_empty() && !all.is_empty() {
+        return Err(Error::Options(
+            "`fast_ft_algorithm` is reconstruct, which needs quantizers with one position for each tensor; no layer of this \
+             network has them"
+                .into(),
+        ));
+    }
     Ok(rows)
 }
 
