@@ -13,6 +13,7 @@ use shiftwise_quant::pipeline::{PtqOptions, ptq};
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::command::data;
+use shiftwise_tests::shared::shared;
 
 fn file(name: &str) -> PathBuf {
     data().join("tf").join(name)
@@ -116,4 +117,25 @@ fn what_is_written_of_a_graph_is_read_again() {
         };
         assert_eq!(graph_text(&back.graph), graph_text(&quantized.graph), "{name}");
     }
+}
+
+#[test]
+fn real_files_are_read() {
+    let Some(shared) = shared() else { return };
+    let models = shared.join("models");
+    let open =
+        |path: &Path| format::load(path, &LoadOptions::default()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    for entry in std::fs::read_dir(models.join("tflite")).unwrap() {
+        let graph = open(&entry.unwrap().path());
+        assert!(graph.nodes.len() > 8, "{}", graph.nodes.len());
+    }
+    let spotter = open(&models.join("mlperf_kws_savedmodel"));
+    let batch = |key: &str, shape: &[usize]| {
+        let spec = DataSpec::parse(&format!("{}:{key}", models.join("mlperf_kws.npz").display()));
+        Dataset::open(&spec, shape).unwrap().batch(0, 8).unwrap()
+    };
+    let outputs = run_float(&spotter, vec![batch("x_eval", &[49, 10, 1])]).unwrap();
+    let want = batch("ref_out", &[12]);
+    let worst = outputs[0].data().iter().zip(want.data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-5, "{worst}");
 }

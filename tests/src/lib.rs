@@ -5,6 +5,7 @@ pub mod agreement;
 pub mod c_program;
 pub mod cases;
 pub mod command;
+pub mod finetune;
 pub mod fuzz;
 pub mod golden;
 pub mod graphs;

@@ -16,8 +16,8 @@ use crate::hint::hint;
 use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
-    analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, info, inspect, machine_code,
-    predict, proof, quantize, screen, shell, simulate, strategy, targets, train,
+    analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, export, info, inspect,
+    machine_code, predict, proof, quantize, report, screen, shell, simulate, strategy, targets, train,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
@@ -49,12 +49,16 @@ enum Command {
     Predict(predict::Args),
     /// Convert a float model to float16, bfloat16, float32 or float64
     Convert(convert::Args),
+    /// Write a model in another format: ONNX, or the vendor's quantized model
+    Export(export::Args),
     /// Write every tensor of a quantized model as integers, in the vendor's folder layout
     Dump(dump::Args),
     /// Compare two dump folders
     Compare(dump::CompareArgs),
     /// Say where each layer of a model would run, why, and at what price
     Inspect(inspect::Args),
+    /// Write a page about a model on a target: where layers run, their time, where accuracy goes
+    Report(report::Args),
     /// Say what differs between two quantized models, strategies or compiled models
     Diff(diff::Args),
     /// Compile a quantized model for a DPU or a board
@@ -91,6 +95,7 @@ impl Command {
             Self::Train(args) => Some(&args.preprocess),
             Self::Deploy(args) => Some(&args.preprocess),
             Self::Analyze(args) => Some(&args.preprocess),
+            Self::Report(args) => Some(&args.preprocess),
             Self::Diff(args) => Some(&args.preprocess),
             Self::Evaluate(args) => Some(&args.preprocess),
             Self::Predict(args) => Some(&args.preprocess),
@@ -172,10 +177,12 @@ pub(crate) fn main() -> ExitCode {
         Command::Train(args) => train::run(args, &screen),
         Command::Deploy(args) => deploy::run(args, &screen),
         Command::Analyze(args) => analyze::run(args, &screen),
+        Command::Report(args) => report::run(args, &screen),
         Command::Diff(args) => diff::run(args, &screen),
         Command::Evaluate(args) => evaluate::run(args, &screen),
         Command::Predict(args) => predict::run(args, &screen),
         Command::Convert(args) => convert::run(args, &screen),
+        Command::Export(args) => export::run(args, &screen),
         Command::Dump(args) => dump::run(args, &screen),
         Command::Compare(args) => dump::compare(args, &screen),
         Command::Inspect(args) => inspect::run(args, &screen),

@@ -9,6 +9,7 @@
 
 pub mod calibrate;
 pub mod eval;
+pub mod finetune;
 pub mod layer_quant;
 pub mod metadata;
 pub mod observer;

@@ -10,6 +10,7 @@ use shiftwise_graph::graph::Graph;
 pub mod adjust_pos;
 pub mod annotate;
 pub(crate) mod convert;
+pub mod dead;
 mod dpu_version;
 pub mod dtype;
 mod equalize;

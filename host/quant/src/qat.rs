@@ -106,7 +106,7 @@ pub fn prepare(graph: Graph, strategy: &Strategy) -> Result<(Qat, Vec<String>), 
             own.set(key, false.into())?;
         }
     }
-    let (mut quantized, norms, mut warnings) = staged(graph, &own, with_norms, &mut |_, _| {})?;
+    let (mut quantized, norms, mut warnings) = staged(graph, &own, with_norms, &mut |_, _| {}, &mut |_| Ok(()))?;
     quantized.check_names()?;
     layer_config::set_widths(&mut quantized, strategy)?;
     let by_id = norms.into_iter().filter_map(|(name, own)| Some((quantized.graph.find(&name)?, own))).collect();

@@ -49,6 +49,7 @@
 //! - [`run`], [`cost`], [`outputs`]: a deployable's frames on this machine, their bounds and their results
 //! - [`vendor_program`]: the same of a program that the vendor compiled
 //! - [`verify`]: the proof; [`golden`], [`dump`]: every tensor, in the vendor's layout; [`evaluate`]: accuracy; [`predict`]: outputs
+//! - [`report`]: a page of all that
 //! - [`analyze`]: where quantization hurts, why, and what helps
 //! - [`diff`]: what differs between two models, strategies or programs
 //! - [`inspect`]: where each layer would run, why, at what price, and what would change it
@@ -70,6 +71,7 @@ pub mod diff;
 pub mod dump;
 pub mod estimate;
 pub mod evaluate;
+pub mod export;
 pub mod golden;
 pub mod info;
 pub mod inspect;
@@ -78,6 +80,7 @@ pub mod memory;
 pub mod outputs;
 pub mod predict;
 pub mod provenance;
+pub mod report;
 pub mod reports;
 pub mod run;
 pub mod simulate;

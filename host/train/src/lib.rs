@@ -17,11 +17,13 @@
 
 pub mod augment;
 pub mod conv_norm;
+pub mod finetune;
 pub mod fit;
 pub mod loss;
 pub mod optim;
 mod points;
 pub mod random;
+pub mod reconstruct;
 pub mod schedule;
 pub mod seat;
 pub mod trainer;

@@ -119,7 +119,8 @@ impl<'g, 'n> Graph<'g, 'n> {
         // A node that is met again while its operands wait needs itself.
         let mut open = vec![false; scope.nodes.len()];
         while let Some(node) = waiting.last().copied() {
-            self.network.budget.work(64).map_err(|e| Error::model(e.to_string()))?;
+            let steps = 64 + scope.nodes[node].inputs.len() as u64;
+            self.network.budget.work(steps).map_err(|e| Error::model(e.to_string()))?;
             if scope.done.contains_key(&node) {
                 waiting.pop();
                 continue;

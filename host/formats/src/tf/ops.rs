@@ -333,10 +333,8 @@ fn range(n: &mut Network<'_>, o: &Operation<'_>) -> Result<Slot, String> {
     Ok(Slot::Constant(Constant::integers(values)))
 }
 
-/// One of two, by a condition that is known.
-fn select(_: &mut Network<'_>, o: &Operation<'_>) -> Result<Slot, String> {
-    let chosen = if o.single(0)? != 0 { 1 } else { 2 };
-    o.input(chosen).cloned()
+fn select(n: &mut Network<'_>, o: &Operation<'_>) -> Result<Slot, String> {
+    n.select(o.name(), [o.input(0)?, o.input(1)?, o.input(2)?])
 }
 
 fn strided_slice(n: &mut Network<'_>, o: &Operation<'_>) -> Result<Slot, String> {

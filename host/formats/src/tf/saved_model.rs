@@ -7,8 +7,8 @@ use prost::Message;
 use crate::tf::bundle::Bundle;
 use crate::tf::graph::Graph;
 use crate::tf::network::{Network, Slot};
-use crate::tf::proto::{GraphDef, MetaGraphDef, NodeDef, SavedModel, SignatureDef};
-use crate::tf::{has_weights, input_shape, names, tensors};
+use crate::tf::proto::{GraphDef, MetaGraphDef, NodeDef, SavedModel, SignatureDef, TensorInfo};
+use crate::tf::{check_inputs, has_weights, input_shape, names, tensors};
 use crate::{Files, LoadOptions, Model};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
@@ -63,11 +63,17 @@ pub(crate) fn read(files: Files, options: &LoadOptions, budget: &Budget) -> Resu
         given.insert(node, slot);
         inputs.push(id);
     }
-    let mut ends: Vec<(&str, usize)> = signature.outputs.values().map(|info| place(&info.name)).collect();
+    check_inputs(options, &signature.inputs.keys().cloned().collect::<Vec<_>>())?;
+    let end = |(own, info): (&'_ String, &'_ TensorInfo)| {
+        let (node, number) = place(&info.name);
+        (node.to_owned(), number, own.clone())
+    };
+    let mut ends: Vec<(String, usize, String)> = signature.outputs.iter().map(end).collect();
     ends.sort_unstable();
-    let references: Vec<String> = ends.into_iter().map(|(node, k)| format!("{node}:{k}")).collect();
+    let references: Vec<String> = ends.iter().map(|(node, k, _)| format!("{node}:{k}")).collect();
+    let called: Vec<Option<String>> = ends.into_iter().map(|(_, _, own)| Some(own)).collect();
     let results = graph_of.results(graph, given, &references)?;
-    finish(graph_of.network, &results, &inputs)
+    finish(graph_of.network, &results, &inputs, &called)
 }
 
 /// Reads a frozen graph: its inputs are its placeholders, its outputs what nothing else reads.
@@ -86,7 +92,7 @@ pub(crate) fn read_graph(files: Files, options: &LoadOptions, budget: &Budget) -
     if references.is_empty() {
         return Err(Error::model("the graph has no result: all of its nodes are read by others"));
     }
-    let (mut given, mut inputs) = (HashMap::new(), Vec::new());
+    let (mut given, mut inputs, mut all) = (HashMap::new(), Vec::new(), Vec::new());
     for node in graph.nodes.iter().filter(|node| node.op == "Placeholder") {
         // What tells a graph how to run (whether it trains, where a file lies) is no tensor of samples.
         let tensor = node.element("dtype").is_none_or(|t| tensors::is_number(t) && t != BOOL);
@@ -98,9 +104,11 @@ pub(crate) fn read_graph(files: Files, options: &LoadOptions, budget: &Budget) -
         let (slot, id) = input(&mut graph_of.network, options, &own, sizes)?;
         given.insert(node.name.clone(), slot);
         inputs.push(id);
+        all.push(own);
     }
+    check_inputs(options, &all)?;
     let results = graph_of.results(&graph, given, &references)?;
-    finish(graph_of.network, &results, &inputs)
+    finish(graph_of.network, &results, &inputs, &[])
 }
 
 /// TensorFlow's number of truth values.
@@ -150,8 +158,13 @@ fn input(
 }
 
 /// The network with these results.
-fn finish(network: Network<'_>, results: &[Slot], inputs: &[NodeId]) -> Result<Model, Error> {
+fn finish(
+    network: Network<'_>,
+    results: &[Slot],
+    inputs: &[NodeId],
+    called: &[Option<String>],
+) -> Result<Model, Error> {
     let fail = |why: String| Error::model(format!("a result of the graph: {why}"));
     let outputs = results.iter().map(|slot| network.layer_of(slot)).collect::<Result<Vec<_>, _>>().map_err(fail)?;
-    network.finish(&outputs, inputs).map(Model::Float)
+    network.finish(&outputs, inputs, called).map(Model::Float)
 }

@@ -78,6 +78,7 @@ pub(super) const OPS: &[Row] = &[
     Row("MINIMUM", 57, How::Plain(Simple::Two("math.minimum"))),
     Row("NEG", 59, How::Plain(Simple::One("math.negative"))),
     Row("PADV2", 60, How::Own(pad)),
+    Row("SELECT", 64, How::Own(select)),
     Row("SLICE", 65, How::Own(slice)),
     Row("TRANSPOSE_CONV", 67, How::Own(transpose_conv)),
     Row("TILE", 69, How::Own(tile)),
@@ -110,6 +111,7 @@ pub(super) const OPS: &[Row] = &[
     Row("QUANTIZE", 114, How::Plain(Simple::Same)),
     Row("ROUND", 116, How::Plain(Simple::One("math.round"))),
     Row("HARD_SWISH", 117, How::Plain(Simple::Activation("hard_swish"))),
+    Row("SELECT_V2", 123, How::Own(select)),
     Row("BATCH_MATMUL", 126, How::Own(batch_matmul)),
     Row("GELU", 150, How::Own(gelu)),
     Row("SIGN", 158, How::Plain(Simple::One("math.sign"))),
@@ -346,6 +348,10 @@ fn strided_slice(network: &mut Network<'_>, o: &Operator<'_>) -> Result<Vec<Slot
 fn slice(network: &mut Network<'_>, o: &Operator<'_>) -> Result<Vec<Slot>, String> {
     let (begin, size) = (constant(o, 1)?.whole()?, constant(o, 2)?.whole()?);
     network.stretch(&o.name, input(o, 0)?, &begin, &size).map(|y| vec![y])
+}
+
+fn select(network: &mut Network<'_>, o: &Operator<'_>) -> Result<Vec<Slot>, String> {
+    network.select(&o.name, [input(o, 0)?, input(o, 1)?, input(o, 2)?]).map(|y| vec![y])
 }
 
 /// The axis in an operand of one number.

@@ -291,7 +291,7 @@ pub(crate) fn constant_of_shape(call: &Call<'_>) -> Results {
     let dims = call.list(0, "shape")?.ok_or("has no shape")?;
     let shape = dims.iter().map(|d| usize::try_from(*d).map_err(|_| "has a negative size".to_owned()));
     let shape = shape.collect::<Result<Vec<_>, _>>()?;
-    let count = call.budget.elements(&shape, 16)?;
+    let count = call.budget.elements(&shape, 8)?;
     let one = match call.tensor("value")? {
         Some(value) if value.len() == 1 => value,
         Some(_) => return Err("has several values".into()),
