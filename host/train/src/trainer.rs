@@ -11,6 +11,7 @@ use crate::seat::Seat;
 use shiftwise_graph::attributes::Attribute;
 use shiftwise_graph::backward::{Mode, ParamKind, Wanted, backward, forward, params};
 use shiftwise_graph::error::Error;
+use shiftwise_graph::eval;
 use shiftwise_graph::eval::{Point, Points};
 use shiftwise_graph::graph::{Graph, NodeId};
 use shiftwise_graph::ops::{ActivationFn, Op};
@@ -300,6 +301,7 @@ impl Trainer {
                 points.quantize_weight(id, k, weight)?;
             }
         }
+        let given = inputs.clone();
         let run = forward(graph, &weights, inputs, &mut points, Mode::Train)?;
         let (mut loss, mut seeds) = (0.0f64, Vec::with_capacity(outputs.len()));
         for (k, (id, output)) in outputs.iter().zip(&run.outputs).enumerate() {
@@ -320,7 +322,9 @@ impl Trainer {
             }
         }
         if !loss.is_finite() {
-            return Err(not_finite(step + 1, loss));
+            let mut culprit = Culprit::default();
+            eval::run(graph, &weights, given, &mut culprit)?;
+            return Err(not_finite(step + 1, loss, culprit.found.map(|id| graph.node(id).name.as_str())));
         }
         let found = backward(graph, run.tape, seeds, &mut points, Wanted::Params)?;
         let mut by_weight: Vec<Vec<Option<Tensor>>> = Vec::with_capacity(raw.len());
@@ -365,17 +369,18 @@ fn set_weight(graph: &mut Graph, id: NodeId, k: usize, value: &Tensor) {
 }
 
 /// The error of a step whose loss is no number.
-fn not_finite(step: u64, loss: f64) -> Error {
+fn not_finite(step: u64, loss: f64, layer: Option<&str>) -> Error {
+    let first =
+        layer.map(|layer| format!(", layer `{layer}` is the first whose result is not finite")).unwrap_or_default();
     Error::Run(format!(
-        "step {step}: the loss is {loss}; train with a smaller rate (--lr), or from calibrated positions (--init-quant)"
+        "step {step}: the loss is {loss}{first}; train with a smaller rate (--lr), or from calibrated positions (--init-quant)"
     ))
 }
 
 /// Finds the first layer whose result is not finite.
 #[derive(Debug, Default)]
-pub struct Culprit {
-    /// The layer.
-    pub found: Option<NodeId>,
+struct Culprit {
+    found: Option<NodeId>,
 }
 
 impl Points for Culprit {
@@ -383,5 +388,8 @@ impl Points for Culprit {
         if self.found.is_none() && tensor.data().iter().any(|v| !v.is_finite()) {
             self.found = Some(id);
         }
+    }
+    fn wants(&self, _: NodeId) -> bool {
+        true
     }
 }
