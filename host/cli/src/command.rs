@@ -16,8 +16,8 @@ use crate::hint::hint;
 use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
-    analyze, boards, compile, convert, data, diff, dump, estimate, evaluate, export, info, inspect, machine_code,
-    predict, proof, quantize, screen, shell, simulate, strategy, targets,
+    analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, export, info, inspect,
+    machine_code, predict, proof, quantize, report, screen, shell, simulate, strategy, targets, train,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
@@ -37,6 +37,10 @@ struct Cli {
 enum Command {
     /// Quantize a float model with calibration data
     Quantize(quantize::Args),
+    /// Train a network with its quantizers, or a float one without
+    Train(Box<train::Args>),
+    /// Turn a trained network into what runs: normalizations folded, positions adjusted
+    Deploy(deploy::Args),
     /// Say where quantization hurts, why, and what helps by how much
     Analyze(analyze::Args),
     /// Accuracy of a float or quantized model on labelled data
@@ -53,6 +57,8 @@ enum Command {
     Compare(dump::CompareArgs),
     /// Say where each layer of a model would run, why, and at what price
     Inspect(inspect::Args),
+    /// Write a page about a model on a target: where layers run, their time, where accuracy goes
+    Report(report::Args),
     /// Say what differs between two quantized models, strategies or compiled models
     Diff(diff::Args),
     /// Compile a quantized model for a DPU or a board
@@ -86,7 +92,10 @@ impl Command {
     fn preprocess(&self) -> Option<&data::Preprocess> {
         match self {
             Self::Quantize(args) => Some(&args.preprocess),
+            Self::Train(args) => Some(&args.preprocess),
+            Self::Deploy(args) => Some(&args.preprocess),
             Self::Analyze(args) => Some(&args.preprocess),
+            Self::Report(args) => Some(&args.preprocess),
             Self::Diff(args) => Some(&args.preprocess),
             Self::Evaluate(args) => Some(&args.preprocess),
             Self::Predict(args) => Some(&args.preprocess),
@@ -165,7 +174,10 @@ pub(crate) fn main() -> ExitCode {
     }
     let result = match &cli.command {
         Command::Quantize(args) => quantize::run(args, &screen),
+        Command::Train(args) => train::run(args, &screen),
+        Command::Deploy(args) => deploy::run(args, &screen),
         Command::Analyze(args) => analyze::run(args, &screen),
+        Command::Report(args) => report::run(args, &screen),
         Command::Diff(args) => diff::run(args, &screen),
         Command::Evaluate(args) => evaluate::run(args, &screen),
         Command::Predict(args) => predict::run(args, &screen),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::source::Files;
-use crate::{LoadOptions, Model, keras, onnx, tflite};
+use crate::{LoadOptions, Model, keras, onnx, tf, tflite};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 use shiftwise_quant::quant_graph::QuantGraph;
@@ -57,7 +57,7 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "a TensorFlow SavedModel",
         is: foreign::is_saved_model,
-        read: Reading::Remedy(", which is not read yet; save the model as .keras or .h5"),
+        read: Reading::Reader(tf::saved_model::read),
         write: None,
     },
     Format {
@@ -100,7 +100,7 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "a TensorFlow graph",
         is: foreign::is_graph,
-        read: Reading::Remedy(", which is not read; save the Keras model as .keras or .h5"),
+        read: Reading::Reader(tf::saved_model::read_graph),
         write: None,
     },
 ];

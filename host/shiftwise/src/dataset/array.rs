@@ -255,12 +255,23 @@ impl Array {
     /// Rows `start .. start + n` of the first axis, which the caller has checked, as f32.
     pub(super) fn rows(&self, start: usize, n: usize) -> Result<Vec<f32>, Error> {
         let per: usize = self.header.shape.iter().skip(1).product();
-        self.values(start * per, n * per, |_, v| Ok(v as f32))
+        self.floats(start * per, n * per)
     }
 
     /// All values as f32.
     pub(super) fn all(&self) -> Result<Vec<f32>, Error> {
-        self.each(|_, v| Ok(v as f32))
+        self.floats(0, self.header.shape.iter().product())
+    }
+
+    /// `count` values from `start` on as f32: those that are f32 already are not looked at one by one.
+    fn floats(&self, start: usize, count: usize) -> Result<Vec<f32>, Error> {
+        if self.header.element != Element::Float(4) {
+            return self.values(start, count, |_, v| Ok(v as f32));
+        }
+        self.blocks(start, count, |_, block, values| {
+            values.extend(block.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+            Ok(())
+        })
     }
 
     /// What becomes of all values, each with its index.
@@ -275,6 +286,22 @@ impl Array {
         convert: impl Fn(usize, f64) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
         let (element, size) = (self.header.element, self.header.element.size());
+        self.blocks(start, count, |first, block, values| {
+            for (i, b) in (first..).zip(block.chunks_exact(size)) {
+                values.push(convert(i, element.value(b))?);
+            }
+            Ok(())
+        })
+    }
+
+    /// What `convert` appends for blocks of little-endian values: the index of the first, their bytes, all values so far.
+    fn blocks<T>(
+        &self,
+        start: usize,
+        count: usize,
+        convert: impl Fn(usize, &[u8], &mut Vec<T>) -> Result<(), Error>,
+    ) -> Result<Vec<T>, Error> {
+        let size = self.header.element.size();
         let fail = |e: String| Error::Dataset(format!("{}: {e}", self.name));
         let mut values = reserve(count).map_err(|e| fail(e.to_string()))?;
         // Block by block: the values may take more memory than their bytes, and need not both be there as a whole.
@@ -286,9 +313,7 @@ impl Array {
             if self.header.big_endian {
                 block.chunks_exact_mut(size).for_each(<[u8]>::reverse);
             }
-            for (i, b) in (first..).zip(block.chunks_exact(size)) {
-                values.push(convert(i, element.value(b))?);
-            }
+            convert(first, block, &mut values)?;
         }
         Ok(values)
     }

@@ -173,8 +173,10 @@ impl Writer<'_> {
             | Op::DpuLayerNorm(_)
             | Op::DpuSoftmax(_)
             | Op::Dot(_)
+            | Op::MultiHeadAttention(_)
             | Op::RepeatVector(_)
             | Op::TimeDistributed(_)
+            | Op::MultiHeadAttention(_)
             | Op::Custom(_) => unwritten(),
         }
     }
