@@ -186,7 +186,9 @@ fn a_report_is_one_page_that_loads_nothing() {
     let ran = run(&folder, "report digits_resnet.h5 --calib digits.npz:x_cal --board kv260 --json", 0).json();
     assert!(ran["estimate"]["end_to_end_us"].as_f64().unwrap() > 0.0 && ran["analysis"]["samples"].is_number());
     let page = String::from_utf8(folder.read("report.html")).unwrap();
-    for part in ["<!doctype html>", "Time by layer", "Where layers run", "The network", "Accuracy", "softmax", "</html>"] {
+    for part in
+        ["<!doctype html>", "Time by layer", "Where layers run", "The network", "Accuracy", "softmax", "</html>"]
+    {
         assert!(page.contains(part), "{part}");
     }
     // Names of formats are no addresses that a browser would ask.

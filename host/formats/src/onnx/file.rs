@@ -192,7 +192,11 @@ impl Network {
     ) -> Result<Vec<Value>, String> {
         let operator = ops::of(node).ok_or_else(|| unknown(node))?;
         let call = Call { node, inputs, version: self.opset, budget };
-        (operator.eval)(&call).map_err(|why| format!("has a node {} that {why}", label(node)))
+        let results = (operator.eval)(&call).map_err(|why| format!("has a node {} that {why}", label(node)))?;
+        // What an operator makes of arrays without elements must still be as many as its shape says.
+        let whole = |v: &Value| v.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) == Some(v.len());
+        let fits = results.iter().all(whole);
+        fits.then_some(results).ok_or_else(|| format!("has a node {} that makes nothing of its operands", label(node)))
     }
 
     /// Computes all outputs, in the file's order, of inputs in the file's order, by the definition of every operator.

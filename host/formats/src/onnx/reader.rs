@@ -327,8 +327,16 @@ impl<'a> Reader<'a> {
         let sizes = self.shape(traced.id);
         // A permutation that only moves axes of one element is a view.
         let long: Vec<usize> = dims.iter().copied().filter(|d| sizes[*d] != 1).collect();
+        let turned: Vec<usize> = dims.iter().map(|d| sizes[*d]).collect();
+        let source = self.builder.graph().node(traced.id);
+        if let (true, Op::Reshape(_), [viewed]) = (long.is_sorted(), &source.op, &source.inputs[..]) {
+            // Exporters write the permutation of an image of one channel as a reshaping.
+            if self.shape(*viewed) == turned {
+                return Ok(*viewed);
+            }
+        }
         let op = if long.is_sorted() {
-            Op::Reshape(Reshape { target: dims.iter().map(|d| sizes[*d] as i64).collect() })
+            Op::Reshape(Reshape { target: turned.iter().map(|d| *d as i64).collect() })
         } else {
             Op::Permute(Permute { dims: dims.clone() })
         };

@@ -242,7 +242,8 @@ fn the_same_network_of_two_formats_has_the_same_positions() {
             let graph = crate::load(&models.join(format!("{name}.{end}")), &LoadOptions::default()).unwrap();
             let shape = [&[8], graph.node(graph.inputs[0]).shape.as_slice()].concat();
             let count: usize = shape.iter().product();
-            let samples = vec![Tensor::new(shape, (0..count).map(|i| ((i * 37 % 101) as f32) / 101.0).collect()).unwrap()];
+            let samples =
+                vec![Tensor::new(shape, (0..count).map(|i| ((i * 37 % 101) as f32) / 101.0).collect()).unwrap()];
             let options = PtqOptions::new(Strategy::built_in("pof2s").unwrap());
             let quantized = ptq(graph, &samples, &options, |_, _| ()).unwrap().quantized;
             let own = quantized.layers.values().flat_map(LayerQuant::all).map(|q| q.scheme().pos());

@@ -263,7 +263,7 @@ impl<'a> Writer<'a> {
     /// Writes a layer with its quantizers; returns its value.
     fn layer(&mut self, id: NodeId, weights: Vec<Tensor>) -> Result<String, String> {
         let node = self.graph.node(id);
-        let name = format!("model/{}", self.layer_name(id));
+        let name = format!("{}/{}", self.graph.name, self.layer_name(id));
         if let Op::Input(_) = node.op {
             return self.quantized_at(Point::Output(id), &name, node.name.clone());
         }

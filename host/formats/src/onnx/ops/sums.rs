@@ -460,6 +460,9 @@ fn trained_norm(call: &Call<'_>, x: &Value) -> Results {
     let variances: Vec<f64> =
         (0..c).map(|k| of_channel(k).map(|i| (data[i] - means[k]).powi(2)).sum::<f64>() / count).collect();
     let (scale, offset) = (call.input(1)?.numbers(), call.input(2)?.numbers());
+    if scale.len() != c || offset.len() != c {
+        return Err(format!("has other parameters than {c} channels"));
+    }
     let of = |(i, x): (usize, &f64)| {
         let k = i / inner.max(1) % c.max(1);
         (x - means[k]) / libm::sqrt(variances[k] + epsilon) * scale[k] + offset[k]

@@ -294,7 +294,7 @@ pub(crate) fn lrn(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
     let size = step.call.size("size", 1)?;
     let (alpha, beta) = (step.call.float("alpha", 1e-4), step.call.float("beta", 0.75));
     let bias = step.call.float("bias", 1.0);
-    if size == 0 || channels > 1 << 11 {
+    if size == 0 || channels > 1 << 10 {
         return Err(format!("sums {size} of {channels} channels, which no layer does"));
     }
     let (before, after) = ((size - 1) / 2, size / 2);

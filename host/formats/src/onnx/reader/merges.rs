@@ -36,8 +36,14 @@ fn merging(operator: &str) -> Option<Op> {
     })
 }
 
+/// Elements of a constant that is an argument of a function: such constants are kept as text.
+const MOST: usize = 1 << 20;
+
 /// An array as nested lists, without leading axes of one element.
 pub(super) fn nested(tensor: &Tensor) -> Result<Json, String> {
+    if tensor.data().len() > MOST {
+        return Err(format!("has a constant of {} elements, at most {MOST} are an argument", tensor.data().len()));
+    }
     if tensor.data().iter().any(|x| !x.is_finite()) {
         return Err("has a constant that is no finite number".into());
     }

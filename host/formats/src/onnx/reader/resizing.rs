@@ -44,7 +44,7 @@ fn alike(a: &Tensor, b: &Tensor) -> bool {
 }
 
 /// Elements of the weights along both axes, above which none of our layers is looked for.
-const MANY: usize = 1 << 24;
+const MANY: usize = 1 << 22;
 
 pub(crate) fn resize(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
     let x = step.layer(0)?;

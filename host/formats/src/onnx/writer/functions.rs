@@ -56,6 +56,14 @@ impl Writer<'_> {
     fn by_parts(&mut self, function: Function, name: &str, x: String) -> Result<String, String> {
         Ok(match function {
             Function::Relu { max, slope: 0.0, threshold: 0.0 } => self.clipped(name, &x, 0.0, max),
+            Function::Relu { max, slope, threshold } => {
+                let bound = self.float(&format!("{name}/threshold"), threshold);
+                let below = self.node("Less", &format!("{name}/Less"), &[&x, &bound], Vec::new());
+                let moved = self.node("Sub", &format!("{name}/sub"), &[&x, &bound], Vec::new());
+                let small = self.with("Mul", name, &moved, slope);
+                let y = self.node("Where", &format!("{name}/Where"), &[&below, &small, &x], Vec::new());
+                if max == f32::INFINITY { y } else { self.with("Min", name, &y, max) }
+            }
             Function::Swish => {
                 let gate = self.node("Sigmoid", &format!("{name}/Sigmoid"), &[&x], Vec::new());
                 self.node("Mul", &format!("{name}/mul"), &[&x, &gate], Vec::new())

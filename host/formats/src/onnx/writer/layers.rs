@@ -173,6 +173,7 @@ impl Writer<'_> {
             | Op::DpuLayerNorm(_)
             | Op::DpuSoftmax(_)
             | Op::Dot(_)
+            | Op::MultiHeadAttention(_)
             | Op::RepeatVector(_)
             | Op::TimeDistributed(_)
             | Op::MultiHeadAttention(_)

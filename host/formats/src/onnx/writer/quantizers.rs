@@ -1,6 +1,7 @@
 //! Quantizers as ONNX' operators.
 
 use shiftwise_core::arith::Round;
+use shiftwise_core::fix::round_f32;
 use shiftwise_graph::eval::Point;
 use shiftwise_graph::graph::NodeId;
 use shiftwise_quant::scheme::affine::Affine;
@@ -76,7 +77,7 @@ impl Writer<'_> {
         };
         let (low, high) = own.params.bounds();
         if !own.params.symmetry {
-            return Err("an asymmetric grid of powers of two is not written as ONNX".into());
+            return Ok(self.moved(own, &format!("{scope}/Pof2SFakeQuantize/AsymQuantize"), value));
         }
         let pos = i32::from(state.pos.0);
         if self.options.form == Form::Qdq && (low, high) == (-128.0, 127.0) {
@@ -97,6 +98,27 @@ impl Writer<'_> {
         x = self.node("Max", &clip, &[&x, &bottom], Vec::new());
         let step = self.float(&format!("ConstantFolding/{scope}/SymDequantize/truediv_recip"), step);
         Ok(self.node("Mul", &format!("{scope}/SymDequantize/truediv"), &[&x, &step], Vec::new()))
+    }
+
+    /// Steps that are powers of two, from an offset that is one of them: the vendor's asymmetric grid.
+    fn moved(&mut self, own: &Pof2, scope: &str, value: String) -> String {
+        let state = own.states.first().copied().unwrap_or_default();
+        let (low, high) = own.params.bounds();
+        let (scale, step) = (power(state.pos.0.into()), power(-i32::from(state.pos.0)));
+        let zero = round_f32(low - state.min * scale, Round::HalfAwayFromZero).max(low).min(high);
+        let (Rounding::Plain(round) | Rounding::FixNeuron(round)) = own.params.rounding();
+        let constants =
+            [("offset", (low - zero) * step), ("scale", scale), ("low", low), ("high", high), ("step", step)];
+        let [offset, scale, low, high, step] = constants.map(|(part, x)| self.float(&format!("{scope}/{part}"), x));
+        let mut x = self.node("Sub", &format!("{scope}/sub"), &[&value, &offset], Vec::new());
+        x = self.node("Mul", &format!("{scope}/mul"), &[&x, &scale], Vec::new());
+        x = self.rounded(scope, x, round);
+        x = self.node("Add", &format!("{scope}/add_1"), &[&low, &x], Vec::new());
+        x = self.node("Min", &format!("{scope}/clip_by_value/Minimum"), &[&x, &high], Vec::new());
+        x = self.node("Max", &format!("{scope}/clip_by_value"), &[&x, &low], Vec::new());
+        x = self.node("Sub", &format!("{scope}/sub_1"), &[&x, &low], Vec::new());
+        x = self.node("Mul", &format!("{scope}/mul_1"), &[&x, &step], Vec::new());
+        self.node("Add", &format!("{scope}/add_2"), &[&x, &offset], Vec::new())
     }
 
     /// Whole numbers near a value.
