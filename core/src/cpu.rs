@@ -15,6 +15,8 @@ mod moves;
 mod operand;
 mod pool;
 mod rows;
+#[cfg(feature = "floats")]
+mod scaled;
 mod scratch;
 
 use crate::memory::Memory;
@@ -25,10 +27,14 @@ pub use crate::model::{MAX_OPERANDS, Rows};
 pub use conv::{conv, depthwise, transposed};
 pub use elementwise::{add, requantize_all};
 pub use float::{softmax, softmax_i8};
+#[cfg(feature = "floats")]
+pub use function::relu;
 pub use kernels::{Kernels, Spec};
 pub use moves::{pad, upsample};
 pub use operand::{Operand, finish};
 pub use pool::pool;
+#[cfg(feature = "floats")]
+pub(crate) use scaled::weight;
 pub use scratch::scratch_bytes;
 
 /// Runs one layer; `None` if its input and output overlap where they must not, which a checked op's do not.
@@ -83,6 +89,8 @@ pub(crate) fn execute(
         CpuOp::Softmax(s) => float::softmax_layer(model, s, memory),
         #[cfg(feature = "floats")]
         CpuOp::Float { op, .. } => floats::execute(model, op, memory),
+        #[cfg(feature = "floats")]
+        CpuOp::Scaled(op) => scaled::execute(model, op, memory),
         CpuOp::View { .. } => Some(()),
         CpuOp::Quantize { input, output } => float::quantize_layer(model, *input, *output, memory),
         CpuOp::Dequantize { input, output } => float::dequantize_layer(model, *input, *output, memory),

@@ -11,7 +11,7 @@
 //! and outputs. They are slices that the caller owns: this crate never allocates, and it forbids `unsafe`.
 //!
 //! # Parts
-//! - [`arith`], [`fix`], [`shape`], [`shift`] — scalar arithmetic, geometry, limits of shifts
+//! - [`arith`], [`fix`], [`scale`], [`shape`], [`shift`] — scalar arithmetic, geometry, limits of shifts
 //! - [`target`] — what a DPU is: parallelism, banks, limits
 //! - [`isa`] — the DPU's instructions, their encoding and listing
 //! - [`listing`] — a deployable's code as text
@@ -39,6 +39,7 @@ mod memory;
 pub mod model;
 pub mod monitor;
 pub mod run;
+pub mod scale;
 pub mod shape;
 pub mod shift;
 pub mod target;

@@ -9,6 +9,8 @@ mod apart;
 mod check;
 #[cfg(feature = "floats")]
 mod check_floats;
+#[cfg(feature = "floats")]
+mod check_scaled;
 mod deployable;
 #[cfg(feature = "floats")]
 mod floats;
@@ -22,10 +24,12 @@ mod parse;
 mod parse_error;
 mod records;
 mod rows;
+mod scaled;
 
 pub(crate) use apart::apart;
 pub use deployable::{
-    CODE_ALIGN, CONST_ALIGN, Deployable, FORMAT_VERSION, HEADER_BYTES, MAGIC, SECTIONS, Section, crc32, crc32_of,
+    CODE_ALIGN, CONST_ALIGN, Deployable, FORMAT_VERSION, HEADER_BYTES, MAGIC, PLAIN_VERSION, SECTIONS, Section, crc32,
+    crc32_of,
 };
 #[cfg(feature = "floats")]
 pub use floats::{
@@ -44,3 +48,6 @@ pub use parse_error::ParseError;
 pub use records::{DType, DpuJob, Facts, LayerSpan, Role, Step, TensorDesc};
 pub(crate) use rows::Band;
 pub use rows::Rows;
+pub use scaled::{
+    ScaledConcatOp, ScaledConvOp, ScaledCopyOp, ScaledOp, ScaledPoolKind, ScaledPoolOp, ScaledProductOp, ScaledSumOp,
+};

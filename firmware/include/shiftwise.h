@@ -25,6 +25,12 @@
 // An element type: 32-bit floats.
 #define SW_FLOAT32 1
 
+// An element type: signed 8-bit integers with a step of any size; sw_set_f32 and sw_get_f32 convert them.
+#define SW_SCALED8 2
+
+// An element type: the same of 16 bits.
+#define SW_SCALED16 3
+
 // What a tensor has held is what is expected of it.
 #define SW_DRIFT_INSIDE 0
 
@@ -57,7 +63,7 @@ typedef struct {
     uint32_t dims[4];
     // Number of dimensions.
     uint8_t rank;
-    // SW_INT8 or SW_FLOAT32.
+    // SW_INT8, SW_FLOAT32, SW_SCALED8 or SW_SCALED16.
     uint8_t type_;
     // Fraction bits of integers.
     int8_t position;

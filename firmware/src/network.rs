@@ -127,6 +127,7 @@ impl Input<'_> {
                 let (words, _) = self.bytes.as_chunks_mut();
                 words.iter_mut().zip(values).for_each(|(to, x)| *to = x.to_le_bytes());
             }
+            DType::Scaled(_) => self.set_elements(values.iter().copied()),
         }
         Ok(())
     }
@@ -163,8 +164,14 @@ impl Input<'_> {
                 let (words, _) = self.bytes.as_chunks_mut();
                 words.iter_mut().zip(samples).for_each(|(to, sample)| *to = value(*sample).to_le_bytes());
             }
+            DType::Scaled(_) => self.set_elements(samples.iter().map(|sample| value(*sample))),
         }
         Ok(())
+    }
+
+    fn set_elements(&mut self, values: impl Iterator<Item = f32>) {
+        let elements = self.bytes.chunks_exact_mut(self.tensor.dtype.bytes() as usize);
+        elements.zip(values).for_each(|(to, x)| to.iter_mut().zip(self.tensor.element(x)).for_each(|(to, b)| *to = b));
     }
 
     fn fits(&self, given: usize) -> Result<(), Error> {
@@ -210,16 +217,18 @@ impl<'a> Output<'a> {
     pub fn i8s(&self) -> Result<impl ExactSizeIterator<Item = i8> + use<'a>, Error> {
         match self.tensor.dtype {
             DType::I8 => Ok(self.bytes.iter().map(|byte| *byte as i8)),
-            DType::F32 => Err(Error::Type),
+            DType::F32 | DType::Scaled(_) => Err(Error::Type),
         }
     }
 
     /// Real values, whatever the element type.
     pub fn f32s(&self) -> impl Iterator<Item = f32> + use<'a> {
         let (dtype, pos) = (self.tensor.dtype, self.tensor.pos);
-        self.bytes.chunks_exact(dtype.bytes() as usize).map(move |element| match element {
-            [q] => dequantize((*q as i8).into(), pos),
-            [a, b, c, d] => f32::from_le_bytes([*a, *b, *c, *d]),
+        self.bytes.chunks_exact(dtype.bytes() as usize).map(move |element| match (dtype, element) {
+            (DType::Scaled(scale), [q]) => scale.dequantize((*q as i8).into()),
+            (DType::Scaled(scale), [a, b]) => scale.dequantize(i16::from_le_bytes([*a, *b])),
+            (_, [q]) => dequantize((*q as i8).into(), pos),
+            (_, [a, b, c, d]) => f32::from_le_bytes([*a, *b, *c, *d]),
             _ => 0.0,
         })
     }

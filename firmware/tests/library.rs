@@ -114,6 +114,7 @@ proptest! {
             input.set_f32(own).unwrap();
             let wanted: Vec<u8> = match host {
                 Value::Fixed(q) => q.iter().map(|q| *q as u8).collect(),
+                Value::Wide(q) => q.iter().flat_map(|q| q.to_le_bytes()).collect(),
                 Value::Float(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
             };
             prop_assert_eq!(input.bytes(), &wanted[..]);
@@ -130,7 +131,7 @@ proptest! {
                     input.set_i8(&integers).unwrap();
                     prop_assert_eq!(input.bytes(), &raw[..]);
                 }
-                DType::F32 => prop_assert_eq!(input.set_i8(&integers), Err(Error::Type)),
+                DType::F32 | DType::Scaled(_) => prop_assert_eq!(input.set_i8(&integers), Err(Error::Type)),
             }
             let (needed, given) = (own.len(), own.len() + 1);
             prop_assert_eq!(input.set_f32(&vec![0.0; given]), Err(Error::Length { needed, given }));

@@ -153,8 +153,19 @@ def spelled():
     save("spelled", keras.Model(x, ends, name="spelled"), {3: ["h5", "keras"]})
 
 
+def attention():
+    """Attention of several heads: with and without biases, masked, with a key of its own."""
+    a, b = layers.Input((5, 8), name="a"), layers.Input((6, 4), name="b")
+    x = layers.MultiHeadAttention(2, 3, value_dim=4, name="both")(a, b)
+    own = layers.MultiHeadAttention(3, 2, use_bias=False, output_shape=7, dropout=0.1, name="own")
+    x = own(x, x, use_causal_mask=True)
+    x = layers.MultiHeadAttention(1, 4, name="three")(x, b, key=b)
+    model = keras.Model([a, b], layers.Flatten(name="flat")(x), name="attention")
+    save("attention", model, {2: ["h5"], 3: ["keras", "h5"]})
+
+
 HERE.mkdir(exist_ok=True)
-for make in (nested, shared, functions, custom):
+for make in (nested, shared, functions, custom, attention):
     make()
 if VERSION == 2:
     np.savez_compressed(HERE / "expected.npz", **expected)

@@ -117,7 +117,7 @@ fn the_engine_computes_the_integer_form() {
         let graph = random_graph(seed, limits);
         let inputs = random_inputs(&graph, seed);
         let of_kind = |(t, bytes): (&TensorIx, &Vec<u8>)| match graph.tensors[t.0].kind {
-            Kind::Fixed(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
+            Kind::Fixed(_) | Kind::Scaled(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
             Kind::Float => {
                 Value::Float(bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
             }

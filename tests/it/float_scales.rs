@@ -105,3 +105,65 @@ fn strategies_are_printed_and_checked_by_name() {
     let refused = folder.run(&quantize("fsx", "--set weight_method=2"));
     assert!(refused.code == Some(2) && refused.err.contains("range per channel"), "{refused:?}");
 }
+
+/// Without a DPU there is memory to estimate; a DPU's refusal names the user's layers and what helps.
+#[test]
+fn float_scales_are_estimated_for_the_cpu_and_refused_for_a_dpu_by_name() {
+    let folder = Folder::new("float_estimate");
+    done(&folder, &quantize("fsx", ""));
+    let report = done(&folder, "estimate q/quantized.h5 --board mps2-an386 --target cpu --json").json();
+    assert!(report["macs"].as_u64() > Some(300_000) && report["footprint"]["fits"] == true, "{report}");
+    assert!(report["layers"].as_array().unwrap().iter().any(|l| l["op"] == "scaled conv"), "{report}");
+    for option in ["--clock 300MHz", "--cores 2", "--trace t.json"] {
+        let refused = folder.run(&format!("estimate q/quantized.h5 --target cpu {option}"));
+        assert!(refused.code == Some(2) && refused.err.contains("there is no DPU"), "{refused:?}");
+    }
+    let refused = folder.run("compile q/quantized.h5 --target B1152 -o m.swm");
+    for text in ["block1_1_conv", "--strategy pof2s"] {
+        assert!(refused.err.contains(text), "{text}: {refused:?}");
+    }
+    assert!(!refused.err.contains("quant_"), "{refused:?}");
+}
+
+#[test]
+fn errors_of_options_name_the_keyword_that_was_set() {
+    let folder = Folder::new("float_errors");
+    let table = [
+        (quantize("fsx", "--set activation_method=7"), "`activation_method`: method outside 0..3: 7"),
+        (quantize("fsx", "--set weight_method=2"), "`weight_method`: method other than 0 or 1"),
+        (quantize("pof2s", "--set input_bit=99"), "`input_bit`: bit width outside 2..32: 99"),
+        (
+            "convert digits_resnet.h5 --to float16 --set weight_bit=4".into(),
+            "weight_bit: it changes nothing of a conversion",
+        ),
+        ("convert digits_resnet.h5 --to float16 --set include_cle=false".into(), "changes nothing of a conversion"),
+    ];
+    for (command, text) in table {
+        let ran = folder.run(&command);
+        assert!(ran.code == Some(2) && ran.err.contains(text) && !ran.err.contains("Quantizer:"), "{command}: {ran:?}");
+    }
+    let dumped = done(&folder, "strategy dump fsx --verbose 2").out;
+    folder.write("own.json", dumped.as_bytes());
+    let checked = folder.run("strategy check own.json");
+    assert!(checked.code == Some(2) && checked.err.contains("--strategy fsx"), "{checked:?}");
+    let entry = |parameters: &str| {
+        format!(
+            r#"{{"quantize_registry_config":{{"layer_quantize_config":[{{"layer_type":"tensorflow.keras.layers.Conv2D",
+            "quantizable_weights":["kernel"],"weight_quantizers":[{{"quantizer_type":"Pof2SQuantizer",
+            "quantizer_params":{parameters}}}]}}]}}}}"#
+        )
+    };
+    let parameters = [
+        (r#"{"bit_width":"x","method":0,"round_mode":1}"#, "`bit_width` is \"x\""),
+        (
+            r#"{"bits":8,"method":0,"round_mode":1}"#,
+            "parameter `bits` is unknown of a Pof2SQuantizer; known are `bit_width`",
+        ),
+        (r#"{"bit_width":8,"method":0}"#, "parameter `round_mode` is missing"),
+    ];
+    for (parameters, text) in parameters {
+        folder.write("c.json", entry(parameters).as_bytes());
+        let ran = folder.run("strategy check c.json");
+        assert!(ran.code == Some(2) && ran.err.contains(text), "{parameters}: {ran:?}");
+    }
+}

@@ -329,7 +329,7 @@ fn formulas_are_named_where_they_help() {
         ("Lambda", Remedy::LayerFormula),
         ("LSTM", Remedy::OtherLayers),
         ("Conv3D", Remedy::OtherLayers),
-        ("MultiHeadAttention", Remedy::OtherLayers),
+        ("GroupQueryAttention", Remedy::OtherLayers),
     ] {
         let error = open_with(&unknown(&[(class, "l", json!({}))]), &[]).unwrap_err();
         assert_eq!(remedy(&error), helps, "{class}");

@@ -99,7 +99,11 @@ fn a_quantized_model_says_what_an_application_needs() {
 fn a_file_that_is_not_known_is_refused_with_what_is() {
     let folder = Folder::new("info-unknown");
     for (name, bytes, said) in [
-        ("a.txt", &b"hello"[..], "what can be read: a Keras model's architecture (.json), a Keras 3 model"),
+        (
+            "a.txt",
+            &b"hello"[..],
+            "what can be read: a Keras model's architecture (.json), a TensorFlow SavedModel, a Keras 3 model",
+        ),
         ("b.json", b"{\"colour\": 1}", "is JSON that begins with `colour`, which is no document of ours"),
         ("c.json", b"{\"verdict\": ", "not"),
         ("d.swm", b"SWM1 and no more", "d.swm"),
@@ -107,7 +111,7 @@ fn a_file_that_is_not_known_is_refused_with_what_is() {
         ("f.npz", b"PK\x03\x04", "f.npz"),
         ("g.xmodel", b"\x0a\x01a\x2a\x7f", "g.xmodel"),
         ("empty", b"", "what can be read"),
-        ("h.tflite", b"\x1c\0\0\0TFL3rest", "is a TensorFlow Lite model"),
+        ("h.tflite", b"\x1c\0\0\0TFL3rest", "an offset of it points out of the file"),
     ] {
         folder.write(name, bytes);
         let ran = folder.run(&format!("info {name}"));

@@ -17,7 +17,7 @@ use shiftwise_tensor::tensor::Tensor;
 use shiftwise_tests::networks::random_samples;
 use shiftwise_tests::shared::golden_cases;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 15] = [
     "nested_keras2.h5",
     "nested_keras2.keras",
     "nested_keras3.h5",
@@ -30,6 +30,9 @@ const FILES: [&str; 12] = [
     "custom_keras3.keras",
     "spelled_keras3.h5",
     "spelled_keras3.keras",
+    "attention_keras2.h5",
+    "attention_keras3.h5",
+    "attention_keras3.keras",
 ];
 
 pub(crate) fn file(name: &str) -> PathBuf {
@@ -74,7 +77,7 @@ fn float_outputs_are_tensorflows() {
 
 #[test]
 fn every_format_gives_the_same_graph() {
-    for model in ["nested", "shared"] {
+    for model in ["nested", "shared", "attention"] {
         let mut graphs =
             FILES.iter().filter(|name| name.starts_with(model)).map(|name| load(&file(name), &options(name)).unwrap());
         let first = graphs.next().unwrap();

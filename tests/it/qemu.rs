@@ -59,12 +59,27 @@ fn every_tensor_is_equal(name: &str) {
         return;
     }
     let spec: BoardSpec = format!("qemu:{name}").parse().unwrap();
-    let board = board(name).unwrap();
-    let image = build(board).unwrap();
+    let image = build(board(name).unwrap()).unwrap();
     layers_of_every_kind(name, &spec, &image);
-    for model in models::all() {
+    models_are_equal(name, "pof2s", models::all(), &image);
+}
+
+/// Some real models in integers of float scales.
+fn float_scales_are_equal(name: &str) {
+    if !wanted() {
+        return;
+    }
+    let image = build(board(name).unwrap()).unwrap();
+    let small = |model: &models::RealModel| ["digits_resnet", "mlperf_streaming_wakeword"].contains(&model.name);
+    models_are_equal(name, "fsx", models::all().into_iter().filter(small), &image);
+}
+
+fn models_are_equal(name: &str, strategy: &str, all: impl IntoIterator<Item = models::RealModel>, image: &Image) {
+    let spec: BoardSpec = format!("qemu:{name}").parse().unwrap();
+    let board = board(name).unwrap();
+    for model in all {
         let start = Instant::now();
-        let (graph, samples) = model.quantized(1).unwrap();
+        let (graph, samples) = model.quantized_by(strategy, 1).unwrap();
         let file = compile::cpu(&graph, &CpuOptions::default()).unwrap().to_bytes(&[]).unwrap();
         let deployable = Deployable::parse(&file).unwrap();
         let ram: usize =
@@ -121,6 +136,11 @@ macro_rules! boards {
             #[test]
             fn every_tensor_is_equal() {
                 super::every_tensor_is_equal($name);
+            }
+
+            #[test]
+            fn float_scales_are_equal() {
+                super::float_scales_are_equal($name);
             }
 
             #[test]

@@ -12,7 +12,7 @@ use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
 use shiftwise_graph::ops::Op;
 use shiftwise_integer::engine::{Engine, Value};
-use shiftwise_integer::graph::{IntGraph, Kind};
+use shiftwise_integer::graph::{IntGraph, IntOp, IntOpKind, Kind};
 use shiftwise_integer::lower::lower;
 use shiftwise_quant::owners::conv_positions;
 use shiftwise_quant::pipeline::{PtqOptions, ptq};
@@ -163,6 +163,11 @@ pub fn programs(graph: &IntGraph, inputs: &[Vec<u8>], want: &[Vec<u8>]) -> Resul
         let program = accept!(compile::cpu(graph, &CpuOptions { separate_io }), "cpu");
         check("cpu", &tensors(&program, inputs, &mut NoDpu).map_err(|e| format!("cpu: {e}"))?)?;
     }
+    // Integers of other steps than a DPU's run on the CPU alone.
+    let scaled = |op: &IntOp| matches!(op.kind, IntOpKind::Scaled(_));
+    if graph.tensors.iter().any(|t| matches!(t.kind, Kind::Scaled(_))) || graph.ops.iter().any(scaled) {
+        return Ok(Verdict::Agree);
+    }
     for name in ["B512", "B1152", "B4096"] {
         let fail = |e: &dyn std::fmt::Display| format!("{name}: {e}");
         let target = shiftwise_targets::find(name).map_err(|e| fail(&e))?;
@@ -193,6 +198,10 @@ pub fn integer_graph(graph: &IntGraph, inputs: &[Vec<u8>]) -> Result<Verdict, St
     let want = evaluate(graph, inputs);
     let of_kind = |(t, bytes): (&shiftwise_integer::graph::TensorIx, &Vec<u8>)| match graph.tensors[t.0].kind {
         Kind::Fixed(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
+        Kind::Scaled(scale) if scale.is_wide() => {
+            Value::Wide(bytes.as_chunks().0.iter().map(|b| i16::from_le_bytes(*b)).collect())
+        }
+        Kind::Scaled(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
         Kind::Float => Value::Float(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
     };
     let given = graph.inputs.iter().zip(inputs).map(of_kind).collect();

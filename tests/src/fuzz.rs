@@ -14,7 +14,7 @@ mod programs;
 mod texts;
 
 pub use data::{members, pictures_with_checksums};
-pub use models::archive;
+pub use models::{archive, saved_model_bytes};
 pub use networks::{compare_graph, compare_network};
 pub use programs::with_checksum;
 
@@ -35,7 +35,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "keras", bytes: "a .keras archive", run: models::file },
     Target { name: "keras_members", bytes: "the members of a .keras archive", run: models::archived },
     Target { name: "json", bytes: "a model's architecture", run: models::architecture },
+    Target { name: "onnx", bytes: "an ONNX model", run: models::onnx },
     Target { name: "xmodel", bytes: "a vendor's graph file", run: models::xmodel },
+    Target { name: "tflite", bytes: "a TensorFlow Lite model", run: models::file },
+    Target { name: "saved_model", bytes: "the files of a SavedModel", run: models::saved_model },
+    Target { name: "graph_def", bytes: "a TensorFlow graph", run: models::file },
     Target { name: "npy", bytes: "a .npy array", run: data::array },
     Target { name: "npz", bytes: "a .npz archive", run: data::arrays },
     Target { name: "npz_members", bytes: "the members of a .npz archive", run: data::archived },

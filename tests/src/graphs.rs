@@ -234,6 +234,7 @@ pub fn random_inputs(graph: &IntGraph, seed: u64) -> Vec<Vec<u8>> {
         let n: usize = tensor.shape.iter().product();
         match tensor.kind {
             Kind::Fixed(_) => rng.bytes(n),
+            Kind::Scaled(scale) => rng.bytes(n * scale.bytes() as usize),
             Kind::Float => (0..n).flat_map(|_| (rng.range(-900, 900) as f32 / 128.0).to_le_bytes()).collect(),
         }
     };

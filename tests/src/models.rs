@@ -50,6 +50,15 @@ impl RealModel {
     ///
     /// Errors: what reading and quantizing give.
     pub fn quantized(&self, samples: usize) -> Result<(IntGraph, Vec<Tensor>), shiftwise_graph::error::Error> {
+        self.quantized_by("pof2s", samples)
+    }
+
+    /// [`Self::quantized`] by another strategy.
+    pub fn quantized_by(
+        &self,
+        strategy: &str,
+        samples: usize,
+    ) -> Result<(IntGraph, Vec<Tensor>), shiftwise_graph::error::Error> {
         let path = |ending: &str| self.folder.join(format!("{}.{ending}", self.name));
         let graph = load(&path("h5"), &LoadOptions::default())?;
         let inputs: Vec<(String, Vec<usize>)> =
@@ -62,7 +71,7 @@ impl RealModel {
             spec.scale = Some(self.scale);
             Inputs::open(&[(None, spec)], &inputs)
         };
-        let options = PtqOptions { steps: Some(2), ..PtqOptions::new(Strategy::built_in("pof2s")?) };
+        let options = PtqOptions { steps: Some(2), ..PtqOptions::new(Strategy::built_in(strategy)?) };
         let quantized = ptq(graph, &open("x_cal")?, &options, |_, _| {})?.quantized;
         Ok((lower(&quantized)?, open("x_eval")?.batch(0, samples)?))
     }

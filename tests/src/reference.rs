@@ -24,11 +24,11 @@ fn op_value(graph: &IntGraph, op: &IntOp, values: &[Vec<u8>]) -> Vec<u8> {
     let x: Vec<i128> = input.iter().map(|b| i128::from(*b as i8)).collect();
     let opos = match graph.tensors[op.output.0].kind {
         Kind::Fixed(pos) => pos,
-        Kind::Float => FixPos(0),
+        Kind::Float | Kind::Scaled(_) => FixPos(0),
     };
     let ipos = match graph.tensors[op.inputs[0].0].kind {
         Kind::Fixed(pos) => i32::from(pos.0),
-        Kind::Float => 0,
+        Kind::Float | Kind::Scaled(_) => 0,
     };
     match &op.kind {
         IntOpKind::Conv(c) => convolve(c, &x, opos, false),
@@ -117,7 +117,7 @@ fn op_value(graph: &IntGraph, op: &IntOp, values: &[Vec<u8>]) -> Vec<u8> {
             .collect(),
         IntOpKind::View => input.to_vec(),
         IntOpKind::Requantize { shift, act } => x.iter().map(|v| finish(*v, *shift, 0, *act, opos)).collect(),
-        IntOpKind::Float { .. } | IntOpKind::FakeQuantize(_) => {
+        IntOpKind::Float { .. } | IntOpKind::FakeQuantize(_) | IntOpKind::Scaled(_) => {
             panic!("the networks of this oracle have no float layers")
         }
         IntOpKind::Softmax => {

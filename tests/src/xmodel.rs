@@ -144,7 +144,7 @@ impl Writer<'_> {
     fn pos(&self, t: TensorIx) -> i32 {
         match self.graph.tensors[t.0].kind {
             Kind::Fixed(pos) => pos.0.into(),
-            Kind::Float => 0,
+            Kind::Float | Kind::Scaled(_) => 0,
         }
     }
 

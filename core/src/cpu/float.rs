@@ -1,9 +1,8 @@
 //! Layers with floats.
 
-use crate::arith::Round;
-use crate::fix::{FixPos, FixSpec, dequantize, quantize};
+use crate::fix::{FixPos, dequantize};
 use crate::memory::Memory;
-use crate::model::{DType, Deployable, SoftmaxOp, TensorId};
+use crate::model::{Deployable, SoftmaxOp, TensorDesc, TensorId};
 use crate::shape::positive;
 
 /// Softmax over the last axis.
@@ -15,13 +14,7 @@ pub(super) fn softmax_layer(model: &Deployable<'_>, op: &SoftmaxOp, memory: &mut
     let bytes = axis.saturating_mul(from.dtype.bytes() as usize);
     for x in input.chunks_exact(positive(bytes).get()) {
         let y = rows.next()?;
-        match from.dtype {
-            DType::I8 => {
-                let value = |i| dequantize((x.get(i).copied().unwrap_or(0) as i8).into(), from.pos);
-                softmax(axis, value, |i, v| put_f32(y, i, v));
-            }
-            DType::F32 => softmax(axis, |i| get_f32(x, i), |i, v| put_f32(y, i, v)),
-        }
+        softmax(axis, |i| value(&from, x, i), |i, v| put_f32(y, i, v));
     }
     Some(())
 }
@@ -35,9 +28,8 @@ pub(super) fn quantize_layer(
 ) -> Option<()> {
     let to = model.tensor(output)?;
     let (x, y) = memory.pair(&model.tensor(input)?, &to)?;
-    let spec = FixSpec::int8(to.pos.0);
-    for (i, y) in y.iter_mut().enumerate() {
-        *y = quantize(get_f32(x, i), spec, Round::HalfUp) as u8;
+    for (i, y) in y.chunks_exact_mut(positive(to.dtype.bytes() as usize).get()).enumerate() {
+        y.iter_mut().zip(to.element(get_f32(x, i))).for_each(|(y, byte)| *y = byte);
     }
     Some(())
 }
@@ -51,10 +43,16 @@ pub(super) fn dequantize_layer(
 ) -> Option<()> {
     let from = model.tensor(input)?;
     let (x, y) = memory.pair(&from, &model.tensor(output)?)?;
-    for (i, x) in x.iter().enumerate() {
-        put_f32(y, i, dequantize((*x as i8).into(), from.pos));
+    for i in 0..y.len() / 4 {
+        put_f32(y, i, value(&from, x, i));
     }
     Some(())
+}
+
+/// Element `index` of a tensor's bytes as a float.
+fn value(t: &TensorDesc<'_>, bytes: &[u8], index: usize) -> f32 {
+    let size = t.dtype.bytes() as usize;
+    bytes.get(size * index..size * (index + 1)).map_or(0.0, |element| t.value(element))
 }
 
 pub(super) fn get_f32(bytes: &[u8], index: usize) -> f32 {

@@ -21,6 +21,13 @@ impl Function {
     /// Replaces every value by the function's. The functions of mobile networks are chosen once, not for each value, so
     /// that compilers turn them into vectors.
     pub fn apply_all(self, values: &mut [f32]) {
+        self.apply_lanes(values);
+    }
+
+    /// [`Function::apply_all`] for a caller that is compiled for vectors of its own, which this then is too.
+    #[inline(always)]
+    pub fn apply_lanes(self, values: &mut [f32]) {
+        #[inline(always)]
         fn each(values: &mut [f32], function: impl Fn(f32) -> f32) {
             values.iter_mut().for_each(|x| *x = function(*x));
         }
@@ -41,16 +48,7 @@ impl Function {
     fn value(self, x: f32) -> f32 {
         match self {
             Self::Identity => x,
-            // Not f32::max, which keeps −0.0 or not as the machine likes.
-            Self::Relu { max, slope: 0.0, threshold: 0.0 } => {
-                if x >= max {
-                    max
-                } else if x > 0.0 {
-                    x
-                } else {
-                    0.0
-                }
-            }
+            Self::Relu { max, slope: 0.0, threshold: 0.0 } => relu(x, max),
             Self::Relu { max, slope, threshold } => {
                 if x >= max {
                     max
@@ -97,6 +95,19 @@ impl Function {
             Self::Round => libm::rintf(x),
             Self::GeluTanh => 0.5 * x * (1.0 + tanhf(0.797_884_6 * (x + 0.044_715 * x * x * x))),
         }
+    }
+}
+
+/// [`Function::Relu`] without slope and threshold.
+#[inline(always)]
+pub fn relu(x: f32, max: f32) -> f32 {
+    // Not f32::max, which keeps −0.0 or not as the machine likes.
+    if x >= max {
+        max
+    } else if x > 0.0 {
+        x
+    } else {
+        0.0
     }
 }
 

@@ -8,7 +8,7 @@ use super::records::{DType, TensorDesc};
 use crate::shape::Window;
 
 /// The first and last element that indices below `sizes` reach; `None` beyond 64 bits.
-fn span(sizes: &[u32], steps: &[i64], start: u32) -> Option<(i64, i64)> {
+pub(super) fn span(sizes: &[u32], steps: &[i64], start: u32) -> Option<(i64, i64)> {
     let mut ends = (i64::from(start), i64::from(start));
     for (n, step) in sizes.iter().zip(steps) {
         // Below 2^32 each; five of them stay far inside 64 bits.

@@ -8,8 +8,11 @@ use crate::crc::Crc32;
 
 /// First four bytes of a deployable.
 pub const MAGIC: [u8; 4] = *b"SWM1";
-/// Version of the format that this crate reads and writes.
-pub const FORMAT_VERSION: u16 = 2;
+/// Newest version of the format that this crate reads and writes.
+pub const FORMAT_VERSION: u16 = 3;
+/// Version of a deployable without [`DType::Scaled`](super::DType) and [`CpuOp::Scaled`](super::CpuOp), which readers of
+/// that version know as well.
+pub const PLAIN_VERSION: u16 = 2;
 /// Bytes before the first section: magic, version, section count, fingerprint, length, then the section table.
 pub const HEADER_BYTES: usize = 24 + SECTIONS * 8;
 /// Alignment of the constants section in the file, so that kernels may read 32-bit words in place.

@@ -39,6 +39,7 @@ fn every_enum_has_the_tags_of_the_page() {
     check("Act", &tags::<Act>());
     check("PoolKind", &tags::<PoolKind>());
     check("FloatOp", &tags::<FloatOp>());
+    check("ScaledPoolKind", &tags::<ScaledPoolKind>());
     check("FloatPoolKind", &tags::<FloatPoolKind>());
     check("RowFunction", &tags::<RowFunction>());
     check("Function", &tags::<Function>());
@@ -53,6 +54,13 @@ fn every_enum_has_the_tags_of_the_page() {
         .collect();
     assert!(ops.len() > 5);
     check("CpuOp", &ops);
+    let scaled = |tag: u8| {
+        let mut bytes = [0; 64];
+        bytes[0] = tag;
+        let op = postcard::from_bytes::<ScaledOp<'_>>(&bytes).ok()?;
+        Some(format!("{op:?}").split(|c: char| !c.is_alphanumeric()).next().unwrap_or("").to_string())
+    };
+    check("ScaledOp", &(0u8..).map_while(scaled).collect::<Vec<_>>());
     assert!(matches!(postcard::from_bytes(&[0; 64]), Ok(Step::Dpu(_))));
     assert!(page().contains("| `Step` | 0 `Dpu` (`DpuJob`), 1 `Cpu` (`CpuOp`) |"));
 }

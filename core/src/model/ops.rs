@@ -7,6 +7,7 @@ use super::floats::FloatOp;
 use super::ids::{TensorId, TensorList};
 #[cfg(not(feature = "floats"))]
 use super::no_floats::FloatOp;
+use super::scaled::ScaledOp;
 use crate::shape::{Shape, Window};
 
 /// Largest number of operands of an element-wise sum.
@@ -297,6 +298,9 @@ pub enum CpuOp<'a> {
         /// Whether it is the last one of its layer: only then is the output complete.
         last: bool,
     },
+    /// A layer on integers with steps of any size.
+    #[cfg_attr(not(feature = "floats"), serde(deserialize_with = "layers::none"))]
+    Scaled(#[serde(borrow)] ScaledOp<'a>),
 }
 
 /// Which layers are built in: the features of this crate, as constants that let a compiler drop what is left out.
@@ -310,13 +314,13 @@ pub(crate) mod layers {
         match tag {
             1 => !DEPTHWISE,
             2 | 5..=11 => !EXTRA,
-            17 => !FLOATS,
+            17 | 18 => !FLOATS,
             _ => false,
         }
     }
 
     /// Decodes nothing.
-    #[cfg(not(all(feature = "depthwise", feature = "extra")))]
+    #[cfg(not(all(feature = "depthwise", feature = "extra", feature = "floats")))]
     pub(super) fn none<'de, D: serde::Deserializer<'de>, T>(_: D) -> Result<T, D::Error> {
         Err(serde::de::Error::custom("left out"))
     }
@@ -337,6 +341,7 @@ impl CpuOp<'_> {
             Self::Permute(op) => op.output,
             Self::Softmax(op) => op.output,
             Self::Float { op, .. } => op.output(),
+            Self::Scaled(op) => op.output(),
             Self::View { output, .. }
             | Self::Requantize { output, .. }
             | Self::HardSigmoid { output, .. }
@@ -353,7 +358,7 @@ impl CpuOp<'_> {
             Self::Depthwise(_) => Some("depthwise"),
             Self::ConvTranspose(_) | Self::Multiply(_) | Self::Concat(_) | Self::UpSample(_) => Some("extra"),
             Self::HardSigmoid { .. } | Self::Pad(_) | Self::PRelu(_) | Self::Permute(_) => Some("extra"),
-            Self::Float { .. } => Some("floats"),
+            Self::Float { .. } | Self::Scaled(_) => Some("floats"),
         }
     }
 
@@ -369,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_is_left_out_decodes_from_no_record() {
-        for tag in 0..=17 {
+        for tag in 0..=18 {
             // Zeros decode to any record.
             let mut bytes = [0; 64];
             bytes[0] = tag;
@@ -379,13 +384,13 @@ mod tests {
                 None => true,
                 Some("depthwise") => layers::DEPTHWISE && tag == 1,
                 Some("extra") => layers::EXTRA,
-                Some("floats") => layers::FLOATS && tag == 17,
+                Some("floats") => layers::FLOATS && tag >= 17,
                 Some(_) => false,
             });
             assert!(built_in, "{op:?}");
         }
         let left_out = (0..=u8::MAX).filter(|tag| layers::left_out(*tag)).count();
         let of = |built_in: bool, layers: usize| if built_in { 0 } else { layers };
-        assert_eq!(left_out, of(layers::DEPTHWISE, 1) + of(layers::EXTRA, 8) + of(layers::FLOATS, 1));
+        assert_eq!(left_out, of(layers::DEPTHWISE, 1) + of(layers::EXTRA, 8) + of(layers::FLOATS, 2));
     }
 }

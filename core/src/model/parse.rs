@@ -2,7 +2,8 @@
 
 use super::check;
 use super::deployable::{
-    CODE_ALIGN, CONST_ALIGN, Deployable, FORMAT_VERSION, HEADER_BYTES, MAGIC, SECTIONS, Section, Table, crc32, word,
+    CODE_ALIGN, CONST_ALIGN, Deployable, FORMAT_VERSION, HEADER_BYTES, MAGIC, PLAIN_VERSION, SECTIONS, Section, Table,
+    crc32, word,
 };
 use super::ids::{TensorId, TensorList};
 use super::ops::layers;
@@ -20,7 +21,7 @@ impl<'a> Deployable<'a> {
             return Err(ParseError::Magic);
         }
         let version = u16::from_le_bytes([head[4], head[5]]);
-        if version != FORMAT_VERSION {
+        if !(PLAIN_VERSION..=FORMAT_VERSION).contains(&version) {
             return Err(ParseError::Version(version));
         }
         if usize::from(u16::from_le_bytes([head[6], head[7]])) != SECTIONS {
@@ -70,11 +71,11 @@ impl<'a> Deployable<'a> {
             code: section(Section::Code)?,
             metadata,
         };
-        this.check()?;
+        this.check(version)?;
         Ok(this)
     }
 
-    fn check(&self) -> Result<(), ParseError> {
+    fn check(&self, version: u16) -> Result<(), ParseError> {
         let (mut input_bytes, mut output_bytes) = (0u64, 0u64);
         for i in 0..self.tensors.count {
             let t: TensorDesc<'_> = self.tensors.get(i).ok_or(ParseError::Record(Section::Tensors as u8, i))?;
@@ -83,6 +84,7 @@ impl<'a> Deployable<'a> {
             let bytes = elements.checked_mul(t.dtype.bytes()).ok_or(bad)?;
             let end = t.place.offset.checked_add(bytes).ok_or(bad)?;
             if t.dtype == DType::F32 && !t.place.offset.is_multiple_of(4)
+                || matches!(t.dtype, DType::Scaled(scale) if !scale.is_valid() || version < FORMAT_VERSION)
                 || end as usize > self.region_bytes(t.place.region)
             {
                 return Err(bad);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::deployable::FORMAT_VERSION;
+use super::deployable::{FORMAT_VERSION, PLAIN_VERSION};
 
 /// Why bytes are not a deployable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +48,9 @@ impl core::fmt::Display for ParseError {
         match self {
             Self::Truncated => write!(f, "the deployable is cut short"),
             Self::Magic => write!(f, "not a shiftwise deployable: it does not start with SWM1"),
-            Self::Version(v) => write!(f, "deployable format version {v}, this reader knows {FORMAT_VERSION}"),
+            Self::Version(v) => {
+                write!(f, "deployable format version {v}, this reader knows {PLAIN_VERSION} to {FORMAT_VERSION}")
+            }
             Self::Crc => write!(f, "the deployable's checksum does not match its bytes"),
             Self::Section(s) => write!(f, "section {s} of the deployable lies outside the file"),
             Self::Record(s, i) => write!(f, "record {i} of section {s} does not decode"),

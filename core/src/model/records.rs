@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{Place, TensorId, TensorList};
 use super::ops::CpuOp;
-use crate::fix::FixPos;
+use crate::arith::Round;
+use crate::fix::{FixPos, FixSpec, dequantize, quantize};
+use crate::scale::Scale;
 use crate::shape::Shape;
 
 /// What the deployable is and what it needs.
@@ -34,6 +36,8 @@ pub enum DType {
     I8,
     /// 32-bit floats; the position is meaningless.
     F32,
+    /// Signed integers of one or two bytes with a step of any size; the position is meaningless.
+    Scaled(Scale),
 }
 
 impl DType {
@@ -42,6 +46,7 @@ impl DType {
         match self {
             Self::I8 => 1,
             Self::F32 => 4,
+            Self::Scaled(scale) => scale.bytes(),
         }
     }
 }
@@ -90,6 +95,35 @@ pub(super) struct Unnamed<'a> {
 }
 
 impl TensorDesc<'_> {
+    /// What its integers stand for; `None` if it holds floats.
+    pub fn scale(&self) -> Option<Scale> {
+        match self.dtype {
+            DType::I8 => Some(Scale::of_position(self.pos)),
+            DType::F32 => None,
+            DType::Scaled(scale) => Some(scale),
+        }
+    }
+
+    /// A value as the element's bytes, of which the first [`DType::bytes`] count: rounded half up, then saturated.
+    pub fn element(&self, x: f32) -> [u8; 4] {
+        match self.dtype {
+            DType::I8 => [quantize(x, FixSpec::int8(self.pos.0), Round::HalfUp) as u8, 0, 0, 0],
+            DType::F32 => x.to_le_bytes(),
+            DType::Scaled(scale) => i32::from(scale.quantize(x)).to_le_bytes(),
+        }
+    }
+
+    /// The value of an element's bytes; 0 for another number of bytes than [`DType::bytes`].
+    pub fn value(&self, element: &[u8]) -> f32 {
+        match (self.dtype, element) {
+            (DType::I8, [q]) => dequantize((*q as i8).into(), self.pos),
+            (DType::F32, [a, b, c, d]) => f32::from_le_bytes([*a, *b, *c, *d]),
+            (DType::Scaled(scale), [q]) => scale.dequantize((*q as i8).into()),
+            (DType::Scaled(scale), [a, b]) => scale.dequantize(i16::from_le_bytes([*a, *b])),
+            _ => 0.0,
+        }
+    }
+
     /// Bytes in memory; checked when the deployable is parsed.
     pub fn bytes(&self) -> u32 {
         self.shape.elements().unwrap_or(0).saturating_mul(self.dtype.bytes())

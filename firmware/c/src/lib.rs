@@ -26,6 +26,10 @@ pub const SW_VERSION: u32 = 2;
 pub const SW_INT8: u8 = 0;
 /// An element type: 32-bit floats.
 pub const SW_FLOAT32: u8 = 1;
+/// An element type: signed 8-bit integers with a step of any size; sw_set_f32 and sw_get_f32 convert them.
+pub const SW_SCALED8: u8 = 2;
+/// An element type: the same of 16 bits.
+pub const SW_SCALED16: u8 = 3;
 
 /// What a tensor has held is what is expected of it.
 pub const SW_DRIFT_INSIDE: u8 = 0;
@@ -59,7 +63,7 @@ pub struct sw_tensor {
     pub dims: [u32; 4],
     /// Number of dimensions.
     pub rank: u8,
-    /// SW_INT8 or SW_FLOAT32.
+    /// SW_INT8, SW_FLOAT32, SW_SCALED8 or SW_SCALED16.
     pub type_: u8,
     /// Fraction bits of integers.
     pub position: i8,
@@ -219,7 +223,17 @@ fn describe(id: TensorId, tensor: &TensorDesc<'_>, data: *mut u8) -> sw_tensor {
         name_bytes: tensor.name.len(),
         dims: core::array::from_fn(|i| tensor.shape.dims().get(i).copied().unwrap_or(1)),
         rank: tensor.shape.dims().len() as u8,
-        type_: if tensor.dtype == DType::I8 { SW_INT8 } else { SW_FLOAT32 },
+        type_: match tensor.dtype {
+            DType::I8 => SW_INT8,
+            DType::F32 => SW_FLOAT32,
+            DType::Scaled(scale) => {
+                if scale.is_wide() {
+                    SW_SCALED16
+                } else {
+                    SW_SCALED8
+                }
+            }
+        },
         position: tensor.pos.0,
         elements: tensor.shape.elements().unwrap_or(0) as usize,
         data,

@@ -189,11 +189,7 @@ fn tell(args: &Args, model: &Deployable<'_>, answered: Answered, screen: &Screen
     for (k, (id, t)) in model.outputs().enumerate() {
         for (sample, tensors) in results.iter().enumerate().take(8) {
             let Some((_, bytes)) = tensors.0.iter().rev().find(|(i, _)| *i == id) else { continue };
-            let values = match run::values(&t, bytes) {
-                shiftwise::dump::Values::Int8(q) => q.iter().map(|q| f32::from(*q) * t.pos.step()).collect(),
-                shiftwise::dump::Values::Int32(q) => q.iter().map(|q| *q as f32 * t.pos.step()).collect(),
-                shiftwise::dump::Values::Float(x) => x,
-            };
+            let values = run::reals(&t, bytes);
             let best = values.iter().enumerate().fold(0, |b, (i, v)| if *v > values[b] { i } else { b });
             let value = values.get(best).copied().unwrap_or_default();
             screen.say(format!("sample {sample}, output {k}: largest at {best} ({value:.4}) of {}", values.len()));

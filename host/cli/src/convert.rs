@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use shiftwise_formats::{LoadOptions, Model};
 use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
+use shiftwise_quant::settings::shapes_a_conversion;
 use shiftwise_quant::strategy::Strategy;
 
 use crate::data;
@@ -46,6 +47,12 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let mut strategy = Strategy::built_in("pof2s")?;
     for text in &args.set {
         let (key, value) = setting(text)?;
+        if !shapes_a_conversion(key) {
+            return Err(Error::Options(format!(
+                "--set {key}: it changes nothing of a conversion; what does is the part (input_layers, output_layers, \
+                 ignore_layers) and the passes before (optimize_pipeline_config)"
+            )));
+        }
         if let Some(warning) = strategy.set(key, value)? {
             screen.note(format!("warning: {warning}"));
         }

@@ -202,13 +202,23 @@ impl Preprocess {
         }
     }
 
-    /// Data for all inputs of a model, given as `DATA` or `NAME=DATA` in any order. `inputs` are names and shapes.
-    pub(crate) fn open(&self, data: &[String], inputs: &[(&str, &[usize])]) -> Result<Inputs, Error> {
+    /// A data argument of labels, which are no pictures and stay as they are.
+    pub(crate) fn plain(&self, text: &str) -> DataSpec {
+        DataSpec::parse(text)
+    }
+
+    /// Data arguments with the names that are given before them.
+    pub(crate) fn specs(&self, data: &[String]) -> Vec<(Option<String>, DataSpec)> {
         let named = |text: &String| {
             let (name, data) = named(text);
             (name.map(str::to_owned), self.spec(data))
         };
-        Inputs::open(&data.iter().map(named).collect::<Vec<_>>(), inputs)
+        data.iter().map(named).collect()
+    }
+
+    /// Data for all inputs of a model, given as `DATA` or `NAME=DATA` in any order. `inputs` are names and shapes.
+    pub(crate) fn open(&self, data: &[String], inputs: &[(&str, &[usize])]) -> Result<Inputs, Error> {
+        Inputs::open(&self.specs(data), inputs)
     }
 
     /// The shapes of the data's samples in the form of `--input-shape`, as far as they can be told without a model.

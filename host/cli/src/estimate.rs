@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use shiftwise::estimate::estimate;
+use shiftwise::estimate::{estimate, estimate_cpu};
 use shiftwise_graph::error::Error;
 use shiftwise_integer::lower;
 
 use crate::data::ModelArgs;
-use crate::layer_table;
 use crate::outcome::Outcome;
 use crate::screen::{Screen, count};
 use crate::target_args::TargetArgs;
+use crate::{footprint, layer_table};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -30,9 +30,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
-    let Some(mut device) = args.target.device()? else {
-        return Err(Error::Target("there is no DPU, so there is no time to estimate; name a DPU or a board".into()));
-    };
+    let Some(mut device) = args.target.device()? else { return on_cpu(args, screen) };
     device.clock_mhz = args.clock.unwrap_or(device.clock_mhz);
     device.cores = args.cores.unwrap_or(device.cores);
     let (quantized, note) = shiftwise::estimate::timed(args.model.open_for_timing(screen)?)?;
@@ -52,4 +50,26 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     screen.say(format!("{} multiply-accumulates, {gops:.3} GOP; {memory} for the DPU", count(macs)));
     layer_table::say(program, times, &device, screen);
     Outcome::done(estimated.report(&device))
+}
+
+/// What a network takes of a CPU, on a board or on any.
+fn on_cpu(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let given =
+        [("--clock", args.clock.is_some()), ("--cores", args.cores.is_some()), ("--trace", args.trace.is_some())];
+    if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
+        return Err(Error::Options(format!(
+            "{option}: there is no DPU, which alone has a timeline; name a DPU or its board"
+        )));
+    }
+    let board = args.target.board()?;
+    let (quantized, note) = shiftwise::estimate::timed(args.model.open_for_timing(screen)?)?;
+    note.iter().for_each(|note| screen.note(note));
+    let estimated = estimate_cpu(&lower::lower(&quantized)?, board.as_ref())?;
+    footprint::table(&estimated.program, &estimated.on_cpu, screen);
+    screen.say("");
+    let report = estimated.report(board.as_ref());
+    let memory = layer_table::memory(&estimated.program);
+    screen.say(format!("{} multiply-accumulates, {:.3} GOP; {memory}", count(report.macs), report.gops));
+    footprint::say(&estimated.on_cpu, board.as_ref(), screen);
+    Outcome::done(report)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use shiftwise::predict::{Arithmetic, Options, Ranked, Subject, predict};
+use shiftwise::predict::{Arithmetic, Options, Ranked, Subject, predict, predict_whole};
 use shiftwise::{cost, run};
 use shiftwise_core::model::MAGIC;
 use shiftwise_formats::Model;
@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Data: .npy, .npz[:key], a folder of .npy or of images; [NAME=]DATA, once per input
-    #[arg(long, required = true, value_name = "DATA")]
+    #[arg(long, value_name = "DATA")]
     data: Vec<String>,
     /// Outputs of all samples: one as .npy, several as .npz by name [default: predictions.npy or .npz, none with --top]
     #[arg(short, long, value_name = "FILE")]
@@ -61,7 +61,11 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         let samples = args.preprocess.for_deployable(&args.data, &model, screen)?;
         return report(args, (&Subject::Deployable(&model), Arithmetic::Dpu), &samples, screen);
     }
-    let model = args.model.open_for(&args.data, &args.preprocess, screen)?;
+    let model = match args.model.open_for(&args.data, &args.preprocess, screen) {
+        // What is no network of layers is computed as its file states it, if the file is of a format that states it.
+        Err(why) => return whole(args, why, screen),
+        Ok(model) => model,
+    };
     let arithmetic = match (&model, args.numerics) {
         (Model::Float(_), Some(Arithmetic::Dpu)) => {
             return Err(Error::Options(format!("{} is a float model, which has no integers", path.display())));
@@ -75,6 +79,34 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         Model::Quantized(q) => args.preprocess.for_quantized(&args.data, q, screen)?,
     };
     report(args, (&Subject::Model(&model), arithmetic), &samples, screen)
+}
+
+/// Predicts with a model that can't be read as layers for the reason `why`.
+fn whole(args: &Args, why: Error, screen: &Screen) -> Result<Outcome, Error> {
+    let path = &args.model.path;
+    let Some(network) = shiftwise_formats::onnx::open(path)? else { return Err(why) };
+    if args.numerics.is_some_and(|own| own != Arithmetic::Float) {
+        return Err(why);
+    }
+    screen.note(format!("computed as its file states it: {why}"));
+    let several = network.outputs.len() > 1;
+    let output = output(args, several);
+    let read = data::files(&args.data);
+    data::keep(
+        args.model.files().chain(&read).map(PathBuf::as_path),
+        &output.iter().map(PathBuf::as_path).collect::<Vec<_>>(),
+    )?;
+    let options = Options { arithmetic: Arithmetic::Float, batch: args.batch_size, output, top: args.top };
+    let report = predict_whole((&network, path), &args.preprocess.specs(&args.data), &options)?;
+    let place = report.output.as_ref().map_or(String::new(), |path| format!("; {}", path.display()));
+    screen.say(format!("{} samples, {} outputs{place}", report.samples, report.outputs.len()));
+    Outcome::done(report)
+}
+
+/// The file for the outputs: the one that was asked for, or the usual one, unless classes are asked for.
+fn output(args: &Args, several: bool) -> Option<PathBuf> {
+    let default = || PathBuf::from(if several { "predictions.npz" } else { "predictions.npy" });
+    args.output.clone().or_else(|| args.top.is_none().then(default))
 }
 
 /// Whether a file is a compiled model, told without reading all of it.
@@ -94,9 +126,7 @@ fn report(
     screen: &Screen,
 ) -> Result<Outcome, Error> {
     let several = subject.outputs().len() > 1;
-    let default =
-        || args.top.is_none().then(|| PathBuf::from(if several { "predictions.npz" } else { "predictions.npy" }));
-    let output = args.output.clone().or_else(default);
+    let output = output(args, several);
     let read = data::files(&args.data);
     let inputs = args.model.files().chain(&read).map(PathBuf::as_path);
     data::keep(inputs, &output.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;

@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// Data to run: .npy, .npz[:key], a folder of .npy or of images; [NAME=]DATA, once per input
     #[arg(long, required = true, value_name = "DATA")]
     data: Vec<String>,
-    /// DPU to compile for and simulate: a name, a fingerprint, an arch.json
+    /// DPU to compile for and simulate: a name, a fingerprint, an arch.json; or `cpu`
     #[arg(long, value_name = "TARGET")]
     target: String,
     /// Also run the firmware on this board: qemu:NAME or serial:PATH
@@ -59,10 +59,10 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let inputs = args.model.files().chain(&calib).chain(&run).map(PathBuf::as_path);
     data::keep(inputs, &[&args.output])?;
     // Bad names fail before the work, not after it.
-    let dpu = Device::named(&args.target)?;
+    let dpu = if args.target == "cpu" { None } else { Some(Device::named(&args.target)?) };
     let board = args.board.as_deref().map(|b| Ok::<_, Error>((boards::spec(b)?, b))).transpose()?;
-    let (quantized, _) =
-        args.recipe.quantize(args.recipe.open(&args.model, &args.preprocess, screen)?, &args.preprocess, screen)?;
+    let model = args.recipe.open(&args.model, &args.preprocess, screen)?;
+    let quantized = args.recipe.quantize(model, &args.preprocess, screen)?.quantized;
     let samples = args.preprocess.for_quantized(&args.data, &quantized, screen)?;
     let total = shiftwise_graph::eval::Samples::len(&samples);
     let inputs = take(&samples, Some(args.samples))?;
@@ -73,11 +73,14 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let file = file.map_or_else(|| verification.graph.name.clone(), |n| n.to_string_lossy().into_owned());
     screen.say(format!("{file}: {n} of {total} samples (--samples for more)"));
 
-    let compiled = verification.compile(Some(&dpu))?;
+    let compiled = verification.compile(dpu.as_ref())?;
     for layer in compiled.layers.iter().filter_map(|l| Some(format!("{}: {}", l.layer, l.reason.as_ref()?))) {
         screen.detail(format!("on the CPU: {layer}"));
     }
-    verification.simulate(&compiled, &dpu)?;
+    match &dpu {
+        Some(dpu) => verification.simulate(&compiled, dpu)?,
+        None => verification.run_on_cpu(&compiled)?,
+    }
     if let Some((spec, name)) = &board {
         on_board(&mut verification, spec, name, screen)?;
     }

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     };
     let analysis = match &model {
         Model::Float(graph) if !args.recipe.calib.is_empty() => {
-            let (quantized, _) = args.recipe.quantize(model.clone(), &args.preprocess, screen)?;
+            let quantized = args.recipe.quantize(model.clone(), &args.preprocess, screen)?.quantized;
             let samples = args.preprocess.for_graph(&args.recipe.calib, graph)?;
             Some(glance(graph, &options, &quantized, &samples)?)
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use shiftwise::reports::StrategyChanges;
 use shiftwise_formats as format;
 use shiftwise_graph::error::Error;
-use shiftwise_quant::strategy::Strategy;
+use shiftwise_quant::strategy::{BUILT_IN, Strategy};
 
 use crate::outcome::Outcome;
 use crate::screen::Screen;
@@ -66,10 +66,27 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             Outcome::done(json)
         }
         Action::Check { file, strategy } => {
-            let default = Strategy::built_in(strategy)?;
-            let mut own = default.clone();
-            own.update(&read(file)?)?;
-            let changes = own.changes(&default);
+            let json = read(file)?;
+            let changed = |name: &str| {
+                let default = Strategy::built_in(name)?;
+                let mut own = default.clone();
+                own.update(&json)?;
+                Ok::<_, Error>(own.changes(&default))
+            };
+            // A dump of another strategy is one that departs less from it.
+            let departs = |name: &str| changed(name).ok().map(|changes| changes.len());
+            let other = |own: usize| {
+                let names = BUILT_IN.iter().filter_map(|base| base.names.first());
+                let known = names.filter(|name| *name != strategy).filter_map(|name| Some((departs(name)?, *name)));
+                known.min().filter(|(changes, _)| *changes < own).map(|(_, name)| name)
+            };
+            let changes = changed(strategy).map_err(|e| match other(usize::MAX) {
+                Some(name) => Error::Options(format!("{e}; it is one of {name}'s: --strategy {name} checks it so")),
+                None => e,
+            })?;
+            if let Some(name) = other(changes.len()) {
+                screen.note(format!("it departs less from {name}: --strategy {name} checks it against that"));
+            }
             let short = |v: Option<&Value>| match v {
                 Some(Value::Object(_)) => "an entry".to_owned(),
                 Some(v) => v.to_string(),

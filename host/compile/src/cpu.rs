@@ -1,6 +1,7 @@
 //! Target `cpu`: every op is a CPU step; memory is planned to be as small as possible.
 
 mod floats;
+mod scaled;
 mod steps;
 
 use shiftwise_core::cpu::Rows;
@@ -10,7 +11,7 @@ use crate::memory::{Policy, Sharing};
 use crate::operand::dims;
 use crate::program::{Engine, LayerRow, Program, ProgramStep};
 use shiftwise_graph::error::Error;
-use shiftwise_integer::graph::{IntGraph, IntOp, IntOpKind};
+use shiftwise_integer::graph::{IntGraph, IntOp, IntOpKind, Kind};
 use steps::{pool, step};
 
 /// How [`compile`] lays a network out.
@@ -70,6 +71,7 @@ fn rows(graph: &IntGraph, op: &IntOp) -> Result<Option<Rows>, Error> {
         | IntOpKind::Permute { .. }
         | IntOpKind::View
         | IntOpKind::Requantize { .. }
+        | IntOpKind::Scaled(_)
         | IntOpKind::Softmax
         | IntOpKind::Float { .. }
         | IntOpKind::FakeQuantize(_)
@@ -85,6 +87,14 @@ pub(crate) fn lower(graph: &IntGraph, op: &IntOp, program: &mut Program) -> Resu
             return Err(Error::layer(&op.layer, float.class(), format!("the CPU has no kernel for it: it {why}")));
         }
         return floats::lower(graph, op, (float, weights, why), program);
+    }
+    if let IntOpKind::Scaled(own) = &op.kind {
+        return scaled::step(graph, op, own, &mut program.constants).map(|step| vec![step]);
+    }
+    if graph.tensors.get(op.output.0).is_some_and(|t| matches!(t.kind, Kind::Scaled(_)))
+        && let Some(step) = scaled::moved(graph, op)?
+    {
+        return Ok(vec![step]);
     }
     step(graph, op, &mut program.constants).map(|step| vec![step])
 }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use shiftwise_core::model::{
-    CODE_ALIGN, CONST_ALIGN, Deployable, FORMAT_VERSION, Facts, HEADER_BYTES, LayerSpan, MAGIC, ParseError, SECTIONS,
-    Section, Step, TensorDesc, crc32,
+    CODE_ALIGN, CONST_ALIGN, CpuOp, DType, Deployable, FORMAT_VERSION, Facts, HEADER_BYTES, LayerSpan, MAGIC,
+    PLAIN_VERSION, ParseError, SECTIONS, Section, Step, TensorDesc, crc32,
 };
 
 /// Everything that a deployable holds, decoded.
@@ -80,7 +80,7 @@ pub fn write(parts: &Parts<'_>) -> Result<Vec<u8>, EmitError> {
     let length = word(Section::Code, body.len() + 4)?;
     let header = MAGIC
         .into_iter()
-        .chain(FORMAT_VERSION.to_le_bytes())
+        .chain(version(parts).to_le_bytes())
         .chain((SECTIONS as u16).to_le_bytes())
         .chain(parts.fingerprint.to_le_bytes())
         .chain(length)
@@ -91,6 +91,13 @@ pub fn write(parts: &Parts<'_>) -> Result<Vec<u8>, EmitError> {
     body.extend_from_slice(&crc.to_le_bytes());
     Deployable::parse(&body)?;
     Ok(body)
+}
+
+/// The oldest version that has all that is in the parts.
+fn version(parts: &Parts<'_>) -> u16 {
+    let tensors = parts.tensors.iter().any(|t| matches!(t.dtype, DType::Scaled(_)));
+    let steps = parts.steps.iter().any(|step| matches!(step, Step::Cpu(CpuOp::Scaled(_))));
+    if tensors || steps { FORMAT_VERSION } else { PLAIN_VERSION }
 }
 
 fn word(section: Section, value: usize) -> Result<[u8; 4], EmitError> {
@@ -118,7 +125,7 @@ fn table(section: Section, records: &[impl Serialize]) -> Result<Vec<u8>, EmitEr
 mod tests {
     use super::*;
     use shiftwise_core::fix::FixPos;
-    use shiftwise_core::model::{Act, ConvOp, CpuOp, DType, DpuJob, Place, Region, Role, TensorId, TensorList};
+    use shiftwise_core::model::{Act, ConvOp, DpuJob, Place, Region, Role, TensorId, TensorList};
     use shiftwise_core::shape::{Shape, Window};
 
     fn tensor(name: &'static str, region: Region, dims: &[u32], role: Role) -> TensorDesc<'static> {

@@ -52,7 +52,7 @@ pub fn dpu(graph: &IntGraph, target: &Target, options: &DpuOptions) -> Result<Pr
 /// forbid there, or if a region is beyond the DPU's addresses.
 pub fn compile(placement: &Placement<'_>) -> Result<Program, Error> {
     let (graph, target) = (placement.graph(), placement.target);
-    crate::grids::check(graph)?;
+    crate::grids::check_dpu(graph)?;
     let sharing = share(placement)?;
     let layout = sharing.lay_out(ALIGN)?;
     check_reach(&layout)?;

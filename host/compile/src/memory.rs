@@ -6,7 +6,8 @@ use shiftwise_core::cpu::Rows;
 use shiftwise_core::model::Region;
 
 use shiftwise_graph::error::Error;
-use shiftwise_integer::graph::{Class, IntGraph, IntOp, IntOpKind, Kind, TensorIx};
+use shiftwise_integer::graph::{Class, IntGraph, IntOp, IntOpKind, TensorIx};
+use shiftwise_integer::scaled::ScaledOp;
 
 /// A block of memory that is needed from step `first` to step `last`, both inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,11 +202,14 @@ impl Sharing {
 
     fn overwrite(&mut self, graph: &IntGraph) {
         for (step, op) in (1..).zip(&graph.ops) {
-            if op.kind.class() != Class::ElementWise {
+            let sum = matches!(&op.kind, IntOpKind::Scaled(own) if matches!(**own, ScaledOp::Sum { .. }));
+            if op.kind.class() != Class::ElementWise && !sum {
                 continue;
             }
             let out = op.output.0;
-            let dying = op.inputs.iter().map(|t| self.root[t.0]).find(|&r| {
+            let width = |t: &TensorIx| graph.tensors[t.0].kind.bytes();
+            let alike = op.inputs.iter().filter(|t| width(t) == width(&op.output));
+            let dying = alike.map(|t| self.root[t.0]).find(|&r| {
                 self.life[r].1 == step && self.bytes[r] == self.bytes[out] && self.region[r] == self.region[out]
             });
             if let Some(operand) = dying {
@@ -349,7 +353,7 @@ pub struct Layout {
 }
 
 fn tensor_bytes(t: &shiftwise_integer::graph::IntTensor) -> Result<u64, Error> {
-    let size = if t.kind == Kind::Float { 4 } else { 1 };
+    let size = t.kind.bytes() as u64;
     let bytes = t.shape.iter().try_fold(size, |n: u64, d| n.checked_mul(*d as u64));
     bytes.filter(|b| *b <= u32::MAX.into()).ok_or_else(|| {
         Error::Compile(format!("tensor `{}` of shape {:?} does not fit a 32-bit memory", t.name, t.shape))

@@ -2,8 +2,8 @@
 
 use shiftwise_core::fix::FixPos;
 use shiftwise_core::model::{
-    Act, AddOp, ConcatOp, CpuOp, DType, Deployable, DpuJob, Facts, LayerSpan, ParseError, Place, Role, Section, Step,
-    TensorDesc, TensorId, TensorList,
+    Act, AddOp, ConcatOp, CpuOp, DType, Deployable, DpuJob, Facts, LayerSpan, ParseError, Place, Role, ScaledConcatOp,
+    ScaledOp, ScaledSumOp, Section, Step, TensorDesc, TensorId, TensorList,
 };
 use shiftwise_core::shape::Shape;
 
@@ -101,6 +101,13 @@ pub enum ProgramStep {
         act: Act,
         /// Right shift.
         shift_write: i8,
+    },
+    /// A layer on integers with steps of any size.
+    Scaled {
+        /// Operands of a sum or a concatenation; others name theirs.
+        inputs: Vec<TensorId>,
+        /// The layer; a list of operands in it is empty.
+        op: ScaledOp<'static>,
     },
 }
 
@@ -266,6 +273,7 @@ impl Program {
             })?;
             let (dtype, pos) = match t.kind {
                 Kind::Fixed(pos) => (DType::I8, pos),
+                Kind::Scaled(scale) => (DType::Scaled(scale), FixPos(0)),
                 Kind::Float => (DType::F32, FixPos(0)),
             };
             if !views.contains(&i) {
@@ -426,6 +434,7 @@ fn differing<T: PartialEq>(a: impl Iterator<Item = T>, b: impl Iterator<Item = T
 fn step_list(step: &ProgramStep) -> Vec<u8> {
     let (ProgramStep::Dpu { outputs: ids, .. }
     | ProgramStep::Add { inputs: ids, .. }
+    | ProgramStep::Scaled { inputs: ids, .. }
     | ProgramStep::Concat { inputs: ids, .. }) = step
     else {
         return Vec::new();
@@ -439,6 +448,14 @@ fn borrow_step<'a>(step: &'a ProgramStep, list: &'a [u8]) -> Step<'a> {
             Step::Dpu(DpuJob { name, offset: *offset, bytes: *bytes, outputs: TensorList(list) })
         }
         ProgramStep::Cpu(op) => Step::Cpu(op.clone()),
+        ProgramStep::Scaled { op, .. } => {
+            let inputs = TensorList(list);
+            Step::Cpu(CpuOp::Scaled(match *op {
+                ScaledOp::Sum(op) => ScaledOp::Sum(ScaledSumOp { inputs, ..op }),
+                ScaledOp::Concat(op) => ScaledOp::Concat(ScaledConcatOp { inputs, ..op }),
+                op @ (ScaledOp::Conv(_) | ScaledOp::Pool(_) | ScaledOp::Product(_) | ScaledOp::Copy(_)) => op,
+            }))
+        }
         ProgramStep::Concat { shifts, output, axis, .. } => {
             Step::Cpu(CpuOp::Concat(ConcatOp { inputs: TensorList(list), shifts, output: *output, axis: *axis }))
         }

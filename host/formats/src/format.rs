@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use crate::source::Files;
-use crate::{LoadOptions, Model, keras, tflite};
+use crate::{LoadOptions, Model, keras, onnx, tf, tflite};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 use shiftwise_quant::quant_graph::QuantGraph;
 
 mod foreign;
+
+pub(crate) use foreign::is_onnx;
 
 /// A format of files.
 ///
@@ -55,7 +57,7 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "a TensorFlow SavedModel",
         is: foreign::is_saved_model,
-        read: Reading::Remedy(", which is not read yet; save the model as .keras or .h5"),
+        read: Reading::Reader(tf::saved_model::read),
         write: None,
     },
     Format {
@@ -94,16 +96,11 @@ pub const FORMATS: &[Format] = &[
         read: Reading::Remedy(", which is not read; a Keras model in a .keras or .h5 file is expected"),
         write: None,
     },
-    Format {
-        name: "an ONNX model",
-        is: foreign::is_onnx,
-        read: Reading::Remedy(", which is not read; a Keras model in a .keras or .h5 file is expected"),
-        write: None,
-    },
+    Format { name: "an ONNX model", is: is_onnx, read: Reading::Reader(onnx::read), write: None },
     Format {
         name: "a TensorFlow graph",
         is: foreign::is_graph,
-        read: Reading::Remedy(", which is not read; save the Keras model as .keras or .h5"),
+        read: Reading::Reader(tf::saved_model::read_graph),
         write: None,
     },
 ];

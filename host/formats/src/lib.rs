@@ -7,7 +7,7 @@
 //! - Readers take hostile input: every count is charged to the [`Budget`] of the files before memory is taken, and
 //!   everything that can be wrong is an [`Error`] that says what.
 //! - Graphs are made with `shiftwise_graph::builder`, which checks every layer: a reader says what its file says.
-//! - Keras' form of every layer is a row of `keras_layers!`, in [`keras::layers`].
+//! - Keras' form of every layer is a row of `keras_layers!`, in [`keras::layers`]; ONNX' operators are a table in [`onnx`].
 //! - All writing goes through [`files`].
 //!
 //! API boundary: no; the crate `shiftwise` is.
@@ -16,6 +16,7 @@ pub mod files;
 mod format;
 pub mod json;
 pub mod keras;
+pub mod onnx;
 mod source;
 mod tf;
 mod tflite;
@@ -37,13 +38,15 @@ use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
 use shiftwise_graph::ops::CustomLayers;
+use shiftwise_quant::qat::Qat;
 use shiftwise_quant::quant_graph::QuantGraph;
 
 pub use keras::back::read_back;
 pub use keras::layers::graph_text;
 pub use keras::listing::{UserLayer, user_layers};
 pub use keras::open::keras_version;
-pub use keras::quantized::quantize_info;
+pub use keras::quantize_info::quantize_info;
+pub use keras::quantized::training_variables;
 
 /// What a reader may be told.
 #[derive(Clone, Debug, Default)]
@@ -105,6 +108,18 @@ pub fn load_quantized(path: &Path) -> Result<QuantGraph, Error> {
         Model::Quantized(quantized) => Ok(quantized),
         Model::Float(_) => Err(Error::wrong_kind(path, "is a float model, and a quantized model is expected")),
     }
+}
+
+/// Reads a quantized model to be trained: a `qat.h5`, ours or the vendor's.
+///
+/// Errors: those of [`open`]; a model that is not quantized.
+pub fn load_training(path: &Path, options: &LoadOptions) -> Result<Qat, Error> {
+    keras::open::read_training(Files::open(path)?, options)
+}
+
+/// The bytes of the `.h5` file of a network in training, as the vendor's tool would save it; `path` only appears in messages.
+pub fn training_bytes(qat: &Qat, path: &Path) -> Result<Vec<u8>, Error> {
+    quantized::write_training(qat, path)
 }
 
 /// The bytes of a quantized model's `.h5` file; `path` only appears in messages.

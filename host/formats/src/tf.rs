@@ -7,12 +7,20 @@
 //!   normalization by parts.
 //! - Names of layers are those of the author's layers, as far as the names of operations tell them.
 
+mod bundle;
 pub(crate) mod constants;
+mod graph;
 pub(crate) mod layers;
 pub(crate) mod names;
 pub(crate) mod network;
+mod ops;
+mod proto;
 pub(crate) mod recognize;
+pub(crate) mod saved_model;
 pub(crate) mod shapes;
+pub(crate) mod simple;
+mod tensors;
+mod windows;
 
 use crate::LoadOptions;
 use shiftwise_graph::error::Error;
@@ -25,13 +33,35 @@ pub(crate) fn has_weights(options: &LoadOptions) -> Result<(), Error> {
     }
 }
 
+/// Fails if the user has a shape for an input that the model doesn't have.
+pub(crate) fn check_inputs(options: &LoadOptions, names: &[String]) -> Result<(), Error> {
+    for (name, _) in &options.input_shapes {
+        match name {
+            Some(name) if !names.contains(name) => {
+                return Err(Error::InputShape(format!(
+                    "the model has no input `{name:.80}`, but {}",
+                    names.join(", ")
+                )));
+            }
+            None if names.len() != 1 => {
+                return Err(Error::InputShape(format!("the model has {} inputs: say whose shape it is", names.len())));
+            }
+            Some(_) | None => {}
+        }
+    }
+    Ok(())
+}
+
 /// The sample's shape of an input: the user's, else the file's, whose sizes are −1 where they are open.
 ///
 /// Errors: a size that nobody says.
 pub(crate) fn input_shape(options: &LoadOptions, name: &str, shape: &[i64]) -> Result<Vec<usize>, Error> {
     let own = options.input_shapes.iter().find(|(of, _)| of.as_deref().is_none_or(|of| of == name));
-    if let Some((_, shape)) = own {
-        let sample = shape.get(1..).unwrap_or_default();
+    if let Some((_, own)) = own {
+        let sample = own.get(1..).unwrap_or_default();
+        if sample.contains(&0) || (!shape.is_empty() && shape.len() != own.len()) {
+            return Err(Error::InputShape(format!("{own:?} is no shape for the input `{name}`, which has {shape:?}")));
+        }
         return Ok(sample.to_vec());
     }
     let sample = shape.get(1..).ok_or_else(|| Error::InputShape(format!("input `{name}` has no batch")))?;

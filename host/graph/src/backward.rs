@@ -63,7 +63,10 @@ const KINDS: &[(&str, ParamKind)] = &[
 
 /// The weights of a layer with their kinds, in the order of [`Layer::weights`](crate::ops::Layer::weights).
 pub fn params(op: &Op) -> Vec<Param<'_>> {
-    let kind = |name: &str| KINDS.iter().find(|(known, _)| *known == name).map_or(ParamKind::Weight, |(_, kind)| *kind);
+    // A weight of a layer within a layer has a path.
+    let last = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
+    let kind =
+        |name: &str| KINDS.iter().find(|(known, _)| *known == last(name)).map_or(ParamKind::Weight, |(_, kind)| *kind);
     op.layer().weights().into_iter().map(|(name, value)| Param { name, kind: kind(name), value }).collect()
 }
 
@@ -184,7 +187,7 @@ pub fn reads_inputs(op: &Op) -> bool {
         Op::UnitNormalization(_) | Op::RmsNormalization(_) | Op::LayerScale(_) => true,
         Op::Relu(_) | Op::Elu(_) | Op::LeakyRelu(_) | Op::PRelu(_) | Op::HardSigmoid(_) | Op::Softmax(_) => true,
         Op::DpuLayerNorm(_) | Op::DpuSoftmax(_) => false,
-        Op::Multiply(_) | Op::Merge(_) | Op::Dot(_) => true,
+        Op::Multiply(_) | Op::Merge(_) | Op::Dot(_) | Op::MultiHeadAttention(_) => true,
         Op::MaxPooling2D(_) | Op::GlobalMaxPooling2D(_) | Op::TfOp(_) => true,
     }
 }
@@ -227,6 +230,7 @@ pub fn differentiate(op: &Op, call: &Call<'_>, dy: &Tensor) -> Result<Grads, NoG
         Op::Merge(merge) => merges::merge(*merge, call, dy).map(each),
         Op::ScaledAdd(layer) => Ok(each(vec![Some(dy.clone()), Some(scaled_by(dy, &[layer.scale]))])),
         Op::Dot(layer) => merges::dot(layer, call, dy).map(each),
+        Op::MultiHeadAttention(layer) => layer.gradients(call, dy),
         Op::Concatenate(layer) => Ok(each(split(call.shapes, layer.axis + 1, dy))),
         Op::MaxPooling2D(layer) => pools::max(&layer.pool, call, dy).map(one),
         Op::AveragePooling2D(layer) => pools::average(layer, call, dy).map(one),

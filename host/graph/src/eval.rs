@@ -12,6 +12,13 @@ use crate::ops::Op;
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::tensor::Tensor;
 
+mod engine;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+pub use engine::{Change, FloatEngine, SamplePoints};
+
 /// Batches of samples for all inputs of a model.
 pub trait Samples: Sync {
     /// Number of samples.
@@ -78,6 +85,28 @@ pub trait Points {
     fn wants(&self, id: NodeId) -> bool {
         let _ = id;
         false
+    }
+    /// Computes a layer in a way of its own, up to the activation attribute, in passes that are differentiated. `None`, the
+    /// default: as the layer itself computes.
+    ///
+    /// Errors end the run.
+    fn compute(&mut self, id: NodeId, inputs: &[&Tensor]) -> Result<Option<Tensor>, Error> {
+        let _ = (id, inputs);
+        Ok(None)
+    }
+    /// The gradient of [`Points::compute`]: those of the layer's inputs, as far as they are `wanted`, from that of its
+    /// result before the activation attribute. What gradients weights have is kept by the points themselves. `None`, the
+    /// default: the layer's own.
+    ///
+    /// Errors end the pass.
+    fn differentiate(
+        &mut self,
+        id: NodeId,
+        dy: &Tensor,
+        wanted: &[bool],
+    ) -> Result<Option<Vec<Option<Tensor>>>, Error> {
+        let _ = (id, dy, wanted);
+        Ok(None)
     }
     /// Whether [`Points::backward`] wants to see a point: the tensor that [`Points::apply`] was given there is then kept
     /// until the backward pass.
@@ -173,11 +202,7 @@ pub fn run(
     let mut left = graph.uses();
     let mut values: Vec<Option<Tensor>> = vec![None; graph.nodes.len()];
     for (id, tensor) in graph.inputs.iter().zip(inputs) {
-        let shape = &graph.node(*id).shape;
-        if tensor.shape().get(1..) != Some(shape.as_slice()) {
-            let (name, seen) = (&graph.node(*id).name, tensor.shape());
-            return Err(Error::InputShape(format!("input `{name}` has shape {shape:?} and the data {seen:?}")));
-        }
+        check_input(graph.node(*id), &tensor)?;
         values[id.0] = Some(tensor);
     }
     let padded = paddings(graph, points, &left);
@@ -238,6 +263,15 @@ pub fn run(
     // What is left fits the last layers, not the first of the next batch.
     Tensor::release_recycled();
     graph.outputs.iter().map(|id| values[id.0].clone().ok_or_else(|| missing(&graph.node(*id).name))).collect()
+}
+
+/// Fails unless a batch has an input's shape.
+fn check_input(node: &Node, batch: &Tensor) -> Result<(), Error> {
+    let (name, shape, seen) = (&node.name, &node.shape, batch.shape());
+    if seen.get(1..) == Some(shape.as_slice()) {
+        return Ok(());
+    }
+    Err(Error::InputShape(format!("input `{name}` has shape {shape:?} and the data {seen:?}")))
 }
 
 /// What a layer reads, where that isn't what others read: rounded to the layer's type, or changed by points.
@@ -304,9 +338,7 @@ pub(crate) fn missing(layer: &str) -> Error {
     Error::Run(format!("layer `{layer}`: an input has not been computed"))
 }
 
-/// Runs a float graph on one batch.
+/// Runs a float graph on one batch. A caller with several batches makes a [`FloatEngine`] once.
 pub fn run_float(graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
-    let weights: Vec<Vec<Tensor>> =
-        graph.nodes.iter().map(|n| n.op.layer().weights().into_iter().map(|(_, w)| w.clone()).collect()).collect();
-    run(graph, &weights, inputs, &mut NoPoints)
+    engine::run_once(graph, &inputs)
 }

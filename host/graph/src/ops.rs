@@ -7,6 +7,8 @@
 use shiftwise_tensor::tensor::Tensor;
 
 pub mod act;
+mod assign;
+pub mod attention;
 pub mod cubic;
 pub mod custom;
 pub mod dpu;
@@ -22,6 +24,7 @@ pub mod time;
 pub mod transposed;
 
 pub use act::{Activate, ActivationFn, Elu, LeakyRelu, PRelu, Relu, Softmax};
+pub use attention::MultiHeadAttention;
 pub use custom::{Custom, CustomLayer, CustomLayers};
 pub use dpu::{DpuLayerNorm, DpuSoftmax, HardSigmoid};
 pub use linear::{Conv2D, Dense, DepthwiseConv2D, Padding, Weighted};
@@ -124,6 +127,7 @@ layers! {
     Merge(Merge);
     ScaledAdd(ScaledAdd);
     Dot(Dot);
+    MultiHeadAttention(MultiHeadAttention);
     Concatenate(Concatenate);
     MaxPooling2D(MaxPooling2D);
     AveragePooling2D(AveragePooling2D);

@@ -15,6 +15,7 @@ mod floats;
 mod moves;
 mod plan;
 mod pool;
+mod scaled;
 
 use self::conv::{Prepared, Scratch};
 use self::finish::Finish;
@@ -30,6 +31,8 @@ use shiftwise_tensor::tensor::Tensor;
 pub enum Value {
     /// Integers of the tensor's position.
     Fixed(Vec<i8>),
+    /// Integers of 16 bits.
+    Wide(Vec<i16>),
     /// Floats.
     Float(Vec<f32>),
 }
@@ -39,6 +42,7 @@ impl Value {
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Fixed(q) => q.iter().map(|v| *v as u8).collect(),
+            Self::Wide(q) => q.iter().flat_map(|v| v.to_le_bytes()).collect(),
             Self::Float(x) => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
         }
     }
@@ -47,7 +51,10 @@ impl Value {
     pub fn to_floats(&self, kind: Kind) -> Vec<f32> {
         match (self, kind) {
             (Self::Fixed(q), Kind::Fixed(pos)) => q.iter().map(|v| fix::dequantize((*v).into(), pos)).collect(),
+            (Self::Fixed(q), Kind::Scaled(scale)) => q.iter().map(|v| scale.dequantize((*v).into())).collect(),
+            (Self::Wide(q), Kind::Scaled(scale)) => q.iter().map(|v| scale.dequantize(*v)).collect(),
             (Self::Fixed(q), Kind::Float) => q.iter().map(|v| f32::from(*v)).collect(),
+            (Self::Wide(q), Kind::Float | Kind::Fixed(_)) => q.iter().map(|v| f32::from(*v)).collect(),
             (Self::Float(x), _) => x.clone(),
         }
     }
@@ -55,6 +62,7 @@ impl Value {
     fn held(&self) -> Held<'_> {
         match self {
             Self::Fixed(q) => Held::Fixed(q),
+            Self::Wide(q) => Held::Wide(q),
             Self::Float(x) => Held::Float(x),
         }
     }
@@ -65,6 +73,7 @@ impl Value {
 pub struct Engine<'a> {
     graph: &'a IntGraph,
     convs: Vec<Option<Prepared>>,
+    scaled: Vec<Option<scaled::Prepared>>,
     plan: Plan,
     /// Memory that no sample uses now: at most one for each thread that has run one.
     spare: Mutex<Vec<Memory>>,
@@ -76,7 +85,12 @@ impl<'a> Engine<'a> {
         let prepare =
             |op: &IntOp| op.kind.conv().map(|(c, kind)| Prepared::new(c, kind, graph.tensors[op.output.0].kind));
         let convs = graph.ops.iter().map(prepare).collect();
-        Self { graph, convs, plan: Plan::new(graph), spare: Mutex::default() }
+        let scaled = |op: &IntOp| match (&op.kind, op.inputs.first()) {
+            (IntOpKind::Scaled(own), Some(from)) => scaled::Prepared::new(own, graph.tensors[from.0].kind),
+            _ => None,
+        };
+        let scaled = graph.ops.iter().map(scaled).collect();
+        Self { graph, convs, scaled, plan: Plan::new(graph), spare: Mutex::default() }
     }
 
     /// One sample's float inputs as the integers (or floats) that the graph reads.
@@ -86,6 +100,7 @@ impl<'a> Engine<'a> {
         let quantize = |(ix, x): (&TensorIx, &&[f32])| {
             self.check_input(*ix, x)?;
             Ok(match self.graph.tensors[ix.0].kind {
+                Kind::Scaled(scale) => scaled::value(x, scale),
                 Kind::Fixed(pos) => {
                     let mut q = vec![0; x.len()];
                     floats::quantize(x, pos, &mut q);
@@ -196,12 +211,14 @@ impl<'a> Engine<'a> {
 
     /// Computes all ops and shows each result.
     fn steps(&self, memory: &mut Memory, mut done: impl FnMut(TensorIx, Held<'_>)) {
-        for (op, conv) in self.graph.ops.iter().zip(&self.convs) {
+        for ((op, conv), scaled) in self.graph.ops.iter().zip(&self.convs).zip(&self.scaled) {
             let (at, kind) = (self.plan.place(op.output), self.graph.tensors[op.output.0].kind);
             if !matches!(op.kind, IntOpKind::View) {
                 let (result, rest, scratch) = memory.split(at.clone(), kind);
                 let step = Step { graph: self.graph, plan: &self.plan, op, rest };
                 match (result, conv) {
+                    (result, _) if step.is_scaled() => step.scaled_result(result, scaled.as_ref()),
+                    (Written::Wide(_), _) => {}
                     (Written::Fixed(y), Some(conv)) => conv.run(step.fixed(0), y, scratch),
                     (Written::Fixed(y), None) => step.fixed_result(y, scratch),
                     (Written::Float(y), _) => step.float_result(y, scratch),
@@ -251,7 +268,28 @@ impl<'a> Step<'a> {
     fn fixed(&self, k: usize) -> &'a [i8] {
         match self.operand(k) {
             Held::Fixed(q) => q,
-            Held::Float(_) => &[],
+            Held::Wide(_) | Held::Float(_) => &[],
+        }
+    }
+
+    /// Whether an op requantizes by multipliers, or moves integers that are so made.
+    fn is_scaled(&self) -> bool {
+        let moves =
+            matches!(self.op.kind, IntOpKind::Pad { .. } | IntOpKind::Permute { .. } | IntOpKind::UpSample { .. });
+        let made = matches!(self.graph.tensors[self.op.output.0].kind, Kind::Scaled(_));
+        let quantizes = matches!(self.op.kind, IntOpKind::Quantize);
+        matches!(self.op.kind, IntOpKind::Scaled(_)) || made && (moves || quantizes)
+    }
+
+    /// Computes such an op.
+    fn scaled_result(&self, y: Written<'_>, prepared: Option<&scaled::Prepared>) {
+        let out = &self.graph.tensors[self.op.output.0];
+        let x: Vec<(Held<'_>, Kind, &[usize])> =
+            (0..self.op.inputs.len()).map(|k| (self.operand(k), self.kind(k), self.shape(k))).collect();
+        match &self.op.kind {
+            IntOpKind::Scaled(own) => scaled::compute(own, prepared, &x, out, y),
+            IntOpKind::Quantize => floats::convert((self.operand(0), self.kind(0)), y, out.kind),
+            kind => scaled::moved(kind, &x, out, y),
         }
     }
 
@@ -311,8 +349,9 @@ impl<'a> Step<'a> {
             }
             IntOpKind::Permute { dims } => moves::permute(self.fixed(0), self.shape(0), dims, y),
             IntOpKind::Quantize => floats::convert((self.operand(0), self.kind(0)), Written::Fixed(y), out.kind),
-            // Convolutions have run, a view needs no work, and the others make floats.
-            IntOpKind::Conv(_)
+            // Convolutions and what has multipliers have run, a view needs no work, and the others make floats.
+            IntOpKind::Scaled(_)
+            | IntOpKind::Conv(_)
             | IntOpKind::Depthwise(_)
             | IntOpKind::ConvTranspose(_)
             | IntOpKind::View
@@ -347,6 +386,7 @@ impl<'a> Step<'a> {
             }
             // A view needs no work, and the others make integers.
             IntOpKind::View
+            | IntOpKind::Scaled(_)
             | IntOpKind::Conv(_)
             | IntOpKind::Depthwise(_)
             | IntOpKind::ConvTranspose(_)

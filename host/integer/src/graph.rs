@@ -5,6 +5,7 @@
 //! form; none of them looks at float weights again. The numbers are exact: see [`shiftwise_core::arith`].
 
 use shiftwise_core::fix::FixPos;
+use shiftwise_core::scale::Scale;
 use shiftwise_core::shape::Window;
 
 mod verify;
@@ -20,8 +21,26 @@ pub struct TensorIx(pub usize);
 pub enum Kind {
     /// Signed 8-bit integers with a position.
     Fixed(FixPos),
+    /// Signed integers of 8 or 16 bits with a step of any size.
+    Scaled(Scale),
     /// f32.
     Float,
+}
+
+impl Kind {
+    /// What the integers stand for; `None` for floats.
+    pub fn scale(self) -> Option<Scale> {
+        match self {
+            Self::Fixed(pos) => Some(Scale::of_position(pos)),
+            Self::Scaled(scale) => Some(scale),
+            Self::Float => None,
+        }
+    }
+
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        self.scale().map_or(4, |scale| scale.bytes() as usize)
+    }
 }
 
 /// One tensor of one sample.

@@ -3,6 +3,7 @@
 mod arms;
 mod conv;
 mod floats;
+mod scaled;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::graph::{IntAct, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use crate::left_alone;
-use crate::reasons::FloatWhy;
+use crate::reasons::{FLOAT_SCALE, FloatWhy};
 use shiftwise_core::arith::limits;
 use shiftwise_core::fix::{FixPos, quantize};
 use shiftwise_graph::error::Error;
@@ -49,7 +50,7 @@ pub fn lower(q: &QuantGraph) -> Result<IntGraph, Error> {
     }
     for id in q.graph.ids() {
         if !l.value.contains_key(&id)
-            && let Err(why) = l.integer(id)
+            && let Err(why) = l.integers_of(id)
         {
             let known = left_alone::grid(q, id).or_else(|| left_alone::of_node(&q.graph, id));
             let why = known.or_else(|| l.foreign_weight(id)).unwrap_or(why);
@@ -68,7 +69,7 @@ fn foreign(q: &Quantizer) -> Option<&'static str> {
     match q {
         Quantizer::Pof2(_) => None,
         Quantizer::Block(_) => Some(left_alone::BLOCKS),
-        Quantizer::Affine(_) => Some("a float scale"),
+        Quantizer::Affine(_) => Some(FLOAT_SCALE),
         Quantizer::Tqt(_) => Some("a trained threshold that is not converted to a position"),
     }
 }
@@ -156,10 +157,10 @@ impl Lowering<'_> {
             }
             _ => None,
         };
-        let pos = |q: NodeId| Self::int8(self.q.layers.get(&q).and_then(|l| l.result())).ok();
-        let fixed = only_quantizer.and_then(|q| Some((q, pos(q)?)));
+        let kind = |q: NodeId| Self::kind(self.q.layers.get(&q).and_then(|l| l.result())).ok();
+        let fixed = only_quantizer.and_then(|q| Some((q, kind(q)?)));
         let (only_quantizer, kind) = match fixed {
-            Some((q, pos)) => (Some(q), Kind::Fixed(pos)),
+            Some((q, kind)) => (Some(q), kind),
             None => (None, Kind::Float),
         };
         let node = self.q.graph.node(only_quantizer.unwrap_or(id));
@@ -177,7 +178,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn operand(&self, id: NodeId, k: usize) -> Result<TensorIx, FloatWhy> {
+    pub(super) fn operand(&self, id: NodeId, k: usize) -> Result<TensorIx, FloatWhy> {
         let input = self.q.graph.node(id).inputs.get(k);
         input.and_then(|i| self.value.get(i)).copied().ok_or(FloatWhy::NoOperand {})
     }
@@ -186,7 +187,7 @@ impl Lowering<'_> {
         let tensor = self.operand(id, k)?;
         match self.out.tensors[tensor.0].kind {
             Kind::Fixed(pos) => Ok((tensor, pos.0.into())),
-            Kind::Float => {
+            Kind::Float | Kind::Scaled(_) => {
                 let name = self.q.graph.node(self.q.graph.node(id).inputs[k]).name.clone();
                 Err(FloatWhy::FloatOperand { name })
             }
@@ -225,6 +226,22 @@ impl Lowering<'_> {
             return Err(FloatWhy::Format { unsigned, bits, round, narrow });
         }
         Ok(spec.pos)
+    }
+
+    /// The integers of a quantizer that a CPU computes with, if not a DPU. Errors: why a DPU doesn't.
+    fn kind(quantizer: Option<&Quantizer>) -> Result<Kind, FloatWhy> {
+        Self::int8(quantizer).map(Kind::Fixed).or_else(|why| match quantizer.and_then(scaled::scale) {
+            Some(scale) => Ok(Kind::Scaled(scale)),
+            None => Err(why),
+        })
+    }
+
+    /// Lowers a layer to integers, those of a DPU or others.
+    fn integers_of(&mut self, id: NodeId) -> Result<(), FloatWhy> {
+        if left_alone::grid(self.q, id).is_none() && self.is_scaled(id) {
+            return self.scaled(id);
+        }
+        self.integer(id)
     }
 
     /// What follows a layer up to its quantizer.
@@ -292,9 +309,9 @@ impl Lowering<'_> {
     fn quantized(&mut self, id: NodeId, q: &Quantizer, from: TensorIx, name: String) -> TensorIx {
         let node = self.q.graph.node(id);
         let from = self.float(from);
-        match Self::int8(Some(q)) {
-            Ok(pos) => {
-                let tensor = self.tensor(name, node, Kind::Fixed(pos));
+        match Self::kind(Some(q)) {
+            Ok(kind) => {
+                let tensor = self.tensor(name, node, kind);
                 self.push(IntOpKind::Quantize, vec![from], tensor, &[id]);
                 tensor
             }

@@ -2,6 +2,7 @@
 
 use crate::graph::{ConvKind, IntAct, IntConv};
 use crate::reasons::FloatWhy;
+use crate::scaled::ScaledOp;
 use shiftwise_core::shape::Window;
 use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::ops::Op;
@@ -21,6 +22,8 @@ pub enum Class {
     Move,
     /// No work and no memory.
     View,
+    /// Requantized by multipliers: [`IntOpKind::Scaled`].
+    Scaled,
     /// Floats are read or made.
     Float,
 }
@@ -51,6 +54,9 @@ macro_rules! int_ops {
         impl $name {
             /// A short name, for tables and messages.
             pub fn name(&self) -> &'static str {
+                if let Self::Scaled(op) = self {
+                    return op.name();
+                }
                 match self {
                     $(Self::$kind { .. } => $text,)+
                 }
@@ -169,6 +175,8 @@ int_ops! {
         /// Activation.
         act: IntAct,
     } = "requantize", ElementWise;
+    /// An op on integers with steps of any size.
+    Scaled(Box<ScaledOp>) = "scaled", Scaled;
     /// Softmax over the last axis, integers or floats in, floats out; computed by [`shiftwise_core::cpu::softmax`].
     Softmax = "softmax", Float;
     /// A layer without an integer form, in floats: its activation attribute included, its quantizers not.
@@ -210,6 +218,7 @@ impl IntOpKind {
             | Self::Permute { .. }
             | Self::View
             | Self::Requantize { .. }
+            | Self::Scaled(_)
             | Self::Softmax
             | Self::Float { .. }
             | Self::FakeQuantize(_)
@@ -220,6 +229,9 @@ impl IntOpKind {
 
     /// Multiply-accumulates as the user counts them.
     pub fn macs(&self) -> u64 {
+        if let Self::Scaled(op) = self {
+            return op.macs();
+        }
         match self.conv() {
             Some((c, ConvKind::Dense | ConvKind::Depthwise)) => {
                 let per_output = c.kernel.len() / c.output[2].max(1);
@@ -237,6 +249,7 @@ impl IntOpKind {
             Self::Add { shift_read, .. } => Some(shift_read.len()),
             Self::Concat { shifts, .. } => Some(shifts.len()),
             Self::Multiply { .. } => Some(2),
+            Self::Scaled(op) => Some(op.operands()),
             Self::Float { .. } => None,
             Self::Conv(_)
             | Self::Depthwise(_)
@@ -273,6 +286,7 @@ impl IntOpKind {
             Self::Pad { .. }
             | Self::Permute { .. }
             | Self::View
+            | Self::Scaled(_)
             | Self::Softmax
             | Self::Float { .. }
             | Self::FakeQuantize(_)

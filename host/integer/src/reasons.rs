@@ -59,6 +59,10 @@ macro_rules! reasons {
 /// What makes a quantizable layer of one that is applied several times.
 pub(crate) const COPY: &str = "give each call a layer of its own, a copy with the same weights, and they are quantized";
 
+/// What a DPU lacks of a scheme with steps of any size.
+pub const FLOAT_SCALE: &str = "a float scale";
+const POF2S: &str = "quantize with `--strategy pof2s`: to signed 8 bits, round mode 1, with one symmetric power-of-two \
+                     scale per tensor";
 const INT8: &str = "quantize to signed 8 bits, round mode 1, with one symmetric power-of-two scale per tensor";
 const STRATEGY: &str = "name the layer in the strategy, or use a layer that it quantizes";
 const BEFORE: &str = "quantize the layer in front of it";
@@ -113,12 +117,12 @@ reasons! {
         name: String,
         /// What the DPU lacks.
         seen: &'static str
-    } = "weight_scheme", Some(INT8), ("has a {name} with {seen}");
+    } = "weight_scheme", Some(scheme(seen)), ("has a {name} with {seen}");
     /// A result on a grid that isn't one symmetric power of two.
     Scheme {
         /// What the DPU lacks.
         seen: &'static str
-    } = "scheme", Some(INT8), ("is quantized with {seen}, which the DPU doesn't have");
+    } = "scheme", Some(scheme(seen)), ("is quantized with {seen}, which the DPU doesn't have");
     /// A layer of other floats.
     Type {
         /// The type.
@@ -182,8 +186,15 @@ reasons! {
     /// An average whose factor is too large.
     AverageFactor {} = "average_factor", Some("average over a window that is more like a square"),
         ("has an averaging factor beyond 16 bits");
+    /// Steps for which no multiplier of 31 bits requantizes exactly in 64.
+    Steps {} = "steps", Some("widen or narrow its range, or use fewer bits"),
+        ("the steps of its operands and its result are too far apart for exact integers");
     /// A convolution without weights.
     NoKernel {} = "no_kernel", None, ("has no kernel");
+}
+
+fn scheme(seen: &str) -> &'static str {
+    if seen == FLOAT_SCALE { POF2S } else { INT8 }
 }
 
 fn times(calls: usize) -> String {

@@ -98,7 +98,9 @@ impl Strategy {
 
     /// Whether quantizing takes calibration data.
     pub fn needs_data(&self) -> Result<bool, Error> {
-        Ok(self.base.placement != Placement::Readers && self.conversion()?.is_none())
+        let learns = self.base.placement != Placement::Readers;
+        let asked = ["include_fast_ft", "fold_dead_channels"].into_iter().any(|key| self.enabled(key));
+        Ok((learns || asked) && self.conversion()?.is_none())
     }
 
     /// A built-in strategy as it is.
@@ -128,7 +130,8 @@ impl Strategy {
             Section::User => self.json.get_mut(REGISTRY)?,
             Section::Ours => {
                 // About a setting that not every strategy has.
-                self.user_value("layer_config")?;
+                let beside = setting.beside?;
+                self.value(beside).or_else(|| self.user_value(beside))?;
                 let default = serde_json::from_str(setting.default).unwrap_or_default();
                 return Some(self.ours.entry(setting.name).or_insert(default));
             }
@@ -147,6 +150,13 @@ impl Strategy {
     /// A pipeline key's number.
     pub fn number(&self, key: &str) -> Option<f64> {
         self.value(key)?.as_f64()
+    }
+
+    /// The word of a setting of ours; its default where it isn't set.
+    pub fn own_word(&self, key: &str) -> String {
+        let default = || serde_json::from_str(settings::find(key)?.default).ok();
+        let word = self.ours.get(key).cloned().or_else(default);
+        word.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
     /// A pipeline key's value.
@@ -233,9 +243,12 @@ impl Strategy {
             .and_then(|r| r.get("input_quantize_config"))
             .and_then(|i| i.get("input_quantizer"))
             .ok_or_else(|| Error::Options("the strategy has no input_quantizer".into()))?;
-        let mut entry = entry.clone();
-        self.override_params(&mut entry, Role::Input, true);
-        Quantizer::from_entry(&entry).map_err(|e| Error::Options(format!("input_quantizer: {e}")))
+        let mut own = entry.clone();
+        self.override_params((&mut own, Role::Input), true, None);
+        Quantizer::from_entry(&own).map_err(|e| match self.culprit((entry, Role::Input), true) {
+            Some(named) => Error::Options(named),
+            None => Error::Options(format!("input_quantizer: {e}")),
+        })
     }
 
     /// The entry of a layer class with user settings applied, as it goes into the quantized model; `None` if the class
@@ -243,29 +256,67 @@ impl Strategy {
     ///
     /// `relu_like`: the layer clips negatives, so `activation_unsigned` may apply to it.
     pub fn layer_entry(&self, class: &str, relu_like: bool) -> Option<Map<String, Value>> {
-        let layers = self.section("quantize_registry_config")?.get("layer_quantize_config")?.as_array()?;
-        let named = |l: &&Value| {
-            let path = l.get("layer_type").and_then(Value::as_str).unwrap_or_default();
-            path.rsplit('.').next() == Some(class)
-        };
-        let mut entry = layers.iter().rev().find(named)?.as_object()?.clone();
+        let mut entry = self.raw_entry(class)?.clone();
         for list in role::lists() {
             for q in entry.get_mut(list.quantizers).and_then(Value::as_array_mut).into_iter().flatten() {
-                self.override_params(q, list.role, relu_like);
+                self.override_params((q, list.role), relu_like, None);
             }
         }
         Some(entry)
     }
 
-    /// Replaces a quantizer's parameters by the user's, where the user set one and the quantizer has the parameter.
-    fn override_params(&self, quantizer: &mut Value, role: Role, relu_like: bool) {
+    /// The entry of a layer class without the user's settings.
+    fn raw_entry(&self, class: &str) -> Option<&Map<String, Value>> {
+        let layers = self.section("quantize_registry_config")?.get("layer_quantize_config")?.as_array()?;
+        let named = |l: &&Value| {
+            let path = l.get("layer_type").and_then(Value::as_str).unwrap_or_default();
+            path.rsplit('.').next() == Some(class)
+        };
+        layers.iter().rev().find(named)?.as_object()
+    }
+
+    /// What is wrong with the quantizers of a layer class, in the words of the user: which settings, and why. `None` if they
+    /// are not to blame.
+    pub(crate) fn blamed(&self, class: &str, relu_like: bool) -> Option<String> {
+        let entry = self.raw_entry(class)?;
+        role::lists().find_map(|list| {
+            let quantizers = entry.get(list.quantizers).and_then(Value::as_array)?;
+            quantizers.iter().find_map(|raw| self.culprit((raw, list.role), relu_like))
+        })
+    }
+
+    /// The settings with which a quantizer can't be made, although it can without them, and why.
+    fn culprit(&self, (raw, role): (&Value, Role), relu_like: bool) -> Option<String> {
+        let made = |only: Option<&str>| {
+            let mut own = raw.clone();
+            self.override_params((&mut own, role), relu_like, only);
+            Quantizer::from_entry(&own)
+        };
+        Quantizer::from_entry(raw).ok()?;
+        let whole = made(None).err()?;
+        let own = SETTINGS.iter().filter(|s| s.of.is_some_and(|(of, _)| of.row().setting == role.row().setting));
+        let given = |name: &str| self.user().and_then(|u| u.get(name)).filter(|v| !v.is_null());
+        let set: Vec<&str> =
+            own.map(|s| s.name).chain(["use_framework_quant"]).filter(|name| given(name).is_some()).collect();
+        let alone = set.iter().find_map(|name| Some((vec![*name], made(Some(name)).err()?)));
+        let (names, error) = alone.unwrap_or((set, whole));
+        let class = raw.get("quantizer_type").and_then(Value::as_str).unwrap_or_default();
+        let why = error.to_string().replace(&format!(" of a {class}"), "");
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        (!names.is_empty()).then(|| format!("{}: {why}", names.join(" with ")))
+    }
+
+    /// Replaces a quantizer's parameters by the user's, where the user set one and the quantizer has the parameter; `only`
+    /// those of one setting, if it is given.
+    fn override_params(&self, (quantizer, role): (&mut Value, Role), relu_like: bool, only: Option<&str>) {
         let (Some(user), Some(own)) =
             (self.user(), quantizer.get_mut("quantizer_params").and_then(Value::as_object_mut))
         else {
             return;
         };
         // An activation and an output have the same settings.
-        let own_settings = SETTINGS.iter().filter_map(|s| Some((s, s.of?)));
+        let wanted = |name: &str| only.is_none_or(|only| only == name);
+        let own_settings = SETTINGS.iter().filter(|s| wanted(s.name)).filter_map(|s| Some((s, s.of?)));
         for (setting, (of, parameter)) in own_settings.filter(|(_, (of, _))| of.row().setting == role.row().setting) {
             let Some(value) = user.get(setting.name).filter(|v| !v.is_null()) else { continue };
             let symmetric = own.get("symmetry").and_then(Value::as_bool).unwrap_or(true);
@@ -282,9 +333,10 @@ impl Strategy {
         {
             *slot = value.clone();
         }
-        if let (Some(slot), Some(value)) =
-            (own.get_mut("use_framework_quant"), user.get("use_framework_quant").filter(|v| !v.is_null()))
-        {
+        if let (Some(slot), Some(value)) = (
+            own.get_mut("use_framework_quant"),
+            user.get("use_framework_quant").filter(|v| !v.is_null() && wanted("use_framework_quant")),
+        ) {
             *slot = value.clone();
         }
         if let Some(slot) = own.get_mut("use_fixneuron_quant") {

@@ -4,7 +4,7 @@
 
 use shiftwise_core::exec::{Machine, Work};
 use shiftwise_core::isa::{Inst, codec};
-use shiftwise_core::model::{CpuOp, Deployable, FloatOp, Region, Step, TensorId};
+use shiftwise_core::model::{CpuOp, Deployable, FloatOp, Region, ScaledOp, Step, TensorId};
 use shiftwise_core::shape::Window;
 use shiftwise_core::target::Target;
 use shiftwise_graph::budget::Budget;
@@ -102,6 +102,16 @@ fn cpu(model: &Deployable<'_>, op: &CpuOp<'_>) -> u64 {
             FloatOp::Product(p) => product(p.sizes.map(u64::from)),
             FloatOp::Reduce { input, .. } => bytes(*input),
             FloatOp::Map { .. } | FloatOp::Zip { .. } | FloatOp::Resize(_) => 0,
+        },
+        CpuOp::Scaled(op) => match op {
+            ScaledOp::Conv(c) if c.transposed => {
+                product([dims(&c.out_dims), product(c.window.kernel.map(u64::from)), c.in_dims[2].into()])
+            }
+            ScaledOp::Conv(c) => conv(&c.out_dims, &c.in_dims, &c.window, c.groups),
+            ScaledOp::Pool(p) => product([dims(&p.out_dims), p.in_dims[2].into(), taps(&p.window, &p.in_dims)]),
+            ScaledOp::Sum(s) => product([out, s.inputs.iter().len() as u64]),
+            ScaledOp::Copy(c) => product(c.sizes.map(u64::from)),
+            ScaledOp::Product(_) | ScaledOp::Concat(_) => 0,
         },
         _ => 0,
     };

@@ -201,6 +201,25 @@ pub fn sample_shape(spec: &DataSpec) -> Option<Vec<usize>> {
     }
 }
 
+/// An array as its file has it: NumPy's code of the elements' type in little-endian order, all dimensions, and its bytes.
+///
+/// `input` is the array of a `.npz` that is meant where the data names none. Errors: no array; preparation that was asked
+/// for, which is for samples of floats.
+pub fn whole(spec: &DataSpec, input: &str) -> Result<(String, Vec<usize>, Vec<u8>), Error> {
+    if !spec.mean.is_empty() || spec.scale.is_some() || spec.resize.is_some() {
+        return fail(format!(
+            "input `{input}` takes arrays as they are; mean, scale and size are for samples of floats"
+        ));
+    }
+    let own = Array::open(&spec.path, spec.key.as_deref(), Some(input));
+    let array = match (own, &spec.key) {
+        // A file with one array has no need of a name.
+        (Err(_), None) => Array::open(&spec.path, None, None)?,
+        (own, _) => own?,
+    };
+    Ok((array.code(), array.shape().to_vec(), array.bytes()?))
+}
+
 /// An array of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

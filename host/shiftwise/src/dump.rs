@@ -107,6 +107,7 @@ impl Values {
     pub fn of(value: &Value) -> Self {
         match value {
             Value::Fixed(v) => Self::Int8(v.clone()),
+            Value::Wide(v) => Self::Int32(v.iter().map(|v| i32::from(*v)).collect()),
             Value::Float(v) => Self::Float(v.clone()),
         }
     }

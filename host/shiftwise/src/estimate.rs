@@ -1,7 +1,7 @@
-//! How fast a network will be on a DPU, before data and training.
+//! How fast a network will be on a DPU, and how large on a CPU, before data and training.
 
 use serde::Serialize;
-use shiftwise_compile::{self as compile, DpuOptions, Engine, LayerRow, Program};
+use shiftwise_compile::{self as compile, CpuOptions, DpuOptions, Engine, LayerRow, Program};
 use shiftwise_core::model::{Deployable, Step};
 use shiftwise_formats::Model;
 use shiftwise_graph::error::Error;
@@ -14,7 +14,9 @@ use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_sim::CycleReport;
 use shiftwise_sim::report::{Bound, LayerCycles};
+use shiftwise_targets::Board;
 
+use crate::build::{CpuMemory, OnCpu};
 use crate::device::Device;
 use crate::memory::Memory;
 
@@ -140,6 +142,87 @@ pub struct Estimate {
     pub memory: Memory,
     /// Layers that something executes.
     pub layers: Vec<LayerTime>,
+}
+
+/// What `estimate` reports of a network on the CPU alone.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CpuEstimate {
+    /// The network's name.
+    pub model: String,
+    /// `cpu`.
+    pub target: String,
+    /// The board, if one was named.
+    pub board: Option<String>,
+    /// Multiply-accumulates of a frame as the user counts them.
+    pub macs: u64,
+    /// Operations of a frame in 10^9, two for a multiply-accumulate.
+    pub gops: f64,
+    /// Instructions of the layers that were measured on the board's processor; `None` without such.
+    pub instructions: Option<u64>,
+    /// Bytes of the deployable.
+    pub deployable_bytes: usize,
+    /// The memory map.
+    pub memory: Memory,
+    /// Which memory is in use when, and what the board has of it.
+    pub footprint: CpuMemory,
+    /// Layers that something executes.
+    pub layers: Vec<LayerTime>,
+}
+
+/// A network's program for the CPU, and what it takes.
+#[derive(Clone, Debug)]
+pub struct CpuEstimated {
+    /// The program.
+    pub program: Program,
+    /// Memory and instructions.
+    pub on_cpu: OnCpu,
+    /// Bytes of the deployable.
+    bytes: usize,
+}
+
+/// Compiles for the CPU, and counts memory and, where they were measured on the board's processor, instructions.
+///
+/// Errors: [`Error::Compile`].
+pub fn estimate_cpu(graph: &IntGraph, board: Option<&Board>) -> Result<CpuEstimated, Error> {
+    let program = compile::cpu(graph, &CpuOptions::default())?;
+    let file = program.to_bytes(&[])?;
+    let model = Deployable::parse(&file).map_err(|e| Error::Compile(e.to_string()))?;
+    let on_cpu = OnCpu::of(&program, &model, board);
+    Ok(CpuEstimated { program, on_cpu, bytes: file.len() })
+}
+
+impl CpuEstimated {
+    /// Multiply-accumulates of a frame as the user counts them.
+    pub fn macs(&self) -> u64 {
+        self.program.layers.iter().map(|l| l.macs).sum()
+    }
+
+    /// The report; `board` is the one that was estimated.
+    pub fn report(&self, board: Option<&Board>) -> CpuEstimate {
+        let known: Vec<u64> = self.on_cpu.instructions.iter().flatten().copied().collect();
+        let layer = |row: &LayerRow| LayerTime {
+            layer: row.layer.clone(),
+            op: row.op.clone(),
+            engine: row.engine,
+            macs: row.macs,
+            dpu: None,
+            reason: None,
+            cpu_us: None,
+        };
+        CpuEstimate {
+            model: self.program.name.clone(),
+            target: self.program.target.clone(),
+            board: board.map(|b| b.name.clone()),
+            macs: self.macs(),
+            gops: 2.0 * self.macs() as f64 / 1e9,
+            instructions: (!known.is_empty()).then(|| known.iter().sum()),
+            deployable_bytes: self.bytes,
+            memory: Memory::of(&self.program),
+            footprint: self.on_cpu.report(&self.program),
+            layers: self.program.layers.iter().filter(|row| row.engine != Engine::View).map(layer).collect(),
+        }
+    }
 }
 
 /// A layer's time.

@@ -6,11 +6,12 @@ use serde::Serialize;
 use shiftwise_formats::Model;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval;
-use shiftwise_graph::eval::Samples;
+use shiftwise_graph::eval::{FloatEngine, Samples};
 use shiftwise_graph::graph::Graph;
 use shiftwise_integer::averages::{Averages, Difference};
 use shiftwise_integer::engine::Engine;
 use shiftwise_integer::lower;
+use shiftwise_quant::eval::VendorEngine;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -61,6 +62,12 @@ pub fn quantized(model: &Model) -> Option<&QuantGraph> {
     }
 }
 
+/// What computes in floats.
+enum Floats<'a> {
+    Float(FloatEngine<'a>),
+    Vendor(VendorEngine<'a>),
+}
+
 /// Calls `each(first sample, outputs)` with the model's outputs, `size` samples at once, and `progress` with the number of samples
 /// that are done. Returns the averages that the DPU computes otherwise than the vendor's simulation, whichever of the two
 /// was asked for.
@@ -87,13 +94,18 @@ pub fn outputs(
     let engine = graph.as_ref().filter(|_| dpu || averages.is_some()).map(|(_, graph)| Engine::new(graph));
     let needs = |ix| averages.as_ref().is_some_and(|a| a.needs(ix));
     let see = |values: &[_]| averages.iter().for_each(|a| a.see(values));
+    let floats = match model {
+        Model::Float(g) => Some(Floats::Float(FloatEngine::new(g))),
+        Model::Quantized(_) if dpu => None,
+        Model::Quantized(q) => Some(Floats::Vendor(VendorEngine::new(q))),
+    };
     for start in (0..samples.len()).step_by(size.max(1)) {
         let batch = samples.batch(start, size.min(samples.len() - start))?;
         let integers = engine.as_ref().map(|e| e.run_batch_seeing(&batch, needs, see)).transpose()?;
-        let out = match (model, integers.filter(|_| dpu)) {
-            (_, Some(out)) => out,
-            (Model::Float(g), None) => eval::run_float(g, batch)?,
-            (Model::Quantized(q), None) => shiftwise_quant::eval::run_vendor(q, batch)?,
+        let out = match (&floats, integers) {
+            (Some(Floats::Float(engine)), _) => engine.run(&batch)?,
+            (Some(Floats::Vendor(engine)), _) => engine.run(batch)?,
+            (None, integers) => integers.unwrap_or_default(),
         };
         each(start, out)?;
         progress((start + size).min(samples.len()));

@@ -78,9 +78,9 @@ fn exact(graph: &IntGraph, inputs: &[Tensor]) -> Result<BTreeMap<String, (Values
             let Some(value) = value else { continue };
             match (value, all.get_mut(&tensor.name)) {
                 (Value::Fixed(q), Some((Values::Int8(all), _))) => all.extend(q),
+                (Value::Wide(q), Some((Values::Int32(all), _))) => all.extend(q.into_iter().map(i32::from)),
                 (Value::Float(x), Some((Values::Float(all), _))) => all.extend(x),
-                (Value::Fixed(q), _) => drop(all.insert(tensor.name.clone(), (Values::Int8(q), tensor.kind))),
-                (Value::Float(x), _) => drop(all.insert(tensor.name.clone(), (Values::Float(x), tensor.kind))),
+                (value, _) => drop(all.insert(tensor.name.clone(), (Values::of(&value), tensor.kind))),
             }
         }
     }
@@ -134,8 +134,10 @@ impl Floats<'_> {
         let float = match (exact, float) {
             (Some((Values::Float(x), _)), _) => Some(x.clone()),
             (Some((Values::Int8(q), kind)), _) => Some(Value::Fixed(q.clone()).to_floats(*kind)),
-            (Some((Values::Int32(_), _)) | None, Some(tensor)) => Some(tensor.data().to_vec()),
-            (Some((Values::Int32(_), _)) | None, None) => None,
+            (Some((Values::Int32(q), kind)), _) => {
+                Some(Value::Wide(q.iter().map(|q| *q as i16).collect()).to_floats(*kind))
+            }
+            (None, float) => float.map(|tensor| tensor.data().to_vec()),
         };
         if let Some(quantizer) = layer.and_then(|l| l.result())
             && (!before || self.options.float)
@@ -152,7 +154,10 @@ impl Floats<'_> {
                 let shape = [&[batch], self.q.graph.node(id).shape.as_slice()].concat();
                 quantizer.scheme().integers(&Tensor::new(shape, x.clone())?)
             };
-            let integers = float.as_ref().filter(|_| !self.options.vendor_gaps && !before).and_then(own);
+            let integers = match exact {
+                Some((Values::Int32(q), _)) => Some(q.clone()),
+                _ => float.as_ref().filter(|_| !self.options.vendor_gaps && !before).and_then(own),
+            };
             self.tensors.extend(integers.map(|q| DumpTensor { name: name.clone(), values: Values::Int32(q) }));
         }
         if let Some(x) = float

@@ -4,7 +4,6 @@ use shiftwise_core::model::{Deployable, TensorDesc, TensorId};
 use shiftwise_formats::files::Set;
 use shiftwise_graph::error::Error;
 
-use crate::dump::Values;
 use crate::run;
 use crate::run::Tensors;
 
@@ -29,11 +28,7 @@ pub fn floats(model: &Deployable<'_>, sample: &Tensors) -> Vec<Vec<f32>> {
         let same =
             |i: TensorId| i == id || model.tensor(i).is_some_and(|o| o.place == t.place && o.bytes() == t.bytes());
         let bytes = sample.0.iter().rev().find(|(i, _)| same(*i)).map_or(&[][..], |(_, bytes)| bytes.as_slice());
-        match run::values(&t, bytes) {
-            Values::Int8(q) => q.iter().map(|q| f32::from(*q) * t.pos.step()).collect(),
-            Values::Int32(q) => q.iter().map(|q| *q as f32 * t.pos.step()).collect(),
-            Values::Float(x) => x,
-        }
+        run::reals(&t, bytes)
     };
     model.outputs().map(of).collect()
 }

@@ -20,6 +20,10 @@ use crate::evaluate;
 use crate::golden::Numerics;
 use crate::run;
 
+mod whole;
+
+pub use whole::predict_whole;
+
 /// In which numbers a model is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -279,11 +283,16 @@ fn bytes(tensor: &Tensor) -> Vec<u8> {
     tensor.data().iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// The head of an `.npy` file of f32 in C order (format 1.0).
+/// The head of an `.npy` file of f32 in C order.
 fn header(samples: usize, shape: &[usize]) -> Vec<u8> {
-    let dims: Vec<String> = [&[samples], shape].concat().iter().map(usize::to_string).collect();
+    head("<f4", &[&[samples], shape].concat())
+}
+
+/// The head of an `.npy` file in C order (format 1.0), of elements of NumPy's code.
+pub(crate) fn head(code: &str, shape: &[usize]) -> Vec<u8> {
+    let dims: Vec<String> = shape.iter().map(usize::to_string).collect();
     let comma = if dims.len() == 1 { "," } else { "" };
-    let mut text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}{comma}), }}", dims.join(", "));
+    let mut text = format!("{{'descr': '{code}', 'fortran_order': False, 'shape': ({}{comma}), }}", dims.join(", "));
     // Magic, version and length are ten bytes; the data begins at a multiple of 64.
     let padding = 63 - (10 + text.len()) % 64;
     text.push_str(&" ".repeat(padding));

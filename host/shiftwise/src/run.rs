@@ -2,9 +2,7 @@
 //!
 //! A run is bounded before it starts: memory by the file's budget here, time by [`crate::cost`].
 
-use shiftwise_core::arith::Round;
 use shiftwise_core::exec::{ExecError, Machine};
-use shiftwise_core::fix::{FixSpec, quantize};
 use shiftwise_core::isa::{Line, codec};
 use shiftwise_core::model::{DType, Deployable, Region, Step, TensorDesc, TensorId};
 use shiftwise_core::run::{self, Dpu, Memory, NoDpu, Observer, RunError};
@@ -83,12 +81,8 @@ pub fn inputs(model: &Deployable<'_>) -> Vec<(String, Vec<usize>)> {
 /// Errors: those of the data.
 pub fn input_bytes(model: &Deployable<'_>, samples: &dyn Samples, index: usize) -> Result<Vec<Vec<u8>>, Error> {
     let batch = samples.batch(index, 1)?;
-    let bytes = |((_, t), x): ((TensorId, TensorDesc<'_>), &shiftwise_tensor::tensor::Tensor)| match t.dtype {
-        DType::I8 => {
-            let spec = FixSpec::int8(t.pos.0);
-            x.data().iter().map(|x| quantize(*x, spec, Round::HalfUp) as u8).collect()
-        }
-        DType::F32 => x.data().iter().flat_map(|x| x.to_le_bytes()).collect(),
+    let bytes = |((_, t), x): ((TensorId, TensorDesc<'_>), &shiftwise_tensor::tensor::Tensor)| {
+        x.data().iter().flat_map(|x| t.element(*x).into_iter().take(t.dtype.bytes() as usize)).collect()
     };
     Ok(model.inputs().zip(&batch).map(bytes).collect())
 }
@@ -179,7 +173,16 @@ pub fn values(t: &TensorDesc<'_>, bytes: &[u8]) -> Values {
     match t.dtype {
         DType::I8 => Values::Int8(bytes.iter().map(|b| *b as i8).collect()),
         DType::F32 => Values::Float(floats(bytes)),
+        DType::Scaled(scale) if scale.is_wide() => {
+            Values::Int32(bytes.as_chunks::<2>().0.iter().map(|b| i16::from_le_bytes(*b).into()).collect())
+        }
+        DType::Scaled(_) => Values::Int8(bytes.iter().map(|b| *b as i8).collect()),
     }
+}
+
+/// A tensor's bytes as real values.
+pub fn reals(t: &TensorDesc<'_>, bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(t.dtype.bytes() as usize).map(|element| t.value(element)).collect()
 }
 
 /// A tensor's values as text: integers as they are, floats so that no two differ in bits only.
@@ -215,6 +218,7 @@ pub fn to_dump(model: &Deployable<'_>, samples: &[Tensors]) -> Vec<DumpTensor> {
             let Some(t) = model.tensor(*id) else { continue };
             match (all.iter_mut().find(|d| d.name == t.name).map(|d| &mut d.values), values(&t, bytes)) {
                 (Some(Values::Int8(all)), Values::Int8(new)) => all.extend(new),
+                (Some(Values::Int32(all)), Values::Int32(new)) => all.extend(new),
                 (Some(Values::Float(all)), Values::Float(new)) => all.extend(new),
                 (None, values) => all.push(DumpTensor { name: t.name.into(), values }),
                 // One tensor has one type.

@@ -123,7 +123,11 @@ pub fn first_difference(
 
 /// The name of a tensor's files in a dump, and its type.
 fn file_of(t: &TensorDesc<'_>) -> (String, Type) {
-    let kind = if t.dtype == DType::F32 { Type::Float } else { Type::Int8 };
+    let kind = match t.dtype {
+        DType::F32 => Type::Float,
+        DType::Scaled(scale) if scale.is_wide() => Type::Int32,
+        DType::I8 | DType::Scaled(_) => Type::Int8,
+    };
     (dump::file_name(t.name, kind), kind)
 }
 

@@ -225,7 +225,7 @@ impl<'a> Program<'a> {
             let tensor = &model.ops[*op].tensor;
             let fail = |why: String| Error::Run(format!("input `{}`: {why}", model.ops[*op].name));
             done.results[*op] = Some(match declared(tensor).map_err(fail)? {
-                Kind::Float => Held::float(&tensor.shape, x.to_vec()),
+                Kind::Float | Kind::Scaled(_) => Held::float(&tensor.shape, x.to_vec()),
                 Kind::Fixed(pos) => {
                     let round = rounding(&tensor.attrs).map_err(fail)?;
                     Held::fixed(&tensor.shape, pos.0, quantize(x, pos.0, round))

@@ -310,7 +310,7 @@ impl Reference {
                     let fail = |why: String| Error::layer(&xop.name, &xop.kind, why);
                     let x = input(&xop.name)?;
                     Ok(match xmodel::value::declared(&xop.tensor).map_err(fail)? {
-                        Kind::Float => Held::float(&xop.tensor.shape, x.to_vec()),
+                        Kind::Float | Kind::Scaled(_) => Held::float(&xop.tensor.shape, x.to_vec()),
                         Kind::Fixed(pos) => {
                             let round = xmodel::value::rounding(&xop.tensor.attrs).map_err(fail)?;
                             let q = xmodel::value::quantize(x, pos.0, round);
@@ -385,7 +385,7 @@ pub fn types(model: &Xmodel) -> dump::Types {
     let (mut types, mut both) = (dump::Types::new(), BTreeSet::new());
     for op in &model.ops {
         let kind = match xmodel::value::declared(&op.tensor) {
-            Ok(Kind::Float) => Type::Float,
+            Ok(Kind::Float | Kind::Scaled(_)) => Type::Float,
             Ok(Kind::Fixed(_)) => Type::Int8,
             Err(_) => continue,
         };

@@ -72,7 +72,8 @@ impl Check {
                 check.mismatches += differing as u64;
                 if differing > 0 && check.first_mismatch.is_none() {
                     let show = |b: &[u8]| match (t.dtype, b) {
-                        (DType::I8, [b]) => (*b as i8).to_string(),
+                        (DType::I8 | DType::Scaled(_), [b]) => (*b as i8).to_string(),
+                        (DType::Scaled(_), [a, b]) => i16::from_le_bytes([*a, *b]).to_string(),
                         (DType::F32, b) => run::floats(b).first().map_or_else(String::new, f32::to_string),
                         _ => "?".into(),
                     };
@@ -119,6 +120,8 @@ pub enum Took {
     Cycles(u64),
     /// Instructions, or ticks of the board's own clock.
     Instructions(u64),
+    /// Multiply-accumulates, where nothing else was counted.
+    Macs(u64),
 }
 
 /// How the vendor's float arithmetic compares with the integers.
@@ -216,6 +219,20 @@ impl<'a> Verification<'a> {
         let model = parse(&file)?;
         let (tensors, cycles) = simulated(&model, device, &self.input_bytes(&model)?)?;
         self.add("simulator", device.target.name.to_string(), (&model, &file), &tensors, Took::Cycles(cycles));
+        Ok(())
+    }
+
+    /// Runs a program without a DPU on the kernels that define every board's, and compares.
+    ///
+    /// Errors: [`Error::Run`].
+    pub fn run_on_cpu(&mut self, program: &Program) -> Result<(), Error> {
+        let file = program.to_bytes(&[])?;
+        let model = parse(&file)?;
+        let inputs = self.input_bytes(&model)?;
+        let tensors: Vec<Tensors> =
+            inputs.par_iter().map(|inputs| run::frame(&model, None, inputs)).collect::<Result<_, _>>()?;
+        let macs = program.layers.iter().map(|l| l.macs).sum();
+        self.add("kernels", program.target.clone(), (&model, &file), &tensors, Took::Macs(macs));
         Ok(())
     }
 

@@ -61,6 +61,43 @@ impl Arena {
     }
 }
 
+/// An array to be written, and the rest of the stretch that it lies in.
+pub fn split<T>(all: &mut [T], at: Range<usize>) -> (&mut [T], Rest<'_, T>) {
+    let (before, others) = all.split_at_mut(at.start);
+    let (array, after) = others.split_at_mut(at.len());
+    (array, Rest { before, after, from: at.end })
+}
+
+/// A stretch of memory without the array that is being written.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest<'a, T> {
+    before: &'a [T],
+    after: &'a [T],
+    /// Where `after` begins.
+    from: usize,
+}
+
+impl<'a, T> Rest<'a, T> {
+    /// The whole of a stretch of which no array is being written.
+    #[must_use]
+    pub fn whole(all: &'a [T]) -> Self {
+        Self { before: all, after: &[], from: all.len() }
+    }
+
+    /// An array.
+    ///
+    /// # Panics
+    /// If it lies, even in part, where the array that is being written lies.
+    #[must_use]
+    pub fn get(&self, at: Range<usize>) -> &'a [T] {
+        if at.end <= self.before.len() {
+            &self.before[at]
+        } else {
+            &self.after[at.start - self.from..at.end - self.from]
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -49,10 +49,12 @@ mod taps;
 #[cfg(test)]
 mod tests;
 
-pub use conv::{PackedF32, PackedI8, Scratch, conv_f32, conv_f32_with, conv_i8, conv_i8_in, conv_i8_to, conv_i8_with};
+pub use conv::{
+    PackedF32, PackedI8, Scratch, conv_f32, conv_f32_to, conv_f32_with, conv_i8, conv_i8_in, conv_i8_to, conv_i8_with,
+};
 pub use depthwise::{
-    PackedDepthwiseI8, depthwise_f32, depthwise_f32_with, depthwise_i8, depthwise_i8_packed, depthwise_i8_to,
-    depthwise_i8_with,
+    PackedDepthwiseI8, depthwise_f32, depthwise_f32_to, depthwise_f32_with, depthwise_i8, depthwise_i8_packed,
+    depthwise_i8_to, depthwise_i8_with,
 };
 pub use lanes::{Lanes, on_lanes};
 pub use path::{Choice, Path, SIMD, choice};

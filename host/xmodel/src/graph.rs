@@ -293,7 +293,7 @@ impl<'a> Plan<'a> {
         }
         let form = match declared(&xop.tensor)? {
             Kind::Fixed(pos) => Form::Fixed(pos.0),
-            Kind::Float => Form::Float,
+            Kind::Float | Kind::Scaled(_) => Form::Float,
         };
         Ok(self.host(op, form))
     }

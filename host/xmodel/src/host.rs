@@ -267,6 +267,9 @@ fn transpose(op: &XOp, x: &[&Held]) -> Result<Held, String> {
         shiftwise_integer::engine::Value::Fixed(v) => {
             shiftwise_integer::engine::Value::Fixed(indices.map(|i| v[from(i)]).collect())
         }
+        shiftwise_integer::engine::Value::Wide(v) => {
+            shiftwise_integer::engine::Value::Wide(indices.map(|i| v[from(i)]).collect())
+        }
         shiftwise_integer::engine::Value::Float(v) => {
             shiftwise_integer::engine::Value::Float(indices.map(|i| v[from(i)]).collect())
         }
@@ -296,7 +299,7 @@ fn concat(op: &XOp, x: &[&Held]) -> Result<Held, String> {
             let q = quantize(&all.floats(), pos.0, shiftwise_core::arith::Round::HalfUp);
             Ok(Held::fixed(&op.tensor.shape, pos.0, q))
         }
-        shiftwise_integer::graph::Kind::Float => Ok(all),
+        shiftwise_integer::graph::Kind::Float | shiftwise_integer::graph::Kind::Scaled(_) => Ok(all),
     }
 }
 

@@ -33,6 +33,7 @@ impl Held {
     pub fn len(&self) -> usize {
         match &self.value {
             Value::Fixed(v) => v.len(),
+            Value::Wide(v) => v.len(),
             Value::Float(v) => v.len(),
         }
     }
@@ -51,7 +52,7 @@ impl Held {
     pub fn integers(&self) -> Option<&[i8]> {
         match &self.value {
             Value::Fixed(v) => Some(v),
-            Value::Float(_) => None,
+            Value::Wide(_) | Value::Float(_) => None,
         }
     }
 }

@@ -15,7 +15,7 @@ use shiftwise_formats::quantized_bytes;
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tests::agreement;
 use shiftwise_tests::command::data;
-use shiftwise_tests::fuzz::{archive, corpus, members};
+use shiftwise_tests::fuzz::{archive, corpus, members, saved_model_bytes};
 use shiftwise_tests::graphs::{Limits, random_graph};
 use shiftwise_tests::networks::random_network;
 use shiftwise_tests::odd::choices_of;
@@ -51,11 +51,22 @@ fn models() -> Result {
     let keras = data().join("keras");
     write("h5", "custom", &std::fs::read(keras.join("custom_keras2.h5"))?)?;
     write("h5", "quantized", &quantized()?)?;
+    for name in ["classifier", "moves", "pools", "transposed"] {
+        write("onnx", name, &std::fs::read(data().join("onnx/cases").join(name).join("model.onnx"))?)?;
+    }
     write("keras", "custom", &std::fs::read(keras.join("custom_keras3.keras"))?)?;
     for name in ["nested_keras2", "nested_keras3", "shared_keras3", "functions_keras3", "spelled_keras3"] {
         let config = member(&format!("{name}.keras"), "config.json")?;
         write("json", name, &config)?;
     }
+    let tf = data().join("tf");
+    for name in ["small", "small_int8"] {
+        write("tflite", name, &std::fs::read(tf.join(format!("{name}.tflite")))?)?;
+    }
+    write("graph_def", "small", &std::fs::read(tf.join("small.pb"))?)?;
+    let saved = |name: &str| std::fs::read(tf.join("small_saved_model").join(name));
+    let [index, weights] = [saved("variables/variables.index")?, saved("variables/variables.data-00000-of-00001")?];
+    write("saved_model", "small", &saved_model_bytes(&saved("saved_model.pb")?, &index, &weights))?;
     let (config, weights) =
         (member("custom_keras3.keras", "config.json")?, member("custom_keras3.keras", "model.weights.h5")?);
     write("keras_members", "custom", &archive(&config, &weights))

@@ -1,12 +1,15 @@
 //! Models of networks.
 
+use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
 use shiftwise_compile::{self as compile, CpuOptions, DpuOptions};
 use shiftwise_core::isa::{Line, codec};
 use shiftwise_core::target::IsaVersion;
-use shiftwise_formats::{LoadOptions, Model, graph_text, open_bytes, quantized_bytes};
+use shiftwise_formats::onnx::{Dim, Element, Network, Port, Value};
+use shiftwise_formats::{Files, LoadOptions, Model, graph_text, open_bytes, open_files, quantized_bytes};
+use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::run_float;
 use shiftwise_graph::graph::Graph;
 use shiftwise_graph::ops::CustomLayers;
@@ -29,6 +32,23 @@ pub(super) fn file(bytes: &[u8]) {
     open(bytes, &LoadOptions::default());
 }
 
+/// An ONNX model: as layers, and computed as its file states it, of inputs of zeros.
+pub(super) fn onnx(bytes: &[u8]) {
+    file(bytes);
+    let path = Path::new("model.onnx");
+    let Ok(network) = Network::read(Files::of_bytes(path, bytes.to_vec())) else { return };
+    let input = |port: &Port| {
+        let size = |dim: &Dim| if let Dim::Size(n) = dim { *n } else { 1 };
+        let shape: Vec<usize> = port.dims.iter().flatten().map(size).collect();
+        let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= 1 << 16)?;
+        let element = port.element.unwrap_or(Element::Float);
+        Some(Value::real(Element::Double, shape, vec![0.0; count]).cast(element))
+    };
+    if let Some(inputs) = network.inputs.iter().map(input).collect() {
+        let _ = network.run(inputs, path);
+    }
+}
+
 /// An architecture, whose weights are drawn.
 pub(super) fn architecture(bytes: &[u8]) {
     open(bytes, &LoadOptions { random_weights: Some(1), ..LoadOptions::default() });
@@ -46,6 +66,29 @@ pub fn archive(config: &[u8], weights: &[u8]) -> Vec<u8> {
     [&(config.len() as u32).to_le_bytes(), config, weights].concat()
 }
 
+/// Files of a SavedModel: its graph and the index of its variables.
+const SAVED: [&str; 3] = ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"];
+
+/// Graph, index and data of a SavedModel, see [`saved_model_bytes`].
+pub(super) fn saved_model(bytes: &[u8]) {
+    let mut rest = bytes;
+    let mut files = BTreeMap::new();
+    for name in &SAVED[..2] {
+        let Some((length, behind)) = rest.split_first_chunk::<4>() else { return };
+        let (own, behind) = behind.split_at((u32::from_le_bytes(*length) as usize).min(behind.len()));
+        files.insert((*name).to_owned(), own.to_vec());
+        rest = behind;
+    }
+    files.insert(SAVED[2].to_owned(), rest.to_vec());
+    use_model(open_files(Files::of_folder(Path::new("m"), files), &LoadOptions::default()));
+}
+
+/// The files of a SavedModel as the target `saved_model` takes them.
+pub fn saved_model_bytes(graph: &[u8], index: &[u8], data: &[u8]) -> Vec<u8> {
+    let length = |bytes: &[u8]| (bytes.len() as u32).to_le_bytes();
+    [&length(graph), graph, &length(index), index, data].concat()
+}
+
 /// A zip archive.
 pub(super) fn zipped(members: &[(&str, &[u8])], deflated: bool) -> Vec<u8> {
     let method = if deflated { zip::CompressionMethod::Deflated } else { zip::CompressionMethod::Stored };
@@ -58,8 +101,12 @@ pub(super) fn zipped(members: &[(&str, &[u8])], deflated: bool) -> Vec<u8> {
 }
 
 fn open(bytes: &[u8], options: &LoadOptions) {
+    use_model(open_bytes(Path::new("fuzzed.h5"), bytes.to_vec(), options));
+}
+
+fn use_model(model: Result<Model, Error>) {
     let path = Path::new("fuzzed.h5");
-    match open_bytes(path, bytes.to_vec(), options) {
+    match model {
         Ok(Model::Float(graph)) => use_float(&graph),
         Ok(Model::Quantized(q)) if is_small(&q.graph) => {
             let _ = quantized_bytes(&q, path);

@@ -43,7 +43,7 @@ impl Lowering<'_> {
     fn step(mut self) -> Result<ProgramStep, Error> {
         let (input, output) = (self.from, self.to);
         let step = match &self.op.kind {
-            IntOpKind::Float { .. } | IntOpKind::FakeQuantize(_) => {
+            IntOpKind::Float { .. } | IntOpKind::FakeQuantize(_) | IntOpKind::Scaled(_) => {
                 return Err(self.refuse("is quantized to a grid that has no kernel here"));
             }
             IntOpKind::Add { shift_read, shift_write, act } => return self.add(shift_read, *shift_write, *act),

@@ -44,6 +44,7 @@ pub(crate) fn needs_dense(graph: &IntGraph, op: &IntOp, t: TensorIx) -> bool {
         | IntOpKind::PRelu { .. }
         | IntOpKind::Softmax
         | IntOpKind::Float { .. }
+        | IntOpKind::Scaled(_)
         | IntOpKind::FakeQuantize(_)
         | IntOpKind::Quantize
         | IntOpKind::Dequantize => false,

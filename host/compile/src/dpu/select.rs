@@ -52,7 +52,7 @@ pub(crate) fn select(cx: &Context<'_>, op: &IntOp) -> Result<Vec<Way>, Reason> {
         IntOpKind::Softmax => Err(Reason::Softmax {}),
         IntOpKind::Float { why, .. } => Err(Reason::Float { why: why.clone() }),
         IntOpKind::FakeQuantize(q) => Err(why_float(q).map_or(Reason::NoFloats {}, |why| Reason::Float { why })),
-        IntOpKind::Quantize | IntOpKind::Dequantize => Err(Reason::NoFloats {}),
+        IntOpKind::Scaled(_) | IntOpKind::Quantize | IntOpKind::Dequantize => Err(Reason::NoFloats {}),
         IntOpKind::View => Err(Reason::View {}),
     }
 }

@@ -74,6 +74,7 @@ pub fn cpu_price(graph: &IntGraph, op: &IntOp) -> CpuPrice {
         | IntOpKind::Permute { .. }
         | IntOpKind::View
         | IntOpKind::Requantize { .. }
+        | IntOpKind::Scaled(_)
         | IntOpKind::FakeQuantize(_)
         | IntOpKind::Quantize
         | IntOpKind::Dequantize => op.macs() as f64 / MACS_PER_US,

@@ -77,7 +77,8 @@ pub fn work(model: &Deployable<'_>, op: &CpuOp<'_>) -> Option<Work> {
         | CpuOp::Permute(_) => of("other", &[elements(op.output())?]),
         CpuOp::Softmax(_) => of("softmax", &[elements(op.output())?]),
         CpuOp::Quantize { .. } | CpuOp::Dequantize { .. } => of("convert", &[elements(op.output())?]),
-        CpuOp::Float { .. } => None,
+        // Nobody has measured those by multipliers yet.
+        CpuOp::Float { .. } | CpuOp::Scaled(_) => None,
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn is_pickle(files: &Files) -> bool {
     is(files, |bytes| matches!(bytes, [0x80, 2..=5, ..]))
 }
 
-pub(super) fn is_onnx(files: &Files) -> bool {
+pub(crate) fn is_onnx(files: &Files) -> bool {
     message(files) == Some(Message::Onnx)
 }
 

@@ -10,6 +10,7 @@ use crate::keras::call::Call;
 use crate::keras::custom_use::CustomUse;
 use crate::keras::expand::Expansion;
 use crate::keras::flatten::{Flat, FlatCall};
+use crate::keras::layers::attention;
 use crate::keras::layers::functions::{CALL, TENSOR, supports};
 use crate::keras::layers::node::extras;
 use crate::keras::layers::{CLASSES, Config, NoWeights, WeightSource, attributes, read, unknown_name};
@@ -189,7 +190,7 @@ impl<'a> Assembly<'a> {
         let function = config.get("function").and_then(Value::as_str).filter(|_| is_function);
         let unknown = function.filter(|function| !supports(function)).map(|f| format!("{class} tf.{f}"));
         // Only these read their arguments from the config.
-        let with_call = is_function.then(|| {
+        let with_call = (is_function || class == attention::CLASS).then(|| {
             let mut config = config.clone();
             config.insert(CALL.to_owned(), json!({ "args": call.call.args, "kwargs": call.call.kwargs }));
             config

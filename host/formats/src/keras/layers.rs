@@ -10,6 +10,7 @@ use shiftwise_graph::ops::{self, Op};
 use shiftwise_tensor::tensor::Tensor;
 
 mod activations;
+pub(crate) mod attention;
 pub(crate) mod attributes;
 mod config;
 pub(crate) mod functions;
@@ -158,6 +159,7 @@ keras_layers! {
     Merge(ops::Merge) = "Subtract" | "Maximum" | "Minimum" | "Average";
     ScaledAdd(ops::ScaledAdd) = "CustomScaleLayer";
     Dot(ops::Dot) = "Dot";
+    MultiHeadAttention(ops::MultiHeadAttention) = "MultiHeadAttention";
     Concatenate(ops::Concatenate) = "Concatenate";
     MaxPooling2D(ops::MaxPooling2D) = "MaxPooling2D";
     AveragePooling2D(ops::AveragePooling2D) = "AveragePooling2D" | "VitisAveragePooling2D";

@@ -184,7 +184,7 @@ impl Layout<'_> {
 }
 
 /// Rows of a kernel over the elements of a map of this shape, where they stood for those of the map permuted.
-fn rows_in_order(kernel: &Tensor, sizes: &[usize], order: &[usize]) -> Tensor {
+pub(crate) fn rows_in_order(kernel: &Tensor, sizes: &[usize], order: &[usize]) -> Tensor {
     let columns = kernel.shape()[1];
     let step = |axis: usize| sizes[axis + 1..].iter().product::<usize>();
     // For each row of the old kernel the element of the map that it stands for.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::LoadOptions;
 use crate::keras::call::{Call, CallParser, TensorRef, reference, tensor_argument};
 use crate::keras::generation::{Generation, check_policy, class_of, training_matters};
-use crate::keras::layers::CLASSES;
+use crate::keras::layers::{CLASSES, attention};
 use crate::keras::record::{LayerConfig, ModelConfig};
 use crate::keras::{node_def, operation};
 use shiftwise_graph::error::Error;
@@ -239,6 +239,10 @@ impl LayerConfig {
             if !plain {
                 continue;
             }
+            if self.class == attention::CLASS {
+                attention::settle(call).map_err(|message| Error::layer(&self.name, &self.class, message))?;
+                continue;
+            }
             call.plain();
             // Keras' own layers know two settings of a call.
             let other =
@@ -249,6 +253,10 @@ impl LayerConfig {
                 let message = format!("it is called with the argument `{key:.60}`, which it doesn't know");
                 return Err(Error::layer(&self.name, &self.class, message));
             }
+        }
+        if self.class == attention::CLASS && self.calls.windows(2).any(|two| two[0].kwargs != two[1].kwargs) {
+            let message = "it is called several times, with a causal mask and without, or with a key and without";
+            return Err(Error::layer(&self.name, &self.class, message));
         }
         Ok(())
     }

@@ -168,11 +168,23 @@ impl LayerWeights<'_> {
         }
     }
 
+    /// A variable with one integer.
+    pub(crate) fn integer(&mut self, name: &str) -> Result<i32, String> {
+        let path = self.variable(name)?;
+        self.file.integer(&path).map_err(|e| format!("its {e}"))
+    }
+
     /// A variable with a list of integers.
     pub(crate) fn integers(&mut self, name: &str) -> Result<Vec<i32>, String> {
         let path = self.variable(name)?;
         self.file.integers(&path).map_err(|e| format!("its {e}"))
     }
+}
+
+/// Whether a weight's path ends in a name, which may be a path itself: of a layer within the layer.
+fn is_called(path: &str, name: &str) -> bool {
+    let path = path.strip_suffix(":0").unwrap_or(path);
+    path.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
 /// The last part of a weight's path, without the output number.
@@ -186,9 +198,9 @@ impl WeightSource for LayerWeights<'_> {
         let nested = !self.inner.is_empty();
         let names = self.names()?;
         // Keras 3 calls the kernel of a depthwise convolution as that of any other.
-        let has = |name: &str| names.iter().any(|n| short_name(n) == name);
+        let has = |name: &str| names.iter().any(|n| is_called(n, name));
         let stored = if name == "depthwise_kernel" && !has(name) { "kernel" } else { name };
-        let mut found = names.iter().filter(|n| short_name(n) == stored);
+        let mut found = names.iter().filter(|n| is_called(n, stored));
         let Some(path) = found.next().cloned() else {
             let known: Vec<&str> = names.iter().map(|n| short_name(n)).collect();
             return Err(format!("its weight `{name}` is not in the file, which has [{}] for it", known.join(", ")));
@@ -322,8 +334,20 @@ struct StoredLayer<'a> {
 impl WeightSource for StoredLayer<'_> {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, String> {
         let group = self.group.ok_or_else(|| format!("its weight `{name}` is not in the file"))?;
-        let path = format!("{group}/vars/{}", self.next);
-        self.next += 1;
+        let path = match name.split_once('/') {
+            // A layer within the layer has a group of its own, in which the kernel comes first.
+            Some((part, own)) => {
+                let part = if part == "attention_output" { "output" } else { part };
+                let groups = [format!("{group}/{part}_dense"), format!("{group}/_{part}_dense")];
+                let found = groups.iter().find(|group| self.file.has_group(group));
+                let found = found.ok_or_else(|| format!("its weight `{name}` is not in the file"))?;
+                format!("{found}/vars/{}", usize::from(own != "kernel"))
+            }
+            None => {
+                self.next += 1;
+                format!("{group}/vars/{}", self.next - 1)
+            }
+        };
         checked(self.file.floats(&path, Some(shape)).map_err(|e| format!("its {e}"))?, name)
     }
 

@@ -4,12 +4,14 @@ use serde_json::json;
 
 use crate::tf::constants::Constant;
 use crate::tf::network::{Network, Slot};
+use shiftwise_core::model::Combine;
 use shiftwise_graph::graph::NodeId;
 use shiftwise_graph::ops::pool::PoolWindow;
+use shiftwise_graph::ops::tfop::Kind;
 use shiftwise_graph::ops::{
     Activate, ActivationFn, Add, AveragePooling2D, BatchNormalization, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D,
-    Elu, GlobalAveragePooling2D, GlobalMaxPooling2D, LeakyRelu, MaxPooling2D, Merge, Multiply, Op, PRelu, Padding,
-    Relu, Softmax, Weighted, ZeroPadding2D,
+    Elu, GlobalAveragePooling2D, GlobalMaxPooling2D, LeakyRelu, MaxPooling2D, Merge, Multiply, Op, Operand, PRelu,
+    Padding, Relu, Softmax, TfOp, Weighted, ZeroPadding2D,
 };
 use shiftwise_tensor::array;
 use shiftwise_tensor::tensor::Tensor;
@@ -212,6 +214,11 @@ impl Network<'_> {
 
     /// A function of two operands by TensorFlow's name; of two tensors it is the layer that Keras has for it.
     pub(crate) fn binary(&mut self, operation: &str, function: &str, [a, b]: [&Slot; 2]) -> Result<Slot, String> {
+        if let ("math.equal", Slot::Layer { id, merged: false }, Some(zero)) = (function, a, b.constant())
+            && zero.tensor()?.data().iter().all(|v| *v == 0.0)
+        {
+            return Ok(Slot::IsZero(*id));
+        }
         let layer = match function {
             "math.add" => Some(Op::Add(Add)),
             "math.multiply" => Some(Op::Multiply(Multiply)),
@@ -226,6 +233,35 @@ impl Network<'_> {
             return self.add(operation, layer, &[*x, *y]);
         }
         self.function(operation, function, &[a.clone(), b.clone()], &["y"], json!({}))
+    }
+
+    /// One of two by a condition that is known; or a quotient, and 0 where it would divide by 0.
+    pub(crate) fn select(&mut self, operation: &str, [condition, a, b]: [&Slot; 3]) -> Result<Slot, String> {
+        let divisor = match condition {
+            Slot::Constant(constant) => match constant.whole()?[..] {
+                [0] => return Ok(b.clone()),
+                [_] => return Ok(a.clone()),
+                _ => return Err("its condition is not one truth value".into()),
+            },
+            Slot::IsZero(id) => *id,
+            Slot::Layer { .. } | Slot::Nothing => return Err("its condition depends on the samples".into()),
+        };
+        let zero = a.constant().is_some_and(|c| c.tensor().is_ok_and(|t| t.data().iter().all(|v| *v == 0.0)));
+        let quotient = self.layer_of(b)?;
+        let node = self.node(quotient);
+        let operands = match &node.op {
+            Op::TfOp(TfOp { kind: Kind::Binary(Combine::Divide), operands, .. }) if zero => operands.clone(),
+            _ => return Err("its condition depends on the samples".into()),
+        };
+        let inputs = node.inputs.clone();
+        let slot = |operand: &Operand| match operand {
+            Operand::Tensor(k) => Slot::Layer { id: inputs.get(*k).copied().unwrap_or(quotient), merged: false },
+            Operand::Constant(t) => Slot::Constant(Constant::Floats(t.clone())),
+        };
+        match &operands.iter().map(slot).collect::<Vec<_>>()[..] {
+            [x, y @ Slot::Layer { id, .. }] if *id == divisor => self.binary(operation, "math.divide_no_nan", [x, y]),
+            _ => Err("its condition depends on the samples".into()),
+        }
     }
 
     /// An activation by its Keras name, as the layer that Keras has for it.

@@ -1,6 +1,6 @@
 //! Names of layers, from those of the operations that TensorFlow made of them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Last parts of operations' names that say what the operation is, not what its author called it.
 const OPERATIONS: &[&str] = &[
@@ -76,6 +76,9 @@ const OPERATIONS: &[&str] = &[
 /// Parts of names that stand for the model or for how it was saved.
 const FRAMES: &[&str] = &["StatefulPartitionedCall", "PartitionedCall", "serving_default", "ReadVariableOp"];
 
+/// Names that are longer than this tell nothing.
+const LONGEST: usize = 4096;
+
 /// What stands before the name of an input in a model that was saved with a signature.
 const SIGNATURE: &str = "serving_default_";
 
@@ -83,17 +86,22 @@ const SIGNATURE: &str = "serving_default_";
 fn is_word(part: &str, words: &[&str]) -> bool {
     let bare = part.split(':').next().unwrap_or(part);
     let stem = bare.rsplit_once('_').filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit())).map_or(bare, |(s, _)| s);
-    words.contains(&bare) || words.contains(&stem)
+    // TensorFlow Lite numbers results that would have one name.
+    let plain = bare.trim_end_matches(|c: char| c.is_ascii_digit());
+    [bare, stem, plain].iter().any(|form| words.contains(form))
 }
 
 /// The path of the author's layer that an operation belongs to, outermost scope first; empty where its name tells none.
 ///
-/// TensorFlow Lite gives a fused operation the names of all its parts, with `;` between them; the one of them whose last
-/// part is among `wanted` is taken, else the first.
+/// TensorFlow Lite gives a fused operation the names of all its parts, with `;` between them; the last of them
+/// whose last part is among `wanted` is taken, else the first.
 pub(crate) fn path<'a>(name: &'a str, wanted: &[&str]) -> Vec<&'a str> {
+    if name.len() > LONGEST {
+        return Vec::new();
+    }
     let all = || name.split(';').filter(|part| !part.is_empty());
     let ends = |one: &&str| is_word(one.rsplit('/').next().unwrap_or(one), wanted);
-    let one = all().find(ends).or_else(|| all().next()).unwrap_or(name);
+    let one = all().rfind(ends).or_else(|| all().next()).unwrap_or(name);
     let parts = one.split('/').filter(|part| !part.is_empty() && !is_word(part, FRAMES));
     let bare = |part: &'a str| {
         let part = part.split(':').next().unwrap_or(part);
@@ -108,7 +116,11 @@ pub(crate) fn path<'a>(name: &'a str, wanted: &[&str]) -> Vec<&'a str> {
 
 /// Names that are each given once.
 #[derive(Debug, Default)]
-pub(crate) struct Names(HashSet<String>);
+pub(crate) struct Names {
+    taken: HashSet<String>,
+    /// The last number that was given behind a name.
+    numbers: HashMap<String, usize>,
+}
 
 impl Names {
     /// The shortest end of a path that is free, then the whole path with a number; `class` names what has no path.
@@ -117,10 +129,14 @@ impl Names {
         let path = if path.is_empty() { &[lower.as_str()][..] } else { path };
         let ends = (0..path.len()).rev().map(|from| path[from..].join("_"));
         let whole = path.last().map_or("", |last| *last);
-        let numbered = (1..).map(|n| format!("{whole}_{n}"));
-        let free = ends.chain(numbered).find(|name| !self.0.contains(name)).unwrap_or_default();
-        self.0.insert(free.clone());
-        free
+        let last = self.numbers.get(whole).copied().unwrap_or(0);
+        let numbered = (last + 1..).map(|n| (n, format!("{whole}_{n}")));
+        let mut candidates = ends.map(|name| (last, name)).chain(numbered);
+        let free = candidates.find(|(_, name)| !self.taken.contains(name));
+        let (number, name) = free.unwrap_or_default();
+        self.numbers.insert(whole.to_owned(), number);
+        self.taken.insert(name.clone());
+        name
     }
 }
 
@@ -136,6 +152,7 @@ mod tests {
             ("model/bn/batchnorm/mul_1", &[], "bn"),
             ("m/re_lu/Relu;m/bn/FusedBatchNormV3;m/c/BiasAdd;m/c/Conv2D;v/Read", &["Conv2D"], "c"),
             ("m/re_lu/Relu;m/bn/FusedBatchNormV3", &["Relu"], "re_lu"),
+            ("m/re_lu/Relu;m/other/Conv2D;m/c/Conv2D1", &["Conv2D"], "c"),
             ("MobilenetV1/Conv2d_1_depthwise/depthwise", &[], "Conv2d_1_depthwise"),
             ("input:0", &[], "input"),
             ("serving_default_image:0", &[], "image"),

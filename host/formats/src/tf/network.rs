@@ -1,17 +1,20 @@
 //! A network in the making, operation by operation.
 
+use std::collections::{BTreeSet, HashMap};
+
 use serde_json::{Map, Value as Json, json};
 
 use crate::keras::layers::functions::{CALL, TENSOR};
 use crate::keras::layers::{Config, NoWeights, attributes, read};
+use crate::keras::layout;
 use crate::tf::constants::{self, BATCH, Constant};
 use crate::tf::names::{self, Names};
 use crate::tf::recognize;
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::builder::Builder;
 use shiftwise_graph::error::Error;
-use shiftwise_graph::graph::{Graph, NodeId};
-use shiftwise_graph::ops::{Input, Op, Operand, TfOp};
+use shiftwise_graph::graph::{Graph, Node, NodeId};
+use shiftwise_graph::ops::{Input, Op, Operand, Permute, TfOp};
 
 /// What an operation reads or yields.
 #[derive(Clone, Debug)]
@@ -21,6 +24,8 @@ pub(crate) enum Slot {
     /// The result of a layer, batch first. `merged`: all axes but the last are one with the batch, as matrix products
     /// over the last axis of a tensor want it.
     Layer { id: NodeId, merged: bool },
+    /// Where a layer's result is 0: what graphs ask before they divide by it.
+    IsZero(NodeId),
     /// Nothing that is computed with: no tensor, or one of a kind that networks don't compute with.
     Nothing,
 }
@@ -30,7 +35,7 @@ impl Slot {
     pub(crate) fn constant(&self) -> Option<&Constant> {
         match self {
             Self::Constant(constant) => Some(constant),
-            Self::Layer { .. } | Self::Nothing => None,
+            Self::Layer { .. } | Self::IsZero(_) | Self::Nothing => None,
         }
     }
 }
@@ -59,18 +64,29 @@ const MOVES: [&str; 14] = [
 /// Largest constant among the operands of a function that stays in the network.
 const MAX_OPERAND: usize = 1 << 22;
 
+/// How outputs are called that have no name of their own.
+const NUMBERED: &str = "output_";
+
+/// Most operands of a function.
+const MAX_OPERANDS: usize = 4096;
+
+/// Memory of a layer beside its weights.
+const LAYER: u64 = 1024;
+
 /// Memory of a number as a file of the quantized model describes it.
 const DESCRIBED: u64 = 64;
 
 /// A network in the making.
 pub(crate) struct Network<'a> {
     builder: Builder,
+    /// Permutations around operations whose channels come first, which cancel where such operations follow each other.
+    permutations: BTreeSet<NodeId>,
     pub(crate) budget: &'a Budget,
 }
 
 impl<'a> Network<'a> {
     pub(crate) fn new(name: &str, budget: &'a Budget) -> Self {
-        Self { builder: Builder::new(name), budget }
+        Self { builder: Builder::new(name), permutations: BTreeSet::new(), budget }
     }
 
     /// Says what the file has that is strange.
@@ -78,9 +94,9 @@ impl<'a> Network<'a> {
         self.builder.warn([warning]);
     }
 
-    /// The op of a layer.
-    pub(crate) fn op(&self, id: NodeId) -> &Op {
-        &self.builder.graph().node(id).op
+    /// A layer so far.
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
+        self.builder.graph().node(id)
     }
 
     /// Shape of one sample of a layer's result.
@@ -96,7 +112,9 @@ impl<'a> Network<'a> {
             Slot::Layer { id, merged: false } => Ok(*id),
             Slot::Layer { merged: true, .. } => Err("its operand has the batch and another axis in one".into()),
             Slot::Constant(_) => Err("its first operand is a constant, and a tensor is expected".into()),
-            Slot::Nothing => Err("its operand is missing, or of a type that networks don't compute with".into()),
+            Slot::IsZero(_) | Slot::Nothing => {
+                Err("its operand is missing, or of a type that networks don't compute with".into())
+            }
         }
     }
 
@@ -112,7 +130,7 @@ impl<'a> Network<'a> {
             Slot::Layer { id, merged: true } => {
                 Ok([BATCH].into_iter().chain(self.sample(*id).last().map(|d| *d as i64)).collect())
             }
-            Slot::Nothing => self.layer_of(slot).map(|_| Vec::new()),
+            Slot::IsZero(_) | Slot::Nothing => self.layer_of(slot).map(|_| Vec::new()),
         }
     }
 
@@ -123,6 +141,7 @@ impl<'a> Network<'a> {
 
     /// Adds a layer. `operation` is what the file calls it.
     pub(crate) fn add(&mut self, operation: &str, op: Op, inputs: &[NodeId]) -> Result<Slot, String> {
+        self.budget.bytes(LAYER).map_err(|e| e.to_string())?;
         let name = self.builder.graph().nodes.len().to_string();
         let message = |error: Error| match error {
             Error::Layer { message, .. } => message,
@@ -137,6 +156,14 @@ impl<'a> Network<'a> {
         self.add(name, Op::Input(Input { shape }), &[])
     }
 
+    /// An image with its axes in another order, as operations whose channels come first need it around them.
+    pub(crate) fn permuted(&mut self, operation: &str, x: &Slot, dims: [usize; 3]) -> Result<Slot, String> {
+        let id = self.layer_of(x)?;
+        let slot = self.add(operation, Op::Permute(Permute { dims: dims.to_vec() }), &[id])?;
+        self.permutations.extend(self.layer_of(&slot));
+        Ok(slot)
+    }
+
     /// A function by TensorFlow's name below `tf.`, of operands whose names behind the first are given, and with settings.
     /// Of constants it is computed.
     pub(crate) fn function(
@@ -147,6 +174,9 @@ impl<'a> Network<'a> {
         names: &[&str],
         settings: Json,
     ) -> Result<Slot, String> {
+        if operands.len() > MAX_OPERANDS {
+            return Err(format!("it has {} operands, at most {MAX_OPERANDS} are supported", operands.len()));
+        }
         let constants: Option<Vec<&Constant>> = operands.iter().map(Slot::constant).collect();
         if let Some(constants) = constants {
             return self.folded(function, &constants, names, &settings).map(Slot::Constant);
@@ -166,7 +196,7 @@ impl<'a> Network<'a> {
                     places.push(Operand::Tensor(at));
                 }
                 Slot::Constant(constant) => places.push(Operand::Constant(constant.tensor()?)),
-                Slot::Nothing => return Err(self.layer_of(operand).err().unwrap_or_default()),
+                Slot::IsZero(_) | Slot::Nothing => return Err(self.layer_of(operand).err().unwrap_or_default()),
             }
         }
         for place in &places {
@@ -190,7 +220,7 @@ impl<'a> Network<'a> {
         let fits = |slot: &Slot| match slot {
             Slot::Layer { merged, .. } => *merged,
             Slot::Constant(constant) => constant.shape().len() <= 1,
-            Slot::Nothing => false,
+            Slot::IsZero(_) | Slot::Nothing => false,
         };
         let all = operands.iter().all(fits);
         all.then_some(()).ok_or_else(|| "one of its operands has the batch and another axis in one".into())
@@ -254,7 +284,8 @@ impl<'a> Network<'a> {
             1 => {
                 let (_, values) = pair(0)?;
                 let keep = settings.get("keepdims").and_then(Json::as_bool) == Some(true);
-                let all = operands[0].shape().len() == 1 && !keep;
+                let axes = settings.get("axis").and_then(Json::as_array).map_or(0, Vec::len);
+                let all = operands[0].shape().len() == 1 && axes == 1 && !keep;
                 let folded = constants::fold(function, values).filter(|_| all)?;
                 Some(Ok(Constant::integer(folded)))
             }
@@ -262,7 +293,7 @@ impl<'a> Network<'a> {
                 let ((a_shape, a), (b_shape, b)) = (pair(0)?, pair(1)?);
                 let n = a.len().max(b.len());
                 let shape = if b.len() > a.len() || b_shape.len() > a_shape.len() { b_shape } else { a_shape };
-                let fits = (a.len() == n || a.len() == 1) && (b.len() == n || b.len() == 1) && n > 0;
+                let fits = n > 0 && (a_shape == b_shape || a.len() == 1 || b.len() == 1);
                 let at = |v: &[i64], i: usize| v[if v.len() == 1 { 0 } else { i }];
                 let values = (0..n).map(|i| constants::combine(function, at(a, i), at(b, i)));
                 let values: Option<Vec<i64>> = if fits { values.collect() } else { None };
@@ -272,20 +303,47 @@ impl<'a> Network<'a> {
         }
     }
 
-    /// The graph with these ends, its layers recognized and named.
-    pub(crate) fn finish(self, outputs: &[NodeId], inputs: &[NodeId]) -> Result<Graph, Error> {
+    /// The graph with these ends, its layers recognized and named. `called`: what the file calls its outputs beside.
+    pub(crate) fn finish(
+        self,
+        outputs: &[NodeId],
+        inputs: &[NodeId],
+        called: &[Option<String>],
+    ) -> Result<Graph, Error> {
         let mut builder = self.builder;
         builder.inputs(inputs);
         let mut graph = builder.unordered(outputs)?;
+        layout::cancel(&mut graph, &self.permutations)?;
         recognize::layers(&mut graph, self.budget)?;
         graph.normalize();
-        let mut names = Names::default();
-        for node in &mut graph.nodes {
-            let operation = node.origin.first().cloned().unwrap_or_default();
-            node.name = names.take(&names::path(&operation, recognize::words(&node.op)), node.op.class());
-        }
+        name(&mut graph, called);
         graph.verify()?;
         Ok(graph)
+    }
+}
+
+/// Gives layers the names that their author has for them, and lets them come from the layers of those names.
+fn name(graph: &mut Graph, called: &[Option<String>]) {
+    let mut names = Names::default();
+    let mut given = HashMap::new();
+    for (id, own) in graph.outputs.iter().zip(called) {
+        if let Some(own) = own.as_ref().filter(|own| !own.starts_with(NUMBERED)) {
+            given.entry(*id).or_insert_with(|| names.take(&[own.as_str()], ""));
+        }
+    }
+    for id in graph.ids() {
+        let node = graph.node_mut(id);
+        let operation = node.origin.first().cloned().unwrap_or_default();
+        let of_operation = || names.take(&names::path(&operation, recognize::words(&node.op)), node.op.class());
+        node.name = given.remove(&id).unwrap_or_else(of_operation);
+        let mut origin = vec![node.name.clone()];
+        let merged = node.origin.iter().filter_map(|other| names::path(other, &[]).last().map(|n| (*n).to_owned()));
+        for other in merged {
+            if !origin.contains(&other) {
+                origin.push(other);
+            }
+        }
+        node.origin = origin;
     }
 }
 

@@ -81,11 +81,16 @@ fn offset(graph: &Graph, id: NodeId, uses: &[usize]) -> Option<(NodeId, Tensor)>
     Some((*input, offset))
 }
 
+/// Whether a bias is none: writers of graphs add one where an operation asks for it.
+fn is_zero(bias: &Tensor) -> bool {
+    bias.data().iter().all(|v| *v == 0.0)
+}
+
 /// A vector that is added to what a convolution or dense layer without a bias yields.
 fn bias(graph: &mut Graph, id: NodeId, uses: &[usize]) -> bool {
     let Some((input, offset)) = offset(graph, id, uses) else { return false };
     match graph.node_mut(input).op.weighted_mut() {
-        Some(w) if w.bias.is_none() && w.activation == ActivationFn::Linear => w.bias = Some(offset),
+        Some(w) if w.activation == ActivationFn::Linear && w.bias.as_ref().is_none_or(is_zero) => w.bias = Some(offset),
         _ => return false,
     }
     graph.remove(id);

@@ -42,7 +42,7 @@ impl Network<'_> {
                 let settings = json!({ "shape": target });
                 return self.function(operation, "reshape", std::slice::from_ref(x), &[], settings);
             }
-            Slot::Nothing => (self.layer_of(x)?, false),
+            Slot::IsZero(_) | Slot::Nothing => (self.layer_of(x)?, false),
         };
         let sample = self.sample(id).to_vec();
         let fail = || format!("a batch of {sample:?} can't be reshaped to {:?}", shown(target));
@@ -176,6 +176,7 @@ impl Network<'_> {
                 [a, b] if size > 0 && (0..=most).contains(a) && (0..=most).contains(b) => {}
                 _ => return Err(format!("paddings {pair:?} of an axis that has {} elements to mirror", most.max(0))),
             }
+            self.budget.elements(&[size.saturating_mul(3)], 16).map_err(|e| e.to_string())?;
             let edge = i64::from(!symmetric);
             let before = (0..pair[0]).rev().map(|i| i + edge);
             let after = (0..pair[1]).map(|i| size - 1 - edge - i);
@@ -206,7 +207,7 @@ impl Network<'_> {
                 let op = TfOp { function: "gather".into(), operands: Vec::new(), kind };
                 constant.moved(|t| op.fold(&[t], self.budget)).map(Slot::Constant)
             }
-            Slot::Layer { .. } | Slot::Nothing => {
+            Slot::Layer { .. } | Slot::IsZero(_) | Slot::Nothing => {
                 self.layer_of(x)?;
                 self.budget.elements(&[indices.len()], 64).map_err(|e| e.to_string())?;
                 let indices = if drop { json!(indices.first()) } else { json!(indices) };
@@ -267,7 +268,8 @@ impl Network<'_> {
         let shape = self.shape(x)?;
         let at = array::axis(axis, shape.len())?;
         let known: i64 = sizes.iter().filter(|s| **s > 0).fold(0i64, |n, s| n.saturating_add(*s));
-        let sizes: Vec<i64> = sizes.iter().map(|s| if *s == -1 { shape[at] - known } else { *s }).collect();
+        let sizes: Vec<i64> =
+            sizes.iter().map(|s| if *s == -1 { shape[at].saturating_sub(known) } else { *s }).collect();
         let total = sizes.iter().try_fold(0i64, |n, s| n.checked_add(*s).filter(|_| *s > 0));
         if sizes.len() > 4096 || total != Some(shape[at]) {
             return Err(format!("{} parts don't make up its axis {at}", sizes.len()));

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
-use crate::tf::constants::Constant;
+use crate::tf::constants::{BATCH, Constant};
 use crate::tf::layers::{Edges, Sliding};
 use crate::tf::network::{Network, Slot};
 use crate::tf::shapes::{Pixels, Strided};
+use crate::tf::simple::{self, Simple, operand};
 use crate::tflite::schema::Table;
 use shiftwise_graph::ops::Interpolation;
 use shiftwise_tensor::array;
@@ -26,16 +27,10 @@ pub(super) struct Operator<'a> {
 /// How an operator is read.
 #[derive(Clone, Copy)]
 pub(super) enum How {
-    /// The layer of a Keras activation.
-    Activation(&'static str),
-    /// A function of TensorFlow of one operand.
-    One(&'static str),
-    /// A function of TensorFlow of two operands; the field of its options that has an activation, if any.
-    Two(&'static str, Option<usize>),
-    /// A fold along axes by a function of TensorFlow.
-    Fold(&'static str),
-    /// The operand itself: what only concerns element types.
-    Same,
+    /// By its name alone.
+    Plain(Simple),
+    /// A function of TensorFlow of two operands, behind which stands the activation that its options name first.
+    Fused(&'static str),
     /// In its own way.
     Own(fn(&mut Network<'_>, &Operator<'_>) -> Result<Vec<Slot>, String>),
 }
@@ -45,107 +40,102 @@ pub(super) struct Row(pub(super) &'static str, pub(super) i32, pub(super) How);
 
 /// All of them.
 pub(super) const OPS: &[Row] = &[
-    Row("ADD", 0, How::Two("math.add", Some(0))),
+    Row("ADD", 0, How::Fused("math.add")),
     Row("AVERAGE_POOL_2D", 1, How::Own(|n, o| pool(n, o, false))),
     Row("CONCATENATION", 2, How::Own(concatenation)),
     Row("CONV_2D", 3, How::Own(conv)),
     Row("DEPTHWISE_CONV_2D", 4, How::Own(depthwise)),
     Row("DEPTH_TO_SPACE", 5, How::Own(|n, o| blocks(n, o, "nn.depth_to_space"))),
-    Row("DEQUANTIZE", 6, How::Same),
-    Row("FLOOR", 8, How::One("math.floor")),
+    Row("DEQUANTIZE", 6, How::Plain(Simple::Same)),
+    Row("FLOOR", 8, How::Plain(Simple::One("math.floor"))),
     Row("FULLY_CONNECTED", 9, How::Own(fully_connected)),
     Row("L2_NORMALIZATION", 11, How::Own(l2_normalization)),
-    Row("LOGISTIC", 14, How::Activation("sigmoid")),
+    Row("LOGISTIC", 14, How::Plain(Simple::Activation("sigmoid"))),
     Row("MAX_POOL_2D", 17, How::Own(|n, o| pool(n, o, true))),
-    Row("MUL", 18, How::Two("math.multiply", Some(0))),
-    Row("RELU", 19, How::Activation("relu")),
+    Row("MUL", 18, How::Fused("math.multiply")),
+    Row("RELU", 19, How::Plain(Simple::Activation("relu"))),
     Row("RELU_N1_TO_1", 20, How::Own(|n, o| clipped(n, o).map(|slot| vec![slot]))),
-    Row("RELU6", 21, How::Activation("relu6")),
+    Row("RELU6", 21, How::Plain(Simple::Activation("relu6"))),
     Row("RESHAPE", 22, How::Own(reshape)),
     Row("RESIZE_BILINEAR", 23, How::Own(|n, o| resize(n, o, Interpolation::Bilinear, 2))),
     Row("SOFTMAX", 25, How::Own(softmax)),
     Row("SPACE_TO_DEPTH", 26, How::Own(|n, o| blocks(n, o, "nn.space_to_depth"))),
-    Row("TANH", 28, How::Activation("tanh")),
+    Row("TANH", 28, How::Plain(Simple::Activation("tanh"))),
     Row("PAD", 34, How::Own(pad)),
     Row("GATHER", 36, How::Own(gather)),
     Row("TRANSPOSE", 39, How::Own(transpose)),
-    Row("MEAN", 40, How::Fold("math.reduce_mean")),
-    Row("SUB", 41, How::Two("math.subtract", Some(0))),
-    Row("DIV", 42, How::Two("math.truediv", Some(0))),
+    Row("MEAN", 40, How::Plain(Simple::Fold("math.reduce_mean"))),
+    Row("SUB", 41, How::Fused("math.subtract")),
+    Row("DIV", 42, How::Fused("math.truediv")),
     Row("SQUEEZE", 43, How::Own(squeeze)),
     Row("STRIDED_SLICE", 45, How::Own(strided_slice)),
-    Row("EXP", 47, How::One("math.exp")),
+    Row("EXP", 47, How::Plain(Simple::One("math.exp"))),
     Row("SPLIT", 49, How::Own(split)),
-    Row("LOG_SOFTMAX", 50, How::Activation("log_softmax")),
-    Row("CAST", 53, How::Same),
+    Row("LOG_SOFTMAX", 50, How::Plain(Simple::Activation("log_softmax"))),
+    Row("CAST", 53, How::Plain(Simple::Same)),
     Row("PRELU", 54, How::Own(prelu)),
-    Row("MAXIMUM", 55, How::Two("math.maximum", None)),
-    Row("MINIMUM", 57, How::Two("math.minimum", None)),
-    Row("NEG", 59, How::One("math.negative")),
+    Row("MAXIMUM", 55, How::Plain(Simple::Two("math.maximum"))),
+    Row("MINIMUM", 57, How::Plain(Simple::Two("math.minimum"))),
+    Row("NEG", 59, How::Plain(Simple::One("math.negative"))),
     Row("PADV2", 60, How::Own(pad)),
+    Row("SELECT", 64, How::Own(select)),
     Row("SLICE", 65, How::Own(slice)),
     Row("TRANSPOSE_CONV", 67, How::Own(transpose_conv)),
     Row("TILE", 69, How::Own(tile)),
     Row("EXPAND_DIMS", 70, How::Own(expand_dims)),
-    Row("EQUAL", 71, How::Two("math.equal", None)),
-    Row("NOT_EQUAL", 72, How::Two("math.not_equal", None)),
-    Row("LOG", 73, How::One("math.log")),
-    Row("SUM", 74, How::Fold("math.reduce_sum")),
-    Row("SQRT", 75, How::One("math.sqrt")),
-    Row("RSQRT", 76, How::One("math.rsqrt")),
+    Row("EQUAL", 71, How::Plain(Simple::Two("math.equal"))),
+    Row("NOT_EQUAL", 72, How::Plain(Simple::Two("math.not_equal"))),
+    Row("LOG", 73, How::Plain(Simple::One("math.log"))),
+    Row("SUM", 74, How::Plain(Simple::Fold("math.reduce_sum"))),
+    Row("SQRT", 75, How::Plain(Simple::One("math.sqrt"))),
+    Row("RSQRT", 76, How::Plain(Simple::One("math.rsqrt"))),
     Row("SHAPE", 77, How::Own(|n, o| n.shape_of(input(o, 0)?).map(|slot| vec![slot]))),
-    Row("POW", 78, How::Two("math.pow", None)),
-    Row("FAKE_QUANT", 80, How::Same),
-    Row("REDUCE_PROD", 81, How::Fold("math.reduce_prod")),
-    Row("REDUCE_MAX", 82, How::Fold("math.reduce_max")),
+    Row("POW", 78, How::Plain(Simple::Two("math.pow"))),
+    Row("FAKE_QUANT", 80, How::Plain(Simple::Same)),
+    Row("REDUCE_PROD", 81, How::Plain(Simple::Fold("math.reduce_prod"))),
+    Row("REDUCE_MAX", 82, How::Plain(Simple::Fold("math.reduce_max"))),
     Row("PACK", 83, How::Own(pack)),
     Row("UNPACK", 88, How::Own(unpack)),
-    Row("REDUCE_MIN", 89, How::Fold("math.reduce_min")),
-    Row("FLOOR_DIV", 90, How::Two("math.floordiv", None)),
-    Row("SQUARE", 92, How::One("math.square")),
+    Row("REDUCE_MIN", 89, How::Plain(Simple::Fold("math.reduce_min"))),
+    Row("FLOOR_DIV", 90, How::Plain(Simple::Two("math.floordiv"))),
+    Row("SQUARE", 92, How::Plain(Simple::One("math.square"))),
     Row("RESIZE_NEAREST_NEIGHBOR", 97, How::Own(|n, o| resize(n, o, Interpolation::Nearest, 0))),
     Row("LEAKY_RELU", 98, How::Own(leaky_relu)),
-    Row("SQUARED_DIFFERENCE", 99, How::Two("math.squared_difference", None)),
+    Row("SQUARED_DIFFERENCE", 99, How::Plain(Simple::Two("math.squared_difference"))),
     Row("MIRROR_PAD", 100, How::Own(mirror_pad)),
-    Row("ABS", 101, How::One("math.abs")),
+    Row("ABS", 101, How::Plain(Simple::One("math.abs"))),
     Row("SPLIT_V", 102, How::Own(split_v)),
-    Row("CEIL", 104, How::One("math.ceil")),
+    Row("CEIL", 104, How::Plain(Simple::One("math.ceil"))),
     Row("ADD_N", 106, How::Own(add_n)),
-    Row("ELU", 111, How::Activation("elu")),
-    Row("QUANTIZE", 114, How::Same),
-    Row("ROUND", 116, How::One("math.round")),
-    Row("HARD_SWISH", 117, How::Activation("hard_swish")),
+    Row("ELU", 111, How::Plain(Simple::Activation("elu"))),
+    Row("QUANTIZE", 114, How::Plain(Simple::Same)),
+    Row("ROUND", 116, How::Plain(Simple::One("math.round"))),
+    Row("HARD_SWISH", 117, How::Plain(Simple::Activation("hard_swish"))),
+    Row("SELECT_V2", 123, How::Own(select)),
     Row("BATCH_MATMUL", 126, How::Own(batch_matmul)),
     Row("GELU", 150, How::Own(gelu)),
-    Row("SIGN", 158, How::One("math.sign")),
+    Row("SIGN", 158, How::Plain(Simple::One("math.sign"))),
 ];
 
 /// Reads an operator.
 pub(super) fn read(how: How, network: &mut Network<'_>, o: &Operator<'_>) -> Result<Vec<Slot>, String> {
-    let x = input(o, 0)?;
     let slot = match how {
-        How::Activation(name) => network.activation(&o.name, x, name)?,
-        How::One(function) => network.function(&o.name, function, std::slice::from_ref(x), &[], json!({}))?,
-        How::Two(function, activation) => {
-            let slot = network.binary(&o.name, function, [x, input(o, 1)?])?;
-            fused(network, o, slot, activation)?
+        How::Plain(simple) => network.simple(&o.name, simple, &o.inputs, flag(o, 0)?)?,
+        How::Fused(function) => {
+            let y = network.binary(&o.name, function, [input(o, 0)?, input(o, 1)?])?;
+            fused(network, o, y, Some(0))?
         }
-        How::Fold(function) => {
-            let axes = constant(o, 1)?.whole()?;
-            network.reduce(&o.name, function, x, &axes, flag(o, 0)?)?
-        }
-        How::Same => x.clone(),
         How::Own(read) => return read(network, o),
     };
     Ok(vec![slot])
 }
 
 fn input<'a>(o: &'a Operator<'_>, k: usize) -> Result<&'a Slot, String> {
-    o.inputs.get(k).ok_or_else(|| format!("it has {} operands", o.inputs.len()))
+    operand(&o.inputs, k)
 }
 
 fn constant<'a>(o: &'a Operator<'_>, k: usize) -> Result<&'a Constant, String> {
-    input(o, k)?.constant().ok_or_else(|| format!("its operand {k} is no constant, which it must be to be read"))
+    simple::constant(&o.inputs, k)
 }
 
 /// A constant that may be left out.
@@ -255,7 +245,7 @@ fn fully_connected(network: &mut Network<'_>, o: &Operator<'_>) -> Result<Vec<Sl
     let keep = flag(o, 2)?;
     let mut x = input(o, 0)?.clone();
     if !keep {
-        x = network.reshape(&format!("{}_flat", o.name), &x, &[crate::tf::constants::BATCH, inputs])?;
+        x = network.reshape(&format!("{}_flat", o.name), &x, &[BATCH, inputs])?;
     }
     let y = network.dense(&o.name, &x, kernel, optional(o, 2)?)?;
     fused(network, o, y, Some(0)).map(|y| vec![y])
@@ -358,6 +348,10 @@ fn strided_slice(network: &mut Network<'_>, o: &Operator<'_>) -> Result<Vec<Slot
 fn slice(network: &mut Network<'_>, o: &Operator<'_>) -> Result<Vec<Slot>, String> {
     let (begin, size) = (constant(o, 1)?.whole()?, constant(o, 2)?.whole()?);
     network.stretch(&o.name, input(o, 0)?, &begin, &size).map(|y| vec![y])
+}
+
+fn select(network: &mut Network<'_>, o: &Operator<'_>) -> Result<Vec<Slot>, String> {
+    network.select(&o.name, [input(o, 0)?, input(o, 1)?, input(o, 2)?]).map(|y| vec![y])
 }
 
 /// The axis in an operand of one number.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::tf::constants::Constant;
 use crate::tf::network::{Network, Slot};
-use crate::tf::{has_weights, input_shape, names};
+use crate::tf::{check_inputs, has_weights, input_shape, names};
 use crate::tflite::ops::{self, OPS, Operator, Row};
 use crate::tflite::schema::{Table, fields as f};
 use crate::{Files, LoadOptions, Model};
@@ -103,7 +103,7 @@ pub(crate) fn read(files: Files, options: &LoadOptions, budget: &Budget) -> Resu
     has_weights(options)?;
     let damaged = |message: String| Error::format(files.path(), message);
     let bytes = files.bytes().unwrap_or_default();
-    let model = Table::root(bytes).map_err(damaged)?;
+    let model = Table::root(bytes, budget).map_err(damaged)?;
     let graph = model.of(f::MODEL_SUBGRAPHS, 0).map_err(damaged)?;
     let mut reader = Reader { model, graph, budget, slots: HashMap::new(), quantized: false };
     let name = graph.text(f::GRAPH_NAME).map_err(damaged)?;
@@ -121,7 +121,7 @@ pub(crate) fn read(files: Files, options: &LoadOptions, budget: &Budget) -> Resu
     if reader.quantized {
         network.warn("the model is quantized: it is read as the float network that it stands for".into());
     }
-    network.finish(&outputs, &inputs).map(Model::Float)
+    network.finish(&outputs, &inputs, &[]).map(Model::Float)
 }
 
 impl Reader<'_> {
@@ -141,7 +141,7 @@ impl Reader<'_> {
         path: &Path,
     ) -> Result<Vec<shiftwise_graph::graph::NodeId>, Error> {
         let damaged = |message: String| Error::format(path, message);
-        let mut inputs = Vec::new();
+        let (mut inputs, mut all) = (Vec::new(), Vec::new());
         for number in self.graph.ints(f::GRAPH_INPUTS).map_err(damaged)? {
             let number = usize::try_from(number).map_err(|_| damaged("an input of it is no tensor".into()))?;
             let name = self.tensor(number).and_then(|t| t.text(f::TENSOR_NAME)).map_err(damaged)?;
@@ -151,7 +151,9 @@ impl Reader<'_> {
             let slot = network.input(&name, shape).map_err(|why| Error::layer(&own, "InputLayer", why))?;
             inputs.push(network.layer_of(&slot).map_err(Error::model)?);
             self.slots.insert(number, slot);
+            all.push(own);
         }
+        check_inputs(options, &all)?;
         Ok(inputs)
     }
 

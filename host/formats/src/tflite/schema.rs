@@ -4,6 +4,8 @@
 //! their length, then their elements. All numbers are little-endian. What points out of the file is an error; what is
 //! absent has the schema's default.
 
+use shiftwise_graph::budget::Budget;
+
 /// Part of a file that is no such file.
 pub(super) type Damaged = String;
 
@@ -12,6 +14,8 @@ pub(super) type Damaged = String;
 pub(super) struct Table<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Vectors are charged as often as they are read: many tables may share one.
+    budget: &'a Budget,
 }
 
 fn damaged() -> Damaged {
@@ -20,8 +24,8 @@ fn damaged() -> Damaged {
 
 impl<'a> Table<'a> {
     /// The file's root table.
-    pub(super) fn root(bytes: &'a [u8]) -> Result<Self, Damaged> {
-        Self { bytes, at: 0 }.follow(0)
+    pub(super) fn root(bytes: &'a [u8], budget: &'a Budget) -> Result<Self, Damaged> {
+        Self { bytes, at: 0, budget }.follow(0)
     }
 
     fn number<const N: usize>(&self, at: usize) -> Result<[u8; N], Damaged> {
@@ -33,7 +37,7 @@ impl<'a> Table<'a> {
     fn follow(&self, at: usize) -> Result<Self, Damaged> {
         let offset = u32::from_le_bytes(self.number(at)?) as usize;
         let target = at.checked_add(offset).filter(|t| offset > 0 && *t < self.bytes.len());
-        target.map(|at| Self { bytes: self.bytes, at }).ok_or_else(damaged)
+        target.map(|at| Self { at, ..*self }).ok_or_else(damaged)
     }
 
     /// Where a field lies, if the table has it.
@@ -92,7 +96,14 @@ impl<'a> Table<'a> {
 
     /// A vector of bytes.
     pub(super) fn bytes(&self, index: usize) -> Result<&'a [u8], Damaged> {
-        Ok(self.elements(index, 1)?.unwrap_or_default())
+        self.charged(index, 1)
+    }
+
+    /// [`Table::elements`], charged; none where there is no vector.
+    fn charged(&self, index: usize, size: usize) -> Result<&'a [u8], Damaged> {
+        let bytes = self.elements(index, size)?.unwrap_or_default();
+        self.budget.work(bytes.len() as u64).map_err(|e| e.to_string())?;
+        Ok(bytes)
     }
 
     /// A text; what is no UTF-8 is replaced.
@@ -102,13 +113,13 @@ impl<'a> Table<'a> {
 
     /// A vector of 32-bit numbers.
     pub(super) fn ints(&self, index: usize) -> Result<Vec<i32>, Damaged> {
-        let bytes = self.elements(index, 4)?.unwrap_or_default();
+        let bytes = self.charged(index, 4)?;
         Ok(bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 
     /// A vector of 64-bit numbers.
     pub(super) fn longs(&self, index: usize) -> Result<Vec<i64>, Damaged> {
-        let bytes = self.elements(index, 8)?.unwrap_or_default();
+        let bytes = self.charged(index, 8)?;
         let long = |b: &[u8]| b.iter().rev().fold(0u64, |n, byte| n << 8 | u64::from(*byte)).cast_signed();
         Ok(bytes.chunks_exact(8).map(long).collect())
     }
@@ -176,12 +187,13 @@ mod tests {
 
     #[test]
     fn offsets_that_lead_out_of_the_file_are_refused() {
-        // A root table at 8 whose vtable at 4 has one field of four bytes.
-        let file = [8u8, 0, 0, 0, 6, 0, 8, 0, 4, 0, 0, 0, 7, 0, 0, 0];
-        let root = Table::root(&file);
-        assert_eq!(root.and_then(|t| t.int(0, 3)), Ok(i32::from_le_bytes([7, 0, 0, 0])).map(|_: i32| 3));
+        // A root table at 10, whose vtable at 4 has one field, four bytes behind the table's begin.
+        let file = [10u8, 0, 0, 0, 6, 0, 8, 0, 4, 0, 6, 0, 0, 0, 7, 0, 0, 0];
+        let budget = Budget::for_file(file.len());
+        let root = Table::root(&file, &budget).unwrap();
+        assert_eq!((root.int(0, 3), root.int(1, 3)), (Ok(7), Ok(3)), "what is absent has its default");
         for bytes in [&[][..], &[1], &[0xff, 0xff, 0xff, 0xff], &[4, 0, 0, 0], &[4, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f]] {
-            assert!(Table::root(bytes).and_then(|t| t.int(0, 0)).is_err(), "{bytes:?}");
+            assert!(Table::root(bytes, &budget).and_then(|t| t.int(0, 0)).is_err(), "{bytes:?}");
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::attributes::Attributes;
-use crate::ops::Layer;
 use crate::ops::formula::Formula;
+use crate::ops::{Layer, Op};
 use shiftwise_tensor::tensor::Tensor;
 
 /// What computes the layers of one class.
@@ -21,8 +21,24 @@ pub trait CustomLayer: std::fmt::Debug + Send + Sync {
     fn computes(&self) -> bool {
         true
     }
+    /// The layer as known layers one after the other, of which the last makes the result, with the same values in every
+    /// bit; `None` if there is no such form. `weights` as in [`CustomLayer::eval`].
+    fn parts(&self, _: &Custom, _inputs: &[&[usize]], _weights: &[&Tensor]) -> Option<Vec<Part>> {
+        None
+    }
     /// The result for a batch, in f32. `weights` are those of the layer, in order, possibly fake-quantized.
     fn eval(&self, layer: &Custom, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor;
+}
+
+/// One of the layers that a custom layer is made of; it has no weights of its own.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// What it computes.
+    pub op: Op,
+    /// Its operands: inputs of the custom layer, and behind them the parts before it.
+    pub inputs: Vec<usize>,
+    /// Its result's shape, without the batch.
+    pub shape: Vec<usize>,
 }
 
 /// A layer of a class that is not Keras' own.
@@ -47,6 +63,11 @@ impl Custom {
     /// Whether anything is known to compute it.
     pub fn computes(&self) -> bool {
         self.implementation.computes()
+    }
+
+    /// See [`CustomLayer::parts`].
+    pub fn parts(&self, inputs: &[&[usize]], weights: &[&Tensor]) -> Option<Vec<Part>> {
+        self.implementation.parts(self, inputs, weights)
     }
 
     /// The weight whose name or last part of the name is `name`, if only one is called so, as its index.
@@ -169,7 +190,6 @@ const BEYOND_FORMULAS: &[&str] = &[
     "Embedding",
     "Attention",
     "AdditiveAttention",
-    "MultiHeadAttention",
     "GroupQueryAttention",
     "EinsumDense",
     "LocallyConnected1D",

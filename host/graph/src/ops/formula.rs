@@ -1,7 +1,10 @@
 //! Custom layers as formulas: `Mylayer=maximum(x, 0) + alpha * minimum(x, 0)`.
 
 use crate::attributes::Attribute;
-use crate::ops::{ActivationFn, Custom, CustomLayer};
+use crate::ops::custom::Part;
+use crate::ops::tfop::{self, Kind};
+use crate::ops::{Activate, ActivationFn, Custom, CustomLayer, Layer, Op, TfOp};
+use shiftwise_core::model::{Combine, Function};
 use shiftwise_tensor::array;
 use shiftwise_tensor::broadcast::broadcast;
 use shiftwise_tensor::tensor::Tensor;
@@ -25,30 +28,27 @@ enum Expression {
     Number(f32),
     /// A name and where it stands, counted in characters from 1.
     Name(String, usize),
-    Unary(fn(f32) -> f32, Box<Expression>),
+    Unary(Function, Box<Expression>),
     Activation(ActivationFn, Box<Expression>),
-    Binary(&'static str, fn(f32, f32) -> f32, Box<[Expression; 2]>),
+    Binary(&'static str, Combine, Box<[Expression; 2]>),
     MatMul(Box<[Expression; 2]>),
 }
 
 /// Functions of one argument.
-const UNARY: &[array::Unary] = &[
-    ("abs", f32::abs),
-    ("exp", libm::expf),
-    ("log", libm::logf),
-    ("sqrt", f32::sqrt),
-    ("square", |x| x * x),
-    ("floor", f32::floor),
-    ("ceil", f32::ceil),
-    ("round", f32::round_ties_even),
+const UNARY: &[(&str, Function)] = &[
+    ("abs", Function::Absolute),
+    ("exp", Function::Exponential),
+    ("log", Function::Logarithm),
+    ("sqrt", Function::SquareRoot),
+    ("square", Function::Square),
+    ("floor", Function::Floor),
+    ("ceil", Function::Ceiling),
+    ("round", Function::Round),
 ];
 
 /// Functions of two arguments.
-const BINARY: &[array::Binary] = &[
-    ("maximum", |a, b| if a > b { a } else { b }),
-    ("minimum", |a, b| if a < b { a } else { b }),
-    ("pow", libm::powf),
-];
+const BINARY: &[(&str, Combine)] =
+    &[("maximum", Combine::Maximum), ("minimum", Combine::Minimum), ("pow", Combine::Power)];
 
 impl Formula {
     /// From `CLASS=EXPRESSION`; errors say at which character of it something else is expected.
@@ -106,9 +106,9 @@ impl Parser {
         let mut left = self.product()?;
         loop {
             left = if self.eat('+') {
-                Expression::Binary("+", |a, b| a + b, Box::new([left, self.product()?]))
+                Expression::Binary("+", Combine::Add, Box::new([left, self.product()?]))
             } else if self.eat('-') {
-                Expression::Binary("-", |a, b| a - b, Box::new([left, self.product()?]))
+                Expression::Binary("-", Combine::Subtract, Box::new([left, self.product()?]))
             } else {
                 self.depth -= 1;
                 return Ok(left);
@@ -120,9 +120,9 @@ impl Parser {
         let mut left = self.factor()?;
         loop {
             left = if self.eat('*') {
-                Expression::Binary("*", |a, b| a * b, Box::new([left, self.factor()?]))
+                Expression::Binary("*", Combine::Multiply, Box::new([left, self.factor()?]))
             } else if self.eat('/') {
-                Expression::Binary("/", |a, b| a / b, Box::new([left, self.factor()?]))
+                Expression::Binary("/", Combine::Divide, Box::new([left, self.factor()?]))
             } else {
                 return Ok(left);
             };
@@ -136,7 +136,7 @@ impl Parser {
             self.at += 1;
         }
         let inner = self.atom()?;
-        Ok(if negative { Expression::Unary(|x| -x, Box::new(inner)) } else { inner })
+        Ok(if negative { Expression::Unary(Function::Negative, Box::new(inner)) } else { inner })
     }
 
     fn atom(&mut self) -> Result<Expression, String> {
@@ -290,7 +290,7 @@ impl Expression {
                 Some(Meaning::Array(value)) => value.tensor().unwrap_or_else(|| scalar(0.0)),
                 None => scalar(0.0),
             },
-            Self::Unary(f, x) => array::map(&x.eval(layer, inputs, weights), f),
+            Self::Unary(f, x) => array::map(&x.eval(layer, inputs, weights), |x| f.apply(x)),
             Self::Activation(function, x) => {
                 let mut y = x.eval(layer, inputs, weights);
                 function.apply(&mut y);
@@ -298,13 +298,88 @@ impl Expression {
             }
             Self::Binary(_, f, operands) => {
                 let [a, b] = [0, 1].map(|i: usize| operands[i].eval(layer, inputs, weights));
-                array::zip(&a, &b, f)
+                array::zip(&a, &b, |a, b| f.apply(a, b))
             }
             Self::MatMul(operands) => {
                 let [a, b] = [0, 1].map(|i: usize| operands[i].eval(layer, inputs, weights));
                 array::matmul(&a, &b)
             }
         }
+    }
+}
+
+/// Whether an operand is known before any input is.
+enum Operand {
+    Constant(Tensor),
+    /// An input, or behind the inputs a part.
+    Tensor(usize),
+}
+
+/// The parts of a formula while they are found.
+struct Parts<'a> {
+    layer: &'a Custom,
+    /// Of one sample, with a batch of 1.
+    inputs: Vec<Vec<usize>>,
+    weights: &'a [&'a Tensor],
+    parts: Vec<Part>,
+}
+
+impl Parts<'_> {
+    /// The operand that an expression is, its parts appended.
+    fn operand(&mut self, expression: &Expression) -> Option<Operand> {
+        let (name, kind, operands) = match expression {
+            Expression::Number(_) => return Some(Operand::Constant(expression.eval(self.layer, &[], &[]))),
+            Expression::Name(name, _) => {
+                return Some(match meaning(name, self.layer, self.inputs.len())? {
+                    Meaning::Input(i) => Operand::Tensor(i),
+                    Meaning::Weight(_) | Meaning::Constant(_) | Meaning::Array(_) => {
+                        // Of which no input is read.
+                        let none = Tensor::zeros(&[0]);
+                        Operand::Constant(expression.eval(self.layer, &vec![&none; self.inputs.len()], self.weights))
+                    }
+                });
+            }
+            Expression::Unary(function, x) => ("map", Kind::Unary(*function), vec![self.operand(x)?]),
+            Expression::Activation(function, x) => match self.operand(x)? {
+                Operand::Constant(mut value) => {
+                    function.apply(&mut value);
+                    return Some(Operand::Constant(value));
+                }
+                Operand::Tensor(x) => {
+                    let op = Op::Activation(Activate { function: *function });
+                    return self.part(op, vec![x], expression);
+                }
+            },
+            Expression::Binary(name, combine, operands) => {
+                (*name, Kind::Binary(*combine), operands.iter().map(|x| self.operand(x)).collect::<Option<_>>()?)
+            }
+            Expression::MatMul(operands) => {
+                let kind = Kind::MatMul { transpose: [false; 2] };
+                ("matmul", kind, operands.iter().map(|x| self.operand(x)).collect::<Option<_>>()?)
+            }
+        };
+        let (mut inputs, mut own) = (Vec::new(), Vec::new());
+        for operand in operands {
+            own.push(match operand {
+                Operand::Constant(value) => tfop::Operand::Constant(value),
+                Operand::Tensor(i) => {
+                    inputs.push(i);
+                    tfop::Operand::Tensor(inputs.len() - 1)
+                }
+            });
+        }
+        let op = TfOp { function: name.to_owned(), operands: own, kind };
+        if inputs.is_empty() {
+            return Some(Operand::Constant(op.eval(&[], &[])));
+        }
+        self.part(Op::TfOp(op), inputs, expression)
+    }
+
+    fn part(&mut self, op: Op, inputs: Vec<usize>, expression: &Expression) -> Option<Operand> {
+        let shape = expression.shape(self.layer, &self.inputs).ok()?;
+        let shape = shape.split_first().filter(|(batch, _)| **batch == 1)?.1.to_vec();
+        self.parts.push(Part { op, inputs, shape });
+        Some(Operand::Tensor(self.inputs.len() + self.parts.len() - 1))
     }
 }
 
@@ -321,6 +396,20 @@ impl CustomLayer for Formula {
     fn eval(&self, layer: &Custom, inputs: &[&Tensor], weights: &[&Tensor]) -> Tensor {
         self.expression.eval(layer, inputs, weights)
     }
+    fn parts(&self, layer: &Custom, inputs: &[&[usize]], weights: &[&Tensor]) -> Option<Vec<Part>> {
+        let inputs = inputs.iter().map(|s| [&[1], *s].concat()).collect();
+        let mut parts = Parts { layer, inputs, weights, parts: Vec::new() };
+        match parts.operand(&self.expression)? {
+            // What is an input, or a part that isn't the last, is passed on.
+            Operand::Tensor(i) if i + 1 != parts.inputs.len() + parts.parts.len() || parts.parts.is_empty() => {
+                let op = Op::Activation(Activate { function: ActivationFn::Linear });
+                parts.part(op, vec![i], &self.expression)?;
+            }
+            Operand::Tensor(_) => {}
+            Operand::Constant(_) => return None,
+        }
+        Some(parts.parts)
+    }
 }
 
 #[cfg(test)]
@@ -328,7 +417,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ops::Layer;
 
     fn layer(formula: &str) -> Result<Custom, String> {
         let mut layer = Custom::new("C", Arc::new(Formula::parse(formula)?));
@@ -348,6 +436,24 @@ mod tests {
         layer.eval(&[&x, &y], &weights.iter().collect::<Vec<_>>()).into_data()
     }
 
+    /// The parts of a formula, one after the other.
+    fn by_parts(formula: &str) -> Vec<f32> {
+        let x = Tensor::new(vec![1, 2, 2], vec![-2.0, -1.0, 1.0, 4.0]).unwrap();
+        let y = Tensor::new(vec![1, 2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
+        let layer = layer(&format!("C={formula}")).unwrap();
+        let weights: Vec<Tensor> = layer.weights().into_iter().map(|(_, t)| t.clone()).collect();
+        let parts = layer.parts(&[&[2, 2], &[2, 2]], &weights.iter().collect::<Vec<_>>()).unwrap();
+        let mut all = vec![x, y];
+        for part in parts {
+            let inputs: Vec<&Tensor> = part.inputs.iter().map(|i| &all[*i]).collect();
+            let mut result = part.op.layer().eval(&inputs, &[]);
+            part.op.layer().activation().apply(&mut result);
+            assert_eq!(result.shape()[1..], part.shape);
+            all.push(result);
+        }
+        all.pop().unwrap().into_data()
+    }
+
     #[test]
     fn formulas_compute() {
         let table: &[(&str, [f32; 4])] = &[
@@ -364,6 +470,7 @@ mod tests {
         ];
         for (formula, want) in table {
             assert_eq!(value(formula), want, "{formula}");
+            assert_eq!(by_parts(formula), want, "{formula} in parts");
         }
     }
 

@@ -91,7 +91,7 @@ pub(super) fn relu6_limit(out: Kind) -> i8 {
     match out {
         Kind::Fixed(pos) if pos.0 >= 5 => 127,
         Kind::Fixed(pos) => requantize(6, -i32::from(pos.0), Round::HalfUp, 8, true) as i8,
-        Kind::Float => 6,
+        Kind::Float | Kind::Scaled(_) => 6,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Between integers and floats, and ops in floats.
 
 use crate::engine::plan::{Held, Result};
+use crate::engine::scaled;
 use crate::graph::Kind;
 use shiftwise_core::cpu;
 use shiftwise_core::fix::{self, FixPos};
@@ -12,6 +13,13 @@ use shiftwise_tensor::tensor::Tensor;
 /// Writes values as the kind of what they are written to; what there are fewer of leaves the rest.
 pub(super) fn convert((x, from): (Held<'_>, Kind), y: Result<'_>, to: Kind) {
     match (x, y) {
+        (Held::Float(x), y) if matches!(to, Kind::Scaled(_)) => scaled::quantize(x, to, y),
+        (x @ (Held::Fixed(_) | Held::Wide(_)), Result::Float(y)) if matches!(from, Kind::Scaled(_)) => {
+            scaled::dequantize(x, from, y);
+        }
+        (Held::Wide(x), Result::Wide(y)) => y.iter_mut().zip(x).for_each(|(y, x)| *y = *x),
+        // Integers of 16 bits are those of a step only.
+        (Held::Wide(_), _) | (_, Result::Wide(_)) => {}
         (Held::Fixed(x), Result::Fixed(y)) => y.iter_mut().zip(x).for_each(|(y, x)| *y = *x),
         (Held::Float(x), Result::Float(y)) => copy(x, y),
         (Held::Float(x), Result::Fixed(y)) => quantize(x, position(to), y),
@@ -23,7 +31,7 @@ pub(super) fn convert((x, from): (Held<'_>, Kind), y: Result<'_>, to: Kind) {
 fn position(kind: Kind) -> FixPos {
     match kind {
         Kind::Fixed(pos) => pos,
-        Kind::Float => FixPos(0),
+        Kind::Float | Kind::Scaled(_) => FixPos(0),
     }
 }
 
@@ -73,7 +81,7 @@ pub(super) fn softmax((x, kind): (Held<'_>, Kind), shape: &[usize], y: &mut [f32
     row.resize(row.len().max(y.len()), 0.0);
     let x = match x {
         Held::Float(x) => x,
-        Held::Fixed(_) => {
+        Held::Fixed(_) | Held::Wide(_) => {
             convert((x, kind), Result::Float(row), Kind::Float);
             &row[..y.len()]
         }

@@ -60,7 +60,7 @@ pub(super) fn pad(x: &[i8], [_, w, c]: [usize; 3], before: [usize; 2], out: [usi
 }
 
 /// Axis i of the result is axis `dims[i]` of the operand.
-pub(super) fn permute(x: &[i8], shape: &[usize], dims: &[usize], y: &mut [i8]) {
+pub(super) fn permute<T: Copy>(x: &[T], shape: &[usize], dims: &[usize], y: &mut [T]) {
     let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
     let axes: Vec<(usize, usize)> = dims.iter().map(|d| (shape[*d], stride(*d))).collect();
     let mut index = vec![0; axes.len()];

@@ -12,13 +12,14 @@ use std::ops::Range;
 use crate::engine::Value;
 use crate::engine::conv::Scratch;
 use crate::graph::{IntGraph, IntOpKind, Kind, TensorIx};
-use shiftwise_tensor::arena::{Arena, Lifetime};
+use shiftwise_tensor::arena::{self, Arena, Lifetime};
 
-/// Where tensors lie: integers in one arena, floats in another.
+/// Where tensors lie: integers of 8 and of 16 bits, and floats, each in an arena of their own.
 #[derive(Debug)]
 pub(super) struct Plan {
     places: Vec<Range<usize>>,
     fixed: usize,
+    wide: usize,
     floats: usize,
     /// Tensors that nothing reads: whoever runs a network gets them with its outputs.
     unread: Vec<bool>,
@@ -43,15 +44,20 @@ impl Plan {
                 _ => (lives[op.output.0].first, lives[op.output.0].last) = (step, step),
             }
         }
-        let is_float = |i: usize| graph.tensors[i].kind == Kind::Float;
-        let arena = |float: bool| {
-            let own = |i: usize| root[i] == i && is_float(i) == float;
+        let of = |i: usize| Store::of(graph.tensors[i].kind);
+        let arena = |store: Store| {
+            let own = |i: usize| root[i] == i && of(i) == store;
             let part = |(i, life): (usize, &Lifetime)| Lifetime { len: if own(i) { life.len } else { 0 }, ..*life };
             Arena::place(&lives.iter().enumerate().map(part).collect::<Vec<_>>())
         };
-        let (fixed, floats) = (arena(false), arena(true));
-        let place = |i: usize| if is_float(i) { &floats } else { &fixed }.places[root[i]].clone();
-        Self { places: (0..count).map(place).collect(), fixed: fixed.len, floats: floats.len, unread }
+        let (fixed, wide, floats) = (arena(Store::Fixed), arena(Store::Wide), arena(Store::Floats));
+        let arena = |i: usize| match of(i) {
+            Store::Fixed => &fixed,
+            Store::Wide => &wide,
+            Store::Floats => &floats,
+        };
+        let places = (0..count).map(|i| arena(i).places[root[i]].clone()).collect();
+        Self { places, fixed: fixed.len, wide: wide.len, floats: floats.len, unread }
     }
 
     /// Whether no op reads a tensor.
@@ -65,10 +71,30 @@ impl Plan {
     }
 }
 
+/// Which arena a tensor lies in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Store {
+    Fixed,
+    Wide,
+    Floats,
+}
+
+impl Store {
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Fixed(_) => Self::Fixed,
+            Kind::Scaled(scale) if scale.is_wide() => Self::Wide,
+            Kind::Scaled(_) => Self::Fixed,
+            Kind::Float => Self::Floats,
+        }
+    }
+}
+
 /// The memory that a sample takes, to be used by one sample after the other.
 #[derive(Debug)]
 pub(super) struct Memory {
     fixed: Vec<i8>,
+    wide: Vec<i16>,
     floats: Vec<f32>,
     scratch: Scratch,
 }
@@ -76,8 +102,10 @@ pub(super) struct Memory {
 /// A tensor in memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Held<'a> {
-    /// Integers of the tensor's position.
+    /// Integers of the tensor's position or step.
     Fixed(&'a [i8]),
+    /// The same of 16 bits.
+    Wide(&'a [i16]),
     /// Floats.
     Float(&'a [f32]),
 }
@@ -85,35 +113,47 @@ pub(super) enum Held<'a> {
 /// A tensor in memory, to be written.
 #[derive(Debug)]
 pub(super) enum Result<'a> {
-    /// Integers of the tensor's position.
+    /// Integers of the tensor's position or step.
     Fixed(&'a mut [i8]),
+    /// The same of 16 bits.
+    Wide(&'a mut [i16]),
     /// Floats.
     Float(&'a mut [f32]),
 }
 
 impl Memory {
     pub(super) fn new(plan: &Plan) -> Self {
-        Self { fixed: vec![0; plan.fixed], floats: vec![0.0; plan.floats], scratch: Scratch::default() }
+        let (fixed, wide, floats) = (vec![0; plan.fixed], vec![0; plan.wide], vec![0.0; plan.floats]);
+        Self { fixed, wide, floats, scratch: Scratch::default() }
     }
 
     /// A tensor.
     pub(super) fn read(&self, at: Range<usize>, kind: Kind) -> Held<'_> {
-        match kind {
-            Kind::Fixed(_) => Held::Fixed(&self.fixed[at]),
-            Kind::Float => Held::Float(&self.floats[at]),
+        match Store::of(kind) {
+            Store::Fixed => Held::Fixed(&self.fixed[at]),
+            Store::Wide => Held::Wide(&self.wide[at]),
+            Store::Floats => Held::Float(&self.floats[at]),
         }
     }
 
     /// A tensor to be written, all else to be read, and memory of the step's own.
     pub(super) fn split(&mut self, at: Range<usize>, kind: Kind) -> (Result<'_>, Rest<'_>, &mut Scratch) {
-        match kind {
-            Kind::Fixed(_) => {
-                let (result, fixed) = Part::around(&mut self.fixed, at);
-                (Result::Fixed(result), Rest { fixed, floats: Part::whole(&self.floats) }, &mut self.scratch)
+        let Self { fixed, wide, floats, scratch } = self;
+        match Store::of(kind) {
+            Store::Fixed => {
+                let (result, fixed) = arena::split(fixed, at);
+                let rest = Rest { fixed, wide: arena::Rest::whole(wide), floats: arena::Rest::whole(floats) };
+                (Result::Fixed(result), rest, scratch)
             }
-            Kind::Float => {
-                let (result, floats) = Part::around(&mut self.floats, at);
-                (Result::Float(result), Rest { fixed: Part::whole(&self.fixed), floats }, &mut self.scratch)
+            Store::Wide => {
+                let (result, wide) = arena::split(wide, at);
+                let rest = Rest { fixed: arena::Rest::whole(fixed), wide, floats: arena::Rest::whole(floats) };
+                (Result::Wide(result), rest, scratch)
+            }
+            Store::Floats => {
+                let (result, floats) = arena::split(floats, at);
+                let rest = Rest { fixed: arena::Rest::whole(fixed), wide: arena::Rest::whole(wide), floats };
+                (Result::Float(result), rest, scratch)
             }
         }
     }
@@ -122,42 +162,19 @@ impl Memory {
 /// Memory without the tensor that is being written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rest<'a> {
-    fixed: Part<'a, i8>,
-    floats: Part<'a, f32>,
+    fixed: arena::Rest<'a, i8>,
+    wide: arena::Rest<'a, i16>,
+    floats: arena::Rest<'a, f32>,
 }
 
 impl<'a> Rest<'a> {
     /// A tensor that lies apart from the one that is being written.
     pub(super) fn read(&self, at: Range<usize>, kind: Kind) -> Held<'a> {
-        match kind {
-            Kind::Fixed(_) => Held::Fixed(self.fixed.get(at)),
-            Kind::Float => Held::Float(self.floats.get(at)),
+        match Store::of(kind) {
+            Store::Fixed => Held::Fixed(self.fixed.get(at)),
+            Store::Wide => Held::Wide(self.wide.get(at)),
+            Store::Floats => Held::Float(self.floats.get(at)),
         }
-    }
-}
-
-/// An arena but for a piece of it.
-#[derive(Clone, Copy, Debug)]
-struct Part<'a, T> {
-    before: &'a [T],
-    /// What is behind the piece, and where that begins.
-    after: (&'a [T], usize),
-}
-
-impl<'a, T> Part<'a, T> {
-    fn whole(all: &'a [T]) -> Self {
-        Self { before: all, after: (&[], all.len()) }
-    }
-
-    fn around(all: &'a mut [T], at: Range<usize>) -> (&'a mut [T], Self) {
-        let (before, rest) = all.split_at_mut(at.start);
-        let (piece, after) = rest.split_at_mut(at.len());
-        (piece, Self { before, after: (after, at.end) })
-    }
-
-    fn get(&self, at: Range<usize>) -> &'a [T] {
-        let (after, from) = self.after;
-        if at.end <= self.before.len() { &self.before[at] } else { &after[at.start - from..at.end - from] }
     }
 }
 
@@ -166,6 +183,7 @@ impl Held<'_> {
     pub(super) fn to_value(self) -> Value {
         match self {
             Self::Fixed(q) => Value::Fixed(q.to_vec()),
+            Self::Wide(q) => Value::Wide(q.to_vec()),
             Self::Float(x) => Value::Float(x.to_vec()),
         }
     }

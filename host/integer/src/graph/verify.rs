@@ -3,7 +3,8 @@
 //! Graphs come from files of two kinds, and engines and compilers index by their shapes: whoever makes one asks here, and
 //! nobody else needs to. A shape, a count or a shift that is only claimed is an error with the layer's name.
 
-use crate::graph::{IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx, image};
+use crate::graph::{IntAct, IntConv, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx, image};
+use crate::scaled::{ScaledOp, ScaledPooling};
 use shiftwise_core::shape::Window;
 use shiftwise_graph::budget;
 use shiftwise_graph::error::Error;
@@ -83,6 +84,7 @@ impl Checked<'_> {
         match (self.op.kind.conv(), &self.op.kind) {
             (Some((c, _)), _) => self.conv(c),
             (None, IntOpKind::Float { op, weights, .. }) => self.float(op, weights),
+            (None, IntOpKind::Scaled(op)) => self.scaled(op),
             (None, _) => self.shape(),
         }
     }
@@ -98,14 +100,21 @@ impl Checked<'_> {
     /// Integers or floats.
     fn kinds(&self) -> Result<(), String> {
         let fixed = |t: &IntTensor| matches!(t.kind, Kind::Fixed(_));
+        let integers = |t: &IntTensor| t.kind != Kind::Float;
+        let same = self.inputs.iter().all(|t| t.kind == self.out.kind);
         let (all, out) = (self.inputs.iter().all(|t| fixed(t)), fixed(self.out));
-        let none = !self.inputs.iter().any(|t| fixed(t));
+        let none = !self.inputs.iter().any(|t| integers(t));
         let fits = match &self.op.kind {
-            IntOpKind::View => self.inputs.iter().all(|t| t.kind == self.out.kind),
-            IntOpKind::Softmax | IntOpKind::Float { .. } => !out,
-            IntOpKind::FakeQuantize(_) => none && !out,
-            IntOpKind::Quantize => none && out,
-            IntOpKind::Dequantize => all && !out,
+            IntOpKind::View => same,
+            IntOpKind::Softmax | IntOpKind::Float { .. } => !integers(self.out),
+            IntOpKind::FakeQuantize(_) => none && !integers(self.out),
+            IntOpKind::Quantize => none && integers(self.out),
+            IntOpKind::Dequantize => self.inputs.iter().all(|t| integers(t)) && !integers(self.out),
+            IntOpKind::Scaled(_) => self.inputs.iter().all(|t| integers(t)) && integers(self.out),
+            // Nothing but moved.
+            IntOpKind::Pad { .. } | IntOpKind::Permute { .. } | IntOpKind::UpSample { shift: 0, .. } if !out => {
+                same && integers(self.out)
+            }
             IntOpKind::Conv(_)
             | IntOpKind::Depthwise(_)
             | IntOpKind::ConvTranspose(_)
@@ -195,9 +204,48 @@ impl Checked<'_> {
             | IntOpKind::Quantize
             | IntOpKind::Dequantize => is(elements(first) == elements(out), || self.differs(first)),
             // Checked by their own geometry.
-            IntOpKind::Conv(_) | IntOpKind::Depthwise(_) | IntOpKind::ConvTranspose(_) | IntOpKind::Float { .. } => {
-                Ok(())
+            IntOpKind::Conv(_) | IntOpKind::Depthwise(_) | IntOpKind::ConvTranspose(_) => Ok(()),
+            IntOpKind::Scaled(_) | IntOpKind::Float { .. } => Ok(()),
+        }
+    }
+
+    /// An op on integers of any step: geometry, and the domain of its arithmetic.
+    fn scaled(&self, op: &ScaledOp) -> Result<(), String> {
+        let scale =
+            |t: &IntTensor| t.kind.scale().ok_or_else(|| "it has floats where integers are expected".to_owned());
+        let (from, to) = (self.inputs.iter().map(|t| scale(t)).collect::<Result<Vec<_>, _>>()?, scale(self.out)?);
+        is(op.is_exact(&from), || "its sums leave 64 bits".into())?;
+        let [low, high] = op.bounds();
+        is(to.low <= low && low <= high && high <= to.high, || format!("its bounds {low}..={high} leave its grid"))?;
+        let (first, out) = (self.inputs[0].shape.as_slice(), self.out.shape.as_slice());
+        match op {
+            ScaledOp::Conv(c) => {
+                let kind = match c.transposed {
+                    true => IntOpKind::ConvTranspose,
+                    false => IntOpKind::Conv,
+                };
+                // The same geometry as that of a convolution by shifts.
+                let kernel = vec![0; c.kernel.len()];
+                let act = IntAct::None;
+                let (window, input, output, groups) = (c.window, c.input, c.output, c.groups);
+                let conv =
+                    IntConv { window, input, output, kernel, bias: None, groups, shift_cut: 0, shift_bias: 0, act };
+                let op = IntOp { kind: kind(conv.clone()), ..self.op.clone() };
+                Checked { op: &op, ..*self }.conv(&conv)?;
+                is(c.channels.len() == c.output[2], || format!("{} channels, not {}", c.channels.len(), c.output[2]))
             }
+            ScaledOp::Pool { window, pooling, multipliers, .. } => {
+                let taps = usize::from(window.kernel[0]) * usize::from(window.kernel[1]);
+                let wanted = if *pooling == ScaledPooling::Counted { taps } else { 1 };
+                is(multipliers.len() == wanted, || format!("{} multipliers, not {wanted}", multipliers.len()))?;
+                self.pool(window, image(first))
+            }
+            ScaledOp::Sum { .. } => match self.inputs.iter().find(|t| t.shape != out) {
+                Some(t) => Err(self.differs(&t.shape)),
+                None => Ok(()),
+            },
+            ScaledOp::Product { .. } => self.repeats(first, &self.inputs[1].shape),
+            ScaledOp::Concat { axis, .. } => self.concat(*axis),
         }
     }
 
@@ -278,7 +326,6 @@ impl Checked<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::IntAct;
     use shiftwise_core::fix::FixPos;
 
     fn tensor(shape: &[usize]) -> IntTensor {

@@ -181,7 +181,7 @@ impl Lowering<'_> {
     }
 
     /// A layer that only moves values: its result has its operand's kind.
-    fn moved(&mut self, id: NodeId, input: TensorIx, op: IntOpKind) {
+    pub(super) fn moved(&mut self, id: NodeId, input: TensorIx, op: IntOpKind) {
         let kind = self.out.tensors[input.0].kind;
         let tensor = self.tensor(self.q.quant_name(id), self.q.graph.node(id), kind);
         self.push(op, vec![input], tensor, &[id]);

@@ -8,17 +8,17 @@ use shiftwise_graph::graph::NodeId;
 use shiftwise_graph::ops::Op;
 
 /// The sizes of a convolution.
-struct Geometry {
-    window: Window,
+pub(super) struct Geometry {
+    pub(super) window: Window,
     /// Rows, columns and channels.
-    input: [usize; 3],
+    pub(super) input: [usize; 3],
     /// Rows, columns and channels.
-    output: [usize; 3],
-    groups: usize,
+    pub(super) output: [usize; 3],
+    pub(super) groups: usize,
 }
 
 /// A transposed convolution's kernel `[taps, outputs, inputs]` as `[taps, inputs, outputs]`.
-fn outputs_last(kernel: &[i8], shape: &[usize]) -> Vec<i8> {
+pub(super) fn outputs_last<T: Copy>(kernel: &[T], shape: &[usize]) -> Vec<T> {
     let (oc, ic) = (shape[2], shape[3]);
     let taps = kernel.chunks_exact((oc * ic).max(1));
     taps.flat_map(|tap| (0..ic).flat_map(move |i| (0..oc).map(move |o| tap[o * ic + i]))).collect()
@@ -58,7 +58,7 @@ impl Lowering<'_> {
         })
     }
 
-    fn geometry(&self, id: NodeId) -> Result<Geometry, FloatWhy> {
+    pub(super) fn geometry(&self, id: NodeId) -> Result<Geometry, FloatWhy> {
         let node = self.q.graph.node(id);
         let from = self.q.graph.node(node.inputs[0]);
         let (input, output) = (image(&from.shape), image(&node.shape));

@@ -72,6 +72,9 @@ impl Lowering<'_> {
             op = Op::OneD(pointwise);
         }
         let half = self.q.graph.node(id).dtype.is_half();
+        if !half && let Some(last) = self.custom(id, &op, &inputs, (&weights, &why)) {
+            (inputs, op, weights) = (last.0, last.1, Vec::new());
+        }
         if !half && let Some(last) = self.cubic(id, &op, inputs[0], &why) {
             (inputs, op) = last;
         }
@@ -95,6 +98,34 @@ impl Lowering<'_> {
         let output = TensorIx(self.out.tensors.len() - 1);
         self.push(IntOpKind::FakeQuantize(Box::new(own.clone())), vec![from], output, &[id]);
         output
+    }
+
+    /// A custom layer, or an attention, as the layers that it is made of: what the last of them reads, and it itself. `None` for others.
+    fn custom(
+        &mut self,
+        id: NodeId,
+        op: &Op,
+        inputs: &[TensorIx],
+        (weights, why): (&[Tensor], &FloatWhy),
+    ) -> Option<(Vec<TensorIx>, Op)> {
+        let shapes: Vec<Vec<usize>> = inputs.iter().map(|t| self.out.tensors[t.0].shape.clone()).collect();
+        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+        let own: Vec<&Tensor> = weights.iter().collect();
+        let mut parts = match op {
+            Op::Custom(custom) => custom.parts(&shapes, &own),
+            Op::MultiHeadAttention(attention) => attention.parts(&shapes, &own),
+            _ => None,
+        }?;
+        let last = parts.pop()?;
+        let name = self.q.quant_name(id);
+        let mut all = inputs.to_vec();
+        for (k, part) in parts.into_iter().enumerate() {
+            let own = part.inputs.iter().map(|i| all[*i]).collect();
+            let place = (format!("{name}_part_{k}"), part.shape);
+            let tensor = self.float_part(id, part.op, Vec::new(), own, place, why.clone());
+            all.push(tensor);
+        }
+        Some((last.inputs.iter().map(|i| all[*i]).collect(), last.op))
     }
 
     /// A bicubic resizing as two products of matrices, over rows and over columns: what the last of them reads, and it

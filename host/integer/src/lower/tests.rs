@@ -185,7 +185,7 @@ proptest! {
         for (tensor, value) in form.tensors.iter().zip(values) {
             let size: usize = tensor.shape.iter().product();
             match (tensor.kind, value) {
-                (Kind::Fixed(_), Some(Value::Fixed(q))) => prop_assert_eq!(q.len(), size),
+                (Kind::Fixed(_) | Kind::Scaled(_), Some(Value::Fixed(q))) => prop_assert_eq!(q.len(), size),
                 (Kind::Float, Some(Value::Float(x))) => prop_assert_eq!(x.len(), size),
                 (kind, value) => prop_assert!(false, "{}: {:?} holds {:?}", tensor.name, kind, value),
             }

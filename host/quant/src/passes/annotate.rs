@@ -167,7 +167,10 @@ fn wrapped(graph: &Graph, strategy: &Strategy) -> Result<BTreeMap<NodeId, LayerQ
             let behind = fused.deferred.contains(&id);
             let activation = if behind { ActivationPlace::Behind } else { ActivationPlace::Here };
             let quant = LayerQuant::from_entry(op, &entry, activation);
-            let own = |e: Error| Error::Options(format!("layer `{}`: {e}", graph.node(id).name));
+            let own = |e: Error| match strategy.blamed(op.class(), relu_like(op)) {
+                Some(why) => Error::Options(format!("{why} (layer `{}`)", graph.node(id).name)),
+                None => Error::Options(format!("layer `{}`: {e}", graph.node(id).name)),
+            };
             layers.insert(id, quant.map_err(own)?);
         }
     }

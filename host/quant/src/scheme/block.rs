@@ -167,7 +167,7 @@ pub struct Block {
 
 impl Scheme for Block {
     fn from_parameters(class: &str, parameters: Value) -> Result<Self, String> {
-        let params: Params = serde_json::from_value(parameters).map_err(|e| format!("parameters of a {class}: {e}"))?;
+        let params: Params = crate::scheme::interface::settings(class, parameters)?;
         match params.check() {
             Ok(()) => Ok(Self { params }),
             Err(bad) => Err(format!("{bad} of a {class}")),

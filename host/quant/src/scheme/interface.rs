@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::observer::range_error::RangeError;
 use shiftwise_core::fix::FixPos;
@@ -111,6 +111,15 @@ pub trait Scheme: Debug {
     fn integers(&self, _: &Tensor) -> Option<Vec<i32>> {
         None
     }
+    /// Takes in a batch as training does: what follows the data is derived from it anew, what training itself changes stays;
+    /// the batch becomes what the layers behind compute with. Returns whether it was quantized at all: gradients then go
+    /// through [`Scheme::backward`]. A scheme that learns nothing only quantizes.
+    ///
+    /// Errors: as those of calibration.
+    fn train(&mut self, tensor: &mut Tensor) -> Result<bool, RangeError> {
+        self.fake_quantize(tensor);
+        Ok(true)
+    }
     /// Derivatives by a tensor and the quantizer's variables, from those by the fake-quantized tensor. Unless a scheme says
     /// otherwise, rounding and clamping are passed straight through.
     fn backward(&self, _tensor: &Tensor, of_result: &Tensor) -> Gradients {
@@ -149,4 +158,42 @@ pub struct Sheet {
     pub gradient: &'static str,
     /// Where the definition comes from, and what shows that it is kept.
     pub source: &'static str,
+}
+
+/// The settings of a quantizer from its entry's parameters.
+///
+/// Errors: the first parameter that is unknown, that has another type, or that is missing, of a quantizer of this class.
+pub(crate) fn settings<T: serde::de::DeserializeOwned + serde::Serialize>(
+    class: &str,
+    parameters: Value,
+) -> Result<T, String> {
+    if let Ok(own) = serde_json::from_value(parameters.clone()) {
+        return Ok(own);
+    }
+    let Value::Object(given) = parameters else {
+        return Err(format!("parameters {parameters} of a {class}, an object is expected"));
+    };
+    // What every quantizer is made with, and one parameter after the other beside it.
+    let example = json!({ "bit_width": 8, "method": 0, "round_mode": 1 });
+    let with = |key: &str, value: Option<&Value>| {
+        let mut own = example.as_object().cloned().unwrap_or_default();
+        match value {
+            Some(value) => drop(own.insert(key.to_owned(), value.clone())),
+            None => drop(own.remove(key)),
+        }
+        serde_json::from_value::<T>(Value::Object(own)).ok()
+    };
+    let known = with("bit_width", Some(&json!(8))).map(|own| json!(own));
+    let known: Vec<&String> = known.iter().filter_map(Value::as_object).flat_map(Map::keys).collect();
+    for (key, value) in &given {
+        if !known.contains(&key) {
+            let known = known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+            return Err(format!("parameter `{key}` is unknown of a {class}; known are {known}"));
+        }
+        if with(key, Some(value)).is_none() {
+            return Err(format!("`{key}` is {value}, which is no such parameter of a {class}"));
+        }
+    }
+    let missing = known.iter().find(|key| !given.contains_key(**key) && with(key, None).is_none());
+    Err(format!("parameter `{}` is missing of a {class}", missing.map_or("", |key| key.as_str())))
 }

@@ -59,6 +59,16 @@ impl Pof2 {
         Self { params, states }
     }
 
+    /// What fake-quantizes the values of one sample in place, unless there is a grid for each channel.
+    pub fn by_sample(&self) -> Option<impl Fn(&mut [f32]) + Send + Sync + 'static> {
+        let fit = self.states.first().filter(|_| !self.params.per_channel)?;
+        let (grid, pos, rounding) = (Grid::new(fit, &self.params), fit.pos, self.params.rounding());
+        Some(move |values: &mut [f32]| match rounding {
+            Rounding::FixNeuron(round) => fix_neuron::fake_quantize(values, pos, round),
+            Rounding::Plain(_) => grid::fake_quantize(values, &grid),
+        })
+    }
+
     /// The integer grid, unless there is one for each channel.
     pub fn spec(&self) -> Option<FixSpec> {
         Some(FixSpec { pos: self.pos()?, bits: self.params.bit_width, signed: !self.params.unsigned })
@@ -67,7 +77,7 @@ impl Pof2 {
 
 impl Scheme for Pof2 {
     fn from_parameters(class: &str, parameters: Value) -> Result<Self, String> {
-        let p: Params = serde_json::from_value(parameters).map_err(|e| format!("parameters of a {class}: {e}"))?;
+        let p: Params = crate::scheme::interface::settings(class, parameters)?;
         match p.check() {
             Ok(()) => Ok(Self::new(p)),
             Err(bad) => Err(format!("{bad} of a {class}")),
@@ -146,6 +156,13 @@ impl Scheme for Pof2 {
 
     fn dump_factors(&self) -> Vec<f32> {
         self.states.iter().map(|state| state.pos.scale()).collect()
+    }
+
+    /// Every batch has its own position.
+    fn train(&mut self, tensor: &mut Tensor) -> Result<bool, RangeError> {
+        self.states = calibrate(tensor, &self.params)?;
+        self.fake_quantize(tensor);
+        Ok(true)
     }
 }
 

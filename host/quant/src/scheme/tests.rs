@@ -87,6 +87,53 @@ proptest! {
     }
 }
 
+/// Differences over many steps, so that rounding hardly shows: within a step of the slope's distance. Beyond the grid a
+/// gradient may be passed straight through, as the scheme's sheet says.
+#[test]
+fn the_gradient_of_every_scheme_is_the_central_difference_away_from_edges() {
+    let values: Vec<f32> = (-8..=8).map(|k| k as f32 / 8.0).collect();
+    let tensor = |data: &[f32]| Tensor::new(vec![data.len(), 1], data.to_vec()).unwrap();
+    const REACH: f32 = 0.25;
+    for (class, sheet) in CLASSES.iter().map(|names| names[0]).zip(SHEETS) {
+        for (per_channel, unsigned) in [(false, false), (true, false), (false, true)] {
+            // Without sign and with a symmetric range nothing is below zero.
+            let settings = json!({ "unsigned": unsigned, "symmetry": true });
+            let Some((_, new)) = new(class, per_channel, settings) else { continue };
+            let seen: Vec<f32> = values.iter().map(|v| if unsigned { v.abs() } else { *v }).collect();
+            let own = calibrated(&new, &tensor(&seen));
+            let points =
+                if unsigned { vec![0.3f32, 0.51, 0.7, 3.0] } else { vec![-3.0, -0.61, -0.3, 0.02, 0.33, 0.7, 3.0] };
+            let moved = |by: f32| fake_quantized(&own, &tensor(&points.iter().map(|x| x + by).collect::<Vec<_>>()));
+            let (above, below) = (moved(REACH), moved(-REACH));
+            let ones = tensor(&vec![1.0; points.len()]);
+            let gradient = own.scheme().backward(&tensor(&points), &ones).tensor;
+            for (k, x) in points.iter().enumerate() {
+                let difference = (above.data()[k] - below.data()[k]) / (2.0 * REACH);
+                let through = x.abs() > 1.0 && sheet.gradient.contains("straight through");
+                let near = (gradient.data()[k] - difference).abs() < 0.05;
+                assert!(
+                    near || through && gradient.data()[k] == 1.0,
+                    "{class} {x}: {} {difference}",
+                    gradient.data()[k]
+                );
+            }
+        }
+    }
+}
+
+/// Of each format of blocks: values of the grid stay, whichever block they are in.
+#[test]
+fn every_format_of_blocks_quantizes_only_once() {
+    let values: Vec<f32> = (0..96).map(|k| ((k * 37 % 101) as f32 - 50.0) / 17.0).collect();
+    for (format, bits) in [("bfp", 16), ("bfp", 13), ("msfp", 16), ("msfp", 13), ("bf16", 16), ("fp32", 16)] {
+        let parameters = json!({ "data_format": format, "bit_width": bits });
+        let entry = json!({ "quantizer_type": "BFPQuantizer", "quantizer_params": parameters });
+        let own = Quantizer::from_entry(&entry).unwrap();
+        let once = fake_quantized(&own, &Tensor::new(vec![4, 24], values.clone()).unwrap());
+        assert_eq!(fake_quantized(&own, &once), once, "{format} {bits}");
+    }
+}
+
 #[test]
 fn a_class_or_parameter_that_is_unknown_is_refused() {
     let entry = |class: &str| json!({ "quantizer_type": class, "quantizer_params": { "mine": 1 } });

@@ -34,6 +34,17 @@ impl Element {
         format!("{kind}{}", 8 * bytes)
     }
 
+    /// NumPy's code, in little-endian order.
+    fn code(self) -> String {
+        let order = if self.size() == 1 { '|' } else { '<' };
+        let kind = match self {
+            Self::Float(_) => 'f',
+            Self::Signed(_) => 'i',
+            Self::Unsigned(_) => 'u',
+        };
+        format!("{order}{kind}{}", self.size())
+    }
+
     fn size(self) -> usize {
         match self {
             Self::Float(n) | Self::Signed(n) | Self::Unsigned(n) => n,
@@ -220,19 +231,47 @@ impl Array {
         self.header.element.name()
     }
 
+    /// NumPy's code of the elements' type, in little-endian order.
+    pub(super) fn code(&self) -> String {
+        self.header.element.code()
+    }
+
     pub(super) fn shape(&self) -> &[usize] {
         &self.header.shape
+    }
+
+    /// The bytes of all values, in little-endian order.
+    pub(super) fn bytes(&self) -> Result<Vec<u8>, Error> {
+        let fail = |e: String| Error::Dataset(format!("{}: {e}", self.name));
+        let count = self.header.bytes().and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+        let mut bytes = shiftwise_graph::budget::filled(count, 0u8).map_err(|e| fail(e.to_string()))?;
+        self.read(self.header.offset, &mut bytes).map_err(|e| fail(e.to_string()))?;
+        if self.header.big_endian {
+            bytes.chunks_exact_mut(self.header.element.size()).for_each(<[u8]>::reverse);
+        }
+        Ok(bytes)
     }
 
     /// Rows `start .. start + n` of the first axis, which the caller has checked, as f32.
     pub(super) fn rows(&self, start: usize, n: usize) -> Result<Vec<f32>, Error> {
         let per: usize = self.header.shape.iter().skip(1).product();
-        self.values(start * per, n * per, |_, v| Ok(v as f32))
+        self.floats(start * per, n * per)
     }
 
     /// All values as f32.
     pub(super) fn all(&self) -> Result<Vec<f32>, Error> {
-        self.each(|_, v| Ok(v as f32))
+        self.floats(0, self.header.shape.iter().product())
+    }
+
+    /// `count` values from `start` on as f32: those that are f32 already are not looked at one by one.
+    fn floats(&self, start: usize, count: usize) -> Result<Vec<f32>, Error> {
+        if self.header.element != Element::Float(4) {
+            return self.values(start, count, |_, v| Ok(v as f32));
+        }
+        self.blocks(start, count, |_, block, values| {
+            values.extend(block.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+            Ok(())
+        })
     }
 
     /// What becomes of all values, each with its index.
@@ -247,6 +286,22 @@ impl Array {
         convert: impl Fn(usize, f64) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
         let (element, size) = (self.header.element, self.header.element.size());
+        self.blocks(start, count, |first, block, values| {
+            for (i, b) in (first..).zip(block.chunks_exact(size)) {
+                values.push(convert(i, element.value(b))?);
+            }
+            Ok(())
+        })
+    }
+
+    /// What `convert` appends for blocks of little-endian values: the index of the first, their bytes, all values so far.
+    fn blocks<T>(
+        &self,
+        start: usize,
+        count: usize,
+        convert: impl Fn(usize, &[u8], &mut Vec<T>) -> Result<(), Error>,
+    ) -> Result<Vec<T>, Error> {
+        let size = self.header.element.size();
         let fail = |e: String| Error::Dataset(format!("{}: {e}", self.name));
         let mut values = reserve(count).map_err(|e| fail(e.to_string()))?;
         // Block by block: the values may take more memory than their bytes, and need not both be there as a whole.
@@ -258,9 +313,7 @@ impl Array {
             if self.header.big_endian {
                 block.chunks_exact_mut(size).for_each(<[u8]>::reverse);
             }
-            for (i, b) in (first..).zip(block.chunks_exact(size)) {
-                values.push(convert(i, element.value(b))?);
-            }
+            convert(first, block, &mut values)?;
         }
         Ok(values)
     }

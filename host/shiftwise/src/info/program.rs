@@ -49,6 +49,19 @@ fn described(t: &TensorDesc<'_>) -> Port {
     match t.dtype {
         DType::I8 => port.fixed(t.pos.0, (8, true), Round::HalfUp),
         DType::F32 => port,
+        DType::Scaled(scale) => {
+            let bits = 8 * scale.bytes();
+            let entries = [
+                ("bit_width", serde_json::json!(bits)),
+                ("signed", serde_json::json!(true)),
+                ("scale", serde_json::json!(scale.step())),
+                ("zero_point", serde_json::json!(scale.zero)),
+                ("min_integer", serde_json::json!(scale.low)),
+                ("max_integer", serde_json::json!(scale.high)),
+            ];
+            let quantizer = entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            Port { dtype: format!("int{bits}"), quantizer: Some(quantizer), ..port }
+        }
     }
 }
 

@@ -172,6 +172,20 @@ pub fn conv_f32_with(
     pixels: Range<usize>,
     epilogue: impl FnMut(usize, usize, &[f32]),
 ) {
+    conv_f32_to(weights, geometry, input, pixels, epilogue);
+}
+
+/// As [`conv_f32_with`] for an epilogue that is compiled into the kernel.
+///
+/// # Panics
+/// As `conv_f32_with`.
+pub fn conv_f32_to(
+    weights: &PackedF32,
+    geometry: &ConvGeometry,
+    input: &[f32],
+    pixels: Range<usize>,
+    epilogue: impl Epilogue<f32>,
+) {
     assert_eq!(weights.geometry, *geometry, "weights were packed for another geometry");
     assert_eq!(input.len(), geometry.input_len(), "input length");
     assert!(pixels.end <= geometry.pixels(), "pixels outside of the image");
@@ -191,13 +205,7 @@ pub fn conv_f32_with(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn f32_avx2(
-    weights: &PackedF32,
-    layout: Layout,
-    input: &[f32],
-    pixels: Range<usize>,
-    epilogue: impl FnMut(usize, usize, &[f32]),
-) {
+fn f32_avx2(weights: &PackedF32, layout: Layout, input: &[f32], pixels: Range<usize>, epilogue: impl Epilogue<f32>) {
     tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, [out]| {
         by_count!(tile.count, avx2::tile_f32, [], (tile.runs, input, panel, out));
     });
@@ -205,13 +213,7 @@ fn f32_avx2(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-fn f32_avx512(
-    weights: &PackedF32,
-    layout: Layout,
-    input: &[f32],
-    pixels: Range<usize>,
-    epilogue: impl FnMut(usize, usize, &[f32]),
-) {
+fn f32_avx512(weights: &PackedF32, layout: Layout, input: &[f32], pixels: Range<usize>, epilogue: impl Epilogue<f32>) {
     tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panels, out| match tile.panels {
         1 => by_count!(tile.count, avx512::tile_f32, [1], (tile.runs, input, panels, out)),
         _ => by_count!(tile.count, avx512::tile_f32, [2], (tile.runs, input, panels, out)),

@@ -46,6 +46,20 @@ pub fn depthwise_f32_with(
     pixels: Range<usize>,
     epilogue: impl FnMut(usize, usize, &[f32]),
 ) {
+    depthwise_f32_to(geometry, kernel, input, pixels, epilogue);
+}
+
+/// As [`depthwise_f32_with`] for an epilogue that is compiled into the kernel.
+///
+/// # Panics
+/// As `depthwise_f32_with`.
+pub fn depthwise_f32_to(
+    geometry: &ConvGeometry,
+    kernel: &[f32],
+    input: &[f32],
+    pixels: Range<usize>,
+    epilogue: impl Epilogue<f32>,
+) {
     f32_on(Path::detect(), geometry, kernel, input, pixels, epilogue);
 }
 
@@ -96,7 +110,7 @@ pub(super) fn f32_on(
     kernel: &[f32],
     input: &[f32],
     pixels: Range<usize>,
-    epilogue: impl FnMut(usize, usize, &[f32]),
+    epilogue: impl Epilogue<f32>,
 ) {
     match path {
         // SAFETY: the features were just found on this machine.
@@ -139,7 +153,7 @@ fn f32_avx2(
     kernel: &[f32],
     input: &[f32],
     pixels: Range<usize>,
-    epilogue: impl FnMut(usize, usize, &[f32]),
+    epilogue: impl Epilogue<f32>,
 ) {
     let wide = |taps: &[Tap], channel| avx2::depthwise_f32(taps, kernel, input, channel);
     body(geometry, kernel, input, pixels, step_f32, wide, epilogue);

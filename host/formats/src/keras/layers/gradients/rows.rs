@@ -107,6 +107,12 @@ fn weighted() -> Vec<(&'static str, Value, Vec<Vec<usize>>)> {
             json!({ "layer": { "class_name": "Conv2D", "config": { "filters": 2, "kernel_size": 2 } } }),
             one(&[2, 3, 3, 2]),
         ),
+        ("MultiHeadAttention", json!({ "num_heads": 2, "key_dim": 3 }), vec![vec![3, 4], vec![2, 5]]),
+        (
+            "MultiHeadAttention",
+            json!({ "num_heads": 1, "key_dim": 2, "value_dim": 3, "use_bias": false, "output_shape": 5, "dropout": 0.25 }),
+            vec![vec![3, 4], vec![2, 5], vec![2, 3]],
+        ),
         ("TimeDistributed", json!({ "layer": { "class_name": "Flatten", "config": {} } }), one(&[2, 3, 2])),
     ]
 }
