@@ -121,18 +121,18 @@ fn an_emitted_strategy_quantizes_and_diff_tells_what_it_changed() {
     let data = "--calib digits.npz:x_cal";
     let json = run(
         &folder,
-        &format!("analyze digits_lenet.h5 {data} --set include_cle=false --samples 16 --emit s.json --json"),
+        &format!("analyze digits_resnet.h5 {data} --set include_cle=false --samples 16 --emit s.json --json"),
         0,
     )
     .json();
     let layers = json["layers"].as_array().unwrap();
     assert!(layers.iter().all(|l| l["layer"].is_string() && l["tensor"].is_string() && l["causes"].is_array()));
-    run(&folder, &format!("quantize digits_lenet.h5 {data} --strategy-file s.json --output-dir s"), 0);
-    let plain = run(&folder, &format!("quantize digits_lenet.h5 {data} --output-dir a"), 0);
+    run(&folder, &format!("quantize digits_resnet.h5 {data} --strategy-file s.json --output-dir s"), 0);
+    let plain = run(&folder, &format!("quantize digits_resnet.h5 {data} --output-dir a"), 0);
     assert!(plain.out.contains("signal to noise at the outputs"), "{plain:?}");
     run(
         &folder,
-        &format!("quantize digits_lenet.h5 {data} --output-dir b --set activation_method=0 --set include_cle=false"),
+        &format!("quantize digits_resnet.h5 {data} --output-dir b --set activation_method=0 --set include_cle=false"),
         0,
     );
 

@@ -297,7 +297,7 @@ fn the_command_shows_writes_and_draws() {
     let folder = Folder::new("inspect");
     let ran = folder.run("inspect digits_resnet.h5 --target B4096 --dump-results r.txt --plot p.svg --dump-model m.h5");
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    for part in ["on", "DPU", "µs on the CPU", "pieces on the DPU"] {
+    for part in ["on", "DPU", "µs on the CPU", "a frame"] {
         assert!(ran.out.contains(part), "{part}: {ran:?}");
     }
     assert!(String::from_utf8(folder.read("r.txt")).unwrap().contains("- [Target Name]: DPUCZDX8G_ISA1_B4096"));

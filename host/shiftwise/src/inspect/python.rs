@@ -260,7 +260,7 @@ mod tests {
             "f": "the quick brown fox jumps over the lazy dog and then it jumps again over the dog",
             "it's": true
         });
-        let want = "{'f': 'the quick brown fox jumps over the lazy dog and then it jumps again over '\n      'the dog',\n \"it's\": True}";
+        let want = "{'f': 'the quick brown fox jumps over the lazy dog and then it jumps again '\n      'over the dog',\n \"it's\": True}";
         assert_eq!(printed("X", long), want);
     }
 }
