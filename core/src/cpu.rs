@@ -5,6 +5,8 @@
 
 mod conv;
 mod elementwise;
+#[cfg(feature = "floats")]
+mod exponential;
 mod float;
 #[cfg(feature = "floats")]
 mod floats;

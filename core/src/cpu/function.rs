@@ -4,6 +4,7 @@
 
 use libm::{expf, expm1f, log1pf, logf, tanhf};
 
+use super::exponential;
 use super::float::softmax;
 use crate::model::{Combine, Function, RowFunction};
 
@@ -21,12 +22,26 @@ impl Function {
     /// Replaces every value by the function's. The functions of mobile networks are chosen once, not for each value, so
     /// that compilers turn them into vectors.
     pub fn apply_all(self, values: &mut [f32]) {
-        self.apply_lanes(values);
+        self.replace(values);
     }
 
-    /// [`Function::apply_all`] for a caller that is compiled for vectors of its own, which this then is too.
+    /// [`Function::apply_all`] for a caller that is compiled for vectors of its own, which this then is too. It takes more
+    /// code, for exponentials of several values at once.
     #[inline(always)]
     pub fn apply_lanes(self, values: &mut [f32]) {
+        if self == Self::Sigmoid {
+            exponential::each(values, |x| -x, |_, e| 1.0 / (1.0 + e));
+        } else if self == Self::Swish {
+            exponential::each(values, |x| -x, |x, e| x / (1.0 + e));
+        } else if self == Self::Exponential {
+            exponential::each(values, |x| x, |_, e| e);
+        } else {
+            self.replace(values);
+        }
+    }
+
+    #[inline(always)]
+    fn replace(self, values: &mut [f32]) {
         #[inline(always)]
         fn each(values: &mut [f32], function: impl Fn(f32) -> f32) {
             values.iter_mut().for_each(|x| *x = function(*x));

@@ -4,10 +4,10 @@
 
 use core::arch::x86_64::{
     __m512i, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mask_add_epi32, _mm512_mask_dpbusd_epi32, _mm512_mask3_fmadd_ps, _mm512_maskz_loadu_epi8, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_ps,
-    _mm512_storeu_si512, _mm512_sub_epi32, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpacklo_epi8,
-    _mm512_unpacklo_epi16, _mm512_xor_si512,
+    _mm512_mask_add_epi32, _mm512_mask_dpbusd_epi32, _mm512_mask3_fmadd_ps, _mm512_maskz_loadu_epi8,
+    _mm512_maskz_loadu_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32,
+    _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16, _mm512_xor_si512,
 };
 
 use crate::kernel::depthwise::BLOCK;
@@ -151,6 +151,37 @@ pub(super) fn tile_u8<const M: usize, const P: usize>(
             // SAFETY: `out[p]` has 16 elements: one vector.
             unsafe { _mm512_storeu_si512(out[p].as_mut_ptr().cast(), sums) };
         }
+    }
+}
+
+/// Depthwise sums of one pixel and `width` channels, at most `P` vectors: one chain per lane over the taps, each with its
+/// inputs and weights, as many as the width.
+#[target_feature(enable = "avx512f")]
+pub(super) fn depthwise_f32<'a, const P: usize>(
+    taps: impl Iterator<Item = (&'a [f32], &'a [f32])>,
+    width: usize,
+    out: &mut [f32; BLOCK],
+) {
+    const { assert!(P * LANES <= BLOCK) };
+    let masks: [u16; P] = core::array::from_fn(|j| {
+        let left = width.saturating_sub(j * LANES).min(LANES);
+        ((1u32 << left) - 1) as u16
+    });
+    let mut acc = [_mm512_setzero_ps(); P];
+    for (x, w) in taps {
+        assert!(x.len() == width && w.len() == width, "a tap has another width");
+        for j in 0..P {
+            // SAFETY: only lanes below the width are read, which both slices have.
+            let (x, w) = unsafe {
+                let at = |values: &[f32]| values.as_ptr().wrapping_add(j * LANES);
+                (_mm512_maskz_loadu_ps(masks[j], at(x)), _mm512_maskz_loadu_ps(masks[j], at(w)))
+            };
+            acc[j] = _mm512_fmadd_ps(x, w, acc[j]);
+        }
+    }
+    for (out, acc) in out.chunks_exact_mut(LANES).zip(acc) {
+        // SAFETY: `out` has 16 elements: one vector.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc) };
     }
 }
 

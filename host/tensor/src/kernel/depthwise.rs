@@ -115,6 +115,11 @@ pub(super) fn f32_on(
     match path {
         // SAFETY: the features were just found on this machine.
         #[cfg(target_arch = "x86_64")]
+        Path::Avx512 if path.is_available() && geometry.out_c == geometry.in_c => unsafe {
+            f32_avx512(geometry, kernel, input, pixels, epilogue)
+        },
+        // SAFETY: as before.
+        #[cfg(target_arch = "x86_64")]
         Path::Avx2 | Path::Avx512 if path.is_available() => unsafe {
             f32_avx2(geometry, kernel, input, pixels, epilogue)
         },
@@ -258,7 +263,7 @@ fn i8_avx512(geometry: &ConvGeometry, weights: &[i8], back: &[i32], input: &[i8]
     let mut taps = vec![None; of_block / BLOCK];
     let mut out = [0i32; BLOCK];
     for pixel in 0..geometry.pixels() {
-        tap_offsets(geometry, pixel, &mut taps);
+        tap_offsets(geometry, pixel, pixel == 0, &mut taps);
         for block in 0..channels.div_ceil(BLOCK) {
             let first = block * BLOCK;
             let width = BLOCK.min(channels - first);
@@ -279,10 +284,54 @@ fn i8_avx512(geometry: &ConvGeometry, weights: &[i8], back: &[i32], input: &[i8]
     }
 }
 
-/// Where the input pixel of each tap begins; `None` in the padding and past the last tap. `taps` holds those of the pixel
-/// before: where both lie apart from the borders, they only move on.
+/// Blocks of 64 channels; a tap in the padding is left out of the chain.
 #[cfg(target_arch = "x86_64")]
-fn tap_offsets(geometry: &ConvGeometry, pixel: usize, taps: &mut [Option<usize>]) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+fn f32_avx512(
+    geometry: &ConvGeometry,
+    kernel: &[f32],
+    input: &[f32],
+    pixels: Range<usize>,
+    mut epilogue: impl Epilogue<f32>,
+) {
+    geometry.assert_valid();
+    assert_eq!(geometry.groups, geometry.in_c, "a depthwise convolution has one group per input channel");
+    assert_eq!(kernel.len(), geometry.kernel_len(), "kernel length");
+    assert_eq!(input.len(), geometry.input_len(), "input length");
+    assert!(pixels.end <= geometry.pixels(), "pixels outside of the image");
+    let channels = geometry.out_c;
+    let mut taps = vec![None; geometry.kernel[0] * geometry.kernel[1]];
+    let mut out = [0.0f32; BLOCK];
+    for pixel in pixels.clone() {
+        tap_offsets(geometry, pixel, pixel == pixels.start, &mut taps);
+        for first in (0..channels).step_by(BLOCK) {
+            let width = BLOCK.min(channels - first);
+            let tap = |(i, at): (usize, &Option<usize>)| {
+                let w = &kernel[i * channels + first..][..width];
+                at.map(|at| (&input[at + first..][..width], w))
+            };
+            let taps = taps.iter().enumerate().filter_map(tap);
+            match width.div_ceil(16) {
+                1 => avx512::depthwise_f32::<1>(taps, width, &mut out),
+                2 => avx512::depthwise_f32::<2>(taps, width, &mut out),
+                3 => avx512::depthwise_f32::<3>(taps, width, &mut out),
+                _ => avx512::depthwise_f32::<4>(taps, width, &mut out),
+            }
+            for (i, sums) in out[..width].chunks(16).enumerate() {
+                // The common width as a constant, so that the epilogue's loop needs no remainder.
+                match sums.as_chunks::<16>() {
+                    ([sums], _) => epilogue.store(pixel, first + 16 * i, sums),
+                    _ => epilogue.store(pixel, first + 16 * i, sums),
+                }
+            }
+        }
+    }
+}
+
+/// Where the input pixel of each tap begins; `None` in the padding and past the last tap. Unless the pixel is the `first`,
+/// `taps` holds those of the pixel before: where both lie apart from the borders, they only move on.
+#[cfg(target_arch = "x86_64")]
+fn tap_offsets(geometry: &ConvGeometry, pixel: usize, first: bool, taps: &mut [Option<usize>]) {
     let [kh, kw] = geometry.kernel;
     let (oy, ox) = (pixel / geometry.out_w, pixel % geometry.out_w);
     // Shifted by the padding, to stay unsigned.
@@ -291,7 +340,7 @@ fn tap_offsets(geometry: &ConvGeometry, pixel: usize, taps: &mut [Option<usize>]
         left >= geometry.pad_before[1]
             && left + (kw - 1) * geometry.dilation[1] < geometry.in_w + geometry.pad_before[1]
     };
-    if ox > 0 && inside(left) && inside(left - geometry.stride[1]) {
+    if !first && ox > 0 && inside(left) && inside(left - geometry.stride[1]) {
         let step = geometry.stride[1] * geometry.in_c;
         taps.iter_mut().flatten().for_each(|at| *at += step);
         return;
