@@ -96,12 +96,7 @@ pub const FORMATS: &[Format] = &[
         read: Reading::Remedy(", which is not read; a Keras model in a .keras or .h5 file is expected"),
         write: None,
     },
-    Format {
-        name: "an ONNX model",
-        is: is_onnx,
-        read: Reading::Reader(onnx::read),
-        write: None,
-    },
+    Format { name: "an ONNX model", is: is_onnx, read: Reading::Reader(onnx::read), write: None },
     Format {
         name: "a TensorFlow graph",
         is: foreign::is_graph,

@@ -73,7 +73,7 @@ fn what_is_of_no_format_is_told_what_can_be_read() {
         let error = read(files, &LoadOptions::default()).unwrap_err();
         assert_eq!(error.code(), if is_folder { "Shiftwise_Io" } else { "Shiftwise_Invalid_File" }, "{error}");
         let says = "formats that can be read: a Keras model's architecture (.json), a TensorFlow SavedModel, a Keras 3 model \
-                    (.keras), a Keras model (.h5), a TensorFlow Lite model, a TensorFlow graph";
+                    (.keras), a Keras model (.h5), a TensorFlow Lite model, an ONNX model, a TensorFlow graph";
         assert!(error.to_string().ends_with(says), "{error}");
     }
 }
