@@ -22,16 +22,20 @@ const MOST_PRODUCTS: usize = 1 << 16;
 #[derive(Debug)]
 pub(super) enum Prepared {
     /// 8-bit weights and inputs.
-    Narrow {
-        geometry: ConvGeometry,
-        /// `None` where every input channel has a group of its own.
-        packed: Option<PackedI8>,
-        kernel: Vec<i8>,
-        /// Sum of each output's weights.
-        sums: Vec<i64>,
-    },
+    Narrow(Box<Narrow>),
     /// Weights of each output behind each other.
     Wide(Vec<i16>),
+}
+
+/// A convolution of 8-bit weights and inputs made ready.
+#[derive(Debug)]
+pub(super) struct Narrow {
+    geometry: ConvGeometry,
+    /// `None` where every input channel has a group of its own.
+    packed: Option<PackedI8>,
+    kernel: Vec<i8>,
+    /// Sum of each output's weights.
+    sums: Vec<i64>,
 }
 
 impl Prepared {
@@ -56,7 +60,7 @@ impl Prepared {
         for row in c.kernel.chunks_exact(out_c.max(1)) {
             sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += i64::from(*w));
         }
-        Some(Self::Narrow { geometry, packed, kernel, sums })
+        Some(Self::Narrow(Box::new(Narrow { geometry, packed, kernel, sums })))
     }
 }
 
@@ -124,7 +128,8 @@ pub(super) fn compute(
         ScaledOp::Conv(c) => {
             let finish = |channel: &Channel, sum: i64| place(channel.multiplier.apply(sum + channel.bias));
             match (prepared, x.first()) {
-                (Some(Prepared::Narrow { geometry, packed, kernel, sums }), Some((Held::Fixed(x), ..))) => {
+                (Some(Prepared::Narrow(narrow)), Some((Held::Fixed(x), ..))) => {
+                    let Narrow { geometry, packed, kernel, sums } = &**narrow;
                     let zero = scale(0).zero;
                     let x = with_padding(c, x, zero as i8);
                     let mut y = vec![0i16; c.output.iter().product()];
