@@ -176,7 +176,6 @@ impl Writer<'_> {
             | Op::MultiHeadAttention(_)
             | Op::RepeatVector(_)
             | Op::TimeDistributed(_)
-            | Op::MultiHeadAttention(_)
             | Op::Custom(_) => unwritten(),
         }
     }
