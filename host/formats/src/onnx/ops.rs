@@ -158,7 +158,7 @@ macro_rules! operators {
 
 use elements::{ADD, DIV, MAX, MIN, MUL, POW, SUB, binary, compare, folded, logic, unary};
 use std::cmp::Ordering;
-use sums::{global_pool, reduce};
+use sums::{reduce, global_pool};
 
 operators! {
     "Abs" => |c| unary(c, f64::abs, Some(i128::abs)), Some(layers::function);

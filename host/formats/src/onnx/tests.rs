@@ -12,12 +12,12 @@ use prost::Message;
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::eval::run_float;
 
-use crate::LoadOptions;
 use crate::onnx::file::Network;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::value::{self, Data, Value};
 use crate::onnx::{ops, reader};
 use crate::source::Files;
+use crate::LoadOptions;
 
 /// The repository's own cases.
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/onnx/cases");
@@ -56,13 +56,7 @@ fn alike(seen: &Value, expected: &Value) -> Result<(), String> {
             let wrong = a.iter().zip(b).position(|pair| !near(pair));
             wrong.map_or(Ok(()), |i| Err(format!("element {i} is {} instead of {}", a[i], b[i])))
         }
-        (a, b) => {
-            if a == b {
-                Ok(())
-            } else {
-                Err("other whole numbers".into())
-            }
-        }
+        (a, b) => if a == b { Ok(()) } else { Err("other whole numbers".into()) },
     }
 }
 

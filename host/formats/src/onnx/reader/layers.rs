@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use shiftwise_graph::ops::BatchNormalization;
 use shiftwise_graph::ops::{
     Activate, ActivationFn, Elu, GroupNormalization, LayerNormalization, LeakyRelu, Op, PRelu, Relu, Softmax,
 };
+use shiftwise_graph::ops::BatchNormalization;
 use shiftwise_tensor::array;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -190,8 +190,7 @@ pub(crate) fn prelu(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
     x.order.iter().enumerate().for_each(|(own, node)| dims[*node] = own);
     let alpha = array::transpose(&slopes, &dims);
     let sizes = step.reader.shape(x.id);
-    let shared =
-        alpha.shape().iter().zip(&sizes).enumerate().filter(|(_, (a, d))| **a == 1 && **d != 1).map(|(i, _)| i + 1);
+    let shared = alpha.shape().iter().zip(&sizes).enumerate().filter(|(_, (a, d))| **a == 1 && **d != 1).map(|(i, _)| i + 1);
     let shared_axes = shared.collect();
     let id = step.add("", Op::PRelu(PRelu { alpha, shared_axes }), &[x.id])?;
     one(x.at(id))
@@ -276,8 +275,7 @@ pub(crate) fn layer_norm(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> 
 pub(crate) fn group_norm(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
     let x = step.layer(0)?;
     let channels = step.sample(&x).first().copied().unwrap_or(1);
-    let groups =
-        if step.node.op_type == "InstanceNormalization" { channels } else { step.call.size("num_groups", 1)? };
+    let groups = if step.node.op_type == "InstanceNormalization" { channels } else { step.call.size("num_groups", 1)? };
     let (gamma, beta) = scale_and_offset(step, channels)?;
     let order = channels_last(x.order.len());
     let id = step.reader.arranged(&x, &order)?;
