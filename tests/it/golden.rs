@@ -5,7 +5,7 @@ use shiftwise_tests::golden::{EXPLAINED, Outcome, beyond_the_vendor, check, chec
 use shiftwise_tests::shared::{golden_cases, shared};
 
 /// Cases that must be quantized here; what a version refuses may shrink, never grow.
-const SUPPORTED: usize = 198;
+const SUPPORTED: usize = 199;
 
 #[test]
 fn every_supported_reference_case_gives_the_vendors_numbers() {
@@ -34,13 +34,16 @@ fn every_supported_reference_case_gives_the_vendors_numbers() {
 fn the_vendors_quantized_files_give_the_vendors_numbers() {
     let cases = golden_cases();
     let outcomes: Vec<_> = cases.iter().filter_map(|case| Some((case, check_file(case)?))).collect();
-    // The file of a custom layer that still calibrates has positions of another sample.
-    let wrong =
-        |case: &std::path::Path, o: &Outcome| matches!(o, Outcome::Differs(_)) && !case.ends_with("cust_strategy");
+    // The file of a custom layer that still calibrates has positions of another sample; layers that are trained with their
+    // normalization still calibrate too, and are missing from the vendor's dump.
+    let apart = ["cust_strategy", "o_train_with_bn_optA"];
+    let wrong = |case: &std::path::Path, o: &Outcome| {
+        matches!(o, Outcome::Differs(_)) && !apart.iter().any(|name| case.ends_with(name))
+    };
     let wrong: Vec<_> = outcomes.iter().filter(|(case, o)| wrong(case, o)).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     let same = outcomes.iter().filter(|(_, o)| matches!(o, Outcome::Same { .. })).count();
-    assert!(cases.is_empty() || same >= 204, "only {same} files give the same");
+    assert!(cases.is_empty() || same >= 205, "only {same} files give the same");
 }
 
 /// The case that the issue of this project names: the vendor's tool on a real trained network.

@@ -65,6 +65,22 @@ fn golden_texts_of_the_inspector_are_ours_byte_for_byte() {
     assert!(texts >= 24, "{texts}");
 }
 
+/// The vendor's inspector stops at both.
+#[test]
+fn sequences_and_parts_of_networks_are_inspected() {
+    if let Some(shared) = shared() {
+        let inspection = inspected_file(&shared.join("golden/inspect/sequential_v1/model.h5"), None);
+        assert!(inspection.layers.len() > 3 && inspection.layers.iter().any(|l| l.device == DPU));
+    }
+    let graph = networks::random_network(4, 4);
+    let layers = user_layers(&graph, None);
+    let ignored = layers.iter().find(|l| l.class == "Conv2D").unwrap().name.clone();
+    let mut strategy = pof2s();
+    strategy.set("ignore_layers", serde_json::json!([ignored])).unwrap();
+    let inspection = inspect(&Model::Float(graph), &layers, &strategy, None).unwrap();
+    assert!(inspection.layers.iter().find(|l| l.layer == ignored).unwrap().device.contains(CPU));
+}
+
 /// Against the rows of a compiled program, which another part of the compiler writes.
 fn agrees_with_the_compiler(graph: &Graph, device: &Device, what: &str) {
     let inspection = inspected(graph, Some(device));

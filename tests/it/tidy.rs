@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 8] = [
     &["core", "host/tensor"],
     &["host/graph", "sim", "targets"],
     &["host/quant", "host/board", "firmware"],
-    &["host/integer", "host/formats"],
+    &["host/integer", "host/train", "host/formats"],
     &["host/compile"],
     &["host/xmodel"],
     &["host/shiftwise"],

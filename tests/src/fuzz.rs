@@ -35,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "keras", bytes: "a .keras archive", run: models::file },
     Target { name: "keras_members", bytes: "the members of a .keras archive", run: models::archived },
     Target { name: "json", bytes: "a model's architecture", run: models::architecture },
+    Target { name: "onnx", bytes: "an ONNX model", run: models::onnx },
     Target { name: "xmodel", bytes: "a vendor's graph file", run: models::xmodel },
     Target { name: "tflite", bytes: "a TensorFlow Lite model", run: models::file },
     Target { name: "saved_model", bytes: "the files of a SavedModel", run: models::saved_model },

@@ -8,6 +8,7 @@ use shiftwise::dump;
 use shiftwise::dump::{Dump, Values};
 use shiftwise::golden::{DumpOptions, Numerics, golden};
 use shiftwise_formats::{self as format, LoadOptions, Model};
+use shiftwise_graph::graph::Graph;
 use shiftwise_quant::eval::run_vendor;
 use shiftwise_quant::layer_quant::ActivationQuant;
 use shiftwise_quant::metadata::Metadata;
@@ -61,7 +62,8 @@ pub const EXPLAINED: &[(&str, &str)] = &[
     ),
 ];
 
-fn array(path: &Path) -> Option<Tensor> {
+/// An array of floats; `None` if there is none.
+pub(crate) fn array(path: &Path) -> Option<Tensor> {
     let a: ndarray::ArrayD<f32> = ndarray_npy::read_npy(path).ok()?;
     Tensor::new(a.shape().to_vec(), a.iter().copied().collect())
 }
@@ -74,12 +76,16 @@ fn arrays(case: &Path, stem: &str) -> Vec<Tensor> {
     }
 }
 
+/// The mode of a case with finetuning.
+const FINETUNED: &str = "fastft";
+
 /// The settings of a case; `None` unless it is a post-training case of a strategy that is built in, and the vendor's tool
 /// survived it.
 fn config(case: &Path) -> Option<Value> {
     let config: Value = serde_json::from_str(&std::fs::read_to_string(case.join("config.json")).ok()?).ok()?;
     let known = Strategy::built_in(config["strategy"].as_str()?).is_ok();
-    (known && config["mode"] == "ptq" && config["status"] == "ok").then_some(config)
+    let calibrated = config["mode"] == "ptq" || config["mode"] == FINETUNED;
+    (known && calibrated && config["status"] == "ok").then_some(config)
 }
 
 /// The quantizer that a row of `positions.json` names.
@@ -308,13 +314,39 @@ fn compare(case: &Path, config: &Value) -> Result<Outcome, shiftwise_graph::erro
     }
     let batch_size = config["calib_batch_size"].as_u64().map_or(32, |b| b as usize);
     let options = PtqOptions { strategy, batch_size, steps };
-    let q = ptq(format::load(&model, &load)?, &calib, &options, |_, _| {})?.quantized;
+    let graph = format::load(&model, &load)?;
+    if config["mode"] == FINETUNED {
+        return finetuned(case, graph, (&calib, input), &options);
+    }
+    let q = ptq(graph, &calib, &options, |_, _| {})?.quantized;
 
     results(&q, input, case, config, true)
 }
 
+/// Positions and losses of a case with finetuning against the vendor's: its weights follow an order of samples that nothing
+/// records.
+fn finetuned(
+    case: &Path,
+    graph: Graph,
+    (calib, input): (&Vec<Tensor>, Vec<Tensor>),
+    options: &PtqOptions,
+) -> Result<Outcome, shiftwise_graph::error::Error> {
+    let q = crate::finetune::finetuned(graph.clone(), calib, options, 0)?.quantized;
+    let mut findings = Findings::new(&q);
+    let positions = positions(&q, case, true, &mut findings);
+    let (losses, wrong) = crate::finetune::losses(case, &graph, calib, options)?;
+    findings.differences.extend(wrong);
+    if !findings.differences.is_empty() {
+        return Ok(Outcome::Differs(findings.differences));
+    }
+    let dump = |numerics| golden(&q, Some(input.clone()), numerics, &DumpOptions::default()).map(|d| d.activations);
+    let (exact, float) = (dump(Numerics::Dpu)?, dump(Numerics::Vendor)?);
+    let differs = exact.iter().zip(&float).map(|(a, b)| differing(&a.values, &b.values)).sum();
+    Ok(Outcome::Same { positions, values: losses as u64, edge: 0, exact_differs: Some(differs) })
+}
+
 /// Positions, dump and outputs of a quantized model against the vendor's.
-fn results(
+pub(crate) fn results(
     q: &QuantGraph,
     input: Vec<Tensor>,
     case: &Path,
@@ -454,7 +486,8 @@ vendor's tool. `quantized here`: the float model goes through our quantizer with
 ranges, integer weights, dump (`vendor` numerics) and outputs are compared. `on the edge`: TensorFlow sums the products of
 float scales in another order than we, so that a range may differ in its last digit, and a value beside an edge by a step.
 `positions` and `values` count what was compared; then come the values that the exact integers (`dpu` numerics) give
-differently, all of them at average pooling, see `DIVERGENCES.md`. `the vendor's file`: its `quantized.h5` is read, and
+differently, all of them at average pooling, see `DIVERGENCES.md`. Of a case with finetuning, `values` are the losses that
+the vendor's tool looked at: weights follow the order of samples, which nothing records. `the vendor's file`: its `quantized.h5` is read, and
 computes the vendor's dump and outputs here. What a case exported in another format is not compared: this version writes
 `quantized.h5` only.
 

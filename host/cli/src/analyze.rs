@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     if args.recipe.calib.is_empty() {
         return Err(Error::Dataset("an analysis needs data: pass --calib DATA".into()));
     }
-    let (quantized, _) = args.recipe.quantize(Model::Float(graph.clone()), &args.preprocess, screen)?;
+    let quantized = args.recipe.quantize(Model::Float(graph.clone()), &args.preprocess, screen)?.quantized;
     let calibration = args.preprocess.for_graph(&args.recipe.calib, &graph)?;
     let own = if args.data.is_empty() { None } else { Some(args.preprocess.for_graph(&args.data, &graph)?) };
     let samples: &dyn Samples = match &own {

@@ -16,8 +16,8 @@ use crate::hint::hint;
 use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
-    analyze, boards, compile, convert, data, diff, dump, estimate, evaluate, info, inspect, machine_code, predict,
-    proof, quantize, screen, shell, simulate, strategy, targets,
+    analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, export, info, inspect,
+    machine_code, predict, proof, quantize, report, screen, shell, simulate, strategy, targets, train,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
@@ -37,6 +37,10 @@ struct Cli {
 enum Command {
     /// Quantize a float model with calibration data
     Quantize(quantize::Args),
+    /// Train a network with its quantizers, or a float one without
+    Train(Box<train::Args>),
+    /// Turn a trained network into what runs: normalizations folded, positions adjusted
+    Deploy(deploy::Args),
     /// Say where quantization hurts, why, and what helps by how much
     Analyze(analyze::Args),
     /// Accuracy of a float or quantized model on labelled data
@@ -45,12 +49,16 @@ enum Command {
     Predict(predict::Args),
     /// Convert a float model to float16, bfloat16, float32 or float64
     Convert(convert::Args),
+    /// Write a model in another format: ONNX, or the vendor's quantized model
+    Export(export::Args),
     /// Write every tensor of a quantized model as integers, in the vendor's folder layout
     Dump(dump::Args),
     /// Compare two dump folders
     Compare(dump::CompareArgs),
     /// Say where each layer of a model would run, why, and at what price
     Inspect(inspect::Args),
+    /// Write a page about a model on a target: where layers run, their time, where accuracy goes
+    Report(report::Args),
     /// Say what differs between two quantized models, strategies or compiled models
     Diff(diff::Args),
     /// Compile a quantized model for a DPU or a board
@@ -84,7 +92,10 @@ impl Command {
     fn preprocess(&self) -> Option<&data::Preprocess> {
         match self {
             Self::Quantize(args) => Some(&args.preprocess),
+            Self::Train(args) => Some(&args.preprocess),
+            Self::Deploy(args) => Some(&args.preprocess),
             Self::Analyze(args) => Some(&args.preprocess),
+            Self::Report(args) => Some(&args.preprocess),
             Self::Diff(args) => Some(&args.preprocess),
             Self::Evaluate(args) => Some(&args.preprocess),
             Self::Predict(args) => Some(&args.preprocess),
@@ -163,11 +174,15 @@ pub(crate) fn main() -> ExitCode {
     }
     let result = match &cli.command {
         Command::Quantize(args) => quantize::run(args, &screen),
+        Command::Train(args) => train::run(args, &screen),
+        Command::Deploy(args) => deploy::run(args, &screen),
         Command::Analyze(args) => analyze::run(args, &screen),
+        Command::Report(args) => report::run(args, &screen),
         Command::Diff(args) => diff::run(args, &screen),
         Command::Evaluate(args) => evaluate::run(args, &screen),
         Command::Predict(args) => predict::run(args, &screen),
         Command::Convert(args) => convert::run(args, &screen),
+        Command::Export(args) => export::run(args, &screen),
         Command::Dump(args) => dump::run(args, &screen),
         Command::Compare(args) => dump::compare(args, &screen),
         Command::Inspect(args) => inspect::run(args, &screen),

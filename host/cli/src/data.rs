@@ -202,6 +202,11 @@ impl Preprocess {
         }
     }
 
+    /// A data argument of labels, which are no pictures and stay as they are.
+    pub(crate) fn plain(&self, text: &str) -> DataSpec {
+        DataSpec::parse(text)
+    }
+
     /// Data arguments with the names that are given before them.
     pub(crate) fn specs(&self, data: &[String]) -> Vec<(Option<String>, DataSpec)> {
         let named = |text: &String| {

@@ -152,7 +152,11 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         evaluation.drop = Some(drop);
         if let Some(limit) = args.max_drop {
             yes = own.keeps(base, limit);
-            screen.say(format!("limit {:.2} points: {}", 100.0 * limit, if yes { "kept" } else { "exceeded" }));
+            // As it was given: a small limit would be rounded to another one.
+            let points = (limit * 1e8).round() / 1e6;
+            let short = format!("{points:.2}");
+            let points = if short.parse() == Ok(points) { short } else { points.to_string() };
+            screen.say(format!("limit {points} points: {}", if yes { "kept" } else { "exceeded" }));
         }
     }
     Outcome::of(evaluation, yes)

@@ -58,6 +58,16 @@ pub(crate) fn hint(error: &Error) -> &'static str {
         Error::LayerConfig { .. } => {
             Some("`shiftwise strategy dump pof2s --verbose 2` shows how entries and quantizers are written")
         }
+        Error::Dataset(text) if text.contains("the labels have shape") => Some(
+            "labels are class numbers, one per sample; of one-hot labels take `numpy.argmax(labels, axis=-1)`, and for values of \
+             the output's shape pass --metric mae or mse",
+        ),
+        Error::Dataset(text) if text.contains(" labels; one ") => Some(
+            "take samples and labels from the same set and in the same order: an array of each, as long as the other",
+        ),
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Some("the disk is full: free some space, or write elsewhere")
+        }
         Error::Foreign { .. } => Some("in Python, `model.save(\"model.keras\")` saves a Keras model whole"),
         // The table has the others: a library's kinds of errors may grow.
         _ => None,

@@ -7,10 +7,12 @@ mod command;
 mod compile;
 mod convert;
 mod data;
+mod deploy;
 mod diff;
 mod dump;
 mod estimate;
 mod evaluate;
+mod export;
 mod footprint;
 mod hint;
 mod info;
@@ -21,12 +23,14 @@ mod outcome;
 mod predict;
 mod proof;
 mod quantize;
+mod report;
 mod screen;
 mod shell;
 mod simulate;
 mod strategy;
 mod target_args;
 mod targets;
+mod train;
 
 fn main() -> std::process::ExitCode {
     command::main()

@@ -92,7 +92,10 @@ fn whole(args: &Args, why: Error, screen: &Screen) -> Result<Outcome, Error> {
     let several = network.outputs.len() > 1;
     let output = output(args, several);
     let read = data::files(&args.data);
-    data::keep(args.model.files().chain(&read).map(PathBuf::as_path), &output.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    data::keep(
+        args.model.files().chain(&read).map(PathBuf::as_path),
+        &output.iter().map(PathBuf::as_path).collect::<Vec<_>>(),
+    )?;
     let options = Options { arithmetic: Arithmetic::Float, batch: args.batch_size, output, top: args.top };
     let report = predict_whole((&network, path), &args.preprocess.specs(&args.data), &options)?;
     let place = report.output.as_ref().map_or(String::new(), |path| format!("; {}", path.display()));

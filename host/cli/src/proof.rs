@@ -61,8 +61,8 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     // Bad names fail before the work, not after it.
     let dpu = if args.target == "cpu" { None } else { Some(Device::named(&args.target)?) };
     let board = args.board.as_deref().map(|b| Ok::<_, Error>((boards::spec(b)?, b))).transpose()?;
-    let (quantized, _) =
-        args.recipe.quantize(args.recipe.open(&args.model, &args.preprocess, screen)?, &args.preprocess, screen)?;
+    let model = args.recipe.open(&args.model, &args.preprocess, screen)?;
+    let quantized = args.recipe.quantize(model, &args.preprocess, screen)?.quantized;
     let samples = args.preprocess.for_quantized(&args.data, &quantized, screen)?;
     let total = shiftwise_graph::eval::Samples::len(&samples);
     let inputs = take(&samples, Some(args.samples))?;

@@ -5,20 +5,26 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use shiftwise::analyze::glance;
 use shiftwise::dataset::Observed;
+use shiftwise::export;
 use shiftwise::reports::{Accuracy, Fallback, LeftFloat, Quantization};
 use shiftwise_compile::DpuOptions;
 use shiftwise_formats::files::Set;
+use shiftwise_formats::onnx::write_quantized;
 use shiftwise_formats::{self as format, LoadOptions, Model};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
 use shiftwise_integer::averages::Difference;
 use shiftwise_integer::unquantized;
-use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::finetune::Finetuned;
+use shiftwise_quant::passes::dead::DeadChannels;
+use shiftwise_quant::pipeline::{PtqOptions, ptq, ptq_with};
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::settings;
 use shiftwise_quant::settings::{Section, Setting};
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
+use shiftwise_train::finetune;
+use shiftwise_train::finetune::Finetuner;
 
 use crate::data;
 use crate::data::{ModelArgs, Preprocess};
@@ -51,6 +57,26 @@ pub(crate) struct Recipe {
     /// Calibrate with at most this many batches
     #[arg(long, value_name = "N", value_parser = crate::outcome::positive())]
     calib_steps: Option<usize>,
+    /// Everything random is drawn from it: the order of samples in finetuning, nothing else
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+}
+
+/// A model in its quantized form, and what happened on the way.
+pub(crate) struct Made {
+    /// The quantized model.
+    pub(crate) quantized: QuantGraph,
+    /// What the user should know; it has been shown.
+    pub(crate) warnings: Vec<String>,
+    dead_channels: Vec<DeadChannels>,
+    finetuned: Vec<Finetuned>,
+}
+
+impl Made {
+    /// Of a model that nothing was learned of.
+    fn new(quantized: QuantGraph, warnings: Vec<String>) -> Self {
+        Self { quantized, warnings, dead_channels: Vec::new(), finetuned: Vec::new() }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,14 +91,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
     /// Formats to write
-    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5"])]
+    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5", "onnx"])]
     output_format: Vec<String>,
+    #[command(flatten)]
+    onnx: crate::export::Onnx,
     /// DPU or board whose limits decide what will run there; says what will not
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
-    /// Everything random is drawn from it: quantization itself draws nothing
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
 }
 
 /// The results; where they came from is their manifest.
@@ -198,8 +223,9 @@ impl Recipe {
         let analysis = glance(graph, &self.options_of_ptq(&screen.silent())?, q, &samples)?;
         for layer in analysis.worst(3) {
             let why = layer.causes.first().map_or_else(String::new, |c| {
-                let try_ = c.remedy.as_ref().map_or_else(String::new, |r| format!("; try: {r}"));
-                format!(": {}{try_}", c.cause)
+                // What it gains is not measured here, and may be a loss.
+                let may = c.remedy.as_ref().map_or_else(String::new, |r| format!("; `analyze` tries: {r}"));
+                format!(": {}{may}", c.cause)
             });
             screen.say(format!("{}: {} dB by itself{why}", layer.layer, analyze::db(layer.alone_sqnr_db)));
         }
@@ -219,19 +245,12 @@ impl Recipe {
     }
 
     /// The quantized form of a model; a model that is quantized already stays as it is.
-    ///
-    /// Also returns warnings, which have been shown.
-    pub(crate) fn quantize(
-        &self,
-        model: Model,
-        preprocess: &Preprocess,
-        screen: &Screen,
-    ) -> Result<(QuantGraph, Vec<String>), Error> {
+    pub(crate) fn quantize(&self, model: Model, preprocess: &Preprocess, screen: &Screen) -> Result<Made, Error> {
         let graph = match model {
             Model::Float(graph) => graph,
             Model::Quantized(quantized) => {
                 screen.note("the model is quantized already; calibration data and strategy are not used");
-                return Ok((quantized, Vec::new()));
+                return Ok(Made::new(quantized, Vec::new()));
             }
         };
         let settings = self.settings()?;
@@ -255,7 +274,12 @@ impl Recipe {
         let mut progress = screen.progress("calibrating", "batches", batches.min(steps.unwrap_or(usize::MAX)));
         let names: Vec<String> = graph.inputs.iter().map(|id| graph.node(*id).name.clone()).collect();
         let observed = Observed::new(&samples, names.iter().map(String::as_str));
-        let mut result = ptq(graph, &observed, &options, |done, _| progress.set(done))?;
+        let mut bar = None;
+        let mut layers = |done: usize, total: usize| {
+            bar.get_or_insert_with(|| screen.progress("finetuning", "layers", total)).set(done);
+        };
+        let mut finetuner = Finetuner { seed: self.seed, memory: finetune::MEMORY, progress: &mut layers };
+        let mut result = ptq_with(graph, &observed, &options, &mut finetuner, |done, _| progress.set(done))?;
         result.quantized.metadata.preprocessing = Some(preprocess.given()).filter(|p| !p.is_empty());
         result.quantized.metadata.inputs = observed.statistics();
         for input in result.quantized.metadata.inputs.iter().filter(|input| input.is_zero()) {
@@ -267,7 +291,9 @@ impl Recipe {
         for change in &result.changes {
             screen.detail(format!("{} moved a position at {}", change.rule, change.layer));
         }
-        Ok((result.quantized, of_reader.into_iter().chain(result.warnings).collect()))
+        let warnings = of_reader.into_iter().chain(result.warnings).collect();
+        let (dead_channels, finetuned) = (result.dead_channels, result.finetuned);
+        Ok(Made { quantized: result.quantized, warnings, dead_channels, finetuned })
     }
 
     /// What takes no calibration data: block floating point, another type of floats.
@@ -278,7 +304,7 @@ impl Recipe {
         preprocess: &Preprocess,
         screen: &Screen,
         of_reader: Vec<String>,
-    ) -> Result<(QuantGraph, Vec<String>), Error> {
+    ) -> Result<Made, Error> {
         if !self.calib.is_empty() {
             screen.note("nothing is calibrated here: the calibration data is not looked at");
         }
@@ -286,7 +312,7 @@ impl Recipe {
         let mut result = ptq(graph, &none, &PtqOptions::new(strategy), |_, _| ())?;
         result.quantized.metadata.preprocessing = Some(preprocess.given()).filter(|p| !p.is_empty());
         result.warnings.iter().for_each(|warning| screen.note(format!("warning: {warning}")));
-        Ok((result.quantized, of_reader.into_iter().chain(result.warnings).collect()))
+        Ok(Made::new(result.quantized, of_reader.into_iter().chain(result.warnings).collect()))
     }
 
     /// The averages that the DPU computes otherwise on the calibration data.
@@ -318,6 +344,9 @@ impl Recipe {
             ("calib_steps", json!(self.calib_steps)),
         ];
         let mut all: Map<String, Value> = pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        if self.seed != 0 {
+            all.insert("seed".into(), json!(self.seed));
+        }
         if !preprocess.given().is_empty() {
             all.insert("preprocessing".into(), json!(preprocess.given()));
         }
@@ -329,8 +358,46 @@ impl Recipe {
         data::files(&self.calib)
     }
 
+    /// The name of the strategy.
+    pub(crate) fn strategy_name(&self) -> &str {
+        &self.strategy
+    }
+
+    /// The strategy with all that is said about it, for training.
+    pub(crate) fn training_strategy(&self, screen: &Screen) -> Result<Strategy, Error> {
+        self.strategy(&self.settings()?, screen)
+    }
+
+    /// Calibration data of a network and how it is taken.
+    pub(crate) fn calibration(
+        &self,
+        strategy: &Strategy,
+        graph: &Graph,
+        preprocess: &Preprocess,
+    ) -> Result<(shiftwise::dataset::Inputs, PtqOptions), Error> {
+        if self.calib.is_empty() {
+            return Err(Error::Dataset("calibration needs data: pass --calib DATA".into()));
+        }
+        let settings = self.settings()?;
+        let batch_size = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
+        let steps = self.calib_steps.or(settings.whole("calib_steps")?);
+        let options = PtqOptions { strategy: strategy.clone(), batch_size, steps };
+        Ok((preprocess.for_graph(&self.calib, graph)?, options))
+    }
+
     /// Options and input files' digests.
     pub(crate) fn provenance(&self, model: &ModelArgs, preprocess: &Preprocess) -> Result<Value, Error> {
+        self.provenance_of(model, preprocess, Map::new(), &[])
+    }
+
+    /// [`Recipe::provenance`] with more options and files, each with its role.
+    pub(crate) fn provenance_of(
+        &self,
+        model: &ModelArgs,
+        preprocess: &Preprocess,
+        options: Map<String, Value>,
+        files: &[(&str, &Path)],
+    ) -> Result<Value, Error> {
         let calib = self.calib_files();
         let strategies = [&self.strategy_file, &self.custom_strategy];
         let strategies = strategies.into_iter().flatten().map(|p| ("strategy", p.as_path()));
@@ -338,7 +405,8 @@ impl Recipe {
         let weights = model.weights.iter().map(|p| ("weights", p.as_path()));
         let inputs: Vec<(&str, &Path)> =
             std::iter::once(("model", model.path.as_path())).chain(weights).chain(strategies).chain(calib).collect();
-        shiftwise::provenance::provenance(&self.options(preprocess), &inputs)
+        let all = self.options(preprocess).into_iter().chain(options).collect();
+        shiftwise::provenance::provenance(&all, &[&inputs, files].concat())
     }
 }
 
@@ -360,7 +428,8 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         // Told before the work, not after.
         shiftwise::device::Device::named(target)?;
     }
-    let (quantized, mut warnings) = args.recipe.quantize(Model::Float(float.clone()), &args.preprocess, screen)?;
+    let made = args.recipe.quantize(Model::Float(float.clone()), &args.preprocess, screen)?;
+    let Made { quantized, mut warnings, dead_channels, finetuned } = made;
     let differences = args.recipe.averages(&quantized, &args.preprocess)?;
     averages::tell(&differences, screen);
     warnings.extend(differences.iter().map(ToString::to_string));
@@ -371,7 +440,13 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     format::read_back(&quantized, &bytes, &file, &options)?;
     shiftwise::averages::record(&differences, &bytes, &mut provenance);
     let mut set = Set::new(&dir, PROVENANCE)?;
-    set.add(QUANTIZED, &bytes)?;
+    let asked = |own: export::Format| args.output_format.iter().any(|name| name == own.name());
+    if asked(export::Format::H5) {
+        set.add(QUANTIZED, &bytes)?;
+    }
+    if asked(export::Format::Onnx) {
+        set.add(export::Format::Onnx.file(), &write_quantized(&quantized, &args.onnx.options())?)?;
+    }
     set.add(INFO, pretty(&info).as_bytes())?;
     set.commit(provenance.as_object().cloned().unwrap_or_default())?;
 
@@ -399,6 +474,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             None => screen.detail(format!("left float: {line}")),
         }
     }
+    tell_changes(&dead_channels, &finetuned, screen);
     let accuracy = args.recipe.accuracy(&float, &quantized, &args.preprocess, screen)?;
     let what = if quantized.layers.is_empty() { "weights converted" } else { "tensors quantized" };
     screen.say(format!("{} {what}; {}", rows.len(), file.display()));
@@ -409,9 +485,33 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         left_float: left_float.iter().map(LeftFloat::of).collect(),
         accuracy,
         averages: shiftwise::averages::rows(&differences),
+        dead_channels,
+        finetuned,
         target: args.target.clone(),
         on_cpu: args.target.as_ref().map(|_| fallbacks),
     })
+}
+
+/// What was learned of the float network and done to it.
+fn tell_changes(dead: &[DeadChannels], finetuned: &[Finetuned], screen: &Screen) {
+    let number = |v: f64| format!("{v:.3e}");
+    if !dead.is_empty() {
+        let row = |own: &DeadChannels| {
+            let margin = own.margin.map_or_else(|| "-".to_owned(), |m| format!("{m:.3}"));
+            let [before, after] = own.largest.map(|w| format!("{w:.3}"));
+            vec![own.layer.clone(), own.dead.to_string(), own.constant.to_string(), margin, before, after]
+        };
+        let header = ["channels folded in", "dead", "constant", "margin", "largest weight", "now"];
+        screen.table(&header, 1, &dead.iter().map(row).collect::<Vec<_>>());
+        screen.say("");
+    }
+    if !finetuned.is_empty() {
+        let row =
+            |own: &Finetuned| vec![own.layers.join(", "), own.done.clone(), number(own.before), number(own.after)];
+        let header = ["finetuned", "what", "error before", "after"];
+        screen.table(&header, 2, &finetuned.iter().map(row).collect::<Vec<_>>());
+        screen.say("");
+    }
 }
 
 /// A quantizer's grid in few words: its position, or its step and zero point.

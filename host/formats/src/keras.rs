@@ -3,6 +3,7 @@
 pub(crate) mod archive;
 pub(crate) mod back;
 pub(crate) mod call;
+pub(crate) mod conv_norm;
 pub(crate) mod custom_use;
 pub(crate) mod dtype;
 mod expand;
@@ -18,6 +19,7 @@ pub(crate) mod node_def;
 pub(crate) mod open;
 pub(crate) mod operation;
 pub(crate) mod parts;
+pub(crate) mod quantize_info;
 pub(crate) mod quantized;
 pub(crate) mod record;
 pub(crate) mod scope;

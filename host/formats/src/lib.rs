@@ -38,13 +38,15 @@ use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
 use shiftwise_graph::ops::CustomLayers;
+use shiftwise_quant::qat::Qat;
 use shiftwise_quant::quant_graph::QuantGraph;
 
 pub use keras::back::read_back;
 pub use keras::layers::graph_text;
 pub use keras::listing::{UserLayer, user_layers};
 pub use keras::open::keras_version;
-pub use keras::quantized::quantize_info;
+pub use keras::quantize_info::quantize_info;
+pub use keras::quantized::training_variables;
 
 /// What a reader may be told.
 #[derive(Clone, Debug, Default)]
@@ -106,6 +108,18 @@ pub fn load_quantized(path: &Path) -> Result<QuantGraph, Error> {
         Model::Quantized(quantized) => Ok(quantized),
         Model::Float(_) => Err(Error::wrong_kind(path, "is a float model, and a quantized model is expected")),
     }
+}
+
+/// Reads a quantized model to be trained: a `qat.h5`, ours or the vendor's.
+///
+/// Errors: those of [`open`]; a model that is not quantized.
+pub fn load_training(path: &Path, options: &LoadOptions) -> Result<Qat, Error> {
+    keras::open::read_training(Files::open(path)?, options)
+}
+
+/// The bytes of the `.h5` file of a network in training, as the vendor's tool would save it; `path` only appears in messages.
+pub fn training_bytes(qat: &Qat, path: &Path) -> Result<Vec<u8>, Error> {
+    quantized::write_training(qat, path)
 }
 
 /// The bytes of a quantized model's `.h5` file; `path` only appears in messages.

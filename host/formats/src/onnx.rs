@@ -10,10 +10,12 @@ mod ops;
 mod proto;
 mod reader;
 mod value;
+mod writer;
 
 pub use file::{Dim, Network, Port};
 pub(crate) use reader::read;
 pub use value::{Data, Element, Kind, Value};
+pub use writer::{Form, WriteOptions, write_float, write_quantized};
 
 use std::path::Path;
 

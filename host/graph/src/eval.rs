@@ -86,6 +86,28 @@ pub trait Points {
         let _ = id;
         false
     }
+    /// Computes a layer in a way of its own, up to the activation attribute, in passes that are differentiated. `None`, the
+    /// default: as the layer itself computes.
+    ///
+    /// Errors end the run.
+    fn compute(&mut self, id: NodeId, inputs: &[&Tensor]) -> Result<Option<Tensor>, Error> {
+        let _ = (id, inputs);
+        Ok(None)
+    }
+    /// The gradient of [`Points::compute`]: those of the layer's inputs, as far as they are `wanted`, from that of its
+    /// result before the activation attribute. What gradients weights have is kept by the points themselves. `None`, the
+    /// default: the layer's own.
+    ///
+    /// Errors end the pass.
+    fn differentiate(
+        &mut self,
+        id: NodeId,
+        dy: &Tensor,
+        wanted: &[bool],
+    ) -> Result<Option<Vec<Option<Tensor>>>, Error> {
+        let _ = (id, dy, wanted);
+        Ok(None)
+    }
     /// Whether [`Points::backward`] wants to see a point: the tensor that [`Points::apply`] was given there is then kept
     /// until the backward pass.
     fn differentiates(&self, point: Point) -> bool {

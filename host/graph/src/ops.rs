@@ -7,6 +7,7 @@
 use shiftwise_tensor::tensor::Tensor;
 
 pub mod act;
+mod assign;
 pub mod attention;
 pub mod cubic;
 pub mod custom;

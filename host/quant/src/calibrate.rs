@@ -49,6 +49,20 @@ pub struct Batches {
     pub vote: bool,
 }
 
+impl Batches {
+    /// The batches of so many samples: where each begins, and its size.
+    ///
+    /// Errors: no samples.
+    pub fn parts(&self, samples: usize) -> Result<Vec<(usize, usize)>, Error> {
+        if samples == 0 {
+            return Err(Error::Dataset("the calibration set is empty".into()));
+        }
+        let size = self.size.max(1);
+        let starts = (0..samples).step_by(size).take(self.most.unwrap_or(usize::MAX).max(1));
+        Ok(starts.map(|start| (start, size.min(samples - start))).collect())
+    }
+}
+
 /// Calibrates every quantizer of `q` on batches of samples.
 ///
 /// Each batch chooses a position for every tensor, seeing tensors before it already quantized with this batch's own

@@ -316,19 +316,40 @@ impl LayerQuant {
         self.wrapping = Wrapping::Entry(items);
     }
 
+    /// Lets quantizers that have collected values in training find their range of them.
+    pub fn settle(&mut self) {
+        self.every().for_each(|(_, own)| match own {
+            Quantizer::Affine(own) => own.settle(),
+            Quantizer::Pof2(_) | Quantizer::Tqt(_) | Quantizer::Block(_) => {}
+        });
+    }
+
+    /// Gives every quantizer of positions the vendor's FixNeuron arithmetic: 2 for weights, 1 for all else.
+    pub fn set_fix_neuron(&mut self) {
+        self.every().for_each(|(is_weight, own)| match own {
+            Quantizer::Pof2(own) => own.params.use_fixneuron_quant = if is_weight { 2 } else { 1 },
+            Quantizer::Affine(_) | Quantizer::Tqt(_) | Quantizer::Block(_) => {}
+        });
+    }
+
     /// Gives every quantizer of the layer another width, those that only the file shows too.
     pub fn set_width(&mut self, bits: u8) {
+        self.every().for_each(|(_, own)| own.scheme_mut().set_width(bits));
+    }
+
+    /// Every quantizer, and whether it is of a weight: those that only the file shows too.
+    fn every(&mut self) -> impl Iterator<Item = (bool, &mut Quantizer)> {
         let items = match &mut self.wrapping {
             Wrapping::Entry(items) => items.as_mut_slice(),
             Wrapping::Bare => &mut [],
         };
         let aside = items.iter_mut().filter_map(|item| match &mut item.seat {
-            Seat::Aside(own) => Some(own.as_mut()),
+            Seat::Aside(own) => Some((item.role.is_weight(), own.as_mut())),
             Seat::Input | Seat::Weight(_) | Seat::Activation | Seat::Output => None,
         });
-        let working = self.input.iter_mut().chain(self.weights.iter_mut().flatten());
-        let working = working.chain(self.activation.quantizer_mut()).chain(&mut self.output);
-        working.chain(aside).for_each(|own| own.scheme_mut().set_width(bits));
+        let weights = self.weights.iter_mut().flatten().map(|own| (true, own));
+        let rest = self.input.iter_mut().chain(self.activation.quantizer_mut()).chain(&mut self.output);
+        weights.chain(rest.map(|own| (false, own))).chain(aside)
     }
 }
 

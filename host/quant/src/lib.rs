@@ -9,6 +9,7 @@
 
 pub mod calibrate;
 pub mod eval;
+pub mod finetune;
 pub mod layer_quant;
 pub mod metadata;
 pub mod observer;
@@ -16,6 +17,7 @@ pub mod owners;
 pub mod passes;
 pub mod pipeline;
 pub mod python;
+pub mod qat;
 pub mod quant_graph;
 pub mod role;
 pub mod scheme;

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::calibrate::{Batches, calibrate_graph};
+use crate::finetune::{Finetune, Finetuned, Job, NoFinetuning};
 use crate::metadata::Metadata;
 use crate::passes;
+use crate::passes::dead::{DeadChannels, fold_dead_channels};
 use crate::passes::dtype::set_dtype;
 use crate::passes::{adjust_pos, annotate, convert, layer_config};
+use crate::qat::{ConvNorm, take_norms};
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
 use shiftwise_graph::dtype::Dtype;
@@ -43,49 +46,112 @@ pub struct Ptq {
     pub changes: Vec<adjust_pos::Change>,
     /// What the user should know about the settings.
     pub warnings: Vec<String>,
+    /// Channels that were folded, if that was asked for.
+    pub dead_channels: Vec<DeadChannels>,
+    /// What finetuning did, layer by layer, if it was asked for.
+    pub finetuned: Vec<Finetuned>,
 }
 
 /// What looks at the graph after each pass, which is named by its key in the strategy.
-type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
+pub(crate) type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
+
+/// What data teaches of the float graph, once it is optimized.
+type Learn<'a> = dyn FnMut(&mut Graph) -> Result<(), Error> + 'a;
 
 /// Everything before calibration; also returns warnings.
-fn annotated(mut graph: Graph, strategy: &Strategy, watch: Watch<'_>) -> Result<(QuantGraph, Vec<String>), Error> {
+fn annotated(
+    graph: Graph,
+    strategy: &Strategy,
+    watch: Watch<'_>,
+    learn: &mut Learn<'_>,
+) -> Result<(QuantGraph, Vec<String>), Error> {
+    if strategy.enabled("train_with_bn") {
+        return Err(Error::Options(
+            "`train_with_bn` is set to true; calibration trains nothing, `train` and `deploy` do".into(),
+        ));
+    }
+    staged(graph, strategy, false, watch, learn).map(|(quantized, _, warnings)| (quantized, warnings))
+}
+
+/// [`annotated`] for training: also returns the normalizations that stay apart from their convolutions, by the names of
+/// these, if they are to.
+pub(crate) fn staged(
+    mut graph: Graph,
+    strategy: &Strategy,
+    with_norms: bool,
+    watch: Watch<'_>,
+    learn: &mut Learn<'_>,
+) -> Result<(QuantGraph, BTreeMap<String, ConvNorm>, Vec<String>), Error> {
     // What is quantized is so from f32, whatever its file says.
     let other = graph.nodes.iter_mut().filter(|node| node.dtype != Dtype::default());
     other.for_each(|node| set_dtype(node, Dtype::default()));
     let mut warnings = passes::partition(&mut graph, strategy);
     let original = layer_config::original_layers(&graph, strategy)?;
     passes::run_watched(passes::OPTIMIZE, &mut graph, strategy, watch)?;
+    learn(&mut graph)?;
     warnings.extend(layer_config::keep_float(&mut graph, strategy, original.as_ref())?);
+    let norms = if with_norms { take_norms(&mut graph, strategy) } else { BTreeMap::new() };
     passes::run_watched(passes::DPU_VERSION, &mut graph, strategy, watch)?;
-    Ok((annotate::annotate(graph, strategy)?, warnings))
+    Ok((annotate::annotate(graph, strategy)?, norms, warnings))
 }
 
-/// Partition, optimize, annotate, calibrate, refine: the vendor's `quantize_model`.
-///
-/// Samples are looked at only by what learns from them: there may be none for block floating point, or with
-/// `convert_datatype`. `progress(done, total)` is called after every calibration batch.
+/// [`ptq_with`] for strategies that ask for no finetuning.
 pub fn ptq(
     graph: Graph,
     samples: &dyn Samples,
     options: &PtqOptions,
     progress: impl FnMut(usize, usize),
 ) -> Result<Ptq, Error> {
-    if let Some(dtype) = options.strategy.conversion()? {
-        return converted(graph, &options.strategy, dtype);
+    ptq_with(graph, samples, options, &mut NoFinetuning, progress)
+}
+
+/// Partition, optimize, annotate, calibrate, refine: the vendor's `quantize_model`.
+///
+/// Samples are looked at only by what learns from them: there may be none for block floating point, or with
+/// `convert_datatype`. `finetune` is asked where the strategy has `include_fast_ft`. `progress(done, total)` is called after
+/// every calibration batch.
+pub fn ptq_with(
+    graph: Graph,
+    samples: &dyn Samples,
+    options: &PtqOptions,
+    finetune: &mut dyn Finetune,
+    progress: impl FnMut(usize, usize),
+) -> Result<Ptq, Error> {
+    let strategy = &options.strategy;
+    if let Some(dtype) = strategy.conversion()? {
+        return converted(graph, strategy, dtype);
     }
-    let (mut quantized, warnings) = annotated(graph, &options.strategy, &mut |_, _| ())?;
+    let batches = Batches { size: options.batch_size, most: options.steps, vote: strategy.base().vote };
+    let job = Job { strategy, samples, batches: &batches };
+    let finetunes = strategy.enabled("include_fast_ft");
+    let (mut dead_channels, mut optimized) = (Vec::new(), None);
+    let (mut quantized, warnings) = annotated(graph, strategy, &mut |_, _| (), &mut |graph| {
+        if strategy.enabled("fold_dead_channels") || (finetunes && finetune.folds_dead_channels(strategy)) {
+            dead_channels = fold_dead_channels(graph, samples, &batches)?;
+        }
+        if finetunes {
+            finetune.prepare(graph, &job)?;
+            optimized = Some(graph.clone());
+        }
+        Ok(())
+    })?;
     // Before the work, so that a wrong name doesn't cost it.
     quantized.check_names()?;
     // The vendor's tool widens what was calibrated for 8 bits.
-    if options.strategy.enabled("layer_config_recalibrate") {
-        layer_config::set_widths(&mut quantized, &options.strategy)?;
+    if strategy.enabled("layer_config_recalibrate") {
+        layer_config::set_widths(&mut quantized, strategy)?;
     }
-    let batches = Batches { size: options.batch_size, most: options.steps, vote: options.strategy.base().vote };
     calibrate_graph(&mut quantized, samples, &batches, progress)?;
-    layer_config::set_widths(&mut quantized, &options.strategy)?;
-    let changes = refine(&mut quantized, &options.strategy);
-    Ok(Ptq { quantized, changes, warnings })
+    layer_config::set_widths(&mut quantized, strategy)?;
+    let changes = refine(&mut quantized, strategy);
+    let finetuned = match &optimized {
+        Some(optimized) => finetune.finetune(&mut quantized, optimized, &job)?,
+        None => Vec::new(),
+    };
+    if strategy.enabled("convert_to_fs_quantize_strategy") {
+        convert::positions_to_float_scales(&mut quantized);
+    }
+    Ok(Ptq { quantized, changes, warnings, dead_channels, finetuned })
 }
 
 /// The graph in another type of floats, optimized and without quantizers: the vendor's `convert_datatype`, which takes no
@@ -93,21 +159,17 @@ pub fn ptq(
 pub fn converted(mut graph: Graph, strategy: &Strategy, dtype: Dtype) -> Result<Ptq, Error> {
     let warnings = passes::dtype::convert(&mut graph, strategy, dtype)?;
     let quantized = QuantGraph { graph, layers: BTreeMap::new(), metadata: Metadata::default() };
-    Ok(Ptq { quantized, changes: Vec::new(), warnings })
+    Ok(Ptq { quantized, changes: Vec::new(), warnings, dead_channels: Vec::new(), finetuned: Vec::new() })
 }
 
-/// What happens after calibration: quantizers of thresholds become such of positions, positions are adjusted, and become
-/// float scales at last, each where the strategy says so. Positions that are thresholds still are not adjusted.
+/// What happens after calibration, before finetuning: quantizers of thresholds become such of positions, and positions are
+/// adjusted, each where the strategy says so. Positions that are thresholds still are not adjusted.
 fn refine(q: &mut QuantGraph, strategy: &Strategy) -> Vec<adjust_pos::Change> {
     let thresholds = strategy.value("convert_to_pof2s_quantize_strategy").and_then(Value::as_bool);
     if thresholds == Some(true) {
         convert::thresholds_to_positions(q);
     }
-    let changes = if thresholds == Some(false) { Vec::new() } else { adjust_pos::refine(q, strategy) };
-    if strategy.enabled("convert_to_fs_quantize_strategy") {
-        convert::positions_to_float_scales(q);
-    }
-    changes
+    if thresholds == Some(false) { Vec::new() } else { adjust_pos::refine(q, strategy) }
 }
 
 /// Optimize, annotate, refine: a network with the geometry of its quantized form, before there is any data.
@@ -127,7 +189,10 @@ pub fn without_data_watched(graph: Graph, strategy: &Strategy, watch: Watch<'_>)
     let mut strategy = strategy.clone();
     // Takes long and changes values only.
     strategy.set("include_cle", false.into())?;
-    let (mut quantized, _) = annotated(graph, &strategy, watch)?;
+    let (mut quantized, _) = annotated(graph, &strategy, watch, &mut |_| Ok(()))?;
     refine(&mut quantized, &strategy);
+    if strategy.enabled("convert_to_fs_quantize_strategy") {
+        convert::positions_to_float_scales(&mut quantized);
+    }
     Ok(quantized)
 }

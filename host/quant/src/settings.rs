@@ -62,6 +62,8 @@ pub enum Type {
     FixNeuron,
     /// The format of a written model.
     OutputFormat,
+    /// How weights are finetuned.
+    Algorithm,
     /// Names of layers.
     Layers,
     /// Types by layer.
@@ -82,6 +84,7 @@ impl Type {
             Self::Steps => "a whole number up to 1000",
             Self::FixNeuron => "0, 1 or 2",
             Self::OutputFormat => "h5, tf, pb, onnx or an empty word",
+            Self::Algorithm => "adaquant or reconstruct",
             Self::Layers => "a list of layer names",
             Self::Widths => "an object of types by layer",
             Self::Shapes => "a list of whole numbers",
@@ -99,6 +102,7 @@ impl Type {
             Self::Steps => value.as_u64().is_some_and(|n| n <= 1000),
             Self::FixNeuron => value.as_u64().is_some_and(|n| n <= 2),
             Self::OutputFormat => value.as_str().is_some_and(|v| ["", "h5", "tf", "pb", "onnx"].contains(&v)),
+            Self::Algorithm => value.as_str().is_some_and(|v| ["adaquant", "reconstruct"].contains(&v)),
             Self::Layers => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
             Self::Widths => value.is_object(),
             Self::Shapes => value.is_array() || value.is_object(),
@@ -138,6 +142,8 @@ pub struct Setting {
     pub effect: Effect,
     /// What it was called.
     pub old: Option<&'static str>,
+    /// For a setting of ours: the vendor's setting that a strategy must have.
+    pub beside: Option<&'static str>,
 }
 
 impl Setting {
@@ -178,7 +184,8 @@ impl Setting {
 }
 
 /// Rows by section: documentation, name, type and default; `of ROLE PARAMETER` where the setting replaces a parameter of
-/// quantizers; `only [VALUES] REASON`, `later [VALUES] REASON` or `idle REASON` where it hasn't its full effect; `was NAME` if it had another.
+/// quantizers; `only [VALUES] REASON`, `later [VALUES] REASON` or `idle REASON` where it hasn't its full effect; `was NAME` if it
+/// had another; `beside NAME` where a strategy has it only together with that one.
 macro_rules! settings {
     ($($section:ident {
         $(
@@ -188,7 +195,8 @@ macro_rules! settings {
             $(, only $values:tt $why:literal)?
             $(, later $now:tt $until:literal)?
             $(, idle $idle:literal)?
-            $(, was $old:ident)?;
+            $(, was $old:ident)?
+            $(, beside $beside:ident)?;
         )*
     })*) => {
         /// Every setting, section by section.
@@ -201,6 +209,7 @@ macro_rules! settings {
             of: settings!(@option $((Role::$role, stringify!($parameter)))?),
             effect: settings!(@effect $(only $values $why)? $(later $now $until)? $(idle $idle)?),
             old: settings!(@option $(stringify!($old))?),
+            beside: settings!(@option $(stringify!($beside))?),
         },)*)*];
     };
     (@option) => { None };
@@ -235,8 +244,8 @@ settings! {
         cle_balance_method: Word = "\"max\"", was balance_method;
         /// Channels whose weights on both sides sum up to less are left alone.
         cle_weight_threshold: Number = "0.1", was weight_threshold;
-        /// Keeps BatchNormalization for training.
-        train_with_bn: Flag = "false", only ["false"] "there is no training";
+        /// Trains a BatchNormalization as one layer with the convolution before it: of training alone.
+        train_with_bn: Flag = "false";
         /// Splits a separable convolution in its two parts.
         separable_conv: Flag = "true";
     }
@@ -263,7 +272,7 @@ settings! {
         /// Leaves the result of a sum to the activation behind it.
         no_quant_in_add_act: Flag = "true";
         /// Training steps after which the statistics of BatchNormalization stay.
-        freeze_bn_delay: Number = "-1", only ["-1"] "there is no training";
+        freeze_bn_delay: Number = "-1";
         /// Asks the vendor's compiler which layers to quantize.
         quantize_with_xcompiler: Flag = "true", idle "the vendor's compiler is closed";
     }
@@ -287,9 +296,9 @@ settings! {
         /// Gives input and output of a pooling one position.
         align_pool: Flag = "true";
         /// Finetunes weights layer by layer after calibration.
-        include_fast_ft: Flag = "false", only ["false"] "there is no finetuning";
-        /// Epochs of that finetuning.
-        fast_ft_epochs: Number = "10", only ["10"] "there is no finetuning";
+        include_fast_ft: Flag = "false";
+        /// Epochs of that finetuning, at most, for each layer.
+        fast_ft_epochs: Number = "10";
         /// Corrects biases after calibration.
         include_bias_corr: Flag = "false", idle "the vendor's tool never looks at it";
         /// Replaces power-of-two quantizers by those of float scales.
@@ -384,7 +393,13 @@ settings! {
     }
     Ours {
         /// Calibrates layers of `layer_config` at their new width: integers of 16 bits are then finer, not only reach further.
-        layer_config_recalibrate: Flag = "false";
+        layer_config_recalibrate: Flag = "false", beside layer_config;
+        /// Zeroes the kernels of channels that a ReLU lets nothing of through, or that are constant, on the calibration
+        /// data.
+        fold_dead_channels: Flag = "false", beside include_fast_ft;
+        /// How `include_fast_ft` finetunes: adaquant as the vendor's tool does, or reconstruct, which solves for the weights
+        /// of each layer on its quantized inputs.
+        fast_ft_algorithm: Algorithm = "\"adaquant\"", beside include_fast_ft;
     }
     Call {
         /// Samples in a calibration batch, 32 if null; every batch votes for positions.

@@ -98,7 +98,9 @@ impl Strategy {
 
     /// Whether quantizing takes calibration data.
     pub fn needs_data(&self) -> Result<bool, Error> {
-        Ok(self.base.placement != Placement::Readers && self.conversion()?.is_none())
+        let learns = self.base.placement != Placement::Readers;
+        let asked = ["include_fast_ft", "fold_dead_channels"].into_iter().any(|key| self.enabled(key));
+        Ok((learns || asked) && self.conversion()?.is_none())
     }
 
     /// A built-in strategy as it is.
@@ -128,7 +130,8 @@ impl Strategy {
             Section::User => self.json.get_mut(REGISTRY)?,
             Section::Ours => {
                 // About a setting that not every strategy has.
-                self.user_value("layer_config")?;
+                let beside = setting.beside?;
+                self.value(beside).or_else(|| self.user_value(beside))?;
                 let default = serde_json::from_str(setting.default).unwrap_or_default();
                 return Some(self.ours.entry(setting.name).or_insert(default));
             }
@@ -147,6 +150,13 @@ impl Strategy {
     /// A pipeline key's number.
     pub fn number(&self, key: &str) -> Option<f64> {
         self.value(key)?.as_f64()
+    }
+
+    /// The word of a setting of ours; its default where it isn't set.
+    pub fn own_word(&self, key: &str) -> String {
+        let default = || serde_json::from_str(settings::find(key)?.default).ok();
+        let word = self.ours.get(key).cloned().or_else(default);
+        word.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
     /// A pipeline key's value.

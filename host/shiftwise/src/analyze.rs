@@ -47,7 +47,7 @@ pub struct Analysis {
     pub layers: Vec<LayerAnalysis>,
     /// Remedies that were tried, the best first.
     pub remedies: Vec<Gain>,
-    /// The keys that the proposed strategy sets, if any remedy is worth it.
+    /// The remedies in the proposed strategy, if any is worth it.
     pub proposed: Vec<String>,
     /// Decibels that the proposed strategy gains at the outputs.
     pub proposed_gain_db: Option<f64>,
@@ -207,7 +207,7 @@ pub fn analyze(request: &Request<'_>) -> Result<(Analysis, Option<Strategy>), Er
         .map(|id| layer(request.quantized, id, &walk.seen[id.0], &spare, request.calibration.len()))
         .collect();
     let mut gains = Vec::new();
-    let mut proposal = Proposal { strategy: None, gain: 0.0 };
+    let mut proposal = Proposal::default();
     if request.remedies {
         (gains, proposal) = tried(request, &reference, &layers, worst(&outputs))?;
     }
@@ -215,14 +215,13 @@ pub fn analyze(request: &Request<'_>) -> Result<(Analysis, Option<Strategy>), Er
         layer.causes = found(facts, &layer.layer, &gains);
     }
     gains.sort_by(|a, b| b.gain_db.total_cmp(&a.gain_db));
-    let changed = proposal.strategy.as_ref().map_or_else(Vec::new, |s| s.changes(&request.options.strategy));
     let analysis = Analysis {
         model: request.graph.name.clone(),
         samples: reference.count,
         outputs,
         layers: layers.into_iter().map(|(_, layer)| layer).collect(),
         remedies: gains,
-        proposed: changed.into_iter().filter_map(|change| change.key).collect(),
+        proposed: proposal.names.clone(),
         proposed_gain_db: proposal.strategy.as_ref().map(|_| proposal.gain),
     };
     Ok((analysis, proposal.strategy))
@@ -261,9 +260,11 @@ impl Analysis {
 }
 
 /// A strategy with remedies, and what they gain together.
+#[derive(Default)]
 struct Proposal {
     strategy: Option<Strategy>,
     gain: f64,
+    names: Vec<String>,
 }
 
 /// Tries the remedies of the worst layers one by one, then together as long as they gain.
@@ -293,7 +294,7 @@ fn tried(
     }
     let mut order: Vec<usize> = (0..gains.len()).collect();
     order.sort_by(|a, b| gains[*b].gain_db.total_cmp(&gains[*a].gain_db));
-    let mut proposal = Proposal { strategy: None, gain: 0.0 };
+    let mut proposal = Proposal::default();
     let usable = |i: &usize| gains[*i].gain_db > WORTH && (!request.for_dpu || gains[*i].on_dpu);
     for i in order.into_iter().filter(usable) {
         let (remedy, layer) = &tries[i];
@@ -301,7 +302,9 @@ fn tried(
         let Some(next) = remedy.applied(from, layer) else { continue };
         let gain = if proposal.strategy.is_none() { gains[i].gain_db } else { quality(&next)? - before };
         if gain > proposal.gain + WORTH {
-            proposal = Proposal { strategy: Some(next), gain };
+            let at = if remedy.of_layer { format!(" at {layer}") } else { String::new() };
+            proposal.names.push(format!("{}{at}", remedy.name));
+            (proposal.strategy, proposal.gain) = (Some(next), gain);
         }
     }
     Ok((gains, proposal))

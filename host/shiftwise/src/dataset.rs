@@ -207,7 +207,9 @@ pub fn sample_shape(spec: &DataSpec) -> Option<Vec<usize>> {
 /// for, which is for samples of floats.
 pub fn whole(spec: &DataSpec, input: &str) -> Result<(String, Vec<usize>, Vec<u8>), Error> {
     if !spec.mean.is_empty() || spec.scale.is_some() || spec.resize.is_some() {
-        return fail(format!("input `{input}` takes arrays as they are; mean, scale and size are for samples of floats"));
+        return fail(format!(
+            "input `{input}` takes arrays as they are; mean, scale and size are for samples of floats"
+        ));
     }
     let own = Array::open(&spec.path, spec.key.as_deref(), Some(input));
     let array = match (own, &spec.key) {

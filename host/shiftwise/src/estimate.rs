@@ -333,7 +333,8 @@ impl Estimated {
     /// The report; `device` is the one that was estimated.
     pub fn report(&self, device: &Device) -> Estimate {
         let Times { report, speed, .. } = &self.times;
-        let cpu_us: f64 = self.program.layers.iter().filter_map(|l| l.cpu_us).sum();
+        // The sum of nothing is −0.
+        let cpu_us = self.program.layers.iter().filter_map(|l| l.cpu_us).sum::<f64>() + 0.0;
         let end_to_end_us = report.latency_us + cpu_us;
         Estimate {
             model: self.program.name.clone(),

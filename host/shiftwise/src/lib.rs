@@ -35,7 +35,7 @@
 //!
 //! Invariants
 //! - Nothing is printed, no flag of a command line is named, and no argument parser is known.
-//! - Files are read by [`dataset`], [`dump`] and [`provenance`], and written only into a set or folder that the caller
+//! - Files are read by [`dataset`], [`dump`], [`training::checkpoint`] and [`provenance`], and written only into a set or folder that the caller
 //!   names.
 //! - The result of a function doesn't depend on the number of threads.
 //! - Boards are behind the feature `board`.
@@ -45,9 +45,11 @@
 //! - [`dataset`]: samples and labels out of arrays and images; [`provenance`]: where a result came from
 //! - [`device`]: what a network is compiled for; [`build`]: its program and memory; [`estimate`]: its time
 //! - [`convert`]: float models in other types
+//! - [`training`]: a network over labelled data; [`deployment`]: what it is at inference
 //! - [`run`], [`cost`], [`outputs`]: a deployable's frames on this machine, their bounds and their results
 //! - [`vendor_program`]: the same of a program that the vendor compiled
 //! - [`verify`]: the proof; [`golden`], [`dump`]: every tensor, in the vendor's layout; [`evaluate`]: accuracy; [`predict`]: outputs
+//! - [`report`]: a page of all that
 //! - [`analyze`]: where quantization hurts, why, and what helps
 //! - [`diff`]: what differs between two models, strategies or programs
 //! - [`inspect`]: where each layer would run, why, at what price, and what would change it
@@ -63,11 +65,13 @@ pub mod build;
 pub mod convert;
 pub mod cost;
 pub mod dataset;
+pub mod deployment;
 pub mod device;
 pub mod diff;
 pub mod dump;
 pub mod estimate;
 pub mod evaluate;
+pub mod export;
 pub mod golden;
 pub mod info;
 pub mod inspect;
@@ -76,11 +80,13 @@ pub mod memory;
 pub mod outputs;
 pub mod predict;
 pub mod provenance;
+pub mod report;
 pub mod reports;
 pub mod run;
 pub mod simulate;
 pub mod targets;
 pub mod text;
+pub mod training;
 pub mod vendor_program;
 pub mod vendor_simulation;
 pub mod verify;

@@ -10,6 +10,8 @@ use serde_json::Value;
 use shiftwise_compile::Placement;
 use shiftwise_integer::graph::IntOp;
 use shiftwise_integer::unquantized;
+use shiftwise_quant::finetune::Finetuned;
+use shiftwise_quant::passes::dead::DeadChannels;
 use shiftwise_quant::strategy::Change;
 
 use crate::analyze::{Analysis, LayerAnalysis, OutputNoise};
@@ -33,6 +35,12 @@ pub struct Quantization {
     /// Averages that the DPU computes otherwise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub averages: Vec<averages::Row>,
+    /// Channels that were folded because no data gets through them, by layer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dead_channels: Vec<DeadChannels>,
+    /// What finetuning did, by layer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub finetuned: Vec<Finetuned>,
     /// The DPU or board whose limits were asked about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -206,12 +214,16 @@ fn document(command: &str, mut kinds: Vec<Value>, definitions: serde_json::Map<S
 reports! {
     "quantize": Quantization;
     "evaluate": crate::evaluate::Evaluation | crate::evaluate::Errors;
+    "train": crate::training::Training;
+    "deploy": crate::deployment::Deployment;
     "dump": crate::dump::Dumped;
     "compare": crate::dump::Comparison;
     "convert": crate::convert::Converted;
+    "export": crate::export::Exported;
     "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled | NotPlaced;
     "analyze": Analysis;
+    "report": crate::report::Report;
     "diff": crate::diff::Difference;
     "inspect": crate::inspect::Report;
     "estimate": crate::estimate::Estimate | crate::estimate::CpuEstimate;

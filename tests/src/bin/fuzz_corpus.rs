@@ -51,6 +51,9 @@ fn models() -> Result {
     let keras = data().join("keras");
     write("h5", "custom", &std::fs::read(keras.join("custom_keras2.h5"))?)?;
     write("h5", "quantized", &quantized()?)?;
+    for name in ["classifier", "moves", "pools", "transposed"] {
+        write("onnx", name, &std::fs::read(data().join("onnx/cases").join(name).join("model.onnx"))?)?;
+    }
     write("keras", "custom", &std::fs::read(keras.join("custom_keras3.keras"))?)?;
     for name in ["nested_keras2", "nested_keras3", "shared_keras3", "functions_keras3", "spelled_keras3"] {
         let config = member(&format!("{name}.keras"), "config.json")?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use shiftwise_compile::{self as compile, CpuOptions, DpuOptions};
 use shiftwise_core::isa::{Line, codec};
 use shiftwise_core::target::IsaVersion;
+use shiftwise_formats::onnx::{Dim, Element, Network, Port, Value};
 use shiftwise_formats::{Files, LoadOptions, Model, graph_text, open_bytes, open_files, quantized_bytes};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::run_float;
@@ -29,6 +30,23 @@ const WORK: usize = 1 << 22;
 /// A model of any kind.
 pub(super) fn file(bytes: &[u8]) {
     open(bytes, &LoadOptions::default());
+}
+
+/// An ONNX model: as layers, and computed as its file states it, of inputs of zeros.
+pub(super) fn onnx(bytes: &[u8]) {
+    file(bytes);
+    let path = Path::new("model.onnx");
+    let Ok(network) = Network::read(Files::of_bytes(path, bytes.to_vec())) else { return };
+    let input = |port: &Port| {
+        let size = |dim: &Dim| if let Dim::Size(n) = dim { *n } else { 1 };
+        let shape: Vec<usize> = port.dims.iter().flatten().map(size).collect();
+        let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= 1 << 16)?;
+        let element = port.element.unwrap_or(Element::Float);
+        Some(Value::real(Element::Double, shape, vec![0.0; count]).cast(element))
+    };
+    if let Some(inputs) = network.inputs.iter().map(input).collect() {
+        let _ = network.run(inputs, path);
+    }
 }
 
 /// An architecture, whose weights are drawn.

@@ -39,7 +39,7 @@ pub fn read_back(quantized: &QuantGraph, bytes: &[u8], path: &Path, options: &Lo
         return Ok(());
     }
     let layers = |q: &QuantGraph| {
-        let config = quantized::model_config(q, &quantized::file_layers(&q.graph));
+        let config = quantized::model_config(&quantized::Form::calibrated(q), &quantized::file_layers(&q.graph));
         config["config"]["layers"].as_array().cloned().unwrap_or_default()
     };
     let (own, other) = (layers(quantized), layers(&back));

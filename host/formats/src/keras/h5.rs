@@ -198,6 +198,20 @@ impl H5 {
     }
 }
 
+impl H5 {
+    /// A dataset of one int32.
+    pub(crate) fn integer(&self, path: &str) -> Result<i32, String> {
+        let fail = |e: hdf5_pure::Error| format!("weight `{path}`: {e}");
+        let data = self.file.dataset(path).map_err(fail)?;
+        let shape = data.shape().map_err(fail)?;
+        if !matches!(data.dtype().map_err(fail)?, DType::I32) || !shape.is_empty() {
+            return Err(format!("weight `{path}` has shape {shape:?}, one int32 is expected"));
+        }
+        let values = data.read_i32().map_err(fail)?;
+        values.first().copied().ok_or_else(|| format!("weight `{path}` is cut short"))
+    }
+}
+
 /// A dataset to be written.
 pub(crate) enum Data {
     /// Of the type, in which they are rounded.

@@ -11,6 +11,7 @@ use crate::source::Files;
 use crate::{LoadOptions, Model, json};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
+use shiftwise_quant::qat::Qat;
 
 /// Whether a file is JSON, as `model.to_json()` writes it.
 pub(crate) fn is_json(files: &Files) -> bool {
@@ -43,6 +44,17 @@ pub(crate) fn read_archive(files: Files, options: &LoadOptions, budget: &Budget)
         None => Box::new(stored::Store::new(file, &config).map_err(|e| Error::format(files.path(), e))?),
     };
     float_graph::float_graph(config, &*weights, options).map(Model::Float)
+}
+
+/// A quantized model in HDF5, to be trained.
+pub(crate) fn read_training(files: Files, options: &LoadOptions) -> Result<Qat, Error> {
+    let (path, budget) = (files.path().to_owned(), files.budget());
+    let file = open_h5(files, &budget)?;
+    let config = model_config(&file)?;
+    match config.is_quantized() {
+        true => quantized::read_training(config, &file, options),
+        false => Err(Error::wrong_kind(&path, "is a float model, and one in training is expected")),
+    }
 }
 
 /// A model in HDF5, of either kind.

@@ -4,13 +4,14 @@
 //! and ranges are scalar variables beside the unquantized float weights. Key order, names and types are the vendor's,
 //! so that its tools read what we write.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use crate::LoadOptions;
+use crate::keras::conv_norm;
 use crate::keras::flatten::{Flat, FlatLayer};
 use crate::keras::float_graph::Assembly;
 use crate::keras::h5::{Data, H5, Tree};
@@ -18,7 +19,6 @@ use crate::keras::layers::functions::{CALL, TENSOR};
 use crate::keras::layers::{self, WeightSource, attributes};
 use crate::keras::record::{LayerConfig, ModelConfig};
 use crate::keras::stored::LayerWeights;
-use shiftwise_core::arith::Round;
 use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
@@ -26,6 +26,7 @@ use shiftwise_graph::ops::Op;
 use shiftwise_quant::layer_quant::{ActivationPlace, ActivationQuant, LayerQuant};
 use shiftwise_quant::metadata::Metadata;
 use shiftwise_quant::python;
+use shiftwise_quant::qat::{ConvNorm, Qat};
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::role::Role;
 use shiftwise_quant::scheme::channels::Channels;
@@ -34,6 +35,9 @@ use shiftwise_tensor::tensor::Tensor;
 
 /// The calibrated state of the vendor's layers.
 const MODE: &str = "QCBEV";
+
+/// The state of the vendor's layers in training.
+const TRAINING_MODE: &str = "QAT";
 
 /// The state of custom layers and of those that quantize what they read: the vendor's tool forgets to switch them.
 const UNSWITCHED_MODE: &str = "QCB";
@@ -92,21 +96,51 @@ pub(crate) fn file_layers(graph: &Graph) -> Vec<Vec<NodeId>> {
 }
 
 /// What the file calls each node: layer and number of the call.
-fn references(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Vec<(String, usize)> {
-    let mut names = vec![(String::new(), 0); quantized.graph.nodes.len()];
+fn references(form: &Form<'_>, layers: &[Vec<NodeId>]) -> Vec<(String, usize)> {
+    let mut names = vec![(String::new(), 0); form.quantized.graph.nodes.len()];
     for calls in layers {
         for (number, id) in calls.iter().enumerate() {
-            names[id.0] = (layer_name(quantized, calls[0]), number);
+            names[id.0] = (form.layer_name(calls[0]), number);
         }
     }
     names
 }
 
-/// The name of a node's layer in the file.
-fn layer_name(quantized: &QuantGraph, id: NodeId) -> String {
-    match &quantized.graph.node(id).shared {
-        Some(call) => call.layer.clone(),
-        None => quantized.quant_name(id),
+/// What is written: a network at inference, or in training.
+pub(crate) struct Form<'a> {
+    quantized: &'a QuantGraph,
+    /// Normalizations that are trained with their convolutions; `None` at inference.
+    norms: Option<&'a BTreeMap<NodeId, ConvNorm>>,
+}
+
+impl<'a> Form<'a> {
+    /// A network at inference.
+    pub(crate) fn calibrated(quantized: &'a QuantGraph) -> Self {
+        Self { quantized, norms: None }
+    }
+
+    /// The normalization that is one layer with a convolution.
+    fn norm(&self, id: NodeId) -> Option<&'a ConvNorm> {
+        self.norms?.get(&id)
+    }
+
+    /// The name of a node's layer in the file.
+    fn layer_name(&self, id: NodeId) -> String {
+        let node = self.quantized.graph.node(id);
+        match (&node.shared, self.norm(id)) {
+            (Some(call), _) => call.layer.clone(),
+            (None, Some(own)) => conv_norm::name(node, own),
+            (None, None) => self.quantized.quant_name(id),
+        }
+    }
+
+    /// The state of the vendor's layers; some are forgotten when the others are switched to evaluation.
+    fn mode(&self, unswitched: bool) -> &'static str {
+        match self.norms {
+            Some(_) => TRAINING_MODE,
+            None if unswitched => UNSWITCHED_MODE,
+            None => MODE,
+        }
     }
 }
 
@@ -115,11 +149,40 @@ const METADATA: &str = "shiftwise_metadata";
 
 /// The bytes of a quantized model's file.
 pub(crate) fn write(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Error> {
+    write_form(&Form::calibrated(quantized), path)
+}
+
+/// The bytes of the file of a network in training: the vendor's `qat.h5`.
+pub(crate) fn write_training(qat: &Qat, path: &Path) -> Result<Vec<u8>, Error> {
+    write_form(&Form { quantized: &qat.quantized, norms: Some(&qat.norms) }, path)
+}
+
+/// The variables of a network in training with their shapes and values, by the path and in the order of its file.
+pub fn training_variables(qat: &Qat) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let form = Form { quantized: &qat.quantized, norms: Some(&qat.norms) };
+    let layers = file_layers(&qat.quantized.graph);
+    let of_layer = |calls: &Vec<NodeId>| {
+        let name = form.layer_name(calls[0]);
+        let flat = move |(short, data): (String, Data)| {
+            let (shape, values) = match data {
+                Data::Floats(tensor, _) => (tensor.shape().to_vec(), tensor.into_data()),
+                Data::Int(value) => (Vec::new(), vec![value as f32]),
+                Data::Ints(values) => (vec![values.len()], values.iter().map(|v| *v as f32).collect()),
+            };
+            (format!("{name}/{short}:0"), shape, values)
+        };
+        layer_data(&form, calls[0]).into_iter().map(flat).collect::<Vec<_>>()
+    };
+    layers.iter().flat_map(of_layer).collect()
+}
+
+fn write_form(form: &Form<'_>, path: &Path) -> Result<Vec<u8>, Error> {
+    let quantized = form.quantized;
     let layers = file_layers(&quantized.graph);
     let mut root = Tree::default();
     root.text("backend", "tensorflow");
     root.text("keras_version", KERAS_VERSION);
-    root.ascii("model_config", &python::dumps(&model_config(quantized, &layers)));
+    root.ascii("model_config", &python::dumps(&model_config(form, &layers)));
     match quantized.metadata.to_text() {
         text if text.is_empty() => {}
         text => root.text(METADATA, &text),
@@ -127,12 +190,12 @@ pub(crate) fn write(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Erro
     let weights = root.group("model_weights");
     weights.ascii("backend", "tensorflow");
     weights.ascii("keras_version", KERAS_VERSION);
-    weights.list("layer_names", layers.iter().map(|calls| layer_name(quantized, calls[0])).collect());
+    weights.list("layer_names", layers.iter().map(|calls| form.layer_name(calls[0])).collect());
     weights.group("top_level_model_weights").list("weight_names", Vec::new());
     for calls in &layers {
-        let name = layer_name(quantized, calls[0]);
+        let name = form.layer_name(calls[0]);
         let group = weights.group(&name);
-        let data = layer_data(quantized, calls[0]);
+        let data = layer_data(form, calls[0]);
         let paths: Vec<String> = data.iter().map(|(short, _)| format!("{name}/{short}:0")).collect();
         group.list("weight_names", paths.clone());
         for (path, (_, data)) in paths.iter().zip(data) {
@@ -143,7 +206,8 @@ pub(crate) fn write(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Erro
 }
 
 /// Variables of a layer in the vendor's order: what is trained, with the quantized weights behind the others; then the rest.
-fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
+fn layer_data(form: &Form<'_>, id: NodeId) -> Vec<(String, Data)> {
+    let quantized = form.quantized;
     let node = quantized.graph.node(id);
     let integers = layers::integers(&node.op).into_iter().map(|(name, v)| (name.to_owned(), Data::Int(v)));
     let weights = node.op.layer().weights().into_iter();
@@ -151,15 +215,21 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
     let Some(quant) = quantized.layers.get(&id) else {
         return weights.map(|(name, data)| (name.to_owned(), data)).chain(integers).collect();
     };
+    if let Some(own) = form.norm(id) {
+        let states = quant
+            .quantizers(node)
+            .map(|(role, prefix, q)| (prefix, state_shape(&tensor_shape(node, role, prefix), q), q));
+        return conv_norm::data(node, own, states.flat_map(|(prefix, shape, q)| variables(prefix, &shape, q)));
+    }
     // Statistics of a normalization are not trained.
     let (moving, weights): (Vec<_>, Vec<_>) = weights.partition(|(name, _)| name.starts_with("moving_"));
     let (mut own, mut trained, mut rest) = (Vec::new(), Vec::new(), Vec::new());
     let mut weights: Vec<Option<(&str, Data)>> = weights.into_iter().map(Some).collect();
     for (role, prefix, q) in quant.quantizers(node) {
         let shape = state_shape(&tensor_shape(node, role, prefix), q);
-        for part in q.scheme().parts() {
-            let to = if part.trained { &mut trained } else { &mut rest };
-            to.push((format!("{prefix}_{}", part.name), data(part.values, &shape)));
+        for (is_trained, name, data) in variables(prefix, &shape, q) {
+            let to = if is_trained { &mut trained } else { &mut rest };
+            to.push((name, data));
         }
         let named = |slot: &&mut Option<(&str, Data)>| slot.as_ref().is_some_and(|(name, _)| *name == prefix);
         // The wrapper of layers that quantize what they read leaves the order alone.
@@ -178,6 +248,12 @@ fn layer_data(quantized: &QuantGraph, id: NodeId) -> Vec<(String, Data)> {
         own.append(&mut rest);
     }
     own
+}
+
+/// The variables of a quantizer, and whether training changes them.
+fn variables(prefix: &str, shape: &[usize], q: &Quantizer) -> Vec<(bool, String, Data)> {
+    let parts = q.scheme().parts().into_iter();
+    parts.map(|part| (part.trained, format!("{prefix}_{}", part.name), data(part.values, shape))).collect()
 }
 
 /// The values of a quantizer's variable.
@@ -203,12 +279,12 @@ fn state_shape(tensor: &[usize], q: &Quantizer) -> Vec<usize> {
     q.scheme().channel_axis().map_or_else(Vec::new, |axis| Channels::variable_shape(tensor, axis))
 }
 
-pub(crate) fn model_config(quantized: &QuantGraph, layers: &[Vec<NodeId>]) -> Value {
-    let graph = &quantized.graph;
-    let names = references(quantized, layers);
+pub(crate) fn model_config(form: &Form<'_>, layers: &[Vec<NodeId>]) -> Value {
+    let graph = &form.quantized.graph;
+    let names = references(form, layers);
     let ends =
         |ids: &[NodeId]| -> Vec<Value> { ids.iter().map(|id| json!([names[id.0].0, names[id.0].1, 0])).collect() };
-    let layers: Vec<Value> = layers.iter().map(|calls| layer_config(quantized, calls, &names)).collect();
+    let layers: Vec<Value> = layers.iter().map(|calls| layer_config(form, calls, &names)).collect();
     json!({
         "class_name": "Functional",
         "config": {
@@ -262,10 +338,10 @@ fn with(mut reference: Value, kwargs: &Value) -> Value {
     reference
 }
 
-fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usize)]) -> Value {
-    let id = calls[0];
+fn layer_config(form: &Form<'_>, calls: &[NodeId], names: &[(String, usize)]) -> Value {
+    let (id, quantized) = (calls[0], form.quantized);
     let node = quantized.graph.node(id);
-    let name = layer_name(quantized, id);
+    let name = form.layer_name(id);
     let nodes: Vec<Value> = calls
         .iter()
         .map(|id| quantized.graph.node(*id))
@@ -279,9 +355,16 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
                 .and_then(|q| q.output.as_ref())
                 .map(|q| json!({ "class_name": format!("Vitis>{}", q.class()), "config": q.scheme().config() }));
             let config = json!({
-                "name": name, "trainable": true, "dtype": "float32", "quantizer": quantizer, "mode": MODE,
+                "name": name, "trainable": true, "dtype": "float32", "quantizer": quantizer,
+                "mode": form.mode(false),
             });
             ("Vitis>VitisQuantize", config)
+        }
+        (Some(quant), _) if form.norm(id).is_some() => {
+            let mut activation = json!(node.op.layer().activation().name());
+            wrap_activation(&mut activation, &quant.activation);
+            let rest = conv_norm::Rest { activation, quantize_config: quantize_config(quant), mode: form.mode(false) };
+            form.norm(id).map_or(("", Value::Null), |own| conv_norm::config(node, own, &name, rest))
         }
         (Some(quant), _) => {
             let mut inner = layers::node::config(node);
@@ -289,7 +372,7 @@ fn layer_config(quantized: &QuantGraph, calls: &[NodeId], names: &[(String, usiz
                 wrap_activation(activation, &quant.activation);
             }
             let layer = json!({ "class_name": registered(node.op.class()), "config": inner });
-            let mode = if custom || quant.reads() { UNSWITCHED_MODE } else { MODE };
+            let mode = form.mode(custom || quant.reads());
             let config = json!({
                 "name": name, "trainable": true, "dtype": "float32", "layer": layer,
                 "quantize_config": quantize_config(quant), "mode": mode,
@@ -327,10 +410,10 @@ fn quantize_config(quant: &LayerQuant) -> Value {
 // Reading.
 
 /// The layer inside a wrapper.
-struct Wrapped<'a> {
-    name: &'a str,
-    class: &'a str,
-    config: &'a Map<String, Value>,
+pub(crate) struct Wrapped<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) class: &'a str,
+    pub(crate) config: &'a Map<String, Value>,
 }
 
 impl<'a> Wrapped<'a> {
@@ -344,7 +427,12 @@ impl<'a> Wrapped<'a> {
     }
 
     fn any(config: &'a Map<String, Value>) -> Result<Self, String> {
-        let inner = config.get("layer").ok_or("its wrapper has no layer")?;
+        Self::under("layer", config)
+    }
+
+    /// The layer that a wrapper's config has under a key.
+    pub(crate) fn under(key: &str, config: &'a Map<String, Value>) -> Result<Self, String> {
+        let inner = config.get(key).ok_or("its wrapper has no layer")?;
         let class = inner.get("class_name").and_then(Value::as_str).ok_or("its wrapped layer has no class")?;
         let config = inner.get("config").and_then(Value::as_object).ok_or("its wrapped layer has no config")?;
         let name = config.get("name").and_then(Value::as_str).ok_or("its wrapped layer has no name")?;
@@ -352,12 +440,18 @@ impl<'a> Wrapped<'a> {
     }
 }
 
-/// A quantized model from its file.
-pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> Result<QuantGraph, Error> {
+/// A quantized model from its file; one in training as it is at inference.
+pub(crate) fn read(model: ModelConfig, file: &H5, options: &LoadOptions) -> Result<QuantGraph, Error> {
+    let qat = read_training(model, file, options)?;
+    Ok(if qat.norms.is_empty() { qat.quantized } else { qat.folded() })
+}
+
+/// A quantized model from its file, to be trained.
+pub(crate) fn read_training(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> Result<Qat, Error> {
     model.override_shapes(options)?;
     let flat = Flat::new(&model)?;
     let mut assembly = Assembly::new(&model.name, &flat, options);
-    let mut layers = Vec::new();
+    let (mut layers, mut norms) = (Vec::new(), Vec::new());
     for call in &flat.calls {
         if assembly.part(call)? {
             continue;
@@ -373,7 +467,8 @@ pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
             }
             class => (class, &layer.config),
         };
-        let wrapped = matches!(class, WRAPPER | READING_WRAPPER | "Vitis>VitisQuantize");
+        let normalized = conv_norm::is_class(class);
+        let wrapped = normalized || matches!(class, WRAPPER | READING_WRAPPER | "Vitis>VitisQuantize");
         if wrapped && (*calls > 1 || path.len() > 1) {
             return Err(fail("a quantized layer is applied once, in the outermost model".into()));
         }
@@ -385,6 +480,19 @@ pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
                 let quant =
                     wrapped_quant(assembly.made.graph().node(id), config, inner.config, &mut weights).map_err(fail)?;
                 (id, Some(quant))
+            }
+            _ if normalized => {
+                let parts = conv_norm::Parts::of(&layer.name, config).map_err(fail)?;
+                let op = assembly.op(parts.conv.name, parts.conv.class, parts.conv.config, call, &mut weights)?;
+                let id = assembly.add(parts.conv.name, op, parts.conv.config, call)?;
+                let own = parts.norm(&assembly.made.graph().node(id).shape, &mut weights).map_err(fail)?;
+                let (biased, node) = (own.biased, assembly.made.node_mut(id));
+                if let (Some(w), false) = (node.op.weighted_mut(), biased) {
+                    w.bias = Some(Tensor::zeros(own.norm.mean.shape()));
+                }
+                norms.push((id, own));
+                let node = assembly.made.graph().node(id);
+                (id, Some(wrapped_quant(node, config, config, &mut weights).map_err(fail)?))
             }
             "Vitis>VitisQuantize" => {
                 let op = assembly.op(&layer.name, "VitisQuantize", config, call, &mut weights)?;
@@ -408,9 +516,10 @@ pub(crate) fn read(mut model: ModelConfig, file: &H5, options: &LoadOptions) -> 
     let (made, outputs) = assembly.ends();
     let (graph, renumbered) = made.finish_with_ids(&outputs)?;
     let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
+    let norms = norms.into_iter().filter_map(|(id, own)| Some((*renumbered.get(&id)?, own))).collect();
     let metadata = file.string("/", METADATA).ok().flatten().unwrap_or_default();
     let metadata = Metadata::parse(&metadata).map_err(|why| file.error(why))?;
-    Ok(QuantGraph { graph, layers, metadata })
+    Ok(Qat { quantized: QuantGraph { graph, layers, metadata }, norms })
 }
 
 /// Quantizers of a wrapper, with their calibrated state.
@@ -476,37 +585,4 @@ fn restore(
         });
     }
     quantizer.scheme_mut().restore(prefix, values)
-}
-
-// The list of quantized tensors.
-
-/// `quantize_info.json`: an entry for each quantized tensor, and for each weight of a layer in another type of floats, in
-/// the order of the quantized model.
-pub fn quantize_info(quantized: &QuantGraph) -> Value {
-    let mut entries = Vec::new();
-    for id in quantized.graph.ids() {
-        let node = quantized.graph.node(id);
-        let Some(quant) = quantized.layers.get(&id) else {
-            let names = node.op.layer().weights().into_iter().map(|(role, _)| role);
-            entries.extend(names.filter(|_| node.dtype != Dtype::Float32).map(|role| converted(node, role)));
-            continue;
-        };
-        for (role, variable, q) in quant.quantizers(node) {
-            let role = role.row().info.unwrap_or(variable);
-            let mut entry = json!({ "layer": quantized.quant_name(id), "wrapped": node.name, "role": role });
-            if let Some(entry) = entry.as_object_mut() {
-                entry.extend(q.scheme().info());
-            }
-            entries.push(entry);
-        }
-    }
-    Value::Array(entries)
-}
-
-/// The entry of a weight of another type.
-fn converted(node: &Node, role: &str) -> Value {
-    json!({
-        "layer": node.name, "wrapped": node.name, "role": role, "bit_width": node.dtype.bits(), "signed": true,
-        "round_mode": Round::HalfToEven.id(), "dtype": node.dtype.name(),
-    })
 }

@@ -168,6 +168,12 @@ impl LayerWeights<'_> {
         }
     }
 
+    /// A variable with one integer.
+    pub(crate) fn integer(&mut self, name: &str) -> Result<i32, String> {
+        let path = self.variable(name)?;
+        self.file.integer(&path).map_err(|e| format!("its {e}"))
+    }
+
     /// A variable with a list of integers.
     pub(crate) fn integers(&mut self, name: &str) -> Result<Vec<i32>, String> {
         let path = self.variable(name)?;

@@ -168,7 +168,11 @@ impl Network {
         let start = number("offset").transpose()?.unwrap_or(0);
         let length = number("length").transpose()?.unwrap_or(size.saturating_sub(start));
         if start.checked_add(length).is_none_or(|end| end > size) || length > MOST_EXTERNAL {
-            return Err(format!("is stored in bytes {start} to {} of {}, which has {size}", start.saturating_add(length), path.display()));
+            return Err(format!(
+                "is stored in bytes {start} to {} of {}, which has {size}",
+                start.saturating_add(length),
+                path.display()
+            ));
         }
         std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(start)).map_err(why)?;
         // These bytes are the model's too, and not part of its file's size; they are there, and bounded.
@@ -180,7 +184,12 @@ impl Network {
     /// The results of a node.
     ///
     /// Errors: the rest of a sentence about the file: an operator that is unknown, operands that it does not take.
-    pub(crate) fn evaluate(&self, node: &NodeProto, inputs: &[Option<&Value>], budget: &Budget) -> Result<Vec<Value>, String> {
+    pub(crate) fn evaluate(
+        &self,
+        node: &NodeProto,
+        inputs: &[Option<&Value>],
+        budget: &Budget,
+    ) -> Result<Vec<Value>, String> {
         let operator = ops::of(node).ok_or_else(|| unknown(node))?;
         let call = Call { node, inputs, version: self.opset, budget };
         (operator.eval)(&call).map_err(|why| format!("has a node {} that {why}", label(node)))

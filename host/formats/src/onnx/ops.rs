@@ -158,7 +158,7 @@ macro_rules! operators {
 
 use elements::{ADD, DIV, MAX, MIN, MUL, POW, SUB, binary, compare, folded, logic, unary};
 use std::cmp::Ordering;
-use sums::{reduce, global_pool};
+use sums::{global_pool, reduce};
 
 operators! {
     "Abs" => |c| unary(c, f64::abs, Some(i128::abs)), Some(layers::function);
@@ -204,7 +204,7 @@ operators! {
     "HardSwish" => |c| unary(c, |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0), None), Some(layers::activation);
     "Identity" => |c| Ok(vec![c.input(0)?.clone()]), Some(layers::identity);
     "InstanceNormalization" => |c| sums::group_norm(c, None), Some(layers::group_norm);
-    "LRN" => sums::lrn, None;
+    "LRN" => sums::lrn, Some(layers::lrn);
     "LayerNormalization" => sums::layer_norm, Some(layers::layer_norm);
     "LeakyRelu" => |c| elements::with_alpha(c, 0.01, |x, a| if x < 0.0 { a * x } else { x }), Some(layers::leaky_relu);
     "Less" => |c| compare(c, Ordering::is_lt), None;

@@ -155,13 +155,15 @@ impl<'a> Reader<'a> {
         if let Some((_, shape)) = options.input_shapes.iter().find(|(name, _)| own(name)) {
             let rank = port.dims.as_ref().map_or(shape.len(), Vec::len);
             if shape.len() != rank || shape.is_empty() {
-                return Err(Error::InputShape(format!("input `{}` has {rank} dimensions and not {shape:?}", port.name)));
+                return Err(Error::InputShape(format!(
+                    "input `{}` has {rank} dimensions and not {shape:?}",
+                    port.name
+                )));
             }
             return Ok(shape.clone());
         }
-        let open = || {
-            Error::InputShape(format!("input `{}` leaves its size open; give it with --input-shape", port.name))
-        };
+        let open =
+            || Error::InputShape(format!("input `{}` leaves its size open; give it with --input-shape", port.name));
         let dims = port.dims.as_ref().ok_or_else(open)?;
         let size = |(i, dim): (usize, &Dim)| match dim {
             Dim::Size(n) if *n > 0 => Ok(*n),
@@ -176,7 +178,8 @@ impl<'a> Reader<'a> {
         let mut ids = Vec::new();
         for port in &self.network.inputs {
             let fail = |why: &str| Err(Error::layer(&port.name, "Input", why));
-            let casts = || self.readers.get(port.name.as_str()).is_some_and(|all| all.iter().all(|n| n.op_type == "Cast"));
+            let casts =
+                || self.readers.get(port.name.as_str()).is_some_and(|all| all.iter().all(|n| n.op_type == "Cast"));
             let small = port.element.is_some_and(|e| !e.is_float() && e.bits() <= 16);
             if port.element.is_some_and(|e| e != Element::Float) && !(small && casts()) {
                 return fail("its elements are no 32-bit floats, and layers compute in those");
@@ -250,9 +253,9 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let fail = |why: String| format!("has a node {} that {why}", label(node));
-        let layer = operator.layer.ok_or_else(|| {
-            format!("has a node {}: no layer computes `{}` of samples", label(node), node.op_type)
-        })?;
+        let layer = operator
+            .layer
+            .ok_or_else(|| format!("has a node {}: no layer computes `{}` of samples", label(node), node.op_type))?;
         let call = Call { node, inputs: &constants, version: self.network.opset, budget: &self.network.budget };
         let mut step = Step { reader: self, node, call, known: &known };
         let results = layer(&mut step).map_err(fail)?;
@@ -399,7 +402,12 @@ impl<'a> Step<'_, 'a> {
                         let data: Vec<f32> = raw.chunks_exact(4).map(cell).collect();
                         Tensor::new(shape, data).ok_or_else(|| "has weights that are damaged".into())
                     }
-                    _ => self.reader.network.constant(stored)?.tensor().ok_or_else(|| "has weights that are damaged".into()),
+                    _ => self
+                        .reader
+                        .network
+                        .constant(stored)?
+                        .tensor()
+                        .ok_or_else(|| "has weights that are damaged".into()),
                 }
             }
             Some(Known::Layer(_)) => Err("has weights that are made of samples".into()),

@@ -11,13 +11,21 @@ use prost::Message;
 
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::eval::run_float;
+use shiftwise_graph::graph::Graph;
+use shiftwise_graph::ops::Op;
+use shiftwise_quant::eval::run_vendor;
+use shiftwise_quant::layer_quant::LayerQuant;
+use shiftwise_quant::pipeline::{PtqOptions, ptq};
+use shiftwise_quant::strategy::Strategy;
+use shiftwise_tensor::tensor::Tensor;
 
+use crate::LoadOptions;
 use crate::onnx::file::Network;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::value::{self, Data, Value};
+use crate::onnx::writer::{Form, WriteOptions, write_float, write_quantized};
 use crate::onnx::{ops, reader};
 use crate::source::Files;
-use crate::LoadOptions;
 
 /// The repository's own cases.
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/onnx/cases");
@@ -56,7 +64,13 @@ fn alike(seen: &Value, expected: &Value) -> Result<(), String> {
             let wrong = a.iter().zip(b).position(|pair| !near(pair));
             wrong.map_or(Ok(()), |i| Err(format!("element {i} is {} instead of {}", a[i], b[i])))
         }
-        (a, b) => if a == b { Ok(()) } else { Err("other whole numbers".into()) },
+        (a, b) => {
+            if a == b {
+                Ok(())
+            } else {
+                Err("other whole numbers".into())
+            }
+        }
     }
 }
 
@@ -141,6 +155,101 @@ fn every_case_is_computed_or_refused_for_a_reason() {
     }
     println!("{counts:?}");
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// The repository's own cases as layers, with their input.
+fn own_networks() -> Vec<(String, Graph, Vec<Tensor>)> {
+    let read = |case: PathBuf| {
+        let path = case.join("model.onnx");
+        let network = Network::read(Files::open(&path).unwrap()).unwrap();
+        let graph = reader::graph(&network, &LoadOptions::default(), &path).unwrap();
+        let inputs = arrays(&case.join("test_data_set_0"), "input").unwrap();
+        let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        (name, graph, inputs.iter().map(|v| v.tensor().unwrap()).collect())
+    };
+    cases(Path::new(OWN), 2).into_iter().map(read).collect()
+}
+
+/// What a written model computes, as its file states it.
+fn computed(bytes: Vec<u8>, inputs: &[Tensor]) -> Vec<Value> {
+    let path = Path::new("written.onnx");
+    let network = Network::read(Files::of_bytes(path, bytes)).unwrap();
+    network.run(inputs.iter().map(Value::of_tensor).collect(), path).unwrap()
+}
+
+#[test]
+fn no_permutation_is_left_inside_a_convolutional_network() {
+    for (name, graph, _) in own_networks() {
+        let permutations = graph.nodes.iter().filter(|n| matches!(n.op, Op::Permute(_))).count();
+        // One at each end; shuffled channels are a permutation of their own.
+        let most = match name.as_str() {
+            "channels_last" => 0,
+            "classifier" | "sequences" | "squeeze_and_excitation" => 1,
+            "moves" => 5,
+            _ => 2,
+        };
+        assert!(permutations <= most, "{name}: {permutations} permutations");
+    }
+}
+
+#[test]
+fn written_float_models_compute_the_same() {
+    for (name, graph, inputs) in own_networks() {
+        let expected = run_float(&graph, inputs.clone()).unwrap();
+        for opset in WriteOptions::OPSETS {
+            let bytes = match write_float(&graph, &WriteOptions { form: Form::Vendor, opset }) {
+                Ok(bytes) => bytes,
+                Err(why) => {
+                    assert!(why.to_string().contains("not written as ONNX"), "{name}: {why}");
+                    continue;
+                }
+            };
+            for (seen, expected) in computed(bytes, &inputs).iter().zip(&expected) {
+                alike(seen, &Value::of_tensor(expected)).unwrap_or_else(|why| panic!("{name}, opset {opset}: {why}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn written_quantized_models_compute_the_same() {
+    for (name, graph, inputs) in own_networks() {
+        for strategy in ["pof2s", "fs"] {
+            let options = PtqOptions::new(Strategy::built_in(strategy).unwrap());
+            let quantized = ptq(graph.clone(), &inputs, &options, |_, _| ()).unwrap().quantized;
+            let expected = run_vendor(&quantized, inputs.clone()).unwrap();
+            let bytes = match write_quantized(&quantized, &WriteOptions::default()) {
+                Ok(bytes) => bytes,
+                Err(why) => {
+                    assert!(why.to_string().contains("not written as ONNX"), "{name}: {why}");
+                    continue;
+                }
+            };
+            for (seen, expected) in computed(bytes, &inputs).iter().zip(&expected) {
+                let expected = Value::of_tensor(expected);
+                alike(seen, &expected).unwrap_or_else(|why| panic!("{name}, {strategy}: {why}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_network_of_two_formats_has_the_same_positions() {
+    let models = std::env::var("SHIFTWISE_SHARED").map(|shared| Path::new(&shared).join("models"));
+    for name in ["lenet5_mnist", "resnet8_fashion"] {
+        let Ok(models) = &models else { return };
+        let quantized = |end: &str| {
+            let graph = crate::load(&models.join(format!("{name}.{end}")), &LoadOptions::default()).unwrap();
+            let shape = [&[8], graph.node(graph.inputs[0]).shape.as_slice()].concat();
+            let count: usize = shape.iter().product();
+            let samples = vec![Tensor::new(shape, (0..count).map(|i| ((i * 37 % 101) as f32) / 101.0).collect()).unwrap()];
+            let options = PtqOptions::new(Strategy::built_in("pof2s").unwrap());
+            let quantized = ptq(graph, &samples, &options, |_, _| ()).unwrap().quantized;
+            let own = quantized.layers.values().flat_map(LayerQuant::all).map(|q| q.scheme().pos());
+            own.collect::<Vec<_>>()
+        };
+        assert_eq!(quantized("onnx"), quantized("h5"), "{name}");
+    }
 }
 
 #[test]

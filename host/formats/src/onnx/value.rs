@@ -306,9 +306,7 @@ impl Value {
         let size = (self.element.bits() / 8).max(1) as usize;
         match (&self.data, self.element) {
             (Data::Real(data), Element::Double) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            (Data::Real(data), Element::Float16) => {
-                data.iter().flat_map(|x| half_bits(*x).to_le_bytes()).collect()
-            }
+            (Data::Real(data), Element::Float16) => data.iter().flat_map(|x| half_bits(*x).to_le_bytes()).collect(),
             (Data::Real(data), _) => data.iter().flat_map(|x| (*x as f32).to_le_bytes()).collect(),
             (Data::Whole(data), _) => data.iter().flat_map(|x| x.to_le_bytes().into_iter().take(size)).collect(),
         }
@@ -390,9 +388,12 @@ pub(crate) fn decode(tensor: &TensorProto, raw: Option<&[u8]>, budget: &Budget) 
             Value::of_bytes(element, shape.clone(), raw).ok_or_else(wrong)
         };
     }
-    let whole = |data: Vec<i128>| Value::whole(element, shape.clone(), data.into_iter().map(|x| element.wrap(x)).collect());
+    let whole =
+        |data: Vec<i128>| Value::whole(element, shape.clone(), data.into_iter().map(|x| element.wrap(x)).collect());
     let value = match element {
-        Element::Float => Value::real(element, shape.clone(), tensor.float_data.iter().map(|x| f64::from(*x)).collect()),
+        Element::Float => {
+            Value::real(element, shape.clone(), tensor.float_data.iter().map(|x| f64::from(*x)).collect())
+        }
         Element::Double => Value::real(element, shape.clone(), tensor.double_data.clone()),
         Element::Float16 => {
             let bits = tensor.int32_data.iter().map(|b| half_value(*b as u16));

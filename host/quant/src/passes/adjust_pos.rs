@@ -46,8 +46,13 @@ pub struct Change {
 
 /// Applies every rule that the strategy enables; returns where positions changed.
 pub fn refine(q: &mut QuantGraph, strategy: &Strategy) -> Vec<Change> {
+    apply(q, |rule| strategy.enabled(rule))
+}
+
+/// Applies the rules of these names; returns where positions changed.
+pub fn apply(q: &mut QuantGraph, enabled: impl Fn(&str) -> bool) -> Vec<Change> {
     let mut changes = Vec::new();
-    for rule in RULES.iter().filter(|r| strategy.enabled(r.name)) {
+    for rule in RULES.iter().filter(|r| enabled(r.name)) {
         for id in q.graph.ids() {
             let before = positions(q);
             (rule.apply)(q, id);

@@ -1,5 +1,6 @@
 //! Cross-layer equalization: the channels between two convolutions are scaled so that both kernels use the same range.
 
+use crate::passes::fold_bn::trained_with;
 use crate::strategy::Strategy;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, NodeId};
@@ -27,6 +28,11 @@ pub(super) fn include_cle(graph: &mut Graph, strategy: &Strategy) -> Result<(), 
         }
     };
     let any_activation = strategy.enabled("cle_to_relu6");
+    // A convolution that is trained with its normalization is another class, which takes no part.
+    let with_norms: Vec<NodeId> = match strategy.enabled("train_with_bn") {
+        true => graph.ids().filter_map(|id| trained_with(graph, id)).collect(),
+        false => Vec::new(),
+    };
     let kinds = [Between::Nothing, Between::Activation, Between::Relu, Between::ReluAndPad];
     let pairs: Vec<(NodeId, NodeId)> = kinds
         .into_iter()
@@ -34,6 +40,7 @@ pub(super) fn include_cle(graph: &mut Graph, strategy: &Strategy) -> Result<(), 
             let graph = &*graph;
             graph.ids().filter_map(move |tail| Some((head(graph, tail, kind, any_activation)?, tail)))
         })
+        .filter(|(head, tail)| !with_norms.contains(head) && !with_norms.contains(tail))
         .collect();
     for _ in 0..steps {
         for (head, tail) in &pairs {

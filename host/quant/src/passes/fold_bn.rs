@@ -2,7 +2,7 @@
 
 use crate::strategy::Strategy;
 use shiftwise_graph::error::Error;
-use shiftwise_graph::graph::Graph;
+use shiftwise_graph::graph::{Graph, NodeId};
 use shiftwise_graph::ops::{ActivationFn, BatchNormalization, DepthwiseConv2D, Op, Padding, Weighted};
 use shiftwise_tensor::tensor::Tensor;
 
@@ -28,7 +28,8 @@ pub(super) fn fold_conv_bn(graph: &mut Graph, _: &Strategy) -> Result<(), Error>
     Ok(())
 }
 
-fn fold(w: &mut Weighted, bn: &BatchNormalization, transposed: bool) {
+/// Kernel and bias with a normalization in them. The output channels of a transposed convolution are the last axis but one.
+pub(crate) fn fold(w: &mut Weighted, bn: &BatchNormalization, transposed: bool) {
     let mult = bn.multiplier();
     // Output channels are the fastest axes of the kernels: [.., oc], and [kh, kw, c, m] with channel c·m + i; but the last
     // but one of a transposed convolution: [kh, kw, oc, ic].
@@ -42,6 +43,15 @@ fn fold(w: &mut Weighted, bn: &BatchNormalization, transposed: bool) {
         beta[c] + centred * mult[c]
     });
     w.bias = Some(Tensor::vector(bias.collect()));
+}
+
+/// The convolution before a normalization that is trained together with it: what `train_with_bn` keeps apart.
+pub(crate) fn trained_with(graph: &Graph, id: NodeId) -> Option<NodeId> {
+    let (Op::BatchNormalization(_), [conv]) = (&graph.node(id).op, &graph.node(id).inputs[..]) else { return None };
+    let conv = *conv;
+    let inside = graph.is_candidate(id) && graph.is_candidate(conv) && graph.uses()[conv.0] == 1;
+    let kind = matches!(graph.node(conv).op, Op::Conv2D(_) | Op::DepthwiseConv2D(_));
+    (inside && kind && graph.node(conv).op.layer().activation() == ActivationFn::Linear).then_some(conv)
 }
 
 /// Turns a normalization of an image that could not be folded into a 1×1 depthwise convolution of the same name.

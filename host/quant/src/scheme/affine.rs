@@ -93,6 +93,60 @@ impl Affine {
         self.ranges.iter().map(|range| Grid::new(*range, &self.params).step_and_zero()).collect()
     }
 
+    /// Lets the ranges hold a batch too.
+    fn widen(&mut self, tensor: &Tensor) -> Result<(), RangeError> {
+        let to = self.params.integers();
+        let seen = match self.params.per_channel {
+            true => {
+                let channels = self.channels(tensor).split(tensor.data());
+                channels.iter().map(|channel| range(extrema(channel)?, to)).collect::<Result<Vec<_>, _>>()?
+            }
+            false => vec![range(extrema(tensor.data())?, to)?],
+        };
+        self.ranges.resize(seen.len(), Range::default());
+        for (own, (min, max)) in self.ranges.iter_mut().zip(seen) {
+            (own.min, own.max) = (own.min.min(min), own.max.max(max));
+        }
+        Ok(())
+    }
+
+    /// What was collected so far; `None` before the first batch, whose place one count holds.
+    fn histogram(&self) -> Option<Histogram> {
+        let counts: Vec<u64> = self.counts.iter().map(|n| u64::try_from(*n).unwrap_or(0)).collect();
+        (counts.len() > 1 && self.edges.len() == counts.len() + 1)
+            .then(|| Histogram { counts, edges: self.edges.clone() })
+    }
+
+    /// Keeps what was collected as the vendor's files do.
+    fn keep(&mut self, histogram: Histogram) {
+        // The vendor's counts are 32 bits wide.
+        self.counts = histogram.counts.iter().map(|n| i32::try_from(*n).unwrap_or(i32::MAX)).collect();
+        self.edges = histogram.edges;
+    }
+
+    /// The range that clips what was collected, where that is how the range is found.
+    fn clip(&mut self, histogram: &Histogram) {
+        let end = match self.params.method() {
+            Method::Percentile(percent) => histogram.percentile(percent),
+            Method::Range | Method::Divergence => divergence::clip(histogram),
+        };
+        let (low, high) = self.params.bounds();
+        self.ranges = vec![Range { min: -end, max: end, scale: (high - low) / (2.0 * end) }];
+    }
+
+    /// Whether values are quantized while training: not while a histogram is collected.
+    pub fn quantizes_in_training(&self) -> bool {
+        self.params.method() == Method::Range
+    }
+
+    /// Finds the range of what training has collected; the vendor's tool leaves it at nothing.
+    pub fn settle(&mut self) {
+        if let (Method::Divergence | Method::Percentile(_), Some(histogram)) = (self.params.method(), self.histogram())
+        {
+            self.clip(&histogram);
+        }
+    }
+
     fn grids(&self) -> Vec<Grid> {
         self.ranges.iter().map(|range| Grid::new(*range, &self.params)).collect()
     }
@@ -234,6 +288,29 @@ impl Scheme for Affine {
         Some(runs.map(of).collect::<Option<Vec<_>>>()?.concat())
     }
 
+    /// Ranges grow from batch to batch. Histograms grow instead, and meanwhile nothing is quantized, as in the vendor's tool.
+    fn train(&mut self, tensor: &mut Tensor) -> Result<bool, RangeError> {
+        match self.params.method() {
+            Method::Range => {
+                self.widen(tensor)?;
+                self.fake_quantize(tensor);
+                return Ok(true);
+            }
+            Method::Divergence | Method::Percentile(_) => {}
+        }
+        let histogram = match self.histogram() {
+            Some(mut histogram) => {
+                histogram.add(tensor.data(), 1)?;
+                Some(histogram)
+            }
+            None => Histogram::first(tensor.data())?,
+        };
+        if let Some(histogram) = histogram {
+            self.keep(histogram);
+        }
+        Ok(false)
+    }
+
     /// By the tensor: passed inside the range, as it is on the grid. By its ends, where the vendor's own arithmetic is used:
     /// what lies beyond.
     fn backward(&self, tensor: &Tensor, of_result: &Tensor) -> Gradients {
@@ -269,20 +346,7 @@ struct Running(Affine);
 
 impl Calibrator<Affine> for Running {
     fn see(&mut self, tensor: &Tensor) -> Result<(), RangeError> {
-        let own = &mut self.0;
-        let to = own.params.integers();
-        let seen = match own.params.per_channel {
-            true => {
-                let channels = own.channels(tensor).split(tensor.data());
-                channels.iter().map(|channel| range(extrema(channel)?, to)).collect::<Result<Vec<_>, _>>()?
-            }
-            false => vec![range(extrema(tensor.data())?, to)?],
-        };
-        own.ranges.resize(seen.len(), Range::default());
-        for (own, (min, max)) in own.ranges.iter_mut().zip(seen) {
-            (own.min, own.max) = (own.min.min(min), own.max.max(max));
-        }
-        Ok(())
+        self.0.widen(tensor)
     }
 
     fn fake_quantize(&self, tensor: &mut Tensor) {
@@ -328,15 +392,8 @@ impl Calibrator<Affine> for Collected {
     fn finish(self: Box<Self>, _: Subject<'_, Affine>) -> Result<Affine, RangeError> {
         let Self { mut own, histogram } = *self;
         let Some(histogram) = histogram else { return Ok(own) };
-        let end = match own.params.method() {
-            Method::Percentile(percent) => histogram.percentile(percent),
-            Method::Range | Method::Divergence => divergence::clip(&histogram),
-        };
-        let (low, high) = own.params.bounds();
-        own.ranges = vec![Range { min: -end, max: end, scale: (high - low) / (2.0 * end) }];
-        // The vendor's counts are 32 bits wide.
-        own.counts = histogram.counts.iter().map(|n| i32::try_from(*n).unwrap_or(i32::MAX)).collect();
-        own.edges = histogram.edges;
+        own.clip(&histogram);
+        own.keep(histogram);
         Ok(own)
     }
 }

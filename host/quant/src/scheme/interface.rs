@@ -111,6 +111,15 @@ pub trait Scheme: Debug {
     fn integers(&self, _: &Tensor) -> Option<Vec<i32>> {
         None
     }
+    /// Takes in a batch as training does: what follows the data is derived from it anew, what training itself changes stays;
+    /// the batch becomes what the layers behind compute with. Returns whether it was quantized at all: gradients then go
+    /// through [`Scheme::backward`]. A scheme that learns nothing only quantizes.
+    ///
+    /// Errors: as those of calibration.
+    fn train(&mut self, tensor: &mut Tensor) -> Result<bool, RangeError> {
+        self.fake_quantize(tensor);
+        Ok(true)
+    }
     /// Derivatives by a tensor and the quantizer's variables, from those by the fake-quantized tensor. Unless a scheme says
     /// otherwise, rounding and clamping are passed straight through.
     fn backward(&self, _tensor: &Tensor, of_result: &Tensor) -> Gradients {

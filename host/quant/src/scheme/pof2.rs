@@ -157,6 +157,13 @@ impl Scheme for Pof2 {
     fn dump_factors(&self) -> Vec<f32> {
         self.states.iter().map(|state| state.pos.scale()).collect()
     }
+
+    /// Every batch has its own position.
+    fn train(&mut self, tensor: &mut Tensor) -> Result<bool, RangeError> {
+        self.states = calibrate(tensor, &self.params)?;
+        self.fake_quantize(tensor);
+        Ok(true)
+    }
 }
 
 /// Positions that the batches voted for, and the last batch's state.

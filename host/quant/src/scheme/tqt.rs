@@ -130,6 +130,13 @@ impl Scheme for Tqt {
         Some(values.data().iter().map(|v| (v * scale) as i32).collect())
     }
 
+    /// The threshold is training's; the range is noted only.
+    fn train(&mut self, tensor: &mut Tensor) -> Result<bool, RangeError> {
+        (self.min, self.max) = range(extrema(tensor.data())?, self.params.integers())?;
+        self.fake_quantize(tensor);
+        Ok(true)
+    }
+
     /// Passed inside the range; the threshold gets, scaled by ln 2, the rounding error inside and the bound outside.
     fn backward(&self, tensor: &Tensor, of_result: &Tensor) -> Gradients {
         let own = self.grid();

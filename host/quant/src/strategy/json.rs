@@ -283,7 +283,6 @@ mod tests {
             json!([]),
             json!({ "optimize_pipeline_config": { "nonsense": 1 } }),
             json!({ "nonsense": 1 }),
-            json!({ "refine_pipeline_config": { "include_fast_ft": true } }),
             json!({ "quantize_registry_config": { "layer_quantize_config": [{}] } }),
             json!({ "quantize_registry_config": { "layer_quantize_config": [{ "layer_type": "A", "more": 1 }] } }),
             json!({ "quantize_registry_config": { "layer_quantize_config": [{

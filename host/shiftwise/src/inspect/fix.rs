@@ -1,6 +1,5 @@
 //! Rewrites of float networks that let the DPU do more: THE table of them, what each would give, and their doing.
 
-use serde::Serialize;
 use shiftwise_core::target::Target;
 use shiftwise_formats::Model;
 use shiftwise_graph::error::Error;
@@ -14,7 +13,8 @@ use shiftwise_graph::ops::{
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
 
-use super::{Cost, Proposal, Subject, cost_of};
+use super::place::{Subject, cost_of};
+use super::verdict::{Cost, Done, Proposal};
 use crate::device::Device;
 
 /// A rewrite of a float network.
@@ -77,21 +77,6 @@ pub struct Fixed {
     pub graph: Graph,
     /// What was done.
     pub done: Vec<Done>,
-}
-
-/// A rewrite that was done.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Done {
-    /// Its name.
-    pub rewrite: String,
-    /// The user's layers that it was done to.
-    pub layers: Vec<String>,
-    /// Whether the network computes the same, up to rounding.
-    pub exact: bool,
-    /// Largest difference that it makes to an output, as a share of the output's largest value, measured on normal random
-    /// inputs.
-    pub error: f64,
 }
 
 /// One rewrite of a copy of a network; `None` if there is nothing to do.

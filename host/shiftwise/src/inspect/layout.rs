@@ -42,6 +42,7 @@ pub(super) fn lay_out(sizes: &[Size], edges: &[(usize, usize)], row_gap: f64) ->
     let mut rows = rows(&items);
     order(&mut items, &mut rows);
     place(&mut items, &rows);
+    straighten(&mut items, &rows, &chains);
     finish(sizes, &items, &rows, &chains, row_gap)
 }
 
@@ -180,6 +181,31 @@ fn place(items: &mut [Item], rows: &[Vec<usize>]) {
             for (id, x) in row.iter().zip(spread(&wanted, &weights, &apart)) {
                 items[*id].x = x;
             }
+        }
+    }
+}
+
+/// Puts the points of an edge below each other where there is a column that is free in all of their rows.
+fn straighten(items: &mut [Item], rows: &[Vec<usize>], chains: &[Vec<usize>]) {
+    for chain in chains.iter().filter(|chain| chain.len() > 3) {
+        let points = &chain[1..chain.len() - 1];
+        let (mut low, mut high) = (f64::NEG_INFINITY, f64::INFINITY);
+        for id in points {
+            let row = &rows[items[*id].row];
+            let at = row.iter().position(|own| own == id).unwrap_or(0);
+            let edge = |other: usize| (items[row[other]].x, items[row[other]].width / 2.0 + GAP / 2.0);
+            if at > 0 {
+                let (x, room) = edge(at - 1);
+                low = low.max(x + room);
+            }
+            if at + 1 < row.len() {
+                let (x, room) = edge(at + 1);
+                high = high.min(x - room);
+            }
+        }
+        if low <= high {
+            let x = (points.iter().map(|id| items[*id].x).sum::<f64>() / points.len() as f64).clamp(low, high);
+            points.iter().for_each(|id| items[*id].x = x);
         }
     }
 }

@@ -41,6 +41,13 @@ impl Notes {
         self.told.entry(layer.to_owned()).or_default().push(sentence.into());
     }
 
+    /// [`Self::tell`], unless it has been told.
+    pub(super) fn tell_once(&mut self, layer: &str, sentence: String) {
+        if !self.told.get(layer).is_some_and(|all| all.contains(&sentence)) {
+            self.tell(layer, sentence);
+        }
+    }
+
     fn tell_first(&mut self, seen: &Seen, sentence: String) {
         if let Some(layer) = seen.origin.first() {
             self.tell(layer, sentence);
@@ -161,6 +168,9 @@ impl Watcher {
 
 /// What is told of a layer that nothing quantizes.
 pub(super) fn unquantized(node: &Node) -> String {
+    if node.excluded {
+        return "It is outside the layers that are to be quantized.".into();
+    }
     let alone = match &node.op {
         Op::Relu(_) => Some("relu"),
         Op::LeakyRelu(_) => Some("leaky_relu"),

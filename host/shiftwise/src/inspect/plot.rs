@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::layout::{Layout, Size, lay_out};
-use super::{CPU, Inspection, LayerVerdict, text};
+use super::text;
+use super::verdict::{CPU, Inspection, LayerVerdict};
 
 /// Height of a line of text, and blanks around the text of a box.
 const LINE: f64 = 16.0;
@@ -29,10 +30,14 @@ fn lines(layer: &LayerVerdict) -> Vec<String> {
     let act = layer.activation.as_deref().filter(|a| *a != "linear");
     let kind = act.map_or_else(|| layer.class.clone(), |act| format!("{} · {act}", layer.class));
     let mut lines = vec![layer.layer.clone(), format!("{kind} · {}", layer.device)];
-    if layer.device.contains(CPU)
-        && let Some(note) = layer.notes.first()
-    {
-        lines.extend(hint(note));
+    if layer.device.contains(CPU) {
+        let us: f64 = layer.fallbacks.iter().map(|f| f.cpu_us).sum();
+        // The reason itself; the vendor's sentence around it is in the tooltip.
+        match (layer.fallbacks.first(), layer.notes.first()) {
+            (Some(fallback), _) => lines.extend(hint(&format!("{} (~{us:.0} µs)", fallback.reason))),
+            (None, Some(note)) => lines.extend(hint(note)),
+            (None, None) => {}
+        }
     }
     lines
 }

@@ -1,7 +1,7 @@
 //! The text of an inspection, line for line as the vendor's inspector writes it.
 
 use super::python::pformat;
-use super::{INPUT, Inspection, LayerVerdict};
+use super::verdict::{DPU, INPUT, Inspection, LayerVerdict};
 
 /// Characters of a line, and of the columns of the table of layers.
 const WIDTH: usize = 120;
@@ -101,7 +101,7 @@ fn counted(words: impl Iterator<Item = String>) -> String {
 pub(super) fn summary(inspection: &Inspection, verbose: bool) -> Vec<String> {
     let (thin, thick, dashes) = ("_".repeat(WIDTH), "=".repeat(WIDTH), "-".repeat(WIDTH));
     let last = inspection.layers.len().saturating_sub(1);
-    let told = |layer: &LayerVerdict| verbose || layer.device != super::DPU;
+    let told = |layer: &LayerVerdict| verbose || layer.device != DPU;
     let mut lines = vec!["[MODEL INFO]:".into(), thin.clone(), format!("Model Name: {}", inspection.model), thin];
     lines.extend(row(["ID", "Name", "Type", "Device", "Notes"]));
     lines.push(thick.clone());
@@ -110,7 +110,7 @@ pub(super) fn summary(inspection: &Inspection, verbose: bool) -> Vec<String> {
         lines.extend(row([&format!("{i}/{last}"), &layer.layer, &kind(layer), &layer.device, &notes]));
         lines.push(dashes.clone());
     }
-    let all = inspection.layers.iter().all(|l| l.device == INPUT || l.device == super::DPU);
+    let all = inspection.layers.iter().all(|l| l.device == INPUT || l.device == DPU);
     lines.push(thick.clone());
     lines.push("[SUMMARY INFO]:".into());
     lines.push(format!("- [Target Name]: {}", inspection.target.as_deref().unwrap_or("None")));

@@ -45,7 +45,9 @@ fn rounds(network: &Network, values: &[Value]) -> Result<Option<(usize, usize)>,
         }
         let rest = alike && dims.iter().zip(&value.shape).skip(1).all(|(dim, size)| fits(dim, size));
         let times = match (dims.first(), value.shape.first()) {
-            (Some(Dim::Size(own)), Some(given)) if rest && *own > 0 && given % own == 0 && *given > 0 => Some((*own, given / own)),
+            (Some(Dim::Size(own)), Some(given)) if rest && *own > 0 && given % own == 0 && *given > 0 => {
+                Some((*own, given / own))
+            }
             _ => None,
         };
         if times.is_none() || all.is_some_and(|other| Some(other) != times) {
@@ -56,7 +58,10 @@ fn rounds(network: &Network, values: &[Value]) -> Result<Option<(usize, usize)>,
                 Dim::Open(name) => name.clone(),
             };
             let stated: Vec<String> = dims.iter().map(text).collect();
-            return Err(Error::InputShape(format!("input `{name}` has shape [{}] and the data {seen:?}", stated.join(", "))));
+            return Err(Error::InputShape(format!(
+                "input `{name}` has shape [{}] and the data {seen:?}",
+                stated.join(", ")
+            )));
         }
         all = times;
     }
@@ -124,7 +129,9 @@ pub fn predict_whole(
             several if archived => write_streamed(to, |file| archive(file, to, &described, several))?,
             several => {
                 let (to, n) = (to.display(), several.len());
-                return Err(Error::Options(format!("{to}: the {n} outputs go into an archive, whose name ends in .npz")));
+                return Err(Error::Options(format!(
+                    "{to}: the {n} outputs go into an archive, whose name ends in .npz"
+                )));
             }
         }
     }

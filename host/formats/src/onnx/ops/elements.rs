@@ -60,7 +60,8 @@ fn pair(call: &Call<'_>, a: &Value, b: &Value, two: &Two) -> Result<Value, Strin
         (Data::Whole(x), Data::Whole(y)) => {
             let of = |(p, q): (&usize, &usize)| {
                 let made = (two.whole)(a.element.widen(x[*p]), b.element.widen(y[*q]));
-                made.map(|v| a.element.wrap(v)).ok_or("divides by zero, or has no whole number as its result".to_owned())
+                made.map(|v| a.element.wrap(v))
+                    .ok_or("divides by zero, or has no whole number as its result".to_owned())
             };
             Ok(Value::whole(a.element, shape, places.map(of).collect::<Result<_, _>>()?))
         }
@@ -106,11 +107,9 @@ pub(crate) const DIV: Two = Two { real: |a, b| a / b, whole: |a, b| a.checked_di
 pub(crate) const POW: Two =
     Two { real: libm::pow, whole: |a, b| u32::try_from(b).ok().and_then(|exponent| a.checked_pow(exponent)) };
 /// The larger of two; what is not a number stays.
-pub(crate) const MAX: Two =
-    Two { real: |a, b| if a > b || a.is_nan() { a } else { b }, whole: |a, b| Some(a.max(b)) };
+pub(crate) const MAX: Two = Two { real: |a, b| if a > b || a.is_nan() { a } else { b }, whole: |a, b| Some(a.max(b)) };
 /// The smaller of two; what is not a number stays.
-pub(crate) const MIN: Two =
-    Two { real: |a, b| if a < b || a.is_nan() { a } else { b }, whole: |a, b| Some(a.min(b)) };
+pub(crate) const MIN: Two = Two { real: |a, b| if a < b || a.is_nan() { a } else { b }, whole: |a, b| Some(a.min(b)) };
 
 /// The rest of a division: with the divisor's sign, or with the dividend's where `fmod` is 1.
 pub(crate) fn modulo(call: &Call<'_>) -> Results {
@@ -195,7 +194,12 @@ pub(crate) fn prelu(call: &Call<'_>) -> Results {
         shape.extend(std::iter::repeat_n(1, x.shape.len() - 2));
     }
     let own = Value { shape, ..slope.clone() };
-    Ok(vec![pair(call, x, &own, &Two { real: |x, a| if x < 0.0 { a * x } else { x }, whole: |x, a| Some(if x < 0 { a * x } else { x }) })?])
+    Ok(vec![pair(
+        call,
+        x,
+        &own,
+        &Two { real: |x, a| if x < 0.0 { a * x } else { x }, whole: |x, a| Some(if x < 0 { a * x } else { x }) },
+    )?])
 }
 
 /// The error function.

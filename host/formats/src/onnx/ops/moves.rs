@@ -133,7 +133,13 @@ pub(crate) fn concat(call: &Call<'_>) -> Results {
     let first = call.input(0)?;
     let axis = call.axis("axis", 1, first.shape.len())?;
     let all = (0..call.inputs.len()).map(|k| call.input(k)).collect::<Result<Vec<_>, _>>()?;
-    let rest = |v: &Value| (v.element, v.shape.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, d)| *d).collect::<Vec<_>>(), v.shape.len());
+    let rest = |v: &Value| {
+        (
+            v.element,
+            v.shape.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, d)| *d).collect::<Vec<_>>(),
+            v.shape.len(),
+        )
+    };
     if all.iter().any(|v| rest(v) != rest(first)) {
         return Err("joins arrays of shapes that don't fit".into());
     }
@@ -160,7 +166,8 @@ pub(crate) fn parts(call: &Call<'_>, size: usize, outputs: usize) -> Result<Vec<
     let sizes = match given {
         Some(list) => list.iter().map(|n| usize::try_from(*n).ok()).collect::<Option<Vec<_>>>(),
         None => {
-            let count = usize::try_from(call.int("num_outputs", outputs as i64)).ok().filter(|n| (1..=4096).contains(n));
+            let count =
+                usize::try_from(call.int("num_outputs", outputs as i64)).ok().filter(|n| (1..=4096).contains(n));
             // All parts are as large, but for a last one that is smaller.
             count.map(|n| {
                 let each = size.div_ceil(n);
@@ -178,8 +185,12 @@ pub(crate) fn split(call: &Call<'_>) -> Results {
     let mut start = 0;
     let parts = parts(call, x.shape[axis], call.node.output.len())?;
     let part = |size: usize| {
-        let along: Vec<Vec<usize>> =
-            x.shape.iter().enumerate().map(|(i, d)| if i == axis { (start..start + size).collect() } else { (0..*d).collect() }).collect();
+        let along: Vec<Vec<usize>> = x
+            .shape
+            .iter()
+            .enumerate()
+            .map(|(i, d)| if i == axis { (start..start + size).collect() } else { (0..*d).collect() })
+            .collect();
         start += size;
         take(call, x, &along)
     };
@@ -280,7 +291,7 @@ pub(crate) fn constant_of_shape(call: &Call<'_>) -> Results {
     let dims = call.list(0, "shape")?.ok_or("has no shape")?;
     let shape = dims.iter().map(|d| usize::try_from(*d).map_err(|_| "has a negative size".to_owned()));
     let shape = shape.collect::<Result<Vec<_>, _>>()?;
-    let count = call.budget.elements(&shape, 16)?;
+    let count = call.budget.elements(&shape, 8)?;
     let one = match call.tensor("value")? {
         Some(value) if value.len() == 1 => value,
         Some(_) => return Err("has several values".into()),
@@ -337,7 +348,9 @@ pub(crate) fn paddings(call: &Call<'_>, shape: &[usize]) -> Result<Vec<(i64, i64
     let name = if call.version < 2 { "paddings" } else { "pads" };
     let pads = call.list(1, name)?.ok_or("has no pads")?;
     let axes = match call.list(3, "axes")? {
-        Some(axes) => axes.iter().map(|a| shiftwise_tensor::array::axis(*a, shape.len())).collect::<Result<Vec<_>, _>>()?,
+        Some(axes) => {
+            axes.iter().map(|a| shiftwise_tensor::array::axis(*a, shape.len())).collect::<Result<Vec<_>, _>>()?
+        }
         None => (0..shape.len()).collect(),
     };
     if pads.len() != 2 * axes.len() || pads.iter().any(|p| p.unsigned_abs() > 1 << 32) {
@@ -385,7 +398,8 @@ pub(crate) fn depth_to_space(call: &Call<'_>) -> Results {
     }
     let depth = c / (b * b);
     let crd = call.text("mode", "DCR") == "CRD";
-    let (split, order) = if crd { ([n, depth, b, b, h, w], [0, 1, 4, 2, 5, 3]) } else { ([n, b, b, depth, h, w], [0, 3, 4, 1, 5, 2]) };
+    let (split, order) =
+        if crd { ([n, depth, b, b, h, w], [0, 1, 4, 2, 5, 3]) } else { ([n, b, b, depth, h, w], [0, 3, 4, 1, 5, 2]) };
     let moved = transposed(&x.clone().shaped(split.to_vec()), &order);
     Ok(vec![moved.shaped(vec![n, depth, h * b, w * b])])
 }
@@ -419,7 +433,8 @@ pub(crate) fn arg(call: &Call<'_>, sign: f64) -> Results {
         out.push(best as i64);
     }
     let mut shape = x.shape.clone();
-    if call.int("keepdims", 1) == 1 { shape[axis] = 1;
+    if call.int("keepdims", 1) == 1 {
+        shape[axis] = 1;
     } else {
         shape.remove(axis);
     }

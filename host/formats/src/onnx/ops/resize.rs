@@ -107,7 +107,11 @@ impl Method<'_> {
 pub(crate) fn axes(call: &Call<'_>, shape: &[usize]) -> Result<Vec<Option<Axis>>, String> {
     let old = call.version < 11;
     let default = if old { "asymmetric" } else { "half_pixel" };
-    let texts = [("mode", "nearest"), ("coordinate_transformation_mode", default), ("nearest_mode", if old { "floor" } else { "round_prefer_floor" })];
+    let texts = [
+        ("mode", "nearest"),
+        ("coordinate_transformation_mode", default),
+        ("nearest_mode", if old { "floor" } else { "round_prefer_floor" }),
+    ];
     let [mode, transform, nearest] = texts.map(|(name, default)| call.text(name, default));
     let method = Method {
         mode: if mode == "bilinear" { "linear" } else { &mode },
@@ -128,23 +132,31 @@ pub(crate) fn axes(call: &Call<'_>, shape: &[usize]) -> Result<Vec<Option<Axis>>
     };
     let reals = |k: usize| call.optional(k).filter(|v| !v.is_empty()).map(Value::numbers);
     let (region, scales, sizes) = match call.version {
-        ..=9 => (None, reals(1).or_else(|| call.floats("scales").map(|s| s.iter().map(|x| f64::from(*x)).collect())), None),
+        ..=9 => {
+            (None, reals(1).or_else(|| call.floats("scales").map(|s| s.iter().map(|x| f64::from(*x)).collect())), None)
+        }
         10 => (None, reals(1), None),
         _ => (reals(1), reals(2), reals(3)),
     };
     let fits = |list: &Option<Vec<f64>>, n: usize| list.as_ref().is_none_or(|l| l.len() == n);
-    if !fits(&scales, chosen.len()) || !fits(&sizes, chosen.len()) || !fits(&region.clone().filter(|_| method.extrapolates), 2 * chosen.len()) {
+    if !fits(&scales, chosen.len())
+        || !fits(&sizes, chosen.len())
+        || !fits(&region.clone().filter(|_| method.extrapolates), 2 * chosen.len())
+    {
         return Err(format!("has other scales or sizes than {} axes", chosen.len()));
     }
     let mut pairs: Vec<(f64, usize)> = match (&scales, &sizes) {
         (None, Some(sizes)) => chosen.iter().zip(sizes).map(|(a, s)| (s / shape[*a] as f64, *s as usize)).collect(),
-        (Some(scales), _) => chosen.iter().zip(scales).map(|(a, s)| (*s, (shape[*a] as f64 * s).floor() as usize)).collect(),
+        (Some(scales), _) => {
+            chosen.iter().zip(scales).map(|(a, s)| (*s, (shape[*a] as f64 * s).floor() as usize)).collect()
+        }
         (None, None) => return Err("has neither scales nor sizes".into()),
     };
     let policy = call.text("keep_aspect_ratio_policy", "stretch");
     if policy != "stretch" && sizes.is_some() {
         let scales = pairs.iter().map(|(s, _)| *s);
-        let one = if policy == "not_larger" { scales.fold(f64::INFINITY, f64::min) } else { scales.fold(0.0, f64::max) };
+        let one =
+            if policy == "not_larger" { scales.fold(f64::INFINITY, f64::min) } else { scales.fold(0.0, f64::max) };
         pairs = chosen.iter().map(|a| (one, (shape[*a] as f64 * one + 0.5).floor() as usize)).collect();
     }
     let mut all = vec![None; rank];
@@ -154,7 +166,8 @@ pub(crate) fn axes(call: &Call<'_>, shape: &[usize]) -> Result<Vec<Option<Axis>>
         if !(scale > 0.0 && scale.is_finite()) || input == 0 {
             return Err(format!("scales {input} elements by {scale}"));
         }
-        let region = region.as_ref().filter(|_| method.extrapolates).map_or((0.0, 1.0), |r| (r[i], r[i + chosen.len()]));
+        let region =
+            region.as_ref().filter(|_| method.extrapolates).map_or((0.0, 1.0), |r| (r[i], r[i + chosen.len()]));
         if size == input && scale == 1.0 && region == (0.0, 1.0) {
             continue;
         }

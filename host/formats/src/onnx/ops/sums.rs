@@ -153,7 +153,8 @@ impl Sliding {
                 })
                 .collect();
             let (kernel, length) = (self.kernel[axis], size[axis]);
-            all = all.iter().flat_map(|(w, p)| own.iter().map(move |(k, q)| (w * kernel + k, p * length + q))).collect();
+            all =
+                all.iter().flat_map(|(w, p)| own.iter().map(move |(k, q)| (w * kernel + k, p * length + q))).collect();
         }
         all
     }
@@ -264,7 +265,9 @@ pub(crate) fn conv_transpose(call: &Call<'_>) -> Results {
     let (x, w) = (call.input(0)?, call.input(1)?);
     let (n, c, size) = spatial(x)?;
     let groups = call.size("group", 1)?;
-    let [channels, per_group, kernel @ ..] = w.shape.as_slice() else { return Err("has a kernel of too few axes".into()) };
+    let [channels, per_group, kernel @ ..] = w.shape.as_slice() else {
+        return Err("has a kernel of too few axes".into());
+    };
     if groups == 0 || *channels != c || c % groups != 0 || kernel.len() != size.len() || kernel.contains(&0) {
         return Err(format!("has a kernel of shape {:?} in {groups} groups over {c} channels", w.shape));
     }
@@ -299,7 +302,10 @@ pub(crate) fn conv_transpose(call: &Call<'_>) -> Results {
         let start = bias.as_ref().and_then(|b| b.get(filter)).copied().unwrap_or(0.0);
         let mut sums = vec![start; results];
         for channel in group * (c / groups)..(group + 1) * (c / groups) {
-            let (x, w) = (&data[(sample * c + channel) * pixels..], &weights[(channel * per_group + filter % per_group) * taps..]);
+            let (x, w) = (
+                &data[(sample * c + channel) * pixels..],
+                &weights[(channel * per_group + filter % per_group) * taps..],
+            );
             meets.iter().for_each(|(p, t, at)| sums[*at] += x[*p] * w[*t]);
         }
         all.extend(sums);
@@ -362,9 +368,12 @@ pub(crate) fn max_pool(call: &Call<'_>) -> Results {
             })
         };
         let column = call.int("storage_order", 0) == 1;
-        let order = pool(call, |_, _, _, x, window| best(x, window).map_or(0.0, |p| (if column { turned(p) } else { p }) as f64))?;
+        let order = pool(call, |_, _, _, x, window| {
+            best(x, window).map_or(0.0, |p| (if column { turned(p) } else { p }) as f64)
+        })?;
         let per = order[0].len() / (x.shape[0] * x.shape[1]).max(1);
-        let all = order[0].numbers().iter().enumerate().map(|(i, p)| (i / per.max(1) * pixels) as i64 + *p as i64).collect();
+        let all =
+            order[0].numbers().iter().enumerate().map(|(i, p)| (i / per.max(1) * pixels) as i64 + *p as i64).collect();
         results.push(Value::int64(order[0].shape.clone(), all));
     }
     Ok(results)
@@ -419,7 +428,8 @@ pub(crate) fn reduce(call: &Call<'_>, of: fn(&[f64]) -> f64) -> Results {
 
 pub(crate) fn batch_norm(call: &Call<'_>) -> Results {
     let x = call.input(0)?;
-    let training = call.int("training_mode", 0) == 1 || call.version < 7 && call.int("is_test", 0) == 0 && call.node.output.len() > 1;
+    let training = call.int("training_mode", 0) == 1
+        || call.version < 7 && call.int("is_test", 0) == 0 && call.node.output.len() > 1;
     if training && call.node.output.len() > 1 && call.version >= 14 {
         return trained_norm(call, x);
     }
@@ -535,7 +545,8 @@ pub(crate) fn lrn(call: &Call<'_>) -> Results {
     let x = call.input(0)?;
     let (_, c, _) = spatial(x)?;
     let size = call.size("size", 1)? as i64;
-    let [alpha, beta, bias] = [("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)].map(|(n, d)| f64::from(call.float(n, d)));
+    let [alpha, beta, bias] =
+        [("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)].map(|(n, d)| f64::from(call.float(n, d)));
     let step = strides(&x.shape)[1];
     let data = x.numbers();
     let of = |i: usize| {

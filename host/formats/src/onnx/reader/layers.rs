@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use shiftwise_graph::ops::{
-    Activate, ActivationFn, Elu, GroupNormalization, LayerNormalization, LeakyRelu, Op, PRelu, Relu, Softmax,
-};
 use shiftwise_graph::ops::BatchNormalization;
+use shiftwise_graph::ops::{
+    Activate, ActivationFn, Elu, GroupNormalization, LayerNormalization, LeakyRelu, Multiply, Op, PRelu, Relu, Softmax,
+};
 use shiftwise_tensor::array;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -190,7 +190,8 @@ pub(crate) fn prelu(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
     x.order.iter().enumerate().for_each(|(own, node)| dims[*node] = own);
     let alpha = array::transpose(&slopes, &dims);
     let sizes = step.reader.shape(x.id);
-    let shared = alpha.shape().iter().zip(&sizes).enumerate().filter(|(_, (a, d))| **a == 1 && **d != 1).map(|(i, _)| i + 1);
+    let shared =
+        alpha.shape().iter().zip(&sizes).enumerate().filter(|(_, (a, d))| **a == 1 && **d != 1).map(|(i, _)| i + 1);
     let shared_axes = shared.collect();
     let id = step.add("", Op::PRelu(PRelu { alpha, shared_axes }), &[x.id])?;
     one(x.at(id))
@@ -275,11 +276,41 @@ pub(crate) fn layer_norm(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> 
 pub(crate) fn group_norm(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
     let x = step.layer(0)?;
     let channels = step.sample(&x).first().copied().unwrap_or(1);
-    let groups = if step.node.op_type == "InstanceNormalization" { channels } else { step.call.size("num_groups", 1)? };
+    let groups =
+        if step.node.op_type == "InstanceNormalization" { channels } else { step.call.size("num_groups", 1)? };
     let (gamma, beta) = scale_and_offset(step, channels)?;
     let order = channels_last(x.order.len());
     let id = step.reader.arranged(&x, &order)?;
     let norm = LayerNormalization { gamma, beta, epsilon: step.call.float("epsilon", 1e-5), rms_scaling: false };
     let id = step.add("", Op::GroupNormalization(GroupNormalization { groups, norm }), &[id])?;
+    one(Traced::ordered(id, &order))
+}
+
+/// Each element over a power of the sum of its neighbours' squares, along channels: the sums are a product with a matrix.
+pub(crate) fn lrn(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
+    let x = step.layer(0)?;
+    let order = channels_last(x.order.len());
+    let channels = step.sample(&x).first().copied().unwrap_or(1);
+    let size = step.call.size("size", 1)?;
+    let (alpha, beta) = (step.call.float("alpha", 1e-4), step.call.float("beta", 0.75));
+    let bias = step.call.float("bias", 1.0);
+    if size == 0 || channels > 1 << 11 {
+        return Err(format!("sums {size} of {channels} channels, which no layer does"));
+    }
+    let (before, after) = ((size - 1) / 2, size / 2);
+    let weight = |(from, to): (usize, usize)| {
+        let near = from + before >= to && from <= to + after;
+        if near { alpha / size as f32 } else { 0.0 }
+    };
+    let places = (0..channels).flat_map(|from| (0..channels).map(move |to| (from, to)));
+    let band = Tensor::new(vec![channels, channels], places.map(weight).collect()).ok_or("has no channels")?;
+    let id = step.reader.arranged(&x, &order)?;
+    let tensor = json!({ "tensor": 0 });
+    let square = step.function("_square", "math.square", &[id], (tensor.clone(), json!({})))?;
+    let near = json!({ "b": super::merges::nested(&band)? });
+    let sum = step.function("_sum", "linalg.matmul", &[square], (tensor.clone(), near))?;
+    let moved = step.function("_bias", "math.add", &[sum], (tensor.clone(), json!({ "y": bias })))?;
+    let power = step.function("_power", "math.pow", &[moved], (tensor.clone(), json!({ "y": -beta })))?;
+    let id = step.add("", Op::Multiply(Multiply), &[id, power])?;
     one(Traced::ordered(id, &order))
 }

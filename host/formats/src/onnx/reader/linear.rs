@@ -77,7 +77,8 @@ impl Frame {
         let same = [0, 1].map(|axis| {
             let short = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
             let (stride, dilation) = (short(self.strides[axis]), short(self.dilation[axis]));
-            let (before, after) = Window::same_padding(self.size[axis] as u32, short(self.kernel[axis]), stride, dilation);
+            let (before, after) =
+                Window::same_padding(self.size[axis] as u32, short(self.kernel[axis]), stride, dilation);
             let fits = self.out[axis] == self.size[axis].div_ceil(self.strides[axis]);
             fits && pads[axis] == (usize::from(before), usize::from(after))
         });
@@ -221,7 +222,8 @@ pub(crate) fn conv_transpose(step: &mut Step<'_, '_>) -> Result<Vec<Known>, Stri
     });
     let full = [0, 1].map(|axis| (pixels[axis] - 1) * strides[axis] + extent[axis] + more[axis]);
     let own = more == [0, 0] && (0..2).all(|axis| extent[axis] >= strides[axis]);
-    let (padding, output_padding) = if same { (Padding::Same, None) } else { (Padding::Valid, Some(more).filter(|_| !own)) };
+    let (padding, output_padding) =
+        if same { (Padding::Same, None) } else { (Padding::Valid, Some(more).filter(|_| !own)) };
     let order = channels_last(sample.len());
     let id = step.reader.arranged(&x, &order)?;
     let op = over(Op::Conv2DTranspose(Conv2DTranspose { w, strides, dilation, padding, output_padding }), spatial)?;
@@ -243,7 +245,9 @@ pub(crate) fn conv_transpose(step: &mut Step<'_, '_>) -> Result<Vec<Known>, Stri
 fn swapped(kernel: &Tensor) -> Result<Tensor, String> {
     let shape = kernel.shape();
     let (a, b) = (shape[2], shape[3]);
-    let turn = |block: &[f32]| (0..b).flat_map(|j| (0..a).map(move |i| (i, j))).map(|(i, j)| block[i * b + j]).collect::<Vec<_>>();
+    let turn = |block: &[f32]| {
+        (0..b).flat_map(|j| (0..a).map(move |i| (i, j))).map(|(i, j)| block[i * b + j]).collect::<Vec<_>>()
+    };
     let data = kernel.data().chunks_exact((a * b).max(1)).flat_map(turn).collect();
     Tensor::new(vec![shape[0], shape[1], b, a], data).ok_or_else(|| "has a damaged kernel".into())
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value as Json, json};
 
-use shiftwise_graph::ops::{Activate, ActivationFn, Add, Concatenate, Merge, Multiply, Op, Operand};
-use shiftwise_graph::ops::tfop::Kind;
 use shiftwise_graph::graph::NodeId;
+use shiftwise_graph::ops::tfop::Kind;
+use shiftwise_graph::ops::{Activate, ActivationFn, Add, Concatenate, Merge, Multiply, Op, Operand};
 use shiftwise_tensor::array;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -87,7 +87,8 @@ pub(crate) fn binary(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
     if step.operands() == 1 {
         return one(step.layer(0)?);
     }
-    let layers: Vec<usize> = (0..step.operands()).filter(|k| matches!(step.operand(*k), Some(Known::Layer(_)))).collect();
+    let layers: Vec<usize> =
+        (0..step.operands()).filter(|k| matches!(step.operand(*k), Some(Known::Layer(_)))).collect();
     if layers.len() == step.operands() {
         return merged(step);
     }
@@ -102,7 +103,11 @@ pub(crate) fn binary(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
     let x = if x.flat.is_some() { Traced::plain(step.reader.plain(&x)?, 1) } else { x };
     let constant = step.weights(1 - k)?;
     let constant = aligned(step, &constant, &x)?;
-    let (first, second) = if k == 0 { (json!({ "tensor": 0 }), nested(&constant)?) } else { (nested(&constant)?, json!({ "tensor": 0 })) };
+    let (first, second) = if k == 0 {
+        (json!({ "tensor": 0 }), nested(&constant)?)
+    } else {
+        (nested(&constant)?, json!({ "tensor": 0 }))
+    };
     let id = step.function("", function, &[x.id], (first, json!({ "y": second })))?;
     one(x.at(id))
 }
@@ -142,7 +147,9 @@ fn pattern(step: &mut Step<'_, '_>) -> Result<Option<Traced>, String> {
             let (op, inputs) = step.made(gate.id);
             let own = inputs == [x.id] && x.order == gate.order;
             match op {
-                Op::Activation(a) if own && a.function == ActivationFn::Sigmoid => Some((x.clone(), ActivationFn::Swish)),
+                Op::Activation(a) if own && a.function == ActivationFn::Sigmoid => {
+                    Some((x.clone(), ActivationFn::Swish))
+                }
                 Op::Activation(a) if own && a.function == ActivationFn::HardSigmoid6 => {
                     Some((x.clone(), ActivationFn::HardSwish))
                 }

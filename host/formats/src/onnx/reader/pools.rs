@@ -47,7 +47,8 @@ fn never_negative(step: &Step<'_, '_>, id: NodeId, depth: usize) -> bool {
 }
 
 pub(crate) fn max_pool(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
-    let read = |name: &String| step.reader.readers.contains_key(name.as_str()) || step.reader.outputs.contains(name.as_str());
+    let read =
+        |name: &String| step.reader.readers.contains_key(name.as_str()) || step.reader.outputs.contains(name.as_str());
     if step.node.output.get(1).is_some_and(read) {
         return Err("has its indices read, which are no tensor of floats".into());
     }
@@ -74,7 +75,8 @@ fn edges(step: &mut Step<'_, '_>, mut id: NodeId, frame: &Frame, spatial: usize)
             continue;
         }
         let last = frame.size[axis] - 1;
-        let indices: Vec<usize> = (0..before + frame.size[axis] + after).map(|i| i.saturating_sub(before).min(last)).collect();
+        let indices: Vec<usize> =
+            (0..before + frame.size[axis] + after).map(|i| i.saturating_sub(before).min(last)).collect();
         let axis = if spatial == 1 { 1 } else { axis + 1 };
         let call = (json!({ "tensor": 0 }), json!({ "indices": indices, "axis": axis }));
         id = step.function("_pad", "gather", &[id], call)?;
@@ -147,7 +149,8 @@ fn flattens<'a>(step: &mut Step<'_, 'a>, channels: usize, spatial: usize) -> Opt
             };
             let rank = spatial as i64 + 2;
             axes.is_some_and(|axes| {
-                let own: std::collections::BTreeSet<i64> = axes.iter().map(|a| if *a < 0 { a + rank } else { *a }).collect();
+                let own: std::collections::BTreeSet<i64> =
+                    axes.iter().map(|a| if *a < 0 { a + rank } else { *a }).collect();
                 own.into_iter().eq(2..rank)
             })
         }

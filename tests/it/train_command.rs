@@ -1,0 +1,76 @@
+//! Training from the command line: what is trained deploys, compiles and verifies; the same bytes whatever the machine
+//! does; what can't be trained is refused with a reason.
+
+use shiftwise_tests::command::Folder;
+
+/// A few steps on the small digits network.
+const STEPS: &str =
+    "--data digits.npz:x_eval --labels digits.npz:y_eval --epochs 1 --batch-size 16 --steps-per-epoch 3";
+
+#[test]
+fn what_is_trained_deploys_compiles_and_verifies() {
+    let folder = Folder::new("train-verify");
+    for (strategy, more) in
+        [("pof2s", ""), ("pof2s", "--train-with-bn"), ("pof2s_tqt", "--init-quant --calib digits.npz:x_cal")]
+    {
+        let ran =
+            folder.run(&format!("train digits_resnet.h5 {STEPS} --strategy {strategy} {more} --output-dir t --json"));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(ran.json()["steps"], 3);
+        assert_eq!(ran.json()["history"]["step_losses"].as_array().unwrap().len(), 3);
+        let ran = folder.run("deploy t/qat.h5 --output-dir d --data digits.npz:x_eval --json");
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let ran = folder.run("compile d/quantized.h5 --target B512 -o net.swm");
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let ran = folder.run("verify d/quantized.h5 --data digits.npz:x_eval --target B512 --samples 2 -o proof.json");
+        assert!(ran.code == Some(0) && ran.out.contains(" 0 mismatches"), "{strategy} {more}: {ran:?}");
+    }
+}
+
+#[test]
+fn training_gives_the_same_bytes_for_any_number_of_threads() {
+    let folder = Folder::new("train-threads");
+    let bytes: Vec<Vec<u8>> = [1, 2, 7]
+        .into_iter()
+        .map(|threads| {
+            let more = format!(
+                "--strategy pof2s_tqt --train-with-bn --augment crop:1 --threads {threads} --output-dir t{threads}"
+            );
+            let ran = folder.run(&format!("train digits_resnet.h5 {STEPS} {more}"));
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            folder.read(&format!("t{threads}/qat.h5"))
+        })
+        .collect();
+    assert!(bytes[0] == bytes[1] && bytes[1] == bytes[2]);
+}
+
+#[test]
+fn a_trained_network_trains_on_and_validation_keeps_the_best() {
+    let folder = Folder::new("train-on");
+    let held = "--validation digits.npz:x_eval --validation-labels digits.npz:y_eval";
+    let ran = folder.run(&format!("train digits_lenet.h5 {STEPS} --loss distill {held} --output-dir t --json"));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.json()["history"]["best_epoch"], 1);
+    let ran = folder.run(&format!("train t/best.h5 {STEPS} --optimizer sgd --lr 0.01 --output-dir u"));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let ran = folder.run(&format!("train digits_lenet.h5 {STEPS} --strategy none --output-dir f"));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let ran = folder.run("evaluate f/model.h5 --data digits.npz:x_eval --labels digits.npz:y_eval");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+}
+
+#[test]
+fn a_run_that_can_not_be_is_refused_with_its_reason() {
+    let folder = Folder::new("train-refused");
+    let refused = |arguments: &str, why: &str| {
+        let ran = folder.run(&format!("train digits_lenet.h5 {arguments}"));
+        assert!(ran.code == Some(2) && ran.err.contains(why), "{arguments}: {ran:?}");
+    };
+    refused("--data digits.npz:x_eval", "needs --labels DATA");
+    refused("--data digits.npz:x_cal --labels digits.npz:y_eval", "one label per sample");
+    refused(&format!("{STEPS} --loss mad"), "sparse_categorical_crossentropy");
+    refused(&format!("{STEPS} --strategy fsx --train-with-bn"), "no quantized form");
+    refused(&format!("{STEPS} --optimizer adam --momentum 0.9"), "no effect on adam");
+    refused(&format!("{STEPS} --optimizer sgd --lr 1e30"), "is not finite");
+    refused(&format!("{STEPS} --init-quant"), "pass --calib");
+}
