@@ -57,9 +57,9 @@ pub(crate) struct Recipe {
     /// Calibrate with at most this many batches
     #[arg(long, value_name = "N", value_parser = crate::outcome::positive())]
     calib_steps: Option<usize>,
-    /// Everything random is drawn from it: the order of samples in finetuning, nothing else
+    /// Everything random is drawn from it: the order of samples in training and finetuning, augmentation
     #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// A model in its quantized form, and what happened on the way.

@@ -115,9 +115,6 @@ pub(crate) struct Args {
     /// Go on from the last checkpoint in the output folder
     #[arg(long)]
     resume: bool,
-    /// Everything random is drawn from it
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
 }
 
 /// A list of augmentations: one argument.
@@ -291,7 +288,7 @@ impl Args {
             rate: self.lr,
             threshold_rate: self.lr_threshold,
             augment: self.augment.as_ref().map(|all| all.0.clone()).unwrap_or_default(),
-            seed: self.seed,
+            seed: self.recipe.seed,
         }
     }
 
@@ -313,7 +310,7 @@ impl Args {
                 .or(self.optimizer.weight_decay),
         };
         let threshold_rate = self.lr_threshold.map(|rate| positive("lr-threshold", rate)).transpose()?;
-        let (optimizer, correction, seed) = (self.optimizer, self.bn_correction, self.seed);
+        let (optimizer, correction, seed) = (self.optimizer, self.bn_correction, self.recipe.seed);
         Ok(Options { optimizer, settings, threshold_rate, correction, goals, seed })
     }
 
@@ -342,7 +339,7 @@ impl Args {
             ("validation_labels", json!(self.validation_labels)),
             ("patience", json!(self.patience)),
             ("augment", json!(format!("{:?}", self.augment))),
-            ("seed", json!(self.seed)),
+            ("seed", json!(self.recipe.seed)),
         ];
         pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
     }
