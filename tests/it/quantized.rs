@@ -33,7 +33,12 @@ pub(crate) fn vendor_file(case: &Path) -> Option<Vec<u8>> {
 fn read(bytes: &[u8]) -> Result<QuantGraph, Error> {
     match open_bytes(Path::new(NAME), bytes.to_vec(), &LoadOptions::default())? {
         Model::Quantized(q) => Ok(q),
-        Model::Float(graph) => Ok(QuantGraph { graph, layers: BTreeMap::new(), metadata: Metadata::default() }),
+        Model::Float(graph) => Ok(QuantGraph {
+            graph,
+            layers: BTreeMap::new(),
+            metadata: Metadata::default(),
+            trained: false,
+        }),
     }
 }
 

@@ -407,7 +407,7 @@ pub fn check_file(case: &Path) -> Option<Outcome> {
             // Layers of another type, none of which is quantized.
             Model::Float(graph) => {
                 let (layers, metadata) = (BTreeMap::new(), Metadata::default());
-                results(&QuantGraph { graph, layers, metadata }, input, case, &config, false)
+                results(&QuantGraph { graph, layers, metadata, trained: false }, input, case, &config, false)
             }
         }
     };

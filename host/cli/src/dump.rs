@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         Model::Quantized(quantized) => quantized,
         // Converted instead of quantized: the vendor's dump of such a model has floats or nothing.
         Model::Float(graph) if graph.nodes.iter().any(|node| node.dtype != Dtype::Float32) => {
-            QuantGraph { graph, layers: BTreeMap::new(), metadata: Metadata::default() }
+            QuantGraph { graph, layers: BTreeMap::new(), metadata: Metadata::default(), trained: false }
         }
         Model::Float(_) => {
             return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::calibrate::{Batches, calibrate_graph};
+use crate::layer_quant::{ActivationPlace, LayerQuant};
 use crate::passes::fold_bn::{fold, trained_with};
 use crate::passes::{adjust_pos, convert, layer_config};
 use crate::pipeline::{PtqOptions, staged};
@@ -108,6 +109,9 @@ pub fn prepare(graph: Graph, strategy: &Strategy) -> Result<(Qat, Vec<String>), 
     }
     let (mut quantized, norms, mut warnings) = staged(graph, &own, with_norms, &mut |_, _| {}, &mut |_| Ok(()))?;
     quantized.check_names()?;
+    for name in norms.keys() {
+        entry_of_both(&mut quantized, name, strategy)?;
+    }
     layer_config::set_widths(&mut quantized, strategy)?;
     let by_id = norms.into_iter().filter_map(|(name, own)| Some((quantized.graph.find(&name)?, own))).collect();
     fresh(&mut quantized)?;
@@ -123,6 +127,17 @@ pub fn prepare(graph: Graph, strategy: &Strategy) -> Result<(Qat, Vec<String>), 
         );
     }
     Ok((Qat { quantized, norms: by_id }, warnings))
+}
+
+/// Gives a convolution that is one layer with its normalization the weights' quantizers of the entry for both.
+fn entry_of_both(q: &mut QuantGraph, name: &str, strategy: &Strategy) -> Result<(), Error> {
+    let Some(id) = q.graph.find(name) else { return Ok(()) };
+    let op = &q.graph.node(id).op;
+    let class = if matches!(op, Op::DepthwiseConv2D(_)) { "VitisDepthwiseConvBN" } else { "VitisConvBN" };
+    if let (Some(layer), Some(entry)) = (q.layers.get_mut(&id), strategy.layer_entry(class, false)) {
+        layer.weights = LayerQuant::from_entry(op, &entry, ActivationPlace::Here)?.weights;
+    }
+    Ok(())
 }
 
 /// Gives quantizers of channels a state for each, as the vendor's variables are made.
@@ -208,6 +223,7 @@ const DEPLOY_RULES: [&str; 6] = [
 /// Errors: those of the graph.
 pub fn deploy(qat: &Qat, options: &DeployOptions) -> Result<Deployed, Error> {
     let mut quantized = qat.folded();
+    quantized.trained = true;
     for own in quantized.layers.values_mut() {
         own.settle();
     }

@@ -23,6 +23,8 @@ pub struct QuantGraph {
     pub layers: BTreeMap<NodeId, LayerQuant>,
     /// What travels with it beside its numbers.
     pub metadata: Metadata,
+    /// Whether it comes from training: files keep the vendor's mode of such networks.
+    pub trained: bool,
 }
 
 /// The layer that a point belongs to.

@@ -19,7 +19,7 @@ pub fn read_back(quantized: &QuantGraph, bytes: &[u8], path: &Path, options: &Lo
         Ok(Model::Quantized(back)) => back,
         // Nothing in it is quantized where layers were converted to another type.
         Ok(Model::Float(graph)) if quantized.layers.is_empty() => {
-            QuantGraph { graph, layers: BTreeMap::new(), metadata: quantized.metadata.clone() }
+            QuantGraph { graph, layers: BTreeMap::new(), ..quantized.clone() }
         }
         Ok(Model::Float(_)) => return Err(refuse("it is read as a float model")),
         Err(Error::Format { message, .. }) => return Err(refuse(&message)),

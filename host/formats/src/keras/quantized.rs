@@ -138,6 +138,7 @@ impl<'a> Form<'a> {
     fn mode(&self, unswitched: bool) -> &'static str {
         match self.norms {
             Some(_) => TRAINING_MODE,
+            None if self.quantized.trained => TRAINING_MODE,
             None if unswitched => UNSWITCHED_MODE,
             None => MODE,
         }
@@ -452,6 +453,8 @@ pub(crate) fn read_training(mut model: ModelConfig, file: &H5, options: &LoadOpt
     let flat = Flat::new(&model)?;
     let mut assembly = Assembly::new(&model.name, &flat, options);
     let (mut layers, mut norms) = (Vec::new(), Vec::new());
+    let mode = |layer: &LayerConfig| layer.config.get("mode").and_then(Value::as_str) == Some(TRAINING_MODE);
+    let trained = flat.layers.iter().any(|layer| mode(layer.config));
     for call in &flat.calls {
         if assembly.part(call)? {
             continue;
@@ -519,7 +522,7 @@ pub(crate) fn read_training(mut model: ModelConfig, file: &H5, options: &LoadOpt
     let norms = norms.into_iter().filter_map(|(id, own)| Some((*renumbered.get(&id)?, own))).collect();
     let metadata = file.string("/", METADATA).ok().flatten().unwrap_or_default();
     let metadata = Metadata::parse(&metadata).map_err(|why| file.error(why))?;
-    Ok(Qat { quantized: QuantGraph { graph, layers, metadata }, norms })
+    Ok(Qat { quantized: QuantGraph { graph, layers, metadata, trained }, norms })
 }
 
 /// Quantizers of a wrapper, with their calibrated state.

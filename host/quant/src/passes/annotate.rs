@@ -146,7 +146,7 @@ pub fn annotate(mut graph: Graph, strategy: &Strategy) -> Result<QuantGraph, Err
     let renumbered = graph.normalize();
     graph.verify()?;
     let layers = layers.into_iter().filter_map(|(id, q)| Some((*renumbered.get(&id)?, q))).collect();
-    Ok(QuantGraph { graph, layers, metadata: Metadata::default() })
+    Ok(QuantGraph { graph, layers, metadata: Metadata::default(), trained: false })
 }
 
 /// Every registered layer with its quantizers.

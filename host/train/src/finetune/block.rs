@@ -47,7 +47,7 @@ impl Block {
             }
         }
         graph.outputs = vec![at];
-        Ok(Self { q: QuantGraph { graph, layers: quantizers, metadata: Metadata::default() }, layers })
+        Ok(Self { q: QuantGraph { graph, layers: quantizers, metadata: Metadata::default(), trained: false }, layers })
     }
 
     /// The weights of the layer.
