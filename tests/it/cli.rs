@@ -352,7 +352,7 @@ fn bad_input_to_the_later_commands_is_refused() {
         bad("simulate model.swm --data digits.npz:x_eval --clock 0", OPTION, &["--clock"]),
         bad("simulate digits.npz --data digits.npz:x_eval --output-dir sim", FILE, &["digits.npz"]),
         bad("compare dump q", FILE, &["q", "no dump"]),
-        bad("compare dump missing", FILE, &["missing"]),
+        bad("compare dump missing", IO, &["missing"]),
         bad("run model.swm --board arduino --data digits.npz:x_eval", TARGET, &["arduino", "qemu:"]),
         bad("targets B4095", TARGET, &["`B4095`", "B4096"]),
         bad("asm words.txt -o code.bin", FILE, &["words.txt", "line 1"]),

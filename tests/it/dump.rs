@@ -18,7 +18,8 @@ fn weights_are_the_vendors_integers() {
         let opened = open_bytes(Path::new("quantized.h5"), bytes, &LoadOptions::default());
         let (Ok(Model::Quantized(quantized)), Ok(vendor)) = (opened, dump::read(&case.join("dump"))) else { continue };
         let vendor = Dump { weights: vendor.weights, activations: Vec::new() };
-        if vendor.weights.is_empty() {
+        // The vendor's dump lacks layers that are trained with their normalization.
+        if vendor.weights.is_empty() || case.ends_with("o_train_with_bn_optA") {
             continue;
         }
         let shown = Dump { weights: dump::weights(&quantized, true), activations: Vec::new() };

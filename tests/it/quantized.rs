@@ -33,12 +33,9 @@ pub(crate) fn vendor_file(case: &Path) -> Option<Vec<u8>> {
 fn read(bytes: &[u8]) -> Result<QuantGraph, Error> {
     match open_bytes(Path::new(NAME), bytes.to_vec(), &LoadOptions::default())? {
         Model::Quantized(q) => Ok(q),
-        Model::Float(graph) => Ok(QuantGraph {
-            graph,
-            layers: BTreeMap::new(),
-            metadata: Metadata::default(),
-            trained: false,
-        }),
+        Model::Float(graph) => {
+            Ok(QuantGraph { graph, layers: BTreeMap::new(), metadata: Metadata::default(), trained: false })
+        }
     }
 }
 
@@ -96,11 +93,12 @@ pub(crate) fn explain(want: &str, got: &str) -> String {
 }
 
 /// Where what we write differs from what we read, and why:
-/// - `qat`: the vendor marks trained layers `QAT` and counts training steps; we write every model as calibrated;
+/// - `o_train_with_bn`: layers that are trained with their normalization, left as they are by calibration; we write them
+///   as one convolution;
 /// - `sequential`: we write every model as a functional one;
 /// - `s_add_shape_input`: an empty `optimizer_weights` group of a compiled model;
 /// - `o_no_sepconv`: the numbers that Keras gives to initializers which layers share.
-const DIFFERENT: [&str; 4] = ["qat_", "pof2s_sequential_", "s_add_shape_input", "o_no_sepconv"];
+const DIFFERENT: [&str; 4] = ["o_train_with_bn", "pof2s_sequential_", "s_add_shape_input", "o_no_sepconv"];
 
 #[test]
 fn the_vendors_files_survive_reading_and_writing() {
@@ -152,6 +150,10 @@ fn quantize_info_is_the_vendors() {
     let (mut checked, cases) = (0, golden_cases());
     for case in &cases {
         let Some(quantized) = vendor_file(case).and_then(|b| read(&b).ok()) else { continue };
+        // Its layers are those of training, ours those of inference.
+        if case.ends_with("o_train_with_bn_optA") {
+            continue;
+        }
         let positions = json(&case.join("positions.json"));
         let positions = positions.as_array().unwrap().iter().filter(|e| e["role"] != "none");
         let Value::Array(mut info) = quantize_info(&quantized) else { panic!("{case:?}") };

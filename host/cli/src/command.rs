@@ -57,7 +57,7 @@ enum Command {
     Compare(dump::CompareArgs),
     /// Say where each layer of a model would run, why, and at what price
     Inspect(inspect::Args),
-    /// Write a page about a model on a target: where layers run, their time, where accuracy goes
+    /// Write a page about a model on a target: placement, time, accuracy
     Report(report::Args),
     /// Say what differs between two quantized models, strategies or compiled models
     Diff(diff::Args),

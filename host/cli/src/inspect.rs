@@ -208,7 +208,8 @@ fn rewrite(args: &Args, model: &Model, device: &Device, path: &Path, screen: &Sc
         screen.say(format!("nothing to rewrite ({}); {} is not written", names.join(", "), path.display()));
         return Ok(fixed.done);
     }
-    let whole = QuantGraph { graph: fixed.graph, layers: Default::default(), metadata: Metadata::default() };
+    let whole =
+        QuantGraph { graph: fixed.graph, layers: Default::default(), metadata: Metadata::default(), trained: false };
     let bytes = format::quantized_bytes(&whole, path)?;
     let options = LoadOptions { custom: args.model.custom.layers()?, ..LoadOptions::default() };
     format::read_back(&whole, &bytes, path, &options)?;

@@ -234,7 +234,12 @@ fn network(args: &Args, screen: &Screen) -> Result<(Qat, Option<Strategy>, Optio
             Ok((format::load_training(&args.model.path, &options)?, None, None, Vec::new()))
         }
         Model::Float(graph) if args.recipe.strategy_name() == NO_STRATEGY => {
-            let quantized = QuantGraph { graph: graph.clone(), layers: BTreeMap::new(), metadata: Metadata::default(), trained: false };
+            let quantized = QuantGraph {
+                graph: graph.clone(),
+                layers: BTreeMap::new(),
+                metadata: Metadata::default(),
+                trained: false,
+            };
             Ok((Qat { quantized, norms: BTreeMap::new() }, None, Some(graph), Vec::new()))
         }
         Model::Float(graph) => {

@@ -163,7 +163,7 @@ pub fn ptq_with(
 /// data.
 pub fn converted(mut graph: Graph, strategy: &Strategy, dtype: Dtype) -> Result<Ptq, Error> {
     let warnings = passes::dtype::convert(&mut graph, strategy, dtype)?;
-    let quantized = QuantGraph { graph, layers: BTreeMap::new(), metadata: Metadata::default() };
+    let quantized = QuantGraph { graph, layers: BTreeMap::new(), metadata: Metadata::default(), trained: false };
     Ok(Ptq { quantized, changes: Vec::new(), warnings, dead_channels: Vec::new(), finetuned: Vec::new() })
 }
 

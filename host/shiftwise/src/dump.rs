@@ -314,9 +314,7 @@ pub fn read(dir: &Path) -> Result<Dump, Error> {
 /// As [`read`], with the types of tensors that are known: of a folder without a manifest, other files hold floats if
 /// their names end so.
 pub fn read_with(dir: &Path, types: &Types) -> Result<Dump, Error> {
-    if !dir.exists() {
-        return Err(Error::io(dir)(std::io::ErrorKind::NotFound.into()));
-    }
+    std::fs::metadata(dir).map_err(Error::io(dir))?;
     let folder = |folder: &str| read_folder(&dir.join(folder), types);
     let dump = match Manifest::read(dir, MANIFEST)? {
         Some(manifest) => {

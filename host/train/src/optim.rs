@@ -175,7 +175,8 @@ mod tests {
         let gradients = [0.5f32, -0.25, 2.0, 0.125];
         let near = |ours: Vec<f32>, theirs: Vec<f64>| {
             for (a, b) in ours.iter().zip(theirs) {
-                assert!((f64::from(*a) - b).abs() < 1e-6, "{a} {b}");
+                // 1 - 0.999^t loses digits in f32, as in Keras.
+                assert!((f64::from(*a) - b).abs() < 1e-5, "{a} {b}");
             }
         };
         let (mut v, mut m) = (1.0f64, 0.0f64);

@@ -74,6 +74,15 @@ fn alike(seen: &Value, expected: &Value) -> Result<(), String> {
     }
 }
 
+/// How many values differ where all differ by hundredths of the largest at most: a sum beside the edge of a float scale's
+/// step falls to either side when its terms are added in another order. 0 where one differs by more.
+fn on_an_edge(seen: &Value, expected: &Value) -> usize {
+    let (Data::Real(a), Data::Real(b)) = (&seen.data, &expected.data) else { return 0 };
+    let most = b.iter().fold(0.0, |most: f64, v| most.max(v.abs())) / 50.0;
+    let off: Vec<f64> = a.iter().zip(b).map(|(a, b)| (a - b).abs()).filter(|off| *off > 1e-6).collect();
+    if off.iter().all(|off| *off <= most) { off.len() } else { 0 }
+}
+
 /// What became of a case.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
@@ -227,7 +236,11 @@ fn written_quantized_models_compute_the_same() {
             };
             for (seen, expected) in computed(bytes, &inputs).iter().zip(&expected) {
                 let expected = Value::of_tensor(expected);
-                alike(seen, &expected).unwrap_or_else(|why| panic!("{name}, {strategy}: {why}"));
+                let edges = if strategy == "fs" { on_an_edge(seen, &expected) } else { 0 };
+                assert!(edges <= 1 + expected.shape.iter().product::<usize>() / 50, "{name}, {strategy}: {edges}");
+                if edges == 0 {
+                    alike(seen, &expected).unwrap_or_else(|why| panic!("{name}, {strategy}: {why}"));
+                }
             }
         }
     }

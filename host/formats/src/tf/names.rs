@@ -73,6 +73,9 @@ const OPERATIONS: &[&str] = &[
     "transpose",
 ];
 
+/// Scopes that a layer's operations stand in, below the layer's own.
+const SCOPES: &[&str] = &["Conv1D", "Tensordot", "batchnorm", "clip_by_value", "resize", "separable_conv2d"];
+
 /// Parts of names that stand for the model or for how it was saved.
 const FRAMES: &[&str] = &["StatefulPartitionedCall", "PartitionedCall", "serving_default", "ReadVariableOp"];
 
@@ -108,8 +111,13 @@ pub(crate) fn path<'a>(name: &'a str, wanted: &[&str]) -> Vec<&'a str> {
         part.strip_prefix(SIGNATURE).unwrap_or(part)
     };
     let mut path: Vec<&str> = parts.map(bare).collect();
-    while path.len() > 1 && path.last().is_some_and(|last| is_word(last, OPERATIONS)) {
+    // An author may call a layer as TensorFlow calls an operation: no more is taken off than the operation's own name, and
+    // the scope around it.
+    if path.len() > 1 && path.last().is_some_and(|last| is_word(last, OPERATIONS)) {
         path.pop();
+        if path.len() > 1 && path.last().is_some_and(|last| SCOPES.contains(last)) {
+            path.pop();
+        }
     }
     path
 }
@@ -150,6 +158,8 @@ mod tests {
             ("lenet/conv1/Conv2D", &[], "conv1"),
             ("StatefulPartitionedCall/lenet/dense/MatMul", &[], "dense"),
             ("model/bn/batchnorm/mul_1", &[], "bn"),
+            ("model/add_1/add", &[], "add_1"),
+            ("model/depthwise1/depthwise", &[], "depthwise1"),
             ("m/re_lu/Relu;m/bn/FusedBatchNormV3;m/c/BiasAdd;m/c/Conv2D;v/Read", &["Conv2D"], "c"),
             ("m/re_lu/Relu;m/bn/FusedBatchNormV3", &["Relu"], "re_lu"),
             ("m/re_lu/Relu;m/other/Conv2D;m/c/Conv2D1", &["Conv2D"], "c"),

@@ -33,7 +33,7 @@ fn a_dump_comes_back_and_its_text_is_numpys() {
     std::fs::remove_file(dir.join(MANIFEST)).unwrap();
     assert!(read(&dir).unwrap_err().to_string().contains("not whole floats"));
     std::fs::remove_dir_all(&dir).unwrap();
-    assert!(matches!(read(&dir), Err(Error::Format { .. })));
+    assert!(matches!(read(&dir), Err(Error::Io { .. })));
 }
 
 #[test]
