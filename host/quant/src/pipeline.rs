@@ -70,18 +70,25 @@ fn annotated(
             "`train_with_bn` is set to true; calibration trains nothing, `train` and `deploy` do".into(),
         ));
     }
-    staged(graph, strategy, false, watch, learn).map(|(quantized, _, warnings)| (quantized, warnings))
+    staged(graph, strategy, false, watch, learn).map(|made| (made.quantized, made.warnings))
 }
 
-/// [`annotated`] for training: also returns the normalizations that stay apart from their convolutions, by the names of
-/// these, if they are to.
+/// A network before calibration or training.
+pub(crate) struct Staged {
+    pub(crate) quantized: QuantGraph,
+    /// Normalizations that stay apart from their convolutions, by the names of these.
+    pub(crate) norms: BTreeMap<String, ConvNorm>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// [`annotated`] for training, perhaps with normalizations that stay apart.
 pub(crate) fn staged(
     mut graph: Graph,
     strategy: &Strategy,
     with_norms: bool,
     watch: Watch<'_>,
     learn: &mut Learn<'_>,
-) -> Result<(QuantGraph, BTreeMap<String, ConvNorm>, Vec<String>), Error> {
+) -> Result<Staged, Error> {
     // What is quantized is so from f32, whatever its file says.
     let other = graph.nodes.iter_mut().filter(|node| node.dtype != Dtype::default());
     other.for_each(|node| set_dtype(node, Dtype::default()));
@@ -92,7 +99,7 @@ pub(crate) fn staged(
     warnings.extend(layer_config::keep_float(&mut graph, strategy, original.as_ref())?);
     let norms = if with_norms { take_norms(&mut graph, strategy) } else { BTreeMap::new() };
     passes::run_watched(passes::DPU_VERSION, &mut graph, strategy, watch)?;
-    Ok((annotate::annotate(graph, strategy)?, norms, warnings))
+    Ok(Staged { quantized: annotate::annotate(graph, strategy)?, norms, warnings })
 }
 
 /// [`ptq_with`] for strategies that ask for no finetuning.

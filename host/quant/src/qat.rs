@@ -10,7 +10,7 @@ use crate::calibrate::{Batches, calibrate_graph};
 use crate::layer_quant::{ActivationPlace, LayerQuant};
 use crate::passes::fold_bn::{fold, trained_with};
 use crate::passes::{adjust_pos, convert, layer_config};
-use crate::pipeline::{PtqOptions, staged};
+use crate::pipeline::{PtqOptions, Staged, staged};
 use crate::quant_graph::QuantGraph;
 use crate::scheme::channels::Channels;
 use crate::scheme::{Numbers, Quantizer};
@@ -107,7 +107,8 @@ pub fn prepare(graph: Graph, strategy: &Strategy) -> Result<(Qat, Vec<String>), 
             own.set(key, false.into())?;
         }
     }
-    let (mut quantized, norms, mut warnings) = staged(graph, &own, with_norms, &mut |_, _| {}, &mut |_| Ok(()))?;
+    let made = staged(graph, &own, with_norms, &mut |_, _| {}, &mut |_| Ok(()))?;
+    let Staged { mut quantized, norms, mut warnings } = made;
     quantized.check_names()?;
     for name in norms.keys() {
         entry_of_both(&mut quantized, name, strategy)?;
