@@ -242,7 +242,7 @@ mod tests {
         let add = graph.add("add", Op::Add(Add), operands, vec![]).unwrap();
         layers.insert(add, result(output));
         graph.outputs = vec![add];
-        QuantGraph { graph, layers, metadata: crate::metadata::Metadata::default() }
+        QuantGraph { graph, layers, metadata: crate::metadata::Metadata::default(), trained: false }
     }
 
     fn dense(w: i8, i: i8, b: i8, o: i8) -> QuantGraph {
@@ -258,7 +258,7 @@ mod tests {
         graph.outputs = vec![dense];
         let weights = vec![Some(quantizer(w)), Some(quantizer(b))];
         let layers = BTreeMap::from([(q, result(i)), (dense, LayerQuant { weights, ..result(o) })]);
-        QuantGraph { graph, layers, metadata: crate::metadata::Metadata::default() }
+        QuantGraph { graph, layers, metadata: crate::metadata::Metadata::default(), trained: false }
     }
 
     fn refined(mut q: QuantGraph) -> Vec<i8> {
