@@ -27,7 +27,7 @@ fn tensors_in_shared_memory_are_those_of_the_definition() {
             let keep = |ix: TensorIx| match sample {
                 0 => false,
                 1 => true,
-                _ => ix.0 % 2 == 0,
+                _ => ix.0.is_multiple_of(2),
             };
             let got = engine.run(values(&graph, &inputs), keep);
             for (i, (want, got)) in want.iter().zip(&got).enumerate() {

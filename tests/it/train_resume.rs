@@ -73,7 +73,8 @@ fn a_run_that_was_killed_goes_on_to_the_same_bytes() {
         patience: None,
         checkpoint_every: Some(3),
         checkpoint: &write,
-        show: (&step, &epoch),
+        show_step: &step,
+        show_epoch: &epoch,
     };
     let bytes = |trainer: &Trainer| training_bytes(trainer.qat(), "qat.h5".as_ref()).unwrap();
     let mut whole = Trainer::new(untrained.clone(), options.clone());

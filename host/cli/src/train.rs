@@ -204,24 +204,39 @@ fn labels_of(
     preprocess: &Preprocess,
 ) -> Result<Vec<Option<Labels>>, Error> {
     let texts = by_output(graph, all, what)?;
-    let own = |((goal, text), id): ((&Option<(Goal, bool)>, Option<&str>), _)| {
-        let Some((goal, teaches)) = goal else { return Ok(None) };
+    let mut found = Vec::with_capacity(goals.len());
+    for ((goal, text), id) in goals.iter().zip(texts).zip(graph.outputs.iter().copied()) {
+        let Some((goal, teaches)) = goal else {
+            found.push(None);
+            continue;
+        };
         if *teaches {
-            return Ok(Some(Labels::Teacher));
+            found.push(Some(Labels::Teacher));
+            continue;
         }
         let node: &shiftwise_graph::graph::Node = graph.node(id);
         let missing = || Error::Options(format!("output `{}` needs --{what} DATA, or --loss distill", node.name));
         let spec = preprocess.plain(text.ok_or_else(missing)?);
-        Ok(Some(match goal.loss.labels {
+        found.push(Some(match goal.loss.labels {
             Kind::Classes => Labels::Classes(labels(&spec)?),
-            Kind::Values => Labels::Values(Dataset::open(&spec, &node.shape)?),
-        }))
-    };
-    goals.iter().zip(texts).zip(graph.outputs.iter().copied()).map(own).collect()
+            Kind::Values => Labels::Values(Box::new(Dataset::open(&spec, &node.shape)?)),
+        }));
+    }
+    Ok(found)
 }
 
-/// The network before its first step, the strategy and warnings.
-fn network(args: &Args, screen: &Screen) -> Result<(Qat, Option<Strategy>, Option<Graph>, Vec<String>), Error> {
+/// What a run begins with.
+struct Beginning {
+    qat: Qat,
+    /// Of a model that was float.
+    strategy: Option<Strategy>,
+    /// That float model.
+    float: Option<Graph>,
+    warnings: Vec<String>,
+}
+
+/// The network before its first step.
+fn network(args: &Args, screen: &Screen) -> Result<Beginning, Error> {
     let model = args.model.open_for(&args.data, &args.preprocess, screen)?;
     let options = LoadOptions { custom: args.model.custom.layers()?, ..LoadOptions::default() };
     match model {
@@ -231,7 +246,8 @@ fn network(args: &Args, screen: &Screen) -> Result<(Qat, Option<Strategy>, Optio
                     "the model is quantized already: --init-quant and --train-with-bn are for float ones".into(),
                 ));
             }
-            Ok((format::load_training(&args.model.path, &options)?, None, None, Vec::new()))
+            let qat = format::load_training(&args.model.path, &options)?;
+            Ok(Beginning { qat, strategy: None, float: None, warnings: Vec::new() })
         }
         Model::Float(graph) if args.recipe.strategy_name() == NO_STRATEGY => {
             let quantized = QuantGraph {
@@ -240,7 +256,8 @@ fn network(args: &Args, screen: &Screen) -> Result<(Qat, Option<Strategy>, Optio
                 metadata: Metadata::default(),
                 trained: false,
             };
-            Ok((Qat { quantized, norms: BTreeMap::new() }, None, Some(graph), Vec::new()))
+            let qat = Qat { quantized, norms: BTreeMap::new() };
+            Ok(Beginning { qat, strategy: None, float: Some(graph), warnings: Vec::new() })
         }
         Model::Float(graph) => {
             let mut strategy = args.recipe.training_strategy(screen)?;
@@ -258,7 +275,7 @@ fn network(args: &Args, screen: &Screen) -> Result<(Qat, Option<Strategy>, Optio
                 initialize(&mut qat, &samples, &options, |done, _| progress.set(done))?;
             }
             qat.quantized.metadata.preprocessing = Some(args.preprocess.given()).filter(|p| !p.is_empty());
-            Ok((qat, Some(strategy), Some(graph), warnings))
+            Ok(Beginning { qat, strategy: Some(strategy), float: Some(graph), warnings })
         }
     }
 }
@@ -373,7 +390,7 @@ fn bytes(qat: &Qat, path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
-    let (qat, strategy, float, mut warnings) = network(args, screen)?;
+    let Beginning { qat, strategy, float, mut warnings } = network(args, screen)?;
     warnings.iter().for_each(|warning| screen.note(format!("warning: {warning}")));
     let graph = qat.quantized.graph.clone();
     let both = goals(&qat.quantized, &args.loss)?;
@@ -462,7 +479,8 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         patience: args.patience,
         checkpoint_every: args.checkpoint_every.map(|n| n as u64),
         checkpoint: &write,
-        show: (&step, &epoch),
+        show_step: &step,
+        show_epoch: &epoch,
     };
     fit(&mut trainer, &plan, &examples, &mut observer)?;
     let progress = observer.progress;

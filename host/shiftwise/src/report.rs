@@ -216,9 +216,9 @@ fn roofline(estimate: &Estimate, out: &mut String) {
         let _ =
             writeln!(out, "<text x=\"{:.0}\" y=\"{at:.0}\" text-anchor=\"end\">{:.0}</text>", margin - 5.0, t.exp2());
     }
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\">MACs for a byte of memory (circles: cycles)</text></svg></div>\n",
+        "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\">MACs for a byte of memory (circles: cycles)</text></svg></div>",
         width / 2.0,
         height - 8.0
     );
@@ -245,7 +245,7 @@ fn accuracy(analysis: &Analysis, out: &mut String) {
         )
     };
     let rows: Vec<String> = analysis.layers.iter().enumerate().map(row).collect();
-    let _ = write!(out, "<h2>Accuracy, on {} samples</h2>\n", analysis.samples);
+    let _ = writeln!(out, "<h2>Accuracy, on {} samples</h2>", analysis.samples);
     out.push_str(&table(&["layer", "#", "alone", "up to here", "clipped", "values over the range", "why"], &rows));
 }
 

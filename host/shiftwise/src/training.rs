@@ -34,7 +34,7 @@ pub enum Labels {
     /// Numbers of classes, the same number of them for each sample.
     Classes(Vec<i64>),
     /// Values of the output's shape.
-    Values(Dataset),
+    Values(Box<Dataset>),
     /// What the teacher's output is.
     Teacher,
 }
@@ -357,8 +357,10 @@ pub struct Observer<'a> {
     pub checkpoint_every: Option<u64>,
     /// Writes a checkpoint.
     pub checkpoint: &'a dyn Fn(&Trainer, &Progress) -> Result<(), Error>,
-    /// Shows a step; shows an epoch.
-    pub show: (&'a dyn Fn(&Made), &'a dyn Fn(&Epoch)),
+    /// Shows a step.
+    pub show_step: &'a dyn Fn(&Made),
+    /// Shows an epoch.
+    pub show_epoch: &'a dyn Fn(&Epoch),
 }
 
 impl std::fmt::Debug for Observer<'_> {
@@ -372,10 +374,10 @@ impl Watch for Observer<'_> {
         let state = &mut self.progress;
         state.history.step_losses.push(made.loss);
         state.sum = (state.sum.0 + made.loss * made.samples as f64, state.sum.1 + made.samples as f64);
-        (self.show.0)(made);
+        (self.show_step)(made);
         // The last step of an epoch is kept with the epoch.
         let within = made.step + 1 < made.steps;
-        if within && self.checkpoint_every.is_some_and(|every| trainer.steps() % every.max(1) == 0) {
+        if within && self.checkpoint_every.is_some_and(|every| trainer.steps().is_multiple_of(every.max(1))) {
             (self.checkpoint)(trainer, state)?;
         }
         Ok(true)
@@ -395,7 +397,7 @@ impl Watch for Observer<'_> {
             val_loss: score.map(|score| score.loss),
             val_accuracy: score.and_then(|score| score.accuracy),
         };
-        (self.show.1)(&row);
+        (self.show_epoch)(&row);
         state.history.epochs.push(row);
         if let Some(score) = score {
             state.since_best += 1;

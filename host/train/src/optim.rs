@@ -34,8 +34,11 @@ pub struct Optimizer {
     /// Tensors of state for each variable.
     states: fn(&Settings) -> usize,
     /// One step of a part of a variable.
-    update: fn(&Factors, &mut [f32], &[f32], &mut [&mut [f32]]),
+    update: Update,
 }
+
+/// Factors, the values, their gradient, tensors of state.
+type Update = fn(&Factors, &mut [f32], &[f32], &mut [&mut [f32]]);
 
 /// Every optimizer.
 #[rustfmt::skip]

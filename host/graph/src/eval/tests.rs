@@ -100,7 +100,7 @@ fn network(seed: u64) -> Graph {
     let last = all[all.len() - 1];
     let flat = graph.add("flat", Op::Flatten(Flatten), vec![last], Vec::new()).unwrap();
     graph.outputs = vec![flat, all[rng.below(all.len())]];
-    if seed % 4 == 0 {
+    if seed.is_multiple_of(4) {
         let half = [Dtype::Float16, Dtype::BFloat16][rng.below(2)];
         graph.nodes.iter_mut().filter(|_| rng.below(2) > 0).for_each(|node| node.dtype = half);
     }
@@ -118,7 +118,7 @@ impl Eighths {
             Point::PostActivation(id) => (2, id),
             Point::Output(id) => (3, id),
         };
-        self.0 > 0 && Rng(self.0 ^ kind << 20 ^ (id.0 as u64) << 8).draw() % 3 == 0
+        self.0 > 0 && Rng(self.0 ^ kind << 20 ^ (id.0 as u64) << 8).draw().is_multiple_of(3)
     }
     fn round(values: &mut [f32]) {
         values.iter_mut().for_each(|x| *x = (*x * 8.0).round() / 8.0);

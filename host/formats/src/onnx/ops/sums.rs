@@ -104,8 +104,8 @@ impl Sliding {
         let given = call.pads(axes)?;
         let ceil = call.int("ceil_mode", 0) == 1;
         let mut own = Self { kernel, strides, dilations, pads: given, out: Vec::new() };
-        for axis in 0..axes {
-            let (n, stride, extent) = (size[axis] as i64, own.strides[axis] as i64, own.extent(axis) as i64);
+        for (axis, n) in size.iter().take(axes).enumerate() {
+            let (n, stride, extent) = (*n as i64, own.strides[axis] as i64, own.extent(axis) as i64);
             let out = match auto.as_str() {
                 "SAME_UPPER" | "SAME_LOWER" => {
                     let out = (n + stride - 1) / stride;
@@ -344,7 +344,7 @@ pub(crate) fn max_pool(call: &Call<'_>) -> Results {
     let x = call.input(0)?;
     let best = |x: &[f64], window: &[(usize, usize)]| {
         window.iter().fold(None, |best: Option<usize>, (_, p)| match best {
-            Some(b) if !(x[*p] > x[b]) => Some(b),
+            Some(b) if x[*p].partial_cmp(&x[b]) != Some(std::cmp::Ordering::Greater) => Some(b),
             _ => Some(*p),
         })
     };

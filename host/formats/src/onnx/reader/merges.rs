@@ -219,7 +219,7 @@ pub(crate) fn erf(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
     let sum = add.output.first().map_or("", String::as_str);
     let last = match scalar(step, first)? {
         // (1 + erf) · 0.5, then · x.
-        Some((_, half)) if half == 0.5 => {
+        Some((_, 0.5)) => {
             let own = first.output.first().map_or("", String::as_str);
             Some(next(step, first, "Mul")?).filter(|last| other(last, own) == Some(x))
         }

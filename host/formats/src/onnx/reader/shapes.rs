@@ -280,7 +280,7 @@ pub(crate) fn depth_to_space(step: &mut Step<'_, '_>) -> Result<Vec<Known>, Stri
     let block = step.call.block()?;
     let sample = step.sample(&x);
     let order = channels_last(sample.len());
-    if sample.len() != 3 || sample[0] % (block * block) != 0 {
+    if sample.len() != 3 || !sample[0].is_multiple_of(block * block) {
         return Err(format!("makes blocks of {block} × {block} pixels of samples of shape {sample:?}"));
     }
     let mut id = step.reader.arranged(&x, &order)?;

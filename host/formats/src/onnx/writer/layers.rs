@@ -339,7 +339,7 @@ impl Writer<'_> {
                 vec![text("mode", "cubic"), float("cubic_coeff_a", -0.5), int("exclude_outside", 1)]
             }
         });
-        let whole = (0..2).all(|axis| w.shape[axis] % w.shapes[0][axis] == 0);
+        let whole = (0..2).all(|axis| w.shape[axis].is_multiple_of(w.shapes[0][axis]));
         let y = if whole {
             let factor = |axis: usize| (w.shape[axis] / w.shapes[0][axis]) as f32;
             let scales = self.floats(&format!("{name}/scales"), &Tensor::vector(vec![1.0, 1.0, factor(0), factor(1)]));
