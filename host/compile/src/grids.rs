@@ -57,11 +57,16 @@ fn off_grid(scale: &Scale) -> FloatWhy {
     if scale.zero != 0 && !unsigned {
         return FloatWhy::Scheme { seen: "a zero point" };
     }
-    FloatWhy::Format { unsigned, bits: 8 * scale.bytes() as u8, round: 1, narrow: scale.low == -scale.high }
+    let (bits, narrow) = (8 * scale.bytes() as u8, scale.low == -scale.high);
+    // A float scale may happen to be a power of two; it is stored as one that need not be.
+    if (unsigned, bits, narrow) == (false, 8, false) {
+        return FloatWhy::Scheme { seen: FLOAT_SCALE };
+    }
+    FloatWhy::Format { unsigned, bits, round: 1, narrow }
 }
 
-/// Refuses a network with a tensor on a grid that has no kernel anywhere. The sentence names every layer that has one, or weights on one, with
-/// the reason.
+/// Refuses a network with a tensor on a grid that has no kernel anywhere. The sentence names every layer that has one, or
+/// weights on one, with the reason.
 ///
 /// Errors: [`Error::Compile`].
 pub(crate) fn check(graph: &IntGraph) -> Result<(), Error> {

@@ -237,7 +237,7 @@ fn written_quantized_models_compute_the_same() {
             for (seen, expected) in computed(bytes, &inputs).iter().zip(&expected) {
                 let expected = Value::of_tensor(expected);
                 let edges = if strategy == "fs" { on_an_edge(seen, &expected) } else { 0 };
-                assert!(edges <= 1 + expected.shape.iter().product::<usize>() / 50, "{name}, {strategy}: {edges}");
+                assert!(edges <= 3 + expected.shape.iter().product::<usize>() / 50, "{name}, {strategy}: {edges}");
                 if edges == 0 {
                     alike(seen, &expected).unwrap_or_else(|why| panic!("{name}, {strategy}: {why}"));
                 }
