@@ -74,3 +74,22 @@ fn a_run_that_can_not_be_is_refused_with_its_reason() {
     refused(&format!("{STEPS} --optimizer sgd --lr 1e30"), "is not finite");
     refused(&format!("{STEPS} --init-quant"), "pass --calib");
 }
+
+#[test]
+fn a_run_that_is_resumed_knows_its_options_and_ends_with_the_same_bytes() {
+    for strategy in ["pof2s", "none"] {
+        let folder = Folder::new(&format!("train-again-{strategy}"));
+        let run = format!(
+            "train digits_resnet.h5 --strategy {strategy} --data digits.npz:x_cal --loss distill --epochs 2 --batch-size 50 \
+             --checkpoint-every 1 --schedule step:1:0.5 --augment flip,crop:1 --output-dir t"
+        );
+        let first = folder.run(&run);
+        assert_eq!(first.code, Some(0), "{first:?}");
+        let before = folder.tree();
+        let again = folder.run(&format!("{run} --resume"));
+        assert!(again.code == Some(0) && again.out.contains("going on behind step 4"), "{again:?}");
+        assert!(before == folder.tree(), "{strategy}: files differ");
+        let other = folder.run(&format!("{run} --resume --lr 0.5"));
+        assert!(other.code == Some(2) && other.err.contains("other options"), "{other:?}");
+    }
+}

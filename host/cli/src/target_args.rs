@@ -8,7 +8,7 @@ use shiftwise_targets::Board;
 #[derive(Clone, Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 pub(crate) struct TargetArgs {
-    /// DPU: a name, a fingerprint, an arch.json; or `cpu`
+    /// DPU: a name, a fingerprint, an arch.json, a board that has one; or `cpu`
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
     /// Board: its DPU, or its CPU where it has none or with --target cpu

@@ -356,11 +356,12 @@ impl Args {
             ("momentum", json!(self.momentum)),
             ("weight_decay", json!(self.weight_decay)),
             ("lr_threshold", json!(self.lr_threshold)),
-            ("schedule", json!(format!("{:?}", self.plan().schedule))),
+            ("schedule", json!(self.schedule.to_string())),
+            ("warmup", json!(self.warmup)),
             ("validation", json!(self.validation)),
             ("validation_labels", json!(self.validation_labels)),
             ("patience", json!(self.patience)),
-            ("augment", json!(format!("{:?}", self.augment))),
+            ("augment", json!(self.augment.iter().flat_map(|all| &all.0).map(ToString::to_string).collect::<Vec<_>>())),
             ("seed", json!(self.recipe.seed)),
         ];
         pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
@@ -440,7 +441,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             warnings.push(text);
         }
     }
-    let about = Value::Object(args.options());
+    let about = args.provenance()?;
     let folder = args.output_dir.join(CHECKPOINT);
     let mut trainer = Trainer::new(qat, args.trainer(wanted.clone())?);
     let mut progress = Progress::default();
@@ -485,14 +486,14 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     fit(&mut trainer, &plan, &examples, &mut observer)?;
     let progress = observer.progress;
     drop(bar);
-    finish(args, &trainer, progress, beginning, warnings, screen)
+    finish(args, &trainer, (progress, about), beginning, warnings, screen)
 }
 
 /// Writes what a run has come to.
 fn finish(
     args: &Args,
     trainer: &Trainer,
-    progress: Progress,
+    (progress, provenance): (Progress, Value),
     beginning: Vec<shiftwise::training::Beginning>,
     warnings: Vec<String>,
     screen: &Screen,
@@ -501,7 +502,6 @@ fn finish(
     let dir = &args.output_dir;
     let (trained, best) = (dir.join(name), dir.join(BEST));
     data::keep(args.model.files().map(PathBuf::as_path), &[&trained, &best])?;
-    let provenance = args.provenance()?;
     let mut set = Set::new(dir, PROVENANCE)?;
     set.add(name, &bytes(trainer.qat(), &trained)?)?;
     let best = match &progress.best {

@@ -28,11 +28,15 @@ impl Device {
         Self { target, clock_mhz, cores: 1, ddr_mb_per_s: 0, timing }
     }
 
-    /// A DPU by name, fingerprint or `arch.json`, at its own clock.
+    /// A DPU by name, fingerprint or `arch.json`, at its own clock, or that of a board.
     ///
     /// Errors: [`Error::Target`].
     pub fn named(name: &str) -> Result<Self, Error> {
-        Ok(Self::new(find_target(name)?, None))
+        match (find_target(name), Self::of_board(name)) {
+            (Ok(target), _) => Ok(Self::new(target, None)),
+            (Err(_), Ok(Some(device))) => Ok(device),
+            (Err(unknown), Ok(None) | Err(_)) => Err(unknown),
+        }
     }
 
     /// A board's DPU; `None` if it has none.
@@ -42,7 +46,7 @@ impl Device {
         let board = find_board(name)?;
         let on_board = |dpu: &String| {
             let (clock_mhz, cores, ddr_mb_per_s) = (board.clock_mhz, board.cores, board.ddr_mb_per_s);
-            Ok(Self { clock_mhz, cores, ddr_mb_per_s, ..Self::named(dpu)? })
+            Ok(Self { clock_mhz, cores, ddr_mb_per_s, ..Self::new(find_target(dpu)?, None) })
         };
         board.dpu.as_ref().map(on_board).transpose()
     }
@@ -124,6 +128,13 @@ mod tests {
                 board.dpu.map(|dpu| { (find_target(&dpu).unwrap().name.to_string(), board.clock_mhz, board.cores) })
             );
         }
+    }
+
+    #[test]
+    fn a_board_stands_for_its_dpu_and_one_without_is_no_target() {
+        let of = |device: Device| (device.target.name.to_string(), device.clock_mhz, device.cores);
+        assert_eq!(of(Device::named("kv260").unwrap()), of(Device::of_board("kv260").unwrap().unwrap()));
+        assert!(Device::named("mps2-an386").is_err());
     }
 
     #[test]

@@ -28,6 +28,14 @@ pub struct Augment {
     pixels: usize,
 }
 
+/// As users write it.
+impl std::fmt::Display for Augment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.row.name)?;
+        if self.row.sized { write!(f, ":{}", self.pixels) } else { Ok(()) }
+    }
+}
+
 impl Augment {
     /// A list of augmentations from what users write. Errors: the forms that there are.
     pub fn parse(text: &str) -> Result<Vec<Self>, String> {

@@ -48,6 +48,14 @@ pub struct Schedule {
     pub warmup: u64,
 }
 
+/// As users write it, without the warming up.
+impl std::fmt::Display for Schedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.row.name)?;
+        self.numbers.iter().try_for_each(|number| write!(f, ":{number}"))
+    }
+}
+
 impl Schedule {
     /// A schedule from what users write. Errors: the forms that there are.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -93,6 +101,7 @@ mod tests {
         assert_eq!(of("exponential:0.5", 0, 3), 0.125);
         let warm = Schedule { warmup: 3, ..Schedule::parse("constant").unwrap() };
         assert_eq!([0, 1, 2, 3].map(|step| warm.factor(step, 10, 0)), [0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(Schedule::parse("step:2:0.1").unwrap().to_string(), "step:2:0.1");
         assert!(Schedule::parse("step:2").is_err() && Schedule::parse("linear").unwrap_err().contains("cosine"));
     }
 }
