@@ -63,7 +63,7 @@ fn show(difference: &Difference, screen: &Screen) {
     let rows: Vec<Vec<String>> =
         difference.rows.iter().map(|r| vec![r.what.clone(), text(&r.a), text(&r.b), change(r.change)]).collect();
     if !rows.is_empty() {
-        screen.table(&["what", "A", "B", "change"], 1, &rows);
+        screen.answer(&["what", "A", "B", "change"], 1, &rows);
         screen.say("");
     }
     let rows: Vec<Vec<String>> = difference
@@ -74,7 +74,7 @@ fn show(difference: &Difference, screen: &Screen) {
         })
         .collect();
     if !rows.is_empty() {
-        screen.table(&["layer", "A dB", "B dB", "change"], 1, &rows);
+        screen.answer(&["layer", "A dB", "B dB", "change"], 1, &rows);
         screen.say("");
     }
     let count = difference.rows.len();

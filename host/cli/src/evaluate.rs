@@ -83,7 +83,7 @@ fn errors(
             averages: shiftwise::averages::rows(&differences),
         });
     }
-    screen.table(&["model", "samples", metric.name()], 1, &rows);
+    screen.answer(&["model", "samples", metric.name()], 1, &rows);
     let mut values = values.into_iter();
     let none = || Error::Options("evaluate needs a model".into());
     Outcome::done(Errors { metric, model: values.next().ok_or_else(none)?, baseline: values.next() })
@@ -141,7 +141,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             row
         })
         .collect();
-    screen.table(&header, 1, &rows);
+    screen.answer(&header, 1, &rows);
     let report = |(path, s): &(&PathBuf, Score)| s.report((*path).clone(), k);
     let mut evaluation = Evaluation { model: report(&scores[0]), baseline: None, drop: None };
     let mut yes = true;

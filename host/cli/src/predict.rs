@@ -141,7 +141,7 @@ fn report(
         vec![i.to_string(), classes.join("  ")]
     };
     if let Some(top) = &report.top {
-        screen.table(&["sample", "classes (values)"], 2, &top.iter().enumerate().map(row).collect::<Vec<_>>());
+        screen.answer(&["sample", "classes (values)"], 2, &top.iter().enumerate().map(row).collect::<Vec<_>>());
     }
     let place = report.output.as_ref().map_or(String::new(), |path| format!("; {}", path.display()));
     screen.say(format!("{} samples, {} outputs{place}", report.samples, report.outputs.len()));

@@ -163,9 +163,16 @@ impl Screen {
         complain_of("hint: ", hint(error));
     }
 
-    /// A table of the answer; columns after the first `left` are aligned right.
+    /// A table that explains the answer; columns after the first `left` are aligned right.
     pub(crate) fn table(&self, header: &[&str], left: usize, rows: &[Vec<String>]) {
-        if self.options.json || self.options.quiet {
+        if !self.options.quiet {
+            self.answer(header, left, rows);
+        }
+    }
+
+    /// A table that is the answer, as [`Screen::table`].
+    pub(crate) fn answer(&self, header: &[&str], left: usize, rows: &[Vec<String>]) {
+        if self.options.json {
             return;
         }
         // What doesn't fit a terminal is left out from the right: a number that is broken over lines can't be read.

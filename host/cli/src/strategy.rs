@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
                 })
                 .collect();
             if !rows.is_empty() {
-                screen.table(&["section", "key", "value", "default"], 4, &rows);
+                screen.answer(&["section", "key", "value", "default"], 4, &rows);
                 screen.say("");
             }
             screen.say(format!("{}: {} changes to {strategy}, all understood", file.display(), changes.len()));

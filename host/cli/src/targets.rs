@@ -80,13 +80,13 @@ fn tables(boards: &[Board], all: bool, screen: &Screen) {
     let header = |what| [what, "fingerprint", "operations/cycle"];
     let executed = shiftwise_targets::targets();
     let rows: Vec<_> = executed.iter().map(|t| row(&t.name, Some(t.fingerprint), t.peak_ops_per_cycle())).collect();
-    screen.table(&header("target"), 2, &rows);
+    screen.answer(&header("target"), 2, &rows);
     let row = |b: &Board| {
         let clock = if b.clock_mhz > 0 { format!("{} × {} MHz", b.cores, b.clock_mhz) } else { String::new() };
         vec![b.name.clone(), b.cpu.clone(), b.dpu.clone().unwrap_or_else(|| "cpu only".into()), clock]
     };
     screen.say("");
-    screen.table(&["board", "processor", "target", "cores"], 3, &boards.iter().map(row).collect::<Vec<_>>());
+    screen.answer(&["board", "processor", "target", "cores"], 3, &boards.iter().map(row).collect::<Vec<_>>());
     screen.say("");
     let described = shiftwise_targets::descriptions();
     if !all {
@@ -97,7 +97,7 @@ fn tables(boards: &[Board], all: bool, screen: &Screen) {
         let fingerprint = d.fingerprint.map_or_else(String::new, |f| format!("{f:#018x}"));
         vec![d.name.clone(), fingerprint, d.parallelism.peak_ops_per_cycle.to_string()]
     };
-    screen.table(&header("only described"), 2, &described.iter().map(row).collect::<Vec<_>>());
+    screen.answer(&header("only described"), 2, &described.iter().map(row).collect::<Vec<_>>());
 }
 
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
