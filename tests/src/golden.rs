@@ -489,9 +489,9 @@ ranges, integer weights, dump (`vendor` numerics) and outputs are compared. `on 
 float scales in another order than we, so that a range may differ in its last digit, and a value beside an edge by a step.
 `positions` and `values` count what was compared; then come the values that the exact integers (`dpu` numerics) give
 differently, all of them at average pooling, see `DIVERGENCES.md`. Of a case with finetuning, `values` are the losses that
-the vendor's tool looked at: weights follow the order of samples, which nothing records. `the vendor's file`: its `quantized.h5` is read, and
-computes the vendor's dump and outputs here. What a case exported in another format is not compared: this version writes
-`quantized.h5` only.
+the vendor's tool looked at: weights follow the order of samples, which nothing records. `the vendor's file`: its
+`quantized.h5` is read, and computes the vendor's dump and outputs here. Cases of training are walked by the test
+`train_golden`, variable by variable; what a case exported in another format is not compared here.
 
 ";
 
