@@ -81,17 +81,27 @@ pub(crate) struct Network<'a> {
     builder: Builder,
     /// Permutations around operations whose channels come first, which cancel where such operations follow each other.
     permutations: BTreeSet<NodeId>,
+    /// Whether a quantizer was left out.
+    unquantized: bool,
     pub(crate) budget: &'a Budget,
 }
 
 impl<'a> Network<'a> {
     pub(crate) fn new(name: &str, budget: &'a Budget) -> Self {
-        Self { builder: Builder::new(name), permutations: BTreeSet::new(), budget }
+        Self { builder: Builder::new(name), permutations: BTreeSet::new(), unquantized: false, budget }
     }
 
     /// Says what the file has that is strange.
     pub(crate) fn warn(&mut self, warning: String) {
         self.builder.warn([warning]);
+    }
+
+    /// Leaves a quantizer out, and says so once.
+    pub(crate) fn leave_quantizer_out(&mut self) {
+        if !self.unquantized {
+            self.warn("the model is quantized: it is read as the float network that it stands for".into());
+        }
+        self.unquantized = true;
     }
 
     /// A layer so far.

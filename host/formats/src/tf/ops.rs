@@ -37,6 +37,17 @@ const fn same(name: &'static str) -> Row {
     Row(name, How::Plain(Simple::Same))
 }
 
+/// A quantizer, which a float network is without.
+const fn quantizer(name: &'static str) -> Row {
+    Row(
+        name,
+        How::One(|network, o| {
+            network.leave_quantizer_out();
+            Ok(o.input(0)?.clone())
+        }),
+    )
+}
+
 const fn activation(name: &'static str, keras: &'static str) -> Row {
     Row(name, How::Plain(Simple::Activation(keras)))
 }
@@ -157,14 +168,13 @@ pub(super) const OPS: &[Row] = &[
     same("CheckNumerics"),
     same("EnsureShape"),
     same("Snapshot"),
-    // Quantizers, which a float network is without.
-    same("FixNeuron"),
-    same("FakeQuantWithMinMaxArgs"),
-    same("FakeQuantWithMinMaxVars"),
-    same("FakeQuantWithMinMaxVarsPerChannel"),
-    same("QuantizeAndDequantizeV2"),
-    same("QuantizeAndDequantizeV3"),
-    same("QuantizeAndDequantizeV4"),
+    quantizer("FixNeuron"),
+    quantizer("FakeQuantWithMinMaxArgs"),
+    quantizer("FakeQuantWithMinMaxVars"),
+    quantizer("FakeQuantWithMinMaxVarsPerChannel"),
+    quantizer("QuantizeAndDequantizeV2"),
+    quantizer("QuantizeAndDequantizeV3"),
+    quantizer("QuantizeAndDequantizeV4"),
 ];
 
 /// Reads an operation.

@@ -119,7 +119,7 @@ pub(crate) fn read(files: Files, options: &LoadOptions, budget: &Budget) -> Resu
         outputs.push(network.layer_of(&slot).map_err(|why| Error::model(format!("an output of the model: {why}")))?);
     }
     if reader.quantized {
-        network.warn("the model is quantized: it is read as the float network that it stands for".into());
+        network.leave_quantizer_out();
     }
     network.finish(&outputs, &inputs, &[]).map(Model::Float)
 }
