@@ -3,13 +3,16 @@
 //! The state is a file of little-endian numbers: a count and as many values for each list. Losses are kept as they are, not
 //! as text, so that a run which goes on ends with the same bytes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
 use shiftwise_formats::files::{Manifest, Set};
 use shiftwise_formats::{LoadOptions, load_training, training_bytes};
 use shiftwise_graph::error::Error;
+use shiftwise_quant::metadata::Metadata;
 use shiftwise_quant::qat::Qat;
+use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_train::trainer::Trainer;
 
 use super::{Epoch, History, Progress};
@@ -111,10 +114,19 @@ pub fn read(dir: &Path, about: &Value, options: &LoadOptions) -> Result<Option<C
         best_epoch: (best_epoch > 0.0).then_some(best_epoch as u64),
     };
     let best = match some(merit) {
-        Some(merit) => Some((merit, load_training(&dir.join(BEST), options)?)),
+        Some(merit) => Some((merit, network(&dir.join(BEST), options)?)),
         None => None,
     };
     let progress = Progress { history, sum: (sum, count), best, since_best: since_best as usize };
     let state = lists.map(|list| list.into_iter().map(|v| v as f32).collect()).collect();
-    Ok(Some(Checkpoint { qat: load_training(&dir.join(NETWORK), options)?, steps: steps as u64, state, progress }))
+    Ok(Some(Checkpoint { qat: network(&dir.join(NETWORK), options)?, steps: steps as u64, state, progress }))
+}
+
+/// A network in training. One that is trained without quantizers is a float model to its file.
+fn network(path: &Path, options: &LoadOptions) -> Result<Qat, Error> {
+    load_training(path, options).or_else(|error| {
+        let Ok(graph) = shiftwise_formats::load(path, options) else { return Err(error) };
+        let (layers, metadata) = (BTreeMap::new(), Metadata::default());
+        Ok(Qat { quantized: QuantGraph { graph, layers, metadata, trained: false }, norms: BTreeMap::new() })
+    })
 }
