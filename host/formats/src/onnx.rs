@@ -1,7 +1,7 @@
 //! ONNX models: read as networks of layers, or computed as they are; written.
 //!
 //! # Invariants
-//! - [`ops::OPS`] has every operator: what it computes of values, and which layers it is.
+//! - `ops::OPS` has every operator: what it computes of values, and which layers it is.
 //! - `value` has exact values of ONNX' types; nothing else here knows element types.
 //! - Reading makes layers for one sample with channels last, and permutes only where the file itself looks at the layout.
 

@@ -1,7 +1,7 @@
 //! The integer engine: the integer form computed exactly, one sample at a time, on fast int8 kernels.
 //!
 //! This is the `dpu` numerics. It knows no tiles, banks or instructions; what it shares with the compiled programs is
-//! the integer form and the scalar functions of [`shiftwise_core::arith`]. A network is planned once: see [`plan`]. Samples
+//! the integer form and the scalar functions of [`shiftwise_core::arith`]. A network is planned once: see `plan`. Samples
 //! then run through memory that is there already, and each thread keeps its own.
 
 use std::sync::{Mutex, PoisonError};

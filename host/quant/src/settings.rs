@@ -416,7 +416,7 @@ settings! {
 }
 
 /// Whether a setting changes what a conversion to another type of floats does: the part that is converted, and the passes
-/// before. True for an unknown name, which [`Strategy::set`] refuses.
+/// before. True for an unknown name, which `Strategy::set` refuses.
 pub fn shapes_a_conversion(name: &str) -> bool {
     let Some(setting) = renamed(name).or_else(|| find(name)) else { return true };
     match setting.section {
