@@ -126,6 +126,7 @@ fn show(analysis: &Analysis, screen: &Screen) {
 
 /// The outputs in words.
 pub(crate) fn summary(analysis: &Analysis) -> String {
-    let outputs: Vec<String> = analysis.outputs.iter().map(|o| format!("{} {} dB", o.layer, db(o.sqnr_db))).collect();
+    let told = |value: Option<f64>| value.map_or_else(|| "exact".into(), |v| format!("{v:.1} dB"));
+    let outputs: Vec<String> = analysis.outputs.iter().map(|o| format!("{} {}", o.layer, told(o.sqnr_db))).collect();
     format!("signal to noise at the outputs on {} samples: {}", analysis.samples, outputs.join(", "))
 }
