@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::builder::RangedU64ValueParser;
 use clap::error::ContextValue;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde_json::Value;
 use shiftwise::reports::{Failure, FailureText};
 use shiftwise::text;
@@ -16,14 +16,14 @@ use crate::hint::hint;
 use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
-    analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, export, info, inspect,
+    analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, export, help, info, inspect,
     machine_code, predict, proof, quantize, report, screen, shell, simulate, strategy, targets, train,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
 #[derive(Debug, Parser)]
 #[command(name = "shiftwise", version = env!("SHIFTWISE_VERSION"), about, max_term_width = 110)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     screen: screen::Options,
     /// Threads to use [default: all cores]; never changes a byte of any output
@@ -34,7 +34,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
     /// Quantize a float model with calibration data
     Quantize(quantize::Args),
     /// Train a network with its quantizers, or a float one without
@@ -156,7 +156,8 @@ fn usage(e: &clap::Error) -> ExitCode {
 
 /// Parses the arguments and runs the command.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let understood = help::with_help(Cli::command()).try_get_matches();
+    let cli = match understood.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(e) => {
             return usage(&e);
@@ -196,8 +197,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Strategy(args) => strategy::run(args, &screen),
         Command::Disasm(args) => machine_code::run(args, &screen),
         Command::Asm(args) => machine_code::assemble(args, &screen),
-        Command::Completions(args) => shell::completions(args, Cli::command(), &screen),
-        Command::Man(args) => shell::man(args, Cli::command(), &screen),
+        Command::Completions(args) => shell::completions(args, help::with_help(Cli::command()), &screen),
+        Command::Man(args) => shell::man(args, help::with_help(Cli::command()), &screen),
     };
     if let Some(preprocess) = cli.command.preprocess() {
         preprocess.tell(&screen);

@@ -14,6 +14,7 @@ mod estimate;
 mod evaluate;
 mod export;
 mod footprint;
+mod help;
 mod hint;
 mod info;
 mod inspect;
