@@ -17,7 +17,7 @@ use crate::outcome::to_json;
 use crate::screen::Screen;
 use crate::{
     analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, export, info, inspect,
-    machine_code, predict, proof, quantize, report, screen, shell, simulate, strategy, targets, train,
+    machine_code, predict, proof, quantize, report, screen, shell, simulate, strategy, targets, train, tune,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
@@ -43,6 +43,8 @@ enum Command {
     Deploy(deploy::Args),
     /// Say where quantization hurts, why, and what helps by how much
     Analyze(analyze::Args),
+    /// Search what the strategy leaves open for accuracy and time
+    Tune(tune::Args),
     /// Accuracy of a float or quantized model on labelled data
     Evaluate(evaluate::Args),
     /// Outputs of a float, quantized or compiled model for every sample
@@ -95,6 +97,7 @@ impl Command {
             Self::Train(args) => Some(&args.preprocess),
             Self::Deploy(args) => Some(&args.preprocess),
             Self::Analyze(args) => Some(&args.preprocess),
+            Self::Tune(args) => Some(&args.preprocess),
             Self::Report(args) => Some(&args.preprocess),
             Self::Diff(args) => Some(&args.preprocess),
             Self::Evaluate(args) => Some(&args.preprocess),
@@ -177,6 +180,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Train(args) => train::run(args, &screen),
         Command::Deploy(args) => deploy::run(args, &screen),
         Command::Analyze(args) => analyze::run(args, &screen),
+        Command::Tune(args) => tune::run(args, &screen),
         Command::Report(args) => report::run(args, &screen),
         Command::Diff(args) => diff::run(args, &screen),
         Command::Evaluate(args) => evaluate::run(args, &screen),

@@ -93,8 +93,15 @@ fn name(path: &Path) -> String {
     path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
 }
 
+/// A share in points, as it was given: a small one would be rounded to another one.
+pub(crate) fn points(share: f64) -> String {
+    let points = (share * 1e8).round() / 1e6;
+    let short = format!("{points:.2}");
+    if short.parse() == Ok(points) { short } else { points.to_string() }
+}
+
 /// `0.5%` as 0.005.
-fn percent(text: &str) -> Result<f64, String> {
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim();
     number.parse::<f64>().map(|p| p / 100.0).map_err(|_| "a percentage is expected, such as 0.5%".into())
 }
@@ -152,11 +159,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         evaluation.drop = Some(drop);
         if let Some(limit) = args.max_drop {
             yes = own.keeps(base, limit);
-            // As it was given: a small limit would be rounded to another one.
-            let points = (limit * 1e8).round() / 1e6;
-            let short = format!("{points:.2}");
-            let points = if short.parse() == Ok(points) { short } else { points.to_string() };
-            screen.say(format!("limit {points} points: {}", if yes { "kept" } else { "exceeded" }));
+            screen.say(format!("limit {} points: {}", points(limit), if yes { "kept" } else { "exceeded" }));
         }
     }
     Outcome::of(evaluation, yes)

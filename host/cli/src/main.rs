@@ -31,6 +31,7 @@ mod strategy;
 mod target_args;
 mod targets;
 mod train;
+mod tune;
 
 fn main() -> std::process::ExitCode {
     command::main()

@@ -259,6 +259,18 @@ impl Recipe {
             screen.note("add_shape_info is not needed: the shape of every layer is known here");
         }
         let strategy = self.strategy(&settings, screen)?;
+        self.quantize_by(strategy, graph, preprocess, screen)
+    }
+
+    /// The quantized form of a float network by a strategy, whatever is said of one here.
+    pub(crate) fn quantize_by(
+        &self,
+        strategy: Strategy,
+        graph: Graph,
+        preprocess: &Preprocess,
+        screen: &Screen,
+    ) -> Result<Made, Error> {
+        let settings = self.settings()?;
         let of_reader = graph.warnings.clone();
         if !strategy.needs_data()? {
             return self.without_data(graph, strategy, preprocess, screen, of_reader);
@@ -351,6 +363,11 @@ impl Recipe {
             all.insert("preprocessing".into(), json!(preprocess.given()));
         }
         all
+    }
+
+    /// Keys of the settings that are given one by one.
+    pub(crate) fn set_keys(&self) -> Result<Vec<String>, Error> {
+        Ok(self.settings()?.strategy.into_iter().map(|(key, _)| key).collect())
     }
 
     /// Files of calibration data.

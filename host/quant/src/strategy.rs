@@ -165,8 +165,14 @@ impl Strategy {
     }
 
     /// A user setting's value.
-    pub(crate) fn user_value(&self, key: &str) -> Option<&Value> {
+    pub fn user_value(&self, key: &str) -> Option<&Value> {
         self.user()?.get(key)
+    }
+
+    /// The value of a setting, wherever it stands; `None` where the strategy doesn't have it, or it is one of ours that was
+    /// never set.
+    pub fn setting(&self, key: &str) -> Option<&Value> {
+        self.value(key).or_else(|| self.user_value(key)).or_else(|| self.ours.get(key))
     }
 
     /// Every key that [`Strategy::set`] accepts.

@@ -160,6 +160,22 @@ impl Score {
     }
 }
 
+/// Refuses another number of labels than samples, and labels that are no class of the first output. `name` is the model's in
+/// messages.
+pub(crate) fn check_labels((graph, name): (&Graph, &str), samples: usize, labels: &[i64]) -> Result<(), Error> {
+    if samples != labels.len() {
+        let text = format!("{samples} samples and {} labels; one label per sample is expected", labels.len());
+        return Err(Error::Dataset(text));
+    }
+    let classes = graph.outputs.first().map_or(0, |id| graph.node(*id).shape.iter().product());
+    let outside = |l: &&i64| usize::try_from(**l).map_or(true, |l| l >= classes);
+    if let Some(label) = labels.iter().find(outside) {
+        let text = format!("a label is {label}, and {name} has {classes} classes from 0 on");
+        return Err(Error::Dataset(text));
+    }
+    Ok(())
+}
+
 /// Counts the labels that a model's first output ranks first, and among the first `k`.
 ///
 /// Errors: [`Error::Dataset`] for another number of labels than samples, and for labels that are no class; those of
@@ -171,17 +187,7 @@ pub fn score(
     (labels, k): (&[i64], usize),
     progress: &mut dyn FnMut(usize),
 ) -> Result<Score, Error> {
-    if samples.len() != labels.len() {
-        let text = format!("{} samples and {} labels; one label per sample is expected", samples.len(), labels.len());
-        return Err(Error::Dataset(text));
-    }
-    let graph = graph(model);
-    let classes = graph.outputs.first().map_or(0, |id| graph.node(*id).shape.iter().product());
-    let outside = |l: &&i64| usize::try_from(**l).map_or(true, |l| l >= classes);
-    if let Some(label) = labels.iter().find(outside) {
-        let text = format!("a label is {label}, and {name} has {classes} classes from 0 on");
-        return Err(Error::Dataset(text));
-    }
+    check_labels((graph(model), name), samples.len(), labels)?;
     let mut score = Score::default();
     let each = |start: usize, out: Vec<Tensor>| {
         let Some(out) = out.first() else { return Ok(()) };

@@ -51,6 +51,7 @@
 //! - [`verify`]: the proof; [`golden`], [`dump`]: every tensor, in the vendor's layout; [`evaluate`]: accuracy; [`predict`]: outputs
 //! - [`report`]: a page of all that
 //! - [`analyze`]: where quantization hurts, why, and what helps
+//! - [`tune`]: what a strategy leaves open, searched for accuracy and time
 //! - [`diff`]: what differs between two models, strategies or programs
 //! - [`inspect`]: where each layer would run, why, at what price, and what would change it
 //! - [`info`]: what any file is, and how an application feeds it
@@ -80,6 +81,7 @@ pub mod memory;
 pub mod outputs;
 pub mod predict;
 pub mod provenance;
+mod remedies;
 pub mod report;
 pub mod reports;
 pub mod run;
@@ -87,6 +89,7 @@ pub mod simulate;
 pub mod targets;
 pub mod text;
 pub mod training;
+pub mod tune;
 pub mod vendor_program;
 pub mod vendor_simulation;
 pub mod verify;

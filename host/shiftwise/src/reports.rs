@@ -16,6 +16,7 @@ use shiftwise_quant::strategy::Change;
 
 use crate::analyze::{Analysis, LayerAnalysis, OutputNoise};
 use crate::averages;
+use crate::tune::Tuned;
 
 /// What `quantize` reports.
 #[derive(Clone, Debug, Serialize)]
@@ -70,6 +71,19 @@ impl Accuracy {
         let worst = analysis.worst(Self::WORST).into_iter().cloned().collect();
         Self { samples: analysis.samples, outputs: analysis.outputs.clone(), worst }
     }
+}
+
+/// What `tune` reports.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Tuning {
+    /// The search.
+    #[serde(flatten)]
+    pub tuned: Tuned,
+    /// The chosen strategy's file.
+    pub strategy: PathBuf,
+    /// The model that is quantized with it.
+    pub quantized: PathBuf,
 }
 
 /// Layers that stay float for one reason.
@@ -223,6 +237,7 @@ reports! {
     "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled | NotPlaced;
     "analyze": Analysis;
+    "tune": Tuning;
     "report": crate::report::Report;
     "diff": crate::diff::Difference;
     "inspect": crate::inspect::Report;
