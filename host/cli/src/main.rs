@@ -25,6 +25,7 @@ mod proof;
 mod quantize;
 mod report;
 mod screen;
+mod shards;
 mod shell;
 mod simulate;
 mod strategy;

@@ -341,7 +341,35 @@ pub fn read_both(first: &Path, second: &Path) -> Result<(Dump, Dump), Error> {
     Ok((read_with(first, &second.types())?, second))
 }
 
+impl Values {
+    /// Appends the values of further samples; `None` for values of another type.
+    fn append(&mut self, more: Self) -> Option<()> {
+        match (self, more) {
+            (Self::Int8(own), Self::Int8(more)) => own.extend(more),
+            (Self::Int32(own), Self::Int32(more)) => own.extend(more),
+            (Self::Float(own), Self::Float(more)) => own.extend(more),
+            (Self::Int8(_) | Self::Int32(_) | Self::Float(_), _) => return None,
+        }
+        Some(())
+    }
+}
+
 impl Dump {
+    /// Appends a dump of the same network on further samples: layers' results one behind the other, weights once.
+    ///
+    /// Errors: a dump of another network.
+    pub fn append(&mut self, more: Self) -> Result<(), Error> {
+        let other = || Error::Options("a part's dump is of another network".into());
+        if more.weights != self.weights || more.activations.len() != self.activations.len() {
+            return Err(other());
+        }
+        for (own, more) in self.activations.iter_mut().zip(more.activations) {
+            let same = own.name == more.name;
+            own.values.append(more.values).filter(|()| same).ok_or_else(other)?;
+        }
+        Ok(())
+    }
+
     /// The types of its tensors.
     pub fn types(&self) -> Types {
         self.weights.iter().chain(&self.activations).map(|t| (t.file_name(), t.values.kind())).collect()

@@ -49,6 +49,7 @@
 //! - [`run`], [`cost`], [`outputs`]: a deployable's frames on this machine, their bounds and their results
 //! - [`vendor_program`]: the same of a program that the vendor compiled
 //! - [`verify`]: the proof; [`golden`], [`dump`]: every tensor, in the vendor's layout; [`evaluate`]: accuracy; [`predict`]: outputs
+//! - [`part`]: runs that several processes share
 //! - [`report`]: a page of all that
 //! - [`analyze`]: where quantization hurts, why, and what helps
 //! - [`tune`]: what a strategy leaves open, searched for accuracy and time
@@ -79,6 +80,7 @@ pub mod inspect;
 pub mod listing;
 pub mod memory;
 pub mod outputs;
+pub mod part;
 pub mod predict;
 pub mod provenance;
 mod remedies;

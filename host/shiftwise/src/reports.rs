@@ -86,6 +86,20 @@ pub struct Tuning {
     pub quantized: PathBuf,
 }
 
+/// What a command reports of one shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Sharded {
+    /// The file for `merge`.
+    pub part: PathBuf,
+    /// K, from 1 on.
+    pub shard: usize,
+    /// N.
+    pub of: usize,
+    /// Samples of this shard.
+    pub samples: usize,
+}
+
 /// Layers that stay float for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -226,11 +240,12 @@ fn document(command: &str, mut kinds: Vec<Value>, definitions: serde_json::Map<S
 
 #[cfg(feature = "schema")]
 reports! {
-    "quantize": Quantization;
-    "evaluate": crate::evaluate::Evaluation | crate::evaluate::Errors;
+    "quantize": Quantization | Sharded;
+    "evaluate": crate::evaluate::Evaluation | crate::evaluate::Errors | Sharded;
+    "merge": crate::evaluate::Evaluation | Quantization | crate::dump::Dumped | crate::verify::Proof;
     "train": crate::training::Training;
     "deploy": crate::deployment::Deployment;
-    "dump": crate::dump::Dumped;
+    "dump": crate::dump::Dumped | Sharded;
     "compare": crate::dump::Comparison;
     "convert": crate::convert::Converted;
     "export": crate::export::Exported;
@@ -243,7 +258,7 @@ reports! {
     "inspect": crate::inspect::Report;
     "estimate": crate::estimate::Estimate | crate::estimate::CpuEstimate;
     "simulate": crate::simulate::Simulation | crate::vendor_simulation::ProgramSimulation;
-    "verify": crate::verify::Proof;
+    "verify": crate::verify::Proof | Sharded;
     "run": crate::board_run::BoardRun | crate::board_run::SelfTestRun;
     "targets": crate::targets::TargetList | crate::targets::OneTarget;
     "strategy": StrategyChanges | serde_json::Map<String, Value>;

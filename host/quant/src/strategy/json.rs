@@ -241,7 +241,7 @@ impl Strategy {
 }
 
 /// Whether a setting is at its default.
-fn is_default(key: &str, value: &Value) -> bool {
+pub(super) fn is_default(key: &str, value: &Value) -> bool {
     settings::find(key).and_then(|s| serde_json::from_str::<Value>(s.default).ok()).as_ref() == Some(value)
 }
 

@@ -38,7 +38,7 @@ pub struct Trial {
     pub changes: Vec<Applied>,
     /// The same as settings.
     pub settings: Map<String, Value>,
-    /// SHA-256 of its strategy.
+    /// SHA-256 of all that its strategy decides.
     pub strategy: String,
     /// SHA-256 of the quantized model without what was learned of the data.
     pub quantized: String,
@@ -100,9 +100,9 @@ pub(super) fn strategy(base: &Strategy, changes: &[Applied]) -> Option<Strategy>
     Some(own)
 }
 
-/// What tells a strategy from every other.
+/// What tells a strategy from every other that quantizes otherwise.
 pub(super) fn key(strategy: &Strategy) -> String {
-    sha256(strategy.dump(2).as_bytes())
+    sha256(strategy.effective().to_string().as_bytes())
 }
 
 /// Settings of a strategy that are not the base's.
