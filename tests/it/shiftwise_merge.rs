@@ -67,6 +67,20 @@ fn a_calibration_in_shards_gives_the_same_files_as_one_run() {
 }
 
 #[test]
+fn a_search_goes_on_from_the_trials_of_all_shards_to_the_result_of_one_run() {
+    let folder = Folder::new("merge-tune");
+    let command = "tune digits_lenet.h5 --calib digits.npz:x_cal --data digits.npz:x_eval --labels digits.npz:y_eval \
+                   --set weight_bit=3 --trials 12 --max-drop 3%";
+    let ran = folder.run(&format!("{command} -q"));
+    let names = ["strategy.json", "quantized.h5", "trials.jsonl", "pareto.svg", "provenance.json"];
+    let files = || names.map(|name| folder.read(&format!("tune_results/{name}")));
+    let expected = files();
+    std::fs::remove_dir_all(folder.path.join("tune_results")).unwrap();
+    assert_eq!(merged(&folder, command, 3, "-q", ran.code.unwrap()).out, ran.out);
+    assert!(files() == expected);
+}
+
+#[test]
 fn parts_that_do_not_make_a_whole_are_refused() {
     let folder = Folder::new("merge-refused");
     let evaluate = "evaluate digits_lenet.h5 --data digits.npz:x_eval --labels digits.npz:y_eval";
@@ -134,5 +148,5 @@ fn dumps_and_proofs_in_shards_have_the_bytes_of_one_run() {
         assert!(folder.read("proof.json") == proof);
     }
     let info = run(&folder, "info verify-1-of-2.part --json", 0).json();
-    assert_eq!((&info["content"]["shard"], &info["content"]["of"]), (&1.into(), &2.into()), "{info}");
+    assert_eq!((&info["content"]["part"]["shard"], &info["content"]["part"]["of"]), (&1.into(), &2.into()), "{info}");
 }

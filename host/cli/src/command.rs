@@ -231,6 +231,7 @@ fn merge(args: &shards::Args, screen: &Screen) -> Result<Outcome, Error> {
         Command::Quantize(args) => quantize::merge(args, &whole, screen),
         Command::Evaluate(args) => evaluate::merge(args, &whole, screen),
         Command::Dump(args) => dump::merge(args, &whole, screen),
+        Command::Tune(args) => tune::merge(args, &whole, screen),
         Command::Verify(args) => proof::merge(args, &whole, screen),
         _ => Err(Error::Options(format!("`{}` is no command that is shared", whole.arguments.join(" ")))),
     };

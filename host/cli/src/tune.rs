@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 use shiftwise::dataset;
 use shiftwise::device::{Device, find_board};
+use shiftwise::part::Whole;
 use shiftwise::reports::Tuning;
-use shiftwise::tune::{Limits, Measure, Price, Request, Trial, Tuned, Unit, svg, tune};
+use shiftwise::tune::{Limits, Measure, Price, Request, Trial, Tuned, Unit, svg, tune, tune_shard};
 use shiftwise_formats::files::Set;
 use shiftwise_formats::{self as format, LoadOptions, Model};
 use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::Samples as _;
 use shiftwise_targets::Board;
 
 use crate::data;
@@ -19,6 +21,7 @@ use crate::evaluate;
 use crate::outcome::Outcome;
 use crate::quantize::Recipe;
 use crate::screen::{Screen, count};
+use crate::shards::ShardArgs;
 
 /// Commands to begin with; behind the options.
 const EXAMPLES: &str = "\
@@ -63,6 +66,8 @@ pub(crate) struct Args {
     /// Folder for strategy.json, quantized.h5, trials.jsonl and pareto.svg; trials of an earlier run there are not made again
     #[arg(long, default_value = "tune_results", value_name = "DIR")]
     output_dir: PathBuf,
+    #[command(flatten)]
+    shards: ShardArgs,
 }
 
 const TRIALS: &str = "trials.jsonl";
@@ -207,6 +212,15 @@ impl Rows {
 }
 
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    searched(args, None, screen)
+}
+
+/// The search, which goes on from the trials of all shards.
+pub(crate) fn merge(args: &Args, whole: &Whole, screen: &Screen) -> Result<Outcome, Error> {
+    searched(args, Some(whole), screen)
+}
+
+fn searched(args: &Args, whole: Option<&Whole>, screen: &Screen) -> Result<Outcome, Error> {
     let on = args.on()?;
     let dir = &args.output_dir;
     let files = [TRIALS, STRATEGY, QUANTIZED, PICTURE, PROVENANCE].map(|name| dir.join(name));
@@ -239,7 +253,12 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         }),
     );
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    let known = earlier(&files[0], &head, screen)?;
+    let mut known = earlier(&files[0], &head, screen)?;
+    let models: Vec<&Path> = args.model.files().map(PathBuf::as_path).collect();
+    if let Some(whole) = whole {
+        whole.check(&models, samples.len())?;
+        known.extend(whole.answers::<Vec<Trial>>()?.concat());
+    }
     let price = match &on {
         On::Dpu(device) => Price::Dpu(device),
         On::Board(board) => Price::Board(board),
@@ -257,6 +276,10 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         max_drop: args.max_drop,
         limits: args.limits(),
     };
+    if let (Some(shard), None) = (args.shards.shard(), whole) {
+        let trials = tune_shard(&request, known, shard)?;
+        return args.shards.write(("tune", shard), &models, (samples.len(), samples.len()), json!(trials), screen);
+    }
     let unit = price.unit();
     let mut text = format!("{head}\n");
     let mut began = Instant::now();

@@ -242,7 +242,7 @@ fn document(command: &str, mut kinds: Vec<Value>, definitions: serde_json::Map<S
 reports! {
     "quantize": Quantization | Sharded;
     "evaluate": crate::evaluate::Evaluation | crate::evaluate::Errors | Sharded;
-    "merge": crate::evaluate::Evaluation | Quantization | crate::dump::Dumped | crate::verify::Proof;
+    "merge": crate::evaluate::Evaluation | Quantization | crate::dump::Dumped | Tuning | crate::verify::Proof;
     "train": crate::training::Training;
     "deploy": crate::deployment::Deployment;
     "dump": crate::dump::Dumped | Sharded;
@@ -252,7 +252,7 @@ reports! {
     "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled | NotPlaced;
     "analyze": Analysis;
-    "tune": Tuning;
+    "tune": Tuning | Sharded;
     "report": crate::report::Report;
     "diff": crate::diff::Difference;
     "inspect": crate::inspect::Report;

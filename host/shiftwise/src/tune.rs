@@ -24,6 +24,7 @@ pub use plot::svg;
 pub use price::{Price, Unit};
 pub use trial::{Applied, Trial};
 
+use crate::part::Shard;
 use measure::Reference;
 use search::Search;
 
@@ -60,6 +61,19 @@ pub struct Request<'r> {
     pub max_drop: f64,
     /// When the search ends.
     pub limits: Limits,
+}
+
+/// The trials that a search wants next, as far as they can be told before one of them is made, shared by processes: those of
+/// one shard, and the first trial, which every shard needs. `known` are trials of an earlier run.
+///
+/// A search for which all shards' trials are known goes on from there; it is the same search.
+///
+/// Errors as of [`tune`].
+pub fn tune_shard(request: &Request<'_>, known: Vec<Trial>, shard: Shard) -> Result<Vec<Trial>, Error> {
+    let reference = Reference::of(request.graph, request.samples, request.labels)?;
+    let mut quiet = |_: u64, _: &[Trial]| Ok::<(), Error>(());
+    let mut search = Search::new(request, &reference, known, &mut quiet, Instant::now());
+    search.foresee(shard)
 }
 
 /// Why a search has ended.

@@ -33,10 +33,10 @@ pub fn svg(tuned: &Tuned) -> String {
     let text = |at: [f64; 2], anchor: &str, text: &str| {
         format!("<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{text}</text>\n", at[0], at[1])
     };
-    let level = |value: f64, name: &str, dash: &str| {
+    let level = |value: f64, name: &str, dash: &str, below: f64| {
         let (y, end) = (y(value), width - right);
         let line = format!("<path d=\"M{left:.1} {y:.1}H{end:.1}\" stroke=\"gray\" stroke-dasharray=\"{dash}\"/>\n");
-        line + &text([end, y - 4.0], "end", &format!("{name} {value:.2} %"))
+        line + &text([end, y + below], "end", &format!("{name} {value:.2} %"))
     };
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
@@ -47,8 +47,8 @@ pub fn svg(tuned: &Tuned) -> String {
         height - bottom,
         width - right
     );
-    out += &level(float, "float", "6 3");
-    out += &level(limit, "limit", "2 3");
+    out += &level(float, "float", "6 3", -4.0);
+    out += &level(limit, "limit", "2 3", 13.0);
     let front: Vec<&(usize, f64, f64)> =
         tuned.pareto.iter().filter_map(|number| priced.iter().find(|p| p.0 == *number)).collect();
     if let Some(first) = front.first() {

@@ -20,6 +20,7 @@ use super::measure::Reference;
 use super::trial::{self, Applied, Trial};
 use super::{Ended, Request};
 use crate::analyze;
+use crate::part::Shard;
 use crate::remedies::{self, Case, Remedy, remedy};
 
 /// Samples that the analysis looks at.
@@ -37,6 +38,11 @@ enum Attempt {
     Over(Ended),
 }
 
+/// Whether an error says that a strategy is nothing for this network, or no strategy at all.
+const fn is_unfit(why: &Error) -> bool {
+    matches!(why, Error::Options(_) | Error::LayerConfig { .. } | Error::UnsupportedLayer { .. } | Error::Layer { .. })
+}
+
 /// A search at work.
 pub(super) struct Search<'s, 'r> {
     request: &'s Request<'r>,
@@ -50,6 +56,8 @@ pub(super) struct Search<'s, 'r> {
     began: Instant,
     /// How long quantizing and measuring the strategy as it was given took.
     first: [Duration; 2],
+    /// Where trials are only foreseen: those that were wanted and not made, as if none of them helped.
+    wanted: Option<Vec<(Vec<Applied>, Strategy)>>,
 }
 
 impl<'s, 'r> Search<'s, 'r> {
@@ -62,7 +70,7 @@ impl<'s, 'r> Search<'s, 'r> {
     ) -> Self {
         let known = known.into_iter().map(|t| (t.strategy.clone(), t)).collect();
         let (trials, last, first) = (Vec::new(), None, [Duration::ZERO; 2]);
-        Self { request, reference, known, watch, trials, last, began, first }
+        Self { request, reference, known, watch, trials, last, began, first, wanted: None }
     }
 
     /// Searches; why it has ended.
@@ -74,6 +82,23 @@ impl<'s, 'r> Search<'s, 'r> {
             None if self.keeps(best) => Ok(Ended::Exhausted),
             None => Ok(self.layers(best)?.unwrap_or(Ended::Exhausted)),
         }
+    }
+
+    /// Makes a shard of the trials that are wanted next, if none of them helps.
+    pub(super) fn foresee(&mut self, shard: Shard) -> Result<Vec<Trial>, Error> {
+        self.wanted = Some(Vec::new());
+        self.run()?;
+        let wanted = self.wanted.take().unwrap_or_default();
+        let own = wanted.into_iter().skip(shard.number - 1).step_by(shard.of);
+        let mut made: Vec<Trial> = self.trials.first().cloned().into_iter().collect();
+        for (changes, strategy) in own {
+            match self.measured(made.len(), changes, &strategy, trial::key(&strategy)) {
+                Ok(trial) => made.push(trial),
+                Err(why) if is_unfit(&why) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(made)
     }
 
     fn keeps(&self, trial: usize) -> bool {
@@ -211,8 +236,15 @@ impl<'s, 'r> Search<'s, 'r> {
             return Ok(Attempt::Trial(done.trial));
         }
         let limits = &self.request.limits;
-        if limits.trials.is_some_and(|most| self.trials.len() >= most) {
+        let so_far = self.trials.len() + self.wanted.as_ref().map_or(0, Vec::len);
+        if limits.trials.is_some_and(|most| so_far >= most) {
             return Ok(Attempt::Over(Ended::Trials));
+        }
+        if let Some(wanted) = self.wanted.as_mut().filter(|_| !self.known.contains_key(&key)) {
+            if !wanted.iter().any(|(_, own)| trial::key(own) == key) {
+                wanted.push((changes, strategy));
+            }
+            return Ok(Attempt::Unfit);
         }
         let takes = self.first[0] * cost + self.first[1];
         if !self.known.contains_key(&key) && limits.time.is_some_and(|most| self.began.elapsed() + takes > most) {
@@ -220,10 +252,7 @@ impl<'s, 'r> Search<'s, 'r> {
         }
         match self.made(changes, strategy) {
             Ok(trial) => Ok(Attempt::Trial(trial)),
-            // The strategy is nothing for this network, or no strategy at all.
-            Err(
-                Error::Options(_) | Error::LayerConfig { .. } | Error::UnsupportedLayer { .. } | Error::Layer { .. },
-            ) => Ok(Attempt::Unfit),
+            Err(why) if is_unfit(&why) => Ok(Attempt::Unfit),
             Err(other) => Err(other),
         }
     }
@@ -233,7 +262,10 @@ impl<'s, 'r> Search<'s, 'r> {
         let key = trial::key(&strategy);
         let number = self.trials.len();
         let trial = match self.known.get(&key) {
-            Some(known) => Trial { trial: number, changes, same_as: self.same(&known.quantized), ..known.clone() },
+            Some(known) => {
+                let settings = trial::settings(&self.request.options.strategy, &strategy);
+                Trial { trial: number, changes, settings, same_as: self.same(&known.quantized), ..known.clone() }
+            }
             None => self.measured(number, changes, &strategy, key)?,
         };
         self.trials.push(trial);
