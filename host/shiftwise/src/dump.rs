@@ -305,7 +305,7 @@ impl Dump {
         }
         for (own, more) in self.activations.iter_mut().zip(more.activations) {
             let same = own.name == more.name;
-            own.values.append(more.values).filter(|()| same).ok_or_else(other)?;
+            own.values.append(more.values).ok().filter(|()| same).ok_or_else(other)?;
         }
         Ok(())
     }

@@ -14,18 +14,6 @@ pub enum Values {
 }
 
 impl Values {
-    /// Appends the values of further samples; `None` for values of another type.
-    pub fn append(&mut self, more: Self) -> Option<()> {
-        match (self, more) {
-            (Self::Int8(own), Self::Int8(more)) => own.extend(more),
-            (Self::Int16(own), Self::Int16(more)) => own.extend(more),
-            (Self::Int32(own), Self::Int32(more)) => own.extend(more),
-            (Self::Float(own), Self::Float(more)) => own.extend(more),
-            (Self::Int8(_) | Self::Int16(_) | Self::Int32(_) | Self::Float(_), _) => return None,
-        }
-        Some(())
-    }
-
     /// Number of values.
     pub fn len(&self) -> usize {
         match self {
