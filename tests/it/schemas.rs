@@ -138,6 +138,7 @@ fn answers_are_what_the_schemas_say() {
         "inspect digits_resnet.h5",
         "inspect digits_resnet.h5 --target B512",
         "analyze digits_lenet.h5 --calib digits.npz:x_cal --samples 4",
+        "tune digits_lenet.h5 --calib digits.npz:x_cal --data digits.npz:x_eval --trials 2",
         "diff q/quantized.h5 q/quantized.h5",
         "report digits_lenet.h5 --calib digits.npz:x_cal --target B512",
         "diff b512.swm mcu.swm",

@@ -13,11 +13,11 @@ use shiftwise::text;
 use shiftwise_graph::error::Error;
 
 use crate::hint::hint;
-use crate::outcome::to_json;
+use crate::outcome::{Outcome, to_json};
 use crate::screen::Screen;
 use crate::{
     analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, export, help, info, inspect,
-    machine_code, predict, proof, quantize, report, screen, shell, simulate, strategy, targets, train,
+    machine_code, predict, proof, quantize, report, screen, shards, shell, simulate, strategy, targets, train, tune,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
@@ -43,8 +43,12 @@ pub(crate) enum Command {
     Deploy(deploy::Args),
     /// Say where quantization hurts, why, and what helps by how much
     Analyze(analyze::Args),
+    /// Search what the strategy leaves open for accuracy and time
+    Tune(tune::Args),
     /// Accuracy of a float or quantized model on labelled data
     Evaluate(evaluate::Args),
+    /// Join the parts of a run that several processes have shared: the same bytes as one run
+    Merge(shards::Args),
     /// Outputs of a float, quantized or compiled model for every sample
     Predict(predict::Args),
     /// Convert a float model to float16, bfloat16, float32 or float64
@@ -95,6 +99,7 @@ impl Command {
             Self::Train(args) => Some(&args.preprocess),
             Self::Deploy(args) => Some(&args.preprocess),
             Self::Analyze(args) => Some(&args.preprocess),
+            Self::Tune(args) => Some(&args.preprocess),
             Self::Report(args) => Some(&args.preprocess),
             Self::Diff(args) => Some(&args.preprocess),
             Self::Evaluate(args) => Some(&args.preprocess),
@@ -178,9 +183,11 @@ pub(crate) fn main() -> ExitCode {
         Command::Train(args) => train::run(args, &screen),
         Command::Deploy(args) => deploy::run(args, &screen),
         Command::Analyze(args) => analyze::run(args, &screen),
+        Command::Tune(args) => tune::run(args, &screen),
         Command::Report(args) => report::run(args, &screen),
         Command::Diff(args) => diff::run(args, &screen),
         Command::Evaluate(args) => evaluate::run(args, &screen),
+        Command::Merge(args) => merge(args, &screen),
         Command::Predict(args) => predict::run(args, &screen),
         Command::Convert(args) => convert::run(args, &screen),
         Command::Export(args) => export::run(args, &screen),
@@ -213,6 +220,26 @@ pub(crate) fn main() -> ExitCode {
         }
         Err(e) => fail(&screen, &e),
     }
+}
+
+/// Repeats the run that was shared, with the answers of its parts in place of the work.
+fn merge(args: &shards::Args, screen: &Screen) -> Result<Outcome, Error> {
+    let whole = args.whole()?;
+    let said = std::iter::once("shiftwise").chain(whole.arguments.iter().map(String::as_str));
+    let cli = Cli::try_parse_from(said)
+        .map_err(|e| Error::Options(format!("the parts' arguments are not understood: {}", e.kind())))?;
+    let outcome = match &cli.command {
+        Command::Quantize(args) => quantize::merge(args, &whole, screen),
+        Command::Evaluate(args) => evaluate::merge(args, &whole, screen),
+        Command::Dump(args) => dump::merge(args, &whole, screen),
+        Command::Tune(args) => tune::merge(args, &whole, screen),
+        Command::Verify(args) => proof::merge(args, &whole, screen),
+        _ => Err(Error::Options(format!("`{}` is no command that is shared", whole.arguments.join(" ")))),
+    };
+    if let Some(preprocess) = cli.command.preprocess() {
+        preprocess.tell(screen);
+    }
+    outcome
 }
 
 /// The JSON of an error.

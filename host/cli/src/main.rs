@@ -26,12 +26,14 @@ mod proof;
 mod quantize;
 mod report;
 mod screen;
+mod shards;
 mod shell;
 mod simulate;
 mod strategy;
 mod target_args;
 mod targets;
 mod train;
+mod tune;
 
 fn main() -> std::process::ExitCode {
     command::main()
