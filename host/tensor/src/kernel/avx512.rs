@@ -67,31 +67,31 @@ fn sums_f32<const M: usize, const P: usize>(
         unsafe {
             let x: [*const f32; M] = core::array::from_fn(|p| input.as_ptr().add(run.start[p]));
             let w = panels.as_ptr().add(run.row * P * LANES);
-            let weights = |k: usize| {
-                let mut row = [_mm512_setzero_ps(); P];
-                for j in 0..P {
-                    row[j] = _mm512_loadu_ps(w.add((k * P + j) * LANES));
-                }
-                row
-            };
+            let masks: [u16; M] = core::array::from_fn(|p| lanes(run, p));
+            // Loops, not closures: what a call returns would go through memory.
             if whole {
                 for k in 0..run.len {
-                    let w = weights(k);
+                    let mut row = [_mm512_setzero_ps(); P];
+                    for j in 0..P {
+                        row[j] = _mm512_loadu_ps(w.add((k * P + j) * LANES));
+                    }
                     for p in 0..M {
                         let x = _mm512_set1_ps(*x[p].add(k));
                         for j in 0..P {
-                            acc[p][j] = _mm512_fmadd_ps(x, w[j], acc[p][j]);
+                            acc[p][j] = _mm512_fmadd_ps(x, row[j], acc[p][j]);
                         }
                     }
                 }
             } else {
-                let masks: [u16; M] = core::array::from_fn(|p| lanes(run, p));
                 for k in 0..run.len {
-                    let w = weights(k);
+                    let mut row = [_mm512_setzero_ps(); P];
+                    for j in 0..P {
+                        row[j] = _mm512_loadu_ps(w.add((k * P + j) * LANES));
+                    }
                     for p in 0..M {
                         let x = _mm512_set1_ps(*x[p].add(k));
                         for j in 0..P {
-                            acc[p][j] = _mm512_mask3_fmadd_ps(x, w[j], acc[p][j], masks[p]);
+                            acc[p][j] = _mm512_mask3_fmadd_ps(x, row[j], acc[p][j], masks[p]);
                         }
                     }
                 }
@@ -146,23 +146,17 @@ fn sums_i8<const M: usize, const P: usize>(
         unsafe {
             let x: [*const i8; M] = core::array::from_fn(|p| input.as_ptr().add(run.start[p]));
             let w = panels.as_ptr().add(run.row * P * LANES);
-            let weights = |k: usize| {
-                let mut rows = [_mm512_setzero_si512(); P];
-                for j in 0..P {
-                    rows[j] = _mm512_loadu_si512(w.add((k * P + j) * 4 * LANES).cast());
-                }
-                rows
-            };
-            let four = |x: *const i8, k: usize| {
-                _mm512_xor_si512(_mm512_set1_epi32(x.add(4 * k).cast::<i32>().read_unaligned()), signs)
-            };
             if is_whole(run) {
                 for k in 0..run.len / 4 {
-                    let w = weights(k);
+                    let mut rows = [_mm512_setzero_si512(); P];
+                    for j in 0..P {
+                        rows[j] = _mm512_loadu_si512(w.add((k * P + j) * 4 * LANES).cast());
+                    }
                     for p in 0..M {
-                        let x = four(x[p], k);
+                        let four = x[p].add(4 * k).cast::<i32>().read_unaligned();
+                        let x = _mm512_xor_si512(_mm512_set1_epi32(four), signs);
                         for j in 0..P {
-                            acc[p][j] = _mm512_dpbusd_epi32(acc[p][j], x, w[j]);
+                            acc[p][j] = _mm512_dpbusd_epi32(acc[p][j], x, rows[j]);
                         }
                     }
                 }
@@ -175,11 +169,15 @@ fn sums_i8<const M: usize, const P: usize>(
                     }
                 }
                 for k in 0..run.len / 4 {
-                    let w = weights(k);
+                    let mut rows = [_mm512_setzero_si512(); P];
+                    for j in 0..P {
+                        rows[j] = _mm512_loadu_si512(w.add((k * P + j) * 4 * LANES).cast());
+                    }
                     for p in 0..M {
-                        let x = four(x[p], k);
+                        let four = x[p].add(4 * k).cast::<i32>().read_unaligned();
+                        let x = _mm512_xor_si512(_mm512_set1_epi32(four), signs);
                         for j in 0..P {
-                            acc[p][j] = _mm512_mask_dpbusd_epi32(acc[p][j], masks[p], x, w[j]);
+                            acc[p][j] = _mm512_mask_dpbusd_epi32(acc[p][j], masks[p], x, rows[j]);
                         }
                     }
                 }
