@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 8] = [
 ];
 
 /// Crates outside the product.
-const AROUND: [&str; 4] = ["firmware/c", "firmware/examples/rust", "tests", "xtask"];
+const AROUND: [&str; 5] = ["benches", "firmware/c", "firmware/examples/rust", "tests", "xtask"];
 
 fn crates() -> impl Iterator<Item = &'static str> {
     FLOORS.into_iter().flatten().copied().chain(AROUND)
