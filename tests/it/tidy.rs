@@ -49,6 +49,8 @@ const UNSAFE: &[&str] = &[
     "firmware/src/mmio/mapped.rs",
     "host/tensor/src/kernel/avx2.rs",
     "host/tensor/src/kernel/avx512.rs",
+    "host/tensor/src/kernel/avx512/depthwise.rs",
+    "host/tensor/src/kernel/avx512/sink.rs",
     "host/tensor/src/kernel/backward/depthwise.rs",
     "host/tensor/src/kernel/backward/weights.rs",
     "host/tensor/src/kernel/conv.rs",
