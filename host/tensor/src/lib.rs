@@ -9,6 +9,7 @@
 //!
 //! API boundary: no; the crate `shiftwise` is.
 
+pub mod aligned;
 pub mod arena;
 pub mod array;
 pub mod broadcast;
