@@ -37,18 +37,38 @@ pub struct Apart {
     pub weights: BTreeMap<NodeId, Vec<Option<Quantizer>>>,
 }
 
+impl Apart {
+    /// Makes Quantize nodes of quantizers that are written as arithmetic: for readers that make something else of functions
+    /// which follow each other. [`model`] does it for all others.
+    pub fn find_chains(&mut self) {
+        chains::find(self);
+    }
+
+    /// Drops what no output needs, and puts the rest in order.
+    fn prune(&mut self) {
+        let ids = self.graph.normalize();
+        let results = std::mem::take(&mut self.results).into_iter();
+        self.results = results.filter_map(|(id, own)| Some((*ids.get(&id)?, own))).collect();
+        let weights = std::mem::take(&mut self.weights).into_iter();
+        self.weights = weights.filter_map(|(id, own)| Some((*ids.get(&id)?, own))).collect();
+    }
+}
+
 /// The model that a file's network is: a float model if nothing in it is quantized.
 ///
 /// Errors: a quantizer that the layers around it leave no place for.
 pub fn model(mut apart: Apart) -> Result<Model, Error> {
-    chains::find(&mut apart);
+    apart.find_chains();
     if apart.results.is_empty() { Ok(Model::Float(apart.graph)) } else { regroup(apart).map(Model::Quantized) }
 }
 
 /// Gives quantizers to the layers that they quantize; warns of positions that a DPU's shifters asked to change.
 fn regroup(mut apart: Apart) -> Result<QuantGraph, Error> {
     let strategy = Strategy::built_in("pof2s")?;
+    // What a chain was made of is read by nothing, and reads what its quantizer reads.
+    apart.prune();
     disguises::undo(&mut apart);
+    apart.prune();
     names::restore(&mut apart.graph);
     drop_repeated(&mut apart);
     let mut grouping = Grouping::new(strategy, apart.graph);

@@ -87,6 +87,26 @@ pub fn of_steps(to: Integers, round: Round, steps: &[(f32, i64)], axis: Option<i
     }
 }
 
+/// TensorFlow's quantizer of a range (`FakeQuantWithMinMaxVars`): of positions where it is the grid of one.
+///
+/// `None` for a range that is none, and for a width that TensorFlow has not.
+pub fn of_range(bits: u8, narrow: bool, min: f32, max: f32) -> Option<Quantizer> {
+    Affine::of_range(Integers { bits, unsigned: false, narrow }, min, max).map(Quantizer::Affine)
+}
+
+/// The nearest positions to steps of any size: of integers from `low` to `high` steps around zero the finest that holds
+/// both ends. `None` for steps that are no steps.
+pub fn snapped(to: Integers, step: f32, zero: i64) -> Option<FixPos> {
+    let (low, high) = limits(to.bits, !to.unsigned);
+    let reach = (high - zero).max(zero - low) as f32 * step;
+    let most = limits(to.bits, true).1 as f32 + 1.0;
+    if !(reach.is_finite() && reach > 0.0) {
+        return None;
+    }
+    let pos = (0..=255).map(|n| 127 - n).find(|pos| reach * 2f32.powi(*pos) <= most)?;
+    i8::try_from(pos).ok().map(FixPos)
+}
+
 /// The coarsest and the finest position at which all values are integers of 8 bits.
 fn fitting(values: &[f32]) -> Option<(i32, i32)> {
     let mut ends = (i32::MIN, i32::MAX);

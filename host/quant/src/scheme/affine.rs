@@ -120,6 +120,16 @@ impl Affine {
         Some(Self { ranges, ..Self::new(params) })
     }
 
+    /// TensorFlow's quantizer of a range, signed.
+    ///
+    /// `None` for a range that is none, and for a width that TensorFlow has not.
+    pub fn of_range(to: Integers, min: f32, max: f32) -> Option<Self> {
+        let step = [(1.0, 0)];
+        let own = Self::of_steps(to, Round::HalfUp, &step, None).filter(|own| own.params.use_framework_quant)?;
+        let fits = min.is_finite() && max.is_finite() && min <= 0.0 && max >= 0.0 && min < max;
+        fits.then(|| Self { ranges: vec![Range { min, max, ..Range::default() }], ..own })
+    }
+
     /// Steps and zero points, one or one for each channel: value = (integer − zero point) · step.
     pub fn steps(&self) -> Vec<(f32, f32)> {
         self.ranges.iter().map(|range| Grid::new(*range, &self.params).step_and_zero()).collect()
