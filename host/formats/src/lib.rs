@@ -25,7 +25,7 @@ use shiftwise_graph::graph::Graph;
 use shiftwise_quant::qat::Qat;
 use shiftwise_quant::quant_graph::QuantGraph;
 
-pub use format::{FORMATS, Format, Reading, Write, readable};
+pub use format::{FORMATS, Format, Reading, Write, XMODEL, readable};
 pub use shiftwise_files::{self as files, Files, LoadOptions, write_file};
 pub use shiftwise_keras as keras;
 pub use shiftwise_quant::quant_graph::Model;

@@ -16,7 +16,7 @@ use shiftwise_graph::ops::CustomLayers;
 use shiftwise_integer::engine::{Engine, Value};
 use shiftwise_integer::graph::{IntAct, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 
-mod kinds;
+pub(crate) mod kinds;
 
 use kinds::Open;
 

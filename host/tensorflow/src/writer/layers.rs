@@ -1,7 +1,9 @@
 //! Layers as TensorFlow's operations.
 
 use shiftwise_graph::ops::pool::PoolWindow;
-use shiftwise_graph::ops::{ActivationFn, Conv2DTranspose, Interpolation, LayerNormalization, Merge, Op, Padding};
+use shiftwise_graph::ops::{
+    ActivationFn, Conv2D, Conv2DTranspose, Interpolation, LayerNormalization, Merge, Op, Padding,
+};
 use shiftwise_tensor::array;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -53,6 +55,7 @@ impl Writer<'_> {
         let x = || w.inputs.first().cloned().ok_or_else(|| "has no operands".to_owned());
         let named = |part: &str| format!("{}/{part}", w.name);
         match op {
+            Op::Conv2D(l) if l.groups > 1 => self.grouped(w, l),
             Op::Conv2D(l) => {
                 let kernel = self.floats(&named("Conv2D/kernel"), &w.weights[0]);
                 let more = vec![
@@ -214,6 +217,36 @@ impl Writer<'_> {
             | Op::TimeDistributed(_)
             | Op::Custom(_) => Err("is not written for TensorFlow".to_owned()),
         }
+    }
+
+    /// A convolution of groups, which TensorFlow does not fuse on a CPU: each for itself.
+    fn grouped(&mut self, w: &Written<'_>, l: &Conv2D) -> Result<String, String> {
+        let named = |part: &str| format!("{}/{part}", w.name);
+        let x = w.inputs.first().ok_or("has no operands")?;
+        let axis = self.integers(&named("split/split_dim"), &[], &[-1]);
+        let more = vec![("num_split", Attribute::Integer(l.groups as i64))];
+        let split = self.float_node("Split", &named("split"), &[&axis, x], more);
+        let kernel = &w.weights[0];
+        let (filters, taps) = (kernel.shape()[3], kernel.data().len() / kernel.shape()[3].max(1));
+        let each = filters / l.groups.max(1);
+        let mut parts = Vec::new();
+        for group in 0..l.groups {
+            let rows = (0..taps).flat_map(|tap| &kernel.data()[tap * filters..][group * each..(group + 1) * each]);
+            let own = Tensor::new([&kernel.shape()[..3], &[each]].concat(), rows.copied().collect());
+            let own = self.floats(&named("Conv2D/kernel"), &own.ok_or("has a damaged kernel")?);
+            let from = if group == 0 { split.clone() } else { format!("{split}:{group}") };
+            let more = vec![
+                ("strides", sides(l.strides)),
+                ("dilations", sides(l.dilation)),
+                ("padding", padding(l.padding)),
+                ("data_format", text("NHWC")),
+                ("explicit_paddings", list(&[])),
+                ("use_cudnn_on_gpu", Attribute::Flag(true)),
+            ];
+            parts.push(self.float_node("Conv2D", &named("Conv2D"), &[&from, &own], more));
+        }
+        let y = self.joined(&named("concat"), &parts.iter().map(String::as_str).collect::<Vec<_>>(), 3);
+        self.biased(w, y)
     }
 
     fn biased(&mut self, w: &Written<'_>, y: String) -> Result<String, String> {
