@@ -11,8 +11,8 @@ const FLOORS: [&[&str]; 8] = [
     &["host/graph", "sim", "targets"],
     &["host/quant", "host/board", "host/files", "firmware"],
     &["host/integer", "host/train", "host/keras"],
-    &["host/compile", "host/onnx", "host/tensorflow"],
-    &["host/xmodel", "host/formats"],
+    &["host/compile", "host/onnx", "host/tensorflow", "host/xmodel"],
+    &["host/formats"],
     &["host/shiftwise"],
     &["host/cli"],
 ];

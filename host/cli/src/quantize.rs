@@ -10,7 +10,6 @@ use shiftwise::part::{Shard, Whole};
 use shiftwise::reports::{Accuracy, Fallback, LeftFloat, Quantization};
 use shiftwise_compile::DpuOptions;
 use shiftwise_formats::files::Set;
-use shiftwise_formats::onnx::write_quantized;
 use shiftwise_formats::{self as format, LoadOptions, Model};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
@@ -147,7 +146,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
     /// Formats to write
-    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5", "onnx"])]
+    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5", "onnx", "tf", "pb", "c"])]
     output_format: Vec<String>,
     #[command(flatten)]
     onnx: crate::export::Onnx,
@@ -515,6 +514,22 @@ impl Recipe {
     }
 }
 
+/// Adds a model in those of the formats that are not our own file's.
+pub(crate) fn add_exports(
+    set: &mut Set<'_>,
+    model: &Model,
+    formats: &[String],
+    onnx: crate::export::Onnx,
+) -> Result<(), Error> {
+    let own = export::Format::H5;
+    for format in export::Format::ALL.into_iter().filter(|f| *f != own && formats.iter().any(|name| name == f.name())) {
+        for (path, bytes) in export::files(model, format, &onnx.options(), Path::new(format.file()))? {
+            set.add(&path.to_string_lossy(), &bytes)?;
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     match args.shards.shard() {
         Some(shard) => run_shard(args, shard, screen),
@@ -583,13 +598,12 @@ fn written(args: &Args, how: &mut How<'_>, whole: Option<&Whole>, screen: &Scree
     format::read_back(&quantized, &bytes, &file, &options)?;
     shiftwise::averages::record(&differences, &bytes, &mut provenance);
     let mut set = Set::new(&dir, PROVENANCE)?;
-    let asked = |own: export::Format| args.output_format.iter().any(|name| name == own.name());
-    if asked(export::Format::H5) {
+    if args.output_format.iter().any(|name| name == export::Format::H5.name()) {
         set.add(QUANTIZED, &bytes)?;
     }
-    if asked(export::Format::Onnx) {
-        set.add(export::Format::Onnx.file(), &write_quantized(&quantized, &args.onnx.options())?)?;
-    }
+    let model = Model::Quantized(quantized);
+    add_exports(&mut set, &model, &args.output_format, args.onnx)?;
+    let Model::Quantized(quantized) = model else { return Err(Error::model("a quantized model is expected")) };
     set.add(INFO, pretty(&info).as_bytes())?;
     set.commit(provenance.as_object().cloned().unwrap_or_default())?;
 

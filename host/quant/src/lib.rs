@@ -19,6 +19,7 @@ pub mod pipeline;
 pub mod python;
 pub mod qat;
 pub mod quant_graph;
+pub mod regroup;
 pub mod role;
 pub mod scheme;
 pub mod settings;
