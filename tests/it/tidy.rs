@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 8] = [
     &["host/compile"],
     &["host/xmodel"],
     &["host/shiftwise"],
-    &["host/cli"],
+    &["host/cli", "host/py"],
 ];
 
 /// Crates outside the product.
