@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(not HAS_KERAS, reason=NO_KERAS)
 CASES = [
     "pof2s_conv_bn_relu_v0", "pof2s_mobilenetv3ish_v0", "pof2s_inceptionish_v0", "pof2s_convtranspose_v0",
     "pof2s_multi_input_v0", "pof2s_avgpool_3x3_v0", "pof2s_gap_7x5_v0", "pof2s_prelu_v0", "pof2s_sequential_mlp",
-    "pof2s_dw_multiplier_v0", "pof2s_unetish_v0", "fsx_default", "fs_method0", "fsx_no_per_channel", "bfp_default",
-    "bfp_msfp16", "o_bn_keep", "o_fixneuron_optA", "o_w_asym_optA", "o_act_unsigned_optB", "o_to_fs_optA",
+    "pof2s_unetish_v0", "fsx_default", "fs_method0", "fsx_no_per_channel", "bfp_default",
+    "bfp_msfp16", "o_bn_keep", "o_w_asym_optA", "o_act_unsigned_optB", "o_to_fs_optA",
     "o_w_per_channel_optA", "tqt_ptq_keep",
 ]
 #: Layers whose float sums follow another order in TensorFlow's kernels than in the vendor's run.

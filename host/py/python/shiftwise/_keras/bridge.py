@@ -383,14 +383,11 @@ def wrap_reader(module: Any, root: str) -> None:
         if isinstance(filepath, h5py.File):
             if not is_vendor_file(filepath):
                 return original(filepath, custom_objects, *args, **kwargs)
-            name = filepath.filename
-        else:
-            with h5py.File(filepath, "r") as file:
-                if not is_vendor_file(file):
-                    return original(filepath, custom_objects, *args, **kwargs)
-            name = filepath
-        with open(name, "rb") as opened:
-            data = opened.read()
+            return build(filepath.id.get_file_image(), own, custom_objects)
+        with h5py.File(filepath, "r") as file:
+            data = file.id.get_file_image() if is_vendor_file(file) else None
+        if data is None:
+            return original(filepath, custom_objects, *args, **kwargs)
         return build(data, own, custom_objects)
 
     load_model_from_hdf5._shiftwise = True  # type: ignore[attr-defined]

@@ -142,7 +142,7 @@ def make(flavour: Flavour) -> Layers:  # noqa: C901
             ends = ("_min", "_max", "_pos", "_log_th")
             return {end: self._by_name[prefix + end] for end in ends if prefix + end in self._by_name}
 
-        def quantize(self, x: Any, prefix: str, kind: str, params: Config, training: Any) -> Any:
+        def fake(self, x: Any, prefix: str, kind: str, params: Config, training: Any) -> Any:
             mode = self._kept.get("mode")
             learn = mode == "QAT" and bool(training) and not isinstance(training, str)
             if quantizers.ALIASES.get(kind, kind) == "TQTQuantizer" and learn:
@@ -155,7 +155,7 @@ def make(flavour: Flavour) -> Layers:  # noqa: C901
 
         def call(self, x: Any, training: Any = False) -> Any:
             own = self._kept["quantizer"]
-            return self.quantize(x, self._kept["name"], own["class_name"].split(">")[-1], own["config"], training)
+            return self.fake(x, self._kept["name"], own["class_name"].split(">")[-1], own["config"], training)
 
         def compute_output_shape(self, input_shape: Any) -> Any:
             return input_shape
@@ -169,7 +169,7 @@ def make(flavour: Flavour) -> Layers:  # noqa: C901
         for kind, names in (("weight", "quantizable_weights"), ("bias", "quantizable_biases")):
             for name, type_name, params in _specs(layer._kept, kind, names):
                 if name in values:
-                    values[name] = layer.quantize(values[name] + 0.0, name, type_name, params, training)
+                    values[name] = layer.fake(values[name] + 0.0, name, type_name, params, training)
         return values
 
     class QuantizeWrapper(Quantized):
@@ -197,18 +197,18 @@ def make(flavour: Flavour) -> Layers:  # noqa: C901
             for index, kind, params in _specs(self._kept, "input", "quantizable_inputs"):
                 prefix = f"input_{index}"
                 if isinstance(x, (list, tuple)):
-                    x = [self.quantize(v, prefix, kind, params, training) if k == index else v for k, v in enumerate(x)]
+                    x = [self.fake(v, prefix, kind, params, training) if k == index else v for k, v in enumerate(x)]
                 else:
-                    x = self.quantize(x, prefix, kind, params, training)
+                    x = self.fake(x, prefix, kind, params, training)
             y = self._result(x, training)
             before = [q for q in _specs(self._kept, "activation", "quantizable_activations")]
             if before and "pre_activation_min" in self._by_name:
-                y = self.quantize(y, "pre_activation", before[0][1], before[0][2], training)
+                y = self.fake(y, "pre_activation", before[0][1], before[0][2], training)
             y = activate(self._activation, y)
             if before and "post_activation_min" in self._by_name:
-                y = self.quantize(y, "post_activation", before[0][1], before[0][2], training)
+                y = self.fake(y, "post_activation", before[0][1], before[0][2], training)
             for index, kind, params in _specs(self._kept, "output", "quantizable_outputs"):
-                y = self.quantize(y, f"output_{index}", kind, params, training)
+                y = self.fake(y, f"output_{index}", kind, params, training)
             return y
 
         def _result(self, x: Any, training: Any) -> Any:
@@ -285,16 +285,16 @@ def make(flavour: Flavour) -> Layers:  # noqa: C901
             for kind, names in (("weight", "quantizable_weights"), ("bias", "quantizable_biases")):
                 for name, type_name, params in _specs(self._kept, kind, names):
                     if kind == "weight":
-                        folded = self.quantize(folded, name, type_name, params, training)
+                        folded = self.fake(folded, name, type_name, params, training)
                     elif f"{name}_min" in own or f"{name}_log_th" in own:
-                        bias = self.quantize(bias, name, type_name, params, training)
+                        bias = self.fake(bias, name, type_name, params, training)
             y = _convolved(conv, x, folded, self.depthwise)
             if correction is not None:
                 y = y * (1.0 / correction)
             y = activate(_activation_of(self._kept), y + bias)
             for _, type_name, params in _specs(self._kept, "activation", "quantizable_activations"):
                 if "post_activation_min" in own:
-                    y = self.quantize(y, "post_activation", type_name, params, training)
+                    y = self.fake(y, "post_activation", type_name, params, training)
             return y
 
         def _batch(
