@@ -31,7 +31,8 @@ pub(crate) fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
     run("stubs", &["-m", "mypy.stubtest", "shiftwise._native"]).run()?;
     let tests = "host/py/tests";
     let without = ["-m", "pytest", "-c", "host/py/pyproject.toml", tests, "--ignore=host/py/tests/test_keras.py"];
-    let without = [&without[..], &["--ignore=host/py/tests/test_programs.py", "--ignore=host/py/tests/test_document.py"]];
+    let without =
+        [&without[..], &["--ignore=host/py/tests/test_programs.py", "--ignore=host/py/tests/test_document.py"]];
     run("Python tests", &without.concat()).run()?;
     if keras {
         let all = ["test_keras.py", "test_programs.py", "test_document.py"].map(|own| format!("{tests}/{own}"));

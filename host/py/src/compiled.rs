@@ -59,7 +59,10 @@ impl Samples for Fed {
             true => Ok(batch),
             false => {
                 let shapes = self.inputs.iter().map(|(name, shape)| format!("`{name}` {shape:?}")).collect::<Vec<_>>();
-                let text = format!("the data does not fit the inputs {}, or has values that are not finite", shapes.join(", "));
+                let text = format!(
+                    "the data does not fit the inputs {}, or has values that are not finite",
+                    shapes.join(", ")
+                );
                 Err(Error::Dataset(text))
             }
         }
@@ -85,7 +88,8 @@ pub(crate) fn compile(
         if let Some(device) = device.as_ref().filter(|_| strict) {
             let placement = place(&graph, &device.target, &DpuOptions::default())?;
             if let Some(first) = shiftwise::reports::Fallback::all(&placement).first() {
-                let text = format!("{} does not run all: layer `{}`: {}", device.target.name, first.layer, first.reason);
+                let text =
+                    format!("{} does not run all: layer `{}`: {}", device.target.name, first.layer, first.reason);
                 return Err(Error::Compile(text));
             }
         }
@@ -162,12 +166,8 @@ impl Deployable {
         dump_dir: Option<PathBuf>,
     ) -> PyResult<(Vec<Bound<'py, PyArrayDyn<f32>>>, String)> {
         let raised = Raised::default();
-        let fed = Fed {
-            object: data.clone().unbind(),
-            len: data.len()?,
-            inputs: self.inputs(py)?,
-            raised: raised.clone(),
-        };
+        let fed =
+            Fed { object: data.clone().unbind(), len: data.len()?, inputs: self.inputs(py)?, raised: raised.clone() };
         let (outputs, cycles) = work(py, &raised, || {
             let model = run::parse(&self.name, &self.bytes)?;
             let clock = clock.map(self::clock).transpose().map_err(Error::Options)?;

@@ -154,9 +154,7 @@ impl Model {
     ) -> PyResult<Self> {
         let raised = Raised::default();
         let custom = custom::layers(custom, &raised)?;
-        work(py, &raised.clone(), || {
-            Self::read(Files::of_bytes(&name, data), input_shapes, custom, raised, training)
-        })
+        work(py, &raised.clone(), || Self::read(Files::of_bytes(&name, data), input_shapes, custom, raised, training))
     }
 
     /// `float`, `quantized` or `training`.
@@ -283,7 +281,12 @@ impl Model {
             "vendor" => Arithmetic::Vendor,
             "dpu" => Arithmetic::Dpu,
             "float" => Arithmetic::Float,
-            other => return Err(exception(py, &Error::Options(format!("`numerics` is {other}; dpu, vendor or float is expected")))),
+            other => {
+                return Err(exception(
+                    py,
+                    &Error::Options(format!("`numerics` is {other}; dpu, vendor or float is expected")),
+                ));
+            }
         };
         let samples = Source::new(data, self.graph(), &self.raised)?;
         work(py, &self.raised, || {

@@ -42,7 +42,10 @@ impl Source {
             }
             if let Some(at) = tensor.data().iter().position(|v| !v.is_finite()) {
                 let sample = start + at / shape.iter().product::<usize>().max(1);
-                return Err(Error::Dataset(format!("input `{name}`: sample {sample} has the value {}", tensor.data()[at])));
+                return Err(Error::Dataset(format!(
+                    "input `{name}`: sample {sample} has the value {}",
+                    tensor.data()[at]
+                )));
             }
         }
         Ok(batch)

@@ -5,10 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use numpy::PyReadonlyArrayDyn;
 use pyo3::prelude::*;
 use shiftwise::Error;
+use shiftwise_tensor::tensor::Tensor;
 use shiftwise_train::loss::{LOSSES, Labels, Loss, Target};
 use shiftwise_train::optim::{OPTIMIZERS, Optimizer, Settings};
 use shiftwise_train::trainer::{Goal, Options, Trainer as Own};
-use shiftwise_tensor::tensor::Tensor;
 
 use crate::error::{Raised, work};
 use crate::model::{Kind, Model};
@@ -89,7 +89,10 @@ impl Trainer {
             };
             let outputs = qat.quantized.graph.outputs.len();
             if losses.len() != outputs || weights.len() != outputs {
-                return Err(Error::Options(format!("the model has {outputs} outputs, and {} losses are given", losses.len())));
+                return Err(Error::Options(format!(
+                    "the model has {outputs} outputs, and {} losses are given",
+                    losses.len()
+                )));
             }
             let goals = losses.iter().zip(&weights).map(|(name, weight)| goal(name.as_deref(), *weight));
             let goals = goals.collect::<Result<Vec<_>, _>>()?;

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use prost::Message;
 use prost::bytes::Bytes;
 
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Point;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
@@ -194,10 +195,11 @@ impl<'a> Writer<'a> {
             let node = self.graph.node(id);
             self.counted = 0;
             let fail = |why: String| Error::layer(&node.name, node.op.class(), why);
-            if node.dtype.is_half() {
-                return Err(fail(format!("layers in {} are not written as ONNX", node.dtype.name())));
+            if node.dtype.is_half() && !moves(&node.op) {
+                return Err(fail(format!("layers in {} that compute are not written as ONNX", node.dtype.name())));
             }
             let value = self.layer(id, weights(id)).map_err(fail)?;
+            let value = self.in_type(&node.name, value, node.dtype);
             self.values.insert(id, value);
         }
         let outputs = self.outputs();
@@ -223,6 +225,17 @@ impl<'a> Writer<'a> {
             metadata_props: Vec::new(),
         };
         Ok(model.encode_to_vec())
+    }
+
+    /// A value rounded to a layer's type, which the layers behind it take as f32 again.
+    fn in_type(&mut self, name: &str, value: String, dtype: Dtype) -> String {
+        let kind = match dtype {
+            Dtype::Float16 => 10,
+            Dtype::BFloat16 => 16,
+            Dtype::Float32 | Dtype::Float64 => return value,
+        };
+        let half = self.node("Cast", &format!("{name}__half"), &[&value], vec![int("to", kind)]);
+        self.node("Cast", &format!("{name}__whole"), &[&half], vec![int("to", 1)])
     }
 
     /// The values of the outputs under the names of their layers.
@@ -302,6 +315,20 @@ const KIND_FLOAT: i32 = 1;
 const KIND_INT: i32 = 2;
 const KIND_STRING: i32 = 3;
 const KIND_INTS: i32 = 7;
+
+/// Whether a layer only moves values or picks some: rounded behind it they are what they are rounded before.
+fn moves(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Concatenate(_)
+            | Op::MaxPooling2D(_)
+            | Op::GlobalMaxPooling2D(_)
+            | Op::Flatten(_)
+            | Op::Reshape(_)
+            | Op::ZeroPadding2D(_)
+            | Op::Permute(_)
+    )
+}
 
 fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { name: name.into(), i: Some(value), kind: KIND_INT, ..AttributeProto::default() }

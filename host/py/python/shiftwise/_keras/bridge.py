@@ -122,6 +122,9 @@ def custom_classes(model: Any) -> Dict[str, Any]:
     """The classes of a model's layers that are not Keras' own."""
     found: Dict[str, Any] = {}
     for layer in getattr(model, "layers", []):
+        # The vendor's wrappers have the user's layer inside.
+        while getattr(layer, "inner", None) is not None and hasattr(layer, "_by_name"):
+            layer = layer.inner
         if hasattr(layer, "layers"):
             found.update(custom_classes(layer))
         elif not _is_keras_own(type(layer)):

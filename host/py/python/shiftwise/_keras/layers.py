@@ -475,6 +475,12 @@ def _last(name: str) -> str:
     return name.split("/")[-1].split(":")[0]
 
 
+def _registered(flavour: Flavour) -> Dict[str, Any]:
+    """Classes that the program has registered with Keras, by their names without a package."""
+    utils = flavour.keras.saving if hasattr(flavour.keras.saving, "get_custom_objects") else flavour.keras.utils
+    return {name.split(">")[-1]: own for name, own in utils.get_custom_objects().items() if not name.startswith("Vitis>")}
+
+
 #: Settings that a Keras of the third generation calls otherwise; None drops them.
 _RENAMED: Dict[str, Optional[str]] = {"batch_input_shape": "batch_shape", "sparse": None, "ragged": None}
 
@@ -484,7 +490,7 @@ def make_layer(flavour: Flavour, class_name: str, config: Config, custom_objects
     name = class_name.split(">")[-1]
     if class_name.startswith("Vitis>"):
         return flavour.layers.classes[name].from_config(config)
-    custom = {**CUSTOM, **(custom_objects or {})}
+    custom = {**_registered(flavour), **CUSTOM, **(custom_objects or {})}
     for key in (class_name, name):
         if isinstance(custom.get(key), type):
             return _from_config(custom[key], config)
