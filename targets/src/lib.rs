@@ -8,7 +8,9 @@ pub mod timing;
 
 use std::path::Path;
 
-pub use parse::{Board, Description, DpuPort, Emulator, Firmware, Measured, MemoryRange, Range, RegisterLayout};
+pub use parse::{
+    Board, Description, DpuPort, Emulator, Firmware, Measured, MemoryRange, Processor, Range, RegisterLayout,
+};
 use shiftwise_core::target::Target;
 pub use timing::Timing;
 
@@ -99,7 +101,7 @@ pub enum Error {
         path: String,
     },
     /// A data file that is not TOML of the expected form.
-    #[error("`{file}` is no target or board description")]
+    #[error("`{file}` is no target or board description: {}", source.message())]
     Toml {
         /// The file.
         file: String,

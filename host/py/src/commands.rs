@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use shiftwise::analyze::{Request, analyze as analyzed, glance};
 use shiftwise::device::{Device, clock, find_board};
 use shiftwise::dump::{self as dumps, Dumped};
 use shiftwise::golden::{DumpOptions, Numerics, golden};
-use shiftwise::report::Report as Page;
+use shiftwise::report::{Report as Page, Timing};
 use shiftwise::verify::Verification;
 use shiftwise::{Error, diff as diffs, estimate as estimates, inspect as inspections};
 use shiftwise_formats::{LoadOptions, Model as Still, save_quantized, write_file};
@@ -30,6 +30,11 @@ pub(crate) fn device(target: Option<&str>, board: Option<&str>) -> Result<Option
         (None, Some(board)) => Device::of_board(board),
         (None, None) => Ok(None),
     }
+}
+
+/// A clock such as `300MHz`, in MHz.
+fn megahertz(text: &str) -> Result<u32, Error> {
+    clock(text).map_err(|e| Error::Options(format!("`clock` is {text}: {e}")))
 }
 
 pub(crate) fn numerics(name: &str) -> Result<Numerics, Error> {
@@ -144,15 +149,16 @@ pub(crate) fn estimate(
         let (quantized, _) = estimates::timed(model.still().into_owned())?;
         let graph = lower::lower(&quantized)?;
         let Some(mut device) = device else {
-            if clock.is_some() || cores.is_some() || trace.is_some() {
-                let text = "`clock`, `cores` and `trace` are for a DPU: name one by `target`, or its board";
+            if cores.is_some() || trace.is_some() {
+                let text = "`cores` and `trace` are for a DPU: name one by `target`, or its board";
                 return Err(Error::Options(text.into()));
             }
             let board = board.map(find_board).transpose()?;
-            return text(&estimates::estimate_cpu(&graph, board.as_ref())?.report(board.as_ref()));
+            let estimated = estimates::estimate_cpu(&graph, board.as_ref())?;
+            return text(&estimated.report(board.as_ref(), clock.map(megahertz).transpose()?));
         };
         if let Some(clock) = clock {
-            device.clock_mhz = self::clock(clock).map_err(|e| Error::Options(format!("`clock` is {clock}: {e}")))?;
+            device.clock_mhz = megahertz(clock)?;
         }
         if let Some(cores) = cores {
             if !(1..=16).contains(&cores) {
@@ -277,10 +283,10 @@ pub(crate) fn report(
         let (still, device) = (model.still(), device(target, board)?);
         let strategy = &calibration.options.strategy;
         let inspection = inspections::inspect(&still, &model.layers, strategy, device.as_ref())?;
-        let estimate = match &device {
+        let timing = match &device {
             Some(device) => {
                 let (quantized, _) = estimates::timed(still.as_ref().clone())?;
-                Some(estimates::estimate(&lower::lower(&quantized)?, device)?.report(device))
+                Some(Timing::of(&estimates::estimate(&lower::lower(&quantized)?, device)?, device)?)
             }
             None => None,
         };
@@ -290,12 +296,12 @@ pub(crate) fn report(
             }
             (Some(_), Still::Quantized(_)) | (None, _) => None,
         };
-        let page = Page { output: output.clone().unwrap_or_default(), inspection, estimate, analysis };
+        let provenance = shiftwise::provenance::provenance(&Map::new(), &[])?;
+        let page = Page { output: output.clone().unwrap_or_default(), inspection, timing, analysis, provenance };
         let html = page.html();
         if let Some(path) = &output {
             write_file(path, html.as_bytes())?;
         }
-        let report = json!({ "inspection": page.inspection, "estimate": page.estimate, "analysis": page.analysis });
-        Ok((report.to_string(), html))
+        Ok((text(&page)?, html))
     })
 }

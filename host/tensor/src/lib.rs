@@ -15,3 +15,4 @@ pub mod broadcast;
 pub mod half;
 pub mod kernel;
 pub mod tensor;
+pub mod values;
