@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 8] = [
     &["host/compile", "host/onnx", "host/tensorflow", "host/xmodel"],
     &["host/formats"],
     &["host/shiftwise"],
-    &["host/cli"],
+    &["host/cli", "host/py"],
 ];
 
 /// Crates outside the product.
