@@ -33,6 +33,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("deploy", &["deploy train_results/qat.h5"]),
     ("analyze", &["analyze model.h5 --calib calib.npz:x --emit strategy.json"]),
     (
+        "tune",
+        &[
+            "tune model.h5 --calib calib.npz:x --data test.npz:x --labels test.npz:y --max-drop 0.5% --board kv260",
+            "tune model.h5 --calib calib.npz:x --data test.npz:x --trials 20",
+        ],
+    ),
+    ("merge", &["merge part1 part2"]),
+    (
         "evaluate",
         &[
             "evaluate quantize_results/quantized.h5 --data test.npz:x --labels test.npz:y --baseline model.h5 --max-drop 0.5%",

@@ -230,9 +230,7 @@ fn pixels_f32<const K: usize, const S: usize>(
         let width = LANES.min(channels - first);
         let lanes = u16::MAX >> (LANES - width);
         // SAFETY: only lanes of the slice are read.
-        let load = |values: &[f32], at: usize| unsafe {
-            _mm512_maskz_loadu_ps(lanes, values[at..][..width].as_ptr())
-        };
+        let load = |values: &[f32], at: usize| unsafe { _mm512_maskz_loadu_ps(lanes, values[at..][..width].as_ptr()) };
         let mut acc = [_mm512_setzero_ps(); PIXELS];
         for (ky, at) in rows.clone() {
             let seen = &input[at..][..columns * channels];
