@@ -25,7 +25,7 @@ use shiftwise_train::trainer::{Goal, Options, Trainer, ending};
 use crate::data;
 use crate::data::{ModelArgs, Preprocess};
 use crate::outcome::{Outcome, pretty, to_json};
-use crate::quantize::Recipe;
+use crate::recipe::Recipe;
 use crate::screen::Screen;
 
 #[derive(Debug, clap::Args)]
