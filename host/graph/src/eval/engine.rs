@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use crate::dtype;
 use crate::error::Error;
+pub use crate::eval::steps::Change;
 use crate::eval::steps::{Stage, Work, apply};
 use crate::eval::{self, Point, Points, missing};
 use crate::graph::{Graph, Node, NodeId};
@@ -34,9 +35,6 @@ pub trait SamplePoints<'a> {
     /// [`Points::wants`].
     fn wants(&self, id: NodeId) -> bool;
 }
-
-/// Changes the values of one sample in place.
-pub type Change<'a> = Box<dyn Fn(&mut [f32]) + Send + Sync + 'a>;
 
 /// Nothing sits anywhere.
 impl<'a> SamplePoints<'a> for () {
