@@ -14,4 +14,5 @@ pub mod array;
 pub mod broadcast;
 pub mod half;
 pub mod kernel;
+pub mod spare;
 pub mod tensor;

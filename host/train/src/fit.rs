@@ -10,6 +10,7 @@ use crate::random::Random;
 use crate::schedule::Schedule;
 use crate::trainer::Trainer;
 use shiftwise_graph::error::Error;
+use shiftwise_tensor::spare::Hold;
 use shiftwise_tensor::tensor::Tensor;
 
 /// Labelled samples.
@@ -88,6 +89,8 @@ pub fn fit(trainer: &mut Trainer, plan: &Plan, examples: &dyn Examples, watch: &
     if examples.is_empty() {
         return Err(Error::Dataset("the training set is empty".into()));
     }
+    // Every step wants the same memory.
+    let _memory = Hold::new();
     let steps = plan.steps(examples.len());
     let all = plan.epochs.saturating_mul(steps as u64);
     for epoch in 0..plan.epochs {
