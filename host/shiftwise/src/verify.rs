@@ -14,12 +14,12 @@ use shiftwise_formats::files::sha256;
 use shiftwise_graph::error::Error;
 use shiftwise_integer::averages::{Averages, Difference};
 use shiftwise_integer::engine::Engine;
-use shiftwise_integer::engine::Value as TensorValue;
 use shiftwise_integer::graph::IntGraph;
 use shiftwise_integer::lower;
 use shiftwise_quant::metadata::Metadata;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_tensor::tensor::Tensor;
+use shiftwise_tensor::values::Values;
 
 use crate::build::{check_grids, program};
 use crate::device::Device;
@@ -29,7 +29,7 @@ use crate::text::count;
 use crate::{averages, dump, run};
 
 /// Every tensor of the integer form, per sample, by name.
-pub type Golden = Vec<BTreeMap<String, TensorValue>>;
+pub type Golden = Vec<BTreeMap<String, Values>>;
 
 /// What one backend's tensors showed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -260,9 +260,8 @@ impl<'a> Verification<'a> {
         let values: u64 = checks.iter().map(|c| c.values).sum();
         let parties = ["quantizer".to_owned()].into_iter().chain(checks.iter().map(|c| c.backend.clone()));
         let parties = parties.collect::<Vec<_>>().join(", ");
-        let digests = |g: &BTreeMap<String, TensorValue>| {
-            g.iter().map(|(name, v)| (name.clone(), sha256(&v.to_bytes()))).collect()
-        };
+        let digests =
+            |g: &BTreeMap<String, Values>| g.iter().map(|(name, v)| (name.clone(), sha256(&v.to_bytes()))).collect();
         Ok(Proof {
             verdict: format!("{tensors} tensors, {} values, {mismatches} mismatches across {parties}", count(values)),
             holds: checks.iter().all(Check::holds),
@@ -317,7 +316,7 @@ fn against_vendor(q: &QuantGraph, inputs: &[Tensor]) -> Result<dump::Comparison,
     let exact = golden(q, Some(inputs.to_vec()), Numerics::Dpu, &options)?;
     let vendor = golden(q, Some(inputs.to_vec()), Numerics::Vendor, &options)?;
     let integers = |d: dump::Dump| {
-        let activations = d.activations.into_iter().filter(|t| matches!(t.values, dump::Values::Int8(_))).collect();
+        let activations = d.activations.into_iter().filter(|t| matches!(t.values, Values::Int8(_))).collect();
         dump::Dump { weights: Vec::new(), activations }
     };
     Ok(dump::compare(&integers(exact), &integers(vendor)))

@@ -16,3 +16,4 @@ pub mod half;
 pub mod kernel;
 pub mod spare;
 pub mod tensor;
+pub mod values;

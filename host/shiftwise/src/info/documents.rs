@@ -39,7 +39,7 @@ pub(super) fn dump(subject: &Subject<'_>, _: &LoadOptions) -> Result<Option<Info
     let mut info = subject.info("a dump folder", Content::Dump(content));
     let size = |values: &Values| match values {
         Values::Int8(_) => 1,
-        Values::Int32(_) | Values::Float(_) => 4,
+        Values::Int16(_) | Values::Int32(_) | Values::Float(_) => 4,
     };
     info.bytes = all().map(|t| (t.values.len() * size(&t.values)) as u64).sum();
     Ok(Some(info))
