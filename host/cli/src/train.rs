@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use shiftwise::dataset::{Dataset, Inputs, labels};
+use shiftwise::training::metric::{METRICS, Metric};
 use shiftwise::training::{Labelled, Labels, Observer, Plan, Progress, Training, beginning, checkpoint, fit, svg};
 use shiftwise_formats::files::Set;
 use shiftwise_formats::{self as format, LoadOptions, Model};
@@ -103,6 +104,10 @@ pub(crate) struct Args {
     /// Its labels, as --labels
     #[arg(long, value_name = "DATA", requires = "validation")]
     validation_labels: Vec<String>,
+    /// What the validation set chooses the best weights by: accuracy, loss, mae or mse [default: accuracy of class numbers,
+    /// else loss]
+    #[arg(long, value_name = "NAME", requires = "validation", value_parser = metric)]
+    metric: Option<&'static Metric>,
     /// Stop after so many epochs without a better result on the validation set
     #[arg(long, value_name = "N", requires = "validation", value_parser = crate::outcome::positive())]
     patience: Option<usize>,
@@ -126,6 +131,11 @@ struct Augmentations(Vec<Augment>);
 
 fn augmentations(text: &str) -> Result<Augmentations, String> {
     Augment::parse(text).map(Augmentations)
+}
+
+fn metric(text: &str) -> Result<&'static Metric, String> {
+    let names: Vec<&str> = METRICS.iter().map(|own| own.name).collect();
+    Metric::find(text).ok_or_else(|| format!("one of {} is expected", names.join(", ")))
 }
 
 /// Units of memory.
@@ -396,6 +406,7 @@ impl Args {
             ("warmup", json!(self.warmup)),
             ("validation", json!(self.validation)),
             ("validation_labels", json!(self.validation_labels)),
+            ("metric", json!(self.metric.map(|own| own.name))),
             ("patience", json!(self.patience)),
             ("augment", json!(self.augment.iter().flat_map(|all| &all.0).map(ToString::to_string).collect::<Vec<_>>())),
             ("seed", json!(self.recipe.seed)),
@@ -512,12 +523,15 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let epoch = |row: &shiftwise::training::Epoch| {
         let held = row.val_loss.map(|loss| format!(", validation loss {loss:.6}")).unwrap_or_default();
         let right = row.val_accuracy.map(|share| format!(", {:.2} % right", 100.0 * share)).unwrap_or_default();
-        screen.say(format!("epoch {}: loss {:.6}{held}{right}", row.epoch, row.loss));
+        let asked = args.metric.zip(row.val_metric).filter(|(own, _)| own.name != "loss" && own.name != "accuracy");
+        let asked = asked.map(|(own, value)| format!(", {} {value:.6}", own.name)).unwrap_or_default();
+        screen.say(format!("epoch {}: loss {:.6}{held}{right}{asked}", row.epoch, row.loss));
     };
     let mut observer = Observer {
         progress,
         goals: wanted,
         validation: validation.as_ref().map(|own| own as &dyn shiftwise_train::fit::Examples),
+        metric: args.metric,
         patience: args.patience,
         checkpoint_every: args.checkpoint_every.map(|n| n as u64),
         checkpoint: &write,

@@ -89,8 +89,6 @@ pub fn fit(trainer: &mut Trainer, plan: &Plan, examples: &dyn Examples, watch: &
     if examples.is_empty() {
         return Err(Error::Dataset("the training set is empty".into()));
     }
-    // Every step wants the same memory.
-    let _memory = Hold::new();
     let steps = plan.steps(examples.len());
     let all = plan.epochs.saturating_mul(steps as u64);
     for epoch in 0..plan.epochs {
@@ -100,6 +98,8 @@ pub fn fit(trainer: &mut Trainer, plan: &Plan, examples: &dyn Examples, watch: &
         }
         // Orders and images are drawn from other streams than Dropout's, which are numbered by step.
         let random = Random::new(!plan.seed).stream(epoch);
+        // Every step of the epoch wants the same memory; what comes between epochs wants other.
+        let memory = Hold::new();
         let order: Vec<usize> = match plan.shuffle {
             true => random.order(examples.len()),
             false => (0..examples.len()).collect(),
@@ -123,6 +123,7 @@ pub fn fit(trainer: &mut Trainer, plan: &Plan, examples: &dyn Examples, watch: &
                 return Ok(());
             }
         }
+        drop(memory);
         if !watch.epoch(epoch, trainer)? {
             return Ok(());
         }
