@@ -1,8 +1,8 @@
 //! Where finished accumulators go.
 
 use core::arch::x86_64::{
-    __m512, __m512i, _mm_cvtsi32_si128, _mm_mask_storeu_epi8, _mm_max_epi8, _mm_min_epi8, _mm_set1_epi8,
-    _mm512_add_ps, _mm512_cvtsepi32_epi8, _mm512_mask_storeu_epi8, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi32,
+    __m512, __m512i, _mm_cvtsi32_si128, _mm_mask_storeu_epi8, _mm_max_epi8, _mm_min_epi8, _mm_set1_epi8, _mm512_add_ps,
+    _mm512_cvtsepi32_epi8, _mm512_mask_storeu_epi8, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi32,
     _mm512_maskz_loadu_ps, _mm512_max_epi8, _mm512_max_ps, _mm512_min_epi8, _mm512_min_ps, _mm512_mul_ps,
     _mm512_packs_epi16, _mm512_packs_epi32, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
     _mm512_shuffle_i32x4, _mm512_sra_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
