@@ -9,12 +9,12 @@ use shiftwise_quant::strategy::Strategy;
 const FLOORS: [&[&str]; 8] = [
     &["core", "host/tensor"],
     &["host/graph", "sim", "targets"],
-    &["host/quant", "host/board", "firmware"],
-    &["host/integer", "host/train", "host/formats"],
-    &["host/compile"],
-    &["host/xmodel"],
+    &["host/quant", "host/board", "host/files", "firmware"],
+    &["host/integer", "host/train", "host/keras"],
+    &["host/compile", "host/onnx", "host/tensorflow", "host/xmodel"],
+    &["host/formats"],
     &["host/shiftwise"],
-    &["host/cli"],
+    &["host/cli", "host/py"],
 ];
 
 /// Crates outside the product.

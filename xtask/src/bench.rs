@@ -64,8 +64,9 @@ pub(crate) fn main(models: &[&str]) -> Result<(), Box<dyn Error>> {
         let networks = *script == "networks.py" && !models.is_empty();
         let arguments = if networks { models } else { arguments };
         println!("\n== {title}: {python} benches/{script} {}", arguments.join(" "));
-        let run = Command::new(&python).arg(Path::new("benches").join(script)).args(arguments).current_dir(root());
-        let output = { run }.stderr(std::process::Stdio::inherit()).output()?;
+        let mut run = Command::new(&python);
+        run.arg(Path::new("benches").join(script)).args(arguments).current_dir(root());
+        let output = run.stderr(std::process::Stdio::inherit()).output()?;
         if !output.status.success() {
             return Err(format!("benches/{script} failed ({})", output.status).into());
         }

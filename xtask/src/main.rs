@@ -7,6 +7,7 @@ mod demo;
 mod docs;
 mod firmware;
 mod fuzz;
+mod python;
 mod setup;
 mod step;
 
@@ -20,6 +21,7 @@ usage: cargo xtask CHORE
   ci                                set up and run every check
   docs [--check]                    rewrite the pages that are made from tables in the code, or only compare them
   bench [MODEL=HxWxC...]            compare speed with what is installed of other engines, write BENCHMARKS.md
+  python [--keras] [PYTHON]         build the native module, check the Python package's types and run its tests
   browser                           check that the library compiles for a browser, without files and boards
   fuzz [--seconds N] [TARGET...]    fuzz every reader, or these, for so long each [default: 60]; 0 replays the corpus
   firmware build [--board NAME]     build the images of a board, or of all
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         ["docs", "--check"] => docs::main(true),
         ["firmware", rest @ ..] => firmware::main(rest),
         ["bench", models @ ..] => bench::main(models),
+        ["python", rest @ ..] => python::main(rest),
         ["browser"] => browser::main(),
         ["fuzz", rest @ ..] => fuzz::main(rest),
         _ => Err(USAGE.into()),

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use crate::source::Files;
-use crate::{LoadOptions, Model, keras, onnx, tf, tflite};
+use shiftwise_files::{Files, LoadOptions};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
-use shiftwise_quant::quant_graph::QuantGraph;
+use shiftwise_quant::quant_graph::{Model, QuantGraph};
+use shiftwise_tensorflow as tensorflow;
+use {shiftwise_keras as keras, shiftwise_onnx as onnx};
 
 mod foreign;
 
@@ -40,12 +41,15 @@ pub enum Reading {
     Remedy(&'static str),
 }
 
+/// The vendor's graphs, of which commands that run programs know more.
+pub const XMODEL: &str = "a vendor's graph (.xmodel)";
+
 /// All formats that are known.
 pub const FORMATS: &[Format] = &[
     Format {
         name: "a Keras model's architecture (.json)",
-        is: keras::open::is_json,
-        read: Reading::Reader(keras::open::read_json),
+        is: keras::is_json,
+        read: Reading::Reader(keras::read_json),
         write: None,
     },
     Format {
@@ -57,7 +61,7 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "a TensorFlow SavedModel",
         is: foreign::is_saved_model,
-        read: Reading::Reader(tf::saved_model::read),
+        read: Reading::Reader(tensorflow::read_saved_model),
         write: None,
     },
     Format {
@@ -69,19 +73,19 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "a Keras 3 model (.keras)",
         is: Files::is_zip,
-        read: Reading::Reader(keras::open::read_archive),
+        read: Reading::Reader(keras::read_archive),
         write: None,
     },
     Format {
         name: "a Keras model (.h5)",
-        is: keras::open::is_h5,
-        read: Reading::Reader(keras::open::read_h5),
-        write: Some(keras::quantized::write),
+        is: keras::is_h5,
+        read: Reading::Reader(keras::read_h5),
+        write: Some(keras::write),
     },
     Format {
         name: "a TensorFlow Lite model",
         is: foreign::is_tflite,
-        read: Reading::Reader(tflite::read),
+        read: Reading::Reader(tensorflow::read_tflite),
         write: None,
     },
     Format {
@@ -100,7 +104,13 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "a TensorFlow graph",
         is: foreign::is_graph,
-        read: Reading::Reader(tf::saved_model::read_graph),
+        read: Reading::Reader(tensorflow::read_graph),
+        write: None,
+    },
+    Format {
+        name: XMODEL,
+        is: shiftwise_xmodel::is_model,
+        read: Reading::Reader(shiftwise_xmodel::read_model),
         write: None,
     },
 ];

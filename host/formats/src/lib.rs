@@ -12,71 +12,39 @@
 //!
 //! API boundary: no; the crate `shiftwise` is.
 
-pub mod files;
 mod format;
-pub mod json;
-pub mod keras;
 pub mod onnx;
-mod source;
-mod tf;
-mod tflite;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
-pub use crate::files::write_file;
-pub use format::{FORMATS, Format, Reading, Write, readable};
-use keras::quantized;
-pub use source::Files;
+use shiftwise_graph::budget::Budget;
+use shiftwise_graph::error::Error;
+use shiftwise_graph::graph::Graph;
+use shiftwise_quant::qat::Qat;
+use shiftwise_quant::quant_graph::QuantGraph;
+
+pub use format::{FORMATS, Format, Reading, Write, XMODEL, readable};
+pub use shiftwise_files::{self as files, Files, LoadOptions, write_file};
+pub use shiftwise_keras as keras;
+pub use shiftwise_quant::quant_graph::Model;
+pub use shiftwise_tensorflow as tensorflow;
 
 /// How a format is added; its example is compiled and run here.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/new-format.md")]
 struct NewFormat;
-use shiftwise_graph::budget::Budget;
-use shiftwise_graph::error::Error;
-use shiftwise_graph::graph::Graph;
-use shiftwise_graph::ops::CustomLayers;
-use shiftwise_quant::qat::Qat;
-use shiftwise_quant::quant_graph::QuantGraph;
 
-pub use keras::back::read_back;
-pub use keras::layers::graph_text;
-pub use keras::listing::{UserLayer, user_layers};
-pub use keras::open::keras_version;
-pub use keras::quantize_info::quantize_info;
-pub use keras::quantized::training_variables;
-
-/// What a reader may be told.
-#[derive(Clone, Debug, Default)]
-pub struct LoadOptions {
-    /// Shapes that replace those of the model's inputs, batch first; without a name for a model with one input.
-    pub input_shapes: Vec<(Option<String>, Vec<usize>)>,
-    /// Seed of the weights of a model that has none.
-    pub random_weights: Option<u64>,
-    /// A file with the weights of a float model, instead of those that are in its own, if any.
-    pub weights: Option<PathBuf>,
-    /// What computes layers that are none of Keras' own.
-    pub custom: CustomLayers,
-    /// Keeps layers of unknown classes whose result's shape the file says: enough for timing, and nothing can be computed.
-    pub keep_unknown: bool,
-}
-
-/// A model of either kind.
-#[derive(Clone, Debug)]
-pub enum Model {
-    /// Before quantization.
-    Float(Graph),
-    /// After it.
-    Quantized(QuantGraph),
-}
+pub use shiftwise_keras::{
+    UserLayer, graph_text, keras_version, quantize_info, read_back, training_variables, user_layers,
+};
 
 /// The value of a JSON file, with no more values than a file of its size pays for.
 ///
 /// Errors: the rest of a sentence about the file.
 pub fn json(text: &[u8]) -> Result<Value, String> {
-    json::parse(text, &Budget::for_file(text.len()))
+    files::json::parse(text, &Budget::for_file(text.len()))
 }
 
 /// Reads a model of either kind: a file or a folder of one of [`FORMATS`].
@@ -114,17 +82,22 @@ pub fn load_quantized(path: &Path) -> Result<QuantGraph, Error> {
 ///
 /// Errors: those of [`open`]; a model that is not quantized.
 pub fn load_training(path: &Path, options: &LoadOptions) -> Result<Qat, Error> {
-    keras::open::read_training(Files::open(path)?, options)
+    load_training_files(Files::open(path)?, options)
+}
+
+/// [`load_training`] of files wherever they are.
+pub fn load_training_files(files: Files, options: &LoadOptions) -> Result<Qat, Error> {
+    shiftwise_keras::read_training(files, options)
 }
 
 /// The bytes of the `.h5` file of a network in training, as the vendor's tool would save it; `path` only appears in messages.
 pub fn training_bytes(qat: &Qat, path: &Path) -> Result<Vec<u8>, Error> {
-    quantized::write_training(qat, path)
+    shiftwise_keras::write_training(qat, path)
 }
 
 /// The bytes of a quantized model's `.h5` file; `path` only appears in messages.
 pub fn quantized_bytes(quantized: &QuantGraph, path: &Path) -> Result<Vec<u8>, Error> {
-    quantized::write(quantized, path)
+    shiftwise_keras::write(quantized, path)
 }
 
 /// Writes a quantized model as the vendor's tool would save it.

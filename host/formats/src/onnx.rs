@@ -1,27 +1,14 @@
-//! ONNX models: read as networks of layers, or computed as they are; written.
-//!
-//! # Invariants
-//! - `ops::OPS` has every operator: what it computes of values, and which layers it is.
-//! - `value` has exact values of ONNX' types; nothing else here knows element types.
-//! - Reading makes layers for one sample with channels last, and permutes only where the file itself looks at the layout.
+//! ONNX models as they are: computed, or written.
 
-mod file;
-mod ops;
-mod proto;
-mod reader;
-mod value;
-mod writer;
-
-pub use file::{Dim, Network, Port};
-pub(crate) use reader::read;
-pub use value::{Data, Element, Kind, Value};
-pub use writer::{Form, WriteOptions, write_float, write_quantized};
+pub use shiftwise_onnx::{
+    Data, Dim, Element, Form, Kind, Network, Port, Value, WriteOptions, write_float, write_quantized,
+};
 
 use std::path::Path;
 
 use shiftwise_graph::error::Error;
 
-use crate::source::Files;
+use shiftwise_files::Files;
 
 /// The ONNX model in a file; `None` if the file is none.
 ///
@@ -30,6 +17,3 @@ pub fn open(path: &Path) -> Result<Option<Network>, Error> {
     let files = Files::open(path)?;
     if crate::format::is_onnx(&files) { Network::read(files).map(Some) } else { Ok(None) }
 }
-
-#[cfg(test)]
-mod tests;

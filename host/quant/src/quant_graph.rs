@@ -88,3 +88,12 @@ impl QuantGraph {
         Ok(())
     }
 }
+
+/// A model of either kind.
+#[derive(Clone, Debug)]
+pub enum Model {
+    /// Before quantization.
+    Float(Graph),
+    /// After it.
+    Quantized(QuantGraph),
+}

@@ -16,3 +16,4 @@ pub mod broadcast;
 pub mod half;
 pub mod kernel;
 pub mod tensor;
+pub mod values;

@@ -1,7 +1,7 @@
 //! Files and folders that other tools wrote, told by their content: what they are, instead of what they are not.
 
-use crate::keras::h5::is_hdf5;
-use crate::source::Files;
+use shiftwise_files::Files;
+use shiftwise_keras::is_hdf5;
 
 /// Whether an archive or a folder has a file, and is no model of Keras'.
 fn holds(files: &Files, name: &str) -> bool {

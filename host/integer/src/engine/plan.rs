@@ -9,11 +9,11 @@
 
 use std::ops::Range;
 
-use crate::engine::Value;
 use crate::engine::conv::Scratch;
 use crate::graph::{IntGraph, IntOpKind, Kind, TensorIx};
 use shiftwise_tensor::aligned::Aligned;
 use shiftwise_tensor::arena::{self, Arena, Lifetime};
+use shiftwise_tensor::values::Values;
 
 /// Where tensors lie: integers of 8 and of 16 bits, and floats, each in an arena of their own.
 #[derive(Debug)]
@@ -181,11 +181,11 @@ impl<'a> Rest<'a> {
 
 impl Held<'_> {
     /// The tensor as a value of its own.
-    pub(super) fn to_value(self) -> Value {
+    pub(super) fn to_value(self) -> Values {
         match self {
-            Self::Fixed(q) => Value::Fixed(q.to_vec()),
-            Self::Wide(q) => Value::Wide(q.to_vec()),
-            Self::Float(x) => Value::Float(x.to_vec()),
+            Self::Fixed(q) => Values::Int8(q.to_vec()),
+            Self::Wide(q) => Values::Int16(q.to_vec()),
+            Self::Float(x) => Values::Float(x.to_vec()),
         }
     }
 }

@@ -1,0 +1,284 @@
+//! The operators of ONNX: what each computes of values, and which layers of ours it is.
+//!
+//! [`OPS`] is the one table. A row's `eval` follows the operator's definition for arrays of any type, and is what constants
+//! are folded with and what a network is computed with that is no network of layers. Its `layer` says the same with the
+//! layers of a graph, for one sample.
+
+use prost::bytes::Bytes;
+
+use shiftwise_graph::budget::Budget;
+use shiftwise_tensor::array;
+
+use crate::expand;
+use crate::proto::{AttributeProto, NodeProto};
+use crate::reader::layers::{self, LayerOf};
+use crate::reader::quantized as quantizers;
+use crate::value::{self, Value};
+use elements::Results;
+
+pub(crate) mod elements;
+pub(crate) mod moves;
+pub(crate) mod quantized;
+pub(crate) mod resize;
+pub(crate) mod sums;
+
+/// An operator.
+pub(crate) struct Operator {
+    /// ONNX' name.
+    pub(crate) name: &'static str,
+    /// Its values, or the rest of a sentence about the node.
+    pub(crate) eval: fn(&Call<'_>) -> Results,
+    /// Its layers, if it has any.
+    pub(crate) layer: Option<LayerOf>,
+}
+
+/// A node with its operands.
+pub(crate) struct Call<'a> {
+    /// The node.
+    pub(crate) node: &'a NodeProto,
+    /// Its operands; those that are left out are `None`.
+    pub(crate) inputs: &'a [Option<&'a Value>],
+    /// The version of the operators that its model uses.
+    pub(crate) version: i64,
+    /// What the model may take.
+    pub(crate) budget: &'a Budget,
+}
+
+impl<'a> Call<'a> {
+    /// An operand.
+    pub(crate) fn input(&self, k: usize) -> Result<&'a Value, String> {
+        self.optional(k).ok_or_else(|| format!("has no operand {k}"))
+    }
+
+    /// An operand that may be left out.
+    pub(crate) fn optional(&self, k: usize) -> Option<&'a Value> {
+        self.inputs.get(k).copied().flatten()
+    }
+
+    fn attribute(&self, name: &str) -> Option<&'a AttributeProto> {
+        self.node.attribute.iter().find(|a| a.name == name)
+    }
+
+    /// Whether an attribute is given.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.attribute(name).is_some()
+    }
+
+    /// A whole number.
+    pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
+        self.attribute(name).and_then(|a| a.i).unwrap_or(default)
+    }
+
+    /// A number.
+    pub(crate) fn float(&self, name: &str, default: f32) -> f32 {
+        self.attribute(name).and_then(|a| a.f).unwrap_or(default)
+    }
+
+    /// A word.
+    pub(crate) fn text(&self, name: &str, default: &str) -> String {
+        let own = self.attribute(name).and_then(|a| a.s.as_ref()).map(Bytes::as_ref);
+        own.map_or_else(|| default.to_owned(), |s| String::from_utf8_lossy(s).into_owned())
+    }
+
+    /// Whole numbers.
+    pub(crate) fn ints(&self, name: &str) -> Option<&'a [i64]> {
+        self.attribute(name).map(|a| a.ints.as_slice())
+    }
+
+    /// Numbers.
+    pub(crate) fn floats(&self, name: &str) -> Option<&'a [f32]> {
+        self.attribute(name).map(|a| a.floats.as_slice())
+    }
+
+    /// An array.
+    pub(crate) fn tensor(&self, name: &str) -> Result<Option<Value>, String> {
+        let own = self.attribute(name).and_then(|a| a.t.as_ref());
+        own.map(|tensor| value::decode(tensor, None, self.budget)).transpose()
+    }
+
+    /// Whole numbers that are an operand in late opsets and an attribute in early ones.
+    pub(crate) fn list(&self, k: usize, name: &str) -> Result<Option<Vec<i64>>, String> {
+        if let Some(own) = self.ints(name) {
+            return Ok(Some(own.to_vec()));
+        }
+        Ok(self.optional(k).map(Value::integers))
+    }
+
+    /// An axis of `rank`.
+    pub(crate) fn axis(&self, name: &str, default: i64, rank: usize) -> Result<usize, String> {
+        array::axis(self.int(name, default), rank).map_err(|why| format!("is wrong: {why}"))
+    }
+
+    /// A size.
+    pub(crate) fn size(&self, name: &str, default: i64) -> Result<usize, String> {
+        let own = self.int(name, default);
+        let size = usize::try_from(own).ok().filter(|n| *n <= 1 << 31);
+        size.ok_or_else(|| format!("has an attribute `{name}` of {own}"))
+    }
+
+    /// A size for each axis.
+    pub(crate) fn sizes(&self, name: &str, axes: usize, default: usize) -> Result<Vec<usize>, String> {
+        let Some(own) = self.ints(name).filter(|all| !all.is_empty()) else { return Ok(vec![default; axes]) };
+        let least = i64::from(name != "output_padding");
+        let sizes: Option<Vec<usize>> =
+            own.iter().map(|n| usize::try_from(*n).ok().filter(|_| (least..=65535).contains(n))).collect();
+        let sizes = sizes.filter(|all| all.len() == axes);
+        sizes.ok_or_else(|| format!("has an attribute `{name}` of {own:?} for {axes} axes"))
+    }
+
+    /// `pads`: elements before and after each spatial axis.
+    pub(crate) fn pads(&self, axes: usize) -> Result<Vec<(i64, i64)>, String> {
+        let Some(own) = self.ints("pads").filter(|all| !all.is_empty()) else { return Ok(vec![(0, 0); axes]) };
+        if own.len() != 2 * axes || own.iter().any(|p| !(-65535..=65535).contains(p)) {
+            return Err(format!("has an attribute `pads` of {own:?} for {axes} axes"));
+        }
+        Ok((0..axes).map(|i| (own[i], own[axes + i])).collect())
+    }
+
+    /// `perm`: the order of axes; backwards if it is left out.
+    pub(crate) fn order(&self, rank: usize) -> Result<Vec<usize>, String> {
+        let Some(own) = self.ints("perm") else { return Ok((0..rank).rev().collect()) };
+        let order: Option<Vec<usize>> = own.iter().map(|i| usize::try_from(*i).ok()).collect();
+        let whole = order.filter(|o| o.len() == rank && (0..rank).all(|i| o.contains(&i)));
+        whole.ok_or_else(|| format!("has an order {own:?} of {rank} axes"))
+    }
+
+    /// `blocksize`: the side of blocks of pixels.
+    pub(crate) fn block(&self) -> Result<usize, String> {
+        let own = self.size("blocksize", 0)?;
+        (1..=4096).contains(&own).then_some(own).ok_or_else(|| format!("has blocks of {own} pixels"))
+    }
+}
+
+/// Rows of the table: `"Name" => values, layer`.
+macro_rules! operators {
+    ($($name:literal => $eval:expr, $layer:expr;)*) => {
+        /// All operators that are known.
+        pub(crate) const OPS: &[Operator] = &[$(Operator { name: $name, eval: $eval, layer: $layer },)*];
+    };
+}
+
+use elements::{ADD, DIV, MAX, MIN, MUL, POW, SUB, binary, compare, folded, logic, unary};
+use std::cmp::Ordering;
+use sums::{global_pool, reduce};
+
+operators! {
+    "Abs" => |c| unary(c, f64::abs, Some(i128::abs)), Some(layers::function);
+    "Add" => |c| binary(c, &ADD), Some(layers::binary);
+    "And" => |c| logic(c, |a, b| a && b), None;
+    "ArgMax" => |c| moves::arg(c, 1.0), None;
+    "ArgMin" => |c| moves::arg(c, -1.0), None;
+    "AveragePool" => sums::average_pool, Some(layers::average_pool);
+    "BatchNormalization" => sums::batch_norm, Some(layers::batch_norm);
+    "Cast" => elements::cast, Some(layers::cast);
+    "CastLike" => elements::cast_like, None;
+    "Ceil" => |c| unary(c, f64::ceil, Some(|x| x)), Some(layers::function);
+    "Celu" => |c| elements::with_alpha(c, 1.0, |x, a| if x > 0.0 { x } else { a * libm::expm1(x / a) }), None;
+    "Clip" => elements::clip, Some(layers::clip);
+    "Concat" => moves::concat, Some(layers::concat);
+    "Constant" => moves::constant, None;
+    "ConstantOfShape" => moves::constant_of_shape, None;
+    "Conv" => sums::conv, Some(layers::conv);
+    "ConvInteger" => |c| quantized::integers(c, true), None;
+    "ConvTranspose" => sums::conv_transpose, Some(layers::conv_transpose);
+    "Cos" => |c| unary(c, libm::cos, None), None;
+    "DepthToSpace" => moves::depth_to_space, Some(layers::depth_to_space);
+    "DequantizeLinear" => quantized::dequantize, Some(quantizers::dequantize);
+    "Div" => |c| binary(c, &DIV), Some(layers::binary);
+    "Dropout" => elements::dropout, Some(layers::identity);
+    "DynamicQuantizeLinear" => quantized::dynamic, None;
+    "Elu" => |c| elements::with_alpha(c, 1.0, |x, a| if x < 0.0 { a * libm::expm1(x) } else { x }), Some(layers::elu);
+    "Equal" => |c| compare(c, Ordering::is_eq), None;
+    "Erf" => |c| unary(c, libm::erf, None), Some(layers::erf);
+    "Exp" => |c| unary(c, libm::exp, None), Some(layers::function);
+    "Expand" => moves::expand, None;
+    "Flatten" => moves::flatten, Some(layers::flatten);
+    "Floor" => |c| unary(c, f64::floor, Some(|x| x)), Some(layers::function);
+    "Gather" => moves::gather, Some(layers::gather);
+    "Gelu" => elements::gelu, Some(layers::gelu);
+    "Gemm" => sums::gemm, Some(layers::gemm);
+    "GlobalAveragePool" => |c| global_pool(c, sums::mean), Some(layers::global_pool);
+    "GlobalMaxPool" => |c| global_pool(c, sums::largest), Some(layers::global_pool);
+    "Greater" => |c| compare(c, Ordering::is_gt), None;
+    "GreaterOrEqual" => |c| compare(c, Ordering::is_ge), None;
+    "GroupNormalization" => |c| sums::group_norm(c, Some(c.size("num_groups", 1)?)), Some(layers::group_norm);
+    "HardSigmoid" => elements::hard_sigmoid, Some(layers::hard_sigmoid);
+    "HardSwish" => |c| unary(c, |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0), None), Some(layers::activation);
+    "Identity" => |c| Ok(vec![c.input(0)?.clone()]), Some(layers::identity);
+    "InstanceNormalization" => |c| sums::group_norm(c, None), Some(layers::group_norm);
+    "LRN" => sums::lrn, Some(layers::lrn);
+    "LayerNormalization" => sums::layer_norm, Some(layers::layer_norm);
+    "LeakyRelu" => |c| elements::with_alpha(c, 0.01, |x, a| if x < 0.0 { a * x } else { x }), Some(layers::leaky_relu);
+    "Less" => |c| compare(c, Ordering::is_lt), None;
+    "LessOrEqual" => |c| compare(c, Ordering::is_le), None;
+    "Log" => |c| unary(c, libm::log, None), Some(layers::function);
+    "LogSoftmax" => |c| elements::softmax(c, true), Some(layers::softmax);
+    "MatMul" => sums::matmul, Some(layers::matmul);
+    "MatMulInteger" => |c| quantized::integers(c, false), None;
+    "Max" => |c| folded(c, &MAX), Some(layers::binary);
+    "MaxPool" => sums::max_pool, Some(layers::max_pool);
+    "Mean" => elements::mean, None;
+    "Min" => |c| folded(c, &MIN), Some(layers::binary);
+    "Mish" => |c| unary(c, |x| x * libm::tanh(softplus(x)), None), Some(layers::activation);
+    "Mod" => elements::modulo, None;
+    "Mul" => |c| binary(c, &MUL), Some(layers::binary);
+    "Neg" => |c| unary(c, |x| -x, Some(|x| -x)), Some(layers::function);
+    "Not" => |c| unary(c, |x| x, Some(|x| i128::from(x == 0))), None;
+    "Or" => |c| logic(c, |a, b| a || b), None;
+    "PRelu" => elements::prelu, Some(layers::prelu);
+    "Pad" => moves::pad, Some(layers::pad);
+    "Pow" => |c| binary(c, &POW), Some(layers::binary);
+    "QLinearConv" => quantized::conv, None;
+    "QLinearMatMul" => quantized::matmul, None;
+    "QuantizeLinear" => quantized::quantize, Some(quantizers::quantize);
+    "Range" => moves::range, None;
+    "Reciprocal" => |c| unary(c, |x| 1.0 / x, None), Some(layers::function);
+    "ReduceL2" => |c| reduce(c, |v| v.iter().map(|x| x * x).sum::<f64>().sqrt()), None;
+    "ReduceMax" => |c| reduce(c, sums::largest), Some(layers::reduce);
+    "ReduceMean" => |c| reduce(c, sums::mean), Some(layers::reduce);
+    "ReduceMin" => |c| reduce(c, |v| v.iter().fold(f64::INFINITY, |m, x| m.min(*x))), Some(layers::reduce);
+    "ReduceProd" => |c| reduce(c, |v| v.iter().product()), None;
+    "ReduceSum" => |c| reduce(c, |v| v.iter().sum()), Some(layers::reduce);
+    "ReduceSumSquare" => |c| reduce(c, |v| v.iter().map(|x| x * x).sum()), None;
+    "Relu" => |c| unary(c, |x| if x < 0.0 { 0.0 } else { x }, Some(|x| x.max(0))), Some(layers::relu);
+    "Reshape" => moves::reshape, Some(layers::reshape);
+    "Resize" => resize::resize, Some(layers::resize);
+    "Round" => |c| unary(c, libm::rint, Some(|x| x)), Some(layers::function);
+    "Selu" => elements::selu, Some(layers::selu);
+    "Shape" => moves::shape, Some(layers::shape);
+    "Sigmoid" => |c| unary(c, |x| 1.0 / (1.0 + libm::exp(-x)), None), Some(layers::activation);
+    "Sign" => |c| unary(c, |x| if x == 0.0 { 0.0 } else { x.signum() }, Some(i128::signum)), Some(layers::function);
+    "Sin" => |c| unary(c, libm::sin, None), None;
+    "Size" => |c| Ok(vec![Value::int64(vec![], vec![c.input(0)?.len() as i64])]), None;
+    "Slice" => moves::slice, Some(layers::slice);
+    "Softmax" => |c| elements::softmax(c, false), Some(layers::softmax);
+    "Softplus" => |c| unary(c, softplus, None), Some(layers::activation);
+    "Softsign" => |c| unary(c, |x| x / (1.0 + x.abs()), None), Some(layers::activation);
+    "SpaceToDepth" => moves::space_to_depth, Some(layers::space_to_depth);
+    "Split" => moves::split, Some(layers::split);
+    "Sqrt" => |c| unary(c, f64::sqrt, None), Some(layers::function);
+    "Squeeze" => moves::squeeze, Some(layers::reshape);
+    "Sub" => |c| binary(c, &SUB), Some(layers::binary);
+    "Sum" => |c| folded(c, &ADD), Some(layers::binary);
+    "Tanh" => |c| unary(c, libm::tanh, None), Some(layers::activation);
+    "Tile" => moves::tile, None;
+    "Transpose" => moves::transpose, Some(layers::transpose);
+    "Unsqueeze" => moves::unsqueeze, Some(layers::reshape);
+    "Upsample" => resize::resize, Some(layers::resize);
+    "Where" => elements::choose, None;
+    "Xor" => |c| logic(c, |a, b| a != b), None;
+}
+
+fn softplus(x: f64) -> f64 {
+    if x > 30.0 { x } else { libm::log1p(libm::exp(x)) }
+}
+
+/// The operator of a node, if it is known.
+pub(crate) fn of(node: &NodeProto) -> Option<&'static Operator> {
+    let own = match node.domain.as_str() {
+        "" | "ai.onnx" => true,
+        "com.microsoft" => expand::is_known(&node.op_type),
+        _ => false,
+    };
+    OPS.iter().find(|op| own && op.name == node.op_type)
+}
