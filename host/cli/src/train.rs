@@ -373,11 +373,13 @@ impl Args {
     fn tell(&self, kept: Footprint, screen: &Screen) -> Option<String> {
         let memory = self.memory?;
         let (all, most, again) = (megabytes(kept.all), megabytes(kept.kept), kept.again);
-        screen.say(format!("activations of a step: {all}, of which {most} are kept; {again} layers are computed twice"));
+        screen
+            .say(format!("activations of a step: {all}, of which {most} are kept; {again} layers are computed twice"));
         if kept.kept <= memory {
             return None;
         }
-        let text = format!("--memory {} is too small, {most} are kept; --batch-size has more effect", megabytes(memory));
+        let text =
+            format!("--memory {} is too small, {most} are kept; --batch-size has more effect", megabytes(memory));
         screen.note(format!("warning: {text}"));
         Some(text)
     }

@@ -132,7 +132,8 @@ mod tests {
         give(b);
         give(vec![1.0; 100]);
         give(vec![1.0; 7]);
-        let kept = |len: usize| HELD.with_borrow(|held| held.as_ref().unwrap().0.get(&len).map_or(0, |s| s.spare.len()));
+        let kept =
+            |len: usize| HELD.with_borrow(|held| held.as_ref().unwrap().0.get(&len).map_or(0, |s| s.spare.len()));
         assert_eq!((kept(100), kept(7)), (2, 0), "what nobody needed is not kept");
         let (c, d) = (take(100), take(100));
         assert!(places.contains(&c.as_ptr()) && places.contains(&d.as_ptr()));

@@ -67,7 +67,8 @@ fn add_squares(x: &[f32], center: &[f64], sums: &mut [f64]) {
 fn add_products(x: &[f32], dy: &[f32], center: &[f64], products: &mut [f64], sums: &mut [f64]) {
     let width = sums.len();
     for (row, dy) in x.chunks(width).zip(dy.chunks(width)) {
-        for ((((product, sum), x), d), center) in products.iter_mut().zip(sums.iter_mut()).zip(row).zip(dy).zip(center) {
+        for ((((product, sum), x), d), center) in products.iter_mut().zip(sums.iter_mut()).zip(row).zip(dy).zip(center)
+        {
             let d = f64::from(*d);
             *product += d * (f64::from(*x) - center);
             *sum += d;
@@ -152,7 +153,8 @@ pub fn moments(x: &[f32], channels: usize) -> Moments {
     for (own_mean, own_squares, own) in blocks {
         let all = (count + own).max(1) as f64;
         let (share, weight) = (own as f64 / all, count as f64 * own as f64 / all);
-        for (((mean, square), own_mean), own_square) in mean.iter_mut().zip(&mut squares).zip(own_mean).zip(own_squares) {
+        for (((mean, square), own_mean), own_square) in mean.iter_mut().zip(&mut squares).zip(own_mean).zip(own_squares)
+        {
             let apart = own_mean - *mean;
             *mean += apart * share;
             *square += own_square + apart * apart * weight;
@@ -175,7 +177,8 @@ pub fn products(x: &[f32], dy: &[f32], center: &[f64]) -> (Vec<f64>, Vec<f64>) {
         both.extend(folded(sums, channels));
         both
     };
-    let blocks: Vec<Vec<f64>> = x.par_chunks(rows * channels).zip(dy.par_chunks(rows * channels)).map(of_block).collect();
+    let blocks: Vec<Vec<f64>> =
+        x.par_chunks(rows * channels).zip(dy.par_chunks(rows * channels)).map(of_block).collect();
     let mut products = joined(blocks, 2 * channels);
     let sums = products.split_off(channels);
     (products, sums)
@@ -266,7 +269,8 @@ mod tests {
     fn sums_of_blocks_are_sums_of_channels() {
         for (channels, count) in [(1, 1), (1, 20_000), (3, 7000), (16, 2049), (130, 200), (1280, 65), (7, 0)] {
             let (x, dy) = (values(channels * count, 1), values(channels * count, 2));
-            let near = |a: f64, b: f64| assert!((a - b).abs() <= 1e-11 * (1.0 + b.abs()), "{a} {b}, {channels} × {count}");
+            let near =
+                |a: f64, b: f64| assert!((a - b).abs() <= 1e-11 * (1.0 + b.abs()), "{a} {b}, {channels} × {count}");
             let (own, center) = (moments(&x, channels), vec![2.5; channels]);
             let ((products, of_dy), plain) = (products(&x, &dy, &center), sums(&x, channels));
             assert_eq!(own.count, count);

@@ -55,7 +55,10 @@ fn accuracy(output: &Tensor, target: &Target) -> Option<(f64, usize)> {
         }
         Target::Values(values) => {
             let labels = values.data().chunks_exact(width);
-            (rows.zip(labels).filter(|(row, label)| largest(row) == largest(label)).count(), values.data().len() / width)
+            (
+                rows.zip(labels).filter(|(row, label)| largest(row) == largest(label)).count(),
+                values.data().len() / width,
+            )
         }
     };
     Some((right as f64, count))
