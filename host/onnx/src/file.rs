@@ -7,7 +7,8 @@ use std::sync::Arc;
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 
-use crate::ops::{self, Call};
+use crate::ops;
+use crate::ops::call::Call;
 use crate::proto::{self, Entry, GraphProto, ModelProto, NodeProto, Size, TensorProto, ValueInfo};
 use crate::value::{self, Element, Value};
 use shiftwise_files::Files;

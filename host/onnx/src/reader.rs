@@ -20,7 +20,8 @@ use shiftwise_tensor::tensor::Tensor;
 
 use crate::expand::expand;
 use crate::file::{Dim, Network, Port, label, unknown};
-use crate::ops::{self, Call};
+use crate::ops;
+use crate::ops::call::Call;
 use crate::proto::NodeProto;
 use crate::value::{self, Element, Value};
 use shiftwise_files::Files;

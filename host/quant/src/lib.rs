@@ -8,6 +8,7 @@
 //! API boundary: no; the crate `shiftwise` is.
 
 pub mod calibrate;
+mod conv_norm;
 pub mod eval;
 pub mod finetune;
 pub mod layer_quant;

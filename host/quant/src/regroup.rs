@@ -24,6 +24,7 @@ use shiftwise_graph::ops::{ActivationFn, Op};
 mod chains;
 mod disguises;
 pub mod grids;
+pub(crate) mod integers;
 mod names;
 
 /// A network with its quantizers apart from its layers.

@@ -8,7 +8,7 @@ use shiftwise_graph::ops::{Op, Quantize};
 use shiftwise_quant::regroup::grids::{self, Integers};
 use shiftwise_quant::scheme::Quantizer;
 
-use crate::ops::Call;
+use crate::ops::call::Call;
 use crate::proto::NodeProto;
 use crate::reader::{Known, Step, one};
 use crate::value::{Element, Kind};

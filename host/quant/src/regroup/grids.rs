@@ -1,5 +1,7 @@
 //! The grids that values stand on, as quantizers: of what a file says, or of values alone.
 
+pub use super::integers::Integers;
+
 use crate::scheme::affine::Affine;
 use crate::scheme::pof2::{self, Pof2, State};
 use crate::scheme::{Quantizer, Scheme};
@@ -10,34 +12,6 @@ use shiftwise_tensor::tensor::Tensor;
 
 /// The position that the vendor's tool gives to nothing but zeros.
 const ZEROS: i32 = 51;
-
-/// Integers from `low` to `high` as width and sign; `None` for ends that no quantizer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Integers {
-    /// Width in bits.
-    pub bits: u8,
-    /// No negative integers.
-    pub unsigned: bool,
-    /// Without the most negative one.
-    pub narrow: bool,
-}
-
-impl Integers {
-    /// 8 bits with a sign.
-    pub const INT8: Self = Self { bits: 8, unsigned: false, narrow: false };
-
-    /// The integers between two ends.
-    pub fn between(low: f32, high: f32) -> Option<Self> {
-        (2..=32).find_map(|bits| {
-            let fits = |unsigned: bool, narrow: bool| {
-                let (l, h) = limits(bits, !unsigned);
-                let own = Self { bits, unsigned, narrow };
-                ((l + i64::from(narrow)) as f32 == low && h as f32 == high).then_some(own)
-            };
-            fits(false, false).or_else(|| fits(true, false)).or_else(|| fits(false, true))
-        })
-    }
-}
 
 /// The exponent of a step that is a power of two: step = 2^(−position). `None` for others, and those that no position says.
 pub fn position(step: f32) -> Option<FixPos> {

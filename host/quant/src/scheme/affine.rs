@@ -10,7 +10,7 @@ use crate::observer::divergence;
 use crate::observer::extrema::{extrema, range};
 use crate::observer::histogram::Histogram;
 use crate::observer::range_error::RangeError;
-use crate::regroup::grids::Integers;
+use crate::regroup::integers::Integers;
 use crate::scheme::channels::Channels;
 use crate::scheme::interface::{Calibrator, Gradients, Numbers, Part, Scheme, Sheet, Subject};
 use crate::scheme::pof2::Pof2;
