@@ -11,7 +11,7 @@ use shiftwise_firmware::memory::{ALIGN, Arena, LINE, arena_bytes, load, required
 use shiftwise_firmware::monitor::{Drift, Expected, Monitor, Sketch};
 use shiftwise_firmware::network::Network;
 use shiftwise_firmware::self_test::{Progress, SelfTest};
-use shiftwise_integer::engine::{Engine, Value};
+use shiftwise_integer::engine::Engine;
 use shiftwise_tests::cases::cases;
 use shiftwise_tests::graphs::{Limits, Rng, random_graph, random_inputs};
 use shiftwise_tests::small;
@@ -112,12 +112,7 @@ proptest! {
         for (index, (own, host)) in floats.iter().zip(&host).enumerate() {
             let mut input = network.input(index).unwrap();
             input.set_f32(own).unwrap();
-            let wanted: Vec<u8> = match host {
-                Value::Fixed(q) => q.iter().map(|q| *q as u8).collect(),
-                Value::Wide(q) => q.iter().flat_map(|q| q.to_le_bytes()).collect(),
-                Value::Float(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            };
-            prop_assert_eq!(input.bytes(), &wanted[..]);
+            prop_assert_eq!(input.bytes(), &host.to_bytes()[..]);
             // Samples of a converter are those floats.
             let raw = random.bytes(own.len());
             let values: Vec<f32> = raw.iter().map(|x| f32::from(*x) * scale + offset).collect();

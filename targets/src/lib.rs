@@ -8,7 +8,9 @@ pub mod timing;
 
 use std::path::Path;
 
-pub use parse::{Board, Description, DpuPort, Emulator, Firmware, Measured, MemoryRange, Range, RegisterLayout};
+pub use parse::{
+    Board, Description, DpuPort, Emulator, Firmware, Measured, MemoryRange, Processor, Range, RegisterLayout,
+};
 use shiftwise_core::target::Target;
 pub use timing::Timing;
 
@@ -99,7 +101,7 @@ pub enum Error {
         path: String,
     },
     /// A data file that is not TOML of the expected form.
-    #[error("`{file}` is no target or board description")]
+    #[error("`{file}` is no target or board description: {}", source.message())]
     Toml {
         /// The file.
         file: String,
@@ -273,6 +275,11 @@ fn distance(a: &str, b: &str) -> usize {
     }
     row.last().copied().unwrap_or(0)
 }
+
+/// How a board is added; its example is compiled and run here.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/new-board.md")]
+struct NewBoard;
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use shiftwise_core::target::{BankGroup, BankKind, Target};
 use crate::Error;
 
 /// A board: what runs the firmware, and the DPU beside it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Board {
@@ -30,10 +30,13 @@ pub struct Board {
     /// Bandwidth that all cores share, 10^6 bytes per second; 0 if unknown.
     #[serde(default)]
     pub ddr_mb_per_s: u32,
-    /// Memory for a bare-metal image. One for which there is firmware has `FLASH` for code and constants, and `RAM` for
-    /// its data and stack.
+    /// Memory for a bare-metal image. One for which there is firmware, or whose processor is described, has `FLASH` for
+    /// code and constants, and `RAM` for its data and stack.
     #[serde(default)]
     pub memory: Vec<MemoryRange>,
+    /// How fast its processor is; none if nobody has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<Processor>,
     /// How firmware is built for it, and what it does with the memory; none if there is no firmware.
     #[serde(default)]
     pub firmware: Option<Firmware>,
@@ -46,6 +49,11 @@ impl Board {
     /// The memory of this name.
     pub fn memory(&self, name: &str) -> Option<&MemoryRange> {
         self.memory.iter().find(|m| m.name == name)
+    }
+
+    /// The processor whose counted instructions are this board's.
+    pub fn counted_on(&self) -> &str {
+        self.processor.as_ref().and_then(|p| p.counted_on.as_deref()).unwrap_or(&self.cpu)
     }
 }
 
@@ -82,6 +90,27 @@ impl Range {
     fn is_inside(self, memory: &MemoryRange) -> bool {
         self.start >= memory.start && self.end().is_some_and(|end| end <= memory.start.saturating_add(memory.bytes))
     }
+}
+
+/// What makes a time of counted instructions, and of a deployable a program of one's own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Processor {
+    /// Its clock, MHz.
+    pub clock_mhz: u32,
+    /// Clock cycles of an instruction, on average over the kernels, waiting for flash included.
+    pub cycles_per_instruction: f64,
+    /// Half width of the band around times found with it, percent.
+    pub band_percent: u32,
+    /// The processor whose counted instructions stand for its own, such as `cortex-m4f` for one that runs the same code;
+    /// none if its own were counted, or nobody's stand for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_on: Option<String>,
+    /// Bytes of code and constants of the runtime with all its layers, in a program of one's own.
+    pub runtime_code: u64,
+    /// Bytes of stack that the runtime needs.
+    pub runtime_stack: u64,
 }
 
 /// How firmware is built for a board, and what it does with the memory.
@@ -339,7 +368,7 @@ pub fn board(file: &str, text: &str) -> Result<Board, Error> {
             Some(format!("at most {MOST_CORES} `cores` and {MOST_CLOCK_MHZ} `clock_mhz` are possible"))
         }
         None if board.cores != 0 || board.clock_mhz != 0 => Some("`cores` and `clock_mhz` without a `dpu`".into()),
-        _ => memory_fault(&board.memory).or_else(|| firmware_fault(&board)),
+        _ => memory_fault(&board.memory).or_else(|| firmware_fault(&board)).or_else(|| processor_fault(&board)),
     };
     match fault {
         Some(fault) => Err(Error::Invalid { file: file.into(), fault }),
@@ -358,6 +387,22 @@ fn memory_fault(memory: &[MemoryRange]) -> Option<String> {
         }
     }
     None
+}
+
+fn processor_fault(board: &Board) -> Option<String> {
+    let p = board.processor.as_ref()?;
+    if p.clock_mhz == 0 || p.clock_mhz > MOST_CLOCK_MHZ {
+        return Some(format!(
+            "its processor's `clock_mhz` is {}, between 1 and {MOST_CLOCK_MHZ} are possible",
+            p.clock_mhz
+        ));
+    }
+    if !(0.1..=100.0).contains(&p.cycles_per_instruction) {
+        let cycles = p.cycles_per_instruction;
+        return Some(format!("its processor's `cycles_per_instruction` is {cycles}, between 0.1 and 100 are possible"));
+    }
+    let missing = ["FLASH", "RAM"].into_iter().find(|name| board.memory(name).is_none())?;
+    Some(format!("its processor needs memory `{missing}`"))
 }
 
 /// Alignment of memory that a DPU in software, or a faster kernel, works in.
@@ -532,6 +577,23 @@ mod tests {
                 Err(Error::Invalid { fault, .. }) => assert!(fault.contains(want), "{fault}"),
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn contradictions_in_a_boards_processor_are_named() {
+        let good = include_str!("../boards/nrf52840-dk.toml");
+        let processor = board("b", good).unwrap().processor.unwrap();
+        assert_eq!((processor.clock_mhz, processor.counted_on), (64, None));
+        for (from, to, named) in [
+            ("clock_mhz = 64", "clock_mhz = 0", "`clock_mhz` is 0"),
+            ("cycles_per_instruction = 1.5", "cycles_per_instruction = -1.5", "`cycles_per_instruction` is -1.5"),
+            ("cycles_per_instruction = 1.5", "cycles_per_instruction = nan", "`cycles_per_instruction` is NaN"),
+            ("name = \"RAM\"", "name = \"DTCM\"", "needs memory `RAM`"),
+            ("band_percent = 40", "band = 40", "unknown field `band`"),
+        ] {
+            let why = board("b", &good.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(why.contains(named), "{why}");
         }
     }
 

@@ -11,9 +11,9 @@ use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
 use shiftwise_core::shape::Window;
 use shiftwise_core::target::Target;
 use shiftwise_integer::engine;
-use shiftwise_integer::engine::Value;
 use shiftwise_integer::graph::{IntAct, IntGraph, IntOpKind, Kind, TensorIx};
 use shiftwise_sim::{Costs, SimDpu};
+use shiftwise_tensor::values::Values;
 use shiftwise_tests::graphs::{Builder, Limits, Rng, random_graph, random_inputs};
 use shiftwise_tests::reference::evaluate;
 use shiftwise_tests::shuffle::Shuffled;
@@ -117,9 +117,9 @@ fn the_engine_computes_the_integer_form() {
         let graph = random_graph(seed, limits);
         let inputs = random_inputs(&graph, seed);
         let of_kind = |(t, bytes): (&TensorIx, &Vec<u8>)| match graph.tensors[t.0].kind {
-            Kind::Fixed(_) | Kind::Scaled(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
+            Kind::Fixed(_) | Kind::Scaled(_) => Values::Int8(bytes.iter().map(|b| *b as i8).collect()),
             Kind::Float => {
-                Value::Float(bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+                Values::Float(bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
             }
         };
         let got = engine::Engine::new(&graph).run(graph.inputs.iter().zip(&inputs).map(of_kind).collect(), |_| true);

@@ -68,6 +68,34 @@ fn an_architecture_has_a_time_without_data_or_weights() {
 }
 
 #[test]
+fn a_processor_takes_the_cycles_of_its_instructions_at_its_clock() {
+    let folder = Folder::new("estimate_processor");
+    folder.write("net.json", &std::fs::read(zoo::folder().join("mobilenet_v1_0_5_160.json")).unwrap());
+    let of = |board: &str| run(&folder, &format!("estimate net.json --json --board {board}"), 0).json();
+    let number = |json: &serde_json::Value, key: &str| json[key].as_f64().unwrap_or_else(|| panic!("{key}: {json}"));
+
+    let (m4, twice, m7) = (of("nrf52840-dk"), of("nrf52840-dk --clock 128MHz"), of("nucleo-f767zi"));
+    let instructions = number(&m4, "instructions");
+    assert!((number(&m4, "latency_ms") - instructions * 1.5 / 64e3).abs() < 1e-6 * instructions);
+    assert!((number(&m4, "fps") * number(&m4, "latency_ms") - 1000.0).abs() < 1e-6);
+    assert_eq!(number(&twice, "latency_ms") * 2.0, number(&m4, "latency_ms"));
+    // The M7 runs the code that was counted on the M4.
+    assert_eq!(number(&m7, "instructions"), instructions);
+    assert!(number(&m7, "error_band_percent") > 0.0);
+    let fits = |json: &serde_json::Value| json["footprint"]["fits"].as_bool();
+    // 0.8 million weights and maps of 80 x 80 x 32 bytes are too much for 256 KiB of RAM.
+    assert_eq!((fits(&m4), fits(&m7)), (Some(false), Some(true)), "{m4} {m7}");
+
+    // Nobody has counted on this core, and the file of a board that is wrong names the field.
+    let pico = of("rpi-pico");
+    assert!(pico.get("latency_ms").is_none() && pico["instructions"].is_null() && fits(&pico).is_some(), "{pico}");
+    run(&folder, "estimate net.json --board rpi-pico --clock 100MHz --cores 2", 2);
+    folder.write("mine.toml", b"name = 'x'\ntitle = 'X'\ncpu = 'y'\n[processor]\nclock = 3\n");
+    let wrong = run(&folder, "estimate net.json --board mine.toml", 2).err;
+    assert!(wrong.contains("mine.toml") && wrong.contains("`clock`"), "{wrong}");
+}
+
+#[test]
 fn other_input_shapes_take_other_times() {
     let folder = Folder::new("estimate-shape");
     let text = std::fs::read_to_string(zoo::folder().join("squeezenet_1_1.json")).unwrap();

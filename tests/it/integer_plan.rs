@@ -1,16 +1,17 @@
 //! The integer engine's memory: what a sample leaves in it changes nothing, whatever of it is kept.
 
-use shiftwise_integer::engine::{Engine, Value};
+use shiftwise_integer::engine::Engine;
 use shiftwise_integer::graph::{IntGraph, Kind, TensorIx};
+use shiftwise_tensor::values::Values;
 use shiftwise_tests::graphs::{Limits, random_graph, random_inputs};
 use shiftwise_tests::reference::evaluate;
 
 /// The inputs' bytes as values.
-fn values(graph: &IntGraph, inputs: &[Vec<u8>]) -> Vec<Value> {
+fn values(graph: &IntGraph, inputs: &[Vec<u8>]) -> Vec<Values> {
     let value = |(ix, bytes): (&TensorIx, &Vec<u8>)| match graph.tensors[ix.0].kind {
-        Kind::Fixed(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
+        Kind::Fixed(_) => Values::Int8(bytes.iter().map(|b| *b as i8).collect()),
         Kind::Scaled(_) => unreachable!("random graphs have power-of-two steps"),
-        Kind::Float => Value::Float(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+        Kind::Float => Values::Float(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
     };
     graph.inputs.iter().zip(inputs).map(value).collect()
 }

@@ -4,17 +4,18 @@
 use serde_json::Value as Json;
 use shiftwise_compile::{self as compile, CpuOptions};
 use shiftwise_core::run::NoDpu;
-use shiftwise_integer::engine::{Engine, Value};
+use shiftwise_integer::engine::Engine;
 use shiftwise_integer::graph::Kind;
+use shiftwise_tensor::values::Values;
 use shiftwise_tests::agreement::tensors;
 use shiftwise_tests::command::Folder;
 use shiftwise_tests::graphs::random_inputs;
 use shiftwise_tests::scaled::{evaluate, random_layer};
 
-fn given(kind: Kind, bytes: &[u8]) -> Value {
+fn given(kind: Kind, bytes: &[u8]) -> Values {
     match kind.bytes() {
-        2 => Value::Wide(bytes.as_chunks().0.iter().map(|b| i16::from_le_bytes(*b)).collect()),
-        _ => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
+        2 => Values::Int16(bytes.as_chunks().0.iter().map(|b| i16::from_le_bytes(*b)).collect()),
+        _ => Values::Int8(bytes.iter().map(|b| *b as i8).collect()),
     }
 }
 

@@ -11,7 +11,8 @@ use shiftwise_compile::{self as compile, CpuOptions, DpuOptions};
 use shiftwise_core::exec::Machine;
 use shiftwise_core::model::{Deployable, Region, Role, TensorDesc, TensorId, crc32};
 use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
-use shiftwise_integer::engine::{Engine, Value};
+use shiftwise_integer::engine::Engine;
+use shiftwise_tensor::values::Values;
 use shiftwise_tests::graphs::{self, random_graph, random_inputs};
 use shiftwise_tests::{models, small};
 
@@ -90,7 +91,7 @@ fn models_are_equal(name: &str, strategy: &str, all: impl IntoIterator<Item = mo
         }
         let engine = Engine::new(&graph);
         let inputs = engine.sample(&samples, 0).unwrap();
-        let bytes: Vec<Vec<u8>> = inputs.iter().map(Value::to_bytes).collect();
+        let bytes: Vec<Vec<u8>> = inputs.iter().map(Values::to_bytes).collect();
         let golden = engine.run(inputs, |_| true);
         let golden: BTreeMap<&str, Vec<u8>> = graph
             .tensors

@@ -14,11 +14,11 @@ const FLOORS: [&[&str]; 8] = [
     &["host/compile", "host/onnx", "host/tensorflow", "host/xmodel"],
     &["host/formats"],
     &["host/shiftwise"],
-    &["host/cli"],
+    &["host/cli", "host/py"],
 ];
 
 /// Crates outside the product.
-const AROUND: [&str; 4] = ["firmware/c", "firmware/examples/rust", "tests", "xtask"];
+const AROUND: [&str; 5] = ["benches", "firmware/c", "firmware/examples/rust", "tests", "xtask"];
 
 fn crates() -> impl Iterator<Item = &'static str> {
     FLOORS.into_iter().flatten().copied().chain(AROUND)
@@ -49,6 +49,8 @@ const UNSAFE: &[&str] = &[
     "firmware/src/mmio/mapped.rs",
     "host/tensor/src/kernel/avx2.rs",
     "host/tensor/src/kernel/avx512.rs",
+    "host/tensor/src/kernel/avx512/depthwise.rs",
+    "host/tensor/src/kernel/avx512/sink.rs",
     "host/tensor/src/kernel/backward/depthwise.rs",
     "host/tensor/src/kernel/backward/weights.rs",
     "host/tensor/src/kernel/conv.rs",

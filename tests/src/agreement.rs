@@ -11,7 +11,7 @@ use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, run};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::Graph;
 use shiftwise_graph::ops::Op;
-use shiftwise_integer::engine::{Engine, Value};
+use shiftwise_integer::engine::Engine;
 use shiftwise_integer::graph::{IntGraph, IntOp, IntOpKind, Kind};
 use shiftwise_integer::lower::lower;
 use shiftwise_quant::owners::conv_positions;
@@ -197,17 +197,17 @@ pub fn engine_and_programs(q: &QuantGraph, samples: &[Tensor]) -> Result<Verdict
 pub fn integer_graph(graph: &IntGraph, inputs: &[Vec<u8>]) -> Result<Verdict, String> {
     let want = evaluate(graph, inputs);
     let of_kind = |(t, bytes): (&shiftwise_integer::graph::TensorIx, &Vec<u8>)| match graph.tensors[t.0].kind {
-        Kind::Fixed(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
+        Kind::Fixed(_) => Values::Int8(bytes.iter().map(|b| *b as i8).collect()),
         Kind::Scaled(scale) if scale.is_wide() => {
-            Value::Wide(bytes.as_chunks().0.iter().map(|b| i16::from_le_bytes(*b)).collect())
+            Values::Int16(bytes.as_chunks().0.iter().map(|b| i16::from_le_bytes(*b)).collect())
         }
-        Kind::Scaled(_) => Value::Fixed(bytes.iter().map(|b| *b as i8).collect()),
-        Kind::Float => Value::Float(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+        Kind::Scaled(_) => Values::Int8(bytes.iter().map(|b| *b as i8).collect()),
+        Kind::Float => Values::Float(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
     };
     let given = graph.inputs.iter().zip(inputs).map(of_kind).collect();
     let got = Engine::new(graph).run(given, |_| true);
     for ((tensor, want), got) in graph.tensors.iter().zip(&want).zip(&got) {
-        if got.as_ref().map(Value::to_bytes).as_ref() != Some(want) {
+        if got.as_ref().map(Values::to_bytes).as_ref() != Some(want) {
             return Err(format!("the integer engine: {} differs", tensor.name));
         }
     }

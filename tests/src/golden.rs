@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use shiftwise::dump;
-use shiftwise::dump::{Dump, Values};
+use shiftwise::dump::{Dump, Type, Values};
 use shiftwise::golden::{DumpOptions, Numerics, golden};
 use shiftwise_formats::{self as format, LoadOptions, Model};
 use shiftwise_graph::graph::Graph;
@@ -184,7 +184,7 @@ impl Findings {
             }
             _ => true,
         };
-        all.iter().filter(differ).count() + lengths + usize::from(ours.kind() != theirs.kind())
+        all.iter().filter(differ).count() + lengths + usize::from(Type::of(ours) != Type::of(theirs))
     }
 }
 

@@ -116,7 +116,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         layer_table::say(&program, times, device, screen);
     }
     if let Some(on_cpu) = &on_cpu {
-        footprint::say(on_cpu, board.as_ref(), screen);
+        footprint::say(on_cpu, board.as_ref(), None, screen);
     }
     screen.say(format!("{} for {}, {}", args.output.display(), program.target, bytes(file.len() as u64)));
     let report = Compiled {

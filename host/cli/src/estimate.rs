@@ -18,7 +18,7 @@ pub(crate) struct Args {
     model: ModelArgs,
     #[command(flatten)]
     target: TargetArgs,
-    /// Clock of the DPU's general logic, such as 300MHz [default: the board's or target's]
+    /// Clock of the DPU's general logic, or of a board's processor, such as 300MHz [default: the board's or target's]
     #[arg(long, value_name = "CLOCK", value_parser = shiftwise::device::clock)]
     clock: Option<u32>,
     /// DPU cores that share the memory [default: the board's, or 1]
@@ -54,22 +54,26 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
 
 /// What a network takes of a CPU, on a board or on any.
 fn on_cpu(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
-    let given =
-        [("--clock", args.clock.is_some()), ("--cores", args.cores.is_some()), ("--trace", args.trace.is_some())];
+    let board = args.target.board()?;
+    let clocked = board.as_ref().is_some_and(|board| board.processor.is_some());
+    let given = [
+        ("--clock", args.clock.is_some() && !clocked),
+        ("--cores", args.cores.is_some()),
+        ("--trace", args.trace.is_some()),
+    ];
     if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
         return Err(Error::Options(format!(
             "{option}: there is no DPU, which alone has a timeline; name a DPU or its board"
         )));
     }
-    let board = args.target.board()?;
     let (quantized, note) = shiftwise::estimate::timed(args.model.open_for_timing(screen)?)?;
     note.iter().for_each(|note| screen.note(note));
     let estimated = estimate_cpu(&lower::lower(&quantized)?, board.as_ref())?;
     footprint::table(&estimated.program, &estimated.on_cpu, screen);
     screen.say("");
-    let report = estimated.report(board.as_ref());
+    let report = estimated.report(board.as_ref(), args.clock);
     let memory = layer_table::memory(&estimated.program);
     screen.say(format!("{} multiply-accumulates, {:.3} GOP; {memory}", count(report.macs), report.gops));
-    footprint::say(&estimated.on_cpu, board.as_ref(), screen);
+    footprint::say(&estimated.on_cpu, board.as_ref(), args.clock, screen);
     Outcome::done(report)
 }

@@ -1,6 +1,7 @@
 //! The memory report of `shiftwise compile --target cpu`: who lives when, and whether a board has enough.
 
 use shiftwise::build::OnCpu;
+use shiftwise::estimate::CpuTime;
 use shiftwise_compile::{Engine, Program};
 use shiftwise_targets::Board;
 
@@ -41,16 +42,23 @@ pub(crate) fn table(program: &Program, layers: &OnCpu, screen: &Screen) {
     screen.table(&header, 2, &rows);
 }
 
-/// The peak, and the board's memory if it has firmware.
-pub(crate) fn say(layers: &OnCpu, board: Option<&Board>, screen: &Screen) {
+/// The peak, the time at a clock (the board's own if none is given), and the board's memory.
+pub(crate) fn say(layers: &OnCpu, board: Option<&Board>, clock_mhz: Option<u32>, screen: &Screen) {
     if let Some(peak) = layers.peak() {
         screen.say(format!("most RAM in use: {} in layer {}", bytes(peak.bytes), peak.layer));
     }
-    let known: Vec<u64> = layers.instructions.iter().flatten().copied().collect();
-    if !known.is_empty() {
-        let rest = layers.instructions.len() - known.len();
+    if let Some(instructions) = layers.instructions() {
+        let rest = layers.instructions.iter().filter(|n| n.is_none()).count();
         let rest = if rest > 0 { format!(", {rest} layers not measured") } else { String::new() };
-        screen.say(format!("about {} instructions{rest}", count(known.iter().sum::<u64>())));
+        screen.say(format!("about {} instructions{rest}", count(instructions)));
+        if let Some(t) = board.and_then(|board| CpuTime::of(instructions, board, clock_mhz)) {
+            screen.say(format!(
+                "about {:.1} ms a frame, {:.1} frames a second at {} MHz, ± {} % (INF: {} cycles an instruction)",
+                t.latency_ms, t.fps, t.clock_mhz, t.error_band_percent, t.cycles_per_instruction
+            ));
+        }
+    } else if let Some(board) = board {
+        screen.say(format!("no instructions were counted for these layers on {}: no time is told", board.cpu));
     }
     match (board, &layers.footprint) {
         (Some(board), Some(footprint)) => {
@@ -71,7 +79,10 @@ pub(crate) fn say(layers: &OnCpu, board: Option<&Board>, screen: &Screen) {
                 bytes(footprint.ram)
             ));
         }
-        (Some(board), None) => screen.say(format!("there is no firmware for {}: no report of its memory", board.name)),
+        (Some(board), None) => screen.say(format!(
+            "there is no firmware for {}, and its processor is not described: no report of its memory",
+            board.name
+        )),
         (None, _) => {}
     }
 }

@@ -14,6 +14,7 @@ mod estimate;
 mod evaluate;
 mod export;
 mod footprint;
+mod help;
 mod hint;
 mod info;
 mod inspect;
@@ -25,12 +26,14 @@ mod proof;
 mod quantize;
 mod report;
 mod screen;
+mod shards;
 mod shell;
 mod simulate;
 mod strategy;
 mod target_args;
 mod targets;
 mod train;
+mod tune;
 
 fn main() -> std::process::ExitCode {
     command::main()

@@ -6,17 +6,20 @@ use serde_json::{Map, Value, json};
 use shiftwise::analyze::glance;
 use shiftwise::dataset::Observed;
 use shiftwise::export;
+use shiftwise::part::{Shard, Whole};
 use shiftwise::reports::{Accuracy, Fallback, LeftFloat, Quantization};
 use shiftwise_compile::DpuOptions;
 use shiftwise_formats::files::Set;
 use shiftwise_formats::{self as format, LoadOptions, Model};
 use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::Samples;
 use shiftwise_graph::graph::Graph;
 use shiftwise_integer::averages::Difference;
 use shiftwise_integer::unquantized;
-use shiftwise_quant::finetune::Finetuned;
+use shiftwise_quant::calibrate::{Batches, Taught, calibrate_from, calibrate_graph, calibrate_shard};
+use shiftwise_quant::finetune::{Finetune, Finetuned, Job};
 use shiftwise_quant::passes::dead::DeadChannels;
-use shiftwise_quant::pipeline::{PtqOptions, ptq, ptq_with};
+use shiftwise_quant::pipeline::{PtqOptions, ptq, ptq_by};
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::settings;
 use shiftwise_quant::settings::{Section, Setting};
@@ -29,6 +32,7 @@ use crate::data;
 use crate::data::{ModelArgs, Preprocess};
 use crate::outcome::{Outcome, pretty};
 use crate::screen::Screen;
+use crate::shards::ShardArgs;
 use crate::{analyze, averages};
 
 /// What decides the numbers of a quantized model; shared with `verify`.
@@ -59,6 +63,58 @@ pub(crate) struct Recipe {
     /// Everything random is drawn from it: the order of samples in training and finetuning, augmentation
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) seed: u64,
+}
+
+/// What calibrates.
+enum How<'p> {
+    /// All batches.
+    Whole,
+    /// Those of a shard; what they taught is kept here.
+    Shard(Shard, Taught),
+    /// What all shards have taught.
+    Parts(&'p [Taught]),
+}
+
+impl How<'_> {
+    fn calibrate(
+        &mut self,
+        q: &mut QuantGraph,
+        samples: &dyn Samples,
+        batches: &Batches,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(), Error> {
+        let parts = batches.parts(samples.len())?;
+        match self {
+            Self::Whole => calibrate_graph(q, samples, batches, |done, _| progress(done)),
+            Self::Shard(shard, taught) => {
+                let own = shard.range(parts.len(), "calibration batches")?;
+                *taught = calibrate_shard(q, samples, batches, own, |done, _| progress(done))?;
+                Ok(())
+            }
+            Self::Parts(taught) => {
+                // What the data looks like is told of all of it, in its order.
+                parts.iter().try_for_each(|(start, count)| samples.batch(*start, *count).map(drop))?;
+                calibrate_from(q, parts.len(), batches.vote, taught)
+            }
+        }
+    }
+}
+
+/// What finetuning does before calibration, and nothing behind it.
+struct PrepareOnly<'f>(Finetuner<'f>);
+
+impl Finetune for PrepareOnly<'_> {
+    fn folds_dead_channels(&self, strategy: &Strategy) -> bool {
+        self.0.folds_dead_channels(strategy)
+    }
+
+    fn prepare(&mut self, graph: &mut Graph, job: &Job<'_>) -> Result<(), Error> {
+        self.0.prepare(graph, job)
+    }
+
+    fn finetune(&mut self, _: &mut QuantGraph, _: &Graph, _: &Job<'_>) -> Result<Vec<Finetuned>, Error> {
+        Ok(Vec::new())
+    }
 }
 
 /// A model in its quantized form, and what happened on the way.
@@ -97,6 +153,8 @@ pub(crate) struct Args {
     /// DPU or board whose limits decide what will run there; says what will not
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
+    #[command(flatten)]
+    shards: ShardArgs,
 }
 
 /// The results; where they came from is their manifest.
@@ -226,9 +284,9 @@ impl Recipe {
                 let may = c.remedy.as_ref().map_or_else(String::new, |r| format!("; `analyze` tries: {r}"));
                 format!(": {}{may}", c.cause)
             });
-            screen.say(format!("{}: {} dB by itself{why}", layer.layer, analyze::db(layer.alone_sqnr_db)));
+            screen.tell(format!("{}: {} dB by itself{why}", layer.layer, analyze::db(layer.alone_sqnr_db)));
         }
-        screen.say(analyze::summary(&analysis));
+        screen.tell(analyze::summary(&analysis));
         Ok(Some(Accuracy::of(&analysis)))
     }
 
@@ -252,12 +310,47 @@ impl Recipe {
                 return Ok(Made::new(quantized, Vec::new()));
             }
         };
+        self.quantize_how_of(graph, preprocess, &mut How::Whole, screen)
+    }
+
+    /// [`Recipe::quantize`] of a float network, calibrated as `how` says.
+    fn quantize_how_of(
+        &self,
+        graph: Graph,
+        preprocess: &Preprocess,
+        how: &mut How<'_>,
+        screen: &Screen,
+    ) -> Result<Made, Error> {
         let settings = self.settings()?;
         let screen = &screen.explaining(settings.verbose()?);
         if settings.call.get("add_shape_info").is_some_and(|v| *v != json!(false)) {
             screen.note("add_shape_info is not needed: the shape of every layer is known here");
         }
         let strategy = self.strategy(&settings, screen)?;
+        self.quantize_how(strategy, graph, preprocess, how, screen)
+    }
+
+    /// The quantized form of a float network by a strategy, whatever is said of one here.
+    pub(crate) fn quantize_by(
+        &self,
+        strategy: Strategy,
+        graph: Graph,
+        preprocess: &Preprocess,
+        screen: &Screen,
+    ) -> Result<Made, Error> {
+        self.quantize_how(strategy, graph, preprocess, &mut How::Whole, screen)
+    }
+
+    /// [`Recipe::quantize_by`], calibrated by all batches, by those of a shard, or by what shards have learned.
+    fn quantize_how(
+        &self,
+        strategy: Strategy,
+        graph: Graph,
+        preprocess: &Preprocess,
+        how: &mut How<'_>,
+        screen: &Screen,
+    ) -> Result<Made, Error> {
+        let settings = self.settings()?;
         let of_reader = graph.warnings.clone();
         if !strategy.needs_data()? {
             return self.without_data(graph, strategy, preprocess, screen, of_reader);
@@ -269,7 +362,7 @@ impl Recipe {
         let batch_size = self.calib_batch_size.or(settings.whole("calib_batch_size")?).unwrap_or(32);
         let steps = self.calib_steps.or(settings.whole("calib_steps")?);
         let options = PtqOptions { strategy, batch_size, steps };
-        let batches = shiftwise_graph::eval::Samples::len(&samples).div_ceil(options.batch_size);
+        let batches = samples.len().div_ceil(options.batch_size);
         let mut progress = screen.progress("calibrating", "batches", batches.min(steps.unwrap_or(usize::MAX)));
         let names: Vec<String> = graph.inputs.iter().map(|id| graph.node(*id).name.clone()).collect();
         let observed = Observed::new(&samples, names.iter().map(String::as_str));
@@ -277,8 +370,15 @@ impl Recipe {
         let mut layers = |done: usize, total: usize| {
             bar.get_or_insert_with(|| screen.progress("finetuning", "layers", total)).set(done);
         };
-        let mut finetuner = Finetuner { seed: self.seed, memory: finetune::MEMORY, progress: &mut layers };
-        let mut result = ptq_with(graph, &observed, &options, &mut finetuner, |done, _| progress.set(done))?;
+        let finetuner = Finetuner { seed: self.seed, memory: finetune::MEMORY, progress: &mut layers };
+        let mut finetuner: Box<dyn Finetune + '_> = match how {
+            How::Shard(..) => Box::new(PrepareOnly(finetuner)),
+            How::Whole | How::Parts(_) => Box::new(finetuner),
+        };
+        let mut calibrate = |q: &mut QuantGraph, batches: &Batches| {
+            how.calibrate(q, &observed, batches, &mut |done| progress.set(done))
+        };
+        let mut result = ptq_by(graph, &observed, &options, &mut *finetuner, &mut calibrate)?;
         result.quantized.metadata.preprocessing = Some(preprocess.given()).filter(|p| !p.is_empty());
         result.quantized.metadata.inputs = observed.statistics();
         for input in result.quantized.metadata.inputs.iter().filter(|input| input.is_zero()) {
@@ -350,6 +450,11 @@ impl Recipe {
             all.insert("preprocessing".into(), json!(preprocess.given()));
         }
         all
+    }
+
+    /// Keys of the settings that are given one by one.
+    pub(crate) fn set_keys(&self) -> Result<Vec<String>, Error> {
+        Ok(self.settings()?.strategy.into_iter().map(|(key, _)| key).collect())
     }
 
     /// Files of calibration data.
@@ -426,6 +531,40 @@ pub(crate) fn add_exports(
 }
 
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    match args.shards.shard() {
+        Some(shard) => run_shard(args, shard, screen),
+        None => written(args, &mut How::Whole, None, screen),
+    }
+}
+
+/// Calibrates by the batches of a shard, and writes what they taught.
+fn run_shard(args: &Args, shard: Shard, screen: &Screen) -> Result<Outcome, Error> {
+    let Model::Float(graph) = args.recipe.open(&args.model, &args.preprocess, screen)? else {
+        return Err(Error::wrong_kind(&args.model.path, "is a quantized model already, a float one is expected"));
+    };
+    let options = args.recipe.options_of_ptq(screen)?;
+    if !options.strategy.needs_data()? {
+        return Err(Error::Options("the strategy calibrates nothing: there is nothing to share".into()));
+    }
+    let samples = args.preprocess.for_graph(&args.recipe.calib, &graph)?.len();
+    let mut how = How::Shard(shard, Taught::new());
+    args.recipe.quantize_how(options.strategy, graph, &args.preprocess, &mut how, &screen.silent())?;
+    let How::Shard(_, taught) = how else { return Err(Error::Run("a shard taught nothing".into())) };
+    let models: Vec<&Path> = args.model.files().map(PathBuf::as_path).collect();
+    let batches = Batches { size: options.batch_size, most: options.steps, vote: true }.parts(samples)?;
+    let own = shard.range(batches.len(), "calibration batches")?;
+    let own = batches.get(own).unwrap_or_default().iter().map(|(_, count)| count).sum();
+    args.shards.write(("quantize", shard), &models, (samples, own), json!(taught), screen)
+}
+
+/// What all shards of a calibration have taught.
+pub(crate) fn merge(args: &Args, whole: &Whole, screen: &Screen) -> Result<Outcome, Error> {
+    let taught = whole.answers::<Taught>()?;
+    written(args, &mut How::Parts(&taught), Some(whole), screen)
+}
+
+/// Quantizes and writes the results.
+fn written(args: &Args, how: &mut How<'_>, whole: Option<&Whole>, screen: &Screen) -> Result<Outcome, Error> {
     let model = args.recipe.open(&args.model, &args.preprocess, screen)?;
     let Model::Float(float) = model else {
         return Err(Error::wrong_kind(&args.model.path, "is a quantized model already, a float one is expected"));
@@ -443,7 +582,11 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         // Told before the work, not after.
         shiftwise::device::Device::named(target)?;
     }
-    let made = args.recipe.quantize(Model::Float(float.clone()), &args.preprocess, screen)?;
+    if let Some(whole) = whole {
+        let models: Vec<&Path> = args.model.files().map(PathBuf::as_path).collect();
+        whole.check(&models, args.preprocess.for_graph(&args.recipe.calib, &float)?.len())?;
+    }
+    let made = args.recipe.quantize_how_of(float.clone(), &args.preprocess, how, screen)?;
     let Made { quantized, mut warnings, dead_channels, finetuned } = made;
     let differences = args.recipe.averages(&quantized, &args.preprocess)?;
     averages::tell(&differences, screen);
@@ -475,7 +618,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         .collect();
     let positions = entries.iter().all(|row| row.get("position").is_some());
     screen.table(&["layer", "tensor", "bits", if positions { "position" } else { "grid" }], 2, &rows);
-    screen.say("");
+    screen.tell("");
     let fallbacks = match &args.target {
         Some(name) => placement(&quantized, name, screen)?,
         None => Vec::new(),
@@ -517,14 +660,14 @@ fn tell_changes(dead: &[DeadChannels], finetuned: &[Finetuned], screen: &Screen)
         };
         let header = ["channels folded in", "dead", "constant", "margin", "largest weight", "now"];
         screen.table(&header, 1, &dead.iter().map(row).collect::<Vec<_>>());
-        screen.say("");
+        screen.tell("");
     }
     if !finetuned.is_empty() {
         let row =
             |own: &Finetuned| vec![own.layers.join(", "), own.done.clone(), number(own.before), number(own.after)];
         let header = ["finetuned", "what", "error before", "after"];
         screen.table(&header, 2, &finetuned.iter().map(row).collect::<Vec<_>>());
-        screen.say("");
+        screen.tell("");
     }
 }
 

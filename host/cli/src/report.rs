@@ -6,7 +6,7 @@ use shiftwise::analyze::glance;
 use shiftwise::device::Device;
 use shiftwise::estimate::estimate;
 use shiftwise::inspect::inspect;
-use shiftwise::report::Report;
+use shiftwise::report::{Report, Timing};
 use shiftwise_formats::{self as format, Files, Model};
 use shiftwise_graph::error::Error;
 use shiftwise_integer::lower;
@@ -41,18 +41,18 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     data::keep(args.model.files().chain(&inputs).map(PathBuf::as_path), &[&args.output])?;
     let device = match (&args.target, &args.board) {
         (Some(name), _) => Some(Device::named(name)?),
-        (None, Some(board)) => Device::of_board(board)?,
+        (None, Some(board)) => Some(Device::of_board(board)?.ok_or_else(|| no_dpu(board))?),
         (None, None) => None,
     };
     let model = args.model.open_for_timing(screen)?;
     let layers = format::user_layers(shiftwise::evaluate::graph(&model), Some(&Files::open(&args.model.path)?));
     let options = args.recipe.options_of_ptq(screen)?;
     let inspection = inspect(&model, &layers, &options.strategy, device.as_ref())?;
-    let estimate = match &device {
+    let timing = match &device {
         Some(device) => {
             let (quantized, note) = shiftwise::estimate::timed(model.clone())?;
             note.iter().for_each(|note| screen.note(note));
-            Some(estimate(&lower::lower(&quantized)?, device)?.report(device))
+            Some(Timing::of(&estimate(&lower::lower(&quantized)?, device)?, device)?)
         }
         None => None,
     };
@@ -62,10 +62,24 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             let samples = args.preprocess.for_graph(&args.recipe.calib, graph)?;
             Some(glance(graph, &options, &quantized, &samples)?)
         }
+        Model::Quantized(_) if !args.recipe.calib.is_empty() => {
+            return Err(Error::Options(
+                "--calib: a quantized model has no float network beside it to compare with; give the float model"
+                    .into(),
+            ));
+        }
         Model::Float(_) | Model::Quantized(_) => None,
     };
-    let report = Report { output: args.output.clone(), inspection, estimate, analysis };
+    let provenance = args.recipe.provenance(&args.model, &args.preprocess)?;
+    let report = Report { output: args.output.clone(), inspection, timing, analysis, provenance };
     format::write_file(&args.output, report.html().as_bytes())?;
     screen.say(format!("page in {}", args.output.display()));
     Outcome::done(report)
+}
+
+/// What is said of a board without a DPU.
+fn no_dpu(board: &str) -> Error {
+    Error::Options(format!(
+        "{board} has no DPU, of which this page tells; `shiftwise estimate --board {board}` has its time"
+    ))
 }

@@ -67,6 +67,13 @@ fn describe_board(b: &Board, screen: &Screen) {
     if b.dpu.is_some() {
         screen.say(format!("  {} cores at {} MHz", b.cores, b.clock_mhz));
     }
+    if let Some(p) = &b.processor {
+        let (cycles, band) = (p.cycles_per_instruction, p.band_percent);
+        screen.say(format!("  {} MHz, about {cycles} cycles an instruction (INF, ± {band} % on times)", p.clock_mhz));
+        if b.counted_on() != b.cpu {
+            screen.say(format!("  instructions as counted on {}", b.counted_on()));
+        }
+    }
     for m in &b.memory {
         screen.say(format!("  {} {:#x} {}", m.name, m.start, bytes(m.bytes)));
     }
@@ -82,7 +89,11 @@ fn tables(boards: &[Board], all: bool, screen: &Screen) {
     let rows: Vec<_> = executed.iter().map(|t| row(&t.name, Some(t.fingerprint), t.peak_ops_per_cycle())).collect();
     screen.answer(&header("target"), 2, &rows);
     let row = |b: &Board| {
-        let clock = if b.clock_mhz > 0 { format!("{} × {} MHz", b.cores, b.clock_mhz) } else { String::new() };
+        let clock = match &b.processor {
+            _ if b.clock_mhz > 0 => format!("{} × {} MHz", b.cores, b.clock_mhz),
+            Some(p) => format!("{} MHz", p.clock_mhz),
+            None => String::new(),
+        };
         vec![b.name.clone(), b.cpu.clone(), b.dpu.clone().unwrap_or_else(|| "cpu only".into()), clock]
     };
     screen.say("");

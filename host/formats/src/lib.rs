@@ -82,7 +82,12 @@ pub fn load_quantized(path: &Path) -> Result<QuantGraph, Error> {
 ///
 /// Errors: those of [`open`]; a model that is not quantized.
 pub fn load_training(path: &Path, options: &LoadOptions) -> Result<Qat, Error> {
-    shiftwise_keras::read_training(Files::open(path)?, options)
+    load_training_files(Files::open(path)?, options)
+}
+
+/// [`load_training`] of files wherever they are.
+pub fn load_training_files(files: Files, options: &LoadOptions) -> Result<Qat, Error> {
+    shiftwise_keras::read_training(files, options)
 }
 
 /// The bytes of the `.h5` file of a network in training, as the vendor's tool would save it; `path` only appears in messages.

@@ -5,7 +5,6 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::engine::Value;
 use crate::graph::{IntAct, IntGraph, IntOp, IntOpKind, Kind, TensorIx};
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix::{self, FixSpec};
@@ -13,6 +12,7 @@ use shiftwise_graph::graph::{Graph, Node};
 use shiftwise_graph::ops::Op;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_tensor::tensor::Tensor;
+use shiftwise_tensor::values::Values;
 
 /// Why an average differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,15 +153,15 @@ impl<'a> Averages<'a> {
     }
 
     /// Looks at the tensors of one sample.
-    pub fn see(&self, values: &[Option<Value>]) {
+    pub fn see(&self, values: &[Option<Values>]) {
         for layer in &self.layers {
             let tensor = |ix: TensorIx| Some((values.get(ix.0)?.as_ref()?, self.graph.tensors.get(ix.0)?));
-            let (Some((x, input)), Some((Value::Fixed(y), output))) = (tensor(layer.input), tensor(layer.output))
+            let (Some((x, input)), Some((Values::Int8(y), output))) = (tensor(layer.input), tensor(layer.output))
             else {
                 continue;
             };
             let (Kind::Fixed(pos), Some(x)) =
-                (output.kind, Tensor::new([&[1], input.shape.as_slice()].concat(), x.to_floats(input.kind)))
+                (output.kind, Tensor::new([&[1], input.shape.as_slice()].concat(), input.kind.reals(x)))
             else {
                 continue;
             };

@@ -22,51 +22,10 @@ use self::finish::Finish;
 use self::plan::{Held, Memory, Plan, Rest, Result as Written};
 use crate::graph::{IntGraph, IntOp, IntOpKind, Kind, TensorIx, image};
 use shiftwise_core::arith::requantize_i8;
-use shiftwise_core::fix::{self, FixPos};
+use shiftwise_core::fix::FixPos;
 use shiftwise_graph::error::Error;
 use shiftwise_tensor::tensor::Tensor;
-
-/// One sample's tensor.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// Integers of the tensor's position.
-    Fixed(Vec<i8>),
-    /// Integers of 16 bits.
-    Wide(Vec<i16>),
-    /// Floats.
-    Float(Vec<f32>),
-}
-
-impl Value {
-    /// The bytes in memory, little-endian.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        match self {
-            Self::Fixed(q) => q.iter().map(|v| *v as u8).collect(),
-            Self::Wide(q) => q.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Self::Float(x) => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        }
-    }
-
-    /// Real values.
-    pub fn to_floats(&self, kind: Kind) -> Vec<f32> {
-        match (self, kind) {
-            (Self::Fixed(q), Kind::Fixed(pos)) => q.iter().map(|v| fix::dequantize((*v).into(), pos)).collect(),
-            (Self::Fixed(q), Kind::Scaled(scale)) => q.iter().map(|v| scale.dequantize((*v).into())).collect(),
-            (Self::Wide(q), Kind::Scaled(scale)) => q.iter().map(|v| scale.dequantize(*v)).collect(),
-            (Self::Fixed(q), Kind::Float) => q.iter().map(|v| f32::from(*v)).collect(),
-            (Self::Wide(q), Kind::Float | Kind::Fixed(_)) => q.iter().map(|v| f32::from(*v)).collect(),
-            (Self::Float(x), _) => x.clone(),
-        }
-    }
-
-    fn held(&self) -> Held<'_> {
-        match self {
-            Self::Fixed(q) => Held::Fixed(q),
-            Self::Wide(q) => Held::Wide(q),
-            Self::Float(x) => Held::Float(x),
-        }
-    }
-}
+use shiftwise_tensor::values::Values;
 
 /// An integer graph made ready: kernels packed, biases aligned, tensors placed.
 #[derive(Debug)]
@@ -96,7 +55,7 @@ impl<'a> Engine<'a> {
     /// One sample's float inputs as the integers (or floats) that the graph reads.
     ///
     /// Errors: an input of another size.
-    pub fn quantize_inputs(&self, inputs: &[&[f32]]) -> Result<Vec<Value>, Error> {
+    pub fn quantize_inputs(&self, inputs: &[&[f32]]) -> Result<Vec<Values>, Error> {
         let quantize = |(ix, x): (&TensorIx, &&[f32])| {
             self.check_input(*ix, x)?;
             Ok(match self.graph.tensors[ix.0].kind {
@@ -104,9 +63,9 @@ impl<'a> Engine<'a> {
                 Kind::Fixed(pos) => {
                     let mut q = vec![0; x.len()];
                     floats::quantize(x, pos, &mut q);
-                    Value::Fixed(q)
+                    Values::Int8(q)
                 }
-                Kind::Float => Value::Float(x.to_vec()),
+                Kind::Float => Values::Float(x.to_vec()),
             })
         };
         self.graph.inputs.iter().zip(inputs).map(quantize).collect()
@@ -122,18 +81,29 @@ impl<'a> Engine<'a> {
     }
 
     /// Sample `index` of a batch per model input, as the integers (or floats) that the graph reads.
-    pub fn sample(&self, inputs: &[Tensor], index: usize) -> Result<Vec<Value>, Error> {
+    pub fn sample(&self, inputs: &[Tensor], index: usize) -> Result<Vec<Values>, Error> {
         self.quantize_inputs(&inputs.iter().map(|t| part(t, index)).collect::<Vec<_>>())
     }
 
     /// Computes one sample; `keep` says which tensors to return, besides the outputs and those that nothing reads.
-    pub fn run(&self, inputs: Vec<Value>, keep: impl Fn(TensorIx) -> bool) -> Vec<Option<Value>> {
-        let mut values: Vec<Option<Value>> = vec![None; self.graph.tensors.len()];
+    pub fn run(&self, inputs: Vec<Values>, keep: impl Fn(TensorIx) -> bool) -> Vec<Option<Values>> {
+        let mut values: Vec<Option<Values>> = vec![None; self.graph.tensors.len()];
         let wanted = |ix: TensorIx| keep(ix) || self.graph.outputs.contains(&ix) || self.plan.is_unread(ix);
         self.in_memory(|memory| {
             for (ix, value) in self.graph.inputs.iter().zip(&inputs) {
                 let kind = self.graph.tensors[ix.0].kind;
-                floats::convert((value.held(), kind), memory.split(self.plan.place(*ix), kind).0, kind);
+                // No tensor of a graph has integers of 32 bits; what a caller has as such is narrowed.
+                let narrow: Vec<i16>;
+                let held = match value {
+                    Values::Int8(q) => Held::Fixed(q),
+                    Values::Int16(q) => Held::Wide(q),
+                    Values::Int32(q) => {
+                        narrow = q.iter().map(|q| (*q).clamp(i16::MIN.into(), i16::MAX.into()) as i16).collect();
+                        Held::Wide(&narrow)
+                    }
+                    Values::Float(x) => Held::Float(x),
+                };
+                floats::convert((held, kind), memory.split(self.plan.place(*ix), kind).0, kind);
             }
             self.steps(memory, |ix, held| {
                 if wanted(ix) {
@@ -160,7 +130,7 @@ impl<'a> Engine<'a> {
         &self,
         inputs: &[Tensor],
         keep: impl Fn(TensorIx) -> bool + Sync,
-        see: impl Fn(&[Option<Value>]) + Sync,
+        see: impl Fn(&[Option<Values>]) + Sync,
     ) -> Result<Vec<Tensor>, Error> {
         let n = inputs.first().map_or(0, |t| t.shape()[0]);
         let kept: Vec<bool> = (0..self.graph.tensors.len()).map(|i| keep(TensorIx(i))).collect();
@@ -169,7 +139,7 @@ impl<'a> Engine<'a> {
         samples(&mut outputs, n).into_par_iter().enumerate().try_for_each(|(index, mut rows)| {
             self.in_memory(|memory| {
                 self.read_sample(inputs, index, memory)?;
-                let mut values: Vec<Option<Value>> = vec![None; kept.len()];
+                let mut values: Vec<Option<Values>> = vec![None; kept.len()];
                 let mut seen = |ix: TensorIx, held: Held<'_>| {
                     if kept[ix.0] {
                         values[ix.0] = Some(held.to_value());

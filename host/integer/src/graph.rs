@@ -4,9 +4,10 @@
 //! [`IntOp`] with shifts instead of scales. Evaluation, both compilers and the report of what stays float read this
 //! form; none of them looks at float weights again. The numbers are exact: see [`shiftwise_core::arith`].
 
-use shiftwise_core::fix::FixPos;
+use shiftwise_core::fix::{self, FixPos};
 use shiftwise_core::scale::Scale;
 use shiftwise_core::shape::Window;
+use shiftwise_tensor::values::Values;
 
 mod verify;
 
@@ -34,6 +35,19 @@ impl Kind {
             Self::Fixed(pos) => Some(Scale::of_position(pos)),
             Self::Scaled(scale) => Some(scale),
             Self::Float => None,
+        }
+    }
+
+    /// What values of this type stand for.
+    pub fn reals(self, values: &Values) -> Vec<f32> {
+        match (values, self) {
+            (Values::Float(x), _) => x.clone(),
+            (Values::Int8(q), Self::Fixed(pos)) => q.iter().map(|q| fix::dequantize((*q).into(), pos)).collect(),
+            (Values::Int8(q), Self::Scaled(scale)) => q.iter().map(|q| scale.dequantize((*q).into())).collect(),
+            (Values::Int16(q), Self::Scaled(scale)) => q.iter().map(|q| scale.dequantize(*q)).collect(),
+            (Values::Int8(q), Self::Float) => q.iter().map(|q| f32::from(*q)).collect(),
+            (Values::Int16(q), Self::Float | Self::Fixed(_)) => q.iter().map(|q| f32::from(*q)).collect(),
+            (Values::Int32(q), _) => q.iter().map(|q| *q as f32).collect(),
         }
     }
 

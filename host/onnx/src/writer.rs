@@ -197,6 +197,7 @@ impl<'a> Writer<'a> {
             self.counted = 0;
             let fail = |why: String| Error::layer(&node.name, node.op.class(), why);
             let value = self.layer(id, weights(id)).map_err(fail)?;
+            let value = self.in_type(&node.name, value, node.dtype);
             self.values.insert(id, value);
         }
         let outputs = self.outputs();
@@ -223,6 +224,17 @@ impl<'a> Writer<'a> {
             metadata_props,
         };
         Ok(model.encode_to_vec())
+    }
+
+    /// A value rounded to a layer's type, which the layers behind it take as f32 again.
+    fn in_type(&mut self, name: &str, value: String, dtype: Dtype) -> String {
+        let kind = match dtype {
+            Dtype::Float16 => 10,
+            Dtype::BFloat16 => 16,
+            Dtype::Float32 | Dtype::Float64 => return value,
+        };
+        let half = self.node("Cast", &format!("{name}__half"), &[&value], vec![int("to", kind)]);
+        self.node("Cast", &format!("{name}__whole"), &[&half], vec![int("to", 1)])
     }
 
     /// The values of the outputs under the names of their layers.

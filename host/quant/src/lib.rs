@@ -26,3 +26,8 @@ pub mod settings;
 #[cfg(test)]
 mod settings_page;
 pub mod strategy;
+
+/// How a number format is added; its example is compiled and run here.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/new-scheme.md")]
+struct NewScheme;

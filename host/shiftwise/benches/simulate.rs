@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use shiftwise_compile::{self as compile, DpuOptions};
 use shiftwise_core::model::Deployable;
 use shiftwise_formats::{self as format, LoadOptions};
-use shiftwise_integer::engine::{Engine, Value};
+use shiftwise_integer::engine::Engine;
 use shiftwise_integer::graph::IntGraph;
 use shiftwise_integer::lower;
 use shiftwise_quant::pipeline as quantize;
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_sim::{Costs, SimDpu};
+use shiftwise_tensor::values::Values;
 
 const NETWORKS: [&str; 2] = ["mobilenet_v2_1_0_224", "resnet50_keras"];
 
@@ -43,7 +44,7 @@ fn compare(name: &str, rounds: usize) {
     let pixels: usize = graph.tensors[graph.inputs[0].0].shape.iter().product();
     let image: Vec<f32> = (0..pixels).map(|i| (i * 37 % 251) as f32 / 125.0 - 1.0).collect();
     let inputs = engine.quantize_inputs(&[&image]).unwrap();
-    let region: Vec<u8> = inputs.iter().flat_map(Value::to_bytes).collect();
+    let region: Vec<u8> = inputs.iter().flat_map(Values::to_bytes).collect();
     let mut sim = SimDpu::new(target.clone(), target.clock_mhz, Costs::default()).unwrap();
 
     let [mut evaluation, mut simulation] = [Duration::MAX; 2];

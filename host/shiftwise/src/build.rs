@@ -85,9 +85,15 @@ impl OnCpu {
     pub fn of(program: &Program, model: &Deployable<'_>, board: Option<&Board>) -> Self {
         Self {
             memory: footprint::layers(program),
-            instructions: board.map_or_else(Vec::new, |b| footprint::instructions(program, model, &b.cpu)),
+            instructions: board.map_or_else(Vec::new, |b| footprint::instructions(program, model, b.counted_on())),
             footprint: board.and_then(|b| Footprint::of(program, model, b)),
         }
+    }
+
+    /// Instructions of all layers that were measured; `None` if none was.
+    pub fn instructions(&self) -> Option<u64> {
+        let mut known = self.instructions.iter().flatten().peekable();
+        known.peek().is_some().then(|| known.sum())
     }
 
     /// The layer that decides the size of the workspace.

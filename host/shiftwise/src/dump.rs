@@ -20,21 +20,10 @@ pub use compare::{Comparison, Difference, FirstDifference, compare};
 use shiftwise_formats::files::{Entry, Manifest, Set, sha256};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::ops::Op;
-use shiftwise_integer::engine::Value;
 use shiftwise_quant::python::repr32;
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::scheme::channels::Channels;
-
-/// Values of one tensor, row-major.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Values {
-    /// Integers.
-    Int8(Vec<i8>),
-    /// Integers of any width: what the vendor's dumps lack, with names of their own.
-    Int32(Vec<i32>),
-    /// Floats; their file's name ends in `_float`.
-    Float(Vec<f32>),
-}
+pub use shiftwise_tensor::values::Values;
 
 /// One tensor.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,97 +91,61 @@ impl Type {
 /// Types of tensors by the names of their files without extension.
 pub type Types = BTreeMap<String, Type>;
 
-impl Values {
-    /// Those of the integer engine.
-    pub fn of(value: &Value) -> Self {
-        match value {
-            Value::Fixed(v) => Self::Int8(v.clone()),
-            Value::Wide(v) => Self::Int32(v.iter().map(|v| i32::from(*v)).collect()),
-            Value::Float(v) => Self::Float(v.clone()),
-        }
-    }
-
-    /// Their type.
-    pub fn kind(&self) -> Type {
-        match self {
-            Self::Int8(_) => Type::Int8,
-            Self::Int32(_) => Type::Int32,
-            Self::Float(_) => Type::Float,
-        }
-    }
-
-    /// Number of values.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Int8(v) => v.len(),
-            Self::Int32(v) => v.len(),
-            Self::Float(v) => v.len(),
-        }
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        match self {
-            Self::Int8(v) => v.iter().map(|v| v.cast_unsigned()).collect(),
-            Self::Int32(v) => v.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Self::Float(v) => v.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        }
-    }
-
-    /// One value per line.
-    fn text(&self) -> String {
-        match self {
-            // Most of a dump: each of the 256 lines is made once.
-            Self::Int8(v) => {
-                let lines: [String; 256] = std::array::from_fn(|q| format!("{}\n", (q as u8).cast_signed()));
-                let mut text = String::with_capacity(5 * v.len());
-                v.iter().for_each(|q| text.push_str(&lines[usize::from(q.cast_unsigned())]));
-                text
-            }
-            Self::Int32(v) => v.iter().flat_map(|v| [v.to_string(), "\n".into()]).collect(),
-            Self::Float(v) => v.iter().flat_map(|v| [repr32(*v), "\n".into()]).collect(),
-        }
-    }
-
-    /// One value as text; empty past the end.
-    fn value(&self, i: usize) -> String {
-        match self {
-            Self::Int8(v) => v.get(i).map(i8::to_string),
-            Self::Int32(v) => v.get(i).map(i32::to_string),
-            Self::Float(v) => v.get(i).map(|v| repr32(*v)),
-        }
-        .unwrap_or_default()
-    }
-
-    /// Indices at which two tensors of one kind differ. NaNs are equal to each other; 0.0 and -0.0 are not.
-    pub fn differences(&self, other: &Self) -> Vec<usize> {
-        fn indices<T: Copy>(a: &[T], b: &[T], same: impl Fn(T, T) -> bool) -> Vec<usize> {
-            a.iter().zip(b).enumerate().filter(|(_, (a, b))| !same(**a, **b)).map(|(i, _)| i).collect()
-        }
-        match (self, other) {
-            (Self::Int8(a), Self::Int8(b)) => indices(a, b, |a, b| a == b),
-            (Self::Int32(a), Self::Int32(b)) => indices(a, b, |a, b| a == b),
-            (Self::Float(a), Self::Float(b)) => {
-                indices(a, b, |a, b| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
-            }
-            _ => Vec::new(),
+impl Type {
+    /// The type of values; those of 16 bits are written as 32.
+    pub fn of(values: &Values) -> Self {
+        match values {
+            Values::Int8(_) => Self::Int8,
+            Values::Int16(_) | Values::Int32(_) => Self::Int32,
+            Values::Float(_) => Self::Float,
         }
     }
 }
 
+/// The bytes of a file of values.
+fn bytes(values: &Values) -> Vec<u8> {
+    match values {
+        Values::Int16(_) => values.clone().widened().to_bytes(),
+        Values::Int8(_) | Values::Int32(_) | Values::Float(_) => values.to_bytes(),
+    }
+}
+
+/// One value per line.
+fn lines(values: &Values) -> String {
+    match values {
+        // Most of a dump: each of the 256 lines is made once.
+        Values::Int8(v) => {
+            let each: [String; 256] = std::array::from_fn(|q| format!("{}\n", (q as u8).cast_signed()));
+            let mut text = String::with_capacity(5 * v.len());
+            v.iter().for_each(|q| text.push_str(&each[usize::from(q.cast_unsigned())]));
+            text
+        }
+        Values::Int16(_) | Values::Int32(_) | Values::Float(_) => {
+            (0..values.len()).flat_map(|i| [value_text(values, i), "\n".into()]).collect()
+        }
+    }
+}
+
+/// One value as text; empty past the end.
+pub fn value_text(values: &Values, i: usize) -> String {
+    match values {
+        Values::Int8(v) => v.get(i).map(i8::to_string),
+        Values::Int16(v) => v.get(i).map(i16::to_string),
+        Values::Int32(v) => v.get(i).map(i32::to_string),
+        Values::Float(v) => v.get(i).map(|v| repr32(*v)),
+    }
+    .unwrap_or_default()
+}
+
 impl DumpTensor {
     /// A tensor of the integer engine.
-    pub fn of(name: &str, value: &Value) -> Self {
-        Self { name: name.into(), values: Values::of(value) }
+    pub fn of(name: &str, value: &Values) -> Self {
+        Self { name: name.into(), values: value.clone().widened() }
     }
 
     /// Name of its files without extension.
     pub fn file_name(&self) -> String {
-        file_name(&self.name, self.values.kind())
+        file_name(&self.name, Type::of(&self.values))
     }
 }
 
@@ -292,12 +245,12 @@ pub fn add(set: &mut Set<'_>, dump: &Dump, text: bool) -> Result<(), Error> {
             tensors.iter().map(|t| (format!("{folder}/{}.{ending}", t.file_name()), about(t))).collect()
         };
         let about = |t: &DumpTensor| {
-            let about = [("tensor", json!(t.name)), ("type", json!(t.values.kind().name()))];
+            let about = [("tensor", json!(t.name)), ("type", json!(Type::of(&t.values).name()))];
             about.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
         };
-        set.add_all(files("bin", about), |number| tensors[number].values.bytes())?;
+        set.add_all(files("bin", about), |number| bytes(&tensors[number].values))?;
         if text {
-            set.add_all(files("txt", |_| Map::new()), |number| tensors[number].values.text().into_bytes())?;
+            set.add_all(files("txt", |_| Map::new()), |number| lines(&tensors[number].values).into_bytes())?;
         }
     }
     Ok(())
@@ -342,9 +295,24 @@ pub fn read_both(first: &Path, second: &Path) -> Result<(Dump, Dump), Error> {
 }
 
 impl Dump {
+    /// Appends a dump of the same network on further samples: layers' results one behind the other, weights once.
+    ///
+    /// Errors: a dump of another network.
+    pub fn append(&mut self, more: Self) -> Result<(), Error> {
+        let other = || Error::Options("a part's dump is of another network".into());
+        if more.weights != self.weights || more.activations.len() != self.activations.len() {
+            return Err(other());
+        }
+        for (own, more) in self.activations.iter_mut().zip(more.activations) {
+            let same = own.name == more.name;
+            own.values.append(more.values).ok().filter(|()| same).ok_or_else(other)?;
+        }
+        Ok(())
+    }
+
     /// The types of its tensors.
     pub fn types(&self) -> Types {
-        self.weights.iter().chain(&self.activations).map(|t| (t.file_name(), t.values.kind())).collect()
+        self.weights.iter().chain(&self.activations).map(|t| (t.file_name(), Type::of(&t.values))).collect()
     }
 }
 

@@ -160,6 +160,9 @@ pub struct CpuEstimate {
     pub gops: f64,
     /// Instructions of the layers that were measured on the board's processor; `None` without such.
     pub instructions: Option<u64>,
+    /// How long they take; `None` without instructions, and for a board whose processor is not described.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub time: Option<CpuTime>,
     /// Bytes of the deployable.
     pub deployable_bytes: usize,
     /// The memory map.
@@ -168,6 +171,40 @@ pub struct CpuEstimate {
     pub footprint: CpuMemory,
     /// Layers that something executes.
     pub layers: Vec<LayerTime>,
+}
+
+/// How long counted instructions take on a board's processor.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CpuTime {
+    /// The processor's clock.
+    pub clock_mhz: u32,
+    /// Clock cycles of an instruction, on average: inferred, not measured.
+    pub cycles_per_instruction: f64,
+    /// Milliseconds of a frame.
+    pub latency_ms: f64,
+    /// Frames per second.
+    pub fps: f64,
+    /// Half width of the band around both, percent.
+    pub error_band_percent: f64,
+}
+
+impl CpuTime {
+    /// Of these instructions on a board; `clock_mhz` replaces the board's own clock. `None` for a board whose processor is
+    /// not described.
+    pub fn of(instructions: u64, board: &Board, clock_mhz: Option<u32>) -> Option<Self> {
+        let p = board.processor.as_ref()?;
+        let clock_mhz = clock_mhz.unwrap_or(p.clock_mhz);
+        let cycles = instructions as f64 * p.cycles_per_instruction;
+        let latency_ms = cycles / (f64::from(clock_mhz) * 1e3);
+        Some(Self {
+            clock_mhz,
+            cycles_per_instruction: p.cycles_per_instruction,
+            latency_ms,
+            fps: if latency_ms > 0.0 { 1e3 / latency_ms } else { 0.0 },
+            error_band_percent: f64::from(p.band_percent),
+        })
+    }
 }
 
 /// A network's program for the CPU, and what it takes.
@@ -193,14 +230,24 @@ pub fn estimate_cpu(graph: &IntGraph, board: Option<&Board>) -> Result<CpuEstima
 }
 
 impl CpuEstimated {
+    /// Bytes of the deployable.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Multiply-accumulates of a frame as the user counts them.
     pub fn macs(&self) -> u64 {
         self.program.layers.iter().map(|l| l.macs).sum()
     }
 
-    /// The report; `board` is the one that was estimated.
-    pub fn report(&self, board: Option<&Board>) -> CpuEstimate {
-        let known: Vec<u64> = self.on_cpu.instructions.iter().flatten().copied().collect();
+    /// How long a frame takes on the board that was estimated; `clock_mhz` replaces its clock. `None` where that is not
+    /// known: of a layer, or of the board.
+    pub fn time(&self, board: Option<&Board>, clock_mhz: Option<u32>) -> Option<CpuTime> {
+        CpuTime::of(self.on_cpu.instructions()?, board?, clock_mhz)
+    }
+
+    /// The report; `board` is the one that was estimated, and `clock_mhz` replaces its clock.
+    pub fn report(&self, board: Option<&Board>, clock_mhz: Option<u32>) -> CpuEstimate {
         let layer = |row: &LayerRow| LayerTime {
             layer: row.layer.clone(),
             op: row.op.clone(),
@@ -216,7 +263,8 @@ impl CpuEstimated {
             board: board.map(|b| b.name.clone()),
             macs: self.macs(),
             gops: 2.0 * self.macs() as f64 / 1e9,
-            instructions: (!known.is_empty()).then(|| known.iter().sum()),
+            instructions: self.on_cpu.instructions(),
+            time: self.time(board, clock_mhz),
             deployable_bytes: self.bytes,
             memory: Memory::of(&self.program),
             footprint: self.on_cpu.report(&self.program),

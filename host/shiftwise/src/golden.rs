@@ -8,7 +8,7 @@ use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::{Point, Points};
 use shiftwise_graph::graph::NodeId;
 use shiftwise_graph::ops::Op;
-use shiftwise_integer::engine::{Engine, Value};
+use shiftwise_integer::engine::Engine;
 use shiftwise_integer::graph::{IntGraph, Kind};
 use shiftwise_integer::lower;
 use shiftwise_quant::eval::{Stored, quantized_weights};
@@ -76,11 +76,12 @@ fn exact(graph: &IntGraph, inputs: &[Tensor]) -> Result<BTreeMap<String, (Values
     for sample in 0..n {
         for (tensor, value) in graph.tensors.iter().zip(engine.run(engine.sample(inputs, sample)?, |_| true)) {
             let Some(value) = value else { continue };
-            match (value, all.get_mut(&tensor.name)) {
-                (Value::Fixed(q), Some((Values::Int8(all), _))) => all.extend(q),
-                (Value::Wide(q), Some((Values::Int32(all), _))) => all.extend(q.into_iter().map(i32::from)),
-                (Value::Float(x), Some((Values::Float(all), _))) => all.extend(x),
-                (value, _) => drop(all.insert(tensor.name.clone(), (Values::of(&value), tensor.kind))),
+            let first = match all.get_mut(&tensor.name) {
+                Some((all, _)) => all.append(value).err(),
+                None => Some(value),
+            };
+            if let Some(value) = first {
+                all.insert(tensor.name.clone(), (value, tensor.kind));
             }
         }
     }
@@ -132,11 +133,7 @@ impl Floats<'_> {
         let before = matches!(layer.map(|l| &l.activation), Some(ActivationQuant::Before(_)));
         let exact = self.exact.get(&name);
         let float = match (exact, float) {
-            (Some((Values::Float(x), _)), _) => Some(x.clone()),
-            (Some((Values::Int8(q), kind)), _) => Some(Value::Fixed(q.clone()).to_floats(*kind)),
-            (Some((Values::Int32(q), kind)), _) => {
-                Some(Value::Wide(q.iter().map(|q| *q as i16).collect()).to_floats(*kind))
-            }
+            (Some((values, kind)), _) => Some(kind.reals(values)),
             (None, float) => float.map(|tensor| tensor.data().to_vec()),
         };
         if let Some(quantizer) = layer.and_then(|l| l.result())
@@ -155,7 +152,7 @@ impl Floats<'_> {
                 quantizer.scheme().integers(&Tensor::new(shape, x.clone())?)
             };
             let integers = match exact {
-                Some((Values::Int32(q), _)) => Some(q.clone()),
+                Some((Values::Int16(q), _)) => Some(q.iter().map(|q| (*q).into()).collect()),
                 _ => float.as_ref().filter(|_| !self.options.vendor_gaps && !before).and_then(own),
             };
             self.tensors.extend(integers.map(|q| DumpTensor { name: name.clone(), values: Values::Int32(q) }));

@@ -189,6 +189,7 @@ pub fn reals(t: &TensorDesc<'_>, bytes: &[u8]) -> Vec<f32> {
 pub fn texts(t: &TensorDesc<'_>, bytes: &[u8]) -> Vec<String> {
     match values(t, bytes) {
         Values::Int8(q) => q.iter().map(ToString::to_string).collect(),
+        Values::Int16(q) => q.iter().map(ToString::to_string).collect(),
         Values::Int32(q) => q.iter().map(ToString::to_string).collect(),
         Values::Float(x) => x.iter().map(|x| format!("{x:?} ({:#010x})", x.to_bits())).collect(),
     }
@@ -216,13 +217,11 @@ pub fn to_dump(model: &Deployable<'_>, samples: &[Tensors]) -> Vec<DumpTensor> {
     for sample in samples {
         for (id, bytes) in &sample.0 {
             let Some(t) = model.tensor(*id) else { continue };
-            match (all.iter_mut().find(|d| d.name == t.name).map(|d| &mut d.values), values(&t, bytes)) {
-                (Some(Values::Int8(all)), Values::Int8(new)) => all.extend(new),
-                (Some(Values::Int32(all)), Values::Int32(new)) => all.extend(new),
-                (Some(Values::Float(all)), Values::Float(new)) => all.extend(new),
-                (None, values) => all.push(DumpTensor { name: t.name.into(), values }),
+            let values = values(&t, bytes);
+            match all.iter_mut().find(|d| d.name == t.name) {
                 // One tensor has one type.
-                (Some(_), _) => {}
+                Some(tensor) => drop(tensor.values.append(values)),
+                None => all.push(DumpTensor { name: t.name.into(), values }),
             }
         }
     }

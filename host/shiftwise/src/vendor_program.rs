@@ -8,9 +8,9 @@ use shiftwise_core::target::Target;
 use shiftwise_graph::budget::{Budget, Exceeded, reserve};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::ops::CustomLayers;
-use shiftwise_integer::engine::Value;
 use shiftwise_integer::graph::Kind;
 use shiftwise_sim::{Costs, HostProducts, SimDpu, SimError};
+use shiftwise_tensor::values::Values;
 use shiftwise_xmodel::graph::{Results, gather, host_step, is_input};
 use shiftwise_xmodel::spans;
 use shiftwise_xmodel::spans::{Spans, layer_name};
@@ -312,7 +312,7 @@ impl<'a> Program<'a> {
             }
             let source = xop.inputs().next().and_then(|i| results[i].as_ref());
             let held = source.ok_or_else(|| fail(format!("`{}` has no value", xop.name)))?;
-            let Value::Fixed(values) = &held.value else {
+            let Values::Int8(values) = &held.value else {
                 return Err(fail(format!("`{}` uploads floats", xop.name)));
             };
             let place = || fail(format!("`{}` has no room for {} values", xop.name, values.len()));

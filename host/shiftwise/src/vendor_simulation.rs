@@ -10,7 +10,7 @@ use shiftwise_formats::{self as format, LoadOptions, Model};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 use shiftwise_graph::ops::CustomLayers;
-use shiftwise_integer::engine::{Engine, Value};
+use shiftwise_integer::engine::Engine;
 use shiftwise_integer::graph::{IntGraph, IntTensor, Kind};
 use shiftwise_integer::lower;
 use shiftwise_sim::{CycleReport, JobRun, SimDpu};
@@ -465,14 +465,13 @@ impl Compared {
             } else if own.kind != other.kind {
                 Some(format!("{what}: type {:?}, expected {:?}", own.kind, other.kind))
             } else {
-                let (a, b) = (Values::of(&other.value), Values::of(&own.value));
-                a.differences(&b).first().map(|at| {
+                let (a, b) = (&other.value, &own.value);
+                a.differences(b).first().map(|at| {
                     let number = |v: &Values| match v {
-                        Values::Int8(v) => v.get(*at).map_or_else(String::new, i8::to_string),
-                        Values::Int32(v) => v.get(*at).map_or_else(String::new, i32::to_string),
                         Values::Float(v) => v.get(*at).map_or_else(String::new, f32::to_string),
+                        Values::Int8(_) | Values::Int16(_) | Values::Int32(_) => dump::value_text(v, *at),
                     };
-                    let (expected, computed) = (number(&a), number(&b));
+                    let (expected, computed) = (number(a), number(b));
                     if self.first.is_none() {
                         self.why = program.explain(done, op, *at);
                     }
@@ -527,12 +526,10 @@ fn cycles(program: &Program<'_>, sim: &SimDpu, done: &Executed) -> ProgramCycles
 }
 
 fn append(all: &mut Vec<DumpTensor>, new: DumpTensor) {
-    match (all.iter_mut().find(|t| t.name == new.name).map(|t| &mut t.values), new.values) {
-        (Some(Values::Int8(all)), Values::Int8(new)) => all.extend(new),
-        (Some(Values::Float(all)), Values::Float(new)) => all.extend(new),
-        (None, values) => all.push(DumpTensor { name: new.name, values }),
+    match all.iter_mut().find(|t| t.name == new.name) {
         // One tensor has one type.
-        (Some(_), _) => {}
+        Some(tensor) => drop(tensor.values.append(new.values)),
+        None => all.push(new),
     }
 }
 
@@ -561,12 +558,12 @@ fn part(golden: &Dump, program: &Program<'_>, done: &Executed, index: usize) -> 
         let Some((key, held)) = keys.into_iter().find_map(|key| Some((key.clone(), own.get(&key)?))) else { continue };
         let range = index * held.len()..(index + 1) * held.len();
         // A dump doesn't say positions; the program's own are taken.
-        let value = match &tensor.values {
-            Values::Int8(v) => Value::Fixed(v.get(range).unwrap_or(&[]).to_vec()),
+        if matches!(tensor.values, Values::Int16(_) | Values::Int32(_)) {
             // Of quantizers that no program computes with.
-            Values::Int32(_) => continue,
-            Values::Float(v) => Value::Float(v.get(range).unwrap_or(&[]).to_vec()),
-        };
+            continue;
+        }
+        let value =
+            if range.end <= tensor.values.len() { tensor.values.select(range) } else { tensor.values.select(0..0) };
         all.insert(key, (tensor.name.clone(), Held { value, ..(*held).clone() }));
     }
     all

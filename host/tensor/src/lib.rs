@@ -9,9 +9,11 @@
 //!
 //! API boundary: no; the crate `shiftwise` is.
 
+pub mod aligned;
 pub mod arena;
 pub mod array;
 pub mod broadcast;
 pub mod half;
 pub mod kernel;
 pub mod tensor;
+pub mod values;

@@ -13,8 +13,9 @@ use crate::{Attr, Element, XOp, Xmodel, host};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::ops::CustomLayers;
-use shiftwise_integer::engine::{Engine, Value};
+use shiftwise_integer::engine::Engine;
 use shiftwise_integer::graph::{IntAct, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
+use shiftwise_tensor::values::Values;
 
 pub(crate) mod kinds;
 
@@ -118,7 +119,7 @@ impl<'a> Program<'a> {
             match step {
                 Step::Integer { graph, ops } => {
                     let value = |ix: &TensorIx| results[ops[ix.0]].as_ref().map(|h| h.value.clone());
-                    let inputs: Option<Vec<Value>> = graph.inputs.iter().map(value).collect();
+                    let inputs: Option<Vec<Values>> = graph.inputs.iter().map(value).collect();
                     let inputs = inputs.ok_or_else(|| Error::model("a step reads what no earlier one computes"))?;
                     let values = Engine::new(graph).run(inputs, |_| true);
                     for ((tensor, op), value) in graph.tensors.iter().zip(ops).zip(values) {

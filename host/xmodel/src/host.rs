@@ -262,18 +262,7 @@ fn transpose(op: &XOp, x: &[&Held]) -> Result<Held, String> {
         }
         at
     };
-    let indices = 0..held.len();
-    let value = match &held.value {
-        shiftwise_integer::engine::Value::Fixed(v) => {
-            shiftwise_integer::engine::Value::Fixed(indices.map(|i| v[from(i)]).collect())
-        }
-        shiftwise_integer::engine::Value::Wide(v) => {
-            shiftwise_integer::engine::Value::Wide(indices.map(|i| v[from(i)]).collect())
-        }
-        shiftwise_integer::engine::Value::Float(v) => {
-            shiftwise_integer::engine::Value::Float(indices.map(|i| v[from(i)]).collect())
-        }
-    };
+    let value = held.value.select((0..held.len()).map(from));
     Ok(Held { value, kind: held.kind, shape: op.tensor.shape.clone() })
 }
 

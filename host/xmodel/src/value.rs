@@ -4,14 +4,14 @@ use shiftwise_core::arith::Round;
 use shiftwise_core::fix::{self, FixPos, FixSpec};
 
 use crate::{Attrs, Element, Tensor, XOp};
-use shiftwise_integer::engine::Value;
 use shiftwise_integer::graph::Kind;
+use shiftwise_tensor::values::Values;
 
 /// A tensor's values with their type and shape, batch first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
     /// The values.
-    pub value: Value,
+    pub value: Values,
     /// Their type.
     pub kind: Kind,
     /// Dimensions.
@@ -21,21 +21,17 @@ pub struct Held {
 impl Held {
     /// Floats.
     pub fn float(shape: &[usize], values: Vec<f32>) -> Self {
-        Self { value: Value::Float(values), kind: Kind::Float, shape: shape.to_vec() }
+        Self { value: Values::Float(values), kind: Kind::Float, shape: shape.to_vec() }
     }
 
     /// Integers of a position.
     pub fn fixed(shape: &[usize], pos: i8, values: Vec<i8>) -> Self {
-        Self { value: Value::Fixed(values), kind: Kind::Fixed(FixPos(pos)), shape: shape.to_vec() }
+        Self { value: Values::Int8(values), kind: Kind::Fixed(FixPos(pos)), shape: shape.to_vec() }
     }
 
     /// Number of values.
     pub fn len(&self) -> usize {
-        match &self.value {
-            Value::Fixed(v) => v.len(),
-            Value::Wide(v) => v.len(),
-            Value::Float(v) => v.len(),
-        }
+        self.value.len()
     }
 
     /// Whether there is none.
@@ -45,14 +41,14 @@ impl Held {
 
     /// Real numbers.
     pub fn floats(&self) -> Vec<f32> {
-        self.value.to_floats(self.kind)
+        self.kind.reals(&self.value)
     }
 
     /// The integers, if it has any.
     pub fn integers(&self) -> Option<&[i8]> {
         match &self.value {
-            Value::Fixed(v) => Some(v),
-            Value::Wide(_) | Value::Float(_) => None,
+            Values::Int8(v) => Some(v),
+            Values::Int16(_) | Values::Int32(_) | Values::Float(_) => None,
         }
     }
 }

@@ -67,7 +67,7 @@ fn model(model: &models::RealModel) -> Result<Model, Box<dyn Error>> {
     let file = program.to_bytes(&[])?;
     let scratch = scratch_bytes(&Deployable::parse(&file)?) as u64;
     let engine = shiftwise_integer::engine::Engine::new(&graph);
-    let inputs = engine.sample(&samples, 0)?.iter().map(shiftwise_integer::engine::Value::to_bytes).collect();
+    let inputs = engine.sample(&samples, 0)?.iter().map(shiftwise_tensor::values::Values::to_bytes).collect();
     Ok(Model { name: model.name, ram: program.memory.ram_bytes(), scratch, file, inputs })
 }
 

@@ -75,6 +75,30 @@ struct Steps<'a> {
 impl Steps<'_> {
     /// The layer up to its activation attribute; false if there is no kernel for it.
     fn layer_of(&mut self, float: &Op, weights: &[Tensor]) -> Result<bool, Error> {
+        match float {
+            Op::OneD(l) => {
+                let weights = l.image_weights(&weights.iter().collect::<Vec<_>>());
+                self.shapes[0].insert(0, 1);
+                if self.out.len() == 2 {
+                    self.out.insert(0, 1);
+                }
+                return self.layer_of(&l.image, &weights);
+            }
+            Op::TimeDistributed(l) => {
+                return l.pointwise().map_or(Ok(false), |layer| self.layer_of(layer, weights));
+            }
+            Op::TfOp(f) => self.function(f),
+            _ => Ok(self.normalization(float, weights)?
+                || self.activation(float, weights)?
+                || self.merge(float)?
+                || self.movement(float)?
+                || self.pooling(float)?
+                || self.weighted(float, weights)?),
+        }
+    }
+
+    /// Normalizations and scales; false if it is none.
+    fn normalization(&mut self, float: &Op, weights: &[Tensor]) -> Result<bool, Error> {
         let [h, w, c] = image(&self.shapes[0]);
         match float {
             Op::Rescaling(r) => {
@@ -106,12 +130,6 @@ impl Steps<'_> {
                 let Some(gamma) = weights.first() else { return Ok(false) };
                 self.with_constant(Combine::Multiply, gamma.data())?;
             }
-            Op::ScaledAdd(s) => {
-                // The factor comes first, in the output's place; a sum of two is the same in either order.
-                self.inputs.swap(0, 1);
-                self.map(Function::Scale(s.scale));
-                self.zip(Combine::Add, self.inputs[1]);
-            }
             Op::GroupNormalization(n) => {
                 let (gamma, beta) = n.norm.scale_and_offset(&weights.iter().collect::<Vec<_>>(), c);
                 let part = c / n.groups.max(1);
@@ -121,26 +139,15 @@ impl Steps<'_> {
                 self.with_constant(Combine::Add, &beta)?;
             }
             Op::UnitNormalization(_) => self.last_axis(UnitNormalization::FUNCTION)?,
-            Op::OneD(l) => {
-                let weights = l.image_weights(&weights.iter().collect::<Vec<_>>());
-                self.shapes[0].insert(0, 1);
-                if self.out.len() == 2 {
-                    self.out.insert(0, 1);
-                }
-                return self.layer_of(&l.image, &weights);
-            }
-            Op::TimeDistributed(l) => {
-                return l.pointwise().map_or(Ok(false), |layer| self.layer_of(layer, weights));
-            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Functions of single values; false if it is none.
+    fn activation(&mut self, float: &Op, weights: &[Tensor]) -> Result<bool, Error> {
+        match float {
             Op::Elu(e) => self.map(Function::Elu(e.alpha)),
-            Op::Dot(d) => {
-                let [a0, depth, a1] = Dot::blocks(&self.shapes[0], d.axes[0]);
-                let [b0, _, b1] = Dot::blocks(&self.shapes[1], d.axes[1]);
-                let steps_a = [depth * a1, 1, 0, 0, a1];
-                self.product([a0, a1, b0, b1, depth], steps_a, [0, 0, depth * b1, 1, b1])?;
-            }
-            Op::RepeatVector(r) => self.copy([1, 1, 1, r.n, c], (0, [0, 0, 0, 0, 1]), (0, [0, 0, 0, c, 1]), None)?,
-            Op::Resizing(r) => self.resize(r.size, r.interpolation)?,
             Op::Relu(r) => self.map(r.function()),
             Op::LeakyRelu(r) => self.map(Function::LeakyRelu(r.alpha)),
             Op::HardSigmoid(_) => self.map(Function::DpuHardSigmoid),
@@ -153,6 +160,20 @@ impl Steps<'_> {
                 let alpha = self.constant(alpha.shape(), alpha.data())?;
                 self.zip(Combine::Slope, alpha);
             }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Layers of several inputs; false if it is none.
+    fn merge(&mut self, float: &Op) -> Result<bool, Error> {
+        match float {
+            Op::ScaledAdd(s) => {
+                // The factor comes first, in the output's place; a sum of two is the same in either order.
+                self.inputs.swap(0, 1);
+                self.map(Function::Scale(s.scale));
+                self.zip(Combine::Add, self.inputs[1]);
+            }
             Op::Add(_) => self.fold(Combine::Add)?,
             Op::Multiply(_) => self.fold(Combine::Multiply)?,
             Op::Merge(m) => {
@@ -162,6 +183,23 @@ impl Steps<'_> {
                 }
             }
             Op::Concatenate(c) => self.join(c.axis)?,
+            Op::Dot(d) => {
+                let [a0, depth, a1] = Dot::blocks(&self.shapes[0], d.axes[0]);
+                let [b0, _, b1] = Dot::blocks(&self.shapes[1], d.axes[1]);
+                let steps_a = [depth * a1, 1, 0, 0, a1];
+                self.product([a0, a1, b0, b1, depth], steps_a, [0, 0, depth * b1, 1, b1])?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Layers that move values, and fill up between them; false if it is none.
+    fn movement(&mut self, float: &Op) -> Result<bool, Error> {
+        let [h, w, c] = image(&self.shapes[0]);
+        match float {
+            Op::RepeatVector(r) => self.copy([1, 1, 1, r.n, c], (0, [0, 0, 0, 0, 1]), (0, [0, 0, 0, c, 1]), None)?,
+            Op::Resizing(r) => self.resize(r.size, r.interpolation)?,
             Op::Permute(p) => self.permute(&p.dims)?,
             Op::ZeroPadding2D(p) => {
                 let ow = self.out.get(1).copied().unwrap_or(1);
@@ -182,6 +220,14 @@ impl Steps<'_> {
             Op::UpSampling2D(u) => {
                 self.resize([h * u.size[0], w * u.size[1]], u.interpolation)?;
             }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Pooling; false if it is none.
+    fn pooling(&mut self, float: &Op) -> Result<bool, Error> {
+        match float {
             Op::MaxPooling2D(p) => self.pool(p.pool.window(&self.shapes[0]), FloatPoolKind::Max, 1.0)?,
             Op::AveragePooling2D(p) => {
                 self.pool(p.pool.window(&self.shapes[0]), FloatPoolKind::Average, p.dpu_factor(&self.out))?;
@@ -190,23 +236,37 @@ impl Steps<'_> {
                 self.pool(self.whole(), FloatPoolKind::Average, p.dpu_factor(&self.shapes[0]))?;
             }
             Op::GlobalMaxPooling2D(_) => self.pool(self.whole(), FloatPoolKind::Max, 1.0)?,
-            Op::Conv2D(l) => self.conv(l.window(&self.shapes[0]), weights, l.groups, false)?,
-            Op::DepthwiseConv2D(l) => self.conv(l.window(&self.shapes[0]), weights, c, false)?,
-            Op::Conv2DTranspose(l) => {
-                let Some(kernel) = weights.first() else { return Ok(false) };
-                let (oc, ic) = (kernel.shape()[2], kernel.shape()[3]);
-                let turned = |tap: &[f32]| {
-                    (0..ic).flat_map(|i| (0..oc).map(|o| tap[o * ic + i]).collect::<Vec<_>>()).collect::<Vec<_>>()
-                };
-                let data: Vec<f32> = kernel.data().chunks_exact((oc * ic).max(1)).flat_map(turned).collect();
-                let kernel = Tensor::new(kernel.shape().to_vec(), data).unwrap_or_else(|| Tensor::zeros(&[0]));
-                let weights: Vec<Tensor> = std::iter::once(kernel).chain(weights.get(1).cloned()).collect();
-                self.conv(l.window(&self.shapes[0]), &weights, 1, true)?;
-            }
-            Op::Dense(_) => self.conv(Ok(Window::POINT), weights, 1, false)?,
-            Op::TfOp(f) => return self.function(f),
             _ => return Ok(false),
         }
+        Ok(true)
+    }
+
+    /// Layers with a kernel; false if it is none.
+    fn weighted(&mut self, float: &Op, weights: &[Tensor]) -> Result<bool, Error> {
+        match float {
+            Op::Conv2D(l) => self.conv(l.window(&self.shapes[0]), weights, l.groups, false)?,
+            Op::DepthwiseConv2D(l) => {
+                let channels = self.shapes[0].last().copied().unwrap_or(1);
+                self.conv(l.window(&self.shapes[0]), weights, channels, false)?;
+            }
+            Op::Conv2DTranspose(l) => return self.transposed(l.window(&self.shapes[0]), weights),
+            Op::Dense(_) => self.conv(Ok(Window::POINT), weights, 1, false)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// A transposed convolution, whose kernel is turned to have its output channels last; false without a kernel.
+    fn transposed(&mut self, window: Result<Window, String>, weights: &[Tensor]) -> Result<bool, Error> {
+        let Some(kernel) = weights.first() else { return Ok(false) };
+        let (oc, ic) = (kernel.shape()[2], kernel.shape()[3]);
+        let turned = |tap: &[f32]| {
+            (0..ic).flat_map(|i| (0..oc).map(|o| tap[o * ic + i]).collect::<Vec<_>>()).collect::<Vec<_>>()
+        };
+        let data: Vec<f32> = kernel.data().chunks_exact((oc * ic).max(1)).flat_map(turned).collect();
+        let kernel = Tensor::new(kernel.shape().to_vec(), data).unwrap_or_else(|| Tensor::zeros(&[0]));
+        let weights: Vec<Tensor> = std::iter::once(kernel).chain(weights.get(1).cloned()).collect();
+        self.conv(window, &weights, 1, true)?;
         Ok(true)
     }
 

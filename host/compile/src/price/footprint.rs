@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use shiftwise_core::cpu::scratch_bytes;
-use shiftwise_core::model::{Deployable, Region, Step};
+use shiftwise_core::model::{CpuOp, Deployable, Region, Step};
 use shiftwise_targets::Board;
 
 use crate::price::instructions as formulas;
@@ -71,7 +71,23 @@ pub struct Need {
     pub given: u64,
 }
 
-/// What a program takes of a board with firmware.
+/// Bytes of workspace, inputs and outputs side by side.
+fn arena(program: &Program) -> u64 {
+    let m = &program.memory;
+    let regions = [m.workspace_bytes, m.input_bytes, m.output_bytes].map(u64::from);
+    regions.map(|n| n.next_multiple_of(REGION_ALIGN)).iter().sum()
+}
+
+/// Features of the runtime that build in layers of a program.
+fn features(deployable: &Deployable<'_>) -> Vec<&'static str> {
+    let of = |step| match step {
+        Step::Cpu(op) => CpuOp::feature(&op),
+        Step::Dpu(_) => None,
+    };
+    deployable.steps().filter_map(of).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// What a program takes of a board with firmware, or of one whose processor is described.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Footprint {
@@ -87,13 +103,11 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Of a program and its deployable; `None` for a board that there is no firmware for.
+    /// Of a program and its deployable; `None` for a board that has no firmware and whose processor nobody has described.
     pub fn of(program: &Program, deployable: &Deployable<'_>, board: &Board) -> Option<Self> {
-        let firmware = board.firmware.as_ref()?;
+        let Some(firmware) = board.firmware.as_ref() else { return Self::of_own(program, deployable, board) };
         let (file, scratch) = (deployable.file_bytes() as u64, scratch_bytes(deployable) as u64);
-        let m = &program.memory;
-        let regions = [m.workspace_bytes, m.input_bytes, m.output_bytes].map(u64::from);
-        let arena = regions.map(|n| n.next_multiple_of(REGION_ALIGN)).iter().sum::<u64>();
+        let arena = arena(program);
         let size = |name| board.memory(name).map_or(0, |m| m.bytes);
         let need = |name, needed, given| Need { name, needed, given };
         let mut needs = vec![
@@ -110,14 +124,21 @@ impl Footprint {
             flash += image.code;
             ram += image.data + image.stack;
         }
-        let features: BTreeSet<&'static str> = deployable
-            .steps()
-            .filter_map(|step| match step {
-                Step::Cpu(op) => op.feature(),
-                Step::Dpu(_) => None,
-            })
-            .collect();
-        Some(Self { flash, ram, needs, features: features.into_iter().collect() })
+        Some(Self { flash, ram, needs, features: features(deployable) })
+    }
+
+    /// In a program of the user's own on a board that there is no firmware for.
+    fn of_own(program: &Program, deployable: &Deployable<'_>, board: &Board) -> Option<Self> {
+        let processor = board.processor.as_ref()?;
+        let (file, scratch) = (deployable.file_bytes() as u64, scratch_bytes(deployable) as u64);
+        let size = |name| board.memory(name).map_or(0, |m| m.bytes);
+        let (flash, ram) = (file + processor.runtime_code, arena(program) + scratch + processor.runtime_stack);
+        let need = |name, needed, given| Need { name, needed, given };
+        let needs = vec![
+            need("deployable, and code and constants of the runtime", flash, size("FLASH")),
+            need("workspace, inputs, outputs, what kernels gather in, stack", ram, size("RAM")),
+        ];
+        Some(Self { flash, ram, needs, features: features(deployable) })
     }
 
     /// Whether the board has enough of everything.

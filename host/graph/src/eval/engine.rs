@@ -21,6 +21,7 @@ use crate::eval::{self, Point, Points, missing};
 use crate::graph::{Graph, Node, NodeId};
 use crate::ops::{ActivationFn, Op};
 use shiftwise_core::shape::Window;
+use shiftwise_tensor::aligned::Aligned;
 use shiftwise_tensor::arena::{self, Arena, Lifetime};
 use shiftwise_tensor::tensor::Tensor;
 
@@ -69,7 +70,7 @@ pub struct FloatEngine<'a> {
     /// Elements of the arena.
     len: usize,
     /// Arenas that no sample uses now: at most one for each thread that has run one.
-    spare: Mutex<Vec<Vec<f32>>>,
+    spare: Mutex<Vec<Aligned<f32>>>,
 }
 
 /// Work of one or more layers at once.
@@ -140,7 +141,7 @@ impl<'a> FloatEngine<'a> {
     fn sample(&self, inputs: &[Tensor], index: usize, rows: Vec<&mut [f32]>) -> Result<(), Error> {
         let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let own = spare().pop();
-        let mut memory = own.unwrap_or_else(|| vec![0.0; self.len]);
+        let mut memory = own.unwrap_or_else(|| Aligned::new(self.len));
         for ((id, x), stages) in self.graph.inputs.iter().zip(inputs).zip(&self.inputs) {
             let place = &mut memory[self.places[id.0].clone()];
             let from = x.data().get(index * place.len()..).and_then(|x| x.get(..place.len()));

@@ -5,7 +5,6 @@
 
 use rayon::prelude::*;
 
-use crate::engine::Value;
 use crate::engine::moves::permute;
 use crate::engine::plan::{Held, Result};
 use crate::graph::{IntOpKind, IntTensor, Kind, image};
@@ -14,6 +13,7 @@ use shiftwise_core::scale::{Scale, bounded, rescale};
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::kernel;
 use shiftwise_tensor::kernel::{ConvGeometry, PackedI8};
+use shiftwise_tensor::values::Values;
 
 /// Products of one output that the int8 kernels sum exactly.
 const MOST_PRODUCTS: usize = 1 << 16;
@@ -106,9 +106,9 @@ pub(super) fn dequantize(x: Held<'_>, from: Kind, y: &mut [f32]) {
 }
 
 /// Floats as integers of a grid.
-pub(super) fn value(x: &[f32], scale: Scale) -> Value {
+pub(super) fn value(x: &[f32], scale: Scale) -> Values {
     let q = x.iter().map(|x| scale.quantize(*x));
-    if scale.is_wide() { Value::Wide(q.collect()) } else { Value::Fixed(q.map(|q| q as i8).collect()) }
+    if scale.is_wide() { Values::Int16(q.collect()) } else { Values::Int8(q.map(|q| q as i8).collect()) }
 }
 
 /// One sample's result.

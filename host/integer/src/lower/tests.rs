@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::lower;
-use crate::engine::{Engine, Value};
+use crate::engine::Engine;
 use crate::graph::{IntGraph, IntOpKind, Kind, TensorIx};
 use crate::reasons::FloatWhy;
 use shiftwise_graph::builder::Builder;
@@ -19,6 +19,7 @@ use shiftwise_graph::ops::{
 use shiftwise_quant::pipeline::without_data;
 use shiftwise_quant::strategy::Strategy as Quantization;
 use shiftwise_tensor::tensor::Tensor;
+use shiftwise_tensor::values::Values;
 
 fn cases(default: u32) -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
@@ -181,8 +182,8 @@ proptest! {
         for (tensor, value) in form.tensors.iter().zip(values) {
             let size: usize = tensor.shape.iter().product();
             match (tensor.kind, value) {
-                (Kind::Fixed(_) | Kind::Scaled(_), Some(Value::Fixed(q))) => prop_assert_eq!(q.len(), size),
-                (Kind::Float, Some(Value::Float(x))) => prop_assert_eq!(x.len(), size),
+                (Kind::Fixed(_) | Kind::Scaled(_), Some(Values::Int8(q))) => prop_assert_eq!(q.len(), size),
+                (Kind::Float, Some(Values::Float(x))) => prop_assert_eq!(x.len(), size),
                 (kind, value) => prop_assert!(false, "{}: {:?} holds {:?}", tensor.name, kind, value),
             }
         }

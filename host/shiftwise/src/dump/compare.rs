@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{ACTIVATIONS, Dump, DumpTensor, INTEGERS, WEIGHTS, dump_weight_is_shown};
+use super::{ACTIVATIONS, Dump, DumpTensor, INTEGERS, Type, WEIGHTS, dump_weight_is_shown, value_text};
 use crate::text;
 
 /// A tensor that is not the same in two dumps.
@@ -95,7 +95,7 @@ pub fn compare(first: &Dump, second: &Dump) -> Comparison {
             result.tensors += 1;
             result.values += x.len().min(y.len()) as u64;
             // Files of one name may still be of two types, where a manifest says so.
-            if differences.is_empty() && x.len() == y.len() && x.kind() == y.kind() {
+            if differences.is_empty() && x.len() == y.len() && Type::of(x) == Type::of(y) {
                 continue;
             }
             result.differences.push(Difference {
@@ -104,8 +104,8 @@ pub fn compare(first: &Dump, second: &Dump) -> Comparison {
                 differing: differences.len(),
                 first_difference: differences.first().map(|i| FirstDifference {
                     index: *i,
-                    first: x.value(*i),
-                    second: y.value(*i),
+                    first: value_text(x, *i),
+                    second: value_text(y, *i),
                 }),
             });
         }

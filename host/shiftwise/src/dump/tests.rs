@@ -55,7 +55,7 @@ fn names_of_files_fit_and_tell_types_with_a_manifest_only() {
     // The names alone say floats; what is known beside them says otherwise.
     write(&plain, &dump, false).unwrap();
     std::fs::remove_file(plain.join(MANIFEST)).unwrap();
-    let floats = |d: &Dump| d.activations.iter().filter(|t| t.values.kind() == Type::Float).count();
+    let floats = |d: &Dump| d.activations.iter().filter(|t| Type::of(&t.values) == Type::Float).count();
     assert_eq!(floats(&read(&plain).unwrap()), 2);
     let (first, second) = read_both(&plain, &dir).unwrap();
     assert!((floats(&first), floats(&second)) == (1, 1) && compare(&first, &second).is_equal());
