@@ -20,5 +20,9 @@ pub use reader::read;
 pub use value::{Data, Element, Kind, Value};
 pub use writer::{Form, WriteOptions, write_float, write_quantized};
 
+/// The key of a model's metadata under which the writer says positions of weights that their values don't tell: an object by
+/// layers' names of objects by weights' names of position and width.
+const POSITIONS: &str = "shiftwise_positions";
+
 #[cfg(test)]
 mod tests;

@@ -113,7 +113,9 @@ pub fn read(files: Files, options: &LoadOptions, _: &Budget) -> Result<Model, Er
     let path = files.path().to_owned();
     let mut network = Network::read(files)?;
     network.nodes = expand(std::mem::take(&mut network.nodes));
-    regroup::model(apart(&network, options, &path)?)
+    let mut apart = apart(&network, options, &path)?;
+    apart.said = quantized::said(network.positions.as_deref(), &network.budget).map_err(|why| Error::format(&path, why))?;
+    regroup::model(apart)
 }
 
 /// The layers that a file's model is.
@@ -315,7 +317,7 @@ impl<'a> Reader<'a> {
         }
         let (graph, ids) = self.builder.finish_with_ids(&outputs).map_err(Failure::Own)?;
         let (results, weights) = (quantized::renumbered(self.results, &ids), quantized::renumbered(self.weights, &ids));
-        Ok(Apart { graph, results, weights })
+        Ok(Apart { graph, results, weights, ..Apart::default() })
     }
 
     /// The first result of a node of stored constants, which is behind the one that is being made.

@@ -201,6 +201,7 @@ impl<'a> Writer<'a> {
             self.values.insert(id, value);
         }
         let outputs = self.outputs();
+        let metadata_props = self.said(weights);
         let graph = GraphProto {
             node: self.nodes,
             name: self.graph.name.clone(),
@@ -220,7 +221,7 @@ impl<'a> Writer<'a> {
             producer_version: env!("CARGO_PKG_VERSION").into(),
             graph: Some(graph),
             opset_import: vec![OperatorSet { domain: String::new(), version: self.options.opset }],
-            metadata_props: Vec::new(),
+            metadata_props,
         };
         Ok(model.encode_to_vec())
     }

@@ -5,7 +5,7 @@
 //! of a layer is quantized by the layer, that of a convolution behind its activation, and weights by quantizers of theirs.
 //! A Quantize node that no layer can take in stays a node, so nothing is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -36,6 +36,8 @@ pub struct Apart {
     pub results: BTreeMap<NodeId, Quantizer>,
     /// Quantizers of weights, in the order of the layer's weights; layers that are not here have none that is known.
     pub weights: BTreeMap<NodeId, Vec<Option<Quantizer>>>,
+    /// Quantizers of weights that a file names apart, by the layers' and the weights' names.
+    pub said: BTreeMap<(String, String), Quantizer>,
 }
 
 impl Apart {
@@ -69,17 +71,24 @@ fn regroup(mut apart: Apart) -> Result<QuantGraph, Error> {
     // What a chain was made of is read by nothing, and reads what its quantizer reads.
     apart.prune();
     disguises::undo(&mut apart);
+    let scope = names::scope(&apart.graph);
+    let between = scope.as_ref().map(|model| disguises::attributes(&mut apart, model)).unwrap_or_default();
+    let names: Vec<String> = between.iter().map(|id| apart.graph.node(*id).name.clone()).collect();
     apart.prune();
-    names::restore(&mut apart.graph);
+    let between = names.iter().filter_map(|name| apart.graph.find(name)).collect();
+    if let Some(model) = &scope {
+        names::restore(&mut apart.graph, model);
+    }
     drop_repeated(&mut apart);
-    let mut grouping = Grouping::new(strategy, apart.graph);
+    let mut grouping = Grouping::new(strategy, apart.graph, between);
     let mut left = BTreeMap::new();
     for (id, quantizer) in apart.results {
         if !grouping.take_in(id, &quantizer) {
             left.insert(id, quantizer);
         }
     }
-    let mut layers = grouping.layers(&apart.weights)?;
+    grouping.pass_on();
+    let mut layers = grouping.layers(&apart.weights, &apart.said)?;
     for (id, quantizer) in left {
         layers.insert(id, LayerQuant { output: Some(quantizer), ..LayerQuant::bare() });
     }
@@ -90,7 +99,9 @@ fn regroup(mut apart: Apart) -> Result<QuantGraph, Error> {
     let mut quantized = QuantGraph { graph, layers, metadata: Metadata::default(), trained: false };
     quantized.check_names()?;
     narrow_biases(&mut quantized);
-    refine(&mut quantized, &grouping.strategy);
+    // What comes from the vendor's tool is refined; only positions of biases are not in its files.
+    let wanted = |rule: &str| scope.is_none() || rule.starts_with("adjust_dpu_shift_bias");
+    refine(&mut quantized, |rule| wanted(rule) && grouping.strategy.enabled(rule));
     Ok(quantized)
 }
 
@@ -126,14 +137,16 @@ struct Grouping {
     /// The layers that read each node; outputs of the model are no readers.
     readers: Vec<Vec<NodeId>>,
     is_output: Vec<bool>,
+    /// Quantizers within a layer, behind which its function comes.
+    between: BTreeSet<NodeId>,
 }
 
 impl Grouping {
-    fn new(strategy: Strategy, graph: Graph) -> Self {
+    fn new(strategy: Strategy, graph: Graph, between: BTreeSet<NodeId>) -> Self {
         let mut is_output = vec![false; graph.nodes.len()];
         graph.outputs.iter().for_each(|id| is_output[id.0] = true);
         let readers = graph.consumers();
-        Self { strategy, graph, results: BTreeMap::new(), before: BTreeMap::new(), readers, is_output }
+        Self { strategy, graph, results: BTreeMap::new(), before: BTreeMap::new(), readers, is_output, between }
     }
 
     /// What the strategy says of a layer.
@@ -166,7 +179,7 @@ impl Grouping {
             return false;
         }
         // A layer whose function stands behind its quantizer has no place for one behind that.
-        if node.op.layer().activation().quantized_before() {
+        if node.op.layer().activation().quantized_before() && !self.between.contains(&id) {
             return false;
         }
         // Between a convolution and such a function the quantizer is the function's.
@@ -183,6 +196,23 @@ impl Grouping {
         self.readers[producer.0] = std::mem::take(&mut self.readers[id.0]);
         self.is_output[producer.0] = self.is_output[id.0];
         true
+    }
+
+    /// Gives the quantizer of layers that only join values to what they join, where that has none: the vendor's graphs for
+    /// its compiler say it once, and both are the same.
+    fn pass_on(&mut self) {
+        let joins = |id: &NodeId| matches!(self.graph.node(*id).op, Op::Concatenate(_));
+        let all: Vec<NodeId> = self.graph.ids().filter(joins).collect();
+        for id in all.into_iter().rev() {
+            let Some(own) = self.results.get(&id).cloned() else { continue };
+            for input in self.graph.node(id).inputs.clone() {
+                let free = !self.results.contains_key(&input) && !self.before.contains_key(&input);
+                let function = self.graph.node(input).op.layer().activation().quantized_before();
+                if free && !function && self.only_reader(input) == Some(id) && self.quantizes_its_result(input) {
+                    self.results.insert(input, own.clone());
+                }
+            }
+        }
     }
 
     /// Whether the activation behind a layer quantizes its result.
@@ -210,10 +240,15 @@ impl Grouping {
             if !quantized && self.quantizes_its_result(id) && !known.contains_key(&id) {
                 continue;
             }
-            let weights = match known.get(&id) {
+            let mut weights = match known.get(&id) {
                 Some(known) => known.clone(),
                 None => grids::of_weights(&node.op),
             };
+            for ((weight, _), own) in node.op.layer().weights().into_iter().zip(&mut weights) {
+                if let Some(said) = said.get(&(node.name.clone(), weight.to_owned())) {
+                    *own = Some(said.clone());
+                }
+            }
             let entry = said(&template, &node.op, (&weights, result, deferred));
             let place = match (deferred, result) {
                 (true, _) => ActivationPlace::Behind,
@@ -290,9 +325,9 @@ fn narrow_biases(q: &mut QuantGraph) {
 }
 
 /// Brings positions within what a DPU's shifters can do, and says of each what it was.
-fn refine(q: &mut QuantGraph, strategy: &Strategy) {
+fn refine(q: &mut QuantGraph, wanted: impl Fn(&str) -> bool) {
     let before = q.layers.clone();
-    adjust_pos::refine(q, strategy);
+    adjust_pos::apply(q, wanted);
     let mut warnings = Vec::new();
     for (id, layer) in &q.layers {
         let node = q.graph.node(*id);

@@ -80,7 +80,7 @@ pub fn read_model(files: Files, options: &LoadOptions, budget: &Budget) -> Resul
     let (graph, ids) = reader.builder.finish_with_ids(&outputs)?;
     let results = reader.results.into_iter().filter_map(|(id, own)| Some((*ids.get(&id)?, own))).collect();
     let weights = reader.weights.into_iter().filter_map(|(id, own)| Some((*ids.get(&id)?, own))).collect();
-    regroup::model(Apart { graph, results, weights })
+    regroup::model(Apart { graph, results, weights, ..Apart::default() })
 }
 
 /// What an operation's result is.

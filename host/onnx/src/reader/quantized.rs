@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use shiftwise_core::arith::Round;
+use shiftwise_core::fix::FixPos;
+use shiftwise_graph::budget::Budget;
 use shiftwise_graph::graph::NodeId;
 use shiftwise_graph::ops::{Op, Quantize};
 use shiftwise_quant::regroup::grids::{self, Integers};
 use shiftwise_quant::scheme::Quantizer;
 
+use crate::POSITIONS;
 use crate::ops::call::Call;
 use crate::proto::NodeProto;
 use crate::reader::{Known, Step, one};
@@ -179,6 +182,27 @@ impl<'a> super::Reader<'a> {
         let own: Vec<Option<Quantizer>> = weights.iter().enumerate().map(of).collect();
         self.weights.insert(id, own);
     }
+}
+
+/// The quantizers of weights that a file of ours says apart from their values.
+///
+/// Errors: the rest of a sentence about the file.
+pub(super) fn said(text: Option<&str>, budget: &Budget) -> Result<BTreeMap<(String, String), Quantizer>, String> {
+    let mut all = BTreeMap::new();
+    let Some(text) = text else { return Ok(all) };
+    let bad = || format!("has metadata `{POSITIONS}` that are damaged");
+    let layers = shiftwise_files::json::parse(text.as_bytes(), budget).map_err(|_| bad())?;
+    for (layer, weights) in layers.as_object().ok_or_else(bad)? {
+        for (weight, own) in weights.as_object().ok_or_else(bad)? {
+            let (pos, bits) = (own.get(0).and_then(|v| v.as_i64()), own.get(1).and_then(|v| v.as_u64()));
+            let pos = pos.and_then(|p| i8::try_from(p).ok()).ok_or_else(bad)?;
+            let bits = bits.and_then(|b| u8::try_from(b).ok()).filter(|b| (2..=32).contains(b)).ok_or_else(bad)?;
+            let to = Integers { bits, unsigned: false, narrow: false };
+            let own = grids::of_positions(to, Round::HalfUp, &[FixPos(pos)], None);
+            all.insert((layer.clone(), weight.clone()), own);
+        }
+    }
+    Ok(all)
 }
 
 /// A step and a zero point.

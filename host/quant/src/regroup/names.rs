@@ -14,20 +14,25 @@ fn quantizer(name: &str) -> Option<(&str, &str)> {
     scope.split_once('/')
 }
 
+/// The model in whose scopes layers stand, in a file that has the vendor's.
+pub(super) fn scope(graph: &Graph) -> Option<String> {
+    let quantizers = graph.nodes.iter().filter(|node| matches!(node.op, Op::Quantize(_)));
+    quantizers.filter_map(|node| quantizer(&node.name)).next().map(|(model, _)| format!("{model}/"))
+}
+
+/// The layer that an operation in a model's scope is a part of, as the quantized model calls it.
+pub(super) fn layer<'a>(name: &'a str, model: &str) -> Option<&'a str> {
+    Some(name.strip_prefix(model)?.rsplit_once('/')?.0)
+}
+
 /// Gives layers back their names, in a file that has the vendor's scopes.
-pub(super) fn restore(graph: &mut Graph) {
-    let quantize = |op: &Op| matches!(op, Op::Quantize(_));
-    let found = graph.nodes.iter().filter(|node| quantize(&node.op)).find_map(|node| quantizer(&node.name));
-    let Some(model) = found.map(|(model, _)| format!("{model}/")) else { return };
+pub(super) fn restore(graph: &mut Graph, model: &str) {
     let mut taken: HashSet<String> = graph.nodes.iter().map(|node| node.name.clone()).collect();
     for node in &mut graph.nodes {
-        let name = match (quantize(&node.op), &node.op) {
-            (true, _) => quantizer(&node.name).map(|(_, layer)| layer.to_owned()),
-            (false, Op::Input(_)) => None,
-            (false, _) => {
-                let own = node.name.strip_prefix(&model).and_then(|rest| Some(rest.rsplit_once('/')?.0));
-                own.map(|layer| layer.strip_prefix("quant_").unwrap_or(layer).to_owned())
-            }
+        let name = match &node.op {
+            Op::Quantize(_) => quantizer(&node.name).map(|(_, layer)| layer.to_owned()),
+            Op::Input(_) => None,
+            _ => layer(&node.name, model).map(|own| own.strip_prefix("quant_").unwrap_or(own).to_owned()),
         };
         // A Quantize node behind a layer has the name that the quantized layer has; it goes into the layer.
         if let Some(name) = name.filter(|name| !name.is_empty() && taken.insert(name.clone())) {

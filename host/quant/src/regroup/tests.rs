@@ -26,7 +26,7 @@ fn network(split: bool) -> Apart {
     let q = add(&mut graph, "q", Op::Quantize(Quantize), &[relu]);
     (graph.inputs, graph.outputs) = (vec![x], if split { vec![q, relu] } else { vec![q] });
     let results = BTreeMap::from([(qx, position(7)), (q, position(5))]);
-    Apart { graph, results, weights: BTreeMap::new() }
+    Apart { graph, results, ..Apart::default() }
 }
 
 #[test]
