@@ -40,6 +40,8 @@ mod schemes;
 mod shell;
 mod shiftwise_analyze;
 mod shiftwise_inspect;
+mod shiftwise_merge;
+mod shiftwise_tune;
 mod snapshots;
 mod tensorflow;
 mod tidy;

@@ -1,5 +1,6 @@
 //! Repository chores: `cargo xtask CHORE`.
 
+mod bench;
 mod browser;
 mod ci;
 mod demo;
@@ -19,6 +20,7 @@ usage: cargo xtask CHORE
   demo                              set up, build, and verify the digits network on an emulated board
   ci                                set up and run every check
   docs [--check]                    rewrite the pages that are made from tables in the code, or only compare them
+  bench [MODEL=HxWxC...]            compare speed with what is installed of other engines, write BENCHMARKS.md
   python [--keras] [PYTHON]         build the native module, check the Python package's types and run its tests
   browser                           check that the library compiles for a browser, without files and boards
   fuzz [--seconds N] [TARGET...]    fuzz every reader, or these, for so long each [default: 60]; 0 replays the corpus
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         ["docs"] => docs::main(false),
         ["docs", "--check"] => docs::main(true),
         ["firmware", rest @ ..] => firmware::main(rest),
+        ["bench", models @ ..] => bench::main(models),
         ["python", rest @ ..] => python::main(rest),
         ["browser"] => browser::main(),
         ["fuzz", rest @ ..] => fuzz::main(rest),

@@ -6,24 +6,24 @@ use std::ffi::OsString;
 
 use clap::builder::RangedU64ValueParser;
 use clap::error::ContextValue;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde_json::Value;
 use shiftwise::reports::{Failure, FailureText};
 use shiftwise::text;
 use shiftwise_graph::error::Error;
 
 use crate::hint::hint;
-use crate::outcome::to_json;
+use crate::outcome::{Outcome, to_json};
 use crate::screen::Screen;
 use crate::{
-    analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, export, info, inspect,
-    machine_code, predict, proof, quantize, report, screen, shell, simulate, strategy, targets, train,
+    analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, export, help, info, inspect,
+    machine_code, predict, proof, quantize, report, screen, shards, shell, simulate, strategy, targets, train, tune,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
 #[derive(Debug, Parser)]
 #[command(name = "shiftwise", version = env!("SHIFTWISE_VERSION"), about, max_term_width = 110)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     screen: screen::Options,
     /// Threads to use [default: all cores]; never changes a byte of any output
@@ -34,7 +34,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
     /// Quantize a float model with calibration data
     Quantize(quantize::Args),
     /// Train a network with its quantizers, or a float one without
@@ -43,8 +43,12 @@ enum Command {
     Deploy(deploy::Args),
     /// Say where quantization hurts, why, and what helps by how much
     Analyze(analyze::Args),
+    /// Search what the strategy leaves open for accuracy and time
+    Tune(tune::Args),
     /// Accuracy of a float or quantized model on labelled data
     Evaluate(evaluate::Args),
+    /// Join the parts of a run that several processes have shared: the same bytes as one run
+    Merge(shards::Args),
     /// Outputs of a float, quantized or compiled model for every sample
     Predict(predict::Args),
     /// Convert a float model to float16, bfloat16, float32 or float64
@@ -95,6 +99,7 @@ impl Command {
             Self::Train(args) => Some(&args.preprocess),
             Self::Deploy(args) => Some(&args.preprocess),
             Self::Analyze(args) => Some(&args.preprocess),
+            Self::Tune(args) => Some(&args.preprocess),
             Self::Report(args) => Some(&args.preprocess),
             Self::Diff(args) => Some(&args.preprocess),
             Self::Evaluate(args) => Some(&args.preprocess),
@@ -156,7 +161,8 @@ fn usage(e: &clap::Error, arguments: &[OsString]) -> u8 {
 
 /// Parses the arguments, of which the first is the program's name, and runs the command. Returns the exit code.
 pub fn run(arguments: Vec<OsString>) -> u8 {
-    let cli = match Cli::try_parse_from(&arguments) {
+    let understood = help::with_help(Cli::command()).try_get_matches_from(&arguments);
+    let cli = match understood.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(e) => {
             return usage(&e, &arguments);
@@ -177,9 +183,11 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
         Command::Train(args) => train::run(args, &screen),
         Command::Deploy(args) => deploy::run(args, &screen),
         Command::Analyze(args) => analyze::run(args, &screen),
+        Command::Tune(args) => tune::run(args, &screen),
         Command::Report(args) => report::run(args, &screen),
         Command::Diff(args) => diff::run(args, &screen),
         Command::Evaluate(args) => evaluate::run(args, &screen),
+        Command::Merge(args) => merge(args, &screen),
         Command::Predict(args) => predict::run(args, &screen),
         Command::Convert(args) => convert::run(args, &screen),
         Command::Export(args) => export::run(args, &screen),
@@ -196,8 +204,8 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
         Command::Strategy(args) => strategy::run(args, &screen),
         Command::Disasm(args) => machine_code::run(args, &screen),
         Command::Asm(args) => machine_code::assemble(args, &screen),
-        Command::Completions(args) => shell::completions(args, Cli::command(), &screen),
-        Command::Man(args) => shell::man(args, Cli::command(), &screen),
+        Command::Completions(args) => shell::completions(args, help::with_help(Cli::command()), &screen),
+        Command::Man(args) => shell::man(args, help::with_help(Cli::command()), &screen),
     };
     if let Some(preprocess) = cli.command.preprocess() {
         preprocess.tell(&screen);
@@ -212,6 +220,26 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
         }
         Err(e) => fail(&screen, &e),
     }
+}
+
+/// Repeats the run that was shared, with the answers of its parts in place of the work.
+fn merge(args: &shards::Args, screen: &Screen) -> Result<Outcome, Error> {
+    let whole = args.whole()?;
+    let said = std::iter::once("shiftwise").chain(whole.arguments.iter().map(String::as_str));
+    let cli = Cli::try_parse_from(said)
+        .map_err(|e| Error::Options(format!("the parts' arguments are not understood: {}", e.kind())))?;
+    let outcome = match &cli.command {
+        Command::Quantize(args) => quantize::merge(args, &whole, screen),
+        Command::Evaluate(args) => evaluate::merge(args, &whole, screen),
+        Command::Dump(args) => dump::merge(args, &whole, screen),
+        Command::Tune(args) => tune::merge(args, &whole, screen),
+        Command::Verify(args) => proof::merge(args, &whole, screen),
+        _ => Err(Error::Options(format!("`{}` is no command that is shared", whole.arguments.join(" ")))),
+    };
+    if let Some(preprocess) = cli.command.preprocess() {
+        preprocess.tell(screen);
+    }
+    outcome
 }
 
 /// The JSON of an error.

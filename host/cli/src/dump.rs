@@ -1,20 +1,24 @@
 //! `shiftwise dump` and `shiftwise compare`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use serde_json::json;
 use shiftwise::dump;
-use shiftwise::dump::Dumped;
+use shiftwise::dump::{Dump, Dumped};
 use shiftwise::golden::{DumpOptions, Numerics, golden};
+use shiftwise::part::Whole;
 use shiftwise_formats::Model;
 use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::Samples as _;
 use shiftwise_quant::metadata::Metadata;
 use shiftwise_quant::quant_graph::QuantGraph;
 
 use crate::data::{ModelArgs, Preprocess, take};
 use crate::outcome::Outcome;
 use crate::screen::{Screen, count};
+use crate::shards::ShardArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -40,6 +44,8 @@ pub(crate) struct Args {
     numerics: Numerics,
     #[command(flatten)]
     pub(crate) preprocess: Preprocess,
+    #[command(flatten)]
+    shards: ShardArgs,
 }
 
 pub(crate) fn numerics(text: &str) -> Result<Numerics, String> {
@@ -50,24 +56,65 @@ pub(crate) fn numerics(text: &str) -> Result<Numerics, String> {
     }
 }
 
-pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
-    let quantized = match args.model.open_for(&args.data, &args.preprocess, screen)? {
-        Model::Quantized(quantized) => quantized,
+/// The model in its quantized form.
+fn opened(args: &Args, screen: &Screen) -> Result<QuantGraph, Error> {
+    match args.model.open_for(&args.data, &args.preprocess, screen)? {
+        Model::Quantized(quantized) => Ok(quantized),
         // Converted instead of quantized: the vendor's dump of such a model has floats or nothing.
         Model::Float(graph) if graph.nodes.iter().any(|node| node.dtype != Dtype::Float32) => {
-            QuantGraph { graph, layers: BTreeMap::new(), metadata: Metadata::default(), trained: false }
+            Ok(QuantGraph { graph, layers: BTreeMap::new(), metadata: Metadata::default(), trained: false })
         }
-        Model::Float(_) => {
-            return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));
-        }
-    };
-    let inputs = match args.weights_only {
+        Model::Float(_) => Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected")),
+    }
+}
+
+pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let quantized = opened(args, screen)?;
+    let samples = match args.weights_only {
         true => None,
-        false => Some(take(&args.preprocess.for_quantized(&args.data, &quantized, screen)?, Some(args.samples))?),
+        false => Some(args.preprocess.for_quantized(&args.data, &quantized, screen)?),
     };
     let options = DumpOptions { float: args.dump_float, weights_only: args.weights_only, vendor_gaps: false };
-    let all = golden(&quantized, inputs, args.numerics, &options)?;
-    dump::write(&args.output_dir, &all, true)?;
+    if let Some(shard) = args.shards.shard() {
+        let samples = samples
+            .ok_or_else(|| Error::Options("weights are the same in every shard: dump them in one run".into()))?;
+        let total = args.samples.min(samples.len());
+        let own = shard.range(total, "samples")?;
+        let inputs = samples.batch(own.start, own.len())?;
+        let all = golden(&quantized, Some(inputs), args.numerics, &options)?;
+        let dir = shard_dir(args, shard.number, shard.of);
+        dump::write(&dir, &all, false)?;
+        let models: Vec<&Path> = args.model.files().map(PathBuf::as_path).collect();
+        return args.shards.write(("dump", shard), &models, (total, own.len()), json!(dir), screen);
+    }
+    let inputs = samples.map(|samples| take(&samples, Some(args.samples))).transpose()?;
+    written(args, &golden(&quantized, inputs, args.numerics, &options)?, screen)
+}
+
+/// Where a shard's dump lies until it is merged.
+fn shard_dir(args: &Args, number: usize, of: usize) -> PathBuf {
+    let mut name = args.output_dir.clone().into_os_string();
+    name.push(format!(".{number}-of-{of}"));
+    name.into()
+}
+
+/// What all shards of a run have dumped.
+pub(crate) fn merge(args: &Args, whole: &Whole, screen: &Screen) -> Result<Outcome, Error> {
+    let quantized = opened(args, screen)?;
+    let samples = args.preprocess.for_quantized(&args.data, &quantized, screen)?;
+    let models: Vec<&Path> = args.model.files().map(PathBuf::as_path).collect();
+    whole.check(&models, args.samples.min(samples.len()))?;
+    let mut all = Dump::default();
+    for (k, dir) in whole.answers::<PathBuf>()?.into_iter().enumerate() {
+        let own = dump::read(&dir)?;
+        if k == 0 { all = own } else { all.append(own)? }
+    }
+    written(args, &all, screen)
+}
+
+/// Writes a dump and says what is in it.
+fn written(args: &Args, all: &Dump, screen: &Screen) -> Result<Outcome, Error> {
+    dump::write(&args.output_dir, all, true)?;
     let values: usize = all.weights.iter().chain(&all.activations).map(|t| t.values.len()).sum();
     let (weights, activations) = (all.weights.len(), all.activations.len());
     if values == 0 && !args.dump_float {

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use shiftwise::evaluate::{Errors, Evaluation, Metric, ModelError, Score};
+use serde_json::json;
+use shiftwise::evaluate::{Counts, Errors, Evaluation, Metric, ModelError, Score};
+use shiftwise::part::{Whole, Window};
 use shiftwise::{dataset, evaluate};
 use shiftwise_formats::Model;
 use shiftwise_graph::error::Error;
@@ -13,6 +15,7 @@ use crate::data;
 use crate::data::{ModelArgs, Preprocess};
 use crate::outcome::Outcome;
 use crate::screen::Screen;
+use crate::shards::ShardArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -41,6 +44,8 @@ pub(crate) struct Args {
     numerics: shiftwise::golden::Numerics,
     #[command(flatten)]
     pub(crate) preprocess: Preprocess,
+    #[command(flatten)]
+    shards: ShardArgs,
 }
 
 fn metric(text: &str) -> Result<Metric, String> {
@@ -93,16 +98,21 @@ fn name(path: &Path) -> String {
     path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
 }
 
+/// A share in points, as it was given: a small one would be rounded to another one.
+pub(crate) fn points(share: f64) -> String {
+    let points = (share * 1e8).round() / 1e6;
+    let short = format!("{points:.2}");
+    if short.parse() == Ok(points) { short } else { points.to_string() }
+}
+
 /// `0.5%` as 0.005.
-fn percent(text: &str) -> Result<f64, String> {
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim();
     number.parse::<f64>().map(|p| p / 100.0).map_err(|_| "a percentage is expected, such as 0.5%".into())
 }
 
-pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
-    let Some(labels) = &args.labels else {
-        return Err(Error::Options("evaluate needs --labels DATA".into()));
-    };
+/// The models that are compared, and how their data is prepared.
+fn opened(args: &Args, screen: &Screen) -> Result<(Vec<(PathBuf, Model)>, Preprocess), Error> {
     let open = |model: &ModelArgs| Ok((model.path.clone(), model.open_for(&args.data, &args.preprocess, screen)?));
     let mut models: Vec<(PathBuf, Model)> = vec![open(&args.model)?];
     if let Some(path) = &args.baseline {
@@ -114,20 +124,71 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         preprocess = args.preprocess.for_model(&quantized.metadata, screen)?;
         data::doubts(&quantized.metadata, &preprocess.for_graph(&args.data, &quantized.graph)?, screen)?;
     }
+    Ok((models, preprocess))
+}
+
+fn files(models: &[(PathBuf, Model)]) -> Vec<&Path> {
+    models.iter().map(|(path, _)| path.as_path()).collect()
+}
+
+pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    let Some(labels) = &args.labels else {
+        return Err(Error::Options("evaluate needs --labels DATA".into()));
+    };
+    let (models, preprocess) = opened(args, screen)?;
+    let shard = args.shards.shard();
     if args.metric != Metric::Top {
+        if shard.is_some() {
+            let why =
+                "--metric mae and mse add floats in the order of the samples: only right answers can be counted apart";
+            return Err(Error::Options(why.into()));
+        }
         return errors((args, &preprocess), &models, labels, screen);
     }
     let labels = dataset::labels(&args.preprocess.spec(labels))?;
     let k = args.top.unwrap_or(1);
     let mut scores = Vec::new();
+    let (mut total, mut own) = (0, 0);
     for (path, model) in &models {
         let samples = preprocess.for_graph(&args.data, evaluate::graph(model))?;
+        let name = path.display().to_string();
+        evaluate::check_labels((evaluate::graph(model), &name), samples.len(), &labels)?;
+        total = samples.len();
+        let range = shard.map_or(Ok(0..total), |shard| shard.samples(total, evaluate::BATCH))?;
+        own = range.len();
+        let labels = labels.get(range.clone()).unwrap_or_default();
+        let samples = Window::new(&samples, range);
         let mut progress = screen.progress("evaluating", "samples", samples.len());
-        let named = (model, &*path.display().to_string());
-        let score = evaluate::score(named, args.numerics, &samples, (&labels, k), &mut |done| progress.set(done))?;
-        averages::tell(&score.averages, screen);
-        scores.push((path, score));
+        let mut set = |done| progress.set(done);
+        let score = evaluate::score((model, &name), args.numerics, &samples, (labels, k), &mut set)?;
+        scores.push(score);
     }
+    match shard {
+        Some(shard) => {
+            let counts: Vec<Counts> = scores.iter().map(Counts::from).collect();
+            args.shards.write(("evaluate", shard), &files(&models), (total, own), json!(counts), screen)
+        }
+        None => answer(args, &models, scores, screen),
+    }
+}
+
+/// What all shards of a run have counted.
+pub(crate) fn merge(args: &Args, whole: &Whole, screen: &Screen) -> Result<Outcome, Error> {
+    let (models, preprocess) = opened(args, screen)?;
+    let (_, first) = models.first().ok_or_else(|| Error::Options("evaluate needs a model".into()))?;
+    whole.check(&files(&models), preprocess.for_graph(&args.data, evaluate::graph(first))?.len())?;
+    let counts = whole.answers::<Vec<Counts>>()?;
+    let of = |(k, (_, model)): (usize, &(PathBuf, Model))| {
+        Score::joined(model, counts.iter().filter_map(|shard| shard.get(k)))
+    };
+    answer(args, &models, models.iter().enumerate().map(of).collect(), screen)
+}
+
+/// The models' scores, the drop between them, and whether it is kept.
+fn answer(args: &Args, models: &[(PathBuf, Model)], scores: Vec<Score>, screen: &Screen) -> Result<Outcome, Error> {
+    let k = args.top.unwrap_or(1);
+    scores.iter().for_each(|score| averages::tell(&score.averages, screen));
+    let scores: Vec<(&PathBuf, Score)> = models.iter().map(|(path, _)| path).zip(scores).collect();
     let mut header = vec!["model", "samples", "top-1"];
     let topk = format!("top-{k}");
     if args.top.is_some() {
@@ -152,11 +213,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         evaluation.drop = Some(drop);
         if let Some(limit) = args.max_drop {
             yes = own.keeps(base, limit);
-            // As it was given: a small limit would be rounded to another one.
-            let points = (limit * 1e8).round() / 1e6;
-            let short = format!("{points:.2}");
-            let points = if short.parse() == Ok(points) { short } else { points.to_string() };
-            screen.say(format!("limit {points} points: {}", if yes { "kept" } else { "exceeded" }));
+            screen.say(format!("limit {} points: {}", points(limit), if yes { "kept" } else { "exceeded" }));
         }
     }
     Outcome::of(evaluation, yes)

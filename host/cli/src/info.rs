@@ -130,6 +130,12 @@ fn content(content: &Content, page: &mut Page) {
             own.origin.iter().for_each(|origin| self::origin(origin, page));
         }
         Content::Provenance(own) => origin(own, page),
+        Content::Part { command, shard, of, samples, tool } => {
+            page.row("command", command);
+            page.row("shard", &format!("{shard} of {of}"));
+            page.row("samples", &format!("{samples} in the whole run"));
+            page.row("program", &format!("shiftwise {tool}"));
+        }
         Content::Strategy { sections } => page.row("sections", &sections.join(", ")),
     }
 }

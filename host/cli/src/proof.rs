@@ -2,19 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use shiftwise::device::Device;
+use shiftwise::part::Whole;
 use shiftwise::run::Tensors;
 use shiftwise::verify;
-use shiftwise::verify::{Check, Took, Verification};
+use shiftwise::verify::{Check, Proof, Shown, Took, Verification};
 use shiftwise_board::BoardSpec;
 use shiftwise_formats::files;
 use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::Samples as _;
 
-use crate::data::{ModelArgs, Preprocess, take};
+use crate::data::{ModelArgs, Preprocess};
 use crate::outcome::{Outcome, pretty};
-use crate::quantize::Recipe;
+use crate::recipe::Recipe;
 use crate::screen::{Screen, count};
+use crate::shards::ShardArgs;
 use crate::{averages, boards, data};
 
 #[derive(Debug, clap::Args)]
@@ -40,6 +43,8 @@ pub(crate) struct Args {
     output: PathBuf,
     #[command(flatten)]
     pub(crate) preprocess: Preprocess,
+    #[command(flatten)]
+    shards: ShardArgs,
 }
 
 fn say(check: &Check, screen: &Screen) {
@@ -64,13 +69,16 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let model = args.recipe.open(&args.model, &args.preprocess, screen)?;
     let quantized = args.recipe.quantize(model, &args.preprocess, screen)?.quantized;
     let samples = args.preprocess.for_quantized(&args.data, &quantized, screen)?;
-    let total = shiftwise_graph::eval::Samples::len(&samples);
-    let inputs = take(&samples, Some(args.samples))?;
+    let total = samples.len();
+    let shard = args.shards.shard();
+    let all = args.samples.min(total);
+    let own = shard.map_or(Ok(0..all), |shard| shard.range(all, "samples"))?;
+    let inputs = samples.batch(own.start, own.len())?;
     let mut verification = Verification::new(&quantized, inputs)?;
+    verification.first = own.start;
     averages::tell(&verification.differences, screen);
     let n = verification.golden.len();
-    let file = args.model.path.file_name();
-    let file = file.map_or_else(|| verification.graph.name.clone(), |n| n.to_string_lossy().into_owned());
+    let file = file_name(args, &verification.graph.name);
     screen.say(format!("{file}: {n} of {total} samples (--samples for more)"));
 
     let compiled = verification.compile(dpu.as_ref())?;
@@ -84,7 +92,38 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     if let Some((spec, name)) = &board {
         on_board(&mut verification, spec, name, screen)?;
     }
-    let proof = verification.proof(provenance(args)?)?;
+    if let Some(shard) = shard {
+        let models: Vec<&Path> = args.model.files().map(PathBuf::as_path).collect();
+        let shown = verification.shown()?;
+        return args.shards.write(("verify", shard), &models, (all, own.len()), json!(shown), screen);
+    }
+    written(args, &verification.proof(provenance(args)?)?, screen)
+}
+
+/// What all shards of a run have shown.
+pub(crate) fn merge(args: &Args, whole: &Whole, screen: &Screen) -> Result<Outcome, Error> {
+    let model = args.recipe.open(&args.model, &args.preprocess, screen)?;
+    let quantized = args.recipe.quantize(model, &args.preprocess, screen)?.quantized;
+    let samples = args.preprocess.for_quantized(&args.data, &quantized, screen)?;
+    let models: Vec<&Path> = args.model.files().map(PathBuf::as_path).collect();
+    let total = samples.len();
+    whole.check(&models, args.samples.min(total))?;
+    let mut shards = whole.answers::<Shown>()?.into_iter();
+    let mut shown = shards.next().ok_or_else(|| Error::Options("there is no part to merge".into()))?;
+    shards.try_for_each(|more| shown.append(more))?;
+    let name = shiftwise_integer::lower::lower(&quantized)?.name;
+    let proof = shown.proof(&quantized, name, provenance(args)?);
+    screen.say(format!("{}: {} of {total} samples (--samples for more)", file_name(args, &proof.model), proof.samples));
+    written(args, &proof, screen)
+}
+
+/// How the model is called.
+fn file_name(args: &Args, network: &str) -> String {
+    args.model.path.file_name().map_or_else(|| network.to_owned(), |n| n.to_string_lossy().into_owned())
+}
+
+/// Says what a proof shows, and writes it.
+fn written(args: &Args, proof: &Proof, screen: &Screen) -> Result<Outcome, Error> {
     proof.checks.iter().for_each(|c| say(c, screen));
     let vendor = &proof.vendor_numerics;
     screen.say(format!(
@@ -99,7 +138,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             " (not a mismatch: another operation at padded averages, or sums beyond 2^24)"
         },
     ));
-    let outcome = Outcome::of(&proof, proof.holds)?;
+    let outcome = Outcome::of(proof, proof.holds)?;
     files::write_file(&args.output, pretty(&outcome.json).as_bytes())?;
     screen.say(&proof.verdict);
     screen.note(format!("proof in {}", args.output.display()));

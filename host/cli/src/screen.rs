@@ -120,6 +120,13 @@ impl Screen {
         }
     }
 
+    /// A line that explains the answer while it is being found.
+    pub(crate) fn tell(&self, line: impl AsRef<str>) {
+        if !self.options.quiet {
+            self.say(line);
+        }
+    }
+
     /// A part of the answer that has lines of its own, in which names are clean already.
     pub(crate) fn lines(&self, lines: impl AsRef<str>) {
         if !self.options.json {

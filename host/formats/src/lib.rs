@@ -25,10 +25,11 @@ use shiftwise_graph::graph::Graph;
 use shiftwise_quant::qat::Qat;
 use shiftwise_quant::quant_graph::QuantGraph;
 
-pub use format::{FORMATS, Format, Reading, Write, readable};
+pub use format::{FORMATS, Format, Reading, Write, XMODEL, readable};
 pub use shiftwise_files::{self as files, Files, LoadOptions, write_file};
 pub use shiftwise_keras as keras;
 pub use shiftwise_quant::quant_graph::Model;
+pub use shiftwise_tensorflow as tensorflow;
 
 /// How a format is added; its example is compiled and run here.
 #[cfg(doctest)]

@@ -7,6 +7,7 @@
 //!
 //! API boundary: no; the crate `shiftwise` is.
 
+mod expand;
 mod file;
 mod ops;
 mod proto;

@@ -9,8 +9,10 @@ use prost::bytes::Bytes;
 use shiftwise_graph::budget::Budget;
 use shiftwise_tensor::array;
 
+use crate::expand;
 use crate::proto::{AttributeProto, NodeProto};
 use crate::reader::layers::{self, LayerOf};
+use crate::reader::quantized as quantizers;
 use crate::value::{self, Value};
 use elements::Results;
 
@@ -181,7 +183,7 @@ operators! {
     "ConvTranspose" => sums::conv_transpose, Some(layers::conv_transpose);
     "Cos" => |c| unary(c, libm::cos, None), None;
     "DepthToSpace" => moves::depth_to_space, Some(layers::depth_to_space);
-    "DequantizeLinear" => quantized::dequantize, None;
+    "DequantizeLinear" => quantized::dequantize, Some(quantizers::dequantize);
     "Div" => |c| binary(c, &DIV), Some(layers::binary);
     "Dropout" => elements::dropout, Some(layers::identity);
     "DynamicQuantizeLinear" => quantized::dynamic, None;
@@ -228,7 +230,7 @@ operators! {
     "Pow" => |c| binary(c, &POW), Some(layers::binary);
     "QLinearConv" => quantized::conv, None;
     "QLinearMatMul" => quantized::matmul, None;
-    "QuantizeLinear" => quantized::quantize, None;
+    "QuantizeLinear" => quantized::quantize, Some(quantizers::quantize);
     "Range" => moves::range, None;
     "Reciprocal" => |c| unary(c, |x| 1.0 / x, None), Some(layers::function);
     "ReduceL2" => |c| reduce(c, |v| v.iter().map(|x| x * x).sum::<f64>().sqrt()), None;
@@ -273,6 +275,10 @@ fn softplus(x: f64) -> f64 {
 
 /// The operator of a node, if it is known.
 pub(crate) fn of(node: &NodeProto) -> Option<&'static Operator> {
-    let own = ["", "ai.onnx"].contains(&node.domain.as_str());
+    let own = match node.domain.as_str() {
+        "" | "ai.onnx" => true,
+        "com.microsoft" => expand::is_known(&node.op_type),
+        _ => false,
+    };
     OPS.iter().find(|op| own && op.name == node.op_type)
 }

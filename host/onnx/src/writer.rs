@@ -23,6 +23,7 @@ use crate::proto::{
     TensorType, TypeProto, ValueInfo,
 };
 
+mod blocks;
 mod functions;
 mod layers;
 mod quantizers;
@@ -195,9 +196,6 @@ impl<'a> Writer<'a> {
             let node = self.graph.node(id);
             self.counted = 0;
             let fail = |why: String| Error::layer(&node.name, node.op.class(), why);
-            if node.dtype.is_half() && !moves(&node.op) {
-                return Err(fail(format!("layers in {} that compute are not written as ONNX", node.dtype.name())));
-            }
             let value = self.layer(id, weights(id)).map_err(fail)?;
             let value = self.in_type(&node.name, value, node.dtype);
             self.values.insert(id, value);
@@ -273,17 +271,37 @@ impl<'a> Writer<'a> {
         all
     }
 
+    /// A value rounded to a layer's type, if that has 16 bits; it stays an f32, which holds every such number.
+    fn halved(&mut self, dtype: Dtype, name: &str, value: String) -> String {
+        let kind = match dtype {
+            Dtype::Float16 => 10,
+            Dtype::BFloat16 => 16,
+            Dtype::Float32 | Dtype::Float64 => return value,
+        };
+        let half = self.node("Cast", &format!("{name}/Cast"), &[&value], vec![int("to", kind)]);
+        self.node("Cast", &format!("{name}/Cast_1"), &[&half], vec![int("to", 1)])
+    }
+
     /// Writes a layer with its quantizers; returns its value.
     fn layer(&mut self, id: NodeId, weights: Vec<Tensor>) -> Result<String, String> {
         let node = self.graph.node(id);
         let name = format!("{}/{}", self.graph.name, self.layer_name(id));
         if let Op::Input(_) = node.op {
-            return self.quantized_at(Point::Output(id), &name, node.name.clone());
+            let value = self.halved(node.dtype, &name, node.name.clone());
+            return self.quantized_at(Point::Output(id), &name, value);
         }
         let mut inputs = Vec::new();
         for (k, input) in node.inputs.iter().enumerate() {
-            inputs.push(self.quantized_at(Point::Input(id, k), &name, self.values[input].clone())?);
+            let value = self.halved(node.dtype, &name, self.values[input].clone());
+            inputs.push(self.quantized_at(Point::Input(id, k), &name, value)?);
         }
+        let mut weights = weights;
+        weights.iter_mut().for_each(|w| node.dtype.cast(w));
+        // A layer of 16-bit floats rounds before and behind its bias, but for convolutions in bfloat16.
+        let convolution = matches!(node.op, Op::Conv2D(_) | Op::DepthwiseConv2D(_));
+        let apart = node.dtype.is_half() && node.op.weighted().is_some_and(|w| w.bias.is_some());
+        let apart = apart && !(node.dtype == Dtype::BFloat16 && convolution);
+        let bias = if apart && weights.len() == 2 { weights.pop() } else { None };
         let stored = self.weights(id, &weights)?;
         let shapes: Vec<&[usize]> = node.inputs.iter().map(|i| self.graph.node(*i).shape.as_slice()).collect();
         let written = layers::Written {
@@ -295,8 +313,18 @@ impl<'a> Writer<'a> {
             stored: &stored,
         };
         let mut value = self.op(&node.op, &written)?;
+        value = self.halved(node.dtype, &name, value);
+        if let Some(bias) = bias {
+            let bias = self.floats(&format!("{name}/BiasAdd/bias"), &bias);
+            value = self.node("Add", &format!("{name}/BiasAdd"), &[&value, &bias], Vec::new());
+            value = self.halved(node.dtype, &name, value);
+        }
         value = self.quantized_at(Point::PreActivation(id), &name, value)?;
+        let before = value.clone();
         value = self.activation(node.op.layer().activation(), &name, value)?;
+        if value != before {
+            value = self.halved(node.dtype, &name, value);
+        }
         value = self.quantized_at(Point::PostActivation(id), &name, value)?;
         self.quantized_at(Point::Output(id), &name, value)
     }
@@ -315,20 +343,6 @@ const KIND_FLOAT: i32 = 1;
 const KIND_INT: i32 = 2;
 const KIND_STRING: i32 = 3;
 const KIND_INTS: i32 = 7;
-
-/// Whether a layer only moves values or picks some: rounded behind it they are what they are rounded before.
-fn moves(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Concatenate(_)
-            | Op::MaxPooling2D(_)
-            | Op::GlobalMaxPooling2D(_)
-            | Op::Flatten(_)
-            | Op::Reshape(_)
-            | Op::ZeroPadding2D(_)
-            | Op::Permute(_)
-    )
-}
 
 fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { name: name.into(), i: Some(value), kind: KIND_INT, ..AttributeProto::default() }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use crate::eval::Stored;
 use crate::quant_graph::{QuantGraph, node_of};
 use crate::scheme::{Calibrator, Quantizer, RangeError, Subject};
@@ -74,30 +76,48 @@ pub fn calibrate_graph(
     q: &mut QuantGraph,
     samples: &dyn Samples,
     batches: &Batches,
-    mut progress: impl FnMut(usize, usize),
+    progress: impl FnMut(usize, usize),
 ) -> Result<(), Error> {
     if !q.learns() {
         return Ok(());
     }
-    if samples.is_empty() {
-        return Err(Error::Dataset("the calibration set is empty".into()));
-    }
+    let parts = batches.parts(samples.len())?;
+    let total = parts.len();
     let own = OwnTensors::new(q)?;
-    let batch_size = batches.size.max(1);
-    let total = samples.len().div_ceil(batch_size).min(batches.most.unwrap_or(usize::MAX)).max(1);
+    let calibrators = seen(q, &own, samples, &parts, progress)?;
+    finish(q, own, calibrators, total, batches.vote)
+}
+
+/// What has looked at batches, by the place of its tensor.
+type Calibrators = BTreeMap<Point, Box<dyn Calibrator<Quantizer>>>;
+
+/// Lets batches be seen, one after the other.
+fn seen(
+    q: &QuantGraph,
+    own: &OwnTensors,
+    samples: &dyn Samples,
+    parts: &[(usize, usize)],
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Calibrators, Error> {
     let mut points = Calibrate { q, calibrators: BTreeMap::new() };
-    for step in 0..total {
-        let start = step * batch_size;
-        let batch = samples.batch(start, batch_size.min(samples.len() - start))?;
-        eval::run(&q.graph, &own.quantized, batch, &mut points)?;
-        progress(step + 1, total);
+    for (step, (start, count)) in parts.iter().enumerate() {
+        eval::run(&q.graph, &own.quantized, samples.batch(*start, *count)?, &mut points)?;
+        progress(step + 1, parts.len());
     }
-    let learned: Vec<(Point, Result<Quantizer, RangeError>)> = points
-        .calibrators
-        .into_iter()
-        .map(|(point, c)| (point, c.finish(Subject::Data { vote: batches.vote })))
-        .collect();
-    own.finish(q, total - 1)?;
+    Ok(points.calibrators)
+}
+
+/// Gives every quantizer what was learned of `total` batches.
+fn finish(
+    q: &mut QuantGraph,
+    own: OwnTensors,
+    calibrators: Calibrators,
+    total: usize,
+    vote: bool,
+) -> Result<(), Error> {
+    let learned: Vec<(Point, Result<Quantizer, RangeError>)> =
+        calibrators.into_iter().map(|(point, c)| (point, c.finish(Subject::Data { vote }))).collect();
+    own.finish(q, total.saturating_sub(1))?;
     for (point, learned) in learned {
         let id = node_of(point);
         let learned = learned.map_err(|e| cant(&q.graph, id, "output", e))?;
@@ -106,6 +126,83 @@ pub fn calibrate_graph(
         }
     }
     Ok(())
+}
+
+/// What the batches of one shard taught: of each quantizer of data, with the place of its tensor.
+pub type Taught = Vec<([usize; 3], Value)>;
+
+/// A place in numbers.
+const fn place(point: Point) -> [usize; 3] {
+    match point {
+        Point::Input(id, k) => [0, id.0, k],
+        Point::PreActivation(id) => [1, id.0, 0],
+        Point::PostActivation(id) => [2, id.0, 0],
+        Point::Output(id) => [3, id.0, 0],
+    }
+}
+
+/// [`place`] back.
+const fn point(place: [usize; 3]) -> Option<Point> {
+    match place {
+        [0, id, k] => Some(Point::Input(NodeId(id), k)),
+        [1, id, 0] => Some(Point::PreActivation(NodeId(id))),
+        [2, id, 0] => Some(Point::PostActivation(NodeId(id))),
+        [3, id, 0] => Some(Point::Output(NodeId(id))),
+        _ => None,
+    }
+}
+
+/// [`calibrate_graph`] on a part of the batches, whose numbers are `shard`: also returns what they taught, for
+/// [`calibrate_from`].
+///
+/// Batches vote independently, each with positions of its own, so that parts of them can be seen by different processes.
+/// Errors: also quantizers whose ranges grow from batch to batch, where each batch is computed with the ranges so far.
+pub fn calibrate_shard(
+    q: &mut QuantGraph,
+    samples: &dyn Samples,
+    batches: &Batches,
+    shard: std::ops::Range<usize>,
+    progress: impl FnMut(usize, usize),
+) -> Result<Taught, Error> {
+    let parts = batches.parts(samples.len())?;
+    let parts = parts.get(shard).unwrap_or_default();
+    let own = OwnTensors::new(q)?;
+    let calibrators = seen(q, &own, samples, parts, progress)?;
+    let taught: Option<Taught> = calibrators.iter().map(|(point, c)| Some((place(*point), c.seen()?))).collect();
+    let taught = taught.ok_or_else(|| {
+        Error::Options(
+            "the strategy's ranges grow from batch to batch, and each batch is computed with the ranges so far: batches \
+             can't be calibrated apart; power-of-two positions can, as in pof2s"
+                .into(),
+        )
+    })?;
+    finish(q, own, calibrators, parts.len(), batches.vote)?;
+    Ok(taught)
+}
+
+/// [`calibrate_graph`] from what the shards of all `total` batches taught, in their order: the same quantizers as if one
+/// process had seen them.
+///
+/// Errors: what was not taught by the shards of such a network.
+pub fn calibrate_from(q: &mut QuantGraph, total: usize, vote: bool, shards: &[Taught]) -> Result<(), Error> {
+    let own = OwnTensors::new(q)?;
+    let mut calibrators = Calibrators::new();
+    for shard in shards {
+        let foreign = || Error::Options("a part is not of this network and strategy".into());
+        if shard.len() != shards.first().map_or(0, Taught::len) {
+            return Err(foreign());
+        }
+        for (place, later) in shard {
+            let point = point(*place).ok_or_else(foreign)?;
+            let quantizer = q.quantizer(point).ok_or_else(foreign)?;
+            let calibrator = calibrators.entry(point).or_insert_with(|| quantizer.calibrator());
+            calibrator.join(later).ok_or_else(foreign)?;
+        }
+        if calibrators.len() != shard.len() {
+            return Err(foreign());
+        }
+    }
+    finish(q, own, calibrators, total, vote)
 }
 
 /// What calibrates the weights of all layers, which are the same in every batch.

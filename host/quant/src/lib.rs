@@ -19,9 +19,15 @@ pub mod pipeline;
 pub mod python;
 pub mod qat;
 pub mod quant_graph;
+pub mod regroup;
 pub mod role;
 pub mod scheme;
 pub mod settings;
 #[cfg(test)]
 mod settings_page;
 pub mod strategy;
+
+/// How a number format is added; its example is compiled and run here.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/new-scheme.md")]
+struct NewScheme;

@@ -122,7 +122,24 @@ pub fn ptq_with(
     samples: &dyn Samples,
     options: &PtqOptions,
     finetune: &mut dyn Finetune,
-    progress: impl FnMut(usize, usize),
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Ptq, Error> {
+    let mut whole = |q: &mut QuantGraph, batches: &Batches| calibrate_graph(q, samples, batches, &mut progress);
+    ptq_by(graph, samples, options, finetune, &mut whole)
+}
+
+/// What teaches the quantizers of a network: by default all batches, one after the other.
+pub type Calibrate<'c> = dyn FnMut(&mut QuantGraph, &Batches) -> Result<(), Error> + 'c;
+
+/// [`ptq_with`], calibrated otherwise: by a part of the batches, or from what parts of them have taught.
+///
+/// Errors: also those of `calibrate`.
+pub fn ptq_by(
+    graph: Graph,
+    samples: &dyn Samples,
+    options: &PtqOptions,
+    finetune: &mut dyn Finetune,
+    calibrate: &mut Calibrate<'_>,
 ) -> Result<Ptq, Error> {
     let strategy = &options.strategy;
     if let Some(dtype) = strategy.conversion()? {
@@ -153,7 +170,7 @@ pub fn ptq_with(
     if strategy.enabled("layer_config_recalibrate") {
         layer_config::set_widths(&mut quantized, strategy)?;
     }
-    calibrate_graph(&mut quantized, samples, &batches, progress)?;
+    calibrate(&mut quantized, &batches)?;
     layer_config::set_widths(&mut quantized, strategy)?;
     let changes = refine(&mut quantized, strategy);
     let finetuned = match &optimized {

@@ -116,6 +116,14 @@ impl<Q> Calibrator<Quantizer> for Of<Q> {
         self.scheme.fake_quantize(tensor);
     }
 
+    fn seen(&self) -> Option<Value> {
+        self.scheme.seen()
+    }
+
+    fn join(&mut self, later: &Value) -> Option<()> {
+        self.scheme.join(later)
+    }
+
     fn finish(self: Box<Self>, subject: Subject<'_, Quantizer>) -> Result<Quantizer, RangeError> {
         let subject = match subject {
             Subject::Weight { first } => Subject::Weight { first: first.and_then(self.own) },

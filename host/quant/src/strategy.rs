@@ -165,8 +165,50 @@ impl Strategy {
     }
 
     /// A user setting's value.
-    pub(crate) fn user_value(&self, key: &str) -> Option<&Value> {
+    pub fn user_value(&self, key: &str) -> Option<&Value> {
         self.user()?.get(key)
+    }
+
+    /// The value of a setting, wherever it stands; `None` where the strategy doesn't have it, or it is one of ours that was
+    /// never set.
+    pub fn setting(&self, key: &str) -> Option<&Value> {
+        self.value(key).or_else(|| self.user_value(key)).or_else(|| self.ours.get(key))
+    }
+
+    /// Everything that decides what becomes of a network, with the user's settings in the entries that they replace:
+    /// strategies with equal ones quantize alike.
+    pub fn effective(&self) -> Value {
+        let mut all = self.json.clone();
+        let registry = self.section(REGISTRY);
+        let entries = registry.and_then(|r| r.get("layer_quantize_config")).and_then(Value::as_array);
+        let mut own = Vec::new();
+        for entry in entries.into_iter().flatten() {
+            for relu_like in [true, false] {
+                let mut entry = entry.clone();
+                for list in role::lists() {
+                    for q in entry.get_mut(list.quantizers).and_then(Value::as_array_mut).into_iter().flatten() {
+                        self.override_params((q, list.role), relu_like, None);
+                    }
+                }
+                own.push(entry);
+            }
+        }
+        let mut input = registry.and_then(|r| r.get("input_quantize_config")).cloned().unwrap_or_default();
+        if let Some(own) = input.get_mut("input_quantizer") {
+            self.override_params((own, Role::Input), true, None);
+        }
+        let replaced = |key: &String| SETTINGS.iter().any(|s| s.name == key && s.parameter().is_some());
+        let user: Map<String, Value> = self
+            .user()
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| !replaced(key))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        all.insert(REGISTRY.into(), serde_json::json!([own, input, user]));
+        let ours = self.ours.iter().filter(|(key, value)| !json::is_default(key, value));
+        all.insert("ours".into(), Value::Object(ours.map(|(k, v)| (k.clone(), v.clone())).collect()));
+        Value::Object(all)
     }
 
     /// Every key that [`Strategy::set`] accepts.
@@ -391,6 +433,21 @@ mod tests {
             |list: &str| Quantizer::from_entry(&conv[list][0]).unwrap().scheme().parameters()["bit_width"].clone();
         assert_eq!((bits("bias_quantizers"), bits("weight_quantizers")), (json!(16), json!(8)));
         assert!(s.layer_entry("Softmax", false).is_none());
+    }
+
+    #[test]
+    fn a_setting_that_says_what_holds_anyway_makes_no_other_strategy() {
+        let of = |settings: &[(&str, Value)]| {
+            let mut s = Strategy::built_in("pof2s").unwrap();
+            settings.iter().for_each(|(key, value)| drop(s.set(key, value.clone()).unwrap()));
+            s.effective()
+        };
+        // The methods that the built-in entries have.
+        assert_eq!(of(&[("input_method", json!(0)), ("weight_bit", json!(8)), ("bias_method", json!(1))]), of(&[]));
+        for (key, value) in [("input_method", json!(1)), ("weight_bit", json!(4)), ("ignore_layers", json!(["a"]))] {
+            assert_ne!(of(&[(key, value)]), of(&[]), "{key}");
+        }
+        assert_ne!(of(&[("fold_dead_channels", json!(true))]), of(&[]));
     }
 
     #[test]

@@ -23,7 +23,8 @@ use shiftwise_quant::scheme::Quantizer;
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
 
-use causes::{CAUSES, Facts, REMEDIES, Remedy, remedy};
+use crate::remedies::{Remedy, remedy};
+use causes::{CAUSES, Facts};
 use walk::{Seen, Walk, decibels, noise};
 
 /// Samples that are computed at once: bounds memory.
@@ -329,6 +330,17 @@ fn candidates(layers: &[(Facts, LayerAnalysis)]) -> Vec<(&'static Remedy, String
     all
 }
 
+/// Remedies of the causes that an analysis has found, by the names of the layers where it has found them; the worst layer
+/// comes first.
+pub(crate) fn suggested(analysis: &Analysis) -> Vec<(&'static Remedy, &str)> {
+    let of_kind = |kind: &str| CAUSES.iter().find(|cause| cause.name == kind).map_or(&[][..], |cause| cause.remedies);
+    let of_layer = |layer: &'_ LayerAnalysis| -> Vec<&'static Remedy> {
+        layer.causes.iter().flat_map(|cause| of_kind(&cause.kind)).filter_map(|name| remedy(name)).collect()
+    };
+    let layers = analysis.worst(analysis.layers.len());
+    layers.into_iter().flat_map(|l| of_layer(l).into_iter().map(|own| (own, l.layer.as_str()))).collect()
+}
+
 /// The causes of a layer, each with what helped most.
 fn found(facts: &Facts, layer: &str, gains: &[Gain]) -> Vec<FoundCause> {
     let seen = CAUSES.iter().filter_map(|cause| Some((cause, (cause.find)(facts)?)));
@@ -336,7 +348,7 @@ fn found(facts: &Facts, layer: &str, gains: &[Gain]) -> Vec<FoundCause> {
         let own =
             |g: &&Gain| cause.remedies.contains(&g.remedy.as_str()) && g.layer.as_deref().is_none_or(|l| l == layer);
         let best = gains.iter().filter(own).max_by(|a, b| a.gain_db.total_cmp(&b.gain_db));
-        let first = || cause.remedies.first().and_then(|name| Some(REMEDIES.iter().find(|r| r.name == *name)?.what));
+        let first = || cause.remedies.first().and_then(|name| Some(remedy(name)?.what));
         FoundCause {
             kind: cause.name.to_owned(),
             cause: sentence,

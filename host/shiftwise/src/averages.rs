@@ -45,6 +45,14 @@ pub fn measure(
     Ok(averages.differences())
 }
 
+/// Those of a whole run, from what its parts have seen: layers with the largest difference in steps.
+pub fn joined(quantized: &QuantGraph, parts: &[(String, u32)]) -> Vec<Difference> {
+    let Ok(graph) = lower::lower(quantized) else { return Vec::new() };
+    let averages = Averages::new(quantized, &graph);
+    parts.iter().for_each(|(layer, steps)| averages.recall(layer, *steps));
+    averages.differences()
+}
+
 /// One of them in a report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

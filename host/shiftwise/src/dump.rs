@@ -295,6 +295,21 @@ pub fn read_both(first: &Path, second: &Path) -> Result<(Dump, Dump), Error> {
 }
 
 impl Dump {
+    /// Appends a dump of the same network on further samples: layers' results one behind the other, weights once.
+    ///
+    /// Errors: a dump of another network.
+    pub fn append(&mut self, more: Self) -> Result<(), Error> {
+        let other = || Error::Options("a part's dump is of another network".into());
+        if more.weights != self.weights || more.activations.len() != self.activations.len() {
+            return Err(other());
+        }
+        for (own, more) in self.activations.iter_mut().zip(more.activations) {
+            let same = own.name == more.name;
+            own.values.append(more.values).ok().filter(|()| same).ok_or_else(other)?;
+        }
+        Ok(())
+    }
+
     /// The types of its tensors.
     pub fn types(&self) -> Types {
         self.weights.iter().chain(&self.activations).map(|t| (t.file_name(), Type::of(&t.values))).collect()

@@ -230,6 +230,11 @@ pub fn estimate_cpu(graph: &IntGraph, board: Option<&Board>) -> Result<CpuEstima
 }
 
 impl CpuEstimated {
+    /// Bytes of the deployable.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Multiply-accumulates of a frame as the user counts them.
     pub fn macs(&self) -> u64 {
         self.program.layers.iter().map(|l| l.macs).sum()

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shiftwise_formats::Model;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval;
@@ -19,8 +19,8 @@ use crate::averages;
 use crate::dataset::Dataset;
 use crate::golden::Numerics;
 
-/// Samples that are computed at once: bounds memory.
-const BATCH: usize = 64;
+/// Samples that are computed at once: bounds memory. Shards are whole batches.
+pub const BATCH: usize = 64;
 
 /// How outputs are compared with labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -160,6 +160,22 @@ impl Score {
     }
 }
 
+/// Refuses another number of labels than samples, and labels that are no class of the first output. `name` is the model's in
+/// messages.
+pub fn check_labels((graph, name): (&Graph, &str), samples: usize, labels: &[i64]) -> Result<(), Error> {
+    if samples != labels.len() {
+        let text = format!("{samples} samples and {} labels; one label per sample is expected", labels.len());
+        return Err(Error::Dataset(text));
+    }
+    let classes = graph.outputs.first().map_or(0, |id| graph.node(*id).shape.iter().product());
+    let outside = |l: &&i64| usize::try_from(**l).map_or(true, |l| l >= classes);
+    if let Some(label) = labels.iter().find(outside) {
+        let text = format!("a label is {label}, and {name} has {classes} classes from 0 on");
+        return Err(Error::Dataset(text));
+    }
+    Ok(())
+}
+
 /// Counts the labels that a model's first output ranks first, and among the first `k`.
 ///
 /// Errors: [`Error::Dataset`] for another number of labels than samples, and for labels that are no class; those of
@@ -171,17 +187,7 @@ pub fn score(
     (labels, k): (&[i64], usize),
     progress: &mut dyn FnMut(usize),
 ) -> Result<Score, Error> {
-    if samples.len() != labels.len() {
-        let text = format!("{} samples and {} labels; one label per sample is expected", samples.len(), labels.len());
-        return Err(Error::Dataset(text));
-    }
-    let graph = graph(model);
-    let classes = graph.outputs.first().map_or(0, |id| graph.node(*id).shape.iter().product());
-    let outside = |l: &&i64| usize::try_from(**l).map_or(true, |l| l >= classes);
-    if let Some(label) = labels.iter().find(outside) {
-        let text = format!("a label is {label}, and {name} has {classes} classes from 0 on");
-        return Err(Error::Dataset(text));
-    }
+    check_labels((graph(model), name), samples.len(), labels)?;
     let mut score = Score::default();
     let each = |start: usize, out: Vec<Tensor>| {
         let Some(out) = out.first() else { return Ok(()) };
@@ -223,6 +229,41 @@ pub fn error(
     };
     let averages = outputs(model, numerics, samples, BATCH, each, progress)?;
     Ok((sum / count.max(1) as f64, averages))
+}
+
+/// The counts of a shard, as its part has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    samples: usize,
+    top1: usize,
+    topk: usize,
+    /// Layers and steps of averages that the DPU computes otherwise.
+    averages: Vec<(String, u32)>,
+}
+
+impl From<&Score> for Counts {
+    fn from(own: &Score) -> Self {
+        let averages = own.averages.iter().map(|d| (d.layer.clone(), d.steps)).collect();
+        Self { samples: own.samples, top1: own.top1, topk: own.topk, averages }
+    }
+}
+
+impl Score {
+    /// The score of a whole run from those of its shards.
+    pub fn joined<'c>(model: &Model, shards: impl Iterator<Item = &'c Counts>) -> Self {
+        let mut all = Self::default();
+        let mut averages = Vec::new();
+        for own in shards {
+            all.samples = all.samples.saturating_add(own.samples);
+            all.top1 = all.top1.saturating_add(own.top1);
+            all.topk = all.topk.saturating_add(own.topk);
+            averages.extend_from_slice(&own.averages);
+        }
+        if let (Some(q), false) = (quantized(model), averages.is_empty()) {
+            all.averages = averages::joined(q, &averages);
+        }
+        all
+    }
 }
 
 /// What `evaluate` reports of right answers.

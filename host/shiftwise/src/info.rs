@@ -144,6 +144,19 @@ pub enum Content {
         /// The sections that the file has.
         sections: Vec<String>,
     },
+    /// What a shard of a run has given.
+    Part {
+        /// The command with its arguments.
+        command: String,
+        /// Which shard, from 1 on.
+        shard: usize,
+        /// Of how many.
+        of: usize,
+        /// Samples of the whole run.
+        samples: usize,
+        /// The version of the program.
+        tool: String,
+    },
 }
 
 /// A network of layers.
@@ -323,6 +336,7 @@ const KINDS: &[Kind] = &[
     Kind { name: "a compiled model (.swm)", read: program::deployable },
     Kind { name: "arrays (.npy, .npz)", read: documents::arrays },
     Kind { name: "a dump folder", read: documents::dump },
+    Kind { name: "parts of shared runs (.part)", read: documents::part },
     Kind { name: "proof.json, provenance.json, a strategy (.json)", read: documents::document },
     Kind { name: "the vendor's graph or program (.xmodel)", read: program::xmodel },
 ];

@@ -49,8 +49,10 @@
 //! - [`run`], [`cost`], [`outputs`]: a deployable's frames on this machine, their bounds and their results
 //! - [`vendor_program`]: the same of a program that the vendor compiled
 //! - [`verify`]: the proof; [`golden`], [`dump`]: every tensor, in the vendor's layout; [`evaluate`]: accuracy; [`predict`]: outputs
+//! - [`part`]: runs that several processes share
 //! - [`report`]: a page of all that
 //! - [`analyze`]: where quantization hurts, why, and what helps
+//! - [`tune`]: what a strategy leaves open, searched for accuracy and time
 //! - [`diff`]: what differs between two models, strategies or programs
 //! - [`inspect`]: where each layer would run, why, at what price, and what would change it
 //! - [`info`]: what any file is, and how an application feeds it
@@ -78,8 +80,10 @@ pub mod inspect;
 pub mod listing;
 pub mod memory;
 pub mod outputs;
+pub mod part;
 pub mod predict;
 pub mod provenance;
+mod remedies;
 pub mod report;
 pub mod reports;
 pub mod run;
@@ -87,6 +91,7 @@ pub mod simulate;
 pub mod targets;
 pub mod text;
 pub mod training;
+pub mod tune;
 pub mod vendor_program;
 pub mod vendor_simulation;
 pub mod verify;

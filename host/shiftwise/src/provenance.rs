@@ -22,6 +22,19 @@ pub fn provenance(options: &Map<String, Value>, inputs: &[(&str, &Path)]) -> Res
     }))
 }
 
+/// The SHA-256 of every file, and of every file of a folder.
+///
+/// Errors: a file that can't be read.
+pub(crate) fn digests(paths: &[&Path]) -> Result<Vec<String>, Error> {
+    let mut all = Vec::new();
+    for path in paths {
+        for file in files_of(path)? {
+            all.push(digest(&file)?.1);
+        }
+    }
+    Ok(all)
+}
+
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);

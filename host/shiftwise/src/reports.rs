@@ -16,6 +16,7 @@ use shiftwise_quant::strategy::Change;
 
 use crate::analyze::{Analysis, LayerAnalysis, OutputNoise};
 use crate::averages;
+use crate::tune::Tuned;
 
 /// What `quantize` reports.
 #[derive(Clone, Debug, Serialize)]
@@ -70,6 +71,33 @@ impl Accuracy {
         let worst = analysis.worst(Self::WORST).into_iter().cloned().collect();
         Self { samples: analysis.samples, outputs: analysis.outputs.clone(), worst }
     }
+}
+
+/// What `tune` reports.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Tuning {
+    /// The search.
+    #[serde(flatten)]
+    pub tuned: Tuned,
+    /// The chosen strategy's file.
+    pub strategy: PathBuf,
+    /// The model that is quantized with it.
+    pub quantized: PathBuf,
+}
+
+/// What a command reports of one shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Sharded {
+    /// The file for `merge`.
+    pub part: PathBuf,
+    /// K, from 1 on.
+    pub shard: usize,
+    /// N.
+    pub of: usize,
+    /// Samples of this shard.
+    pub samples: usize,
 }
 
 /// Layers that stay float for one reason.
@@ -212,23 +240,25 @@ fn document(command: &str, mut kinds: Vec<Value>, definitions: serde_json::Map<S
 
 #[cfg(feature = "schema")]
 reports! {
-    "quantize": Quantization;
-    "evaluate": crate::evaluate::Evaluation | crate::evaluate::Errors;
+    "quantize": Quantization | Sharded;
+    "evaluate": crate::evaluate::Evaluation | crate::evaluate::Errors | Sharded;
+    "merge": crate::evaluate::Evaluation | Quantization | crate::dump::Dumped | Tuning | crate::verify::Proof;
     "train": crate::training::Training;
     "deploy": crate::deployment::Deployment;
-    "dump": crate::dump::Dumped;
+    "dump": crate::dump::Dumped | Sharded;
     "compare": crate::dump::Comparison;
     "convert": crate::convert::Converted;
     "export": crate::export::Exported;
     "predict": crate::predict::Predictions;
     "compile": crate::build::Compiled | NotPlaced;
     "analyze": Analysis;
+    "tune": Tuning | Sharded;
     "report": crate::report::Report;
     "diff": crate::diff::Difference;
     "inspect": crate::inspect::Report;
     "estimate": crate::estimate::Estimate | crate::estimate::CpuEstimate;
     "simulate": crate::simulate::Simulation | crate::vendor_simulation::ProgramSimulation;
-    "verify": crate::verify::Proof;
+    "verify": crate::verify::Proof | Sharded;
     "run": crate::board_run::BoardRun | crate::board_run::SelfTestRun;
     "targets": crate::targets::TargetList | crate::targets::OneTarget;
     "strategy": StrategyChanges | serde_json::Map<String, Value>;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shiftwise_compile::Program;
 use shiftwise_core::model::{DType, Deployable};
@@ -32,7 +32,7 @@ use crate::{averages, dump, run};
 pub type Golden = Vec<BTreeMap<String, Values>>;
 
 /// What one backend's tensors showed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Check {
     /// What computed them.
@@ -52,8 +52,14 @@ pub struct Check {
 }
 
 impl Check {
-    /// Compares every tensor of every sample with the golden one.
-    pub fn of(backend: &str, target: &str, model: &Deployable<'_>, golden: &Golden, samples: &[Tensors]) -> Self {
+    /// Compares every tensor of every sample with the golden one. `first` is the number of the first sample in the run.
+    pub fn of(
+        (backend, target): (&str, &str),
+        model: &Deployable<'_>,
+        golden: &Golden,
+        samples: &[Tensors],
+        first: usize,
+    ) -> Self {
         let mut check = Self { backend: backend.into(), target: target.into(), ..Self::default() };
         let mut names = std::collections::BTreeSet::new();
         for (index, (sample, golden)) in samples.iter().zip(golden).enumerate() {
@@ -82,7 +88,7 @@ impl Check {
                         |(at, (a, b))| format!("index {at}: expected {}, computed {}", show(a), show(b)),
                     );
                     check.first_mismatch =
-                        Some(format!("sample {index}, layer {}, tensor {}, {place}", t.origin, t.name));
+                        Some(format!("sample {}, layer {}, tensor {}, {place}", first + index, t.origin, t.name));
                 }
             }
         }
@@ -97,7 +103,7 @@ impl Check {
 }
 
 /// A deployable that was run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Artefact {
     /// What it was compiled for.
@@ -112,7 +118,7 @@ pub struct Artefact {
 }
 
 /// What a sample takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Took {
@@ -125,7 +131,7 @@ pub enum Took {
 }
 
 /// How the vendor's float arithmetic compares with the integers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VendorNumerics {
     /// Tensors that its dump shows.
@@ -180,6 +186,8 @@ pub struct Verification<'a> {
     /// What the backends showed so far.
     pub checks: Vec<Check>,
     deployables: Vec<Artefact>,
+    /// The number of the first of these samples in the whole run.
+    pub first: usize,
 }
 
 impl<'a> Verification<'a> {
@@ -192,7 +200,16 @@ impl<'a> Verification<'a> {
         let averages = Averages::new(quantized, &graph);
         let golden = golden_values(&graph, &inputs, &averages)?;
         let differences = averages.differences();
-        Ok(Self { quantized, inputs, graph, golden, differences, checks: Vec::new(), deployables: Vec::new() })
+        Ok(Self {
+            quantized,
+            inputs,
+            graph,
+            golden,
+            differences,
+            checks: Vec::new(),
+            deployables: Vec::new(),
+            first: 0,
+        })
     }
 
     /// Compiles for a device, so that every tensor is seen.
@@ -245,7 +262,7 @@ impl<'a> Verification<'a> {
         samples: &[Tensors],
         took: Took,
     ) {
-        self.checks.push(Check::of(backend, &target, model, &self.golden, samples));
+        self.checks.push(Check::of((backend, &target), model, &self.golden, samples, self.first));
         self.deployables.push(Artefact { target, sha256: sha256(file), bytes: file.len(), took });
     }
 
@@ -253,21 +270,20 @@ impl<'a> Verification<'a> {
     ///
     /// Errors: those of the vendor's arithmetic, which is run for comparison.
     pub fn proof(self, provenance: Value) -> Result<Proof, Error> {
+        let (quantized, name) = (self.quantized, self.graph.name.clone());
+        Ok(self.shown()?.proof(quantized, name, provenance))
+    }
+
+    /// What these samples have shown.
+    ///
+    /// Errors: those of the vendor's arithmetic, which is run for comparison.
+    pub fn shown(self) -> Result<Shown, Error> {
         let vendor = against_vendor(self.quantized, &self.inputs)?;
-        let checks = self.checks;
-        let mismatches: u64 = checks.iter().map(|c| c.mismatches).sum();
-        let tensors: usize = checks.iter().map(|c| c.tensors).sum();
-        let values: u64 = checks.iter().map(|c| c.values).sum();
-        let parties = ["quantizer".to_owned()].into_iter().chain(checks.iter().map(|c| c.backend.clone()));
-        let parties = parties.collect::<Vec<_>>().join(", ");
         let digests =
             |g: &BTreeMap<String, Values>| g.iter().map(|(name, v)| (name.clone(), sha256(&v.to_bytes()))).collect();
-        Ok(Proof {
-            verdict: format!("{tensors} tensors, {} values, {mismatches} mismatches across {parties}", count(values)),
-            holds: checks.iter().all(Check::holds),
-            model: self.graph.name.clone(),
+        Ok(Shown {
             samples: self.golden.len(),
-            checks,
+            checks: self.checks,
             vendor_numerics: VendorNumerics {
                 tensors: vendor.tensors,
                 values: vendor.values,
@@ -275,10 +291,74 @@ impl<'a> Verification<'a> {
             },
             deployables: self.deployables,
             golden_sha256: self.golden.iter().map(digests).collect(),
-            provenance,
-            metadata: self.quantized.metadata.clone(),
-            averages: averages::rows(&self.differences),
+            averages: self.differences.iter().map(|d| (d.layer.clone(), d.steps)).collect(),
         })
+    }
+}
+
+/// What samples have shown: the numbers of a proof, which those of further samples can be added to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Shown {
+    samples: usize,
+    checks: Vec<Check>,
+    vendor_numerics: VendorNumerics,
+    deployables: Vec<Artefact>,
+    golden_sha256: Vec<BTreeMap<String, String>>,
+    /// Layers and steps of averages that the DPU computes otherwise.
+    averages: Vec<(String, u32)>,
+}
+
+impl Shown {
+    /// Adds what further samples have shown.
+    ///
+    /// Errors: other backends, or programs with other bytes.
+    pub fn append(&mut self, more: Self) -> Result<(), Error> {
+        let programs = |own: &Self| own.deployables.iter().map(|d| d.sha256.clone()).collect::<Vec<_>>();
+        if programs(self) != programs(&more) || self.checks.len() != more.checks.len() {
+            return Err(Error::Options("a part was run with other programs".into()));
+        }
+        self.samples = self.samples.saturating_add(more.samples);
+        for (own, more) in self.checks.iter_mut().zip(more.checks) {
+            own.tensors = own.tensors.max(more.tensors);
+            own.values = own.values.saturating_add(more.values);
+            own.mismatches = own.mismatches.saturating_add(more.mismatches);
+            own.unknown_tensors.extend(more.unknown_tensors);
+            own.first_mismatch = own.first_mismatch.take().or(more.first_mismatch);
+        }
+        let (own, more_vendor) = (&mut self.vendor_numerics, more.vendor_numerics);
+        own.tensors = own.tensors.max(more_vendor.tensors);
+        own.values = own.values.saturating_add(more_vendor.values);
+        own.differing_values = own.differing_values.saturating_add(more_vendor.differing_values);
+        self.golden_sha256.extend(more.golden_sha256);
+        self.averages.extend(more.averages);
+        Ok(())
+    }
+
+    /// The proof of a quantized network whose integer form has this name.
+    pub fn proof(self, quantized: &QuantGraph, name: String, provenance: Value) -> Proof {
+        let checks = self.checks;
+        let mismatches: u64 = checks.iter().map(|c| c.mismatches).fold(0, u64::saturating_add);
+        let tensors: usize = checks.iter().map(|c| c.tensors).fold(0, usize::saturating_add);
+        let values: u64 = checks.iter().map(|c| c.values).fold(0, u64::saturating_add);
+        let parties = ["quantizer".to_owned()].into_iter().chain(checks.iter().map(|c| c.backend.clone()));
+        let parties = parties.collect::<Vec<_>>().join(", ");
+        let averages = match self.averages.as_slice() {
+            [] => Vec::new(),
+            some => averages::rows(&averages::joined(quantized, some)),
+        };
+        Proof {
+            verdict: format!("{tensors} tensors, {} values, {mismatches} mismatches across {parties}", count(values)),
+            holds: checks.iter().all(Check::holds),
+            model: name,
+            samples: self.samples,
+            checks,
+            vendor_numerics: self.vendor_numerics,
+            deployables: self.deployables,
+            golden_sha256: self.golden_sha256,
+            provenance,
+            metadata: quantized.metadata.clone(),
+            averages,
+        }
     }
 }
 

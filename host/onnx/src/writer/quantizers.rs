@@ -30,7 +30,7 @@ impl Writer<'_> {
             Quantizer::Pof2(own) => self.pof2(own, &scope("Pof2SQuantize", number), value),
             Quantizer::Tqt(own) => self.pof2(&own.to_pof2(), &scope("TQTQuantize", number), value),
             Quantizer::Affine(own) => self.affine(own, &scope("FSQuantize", number), value),
-            Quantizer::Block(_) => Err("blocks of values with one exponent are not written as ONNX".into()),
+            Quantizer::Block(own) => self.block(own, &scope("BFPQuantize", number), point, value),
         }
     }
 
@@ -122,7 +122,7 @@ impl Writer<'_> {
     }
 
     /// Whole numbers near a value.
-    fn rounded(&mut self, scope: &str, x: String, round: Round) -> String {
+    pub(super) fn rounded(&mut self, scope: &str, x: String, round: Round) -> String {
         match round {
             Round::HalfToEven => self.node("Round", &format!("{scope}/Round"), &[&x], Vec::new()),
             Round::Floor => self.node("Floor", &format!("{scope}/Floor"), &[&x], Vec::new()),

@@ -137,6 +137,16 @@ pub trait Calibrator<Q> {
     }
     /// Fake-quantizes the batch that was seen last as that batch alone demands.
     fn fake_quantize(&self, tensor: &mut Tensor);
+    /// What the batches have taught, in a form that another process can join. `None` where a batch is computed with what the
+    /// batches before it have taught, so that parts of them say nothing.
+    fn seen(&self) -> Option<Value> {
+        None
+    }
+    /// Takes over what a calibrator of the same quantizer has seen of the batches behind its own. `None`: it is not what
+    /// such a calibrator sees.
+    fn join(&mut self, _later: &Value) -> Option<()> {
+        None
+    }
     /// The quantizer with what all batches taught.
     fn finish(self: Box<Self>, subject: Subject<'_, Q>) -> Result<Q, RangeError>;
 }

@@ -209,6 +209,34 @@ impl Calibrator<Pof2> for Votes {
         fake_quantize(tensor, &self.last, &self.params);
     }
 
+    fn seen(&self) -> Option<Value> {
+        let count: Vec<(i8, usize)> = self.count.iter().map(|(pos, n)| (pos.0, *n)).collect();
+        let last: Vec<(i8, u32, u32)> =
+            self.last.iter().map(|own| (own.pos.0, own.min.to_bits(), own.max.to_bits())).collect();
+        Some(json!([count, last]))
+    }
+
+    fn join(&mut self, later: &Value) -> Option<()> {
+        type Seen = (Vec<(i8, usize)>, Vec<(i8, u32, u32)>);
+        let (count, last): Seen = serde_json::from_value(later.clone()).ok()?;
+        for (pos, votes) in count {
+            match self.count.iter_mut().find(|(own, _)| own.0 == pos) {
+                Some((_, n)) => *n = n.checked_add(votes)?,
+                None => self.count.push((FixPos(pos), votes)),
+            }
+        }
+        let one = |(pos, min, max): (i8, u32, u32)| {
+            let state = State::new(FixPos(pos), f32::from_bits(min), f32::from_bits(max));
+            (state.min.is_finite() && state.max.is_finite()).then_some(state)
+        };
+        let last = last.into_iter().map(one).collect::<Option<Vec<_>>>()?;
+        if last.is_empty() || (!self.params.per_channel && last.len() != 1) {
+            return None;
+        }
+        self.last = last;
+        Some(())
+    }
+
     fn finish(self: Box<Self>, subject: Subject<'_, Pof2>) -> Result<Pof2, RangeError> {
         let mut own = Pof2::new(self.params.clone());
         if self.params.per_channel {
@@ -338,6 +366,34 @@ mod tests {
         assert_eq!(vote(&[6, 7, 7, 6, 5]), 6);
         assert_eq!(vote(&[3, 2, 3, 2, 2, 3]), 3);
         assert_eq!(vote(&[4, 5, 5]), 5);
+    }
+
+    #[test]
+    fn parts_of_the_batches_join_to_what_all_of_them_vote_for() {
+        let batches = [1.0f32, 0.4, 0.4, 1.0, 2.0, 0.4].map(|x| Tensor::vector(vec![x, -x / 3.0]));
+        for method in [0, 1] {
+            let quantizer = Pof2::new(pof2(8, method, 1));
+            let mut all = quantizer.calibrator();
+            batches.iter().for_each(|b| all.see(b).unwrap());
+            let mut joined = quantizer.calibrator();
+            for part in [&batches[..1], &batches[1..4], &batches[4..]] {
+                let mut own = quantizer.calibrator();
+                part.iter().for_each(|b| own.see(b).unwrap());
+                joined.join(&own.seen().unwrap()).unwrap();
+            }
+            assert_eq!(joined.seen(), all.seen());
+            let data = || Subject::Data { vote: true };
+            assert_eq!(joined.finish(data()).unwrap(), all.finish(data()).unwrap());
+        }
+        let mut own = Pof2::new(pof2(8, 0, 1)).calibrator();
+        for bad in [
+            json!(null),
+            json!([[[1, 1]], []]),
+            json!([[[300, 1]], [[3, 0, 0]]]),
+            json!([[], [[3, 0x7f80_0000u32, 0]]]),
+        ] {
+            assert!(own.join(&bad).is_none(), "{bad}");
+        }
     }
 
     /// Values observed from the vendor's tool.

@@ -176,6 +176,17 @@ impl Calibrator<Tqt> for Last {
         self.0.fake_quantize(tensor);
     }
 
+    fn seen(&self) -> Option<Value> {
+        Some(json!([self.0.log_threshold, self.0.min, self.0.max].map(f32::to_bits)))
+    }
+
+    fn join(&mut self, later: &Value) -> Option<()> {
+        let bits: [u32; 3] = serde_json::from_value(later.clone()).ok()?;
+        let values = bits.map(f32::from_bits);
+        (self.0.log_threshold, self.0.min, self.0.max) = values.into();
+        values.iter().all(|v| v.is_finite()).then_some(())
+    }
+
     fn finish(self: Box<Self>, _: Subject<'_, Tqt>) -> Result<Tqt, RangeError> {
         Ok(self.0)
     }

@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::role;
 use crate::scheme::Quantizer;
+use crate::settings;
+use crate::settings::Section;
 use crate::strategy::{PIPELINES, REGISTRY, Strategy};
 use shiftwise_graph::error::Error;
 
@@ -33,9 +35,15 @@ fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>, Er
 impl Strategy {
     /// The strategy as JSON, with two blanks of indentation, as the vendor's `dump_quantize_strategy` prints it.
     ///
-    /// `verbose` 0: the user's settings; 1: the pipelines too; 2 and more: everything.
+    /// `verbose` 0: the user's settings; 1: the pipelines too; 2 and more: everything, with settings of ours that aren't at
+    /// their defaults beside the vendor's sections.
     pub fn dump(&self, verbose: u32) -> String {
         let mut all = self.json.clone();
+        if verbose >= 2 {
+            all.extend(
+                self.ours.iter().filter(|(key, value)| !is_default(key, value)).map(|(k, v)| (k.clone(), v.clone())),
+            );
+        }
         if verbose < 2
             && let Some(registry) = all.get_mut(REGISTRY).and_then(Value::as_object_mut)
         {
@@ -47,9 +55,16 @@ impl Strategy {
         format!("{:#}", Value::Object(all))
     }
 
-    /// Replaces whole sections by those of `file`; what it doesn't mention stays.
+    /// Replaces whole sections by those of `file`; what it doesn't mention stays. Beside sections there may be settings of
+    /// ours, which the vendor's sections have no place for.
     pub fn replace(&mut self, file: &Value) -> Result<(), Error> {
-        for (section, value) in object(file, "a strategy")? {
+        let (ours, theirs) = object(file, "a strategy")?
+            .iter()
+            .partition::<Vec<_>, _>(|(key, _)| settings::find(key).is_some_and(|s| s.section == Section::Ours));
+        for (key, value) in ours {
+            self.set(key, value.clone())?;
+        }
+        for (section, value) in theirs {
             let own = self.json.get_mut(section).and_then(Value::as_object_mut);
             let own = own.ok_or_else(|| unknown("section", section, &sections()))?;
             for (key, value) in object(value, section)? {
@@ -80,6 +95,20 @@ impl Strategy {
             self.set(key, value.clone())?;
         }
         self.settle()
+    }
+
+    /// Keys of the settings that are not the built-in strategy's: those that somebody has decided.
+    pub fn decided(&self) -> Vec<String> {
+        let Ok(base) = Self::of(self.base) else { return Vec::new() };
+        let ours = self.ours.iter().filter(|(key, value)| !is_default(key, value)).map(|(key, _)| key.clone());
+        // An object, such as `layer_config`, is no row of the changes.
+        let objects = self
+            .user()
+            .into_iter()
+            .flatten()
+            .filter(|(key, value)| value.is_object() && base.user_value(key) != Some(value));
+        let changed = self.changes(&base).into_iter().filter_map(|change| change.key);
+        changed.chain(objects.map(|(key, _)| key.clone())).chain(ours).collect()
     }
 
     fn update_registry(&mut self, changes: &Map<String, Value>) -> Result<(), Error> {
@@ -211,6 +240,11 @@ impl Strategy {
     }
 }
 
+/// Whether a setting is at its default.
+pub(super) fn is_default(key: &str, value: &Value) -> bool {
+    settings::find(key).and_then(|s| serde_json::from_str::<Value>(s.default).ok()).as_ref() == Some(value)
+}
+
 fn sections() -> Vec<&'static str> {
     PIPELINES.into_iter().chain([REGISTRY]).collect()
 }
@@ -242,6 +276,23 @@ mod tests {
         back.replace(&whole).unwrap();
         assert_eq!(back.dump(2), pof2s().dump(2));
         assert!(back.changes(&pof2s()).is_empty());
+    }
+
+    #[test]
+    fn settings_of_ours_are_read_back_from_a_whole_dump_and_count_as_decided() {
+        let mut own = pof2s();
+        own.set("fold_dead_channels", json!(true)).unwrap();
+        own.set("fast_ft_algorithm", json!("adaquant")).unwrap();
+        own.set("layer_config", json!({ "conv": "int16" })).unwrap();
+        own.set("cle_steps", json!(3)).unwrap();
+        let whole: Value = serde_json::from_str(&own.dump(2)).unwrap();
+        assert_eq!((&whole["fold_dead_channels"], whole.get("fast_ft_algorithm")), (&json!(true), None));
+        let (mut replaced, mut updated) = (pof2s(), pof2s());
+        replaced.replace(&whole).unwrap();
+        updated.update(&whole).unwrap();
+        assert_eq!((replaced.dump(2), updated.dump(2)), (own.dump(2), own.dump(2)));
+        assert_eq!(own.decided(), ["cle_steps", "layer_config", "fold_dead_channels"]);
+        assert!(pof2s().decided().is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use shiftwise_quant::metadata::Metadata;
 
 use super::{Content, Dump, Info, Input, Origin, Proof, Subject};
 use crate::dump::Values;
+use crate::part::Part;
 use crate::{dataset, dump as dumps};
 
 pub(super) fn arrays(subject: &Subject<'_>, _: &LoadOptions) -> Result<Option<Info>, Error> {
@@ -43,6 +44,22 @@ pub(super) fn dump(subject: &Subject<'_>, _: &LoadOptions) -> Result<Option<Info
     };
     info.bytes = all().map(|t| (t.values.len() * size(&t.values)) as u64).sum();
     Ok(Some(info))
+}
+
+/// What a shard of a run has given.
+pub(super) fn part(subject: &Subject<'_>, _: &LoadOptions) -> Result<Option<Info>, Error> {
+    if subject.head.trim_ascii_start().first() != Some(&b'{') {
+        return Ok(None);
+    }
+    let Some(part) = Part::read(subject.path)? else { return Ok(None) };
+    let content = Content::Part {
+        command: part.arguments.join(" "),
+        shard: part.shard,
+        of: part.of,
+        samples: part.samples,
+        tool: part.tool,
+    };
+    Ok(Some(subject.info("a part of a run that is shared (.part)", content)))
 }
 
 /// JSON that is no model: its keys say what it is.
