@@ -46,8 +46,8 @@ pub(crate) fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
 
 /// Builds the native module and the program as the workspace's tests are built, so that they share all dependencies.
 fn build() -> Result<(), Box<dyn Error>> {
-    let module = ["cargo", "build", "--package", "shiftwise-py", "--features", "extension-module"];
-    Step::new("native module", &module).run()?;
+    let module = ["cargo", "build", "--workspace", "--lib", "--profile", "test", "--features"];
+    Step::new("native module", &module).word("shiftwise-py/extension-module".into()).run()?;
     let program = ["cargo", "build", "--workspace", "--bin", "shiftwise", "--profile", "test"];
     Step::new("program", &program).run()?;
     let (prefix, suffix, own) = match std::env::consts::OS {

@@ -86,6 +86,8 @@ class World:
 
         size = 224 if custom is None else 8
         model = self.network(custom)
+        # The quick start trains a model as it comes from the quantizer.
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
         model.save("float_model.h5")
         quantizer = vitis_quantize.VitisQuantizer(model)
         quantized = quantizer.quantize_model(self.data(size), include_cle=False)

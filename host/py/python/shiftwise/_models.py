@@ -108,11 +108,24 @@ def back(made: "_native.Model", like: Any, report: Any = None, custom_objects: O
         # Layers that this Keras has not: Rust computes them all the same.
         warnings.warn(f"the result is a shiftwise.Model, for Keras can't hold it: {e}", RuntimeWarning, stacklevel=3)
         return Model(made, report)
+    _compile_like(model, like, own.keras)
     if report is not None:
         from .results import Quantization
 
         model.shiftwise_report = Quantization(report)
     return model
+
+
+def _compile_like(model: Any, like: Any, keras: Any) -> None:
+    """Compiles a result as the user's model is, so that it can be trained and measured at once."""
+    try:
+        config = like.get_compile_config() if getattr(like, "optimizer", None) is not None else None
+        if config:
+            # Keras' own `compile_from_config` passes over classes whose `compile` is their own.
+            model.compile(**keras.saving.deserialize_keras_object(config))
+    except Exception:  # noqa: BLE001
+        # What Keras can't write down, the user compiles again, as the vendor's tool asks for anyway.
+        return
 
 
 def samples(data: Any, model: "_native.Model", steps: Optional[int] = None) -> Dataset:

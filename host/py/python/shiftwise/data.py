@@ -34,6 +34,8 @@ def array(value: Any) -> "np.ndarray[Any, Any]":
         made = np.asarray(value)
     except Exception as e:
         raise InvalidDataset(f"{type(value).__name__} makes no array: {e}") from e
+    if made.dtype.kind == "c":
+        raise InvalidDataset("complex numbers are no samples")
     if made.dtype == object or made.dtype.kind not in "biuf":
         # bfloat16 and its like have no kind of numpy's own.
         try:
