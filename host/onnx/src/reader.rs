@@ -114,7 +114,8 @@ pub fn read(files: Files, options: &LoadOptions, _: &Budget) -> Result<Model, Er
     let mut network = Network::read(files)?;
     network.nodes = expand(std::mem::take(&mut network.nodes));
     let mut apart = apart(&network, options, &path)?;
-    apart.said = quantized::said(network.positions.as_deref(), &network.budget).map_err(|why| Error::format(&path, why))?;
+    apart.said =
+        quantized::said(network.positions.as_deref(), &network.budget).map_err(|why| Error::format(&path, why))?;
     regroup::model(apart)
 }
 
