@@ -123,7 +123,8 @@ impl Network {
     }
 
     fn decode(bytes: Vec<u8>, path: &Path, budget: Budget) -> Result<Self, String> {
-        let ModelProto { producer_name, producer_version, graph, opset_import, metadata_props, .. } = proto::decode(bytes, &budget)?;
+        let ModelProto { producer_name, producer_version, graph, opset_import, metadata_props, .. } =
+            proto::decode(bytes, &budget)?;
         let mut graph = graph.ok_or("has no graph")?;
         let own = opset_import.iter().find(|set| ["", "ai.onnx"].contains(&set.domain.as_str()));
         let opset = own.map_or(1, |set| set.version);

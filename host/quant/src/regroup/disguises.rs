@@ -55,7 +55,8 @@ pub(super) fn attributes(apart: &mut Apart, model: &str) -> BTreeSet<NodeId> {
         let quantize = matches!(graph.node(x).op, Op::Quantize(_)).then_some(x);
         let Some(owner) = quantize.map_or(Some(x), |q| graph.node(q).inputs.first().copied()) else { continue };
         let own = layer(&graph.node(id).name, model);
-        let fits = own.is_some() && own == layer(&graph.node(owner).name, model) && uses[owner.0] == 1 && uses[x.0] == 1;
+        let fits =
+            own.is_some() && own == layer(&graph.node(owner).name, model) && uses[owner.0] == 1 && uses[x.0] == 1;
         if !fits || quantize.is_some() != function.quantized_before() {
             continue;
         }
