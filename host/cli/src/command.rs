@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 done; 1 the command ran and the answer is no; 2 bad usage or bad input.
 
-use std::process::ExitCode;
+use std::ffi::OsString;
 
 use clap::builder::RangedU64ValueParser;
 use clap::error::ContextValue;
@@ -138,12 +138,12 @@ fn rendered(e: &clap::Error) -> String {
 }
 
 /// What the argument parser has to say: help and version are answers, everything else is bad usage.
-fn usage(e: &clap::Error) -> ExitCode {
+fn usage(e: &clap::Error, arguments: &[OsString]) -> u8 {
     let said = rendered(e);
     let (true, Some(problem)) = (e.use_stderr(), said.strip_prefix("error: ")) else {
         // Help that nobody gets to see is none, unless its reader has seen enough.
         let lost = e.print().is_err_and(|e| e.kind() != std::io::ErrorKind::BrokenPipe);
-        return ExitCode::from(if e.use_stderr() || lost { 2 } else { 0 });
+        return if e.use_stderr() || lost { 2 } else { 0 };
     };
     const CODE: &str = "Shiftwise_Invalid_Option";
     const HINT: &str = "`--help` behind the command explains its options";
@@ -153,19 +153,19 @@ fn usage(e: &clap::Error) -> ExitCode {
     let message = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
     screen::usage(CODE, &message, rest, HINT);
     // The arguments that would say so were not understood.
-    if std::env::args_os().any(|a| a == "--json") {
+    if arguments.iter().any(|a| a == "--json") {
         screen::document(&failure(CODE, message, HINT));
     }
-    ExitCode::from(2)
+    2
 }
 
-/// Parses the arguments and runs the command.
-pub(crate) fn main() -> ExitCode {
-    let understood = help::with_help(Cli::command()).try_get_matches();
+/// Parses the arguments, of which the first is the program's name, and runs the command. Returns the exit code.
+pub fn run(arguments: Vec<OsString>) -> u8 {
+    let understood = help::with_help(Cli::command()).try_get_matches_from(&arguments);
     let cli = match understood.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(e) => {
-            return usage(&e);
+            return usage(&e, &arguments);
         }
     };
     let screen = Screen::new(&cli.screen);
@@ -214,7 +214,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(outcome) => {
             screen.json(&outcome.json);
             match screen::delivered() {
-                Ok(()) => ExitCode::from(u8::from(!outcome.yes)),
+                Ok(()) => u8::from(!outcome.yes),
                 Err(e) => fail(&screen, &e),
             }
         }
@@ -248,8 +248,8 @@ fn failure(code: &str, message: String, hint: &str) -> Value {
     to_json(Failure { error }).unwrap_or_default()
 }
 
-fn fail(screen: &Screen, error: &Error) -> ExitCode {
+fn fail(screen: &Screen, error: &Error) -> u8 {
     screen.error(error);
     screen.json(&failure(error.code(), error.to_string(), hint(error)));
-    ExitCode::from(2)
+    2
 }

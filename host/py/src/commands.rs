@@ -265,7 +265,7 @@ pub(crate) fn verify(
 
 /// A page about a network: where its layers run, how long they take, where accuracy goes. Returns the report and the page.
 #[pyfunction]
-#[pyo3(signature = (model, strategy, output, target = None, board = None, data = None, batch_size = 32, steps = None))]
+#[pyo3(signature = (model, strategy, output = None, target = None, board = None, data = None, batch_size = 32, steps = None))]
 #[allow(clippy::too_many_arguments, reason = "the flags of the command")]
 pub(crate) fn report(
     py: Python<'_>,

@@ -26,6 +26,12 @@ mod trainer;
 
 use pyo3::prelude::*;
 
+/// The program `shiftwise` with these arguments, of which the first is its name. Returns the exit code.
+#[pyfunction]
+fn main(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> u8 {
+    py.detach(|| shiftwise_cli::run(arguments))
+}
+
 /// The module.
 #[pymodule(name = "_native")]
 fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -49,6 +55,7 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(commands::report, module)?)?;
     module.add_function(wrap_pyfunction!(commands::targets, module)?)?;
     module.add_function(wrap_pyfunction!(commands::verify, module)?)?;
+    module.add_function(wrap_pyfunction!(main, module)?)?;
     module.add_function(wrap_pyfunction!(compiled::compile, module)?)?;
     Ok(())
 }

@@ -83,9 +83,9 @@ impl Strategy {
     }
 
     /// What differs from the built-in strategy of a name, as JSON.
-    fn changes(&self, py: Python<'_>, from: &str) -> PyResult<String> {
+    fn changes(&self, py: Python<'_>, name: &str) -> PyResult<String> {
         let own = self.get();
-        let changes = Own::built_in(from).and_then(|base| json(&own.changes(&base)));
+        let changes = Own::built_in(name).and_then(|base| json(&own.changes(&base)));
         changes.map_err(|e| exception(py, &e))
     }
 }

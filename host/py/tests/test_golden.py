@@ -23,7 +23,7 @@ CASES = [
 
 def command_line(folder: pathlib.Path, config: Any, calib: List[pathlib.Path]) -> bytes:
     """What the program writes."""
-    words = [shiftwise.binary(), "quantize", str(folder / "model.h5"), "--strategy", config["strategy"], "--output-dir", "cli"]
+    words = [*shiftwise.binary(), "quantize", str(folder / "model.h5"), "--strategy", config["strategy"], "--output-dir", "cli"]
     for path in calib:
         words += ["--calib", _named(config, path, calib)]
     if config.get("calib_batch_size"):

@@ -37,7 +37,7 @@ def _callables(lenet: str) -> List[Callable[..., Any]]:
             "command", "Model", "Deployable", "errors", "binary")
     ]
     own += [
-        getattr(_native, name) for name in dir(_native) if callable(getattr(_native, name)) and not name.startswith("_")
+        getattr(_native, name) for name in dir(_native) if callable(getattr(_native, name)) and not name.startswith("_") and name != "main"
     ]
     own += [vitis_quantize.VitisQuantizer, vitis_inspect.VitisInspector, quantizer.quantize_model, quantizer.get_qat_model]
     own += [quantizer.get_deploy_model, quantizer.dump_model, quantizer.set_quantize_strategy, inspector.inspect_model]

@@ -132,3 +132,17 @@ def test_a_subclassed_model_is_refused_with_the_vendors_code(keras: Any, digits:
         vitis_quantize.VitisQuantizer(Own()).quantize_model(digits[0])
     assert caught.value.code == "Quantizer_TF2_Unsupported_Model"
     assert json.dumps(str(caught.value)) and importlib
+
+
+def test_a_model_goes_to_keras_and_back(keras: Any, digits: Any) -> None:
+    from shiftwise.keras import from_keras, to_keras
+
+    path = vitis_quantize.VitisQuantizer(str(DATA / "digits_lenet.h5"), quantize_strategy="pof2s_tqt")
+    qat = path.get_qat_model(True, digits[0])
+    model = to_keras(qat, keras)
+    np.testing.assert_allclose(model.predict(digits[1][:16], verbose=0), qat.predict(digits[1][:16]), atol=2e-6)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy())
+    model.fit(digits[1][:64], digits[2][:64], epochs=1, verbose=0)
+    again = from_keras(model)
+    assert again.kind == "training" and np.any(again.get_weights()[0] != qat.get_weights()[0])
+    np.testing.assert_allclose(again.predict(digits[1][:16]), model.predict(digits[1][:16], verbose=0), atol=2e-6)

@@ -15,5 +15,6 @@ pub mod array;
 pub mod broadcast;
 pub mod half;
 pub mod kernel;
+pub mod spare;
 pub mod tensor;
 pub mod values;

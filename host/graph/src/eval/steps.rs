@@ -3,7 +3,6 @@
 use std::cell::Cell;
 
 use crate::dtype;
-use crate::eval::engine::Change;
 use crate::graph::Node;
 use crate::ops::linear::{geometry, window_output};
 use crate::ops::{ActivationFn, Op};
@@ -11,6 +10,9 @@ use shiftwise_core::model::{Function, RowFunction};
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::kernel::{self, ConvGeometry, FinishF32, Lanes, PackedF32, on_lanes};
 use shiftwise_tensor::tensor::Tensor;
+
+/// Changes the values of one sample in place.
+pub type Change<'a> = Box<dyn Fn(&mut [f32]) + Send + Sync + 'a>;
 
 /// What a step computes.
 #[derive(Debug)]

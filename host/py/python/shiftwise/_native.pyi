@@ -6,6 +6,31 @@ from typing import Any, Callable, Protocol, Sequence, final
 import numpy as np
 import numpy.typing as npt
 
+__all__ = [
+    "__version__",
+    "main",
+    "Model",
+    "Strategy",
+    "Trainer",
+    "Deployable",
+    "settings",
+    "strategies",
+    "quantize",
+    "prepare",
+    "deploy",
+    "analyze",
+    "compare",
+    "diff",
+    "dump",
+    "estimate",
+    "info",
+    "inspect",
+    "report",
+    "targets",
+    "verify",
+    "compile",
+]
+
 __version__: str
 
 _Path = str | os.PathLike[str]
@@ -58,7 +83,7 @@ class Strategy:
     def dump(self, verbose: int) -> str: ...
     def value(self, key: str) -> str: ...
     def needs_data(self) -> bool: ...
-    def changes(self, from_: str) -> str: ...
+    def changes(self, name: str) -> str: ...
 
 @final
 class Trainer:
@@ -100,6 +125,7 @@ class Deployable:
     ) -> tuple[list[_Array], str]: ...
     def save(self, path: _Path) -> None: ...
 
+def main(arguments: Sequence[str]) -> int: ...
 def settings() -> list[tuple[str, str, str, bool, str, str | None, bool]]: ...
 def strategies() -> list[list[str]]: ...
 def quantize(

@@ -285,35 +285,29 @@ def settings() -> List[Dict[str, Any]]:
     return [{**dict(zip(keys, row)), "default": json.loads(row[2])} for row in _native.settings()]
 
 
-def binary() -> str:
-    """The path of the program ``shiftwise`` that came with the package."""
-    name = "shiftwise.exe" if sys.platform == "win32" else "shiftwise"
+def binary() -> List[str]:
+    """How the program ``shiftwise`` is started: the file that SHIFTWISE_BIN names, else the one in this package."""
     given = os.environ.get("SHIFTWISE_BIN")
-    places = [given] if given else []
-    places += [os.path.join(os.path.dirname(os.path.abspath(__file__)), "bin", name), os.path.join(os.path.dirname(sys.executable), name)]
-    for place in places:
-        if os.path.exists(place):
-            return place
-    import shutil
-
-    found = shutil.which(name)
-    if found is None:
-        raise RunFailed("the program shiftwise is not found: it comes with the wheel, or set SHIFTWISE_BIN to it")
-    return found
+    return [given] if given else [sys.executable, "-m", "shiftwise"]
 
 
 def command(*arguments: str) -> Dict[str, Any]:
     """Runs the program with arguments, such as ``command("tune", "model.h5", ...)``; returns its JSON."""
-    done = subprocess.run([binary(), *map(str, arguments), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = [*binary(), *map(str, arguments), "--json"]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         answer = json.loads(done.stdout)
     except ValueError as e:
-        raise RunFailed(f"shiftwise {arguments[0] if arguments else ''}: {done.stderr.strip() or done.returncode}") from e
+        raise RunFailed(f"shiftwise {' '.join(words[-3:-1])}: {done.stderr.strip() or done.returncode}") from e
     if done.returncode == 2:
         raise of(answer["error"]["code"], answer["error"]["message"])
     return answer  # type: ignore[no-any-return]
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """The program itself: ``python -m shiftwise``."""
-    return subprocess.call([binary(), *(sys.argv[1:] if arguments is None else arguments)])
+    """The program itself, in this process; returns its exit code."""
+    import signal
+
+    # An interrupt ends the program as it does elsewhere, and not when Python is asked next.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return _native.main(["shiftwise", *(sys.argv[1:] if arguments is None else arguments)])

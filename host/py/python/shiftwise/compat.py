@@ -41,7 +41,7 @@ class _Classes(ModuleType):
 
     def __init__(self, name: str, classes: Dict[str, str]) -> None:
         super().__init__(name)
-        self.__path__ = []  # type: ignore[assignment]
+        self.__path__ = []
         self._classes = classes
 
     def __getattr__(self, name: str) -> Any:
@@ -69,7 +69,7 @@ def _package(name: str) -> ModuleType:
         # A package of that name which this environment can't import is as good as none.
         sys.modules.pop(name, None)
     made = ModuleType(name)
-    made.__path__ = []  # type: ignore[attr-defined]
+    made.__path__ = []
     sys.modules[name] = made
     return made
 

@@ -47,7 +47,7 @@ class VitisQuantizer:
     ) -> None:
         if isinstance(model_format, str) and model_format in _strategies.NAMES:
             # Older versions took the strategy in this place.
-            model_format, quantize_strategy = None, model_format
+            quantize_strategy, model_format = model_format, None
         if model_format not in (None, "func", "subclass", "pb", "h5", "tf", "onnx"):
             raise InvalidOption(f"`model_format` is {model_format!r}; func, subclass or pb is expected")
         self._model = model

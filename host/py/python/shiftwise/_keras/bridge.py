@@ -183,7 +183,7 @@ class _Builder:
         config = dict(row["config"])
         name = config.get("name")
         if row["class_name"].startswith("Vitis>"):
-            listed = self.weights.get(name, [])
+            listed = self.weights.get(str(name), [])
             config[VARIABLES] = [
                 [_suffix(w), list(np.shape(v)), _KINDS.get(np.asarray(v).dtype.kind, "float32")] for w, v in listed
             ]
@@ -354,6 +354,13 @@ def model_class(own: Flavour) -> Any:
                 super().save(filepath, overwrite=overwrite, **kwargs)
             else:
                 super().save(filepath, overwrite=overwrite, save_format=save_format, **kwargs)
+
+        def compile(self, *arguments: Any, **named: Any) -> None:
+            """As Keras' own; one metric needs no list."""
+            metrics = named.get("metrics")
+            if metrics is not None and not isinstance(metrics, (list, tuple, dict)):
+                named["metrics"] = [metrics]
+            super().compile(*arguments, **named)
 
         def to_native(self, training: bool = False) -> Any:
             """The model as Rust has it."""

@@ -508,8 +508,11 @@ def make_layer(flavour: Flavour, class_name: str, config: Config, custom_objects
 
 def _third_generation(name: str, config: Config) -> Config:
     """Settings of Keras 2 as Keras 3 takes them."""
-    made = {_RENAMED.get(key, key): value for key, value in config.items()}
-    made.pop(None, None)  # type: ignore[call-overload]
+    made: Config = {}
+    for key, value in config.items():
+        renamed = _RENAMED.get(key, key)
+        if renamed is not None:
+            made[renamed] = value
     if name == "LeakyReLU" and "alpha" in made:
         made["negative_slope"] = made.pop("alpha")
     if isinstance(made.get("axis"), list) and len(made["axis"]) == 1:

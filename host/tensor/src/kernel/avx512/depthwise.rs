@@ -179,6 +179,8 @@ pub(in crate::kernel) fn depthwise_f32(
     }
 }
 
+/// Kernels of `K` × `K` taps, `S` input pixels from one output pixel to the next: sixteen channels after the other, so that the
+/// rows that outputs see stay in the first-level cache.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
 fn rows_f32<const K: usize, const S: usize>(
     g: &ConvGeometry,
@@ -186,70 +188,112 @@ fn rows_f32<const K: usize, const S: usize>(
     input: &[f32],
     to: &mut Stored<'_, FinishF32<'_>, f32>,
 ) {
-    let mut taps = Vec::with_capacity(K * K);
     // Outputs of a row that see no column of the padding.
     let pad = g.pad_before[1];
     let from = pad.div_ceil(S);
     let until = (g.in_w + pad).checked_sub(K).map_or(0, |last| last / S + 1).min(g.out_w);
-    for oy in 0..g.out_h {
-        let row = |ky: usize| {
-            let y = (oy * g.stride[0] + ky * g.dilation[0]).checked_sub(g.pad_before[0])?;
-            (y < g.in_h).then_some((ky, y * g.in_w))
-        };
-        let mut ox = 0;
-        while ox < g.out_w {
-            if ox >= from && ox + PIXELS <= until {
-                let rows = (0..K).filter_map(row).map(|(ky, y)| (ky, (y + ox * S - pad) * g.in_c));
-                pixels_f32::<K, S>(g, kernel, input, oy * g.out_w + ox, rows, to);
-                ox += PIXELS;
-            } else {
-                pixel_f32(g, kernel, input, oy * g.out_w + ox, &mut taps, to);
-                ox += 1;
+    for first in (0..g.in_c).step_by(LANES) {
+        let width = LANES.min(g.in_c - first);
+        let part = Channels::<K> { g, first, width, lanes: u16::MAX >> (LANES - width), kernel, input };
+        for oy in 0..g.out_h {
+            let y = |ky: usize| (oy * g.stride[0] + ky * g.dilation[0]).checked_sub(g.pad_before[0]);
+            let inside = |ky: &usize| y(*ky).is_some_and(|y| y < g.in_h);
+            // Rows are in order, so that those of the image are neighbours.
+            let top = (0..K).find(inside).unwrap_or(K);
+            let rows = top..(top..K).find(|ky| !inside(ky)).unwrap_or(K);
+            let at = y(top).unwrap_or(0) * g.in_w;
+            let mut ox = 0;
+            while ox < g.out_w {
+                let pixel = oy * g.out_w + ox;
+                if ox >= from && ox + PIXELS <= until {
+                    let sums = part.inner::<S>(rows.clone(), at + ox * S - pad);
+                    for (p, sums) in sums.into_iter().enumerate() {
+                        // SAFETY: the features are those of this function.
+                        unsafe { to.put(0, pixel + p, first, width, [sums]) };
+                    }
+                    ox += PIXELS;
+                } else {
+                    let columns = pad.saturating_sub(ox * S).min(K)..(g.in_w + pad).saturating_sub(ox * S).min(K);
+                    let sums = part.border(rows.clone(), columns, at, (ox * S, pad));
+                    // SAFETY: the features are those of this function.
+                    unsafe { to.put(0, pixel, first, width, [sums]) };
+                    ox += 1;
+                }
             }
         }
     }
 }
 
-/// Neighbouring pixels of a row from `pixel` on: `rows` are the rows of taps that lie in the image, and where the first
-/// column that they see begins there.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-fn pixels_f32<const K: usize, const S: usize>(
-    g: &ConvGeometry,
-    kernel: &[f32],
-    input: &[f32],
-    pixel: usize,
-    rows: impl Iterator<Item = (usize, usize)> + Clone,
-    to: &mut Stored<'_, FinishF32<'_>, f32>,
-) {
-    // Enough for five taps, two apart.
-    const COLUMNS: usize = 11;
-    let channels = g.in_c;
-    let columns = (PIXELS - 1) * S + K;
-    for first in (0..channels).step_by(LANES) {
-        let width = LANES.min(channels - first);
-        let lanes = u16::MAX >> (LANES - width);
-        // SAFETY: only lanes of the slice are read.
-        let load = |values: &[f32], at: usize| unsafe { _mm512_maskz_loadu_ps(lanes, values[at..][..width].as_ptr()) };
+/// Sixteen channels or fewer of an image and of a kernel of `K` × `K` taps.
+struct Channels<'a, const K: usize> {
+    g: &'a ConvGeometry,
+    first: usize,
+    width: usize,
+    lanes: u16,
+    kernel: &'a [f32],
+    input: &'a [f32],
+}
+
+impl<const K: usize> Channels<'_, K> {
+    /// The channels of `count` neighbours from `pixel` on, checked once: elements from one to the next are the image's
+    /// channels.
+    fn pixels<'s>(&self, all: &'s [f32], pixel: usize, count: usize) -> &'s [f32] {
+        let channels = self.g.in_c;
+        &all[pixel * channels + self.first..][..(count - 1) * channels + self.width]
+    }
+
+    /// Neighbour `i` of these.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+    fn load(&self, pixels: &[f32], i: usize) -> __m512 {
+        debug_assert!(i * self.g.in_c + self.width <= pixels.len());
+        // SAFETY: `pixels` made sure of the channels of each neighbour; only their lanes are read.
+        unsafe { _mm512_maskz_loadu_ps(self.lanes, pixels.as_ptr().add(i * self.g.in_c)) }
+    }
+
+    /// Neighbouring pixels of a row that see no padding at their sides: `at` is the input pixel that the first of them sees
+    /// first, in the first of the rows of taps that lie in the image.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+    fn inner<const S: usize>(&self, rows: Range<usize>, at: usize) -> [__m512; PIXELS] {
+        // Enough for five taps, two apart.
+        const COLUMNS: usize = 11;
         let mut acc = [_mm512_setzero_ps(); PIXELS];
-        for (ky, at) in rows.clone() {
-            let seen = &input[at..][..columns * channels];
-            let weights = &kernel[ky * K * channels..][..K * channels];
+        for (i, ky) in rows.enumerate() {
+            let seen = self.pixels(self.input, at + i * self.g.dilation[0] * self.g.in_w, (PIXELS - 1) * S + K);
+            let weights = self.pixels(self.kernel, ky * K, K);
             let mut x = [_mm512_setzero_ps(); COLUMNS];
             for i in 0..(PIXELS - 1) * S + K {
-                x[i] = load(seen, i * channels + first);
+                x[i] = self.load(seen, i);
             }
             for kx in 0..K {
-                let w = load(weights, kx * channels + first);
+                let w = self.load(weights, kx);
                 for p in 0..PIXELS {
                     acc[p] = _mm512_fmadd_ps(x[p * S + kx], w, acc[p]);
                 }
             }
         }
-        for (p, sums) in acc.into_iter().enumerate() {
-            // SAFETY: the features are those of this function.
-            unsafe { to.put(0, pixel + p, first, width, [sums]) };
+        acc
+    }
+
+    /// A pixel of which the taps `rows` and `columns` lie in the image: `row` is the beginning of the first row that it sees,
+    /// and its first column, padding included, is `left` less the padding.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+    fn border(&self, rows: Range<usize>, columns: Range<usize>, row: usize, (left, pad): (usize, usize)) -> __m512 {
+        let mut acc = _mm512_setzero_ps();
+        if columns.is_empty() {
+            return acc;
         }
+        for (i, ky) in rows.enumerate() {
+            let at = row + i * self.g.dilation[0] * self.g.in_w + left + columns.start - pad;
+            let seen = self.pixels(self.input, at, columns.len());
+            let weights = self.pixels(self.kernel, ky * K + columns.start, columns.len());
+            for i in 0..columns.len() {
+                acc = _mm512_fmadd_ps(self.load(seen, i), self.load(weights, i), acc);
+            }
+        }
+        acc
     }
 }
 
