@@ -227,7 +227,11 @@ impl Grouping {
     }
 
     /// Every layer that is quantized, with its quantizers.
-    fn layers(&self, known: &BTreeMap<NodeId, Vec<Option<Quantizer>>>) -> Result<BTreeMap<NodeId, LayerQuant>, Error> {
+    fn layers(
+        &self,
+        known: &BTreeMap<NodeId, Vec<Option<Quantizer>>>,
+        named: &BTreeMap<(String, String), Quantizer>,
+    ) -> Result<BTreeMap<NodeId, LayerQuant>, Error> {
         let mut layers = BTreeMap::new();
         for id in self.graph.ids() {
             let (Some(template), node) = (self.entry(id), self.graph.node(id)) else { continue };
@@ -245,8 +249,8 @@ impl Grouping {
                 None => grids::of_weights(&node.op),
             };
             for ((weight, _), own) in node.op.layer().weights().into_iter().zip(&mut weights) {
-                if let Some(said) = said.get(&(node.name.clone(), weight.to_owned())) {
-                    *own = Some(said.clone());
+                if let Some(known) = named.get(&(node.name.clone(), weight.to_owned())) {
+                    *own = Some(known.clone());
                 }
             }
             let entry = said(&template, &node.op, (&weights, result, deferred));
