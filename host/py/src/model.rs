@@ -6,6 +6,7 @@ use numpy::PyArrayDyn;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use shiftwise::export::{self, Format};
 use shiftwise::predict::{Arithmetic, Subject};
 use shiftwise::{Error, evaluate};
 use shiftwise_formats::onnx::{Form, WriteOptions, write_float, write_quantized};
@@ -265,6 +266,20 @@ impl Model {
             }
         })?;
         Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// Writes the network in a format: h5, onnx, tf (a folder), pb or c. Returns a report as JSON.
+    #[pyo3(signature = (path, format, opset = 13, qdq = false))]
+    fn export(&self, py: Python<'_>, path: PathBuf, format: &str, opset: i64, qdq: bool) -> PyResult<String> {
+        work(py, &self.raised, || {
+            let known = || Format::ALL.map(Format::name).join(", ");
+            let own = Format::from_name(format)
+                .ok_or_else(|| Error::Options(format!("the format is {format}; one of {} is expected", known())))?;
+            let form = if qdq { Form::Qdq } else { Form::Vendor };
+            let options = WriteOptions { form, opset };
+            let made = export::files(&self.still(), own, &options, &path)?;
+            json(&export::export(&made, Path::new(&self.name()), (own, &options), &path)?)
+        })
     }
 
     /// The outputs of a dataset, batch by batch: `each` is called with a list of arrays for every batch.

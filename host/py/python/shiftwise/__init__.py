@@ -19,6 +19,7 @@ from .commands import (
     diff,
     dump,
     estimate,
+    export,
     info,
     inspect,
     load_deployable,
@@ -35,6 +36,6 @@ from .model import Model
 
 __all__ = [
     "Deployable", "Error", "Model", "__version__", "analyze", "binary", "command", "compare", "compile", "diff", "dump",
-    "errors", "estimate", "info", "inspect", "load_deployable", "load_model", "quantize", "report", "settings", "simulate",
+    "errors", "estimate", "export", "info", "inspect", "load_deployable", "load_model", "quantize", "report", "settings", "simulate",
     "targets", "verify",
 ]

@@ -256,6 +256,13 @@ def dump(
     )
 
 
+def export(model: Any, output: Any, format: Optional[str] = None, *, opset: int = 13, qdq: bool = False) -> results.Information:
+    """Writes a model in another format: h5, onnx, tf (a folder), pb or c, told by the name's ending where it is not given."""
+    path = os.fspath(output)
+    kind = format or os.path.splitext(path)[1].lstrip(".") or "tf"
+    return results.Information(_models.native(model).export(path, kind, opset, qdq))
+
+
 def compare(first: Any, second: Any) -> results.Comparison:
     """Compares two dump folders; true where they are the same."""
     values, equal = _native.compare(os.fspath(first), os.fspath(second))

@@ -412,15 +412,17 @@ class Model:
     # Where it goes
 
     def save(self, path: Any, overwrite: bool = True, save_format: Optional[str] = None, **_ignored: Any) -> None:
-        """Writes the model: ONNX for a name that ends in ``.onnx``, else the vendor's Keras file (HDF5)."""
+        """Writes the model: ONNX for a name that ends in ``.onnx``, a frozen graph for ``.pb``, a SavedModel for a name without
+        an ending or with ``save_format="tf"``, else the vendor's Keras file (HDF5)."""
         path = os.fspath(path)
         if not overwrite and os.path.exists(path):
             raise InvalidOption(f"{path} exists, and `overwrite` is False")
         if save_format == "onnx" or path.endswith(".onnx"):
             write_file(path, self.to_onnx())
             return
-        if save_format in ("tf", "pb") or path.endswith(".pb"):
-            raise InvalidOption(f"{path}: models of Keras are written as SavedModel; h5 and onnx are written without Keras")
+        if save_format in ("tf", "pb", "c") or path.endswith(".pb") or not os.path.splitext(path)[1]:
+            self._now().export(path, save_format or ("pb" if path.endswith(".pb") else "tf"))
+            return
         write_file(path, self._now().h5(path))
 
     def save_weights(self, path: Any, overwrite: bool = True, **ignored: Any) -> None:

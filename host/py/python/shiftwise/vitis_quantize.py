@@ -121,7 +121,7 @@ class VitisQuantizer:
             model, self._strategy, data, size, steps, int(seed), _strategies.progress("calibrating")
         )
         result = _models.back(made, self._model, report, self._custom_objects)
-        self._save(made, result)
+        self._save(made)
         log("Quantization Finished.")
         return result
 
@@ -182,7 +182,7 @@ class VitisQuantizer:
             int(use_fixneuron_quant) == 1,
         )
         result = _models.back(made, model)
-        save(made, result, output_format, onnx_opset_version, output_dir)
+        save(made, output_format, onnx_opset_version, output_dir)
         return result
 
     @staticmethod
@@ -211,16 +211,16 @@ class VitisQuantizer:
                 numerics="vendor",
             )
 
-    def _save(self, made: "_native.Model", result: Any) -> None:
+    def _save(self, made: "_native.Model") -> None:
         import json
 
         def value(name: str) -> Any:
             return json.loads(self._strategy.value(name))
 
-        save(made, result, value("output_format"), value("onnx_opset_version") or 13, value("output_dir"))
+        save(made, value("output_format"), value("onnx_opset_version") or 13, value("output_dir"))
 
 
-def save(made: "_native.Model", result: Any, output_format: Any, opset: Any, output_dir: Any) -> Optional[str]:
+def save(made: "_native.Model", output_format: Any, opset: Any, output_dir: Any) -> Optional[str]:
     """Writes ``quantized_model`` in a format into a folder, as the vendor's calls do; returns the path."""
     if not output_format:
         return None
@@ -239,27 +239,12 @@ def save(made: "_native.Model", result: Any, output_format: Any, opset: Any, out
         write_file(f"{path}.onnx", made.onnx(int(opset)))
     elif output_format == "h5":
         write_file(f"{path}.h5", made.h5("quantized_model.h5"))
-    else:
-        _save_by_tensorflow(result, output_format, path)
+    elif output_format == "tf":
+        made.export(path, "tf")
         return path
+    else:
+        made.export(f"{path}.pb", "pb")
     return f"{path}.{output_format}"
-
-
-def _save_by_tensorflow(result: Any, output_format: str, path: str) -> None:
-    if _models.keras_of(result) is None:
-        raise InvalidOption(f"`output_format` is {output_format}, which TensorFlow writes of a Keras model; h5 and onnx need none")
-    import tensorflow as tf
-
-    if output_format == "tf":
-        tf.saved_model.save(result, path)
-        return
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    specs = [tf.TensorSpec(own.shape, tf.float32, name=f"input_{k}") for k, own in enumerate(result.inputs)]
-    function = tf.function(lambda *x: result(x[0] if len(x) == 1 else list(x), training=False))
-    frozen = convert_variables_to_constants_v2(function.get_concrete_function(*specs))
-    folder, name = os.path.split(f"{path}.pb")
-    tf.io.write_graph(frozen.graph, folder, name, as_text=False)
 
 
 def _documented() -> None:
