@@ -276,6 +276,11 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
+/// How a board is added; its example is compiled and run here.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/new-board.md")]
+struct NewBoard;
+
 #[cfg(test)]
 mod tests {
     use shiftwise_core::target::BankKind;

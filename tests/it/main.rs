@@ -18,6 +18,7 @@ mod files;
 mod finetune;
 mod float_scales;
 mod format;
+mod formats_quantized;
 mod fuzz;
 mod generations;
 mod golden;

@@ -44,6 +44,52 @@ fn training_gives_the_same_bytes_for_any_number_of_threads() {
     assert!(bytes[0] == bytes[1] && bytes[1] == bytes[2]);
 }
 
+/// Every kind of quantizer, with what they keep of a step.
+const KINDS: [&str; 5] = [
+    "--strategy none",
+    "--strategy pof2s",
+    "--strategy pof2s --train-with-bn",
+    "--strategy pof2s_tqt --train-with-bn --bn-correction textbook",
+    "--strategy fsx --set activation_method=0 --set input_method=0",
+];
+
+#[test]
+fn training_gives_the_same_bytes_on_every_path_of_the_kernels() {
+    let folder = Folder::new("train-paths");
+    for kind in [KINDS[0], KINDS[2]] {
+        let of = |path: &str| {
+            let line = format!("train digits_resnet.h5 {STEPS} {kind} --output-dir {path}");
+            let ran = folder.run_in(&line.split_whitespace().collect::<Vec<_>>(), &[("SHIFTWISE_SIMD", path)]);
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            let file = if kind == KINDS[0] { "model.h5" } else { "qat.h5" };
+            folder.read(&format!("{path}/{file}"))
+        };
+        let bytes = ["scalar", "avx2", "avx512"].map(of);
+        assert!(bytes[0] == bytes[1] && bytes[1] == bytes[2], "{kind}");
+    }
+}
+
+#[test]
+fn what_is_computed_twice_to_save_memory_gives_the_same_bytes() {
+    let folder = Folder::new("train-memory");
+    for kind in KINDS {
+        let of = |memory: &str| {
+            let line = format!("train digits_resnet.h5 {STEPS} {kind} {memory} --output-dir t");
+            let ran = folder.run(&line);
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            let file = if kind == KINDS[0] { "model.h5" } else { "qat.h5" };
+            (folder.read(&format!("t/{file}")), folder.read("t/history.json"), ran)
+        };
+        let all = of("");
+        let (file, history, ran) = of("--memory 10kB");
+        assert!(ran.err.contains("is too small") && ran.out.contains("computed twice"), "{ran:?}");
+        assert!(!ran.out.contains("; 0 layers"), "{ran:?}");
+        assert!(file == all.0 && history == all.1, "{kind}");
+        let (file, _, ran) = of("--memory 1GB");
+        assert!(file == all.0 && ran.out.contains("; 0 layers are computed twice"), "{ran:?}");
+    }
+}
+
 #[test]
 fn a_trained_network_trains_on_and_validation_keeps_the_best() {
     let folder = Folder::new("train-on");
@@ -73,6 +119,7 @@ fn a_run_that_can_not_be_is_refused_with_its_reason() {
     refused(&format!("{STEPS} --optimizer adam --momentum 0.9"), "no effect on adam");
     refused(&format!("{STEPS} --optimizer sgd --lr 1e30"), "is not finite");
     refused(&format!("{STEPS} --init-quant"), "pass --calib");
+    refused(&format!("{STEPS} --memory 5"), "kB, MB or GB");
 }
 
 #[test]

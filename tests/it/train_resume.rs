@@ -70,6 +70,7 @@ fn a_run_that_was_killed_goes_on_to_the_same_bytes() {
         progress,
         goals: goals.clone(),
         validation: Some(&examples),
+        metric: None,
         patience: None,
         checkpoint_every: Some(3),
         checkpoint: &write,

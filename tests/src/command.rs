@@ -78,8 +78,14 @@ impl Folder {
 
     /// Runs `shiftwise` here.
     pub fn run_words(&self, arguments: &[impl AsRef<std::ffi::OsStr>]) -> Ran {
+        self.run_in(arguments, &[])
+    }
+
+    /// [`Folder::run_words`] with variables of the environment.
+    pub fn run_in(&self, arguments: &[impl AsRef<std::ffi::OsStr>], variables: &[(&str, &str)]) -> Ran {
         let output = Command::new(binary())
             .args(arguments)
+            .envs(variables.iter().copied())
             .current_dir(&self.path)
             .env("NO_COLOR", "1")
             .output()

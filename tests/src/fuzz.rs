@@ -37,7 +37,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "json", bytes: "a model's architecture", run: models::architecture },
     Target { name: "onnx", bytes: "an ONNX model", run: models::onnx },
     Target { name: "xmodel", bytes: "a vendor's graph file", run: models::xmodel },
-    Target { name: "tflite", bytes: "a TensorFlow Lite model", run: models::file },
+    Target { name: "tflite", bytes: "a TensorFlow Lite model", run: models::lite },
     Target { name: "saved_model", bytes: "the files of a SavedModel", run: models::saved_model },
     Target { name: "graph_def", bytes: "a TensorFlow graph", run: models::file },
     Target { name: "npy", bytes: "a .npy array", run: data::array },

@@ -48,6 +48,11 @@ fn steps() -> Vec<Step> {
         Step::new("firmware", &["cargo", "xtask", "firmware", "size"]),
         Step::new("examples for a Cortex-M4", &["cargo", "xtask", "firmware", "examples"]),
     ];
+    if setup::works("python3", &["-c", "import ensurepip, venv"]) {
+        steps.push(Step::new("Python package", &["cargo", "xtask", "python"]));
+    } else {
+        println!("no Python that makes environments: the Python package is not tested");
+    }
     if setup::works("c++", &["--version"]) {
         steps.push(Step::new("fuzzing", &["cargo", "xtask", "fuzz", "--seconds", "2"]));
     } else {

@@ -1,11 +1,13 @@
 //! Repository chores: `cargo xtask CHORE`.
 
+mod bench;
 mod browser;
 mod ci;
 mod demo;
 mod docs;
 mod firmware;
 mod fuzz;
+mod python;
 mod setup;
 mod step;
 
@@ -18,6 +20,8 @@ usage: cargo xtask CHORE
   demo                              set up, build, and verify the digits network on an emulated board
   ci                                set up and run every check
   docs [--check]                    rewrite the pages that are made from tables in the code, or only compare them
+  bench [MODEL=HxWxC...]            compare speed with what is installed of other engines, write BENCHMARKS.md
+  python [--keras] [PYTHON]         build the native module, check the Python package's types and run its tests
   browser                           check that the library compiles for a browser, without files and boards
   fuzz [--seconds N] [TARGET...]    fuzz every reader, or these, for so long each [default: 60]; 0 replays the corpus
   firmware build [--board NAME]     build the images of a board, or of all
@@ -36,6 +40,8 @@ fn main() -> ExitCode {
         ["docs"] => docs::main(false),
         ["docs", "--check"] => docs::main(true),
         ["firmware", rest @ ..] => firmware::main(rest),
+        ["bench", models @ ..] => bench::main(models),
+        ["python", rest @ ..] => python::main(rest),
         ["browser"] => browser::main(),
         ["fuzz", rest @ ..] => fuzz::main(rest),
         _ => Err(USAGE.into()),

@@ -19,6 +19,12 @@ impl Step {
         Self { name, environment: Vec::new(), words: words.iter().map(|w| (*w).to_owned()).collect() }
     }
 
+    /// A program that is found at run time, and its arguments.
+    pub(crate) fn program(name: &'static str, program: String, words: &[&str]) -> Self {
+        let words = std::iter::once(program).chain(words.iter().map(|w| (*w).to_owned())).collect();
+        Self { name, environment: Vec::new(), words }
+    }
+
     /// One more argument.
     pub(crate) fn word(mut self, word: String) -> Self {
         self.words.push(word);

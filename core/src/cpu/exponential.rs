@@ -5,8 +5,8 @@
 
 use libm::expf;
 
-/// Values that are looked at together.
-const WIDTH: usize = 16;
+/// Values that are looked at together: more than one vector, for steps that wait for each other.
+const WIDTH: usize = 32;
 
 /// Replaces each x by `function(x, exp(argument(x)))`.
 #[inline(always)]

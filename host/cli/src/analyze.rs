@@ -10,8 +10,9 @@ use shiftwise_graph::eval::Samples;
 
 use crate::data;
 use crate::data::{ModelArgs, Preprocess};
+use crate::noise::{db, summary};
 use crate::outcome::Outcome;
-use crate::quantize::Recipe;
+use crate::recipe::Recipe;
 use crate::screen::Screen;
 
 /// Commands to begin with; behind the options.
@@ -92,11 +93,6 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     Outcome::done(analysis)
 }
 
-/// Decibels in few characters.
-pub(crate) fn db(value: Option<f64>) -> String {
-    value.map_or_else(|| "exact".into(), |v| format!("{v:.1}"))
-}
-
 fn show(analysis: &Analysis, screen: &Screen) {
     let row = |l: &LayerAnalysis| {
         let spare = l.spare_accumulator_bits.map_or_else(String::new, |bits| bits.to_string());
@@ -122,11 +118,4 @@ fn show(analysis: &Analysis, screen: &Screen) {
         screen.say(format!("{:+.1} dB: {}{layer}{cpu}", gain.gain_db, gain.what));
     }
     screen.say(summary(analysis));
-}
-
-/// The outputs in words.
-pub(crate) fn summary(analysis: &Analysis) -> String {
-    let told = |value: Option<f64>| value.map_or_else(|| "exact".into(), |v| format!("{v:.1} dB"));
-    let outputs: Vec<String> = analysis.outputs.iter().map(|o| format!("{} {}", o.layer, told(o.sqnr_db))).collect();
-    format!("signal to noise at the outputs on {} samples: {}", analysis.samples, outputs.join(", "))
 }

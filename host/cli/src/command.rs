@@ -2,11 +2,12 @@
 //!
 //! Exit codes: 0 done; 1 the command ran and the answer is no; 2 bad usage or bad input.
 
-use std::process::ExitCode;
+use std::ffi::OsString;
+use std::sync::{Mutex, PoisonError};
 
 use clap::builder::RangedU64ValueParser;
 use clap::error::ContextValue;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde_json::Value;
 use shiftwise::reports::{Failure, FailureText};
 use shiftwise::text;
@@ -16,14 +17,14 @@ use crate::hint::hint;
 use crate::outcome::{Outcome, to_json};
 use crate::screen::Screen;
 use crate::{
-    analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, export, info, inspect,
+    analyze, boards, compile, convert, data, deploy, diff, dump, estimate, evaluate, export, help, info, inspect,
     machine_code, predict, proof, quantize, report, screen, shards, shell, simulate, strategy, targets, train, tune,
 };
 
 /// From a float network to numbers you can trust on a DPU, with proof.
 #[derive(Debug, Parser)]
 #[command(name = "shiftwise", version = env!("SHIFTWISE_VERSION"), about, max_term_width = 110)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     screen: screen::Options,
     /// Threads to use [default: all cores]; never changes a byte of any output
@@ -34,7 +35,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
     /// Quantize a float model with calibration data
     Quantize(quantize::Args),
     /// Train a network with its quantizers, or a float one without
@@ -138,12 +139,12 @@ fn rendered(e: &clap::Error) -> String {
 }
 
 /// What the argument parser has to say: help and version are answers, everything else is bad usage.
-fn usage(e: &clap::Error) -> ExitCode {
+fn usage(e: &clap::Error, arguments: &[OsString]) -> u8 {
     let said = rendered(e);
     let (true, Some(problem)) = (e.use_stderr(), said.strip_prefix("error: ")) else {
         // Help that nobody gets to see is none, unless its reader has seen enough.
         let lost = e.print().is_err_and(|e| e.kind() != std::io::ErrorKind::BrokenPipe);
-        return ExitCode::from(if e.use_stderr() || lost { 2 } else { 0 });
+        return if e.use_stderr() || lost { 2 } else { 0 };
     };
     const CODE: &str = "Shiftwise_Invalid_Option";
     const HINT: &str = "`--help` behind the command explains its options";
@@ -153,18 +154,28 @@ fn usage(e: &clap::Error) -> ExitCode {
     let message = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
     screen::usage(CODE, &message, rest, HINT);
     // The arguments that would say so were not understood.
-    if std::env::args_os().any(|a| a == "--json") {
+    if arguments.iter().any(|a| a == "--json") {
         screen::document(&failure(CODE, message, HINT));
     }
-    ExitCode::from(2)
+    2
 }
 
-/// Parses the arguments and runs the command.
-pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+/// The arguments of the run: a Python process has others of its own.
+static GIVEN: Mutex<Vec<OsString>> = Mutex::new(Vec::new());
+
+/// The arguments of the run, of which the first is the program's name.
+pub(crate) fn arguments() -> Vec<OsString> {
+    GIVEN.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Parses the arguments, of which the first is the program's name, and runs the command. Returns the exit code.
+pub fn run(arguments: Vec<OsString>) -> u8 {
+    GIVEN.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&arguments);
+    let understood = help::with_help(Cli::command()).try_get_matches_from(&arguments);
+    let cli = match understood.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(e) => {
-            return usage(&e);
+            return usage(&e, &arguments);
         }
     };
     let screen = Screen::new(&cli.screen);
@@ -203,8 +214,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Strategy(args) => strategy::run(args, &screen),
         Command::Disasm(args) => machine_code::run(args, &screen),
         Command::Asm(args) => machine_code::assemble(args, &screen),
-        Command::Completions(args) => shell::completions(args, Cli::command(), &screen),
-        Command::Man(args) => shell::man(args, Cli::command(), &screen),
+        Command::Completions(args) => shell::completions(args, help::with_help(Cli::command()), &screen),
+        Command::Man(args) => shell::man(args, help::with_help(Cli::command()), &screen),
     };
     if let Some(preprocess) = cli.command.preprocess() {
         preprocess.tell(&screen);
@@ -213,7 +224,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(outcome) => {
             screen.json(&outcome.json);
             match screen::delivered() {
-                Ok(()) => ExitCode::from(u8::from(!outcome.yes)),
+                Ok(()) => u8::from(!outcome.yes),
                 Err(e) => fail(&screen, &e),
             }
         }
@@ -247,8 +258,8 @@ fn failure(code: &str, message: String, hint: &str) -> Value {
     to_json(Failure { error }).unwrap_or_default()
 }
 
-fn fail(screen: &Screen, error: &Error) -> ExitCode {
+fn fail(screen: &Screen, error: &Error) -> u8 {
     screen.error(error);
     screen.json(&failure(error.code(), error.to_string(), hint(error)));
-    ExitCode::from(2)
+    2
 }

@@ -11,7 +11,7 @@ use shiftwise_quant::strategy::Strategy;
 use crate::data;
 use crate::data::ModelArgs;
 use crate::outcome::Outcome;
-use crate::quantize::setting;
+use crate::recipe::setting;
 use crate::screen::Screen;
 
 #[derive(Debug, clap::Args)]

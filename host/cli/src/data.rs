@@ -325,6 +325,9 @@ pub(crate) struct ModelArgs {
     /// Weights for an architecture, or instead of a model's own: what `save_weights` wrote, or a model of the same layers
     #[arg(long, value_name = "FILE", conflicts_with = "random_weights")]
     pub(crate) weights: Option<PathBuf>,
+    /// Read a quantized TensorFlow Lite model as a quantized one, its scales as the positions next to them
+    #[arg(long)]
+    pub(crate) keep_quantization: bool,
     #[command(flatten)]
     pub(crate) custom: Custom,
 }
@@ -393,7 +396,8 @@ impl ModelArgs {
         let input_shapes = self.input_shape.iter().map(shape).collect::<Result<_, _>>()?;
         let (random_weights, weights) = (self.random_weights, self.weights.clone());
         let custom = self.custom.layers()?;
-        let options = LoadOptions { input_shapes, random_weights, weights, custom, keep_unknown };
+        let keep_quantization = self.keep_quantization;
+        let options = LoadOptions { input_shapes, random_weights, weights, custom, keep_quantization, keep_unknown };
         let model = format::open(&self.path, &options)?;
         let (Model::Float(graph) | Model::Quantized(QuantGraph { graph, .. })) = &model;
         graph.warnings.iter().for_each(|warning| screen.note(format!("warning: {warning}")));

@@ -12,8 +12,11 @@ use shiftwise_quant::qat::{DeployOptions, deploy};
 use crate::data;
 use crate::data::{Custom, Preprocess};
 use crate::outcome::{Outcome, pretty};
-use crate::quantize::setting;
+use crate::quantize::add_exports;
+use crate::recipe::setting;
 use crate::screen::Screen;
+use shiftwise::export::Format;
+use shiftwise_formats::Model;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -24,8 +27,10 @@ pub(crate) struct Args {
     #[arg(long, default_value = "quantize_results", value_name = "DIR")]
     output_dir: PathBuf,
     /// Formats to write
-    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5"])]
+    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5", "onnx", "tf", "pb", "c"])]
     output_format: Vec<String>,
+    #[command(flatten)]
+    onnx: crate::export::Onnx,
     /// An argument of the vendor's get_deploy_model: convert_to_pof2s_quantize_strategy (true),
     /// convert_to_fs_quantize_strategy (false), use_fixneuron_quant (0)
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -100,7 +105,10 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let said: Map<String, Value> = [("set".to_owned(), json!(args.set))].into_iter().collect();
     let provenance = shiftwise::provenance::provenance(&said, &[("model", args.model.as_path())])?;
     let mut set = Set::new(&args.output_dir, PROVENANCE)?;
-    set.add(QUANTIZED, &bytes)?;
+    if args.output_format.iter().any(|name| name == Format::H5.name()) {
+        set.add(QUANTIZED, &bytes)?;
+    }
+    add_exports(&mut set, &Model::Quantized(quantized.clone()), &args.output_format, args.onnx)?;
     set.add(INFO, pretty(&info).as_bytes())?;
     set.commit(provenance.as_object().cloned().unwrap_or_default())?;
     let db = |value: Option<f64>| value.map_or_else(|| "equal".to_owned(), |db| format!("{db:.1} dB"));

@@ -7,8 +7,8 @@ use shiftwise::diff::{Difference, diff, layers};
 use shiftwise_formats::LoadOptions;
 use shiftwise_graph::error::Error;
 
-use crate::analyze::db;
 use crate::data::{Custom, Preprocess};
+use crate::noise::db;
 use crate::outcome::Outcome;
 use crate::screen::Screen;
 

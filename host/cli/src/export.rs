@@ -1,8 +1,8 @@
 //! `shiftwise export`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use shiftwise::export::{Format, export};
+use shiftwise::export::{Format, c_files, deployable, export, files};
 use shiftwise_formats::onnx::{Form, WriteOptions};
 use shiftwise_graph::error::Error;
 
@@ -14,10 +14,10 @@ use crate::screen::Screen;
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Format to write
-    #[arg(long, value_name = "h5|onnx", value_parser = format)]
+    /// Format to write; C is also written of a compiled model (.swm)
+    #[arg(long, value_name = "h5|onnx|tf|pb|c", value_parser = format)]
     format: Format,
-    /// The file to write [default: MODEL.FORMAT in this folder]
+    /// The file to write, or the folder of a SavedModel [default: MODEL.FORMAT, or MODEL_saved_model, in this folder]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -44,7 +44,7 @@ impl Onnx {
 }
 
 fn format(text: &str) -> Result<Format, String> {
-    Format::from_name(text).ok_or_else(|| format!("{} is expected", Format::ALL.map(Format::name).join(" or ")))
+    Format::from_name(text).ok_or_else(|| format!("one of {} is expected", Format::ALL.map(Format::name).join(", ")))
 }
 
 fn form(text: &str) -> Result<Form, String> {
@@ -58,11 +58,14 @@ fn form(text: &str) -> Result<Form, String> {
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let path = &args.model.path;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let default = || Path::new(&format!("{stem}.{}", args.format.name())).to_owned();
-    let output = args.output.clone().unwrap_or_else(default);
+    let output = args.output.clone().unwrap_or_else(|| args.format.default_output(&stem));
     data::keep(args.model.files().map(PathBuf::as_path), &[&output])?;
-    let model = args.model.open(screen)?;
-    let report = export(&model, path, (args.format, &args.onnx.options()), &output)?;
+    let (format, options) = (args.format, args.onnx.options());
+    let made = match deployable(path).filter(|_| format == Format::C) {
+        Some(bytes) => c_files(&bytes, &output)?,
+        None => files(&args.model.open(screen)?, format, &options, &output)?,
+    };
+    let report = export(&made, path, (format, &options), &output)?;
     screen.say(format!("{} bytes; {}", report.bytes, output.display()));
     Outcome::done(report)
 }

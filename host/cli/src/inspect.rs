@@ -13,7 +13,7 @@ use shiftwise_quant::strategy::Strategy;
 use crate::data;
 use crate::data::ModelArgs;
 use crate::outcome::Outcome;
-use crate::quantize::setting;
+use crate::recipe::setting;
 use crate::screen::Screen;
 
 /// Commands to begin with; behind the options.

@@ -1,39 +1,5 @@
-//! The `shiftwise` command.
-
-mod analyze;
-mod averages;
-mod boards;
-mod command;
-mod compile;
-mod convert;
-mod data;
-mod deploy;
-mod diff;
-mod dump;
-mod estimate;
-mod evaluate;
-mod export;
-mod footprint;
-mod hint;
-mod info;
-mod inspect;
-mod layer_table;
-mod machine_code;
-mod outcome;
-mod predict;
-mod proof;
-mod quantize;
-mod report;
-mod screen;
-mod shards;
-mod shell;
-mod simulate;
-mod strategy;
-mod target_args;
-mod targets;
-mod train;
-mod tune;
+//! The program `shiftwise`.
 
 fn main() -> std::process::ExitCode {
-    command::main()
+    shiftwise_cli::run(std::env::args_os().collect()).into()
 }

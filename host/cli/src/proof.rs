@@ -15,7 +15,7 @@ use shiftwise_graph::eval::Samples as _;
 
 use crate::data::{ModelArgs, Preprocess};
 use crate::outcome::{Outcome, pretty};
-use crate::quantize::Recipe;
+use crate::recipe::Recipe;
 use crate::screen::{Screen, count};
 use crate::shards::ShardArgs;
 use crate::{averages, boards, data};

@@ -14,7 +14,7 @@ use shiftwise_integer::lower;
 use crate::data;
 use crate::data::{ModelArgs, Preprocess};
 use crate::outcome::Outcome;
-use crate::quantize::Recipe;
+use crate::recipe::Recipe;
 use crate::screen::Screen;
 
 #[derive(Debug, clap::Args)]

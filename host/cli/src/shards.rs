@@ -50,9 +50,9 @@ impl ShardArgs {
     }
 }
 
-/// This process' arguments, less those about shards and those about what is printed.
+/// The arguments of this run, less those about shards and those about what is printed.
 fn arguments() -> Result<Vec<String>, Error> {
-    let words = std::env::args_os().skip(1).map(|word| word.into_string());
+    let words = crate::command::arguments().into_iter().skip(1).map(std::ffi::OsString::into_string);
     let words = words.collect::<Result<Vec<String>, _>>();
     let words = words.map_err(|_| Error::Options("a part holds the arguments, which must be Unicode".into()))?;
     let (mut kept, mut skip) = (Vec::new(), false);

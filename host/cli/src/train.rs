@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use shiftwise::dataset::{Dataset, Inputs, labels};
+use shiftwise::training::metric::{METRICS, Metric};
 use shiftwise::training::{Labelled, Labels, Observer, Plan, Progress, Training, beginning, checkpoint, fit, svg};
 use shiftwise_formats::files::Set;
 use shiftwise_formats::{self as format, LoadOptions, Model};
@@ -20,12 +21,12 @@ use shiftwise_train::conv_norm::Correction;
 use shiftwise_train::loss::{Ending, LOSSES, Labels as Kind, Loss};
 use shiftwise_train::optim::{OPTIMIZERS, Optimizer, Settings};
 use shiftwise_train::schedule::Schedule;
-use shiftwise_train::trainer::{Goal, Options, Trainer, ending};
+use shiftwise_train::trainer::{Footprint, Goal, Options, Trainer, ending};
 
 use crate::data;
 use crate::data::{ModelArgs, Preprocess};
 use crate::outcome::{Outcome, pretty, to_json};
-use crate::quantize::Recipe;
+use crate::recipe::Recipe;
 use crate::screen::Screen;
 
 #[derive(Debug, clap::Args)]
@@ -103,12 +104,19 @@ pub(crate) struct Args {
     /// Its labels, as --labels
     #[arg(long, value_name = "DATA", requires = "validation")]
     validation_labels: Vec<String>,
+    /// What the validation set chooses the best weights by: accuracy, loss, mae or mse [default: accuracy of class numbers,
+    /// else loss]
+    #[arg(long, value_name = "NAME", requires = "validation", value_parser = metric)]
+    metric: Option<&'static Metric>,
     /// Stop after so many epochs without a better result on the validation set
     #[arg(long, value_name = "N", requires = "validation", value_parser = crate::outcome::positive())]
     patience: Option<usize>,
     /// What is done to images at random: flip, crop:PIXELS
     #[arg(long, value_name = "LIST", value_parser = augmentations)]
     augment: Option<Augmentations>,
+    /// Memory for activations of a step: 500MB, 2GB; layers whose activations don't fit are computed twice [default: any]
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    memory: Option<usize>,
     /// Write a checkpoint every so many steps, and after each epoch
     #[arg(long, value_name = "N", value_parser = crate::outcome::positive())]
     checkpoint_every: Option<usize>,
@@ -123,6 +131,31 @@ struct Augmentations(Vec<Augment>);
 
 fn augmentations(text: &str) -> Result<Augmentations, String> {
     Augment::parse(text).map(Augmentations)
+}
+
+fn metric(text: &str) -> Result<&'static Metric, String> {
+    let names: Vec<&str> = METRICS.iter().map(|own| own.name).collect();
+    Metric::find(text).ok_or_else(|| format!("one of {} is expected", names.join(", ")))
+}
+
+/// Units of memory.
+const UNITS: [(&str, f64); 3] = [("kB", 1e3), ("MB", 1e6), ("GB", 1e9)];
+
+/// A number of bytes from what users write.
+fn memory(text: &str) -> Result<usize, String> {
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
+        .ok_or_else(|| "a number with kB, MB or GB is expected".to_owned())?;
+    match number.trim().parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok((number * unit) as usize),
+        Ok(_) | Err(_) => Err(format!("`{number}` is no number of bytes above 0")),
+    }
+}
+
+/// A number of bytes as users read it.
+fn megabytes(bytes: usize) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 fn correction(text: &str) -> Result<Correction, String> {
@@ -336,6 +369,21 @@ impl Args {
         Ok(Options { optimizer, settings, threshold_rate, correction, goals, seed })
     }
 
+    /// Says what `--memory` comes to. Returns a warning, if the budget is too small.
+    fn tell(&self, kept: Footprint, screen: &Screen) -> Option<String> {
+        let memory = self.memory?;
+        let (all, most, again) = (megabytes(kept.all), megabytes(kept.kept), kept.again);
+        screen
+            .say(format!("activations of a step: {all}, of which {most} are kept; {again} layers are computed twice"));
+        if kept.kept <= memory {
+            return None;
+        }
+        let text =
+            format!("--memory {} is too small, {most} are kept; --batch-size has more effect", megabytes(memory));
+        screen.note(format!("warning: {text}"));
+        Some(text)
+    }
+
     /// What decides the numbers of the run, for provenance and checkpoints.
     fn options(&self) -> Map<String, Value> {
         let pairs = [
@@ -360,6 +408,7 @@ impl Args {
             ("warmup", json!(self.warmup)),
             ("validation", json!(self.validation)),
             ("validation_labels", json!(self.validation_labels)),
+            ("metric", json!(self.metric.map(|own| own.name))),
             ("patience", json!(self.patience)),
             ("augment", json!(self.augment.iter().flat_map(|all| &all.0).map(ToString::to_string).collect::<Vec<_>>())),
             ("seed", json!(self.recipe.seed)),
@@ -443,14 +492,19 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     }
     let about = args.provenance()?;
     let folder = args.output_dir.join(CHECKPOINT);
-    let mut trainer = Trainer::new(qat, args.trainer(wanted.clone())?);
+    let memory = args.memory.unwrap_or(usize::MAX);
+    let mut trainer = Trainer::new(qat, args.trainer(wanted.clone())?).within(memory);
+    let kept = trainer.footprint(args.batch_size.min(inputs.len()));
+    if let Some(text) = args.tell(kept, screen) {
+        warnings.push(text);
+    }
     let mut progress = Progress::default();
     if args.resume {
         let options = LoadOptions { custom: args.model.custom.layers()?, ..LoadOptions::default() };
         match checkpoint::read(&folder, &about, &options)? {
             Some(found) => {
                 screen.say(format!("going on behind step {}", found.steps));
-                trainer = Trainer::new(found.qat, args.trainer(wanted.clone())?);
+                trainer = Trainer::new(found.qat, args.trainer(wanted.clone())?).within(memory);
                 trainer.resume(found.steps, found.state)?;
                 progress = found.progress;
             }
@@ -471,12 +525,15 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let epoch = |row: &shiftwise::training::Epoch| {
         let held = row.val_loss.map(|loss| format!(", validation loss {loss:.6}")).unwrap_or_default();
         let right = row.val_accuracy.map(|share| format!(", {:.2} % right", 100.0 * share)).unwrap_or_default();
-        screen.say(format!("epoch {}: loss {:.6}{held}{right}", row.epoch, row.loss));
+        let asked = args.metric.zip(row.val_metric).filter(|(own, _)| own.name != "loss" && own.name != "accuracy");
+        let asked = asked.map(|(own, value)| format!(", {} {value:.6}", own.name)).unwrap_or_default();
+        screen.say(format!("epoch {}: loss {:.6}{held}{right}{asked}", row.epoch, row.loss));
     };
     let mut observer = Observer {
         progress,
         goals: wanted,
         validation: validation.as_ref().map(|own| own as &dyn shiftwise_train::fit::Examples),
+        metric: args.metric,
         patience: args.patience,
         checkpoint_every: args.checkpoint_every.map(|n| n as u64),
         checkpoint: &write,

@@ -19,7 +19,7 @@ use crate::data;
 use crate::data::{ModelArgs, Preprocess};
 use crate::evaluate;
 use crate::outcome::Outcome;
-use crate::quantize::Recipe;
+use crate::recipe::Recipe;
 use crate::screen::{Screen, count};
 use crate::shards::ShardArgs;
 

@@ -15,6 +15,9 @@ pub struct LoadOptions {
     pub weights: Option<PathBuf>,
     /// What computes layers that are none of Keras' own.
     pub custom: CustomLayers,
+    /// Reads a quantized file of TensorFlow Lite as a quantized network, its scales as the positions next to them, and not
+    /// as the float network that it stands for.
+    pub keep_quantization: bool,
     /// Keeps layers of unknown classes whose result's shape the file says: enough for timing, and nothing can be computed.
     pub keep_unknown: bool,
 }

@@ -41,6 +41,9 @@ pub enum Reading {
     Remedy(&'static str),
 }
 
+/// The vendor's graphs, of which commands that run programs know more.
+pub const XMODEL: &str = "a vendor's graph (.xmodel)";
+
 /// All formats that are known.
 pub const FORMATS: &[Format] = &[
     Format {
@@ -102,6 +105,12 @@ pub const FORMATS: &[Format] = &[
         name: "a TensorFlow graph",
         is: foreign::is_graph,
         read: Reading::Reader(tensorflow::read_graph),
+        write: None,
+    },
+    Format {
+        name: XMODEL,
+        is: shiftwise_xmodel::is_model,
+        read: Reading::Reader(shiftwise_xmodel::read_model),
         write: None,
     },
 ];

@@ -25,10 +25,11 @@ use shiftwise_graph::graph::Graph;
 use shiftwise_quant::qat::Qat;
 use shiftwise_quant::quant_graph::QuantGraph;
 
-pub use format::{FORMATS, Format, Reading, Write, readable};
+pub use format::{FORMATS, Format, Reading, Write, XMODEL, readable};
 pub use shiftwise_files::{self as files, Files, LoadOptions, write_file};
 pub use shiftwise_keras as keras;
 pub use shiftwise_quant::quant_graph::Model;
+pub use shiftwise_tensorflow as tensorflow;
 
 /// How a format is added; its example is compiled and run here.
 #[cfg(doctest)]
@@ -81,7 +82,12 @@ pub fn load_quantized(path: &Path) -> Result<QuantGraph, Error> {
 ///
 /// Errors: those of [`open`]; a model that is not quantized.
 pub fn load_training(path: &Path, options: &LoadOptions) -> Result<Qat, Error> {
-    shiftwise_keras::read_training(Files::open(path)?, options)
+    load_training_files(Files::open(path)?, options)
+}
+
+/// [`load_training`] of files wherever they are.
+pub fn load_training_files(files: Files, options: &LoadOptions) -> Result<Qat, Error> {
+    shiftwise_keras::read_training(files, options)
 }
 
 /// The bytes of the `.h5` file of a network in training, as the vendor's tool would save it; `path` only appears in messages.

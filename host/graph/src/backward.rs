@@ -8,6 +8,7 @@
 //! sums over more than a row are kept in f64 or, in the kernels, in blocks. Where a function has no derivative, the
 //! gradient is the one that TensorFlow gives on a CPU.
 
+pub mod channels;
 mod convolutions;
 mod functions;
 mod merges;
@@ -15,6 +16,7 @@ mod moves;
 mod norms;
 mod pools;
 mod run;
+mod segments;
 #[cfg(test)]
 mod tests;
 mod wrappers;
@@ -23,7 +25,8 @@ pub(crate) use functions::{
     combined, derivative, elementwise, reduced_to, rows, scaled_by, spread, spread_to_extremes,
 };
 pub(crate) use moves::{moved, resized, split};
-pub use run::{Gradients, NewStatistic, Run, Tape, Wanted, backward, forward};
+pub use run::{Gradients, NewStatistic, Run, Tape, Wanted, backward, forward, forward_within};
+pub use segments::{Footprint, footprint};
 
 use crate::ops::Op;
 use shiftwise_core::model::{Function, RowFunction};
@@ -108,6 +111,9 @@ pub enum Saved {
         /// Values that each of them is of.
         count: usize,
     },
+    /// Of a ReLU without a slope: a byte for each element, 1 where its derivative is 1, and 0 where it is 0. Its input is
+    /// then not read.
+    Passed(Vec<u8>),
 }
 
 /// Gradients of a layer. `None` where there is none or nobody wants it.
@@ -196,6 +202,29 @@ pub fn reads_inputs(op: &Op) -> bool {
 ///
 /// Gradients of weights are sums over the batch. Errors say why there is none.
 pub fn differentiate(op: &Op, call: &Call<'_>, dy: &Tensor) -> Result<Grads, NoGradient> {
+    consume(op, call, dy.clone())
+}
+
+/// [`differentiate`] in the memory of `dy`, if nobody else has it and the layer works element by element; otherwise that
+/// memory is recycled.
+pub(crate) fn consume(op: &Op, call: &Call<'_>, dy: Tensor) -> Result<Grads, NoGradient> {
+    let own = match op {
+        Op::Relu(layer) => match call.saved {
+            Saved::Passed(passed) => functions::gated(passed, dy),
+            Saved::Nothing | Saved::Moments { .. } => functions::elementwise_in(layer.function(), call.x()?, dy),
+        },
+        Op::Quantize(_) | Op::Dropout(_) | Op::Activation(_) => dy,
+        Op::BatchNormalization(layer) => return norms::batch(layer, call, dy),
+        op => {
+            let found = by_layer(op, call, &dy);
+            dy.recycle();
+            return found;
+        }
+    };
+    Ok(Grads { inputs: vec![Some(own)], params: Vec::new() })
+}
+
+fn by_layer(op: &Op, call: &Call<'_>, dy: &Tensor) -> Result<Grads, NoGradient> {
     let one = |dx: Tensor| Grads { inputs: vec![Some(dx)], params: Vec::new() };
     let each = |inputs: Vec<Option<Tensor>>| Grads { inputs, params: Vec::new() };
     let map = |function: Function| -> Result<Grads, NoGradient> { Ok(one(elementwise(function, call.x()?, dy))) };
@@ -207,7 +236,7 @@ pub fn differentiate(op: &Op, call: &Call<'_>, dy: &Tensor) -> Result<Grads, NoG
         Op::Conv2DTranspose(layer) => convolutions::transposed(layer, call, dy),
         Op::SeparableConv2D(layer) => convolutions::separable(layer, call, dy),
         Op::Dense(_) => convolutions::dense(call, dy),
-        Op::BatchNormalization(layer) => norms::batch(layer, call, dy),
+        Op::BatchNormalization(layer) => norms::batch(layer, call, dy.clone()),
         Op::LayerNormalization(layer) => norms::layer(layer, call, dy),
         Op::GroupNormalization(layer) => norms::group(layer, call, dy),
         Op::UnitNormalization(_) => rows(crate::ops::UnitNormalization::FUNCTION, call.x()?, dy).map(one),

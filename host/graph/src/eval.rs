@@ -61,6 +61,18 @@ pub enum Point {
     Output(NodeId),
 }
 
+/// How a pass that will be differentiated comes to the layers behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Visit {
+    /// Once: what gradients need of them is kept.
+    #[default]
+    Once,
+    /// For the first of two times: nothing need be kept.
+    First,
+    /// For the second time, on the same tensors: they give what they gave, and what is learned from data stays.
+    Second,
+}
+
 /// What sits on a network's tensors while the float engine runs: nothing, calibration, stored positions, a dump.
 pub trait Points {
     /// Changes a batch in place. A layer's points come in the order of [`Point`].
@@ -107,6 +119,15 @@ pub trait Points {
     ) -> Result<Option<Vec<Option<Tensor>>>, Error> {
         let _ = (id, dy, wanted);
         Ok(None)
+    }
+    /// Says how the pass comes to the layers that follow.
+    fn visit(&mut self, visit: Visit) {
+        let _ = visit;
+    }
+    /// How many tensors of the size of a layer's result [`Points::compute`] keeps of it.
+    fn keeps(&self, id: NodeId) -> usize {
+        let _ = id;
+        0
     }
     /// Whether [`Points::backward`] wants to see a point: the tensor that [`Points::apply`] was given there is then kept
     /// until the backward pass.

@@ -11,6 +11,7 @@ mod assign;
 pub mod attention;
 pub mod cubic;
 pub mod custom;
+mod custom_layers;
 pub mod dpu;
 pub mod formula;
 pub mod linear;
@@ -25,7 +26,8 @@ pub mod transposed;
 
 pub use act::{Activate, ActivationFn, Elu, LeakyRelu, PRelu, Relu, Softmax};
 pub use attention::MultiHeadAttention;
-pub use custom::{Custom, CustomLayer, CustomLayers};
+pub use custom::{Custom, CustomLayer};
+pub use custom_layers::{CustomLayers, EXAMPLE};
 pub use dpu::{DpuLayerNorm, DpuSoftmax, HardSigmoid};
 pub use linear::{Conv2D, Dense, DepthwiseConv2D, Padding, Weighted};
 pub use merge::{Add, Concatenate, Dot, Merge, Multiply, ScaledAdd};

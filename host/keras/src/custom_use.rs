@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use shiftwise_graph::error::Error;
-use shiftwise_graph::ops::custom::{EXAMPLE, is_opaque};
+use shiftwise_graph::ops::EXAMPLE;
+use shiftwise_graph::ops::custom::is_opaque;
 use shiftwise_graph::ops::{CustomLayer, CustomLayers};
 
 /// How Python names every function that has no name.

@@ -34,6 +34,7 @@ mod scope;
 mod shape_values;
 mod stored;
 mod weights;
+mod wrapped;
 
 pub use back::read_back;
 pub use h5::is_hdf5;

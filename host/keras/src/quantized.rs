@@ -18,6 +18,7 @@ use crate::layers::functions::{CALL, TENSOR};
 use crate::layers::{self, WeightSource, attributes};
 use crate::record::{LayerConfig, ModelConfig};
 use crate::stored::LayerWeights;
+use crate::wrapped::Wrapped;
 use shiftwise_files::LoadOptions;
 use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
@@ -409,37 +410,6 @@ fn quantize_config(quant: &LayerQuant) -> Value {
 }
 
 // Reading.
-
-/// The layer inside a wrapper.
-pub(crate) struct Wrapped<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) class: &'a str,
-    pub(crate) config: &'a Map<String, Value>,
-}
-
-impl<'a> Wrapped<'a> {
-    /// The layer inside the wrapper of this name and config.
-    fn of(wrapper: &str, config: &'a Map<String, Value>) -> Result<Self, String> {
-        let inner = Self::any(config)?;
-        if format!("quant_{}", inner.name) != wrapper {
-            return Err(format!("it wraps `{0}`, and its name is not quant_{0}", inner.name));
-        }
-        Ok(inner)
-    }
-
-    fn any(config: &'a Map<String, Value>) -> Result<Self, String> {
-        Self::under("layer", config)
-    }
-
-    /// The layer that a wrapper's config has under a key.
-    pub(crate) fn under(key: &str, config: &'a Map<String, Value>) -> Result<Self, String> {
-        let inner = config.get(key).ok_or("its wrapper has no layer")?;
-        let class = inner.get("class_name").and_then(Value::as_str).ok_or("its wrapped layer has no class")?;
-        let config = inner.get("config").and_then(Value::as_object).ok_or("its wrapped layer has no config")?;
-        let name = config.get("name").and_then(Value::as_str).ok_or("its wrapped layer has no name")?;
-        Ok(Self { name, class, config })
-    }
-}
 
 /// A quantized model from its file; one in training as it is at inference.
 pub(crate) fn read(model: ModelConfig, file: &H5, options: &LoadOptions) -> Result<QuantGraph, Error> {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 
-use crate::ops::{self, Call};
+use crate::POSITIONS;
+use crate::ops;
+use crate::ops::call::Call;
 use crate::proto::{self, Entry, GraphProto, ModelProto, NodeProto, Size, TensorProto, ValueInfo};
 use crate::value::{self, Element, Value};
 use shiftwise_files::Files;
@@ -48,6 +50,8 @@ pub struct Network {
     pub(crate) nodes: Vec<NodeProto>,
     pub(crate) stored: HashMap<String, TensorProto>,
     pub(crate) budget: Budget,
+    /// Positions of weights that are said apart, as text.
+    pub(crate) positions: Option<String>,
     folder: Option<std::path::PathBuf>,
 }
 
@@ -120,7 +124,8 @@ impl Network {
     }
 
     fn decode(bytes: Vec<u8>, path: &Path, budget: Budget) -> Result<Self, String> {
-        let ModelProto { producer_name, producer_version, graph, opset_import, .. } = proto::decode(bytes, &budget)?;
+        let ModelProto { producer_name, producer_version, graph, opset_import, metadata_props, .. } =
+            proto::decode(bytes, &budget)?;
         let mut graph = graph.ok_or("has no graph")?;
         let own = opset_import.iter().find(|set| ["", "ai.onnx"].contains(&set.domain.as_str()));
         let opset = own.map_or(1, |set| set.version);
@@ -141,7 +146,8 @@ impl Network {
         let stored = graph.initializer.into_iter().map(|t| (t.name.clone(), t)).collect();
         let producer = format!("{producer_name} {producer_version}").trim().to_owned();
         let folder = path.parent().map(Path::to_owned);
-        Ok(Self { name: graph.name, producer, opset, inputs, outputs, nodes, stored, budget, folder })
+        let positions = metadata_props.into_iter().find(|entry| entry.key == POSITIONS).map(|entry| entry.value);
+        Ok(Self { name: graph.name, producer, opset, inputs, outputs, nodes, stored, budget, positions, folder })
     }
 
     /// The array of a stored constant.

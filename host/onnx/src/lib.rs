@@ -7,6 +7,7 @@
 //!
 //! API boundary: no; the crate `shiftwise` is.
 
+mod expand;
 mod file;
 mod ops;
 mod proto;
@@ -18,6 +19,10 @@ pub use file::{Dim, Network, Port};
 pub use reader::read;
 pub use value::{Data, Element, Kind, Value};
 pub use writer::{Form, WriteOptions, write_float, write_quantized};
+
+/// The key of a model's metadata under which the writer says positions of weights that their values don't tell: an object by
+/// layers' names of objects by weights' names of position and width.
+const POSITIONS: &str = "shiftwise_positions";
 
 #[cfg(test)]
 mod tests;

@@ -12,12 +12,16 @@ use serde_json::{Map, Value as Json, json};
 
 use shiftwise_graph::builder::Builder;
 use shiftwise_graph::error::Error;
-use shiftwise_graph::graph::{Graph, NodeId};
+#[cfg(test)]
+use shiftwise_graph::graph::Graph;
+use shiftwise_graph::graph::NodeId;
 use shiftwise_graph::ops::{Flatten, Input, Op, Permute, Reshape};
 use shiftwise_tensor::tensor::Tensor;
 
+use crate::expand::expand;
 use crate::file::{Dim, Network, Port, label, unknown};
-use crate::ops::{self, Call};
+use crate::ops;
+use crate::ops::call::Call;
 use crate::proto::NodeProto;
 use crate::value::{self, Element, Value};
 use shiftwise_files::Files;
@@ -26,11 +30,14 @@ use shiftwise_graph::budget::Budget;
 use shiftwise_keras::layers::functions::CALL;
 use shiftwise_keras::layers::{self as keras_layers, Config, NoWeights, attributes};
 use shiftwise_quant::quant_graph::Model;
+use shiftwise_quant::regroup::{self, Apart};
+use shiftwise_quant::scheme::Quantizer;
 
 pub(crate) mod layers;
 mod linear;
 mod merges;
 mod pools;
+pub(crate) mod quantized;
 mod resizing;
 mod shapes;
 
@@ -89,21 +96,39 @@ pub(crate) struct Reader<'a> {
     taken: HashSet<&'a str>,
     permuted: BTreeMap<(NodeId, Vec<usize>), NodeId>,
     batch: usize,
+    /// Values of samples that are integers in the file; their nodes have what they stand for.
+    integers: HashMap<&'a str, quantized::Grid>,
+    /// Constants that the file has as integers, by what these stand for.
+    constants: HashMap<&'a str, quantized::Grid>,
+    /// What each Quantize node does.
+    results: BTreeMap<NodeId, Quantizer>,
+    /// Quantizers of layers' weights.
+    weights: BTreeMap<NodeId, Vec<Option<Quantizer>>>,
 }
 
-/// Reads a model as a network of layers.
+/// Reads a model as a network of layers: a quantized one if there are quantizers in it.
 ///
 /// Errors: a file that is damaged; an operator that no layer computes, with its node and the reason.
 pub fn read(files: Files, options: &LoadOptions, _: &Budget) -> Result<Model, Error> {
     let path = files.path().to_owned();
-    let network = Network::read(files)?;
-    graph(&network, options, &path).map(Model::Float)
+    let mut network = Network::read(files)?;
+    network.nodes = expand(std::mem::take(&mut network.nodes));
+    let mut apart = apart(&network, options, &path)?;
+    apart.said =
+        quantized::said(network.positions.as_deref(), &network.budget).map_err(|why| Error::format(&path, why))?;
+    regroup::model(apart)
 }
 
-/// The network of layers that a file's model is.
+/// The layers that a file's model is.
 ///
 /// Errors: as [`read`].
+#[cfg(test)]
 pub(crate) fn graph(network: &Network, options: &LoadOptions, path: &std::path::Path) -> Result<Graph, Error> {
+    apart(network, options, path).map(|apart| apart.graph)
+}
+
+/// The network of layers that a file's model is, with its quantizers between them.
+fn apart(network: &Network, options: &LoadOptions, path: &std::path::Path) -> Result<Apart, Error> {
     let mut reader = Reader::new(network);
     reader.inputs(options)?;
     let fail = |why: String| Error::format(path, why);
@@ -146,6 +171,10 @@ impl<'a> Reader<'a> {
             taken: HashSet::new(),
             permuted: BTreeMap::new(),
             batch: 1,
+            integers: HashMap::new(),
+            constants: HashMap::new(),
+            results: BTreeMap::new(),
+            weights: BTreeMap::new(),
         }
     }
 
@@ -248,25 +277,32 @@ impl<'a> Reader<'a> {
         let constants: Vec<Option<&Value>> = constants.iter().map(Option::as_deref).collect();
         if !samples {
             let results = self.network.evaluate(node, &constants, &self.network.budget)?;
+            let call = Call { node, inputs: &constants, version: self.network.opset, budget: &self.network.budget };
+            self.graded(node, &call);
             for (name, value) in node.output.iter().zip(results) {
                 self.known.insert(name, Known::Constant(Arc::new(value)));
             }
             return Ok(());
         }
         let fail = |why: String| format!("has a node {} that {why}", label(node));
+        self.moved(node).map_err(fail)?;
         let layer = operator
             .layer
             .ok_or_else(|| format!("has a node {}: no layer computes `{}` of samples", label(node), node.op_type))?;
         let call = Call { node, inputs: &constants, version: self.network.opset, budget: &self.network.budget };
         let mut step = Step { reader: self, node, call, known: &known };
         let results = layer(&mut step).map_err(fail)?;
+        if let Some(Known::Layer(made)) = results.first() {
+            let names: Vec<&str> = node.input.iter().skip(1).map(String::as_str).collect();
+            self.weigh(made.id, &names);
+        }
         for (name, value) in node.output.iter().zip(results) {
             self.known.insert(name, value);
         }
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Graph, Failure> {
+    fn finish(mut self) -> Result<Apart, Failure> {
         let mut outputs = Vec::new();
         for port in &self.network.outputs {
             let known = self.operand(&port.name).map_err(Failure::Why)?;
@@ -280,7 +316,25 @@ impl<'a> Reader<'a> {
             }
             outputs.push(id);
         }
-        self.builder.finish(&outputs).map_err(Failure::Own)
+        let (graph, ids) = self.builder.finish_with_ids(&outputs).map_err(Failure::Own)?;
+        let (results, weights) = (quantized::renumbered(self.results, &ids), quantized::renumbered(self.weights, &ids));
+        Ok(Apart { graph, results, weights, ..Apart::default() })
+    }
+
+    /// The first result of a node of stored constants, which is behind the one that is being made.
+    fn ahead(&mut self, node: &'a NodeProto) -> Result<Option<Arc<Value>>, String> {
+        let stored = |name: &String| name.is_empty() || self.network.stored.contains_key(name.as_str());
+        if !node.input.iter().all(stored) {
+            return Ok(None);
+        }
+        let known = node.input.iter().map(|name| self.operand(name)).collect::<Result<Vec<_>, _>>()?;
+        let value = |k: &Option<Known>| k.as_ref().map_or(Ok(None), |k| self.constant(k));
+        let values = known.iter().map(value).collect::<Result<Vec<_>, _>>()?;
+        let inputs: Vec<Option<&Value>> = values.iter().map(Option::as_deref).collect();
+        let budget = &self.network.budget;
+        let all = self.network.evaluate(node, &inputs, budget)?;
+        self.graded(node, &Call { node, inputs: &inputs, version: self.network.opset, budget });
+        Ok(all.into_iter().next().map(Arc::new))
     }
 
     /// A name that no layer has yet.
@@ -491,14 +545,13 @@ impl<'a> Step<'_, 'a> {
     pub(crate) fn constant(&mut self, name: &'a str) -> Result<Option<Arc<Value>>, String> {
         match self.reader.operand(name) {
             Ok(Some(known)) => self.reader.constant(&known),
-            Ok(None) | Err(_) => match self.maker(name).filter(|n| n.op_type == "Constant") {
-                // It may stand behind the node that is being made.
-                Some(node) => {
-                    let all = self.reader.network.evaluate(node, &[], self.call.budget)?;
-                    Ok(all.into_iter().next().map(Arc::new))
+            // It may stand behind the node that is being made.
+            Ok(None) | Err(_) => {
+                match self.maker(name).filter(|n| ["Constant", "DequantizeLinear"].contains(&n.op_type.as_str())) {
+                    Some(node) => self.reader.ahead(node),
+                    None => Ok(None),
                 }
-                None => Ok(None),
-            },
+            }
         }
     }
 

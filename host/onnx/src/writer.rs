@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use prost::Message;
 use prost::bytes::Bytes;
 
+use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Point;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
@@ -22,6 +23,7 @@ use crate::proto::{
     TensorType, TypeProto, ValueInfo,
 };
 
+mod blocks;
 mod functions;
 mod layers;
 mod quantizers;
@@ -194,13 +196,12 @@ impl<'a> Writer<'a> {
             let node = self.graph.node(id);
             self.counted = 0;
             let fail = |why: String| Error::layer(&node.name, node.op.class(), why);
-            if node.dtype.is_half() {
-                return Err(fail(format!("layers in {} are not written as ONNX", node.dtype.name())));
-            }
             let value = self.layer(id, weights(id)).map_err(fail)?;
+            let value = self.in_type(&node.name, value, node.dtype);
             self.values.insert(id, value);
         }
         let outputs = self.outputs();
+        let metadata_props = self.said(weights);
         let graph = GraphProto {
             node: self.nodes,
             name: self.graph.name.clone(),
@@ -220,9 +221,20 @@ impl<'a> Writer<'a> {
             producer_version: env!("CARGO_PKG_VERSION").into(),
             graph: Some(graph),
             opset_import: vec![OperatorSet { domain: String::new(), version: self.options.opset }],
-            metadata_props: Vec::new(),
+            metadata_props,
         };
         Ok(model.encode_to_vec())
+    }
+
+    /// A value rounded to a layer's type, which the layers behind it take as f32 again.
+    fn in_type(&mut self, name: &str, value: String, dtype: Dtype) -> String {
+        let kind = match dtype {
+            Dtype::Float16 => 10,
+            Dtype::BFloat16 => 16,
+            Dtype::Float32 | Dtype::Float64 => return value,
+        };
+        let half = self.node("Cast", &format!("{name}__half"), &[&value], vec![int("to", kind)]);
+        self.node("Cast", &format!("{name}__whole"), &[&half], vec![int("to", 1)])
     }
 
     /// The values of the outputs under the names of their layers.
@@ -260,17 +272,37 @@ impl<'a> Writer<'a> {
         all
     }
 
+    /// A value rounded to a layer's type, if that has 16 bits; it stays an f32, which holds every such number.
+    fn halved(&mut self, dtype: Dtype, name: &str, value: String) -> String {
+        let kind = match dtype {
+            Dtype::Float16 => 10,
+            Dtype::BFloat16 => 16,
+            Dtype::Float32 | Dtype::Float64 => return value,
+        };
+        let half = self.node("Cast", &format!("{name}/Cast"), &[&value], vec![int("to", kind)]);
+        self.node("Cast", &format!("{name}/Cast_1"), &[&half], vec![int("to", 1)])
+    }
+
     /// Writes a layer with its quantizers; returns its value.
     fn layer(&mut self, id: NodeId, weights: Vec<Tensor>) -> Result<String, String> {
         let node = self.graph.node(id);
         let name = format!("{}/{}", self.graph.name, self.layer_name(id));
         if let Op::Input(_) = node.op {
-            return self.quantized_at(Point::Output(id), &name, node.name.clone());
+            let value = self.halved(node.dtype, &name, node.name.clone());
+            return self.quantized_at(Point::Output(id), &name, value);
         }
         let mut inputs = Vec::new();
         for (k, input) in node.inputs.iter().enumerate() {
-            inputs.push(self.quantized_at(Point::Input(id, k), &name, self.values[input].clone())?);
+            let value = self.halved(node.dtype, &name, self.values[input].clone());
+            inputs.push(self.quantized_at(Point::Input(id, k), &name, value)?);
         }
+        let mut weights = weights;
+        weights.iter_mut().for_each(|w| node.dtype.cast(w));
+        // A layer of 16-bit floats rounds before and behind its bias, but for convolutions in bfloat16.
+        let convolution = matches!(node.op, Op::Conv2D(_) | Op::DepthwiseConv2D(_));
+        let apart = node.dtype.is_half() && node.op.weighted().is_some_and(|w| w.bias.is_some());
+        let apart = apart && !(node.dtype == Dtype::BFloat16 && convolution);
+        let bias = if apart && weights.len() == 2 { weights.pop() } else { None };
         let stored = self.weights(id, &weights)?;
         let shapes: Vec<&[usize]> = node.inputs.iter().map(|i| self.graph.node(*i).shape.as_slice()).collect();
         let written = layers::Written {
@@ -282,8 +314,18 @@ impl<'a> Writer<'a> {
             stored: &stored,
         };
         let mut value = self.op(&node.op, &written)?;
+        value = self.halved(node.dtype, &name, value);
+        if let Some(bias) = bias {
+            let bias = self.floats(&format!("{name}/BiasAdd/bias"), &bias);
+            value = self.node("Add", &format!("{name}/BiasAdd"), &[&value, &bias], Vec::new());
+            value = self.halved(node.dtype, &name, value);
+        }
         value = self.quantized_at(Point::PreActivation(id), &name, value)?;
+        let before = value.clone();
         value = self.activation(node.op.layer().activation(), &name, value)?;
+        if value != before {
+            value = self.halved(node.dtype, &name, value);
+        }
         value = self.quantized_at(Point::PostActivation(id), &name, value)?;
         self.quantized_at(Point::Output(id), &name, value)
     }

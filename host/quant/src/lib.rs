@@ -8,6 +8,7 @@
 //! API boundary: no; the crate `shiftwise` is.
 
 pub mod calibrate;
+mod conv_norm;
 pub mod eval;
 pub mod finetune;
 pub mod layer_quant;
@@ -19,9 +20,15 @@ pub mod pipeline;
 pub mod python;
 pub mod qat;
 pub mod quant_graph;
+pub mod regroup;
 pub mod role;
 pub mod scheme;
 pub mod settings;
 #[cfg(test)]
 mod settings_page;
 pub mod strategy;
+
+/// How a number format is added; its example is compiled and run here.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/new-scheme.md")]
+struct NewScheme;

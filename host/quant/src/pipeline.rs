@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::calibrate::{Batches, calibrate_graph};
+use crate::conv_norm::{ConvNorm, take_norms};
 use crate::finetune::{Finetune, Finetuned, Job, NoFinetuning};
 use crate::metadata::Metadata;
 use crate::passes;
 use crate::passes::dead::{DeadChannels, fold_dead_channels};
 use crate::passes::dtype::set_dtype;
 use crate::passes::{adjust_pos, annotate, convert, layer_config};
-use crate::qat::{ConvNorm, take_norms};
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
 use shiftwise_graph::dtype::Dtype;

@@ -6,21 +6,21 @@
 
 use std::collections::BTreeMap;
 
+pub use crate::conv_norm::ConvNorm;
+
 use crate::calibrate::{Batches, calibrate_graph};
 use crate::layer_quant::{ActivationPlace, LayerQuant};
-use crate::passes::fold_bn::{fold, trained_with};
+use crate::passes::fold_bn::fold;
 use crate::passes::{adjust_pos, convert, layer_config};
 use crate::pipeline::{PtqOptions, Staged, staged};
 use crate::quant_graph::QuantGraph;
 use crate::scheme::channels::Channels;
 use crate::scheme::{Numbers, Quantizer};
 use crate::strategy::{Placement, Strategy};
-use shiftwise_graph::attributes::Attributes;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 use shiftwise_graph::graph::{Graph, NodeId};
-use shiftwise_graph::ops::{BatchNormalization, Op};
-use shiftwise_tensor::tensor::Tensor;
+use shiftwise_graph::ops::Op;
 
 /// A network that is trained quantized.
 #[derive(Clone, Debug)]
@@ -29,30 +29,6 @@ pub struct Qat {
     pub quantized: QuantGraph,
     /// Normalizations that are trained with the convolution of this node, which has a bias always.
     pub norms: BTreeMap<NodeId, ConvNorm>,
-}
-
-/// A normalization that is one layer with the convolution before it.
-#[derive(Clone, Debug)]
-pub struct ConvNorm {
-    /// The normalization's name.
-    pub name: String,
-    /// Its weights and settings.
-    pub norm: BatchNormalization,
-    /// What its file says of it beyond them.
-    pub extras: Attributes,
-    /// Whether the convolution's bias is its own; otherwise it is zeros, and not trained.
-    pub biased: bool,
-    /// After how many steps the statistics stay as they are.
-    pub freeze_delay: Option<i32>,
-    /// Training steps that were made.
-    pub step: i32,
-}
-
-impl ConvNorm {
-    /// Whether the statistics stay as they are, in the step that is being made.
-    pub fn is_frozen(&self) -> bool {
-        self.freeze_delay.is_some_and(|delay| self.step >= delay)
-    }
 }
 
 impl Qat {
@@ -66,26 +42,6 @@ impl Qat {
         }
         folded
     }
-}
-
-/// Takes normalizations that are trained with their convolution out of the graph, by the convolution's name.
-pub(crate) fn take_norms(graph: &mut Graph, strategy: &Strategy) -> BTreeMap<String, ConvNorm> {
-    // The vendor keeps a number below 0 as none.
-    let delay = strategy.number("freeze_bn_delay").filter(|delay| *delay >= 0.0).map(|delay| delay as i32);
-    let mut norms = BTreeMap::new();
-    for id in graph.ids() {
-        let Some(conv) = trained_with(graph, id) else { continue };
-        let node = graph.node(id).clone();
-        let Op::BatchNormalization(norm) = node.op else { continue };
-        let Some(w) = graph.node_mut(conv).op.weighted_mut() else { continue };
-        let biased = w.bias.is_some();
-        w.bias.get_or_insert_with(|| Tensor::zeros(&[norm.mean.data().len()]));
-        let own = ConvNorm { name: node.name, norm, extras: node.extras, biased, freeze_delay: delay, step: 0 };
-        norms.insert(graph.node(conv).name.clone(), own);
-        graph.remove(id);
-    }
-    graph.normalize();
-    norms
 }
 
 /// The network to train: partitioned, optimized, with quantizers that have learned nothing. The vendor's `get_qat_model`

@@ -16,8 +16,8 @@ use shiftwise_targets::Board;
 
 use crate::averages;
 use crate::device::Device;
-use crate::estimate::Speed;
 use crate::memory::Memory;
+use crate::speed::Speed;
 
 /// Compiles for a DPU, or for the CPU alone.
 ///

@@ -19,6 +19,7 @@ use shiftwise_targets::Board;
 use crate::build::{CpuMemory, OnCpu};
 use crate::device::Device;
 use crate::memory::Memory;
+use crate::speed::Speed;
 
 /// The network whose time stands for a model's: itself if it is quantized to integers, else in `pof2s`, with positions that
 /// mean nothing. Also returns what the user should know about that.
@@ -48,18 +49,6 @@ fn without_quantizers(mut graph: Graph) -> Result<Graph, Error> {
     graph.normalize();
     graph.verify()?;
     Ok(graph)
-}
-
-/// Frames per second of a stream of frames.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Speed {
-    /// On one core that always has the next frame.
-    pub fps_one_core_busy: f64,
-    /// On all cores, which share the memory.
-    pub fps_all_cores: f64,
-    /// Half width of the band that 9 of 10 unseen networks were within; `None` where no measurement calibrates the model.
-    pub error_band_percent: Option<f64>,
 }
 
 /// What a device makes of a program.

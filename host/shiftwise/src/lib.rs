@@ -88,6 +88,7 @@ pub mod report;
 pub mod reports;
 pub mod run;
 pub mod simulate;
+pub mod speed;
 pub mod targets;
 pub mod text;
 pub mod training;

@@ -22,8 +22,10 @@ pub use shiftwise_train::fit::{Plan, fit};
 
 pub mod checkpoint;
 mod curve;
+pub mod metric;
 
 pub use curve::svg;
+use metric::{Metric, largest};
 
 /// Samples that are computed at once outside training: bounds memory.
 const BATCH: usize = 64;
@@ -132,20 +134,29 @@ pub struct Score {
     pub loss: f64,
     /// The share of right answers of the first output with class numbers.
     pub accuracy: Option<f64>,
+    /// The metric that was asked for, over all outputs that are trained.
+    pub metric: Option<f64>,
 }
 
 impl Score {
-    /// What is larger for a better network.
-    pub fn merit(&self) -> f64 {
-        self.accuracy.unwrap_or(-self.loss)
+    /// What is larger for a better network: by a metric, else by the accuracy, else by the loss.
+    pub fn merit(&self, metric: Option<&Metric>) -> f64 {
+        let asked = metric.and_then(|metric| Some(metric.merit(self.metric?)));
+        asked.or(self.accuracy).unwrap_or(-self.loss)
     }
 }
 
 /// Validates a network as it is at inference.
 ///
-/// Errors: those of data and labels.
-pub fn validate(q: &QuantGraph, goals: &[Option<Goal>], data: &dyn Examples) -> Result<Score, Error> {
+/// Errors: those of data and labels; a metric that the labels don't allow.
+pub fn validate(
+    q: &QuantGraph,
+    goals: &[Option<Goal>],
+    data: &dyn Examples,
+    metric: Option<&Metric>,
+) -> Result<Score, Error> {
     let (mut loss, mut right, mut answers) = (0.0f64, 0usize, 0usize);
+    let mut asked = (0.0f64, 0usize);
     for start in (0..data.len()).step_by(BATCH) {
         let samples: Vec<usize> = (start..data.len().min(start + BATCH)).collect();
         let inputs = data.inputs(&samples)?;
@@ -161,6 +172,14 @@ pub fn validate(q: &QuantGraph, goals: &[Option<Goal>], data: &dyn Examples) -> 
             let fail = |why: String| Error::Dataset(format!("output `{}`: {why}", q.graph.node(*id).name));
             let (own, _) = goal.loss.evaluate(ending, output, target, goal.weight).map_err(fail)?;
             loss += own * samples.len() as f64;
+            if let Some((metric, of)) = metric.and_then(|metric| Some((metric, metric.of?))) {
+                let (name, output_name) = (metric.name, &q.graph.node(*id).name);
+                let (sum, count) = of(output, target).ok_or_else(|| {
+                    let why = "compares values, and its labels are numbers of classes";
+                    Error::Options(format!("--metric {name}: output `{output_name}`: the metric {why}"))
+                })?;
+                asked = (asked.0 + sum, asked.1 + count);
+            }
             if let (Target::Classes(classes), false) = (target, counted) {
                 counted = true;
                 let width = output.shape().last().copied().unwrap_or(1).max(1);
@@ -169,18 +188,15 @@ pub fn validate(q: &QuantGraph, goals: &[Option<Goal>], data: &dyn Examples) -> 
                     .data()
                     .chunks_exact(width)
                     .zip(classes)
-                    .filter(|(row, class)| largest(row) == **class)
+                    .filter(|(row, class)| largest(row) as i64 == **class)
                     .count();
             }
         }
     }
     let accuracy = (answers > 0).then(|| right as f64 / answers as f64);
-    Ok(Score { loss: loss / data.len().max(1) as f64, accuracy })
-}
-
-/// The first of the largest values, as argmax takes it.
-fn largest(row: &[f32]) -> i64 {
-    (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best }) as i64
+    let loss = loss / data.len().max(1) as f64;
+    let metric = metric.map(|metric| if metric.of.is_some() { asked.0 / asked.1.max(1) as f64 } else { loss });
+    Ok(Score { loss, accuracy, metric })
 }
 
 /// How far an output of the network to be trained is from that of the float network.
@@ -296,6 +312,9 @@ pub struct Epoch {
     /// The validation set's share of right answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_accuracy: Option<f64>,
+    /// What the validation set's metric is, if one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_metric: Option<f64>,
 }
 
 /// What became of a network in training: `history.json`.
@@ -351,6 +370,8 @@ pub struct Observer<'a> {
     pub goals: Vec<Option<Goal>>,
     /// The validation set.
     pub validation: Option<&'a dyn Examples>,
+    /// What it chooses the best weights by; accuracy or loss, if no other is asked for.
+    pub metric: Option<&'static Metric>,
     /// Epochs without a better result after which training ends.
     pub patience: Option<usize>,
     /// Steps from checkpoint to checkpoint.
@@ -386,7 +407,7 @@ impl Watch for Observer<'_> {
     fn epoch(&mut self, epoch: u64, trainer: &Trainer) -> Result<bool, Error> {
         let state = &mut self.progress;
         let score = match self.validation {
-            Some(data) => Some(validate(&trainer.qat().folded(), &self.goals, data)?),
+            Some(data) => Some(validate(&trainer.qat().folded(), &self.goals, data, self.metric)?),
             None => None,
         };
         let (sum, count) = std::mem::take(&mut state.sum);
@@ -396,13 +417,15 @@ impl Watch for Observer<'_> {
             rate: trainer.options().settings.rate,
             val_loss: score.map(|score| score.loss),
             val_accuracy: score.and_then(|score| score.accuracy),
+            val_metric: score.and_then(|score| score.metric),
         };
         (self.show_epoch)(&row);
         state.history.epochs.push(row);
         if let Some(score) = score {
             state.since_best += 1;
-            if state.best.as_ref().is_none_or(|(merit, _)| score.merit() > *merit) {
-                state.best = Some((score.merit(), trainer.qat().clone()));
+            let merit = score.merit(self.metric);
+            if state.best.as_ref().is_none_or(|(best, _)| merit > *best) {
+                state.best = Some((merit, trainer.qat().clone()));
                 state.history.best_epoch = Some(epoch + 1);
                 state.since_best = 0;
             }

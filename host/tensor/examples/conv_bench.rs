@@ -10,7 +10,8 @@ use std::hint::black_box;
 use std::io::{BufRead, Write};
 
 use shiftwise_tensor::kernel::{
-    ConvGeometry, PackedF32, PackedI8, conv_f32_with, conv_i8_with, depthwise_f32, depthwise_i8_with,
+    ConvGeometry, FinishF32, FinishI8, PackedDepthwiseI8, PackedF32, PackedI8, Scratch, conv_f32_finish,
+    conv_i8_finish, depthwise_f32, depthwise_i8_finish,
 };
 
 const BATCH: usize = 8;
@@ -92,41 +93,31 @@ fn time_f32(layer: &Layer, rounds: usize) -> f64 {
         return best(rounds, || images(&mut output, &mut |x, y| depthwise_f32(g, &kernel, x, Some(&bias), y)));
     }
     let packed = PackedF32::new(&kernel, g);
-    best(rounds, || {
-        images(&mut output, &mut |x, y| {
-            conv_f32_with(&packed, g, x, 0..g.pixels(), |pixel, channel, sums| {
-                let y = &mut y[pixel * g.out_c + channel..][..sums.len()];
-                for ((y, s), b) in y.iter_mut().zip(sums).zip(&bias[channel..]) {
-                    *y = (s + b).max(0.0);
-                }
-            });
-        });
-    })
+    let finish = FinishF32 { bias: Some(&bias), relu: Some(f32::INFINITY), ..FinishF32::default() };
+    best(rounds, || images(&mut output, &mut |x, y| conv_f32_finish(&packed, g, x, finish, y)))
 }
 
-/// Int8 in and out: bias, ReLU and requantization by a shift happen in the epilogue.
+/// Int8 in and out: bias, ReLU and requantization by a shift.
 fn time_i8(layer: &Layer, rounds: usize) -> f64 {
     let g = &layer.geometry;
     let input: Vec<i8> = (0..BATCH * g.input_len()).map(|i| (i * 37 % 251) as u8 as i8).collect();
     let kernel: Vec<i8> = (0..g.kernel_len()).map(|i| (i * 53 % 241) as u8 as i8).collect();
-    let bias: Vec<i32> = (0..g.out_c).map(|i| i as i32 * 16).collect();
+    let bias: Vec<i32> = (0..g.out_c).map(|i| i as i32 * 16 + 512).collect();
     let mut output = vec![0i8; BATCH * g.output_len()];
-    let packed = (!layer.depthwise).then(|| PackedI8::new(&kernel, g));
-    best(rounds, || {
+    let finish = FinishI8 { bias: &bias, shift: 10, low: 0, high: 127 };
+    let mut scratch = Scratch::default();
+    let mut images = |run: &mut dyn FnMut(&[i8], &mut [i8])| {
         for (x, y) in input.chunks_exact(g.input_len()).zip(output.chunks_exact_mut(g.output_len())) {
-            let store = |pixel: usize, channel: usize, sums: &[i32]| {
-                let y = &mut y[pixel * g.out_c + channel..][..sums.len()];
-                for ((y, s), b) in y.iter_mut().zip(sums).zip(&bias[channel..]) {
-                    *y = ((s + b + 512) >> 10).clamp(0, 127) as i8;
-                }
-            };
-            match &packed {
-                Some(packed) => conv_i8_with(packed, g, x, 0..g.pixels(), store),
-                None => depthwise_i8_with(g, &kernel, x, 0..g.pixels(), store),
-            }
+            run(x, y);
         }
         black_box(&mut output);
-    })
+    };
+    if layer.depthwise {
+        let packed = PackedDepthwiseI8::new(&kernel, g);
+        return best(rounds, || images(&mut |x, y| depthwise_i8_finish(&packed, x, finish, y)));
+    }
+    let packed = PackedI8::new(&kernel, g);
+    best(rounds, || images(&mut |x, y| conv_i8_finish(&mut scratch, &packed, g, x, finish, y)))
 }
 
 fn measure(rounds: usize) -> Vec<(&'static str, f64, f64)> {

@@ -39,9 +39,13 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod backward;
+#[cfg(target_arch = "x86_64")]
+mod columns;
 mod conv;
 mod depthwise;
+mod finish;
 mod lanes;
+mod pack;
 mod path;
 mod plan;
 mod scalar;
@@ -50,13 +54,16 @@ mod taps;
 mod tests;
 
 pub use conv::{
-    PackedF32, PackedI8, Scratch, conv_f32, conv_f32_to, conv_f32_with, conv_i8, conv_i8_in, conv_i8_to, conv_i8_with,
+    Scratch, conv_f32, conv_f32_finish, conv_f32_to, conv_f32_with, conv_i8, conv_i8_finish, conv_i8_in, conv_i8_to,
+    conv_i8_with,
 };
 pub use depthwise::{
-    PackedDepthwiseI8, depthwise_f32, depthwise_f32_to, depthwise_f32_with, depthwise_i8, depthwise_i8_packed,
-    depthwise_i8_to, depthwise_i8_with,
+    PackedDepthwiseI8, depthwise_f32, depthwise_f32_finish, depthwise_f32_to, depthwise_f32_with, depthwise_i8,
+    depthwise_i8_finish, depthwise_i8_packed, depthwise_i8_to, depthwise_i8_with,
 };
+pub use finish::{FinishF32, FinishI8};
 pub use lanes::{Lanes, on_lanes};
+pub use pack::{PackedF32, PackedI8};
 pub use path::{Choice, Path, SIMD, choice};
 
 /// What becomes of finished sums while they are still in the first-level cache.

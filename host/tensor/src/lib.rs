@@ -9,10 +9,12 @@
 //!
 //! API boundary: no; the crate `shiftwise` is.
 
+pub mod aligned;
 pub mod arena;
 pub mod array;
 pub mod broadcast;
 pub mod half;
 pub mod kernel;
+pub mod spare;
 pub mod tensor;
 pub mod values;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::spare;
+
 /// A dense f32 tensor. Copies share their values until one of them is written, so a layer that is applied in many places
 /// has its weights once. Activations are `[n, h, w, c]` (batch first), kernels as Keras stores them.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,20 +26,19 @@ impl Tensor {
 
     /// A tensor of any values, to be overwritten: memory of recycled tensors, where some of that size is left.
     pub fn scratch(shape: &[usize]) -> Self {
-        let data = SPARE.with_borrow_mut(|spare| spare.take(shape.iter().product()));
-        Self { shape: shape.to_vec(), data: Arc::new(data) }
+        Self { shape: shape.to_vec(), data: Arc::new(spare::take(shape.iter().product())) }
     }
 
     /// Gives the memory of a tensor to the next [`Tensor::scratch`] on this thread.
     pub fn recycle(self) {
         if let Ok(data) = Arc::try_unwrap(self.data) {
-            SPARE.with_borrow_mut(|spare| spare.0.push(data));
+            spare::give(data);
         }
     }
 
     /// Returns the memory of all recycled tensors of this thread to the system.
     pub fn release_recycled() {
-        SPARE.with_borrow_mut(|spare| spare.0.clear());
+        spare::release();
     }
 
     /// A vector.
@@ -57,6 +58,12 @@ impl Tensor {
 
     /// Values, writable.
     pub fn data_mut(&mut self) -> &mut [f32] {
+        if Arc::get_mut(&mut self.data).is_none()
+            && let Some(mut own) = spare::take_held(self.data.len())
+        {
+            own.copy_from_slice(&self.data);
+            self.data = Arc::new(own);
+        }
         Arc::make_mut(&mut self.data).as_mut_slice()
     }
 
@@ -69,34 +76,5 @@ impl Tensor {
     pub fn reshaped(self, shape: Vec<usize>) -> Option<Self> {
         let fits = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) == Some(self.data.len());
         fits.then_some(Self { shape, data: self.data })
-    }
-}
-
-/// Memory of tensors that are no longer needed. Fresh memory of this size costs more than filling it: the system hands it
-/// out page by page.
-#[derive(Default)]
-struct Spare(Vec<Vec<f32>>);
-
-thread_local! {
-    static SPARE: std::cell::RefCell<Spare> = std::cell::RefCell::default();
-}
-
-impl Spare {
-    /// Memory of this length: the smallest spare one that isn't more than twice as large, else fresh memory, before which
-    /// all spare memory is returned.
-    fn take(&mut self, len: usize) -> Vec<f32> {
-        let fits = |data: &Vec<f32>| (len..=2 * len).contains(&data.capacity());
-        let best = (0..self.0.len()).filter(|i| fits(&self.0[*i])).min_by_key(|i| self.0[*i].capacity());
-        match best {
-            Some(i) => {
-                let mut data = self.0.swap_remove(i);
-                data.resize(len, 0.0);
-                data
-            }
-            None => {
-                self.0.clear();
-                vec![0.0; len]
-            }
-        }
     }
 }

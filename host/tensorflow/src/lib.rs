@@ -22,12 +22,14 @@ mod simple;
 mod tensors;
 mod tflite;
 mod windows;
+mod writer;
 
 use shiftwise_files::LoadOptions;
 use shiftwise_graph::error::Error;
 
 pub use saved_model::{read as read_saved_model, read_graph};
 pub use tflite::read as read_tflite;
+pub use writer::{write_graph, write_saved_model};
 
 /// Fails if weights are wanted for a file that has its own.
 pub(crate) fn has_weights(options: &LoadOptions) -> Result<(), Error> {

@@ -11,10 +11,13 @@ use shiftwise_graph::budget::Budget;
 use shiftwise_graph::builder::Builder;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::graph::{Graph, Node, NodeId};
-use shiftwise_graph::ops::{Input, Op, Operand, Permute, TfOp};
+use shiftwise_graph::ops::{Input, Op, Operand, Permute, Quantize, TfOp};
 use shiftwise_keras::layers::functions::{CALL, TENSOR};
 use shiftwise_keras::layers::{Config, NoWeights, attributes, read};
 use shiftwise_keras::layout;
+use shiftwise_quant::quant_graph::Model;
+use shiftwise_quant::regroup::{self, Apart};
+use shiftwise_quant::scheme::Quantizer;
 
 /// What an operation reads or yields.
 #[derive(Clone, Debug)]
@@ -83,12 +86,20 @@ pub(crate) struct Network<'a> {
     permutations: BTreeSet<NodeId>,
     /// Whether a quantizer was left out.
     unquantized: bool,
+    /// What Quantize layers do, by the layers' numbers.
+    quantizers: HashMap<NodeId, Quantizer>,
     pub(crate) budget: &'a Budget,
 }
 
 impl<'a> Network<'a> {
     pub(crate) fn new(name: &str, budget: &'a Budget) -> Self {
-        Self { builder: Builder::new(name), permutations: BTreeSet::new(), unquantized: false, budget }
+        Self {
+            builder: Builder::new(name),
+            permutations: BTreeSet::new(),
+            unquantized: false,
+            quantizers: HashMap::new(),
+            budget,
+        }
     }
 
     /// Says what the file has that is strange.
@@ -102,6 +113,14 @@ impl<'a> Network<'a> {
             self.warn("the model is quantized: it is read as the float network that it stands for".into());
         }
         self.unquantized = true;
+    }
+
+    /// Adds a quantizer.
+    pub(crate) fn quantize(&mut self, operation: &str, x: &Slot, quantizer: Quantizer) -> Result<Slot, String> {
+        let id = self.layer_of(x)?;
+        let slot = self.add(operation, Op::Quantize(Quantize), &[id])?;
+        self.quantizers.extend(self.layer_of(&slot).map(|id| (id, quantizer)));
+        Ok(slot)
     }
 
     /// A layer so far.
@@ -313,22 +332,51 @@ impl<'a> Network<'a> {
         }
     }
 
-    /// The graph with these ends, its layers recognized and named. `called`: what the file calls its outputs beside.
+    /// The model with these ends, its layers recognized and named: a quantized one if there are quantizers in it. `called`: what the file calls its outputs beside.
     pub(crate) fn finish(
         self,
         outputs: &[NodeId],
         inputs: &[NodeId],
         called: &[Option<String>],
-    ) -> Result<Graph, Error> {
+    ) -> Result<Model, Error> {
         let mut builder = self.builder;
         builder.inputs(inputs);
-        let mut graph = builder.unordered(outputs)?;
-        layout::cancel(&mut graph, &self.permutations)?;
-        recognize::layers(&mut graph, self.budget)?;
+        let results = self.quantizers.into_iter().collect();
+        let mut apart = Apart { graph: builder.unordered(outputs)?, results, ..Apart::default() };
+        // Before functions are recognized as layers, which chains of them may look like.
+        apart.find_chains();
+        let graph = &mut apart.graph;
+        let own = |id: &NodeId| graph.node(*id).name.clone();
+        let results: HashMap<String, Quantizer> = apart.results.iter().map(|(id, q)| (own(id), q.clone())).collect();
+        layout::cancel(graph, &self.permutations)?;
+        recognize::layers(graph, self.budget)?;
         graph.normalize();
-        name(&mut graph, called);
+        let id_of = |id: NodeId| Some((id, results.get(&graph.node(id).name)?.clone()));
+        apart.results = graph.ids().filter_map(id_of).collect();
+        match scopes(graph) {
+            true => operations(graph),
+            false => name(graph, called),
+        }
         graph.verify()?;
-        Ok(graph)
+        regroup::model(apart)
+    }
+}
+
+/// Whether a network has the vendor's quantizers, whose scopes tell the layers.
+fn scopes(graph: &Graph) -> bool {
+    let quantizer = |node: &Node| matches!(node.op, Op::Quantize(_));
+    let scoped = |name: &String| name.contains("/quant_") && name.contains("Quantize/");
+    graph.nodes.iter().any(|node| quantizer(node) && node.origin.first().is_some_and(scoped))
+}
+
+/// Gives layers the names of their operations.
+fn operations(graph: &mut Graph) {
+    let mut taken = std::collections::HashSet::new();
+    for (number, node) in graph.nodes.iter_mut().enumerate() {
+        let own = node.origin.first().cloned().unwrap_or_default();
+        let own = if taken.insert(own.clone()) { own } else { format!("{own}_{number}") };
+        node.name.clone_from(&own);
+        taken.insert(own);
     }
 }
 

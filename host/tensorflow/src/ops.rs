@@ -10,6 +10,7 @@ use crate::proto::NodeDef;
 use crate::shapes::{Pixels, Strided};
 use crate::simple::{Simple, constant, operand};
 use shiftwise_graph::ops::Interpolation;
+use shiftwise_quant::regroup::grids;
 use shiftwise_tensor::array;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -39,13 +40,25 @@ const fn same(name: &'static str) -> Row {
 
 /// A quantizer, which a float network is without.
 const fn quantizer(name: &'static str) -> Row {
-    Row(
-        name,
-        How::One(|network, o| {
-            network.leave_quantizer_out();
-            Ok(o.input(0)?.clone())
-        }),
-    )
+    Row(name, How::One(left_out))
+}
+
+fn left_out(network: &mut Network<'_>, o: &Operation<'_>) -> Result<Slot, String> {
+    network.leave_quantizer_out();
+    Ok(o.input(0)?.clone())
+}
+
+/// A quantizer of a range: in the scopes of the vendor's quantized networks one of theirs, elsewhere what a float network is
+/// trained with.
+fn ranged(network: &mut Network<'_>, o: &Operation<'_>) -> Result<Slot, String> {
+    let x = o.input(0)?;
+    if !(o.name().contains("/quant_") && o.name().contains("/FSQuantize")) || x.constant().is_some() {
+        return left_out(network, o);
+    }
+    let end = |k: usize| o.constant(k)?.tensor().map(|t| t.data().first().copied().unwrap_or(0.0));
+    let bits = u8::try_from(o.node.integer("num_bits", 8)).unwrap_or(0);
+    let own = grids::of_range(bits, o.node.flag("narrow_range", false), end(1)?, end(2)?);
+    network.quantize(o.name(), x, own.ok_or("its range is none")?)
 }
 
 const fn activation(name: &'static str, keras: &'static str) -> Row {
@@ -170,7 +183,7 @@ pub(super) const OPS: &[Row] = &[
     same("Snapshot"),
     quantizer("FixNeuron"),
     quantizer("FakeQuantWithMinMaxArgs"),
-    quantizer("FakeQuantWithMinMaxVars"),
+    Row("FakeQuantWithMinMaxVars", How::One(ranged)),
     quantizer("FakeQuantWithMinMaxVarsPerChannel"),
     quantizer("QuantizeAndDequantizeV2"),
     quantizer("QuantizeAndDequantizeV3"),

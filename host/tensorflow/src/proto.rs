@@ -7,6 +7,8 @@ use prost::{Message, Oneof};
 /// `SavedModel`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct SavedModel {
+    #[prost(int64, tag = "1")]
+    pub(crate) schema: i64,
     #[prost(message, repeated, tag = "2")]
     pub(crate) meta_graphs: Vec<MetaGraphDef>,
 }
@@ -14,12 +16,32 @@ pub(crate) struct SavedModel {
 /// `MetaGraphDef`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct MetaGraphDef {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) info: Option<MetaInfo>,
     #[prost(message, optional, tag = "2")]
     pub(crate) graph: Option<GraphDef>,
     #[prost(btree_map = "string, message", tag = "5")]
     pub(crate) signatures: BTreeMap<String, SignatureDef>,
     #[prost(message, optional, tag = "7")]
     pub(crate) objects: Option<SavedObjectGraph>,
+}
+
+/// `MetaInfoDef`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MetaInfo {
+    #[prost(string, repeated, tag = "4")]
+    pub(crate) tags: Vec<String>,
+    #[prost(string, tag = "5")]
+    pub(crate) version: String,
+}
+
+/// `VersionDef`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Versions {
+    #[prost(int32, tag = "1")]
+    pub(crate) producer: i32,
+    #[prost(int32, tag = "2")]
+    pub(crate) min_consumer: i32,
 }
 
 /// `SignatureDef`: the ends of a function by the user's names.
@@ -29,6 +51,8 @@ pub(crate) struct SignatureDef {
     pub(crate) inputs: BTreeMap<String, TensorInfo>,
     #[prost(btree_map = "string, message", tag = "2")]
     pub(crate) outputs: BTreeMap<String, TensorInfo>,
+    #[prost(string, tag = "3")]
+    pub(crate) method: String,
 }
 
 /// `TensorInfo`.
@@ -36,6 +60,8 @@ pub(crate) struct SignatureDef {
 pub(crate) struct TensorInfo {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
+    #[prost(int32, tag = "2")]
+    pub(crate) element: i32,
     #[prost(message, optional, tag = "3")]
     pub(crate) shape: Option<TensorShape>,
 }
@@ -91,6 +117,8 @@ pub(crate) struct GraphDef {
     pub(crate) nodes: Vec<NodeDef>,
     #[prost(message, optional, tag = "2")]
     pub(crate) library: Option<FunctionLibrary>,
+    #[prost(message, optional, tag = "4")]
+    pub(crate) versions: Option<Versions>,
 }
 
 /// `FunctionDefLibrary`.

@@ -167,5 +167,5 @@ fn finish(
 ) -> Result<Model, Error> {
     let fail = |why: String| Error::model(format!("a result of the graph: {why}"));
     let outputs = results.iter().map(|slot| network.layer_of(slot)).collect::<Result<Vec<_>, _>>().map_err(fail)?;
-    network.finish(&outputs, inputs, called).map(Model::Float)
+    network.finish(&outputs, inputs, called)
 }

@@ -12,8 +12,9 @@
 //! batch's place and there is no correction.
 
 use crate::seat::Seat;
-use shiftwise_graph::backward::{Call, Grads, Saved as Kept, differentiate};
+use shiftwise_graph::backward::{Call, Grads, Saved as Kept, channels, differentiate};
 use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::Visit;
 use shiftwise_graph::ops::{BatchNormalization, Op};
 use shiftwise_quant::layer_quant::LayerQuant;
 use shiftwise_quant::qat::ConvNorm;
@@ -59,6 +60,13 @@ pub(crate) struct Step {
     how: Correction,
 }
 
+impl Step {
+    /// Gives its memory to the next tensors.
+    pub(crate) fn recycle(self) {
+        [Some(self.x), self.float, Some(self.scaled)].into_iter().flatten().for_each(Tensor::recycle);
+    }
+}
+
 /// Gradients of the layer.
 #[derive(Debug)]
 pub(crate) struct Gradients {
@@ -95,26 +103,20 @@ fn times(tensor: &mut Tensor, factors: &[f32]) {
     rows.for_each(|row| row.iter_mut().zip(factors).for_each(|(v, f)| *v *= f));
 }
 
-/// The sum over rows of a function of channel and element, in f64.
-fn sums(tensor: &Tensor, channels: usize, term: impl Fn(usize, usize, f64) -> f64) -> Vec<f64> {
+/// The sum over the rows of a kernel of its elements times those of another, in f64.
+fn row_products(a: &Tensor, b: &Tensor, channels: usize) -> Vec<f64> {
     let mut sums = vec![0.0f64; channels];
-    for (k, row) in tensor.data().chunks_exact(channels.max(1)).enumerate() {
-        row.iter().enumerate().for_each(|(c, v)| sums[c] += term(k * channels + c, c, f64::from(*v)));
+    for (a, b) in a.data().chunks_exact(channels.max(1)).zip(b.data().chunks_exact(channels.max(1))) {
+        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += f64::from(*a) * f64::from(*b));
     }
     sums
 }
 
 /// Mean and population variance of each channel.
 fn moments(float: &Tensor, channels: usize) -> Moments {
-    let count = float.data().len() / channels.max(1);
-    let n = count.max(1) as f64;
-    let mean: Vec<f64> = sums(float, channels, |_, _, v| v).iter().map(|sum| sum / n).collect();
-    let variance = sums(float, channels, |_, c, v| (v - mean[c]) * (v - mean[c]));
-    Moments {
-        variance: variance.iter().map(|sum| (sum / n) as f32).collect(),
-        mean: mean.iter().map(|m| *m as f32).collect(),
-        count: Some(count),
-    }
+    let found = channels::moments(float.data(), channels);
+    let narrow = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect();
+    Moments { mean: narrow(found.mean), variance: narrow(found.variance), count: Some(found.count) }
 }
 
 /// Moves the moving statistics by Keras' rule; the variance that enters is that of a sample.
@@ -137,9 +139,11 @@ pub(crate) fn forward(
     own: &mut ConvNorm,
     quant: &mut LayerQuant,
     x: &Tensor,
-    how: Correction,
+    (how, visit): (Correction, Visit),
 ) -> Result<(Tensor, Step), RangeError> {
-    own.step = own.step.saturating_add(1);
+    if visit != Visit::Second {
+        own.step = own.step.saturating_add(1);
+    }
     let conv = without_bias(op);
     let (w, b) = match op.weighted() {
         Some(w) => (&w.kernel, w.bias.as_ref().map_or(&[][..], |b| b.data())),
@@ -153,11 +157,13 @@ pub(crate) fn forward(
         Moments { mean: wide(&own.norm.mean), variance: wide(&own.norm.variance), count: None }
     } else {
         let mut z = conv.layer().eval(&[x], &[w]);
-        z.data_mut().chunks_exact_mut(channels.max(1)).for_each(|row| {
-            row.iter_mut().enumerate().for_each(|(c, v)| *v += offset(c));
-        });
+        if own.biased {
+            channels::map_all(&mut z, &vec![1.0; channels], &(0..channels).map(offset).collect::<Vec<_>>());
+        }
         let found = moments(&z, channels);
-        move_statistics(&mut own.norm, &found);
+        if visit != Visit::Second {
+            move_statistics(&mut own.norm, &found);
+        }
         float = Some(z);
         found
     };
@@ -184,17 +190,16 @@ pub(crate) fn forward(
         [&mut quantized_kernel, &mut quantized_bias].into_iter().zip(&mut passed).zip(&mut quant.weights)
     {
         if let Some(own) = own {
-            *passed = own.scheme_mut().train(tensor)?;
+            *passed = match visit {
+                // What was learned from this tensor stays as it is.
+                Visit::Second => own.clone().scheme_mut().train(tensor)?,
+                Visit::Once | Visit::First => own.scheme_mut().train(tensor)?,
+            };
         }
     }
     let scaled = conv.layer().eval(&[x], &[&quantized_kernel]);
-    let mut y = scaled.clone();
-    if moments.count.is_some() {
-        times(&mut y, &correction.iter().map(|c| 1.0 / c).collect::<Vec<_>>());
-    }
-    y.data_mut().chunks_exact_mut(channels.max(1)).for_each(|row| {
-        row.iter_mut().zip(quantized_bias.data()).for_each(|(v, b)| *v += b);
-    });
+    let inverse: Vec<f32> = correction.iter().map(|c| 1.0 / c).collect();
+    let y = channels::mapped(&scaled, &inverse, quantized_bias.data());
     let step = Step {
         x: x.clone(),
         float,
@@ -250,12 +255,12 @@ pub(crate) fn backward(
     let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
     let correction = wide(&step.correction);
     // y = scaled / c + bias.
-    let of_bias = sums(dy, channels, |_, _, d| d);
-    let mut of_correction =
-        sums(dy, channels, |i, c, d| -d * f64::from(step.scaled.data()[i]) / (correction[c] * correction[c]));
-    let mut of_scaled = dy.clone();
-    times(&mut of_scaled, &step.correction.iter().map(|c| 1.0 / c).collect::<Vec<_>>());
+    let (products, of_bias) = channels::products(step.scaled.data(), dy.data(), &vec![0.0; channels]);
+    let mut of_correction: Vec<f64> = products.iter().zip(&correction).map(|(sum, c)| -sum / (c * c)).collect();
+    let inverse: Vec<f32> = step.correction.iter().map(|c| 1.0 / c).collect();
+    let of_scaled = channels::mapped(dy, &inverse, &vec![0.0; channels]);
     let (mut dx, of_kernel) = convolution(&conv, &step.x, &step.quantized_kernel, &of_scaled, wanted).map_err(fail)?;
+    of_scaled.recycle();
     // Through the quantizers.
     let mut parts = Vec::new();
     let of_bias = Tensor::vector(of_bias.iter().map(|d| *d as f32).collect());
@@ -274,7 +279,7 @@ pub(crate) fn backward(
     let roots = wide(&root(&step.moments.variance, &own.norm));
     let centred: Vec<f64> =
         (0..channels).map(|c| f64::from(step.moments.mean[c]) - f64::from(b.get(c).copied().unwrap_or(0.0))).collect();
-    let of_factor = sums(&of_kernel, channels, |i, _, d| d * f64::from(w.data()[i]));
+    let of_factor = row_products(&of_kernel, w, channels);
     let mut dw = of_kernel;
     let factors: Vec<f32> = (0..channels).map(|c| (gammas[c] * roots[c] * correction[c]) as f32).collect();
     times(&mut dw, &factors);
@@ -294,19 +299,16 @@ pub(crate) fn backward(
         });
         let of_variance = each(&|c| of_root[c] * -0.5 * roots[c] * roots[c] * roots[c]);
         let of_mean = each(&|c| -of_bias[c] * gammas[c] * roots[c]);
-        let mut dz = float.clone();
-        for row in dz.data_mut().chunks_exact_mut(channels.max(1)) {
-            for (c, z) in row.iter_mut().enumerate() {
-                let centred = f64::from(*z) - f64::from(step.moments.mean[c]);
-                *z = ((of_mean[c] + 2.0 * of_variance[c] * centred) / n) as f32;
-            }
-        }
+        let slope = each(&|c| 2.0 * of_variance[c] / n);
+        let dz = channels::line(float, [&wide(&step.moments.mean), &slope, &each(&|c| of_mean[c] / n)]);
         let (more, dw_float) = convolution(&conv, &step.x, w, &dz, wanted).map_err(fail)?;
-        dw.data_mut().iter_mut().zip(dw_float.data()).for_each(|(a, b)| *a += b);
-        if let (Some(dx), Some(more)) = (&mut dx, more) {
-            dx.data_mut().iter_mut().zip(more.data()).for_each(|(a, b)| *a += b);
-        }
-        db.iter_mut().zip(sums(&dz, channels, |_, _, d| d)).for_each(|(a, b)| *a += b);
+        dw = channels::added(dw, dw_float);
+        dx = match (dx, more) {
+            (Some(dx), Some(more)) => Some(channels::added(dx, more)),
+            (dx, _) => dx,
+        };
+        db.iter_mut().zip(channels::sums(dz.data(), channels)).for_each(|(a, b)| *a += b);
+        dz.recycle();
     }
     let narrow = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect::<Vec<f32>>();
     Ok(Gradients { x: dx, kernel: dw, bias: narrow(db), gamma: narrow(dgamma), beta: narrow(of_bias), parts })

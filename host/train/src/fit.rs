@@ -10,6 +10,7 @@ use crate::random::Random;
 use crate::schedule::Schedule;
 use crate::trainer::Trainer;
 use shiftwise_graph::error::Error;
+use shiftwise_tensor::spare::Hold;
 use shiftwise_tensor::tensor::Tensor;
 
 /// Labelled samples.
@@ -97,6 +98,8 @@ pub fn fit(trainer: &mut Trainer, plan: &Plan, examples: &dyn Examples, watch: &
         }
         // Orders and images are drawn from other streams than Dropout's, which are numbered by step.
         let random = Random::new(!plan.seed).stream(epoch);
+        // Every step of the epoch wants the same memory; what comes between epochs wants other.
+        let memory = Hold::new();
         let order: Vec<usize> = match plan.shuffle {
             true => random.order(examples.len()),
             false => (0..examples.len()).collect(),
@@ -120,6 +123,7 @@ pub fn fit(trainer: &mut Trainer, plan: &Plan, examples: &dyn Examples, watch: &
                 return Ok(());
             }
         }
+        drop(memory);
         if !watch.epoch(epoch, trainer)? {
             return Ok(());
         }

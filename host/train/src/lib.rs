@@ -26,4 +26,5 @@ pub mod random;
 pub mod reconstruct;
 pub mod schedule;
 pub mod seat;
+mod subjects;
 pub mod trainer;

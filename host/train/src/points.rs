@@ -9,7 +9,7 @@ use crate::random::Random;
 use crate::seat::Seat;
 use shiftwise_graph::attributes::Attribute;
 use shiftwise_graph::error::Error;
-use shiftwise_graph::eval::{Point, Points};
+use shiftwise_graph::eval::{Point, Points, Visit};
 use shiftwise_graph::graph::{Graph, Node, NodeId};
 use shiftwise_graph::ops::{ActivationFn, Op};
 use shiftwise_quant::layer_quant::LayerQuant;
@@ -36,6 +36,10 @@ pub(crate) struct StepPoints<'a> {
     pub(crate) norm_gradients: BTreeMap<NodeId, conv_norm::Gradients>,
     /// What each Dropout multiplied by.
     masks: BTreeMap<NodeId, Vec<f32>>,
+    /// How the pass comes to the layers.
+    visit: Visit,
+    /// Quantizers that didn't quantize in this step.
+    idle: BTreeSet<(NodeId, Seat)>,
 }
 
 /// Whether gradients pass a quantizer as if it weren't there.
@@ -87,6 +91,8 @@ impl<'a> StepPoints<'a> {
             steps: BTreeMap::new(),
             norm_gradients: BTreeMap::new(),
             masks: BTreeMap::new(),
+            visit: Visit::Once,
+            idle: BTreeSet::new(),
         }
     }
 
@@ -143,12 +149,21 @@ impl Points for StepPoints<'_> {
             && let Some(seat) = Seat::at(layer, point)
             && let Some(own) = seat.quantizer_mut(layer)
         {
+            if self.visit == Visit::Second {
+                // What the quantizer has learned in this step is of this very tensor.
+                if !self.idle.contains(&(id, seat)) {
+                    own.scheme().fake_quantize(tensor);
+                }
+                return Ok(());
+            }
             let quantized = own.scheme_mut().train(tensor).map_err(|why| cant(self.graph.node(id), "result", why))?;
-            if quantized && !is_straight(own) {
+            if !quantized {
+                self.idle.insert((id, seat));
+            } else if !is_straight(own) {
                 self.worked.insert((id, seat));
             }
         }
-        if matches!(point, Point::PreActivation(_)) && self.is_fused_attribute(id) {
+        if self.visit != Visit::Second && matches!(point, Point::PreActivation(_)) && self.is_fused_attribute(id) {
             self.fused.insert(id, Some(tensor.clone()));
         }
         Ok(())
@@ -162,9 +177,12 @@ impl Points for StepPoints<'_> {
         let node = self.graph.node(id);
         let [x] = inputs else { return Ok(None) };
         if let (Some(own), Some(quant)) = (self.norms.get_mut(&id), self.layers.get_mut(&id)) {
-            let (y, step) = conv_norm::forward(&node.op, own, quant, x, self.correction)
+            let (y, step) = conv_norm::forward(&node.op, own, quant, x, (self.correction, self.visit))
                 .map_err(|why| cant(node, "kernel or bias", why))?;
-            self.steps.insert(id, step);
+            match self.visit {
+                Visit::First => step.recycle(),
+                Visit::Once | Visit::Second => drop(self.steps.insert(id, step)),
+            }
             return Ok(Some(y));
         }
         if let Some(rate) = drop_rate(node) {
@@ -174,13 +192,24 @@ impl Points for StepPoints<'_> {
             let mask: Vec<f32> =
                 (0..y.data().len()).map(|_| if random.unit() >= f64::from(rate) { keep } else { 0.0 }).collect();
             y.data_mut().iter_mut().zip(&mask).for_each(|(v, m)| *v *= m);
-            self.masks.insert(id, mask);
+            if self.visit != Visit::First {
+                self.masks.insert(id, mask);
+            }
             return Ok(Some(y));
         }
-        if matches!(node.op, Op::Softmax(_)) && self.fused.contains_key(&id) {
+        if self.visit != Visit::Second && matches!(node.op, Op::Softmax(_)) && self.fused.contains_key(&id) {
             self.fused.insert(id, Some((*x).clone()));
         }
         Ok(None)
+    }
+
+    fn visit(&mut self, visit: Visit) {
+        self.visit = visit;
+    }
+
+    /// A normalized convolution keeps what it gives unquantized and quantized.
+    fn keeps(&self, id: NodeId) -> usize {
+        if self.norms.contains_key(&id) { 2 } else { 0 }
     }
 
     fn differentiate(
@@ -198,6 +227,7 @@ impl Points for StepPoints<'_> {
             for (seat, name, gradient) in std::mem::take(&mut found.parts) {
                 self.note((id, seat), name, gradient);
             }
+            step.recycle();
             let x = found.x.take();
             self.norm_gradients.insert(id, found);
             return Ok(Some(vec![x]));

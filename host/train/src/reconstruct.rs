@@ -21,7 +21,7 @@ use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_quant::scheme::Quantizer;
 use shiftwise_tensor::tensor::Tensor;
 
-use crate::finetune::{float_weights, samples_of, targets};
+use crate::subjects::{float_weights, samples_of, targets};
 use equalize::equalize;
 use layer::{Integers, Solved, Task, solve};
 use moments::Groups;

@@ -9,7 +9,8 @@ use crate::points::StepPoints;
 use crate::random::Random;
 use crate::seat::Seat;
 use shiftwise_graph::attributes::Attribute;
-use shiftwise_graph::backward::{Mode, ParamKind, Wanted, backward, forward, params};
+pub use shiftwise_graph::backward::Footprint;
+use shiftwise_graph::backward::{Mode, ParamKind, Wanted, backward, footprint, forward_within, params};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval;
 use shiftwise_graph::eval::{Point, Points};
@@ -73,6 +74,8 @@ pub struct Trainer {
     options: Options,
     variables: Vec<Variable>,
     steps: u64,
+    /// Bytes of activations that a step keeps.
+    memory: usize,
 }
 
 /// Whether a file says that a layer is not trained.
@@ -150,7 +153,7 @@ impl Trainer {
     /// A network before its first step.
     pub fn new(qat: Qat, options: Options) -> Self {
         let found = places(&qat);
-        let mut own = Self { qat, options, variables: Vec::new(), steps: 0 };
+        let mut own = Self { qat, options, variables: Vec::new(), steps: 0, memory: usize::MAX };
         own.variables = found
             .into_iter()
             .map(|place| {
@@ -159,6 +162,21 @@ impl Trainer {
             })
             .collect();
         own
+    }
+
+    /// The same with about so many bytes of activations kept in a step, or as few as there can be. What isn't kept is
+    /// computed twice, to the same bytes.
+    #[must_use]
+    pub fn within(self, memory: usize) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// What a step on so many samples keeps of its activations.
+    pub fn footprint(&mut self, samples: usize) -> Footprint {
+        let (memory, correction, random) = (self.memory, self.options.correction, Random::new(self.options.seed));
+        let Qat { quantized: QuantGraph { graph, layers, .. }, norms } = &mut self.qat;
+        let points = StepPoints::new((graph, layers, norms), correction, random, std::iter::empty());
+        footprint(graph, &points, samples, memory)
     }
 
     /// The network as it is now.
@@ -302,7 +320,7 @@ impl Trainer {
             }
         }
         let given = inputs.clone();
-        let run = forward(graph, &weights, inputs, &mut points, Mode::Train)?;
+        let run = forward_within(graph, &weights, inputs, &mut points, Mode::Train, self.memory)?;
         let (mut loss, mut seeds) = (0.0f64, Vec::with_capacity(outputs.len()));
         for (k, (id, output)) in outputs.iter().zip(&run.outputs).enumerate() {
             let (Some(Some(goal)), Some(Some(target))) = (goals.get(k), targets.get(k)) else {

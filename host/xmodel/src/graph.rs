@@ -17,7 +17,7 @@ use shiftwise_integer::engine::Engine;
 use shiftwise_integer::graph::{IntAct, IntGraph, IntOp, IntOpKind, IntTensor, Kind, TensorIx};
 use shiftwise_tensor::values::Values;
 
-mod kinds;
+pub(crate) mod kinds;
 
 use kinds::Open;
 

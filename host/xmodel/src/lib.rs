@@ -18,8 +18,11 @@ use shiftwise_graph::error::Error;
 pub mod graph;
 pub mod host;
 mod message;
+mod model;
 pub mod spans;
 pub mod value;
+
+pub use model::{is_model, read_model};
 
 /// Elements that one tensor may have: far beyond any network, and less than what a forged file could ask for.
 pub const MOST_ELEMENTS: usize = shiftwise_graph::budget::MAX_ELEMENTS;

@@ -49,6 +49,12 @@ pub(super) fn onnx(bytes: &[u8]) {
     }
 }
 
+/// A model of TensorFlow Lite: as floats, and with its integers kept.
+pub(super) fn lite(bytes: &[u8]) {
+    file(bytes);
+    open(bytes, &LoadOptions { keep_quantization: true, ..LoadOptions::default() });
+}
+
 /// An architecture, whose weights are drawn.
 pub(super) fn architecture(bytes: &[u8]) {
     open(bytes, &LoadOptions { random_weights: Some(1), ..LoadOptions::default() });
@@ -163,6 +169,7 @@ fn use_integers(graph: &IntGraph) {
 
 /// A graph file: its structure, its code, its operations.
 pub(super) fn xmodel(bytes: &[u8]) {
+    file(bytes);
     let Ok(model) = xmodel::read(Path::new("fuzzed.xmodel"), bytes) else { return };
     let _ = (model.is_compiled(), model.results());
     for stream in model.streams() {

@@ -46,6 +46,7 @@ fn samples() -> Vec<(&'static str, Files)> {
         ("a Python pickle", file(b"\x80\x02}q")),
         ("an ONNX model", file(b"\x08\x07\x12\x02ab\x3a\x03xyz\x42\x00")),
         ("a TensorFlow graph", file(b"\x0a\x05\x0a\x01n\x12\x00\x22\x02\x08\x01")),
+        ("a vendor's graph (.xmodel)", file(b"\x0a\x01g\x2a\x00\x52\x00")),
     ]
 }
 
@@ -73,7 +74,8 @@ fn what_is_of_no_format_is_told_what_can_be_read() {
         let error = read(files, &LoadOptions::default()).unwrap_err();
         assert_eq!(error.code(), if is_folder { "Shiftwise_Io" } else { "Shiftwise_Invalid_File" }, "{error}");
         let says = "formats that can be read: a Keras model's architecture (.json), a TensorFlow SavedModel, a Keras 3 model \
-                    (.keras), a Keras model (.h5), a TensorFlow Lite model, an ONNX model, a TensorFlow graph";
+                    (.keras), a Keras model (.h5), a TensorFlow Lite model, an ONNX model, a TensorFlow graph, a \
+                    vendor's graph (.xmodel)";
         assert!(error.to_string().ends_with(says), "{error}");
     }
 }

@@ -2,16 +2,19 @@
 
 use rayon::prelude::*;
 
-use crate::backward::{Call, Grads, NoGradient, reshaped, tensor};
+use crate::backward::{Call, Grads, NoGradient, channels, reshaped, tensor};
 use crate::ops::linear::{geometry, window_output};
 use crate::ops::{Conv2D, Conv2DTranspose, DepthwiseConv2D, Layer, SeparableConv2D};
 use shiftwise_core::shape::Window;
-use shiftwise_tensor::kernel::backward::{InputGradient, bias, conv_weights, depthwise_weights};
+use shiftwise_tensor::kernel::backward::{InputGradient, conv_weights, depthwise_weights};
 use shiftwise_tensor::kernel::{ConvGeometry, PackedF32, conv_f32, conv_f32_with};
 use shiftwise_tensor::tensor::Tensor;
 
 /// Rows of a kernel's gradient that make up a piece of work.
 const ROWS: usize = 96;
+
+/// Images whose gradients of a depthwise kernel are summed one after the other.
+const IMAGES: usize = 4;
 
 /// Vectors of a batch that make up a piece of work.
 const VECTORS: usize = 48;
@@ -71,18 +74,15 @@ fn kernel_gradient(g: &ConvGeometry, shape: &[usize], x: &Tensor, dy: &Tensor) -
     Ok(dw)
 }
 
-/// db, image by image.
-fn bias_gradient(channels: usize, dy: &Tensor, samples: usize) -> Tensor {
-    let mut db = vec![0.0; channels];
-    dy.data().chunks_exact((dy.data().len() / samples.max(1)).max(1)).for_each(|dy| bias(dy, &mut db));
-    Tensor::vector(db)
+/// db.
+fn bias_gradient(channels: usize, dy: &Tensor) -> Tensor {
+    Tensor::vector(channels::sums(dy.data(), channels).into_iter().map(|sum| sum as f32).collect())
 }
 
 /// Gradients of kernel and, if there is one, bias.
 fn kernel_and_bias(dw: Tensor, call: &Call<'_>, dy: &Tensor, channels: usize) -> Vec<Option<Tensor>> {
-    let samples = dy.shape().first().copied().unwrap_or(1);
     let mut params = vec![Some(dw)];
-    params.extend((call.weights.len() > 1).then(|| Some(bias_gradient(channels, dy, samples))));
+    params.extend((call.weights.len() > 1).then(|| Some(bias_gradient(channels, dy))));
     params
 }
 
@@ -107,8 +107,16 @@ fn depthwise_parts(
 ) -> Result<(Option<Tensor>, Tensor), NoGradient> {
     let input = dims(x.shape())?;
     let g = geometry(window, input, dims(dy.shape())?, input[2]);
+    let all: Vec<_> = pairs(x, dy, &g).collect();
+    let part = |images: &[(&[f32], &[f32])]| {
+        let mut part = vec![0.0; kernel.data().len()];
+        depthwise_weights(&g, images.iter().copied(), &mut part);
+        part
+    };
+    let parts: Vec<Vec<f32>> = all.par_chunks(IMAGES).map(part).collect();
     let mut dw = Tensor::zeros(kernel.shape());
-    depthwise_weights(&g, pairs(x, dy, &g), dw.data_mut());
+    let sums = dw.data_mut();
+    parts.iter().for_each(|part| sums.iter_mut().zip(part).for_each(|(sum, v)| *sum += v));
     Ok((wanted.then(|| input_gradient(&g, kernel, x.shape(), dy)), dw))
 }
 
@@ -167,7 +175,7 @@ pub(super) fn dense(call: &Call<'_>, dy: &Tensor) -> Result<Grads, NoGradient> {
     let g = ConvGeometry::dense(vectors, inputs, outputs);
     let dw = kernel_gradient(&g, kernel.shape(), x, dy)?;
     let mut params = vec![Some(dw)];
-    params.extend((call.weights.len() > 1).then(|| Some(bias_gradient(outputs, dy, 1))));
+    params.extend((call.weights.len() > 1).then(|| Some(bias_gradient(outputs, dy))));
     if !call.wants(0) {
         return Ok(Grads { inputs: vec![None], params });
     }

@@ -1,5 +1,8 @@
 //! Derivatives of functions of elements, of pairs and of rows.
 
+use multiversion::multiversion;
+use rayon::prelude::*;
+
 use crate::backward::{Call, Grads, NoGradient, reshaped, tensor};
 use shiftwise_core::model::{Combine, Function, RowFunction};
 use shiftwise_tensor::array;
@@ -104,13 +107,52 @@ pub(crate) fn derivative(function: Function, x: f32) -> f32 {
     d as f32
 }
 
+/// Elements that make up a piece of work.
+const BLOCK: usize = 1 << 14;
+
 /// dx of a function of each element.
 pub(crate) fn elementwise(function: Function, x: &Tensor, dy: &Tensor) -> Tensor {
-    let mut dx = dy.clone();
+    elementwise_in(function, x, dy.clone())
+}
+
+/// [`elementwise`], in the memory of `dy` if nobody else has it.
+pub(super) fn elementwise_in(function: Function, x: &Tensor, mut dy: Tensor) -> Tensor {
     if function != Function::Identity {
-        dx.data_mut().iter_mut().zip(x.data()).for_each(|(d, x)| *d *= derivative(function, *x));
+        let blocks = dy.data_mut().par_chunks_mut(BLOCK).zip(x.data().par_chunks(BLOCK));
+        blocks.for_each(|(d, x)| d.iter_mut().zip(x).for_each(|(d, x)| *d *= derivative(function, *x)));
     }
-    dx
+    dy
+}
+
+/// Whether a derivative is 1 or 0 everywhere: where it is 1 is then all that is kept for it.
+pub(super) fn is_gate(function: Function) -> bool {
+    matches!(function, Function::Relu { slope: 0.0, .. })
+}
+
+/// Where the [derivative](derivative) of a [gate](is_gate) is 1: a byte for each element.
+pub(super) fn passed(function: Function, x: &Tensor) -> Vec<u8> {
+    let Function::Relu { max, threshold, .. } = function else { return vec![1; x.data().len()] };
+    let mut passed = vec![0; x.data().len()];
+    let blocks = passed.par_chunks_mut(BLOCK).zip(x.data().par_chunks(BLOCK));
+    blocks.for_each(|(to, x)| note_passed(x, (threshold, max), to));
+    passed
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2", "x86_64+avx2"))]
+fn note_passed(x: &[f32], (threshold, max): (f32, f32), to: &mut [u8]) {
+    to.iter_mut().zip(x).for_each(|(to, x)| *to = u8::from(*x > threshold) & u8::from(*x < max));
+}
+
+/// dx of a [gate](is_gate) that let through what is said, in the memory of `dy` if nobody else has it.
+pub(super) fn gated(passed: &[u8], mut dy: Tensor) -> Tensor {
+    let blocks = dy.data_mut().par_chunks_mut(BLOCK).zip(passed.par_chunks(BLOCK));
+    blocks.for_each(|(d, passed)| gate(passed, d));
+    dy
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2", "x86_64+avx2"))]
+fn gate(passed: &[u8], dy: &mut [f32]) {
+    dy.iter_mut().zip(passed).for_each(|(d, passed)| *d *= f32::from(*passed));
 }
 
 /// The partial derivatives of a function of two numbers. Of equal numbers, the larger and the smaller one is the first.

@@ -1,27 +1,10 @@
 //! Normalizations: their gradients, and batch normalization with the statistics of a batch.
 
-use crate::backward::{Call, Grads, NoGradient, Saved, reshaped, rows, scaled_by, tensor};
+use crate::backward::{Call, Grads, NoGradient, Saved, channels, reshaped, rows, scaled_by, tensor};
 use crate::ops::act;
 use crate::ops::{BatchNormalization, GroupNormalization, LayerNormalization};
 use shiftwise_core::model::RowFunction;
 use shiftwise_tensor::tensor::Tensor;
-
-/// Mean and biased variance of each channel: sums in f64 over batch and positions, in order.
-fn moments(x: &Tensor) -> (Vec<f64>, Vec<f64>, usize) {
-    let channels = x.shape().last().copied().unwrap_or(1).max(1);
-    let count = x.data().len() / channels;
-    let fold = |f: &dyn Fn(usize, f64) -> f64| {
-        let mut sums = vec![0.0f64; channels];
-        for row in x.data().chunks_exact(channels) {
-            sums.iter_mut().zip(row).enumerate().for_each(|(c, (sum, x))| *sum += f(c, f64::from(*x)));
-        }
-        sums.iter_mut().for_each(|sum| *sum /= count.max(1) as f64);
-        sums
-    };
-    let mean = fold(&|_, x| x);
-    let variance = fold(&|c, x| (x - mean[c]) * (x - mean[c]));
-    (mean, variance, count)
-}
 
 /// Gamma and beta of a batch normalization.
 fn scale_and_offset(norm: &BatchNormalization, weights: &[Tensor]) -> (Vec<f32>, Vec<f32>) {
@@ -35,14 +18,13 @@ fn scale_and_offset(norm: &BatchNormalization, weights: &[Tensor]) -> (Vec<f32>,
 /// [`BatchNormalization`] with mean and variance of the batch: x · k + (beta − mean · k) with
 /// k = gamma / √(variance + epsilon), as at inference.
 pub(super) fn with_moments_of_batch(norm: &BatchNormalization, x: &Tensor, weights: &[Tensor]) -> (Tensor, Saved) {
-    let (mean, variance, count) = moments(x);
+    let channels::Moments { mean, variance, count } = channels::moments(x.data(), norm.mean.data().len());
     let (gamma, beta) = scale_and_offset(norm, weights);
     let inverse = variance.iter().map(|v| 1.0 / (v + f64::from(norm.epsilon)).sqrt());
     let factors: Vec<f64> = inverse.zip(&gamma).map(|(r, g)| r * f64::from(*g)).collect();
     let offsets: Vec<f32> =
         factors.iter().zip(&mean).zip(&beta).map(|((k, m), b)| (f64::from(*b) - m * k) as f32).collect();
-    let mut y = scaled_by(x, &factors.iter().map(|k| *k as f32).collect::<Vec<_>>());
-    y.data_mut().iter_mut().zip(offsets.iter().cycle()).for_each(|(y, b)| *y += b);
+    let y = channels::mapped(x, &factors.iter().map(|k| *k as f32).collect::<Vec<_>>(), &offsets);
     (y, Saved::Moments { mean, variance, count })
 }
 
@@ -65,41 +47,40 @@ pub(super) fn moving_averages(
     [moved(mean, batch_mean, 1.0), moved(variance, batch_variance, unbiased)]
 }
 
-/// Σ dy · f and Σ dy of each channel, where `normal(c, x)` is f: the gradients of scale and offset.
-fn sums(x: &Tensor, dy: &Tensor, normal: impl Fn(usize, f64) -> f64) -> (Vec<f64>, Vec<f64>) {
+/// Σ dy · x and Σ dy of each channel: the gradients of scale and offset.
+fn sums(x: &Tensor, dy: &Tensor) -> (Vec<f64>, Vec<f64>) {
     let channels = x.shape().last().copied().unwrap_or(1).max(1);
-    let (mut scale, mut offset) = (vec![0.0f64; channels], vec![0.0f64; channels]);
-    for (x, dy) in x.data().chunks_exact(channels).zip(dy.data().chunks_exact(channels)) {
-        for (c, (x, d)) in x.iter().zip(dy).enumerate() {
-            scale[c] += f64::from(*d) * normal(c, f64::from(*x));
-            offset[c] += f64::from(*d);
-        }
-    }
-    (scale, offset)
+    channels::products(x.data(), dy.data(), &vec![0.0; channels])
 }
 
 fn narrow(values: &[f64]) -> Tensor {
     Tensor::vector(values.iter().map(|v| *v as f32).collect())
 }
 
-/// Gradients of [`BatchNormalization`], with the moments that it was computed with.
-pub(super) fn batch(norm: &BatchNormalization, call: &Call<'_>, dy: &Tensor) -> Result<Grads, NoGradient> {
+/// Gradients of [`BatchNormalization`], with the moments that it was computed with, in the memory of `dy` if nobody else
+/// has it.
+pub(super) fn batch(norm: &BatchNormalization, call: &Call<'_>, dy: Tensor) -> Result<Grads, NoGradient> {
     let x = call.x()?;
     let wide = |t: &Tensor| t.data().iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
     let (mean, variance, count) = match call.saved {
-        Saved::Nothing => (wide(&norm.mean), wide(&norm.variance), None),
+        Saved::Nothing | Saved::Passed(_) => (wide(&norm.mean), wide(&norm.variance), None),
         Saved::Moments { mean, variance, count } => (mean.clone(), variance.clone(), Some((*count).max(1) as f64)),
     };
     let inverse: Vec<f64> = variance.iter().map(|v| 1.0 / (v + f64::from(norm.epsilon)).sqrt()).collect();
     let (gamma, _) = scale_and_offset(norm, call.weights);
-    let (scale, offset) = sums(x, dy, |c, x| (x - mean[c]) * inverse[c]);
-    let mut dx = dy.clone();
-    for (dx, x) in dx.data_mut().chunks_exact_mut(gamma.len().max(1)).zip(x.data().chunks_exact(gamma.len().max(1))) {
-        for (c, (d, x)) in dx.iter_mut().zip(x).enumerate() {
-            // The moments of a batch depend on x themselves; the moving ones do not.
-            let own = count.map_or(0.0, |n| (offset[c] + (f64::from(*x) - mean[c]) * inverse[c] * scale[c]) / n);
-            *d = (inverse[c] * f64::from(gamma[c]) * (f64::from(*d) - own)) as f32;
-        }
+    let (products, offset) = channels::products(x.data(), dy.data(), &mean);
+    let scale: Vec<f64> = products.iter().zip(&inverse).map(|(sum, r)| sum * r).collect();
+    let mut dx = dy;
+    if call.wants(0) {
+        // The moments of a batch depend on x themselves; the moving ones do not.
+        let share = count.map_or(0.0, |n| 1.0 / n);
+        let line = channels::Line {
+            scale: inverse.iter().zip(&gamma).map(|(r, g)| r * f64::from(*g)).collect(),
+            offset: offset.iter().map(|sum| sum * share).collect(),
+            slope: inverse.iter().zip(&scale).map(|(r, sum)| r * sum * share).collect(),
+            center: mean,
+        };
+        channels::gradient(x, &mut dx, &line);
     }
     let trained =
         [norm.gamma.as_ref().map(|_| Some(narrow(&scale))), norm.beta.as_ref().map(|_| Some(narrow(&offset)))];
@@ -108,7 +89,7 @@ pub(super) fn batch(norm: &BatchNormalization, call: &Call<'_>, dy: &Tensor) -> 
 
 /// Gradients of gamma and beta, as far as a layer has them.
 fn scale_and_offset_gradients(norm: &LayerNormalization, normal: &Tensor, dy: &Tensor) -> Vec<Option<Tensor>> {
-    let (scale, offset) = sums(normal, dy, |_, x| x);
+    let (scale, offset) = sums(normal, dy);
     let trained =
         [norm.gamma.as_ref().map(|_| Some(narrow(&scale))), norm.beta.as_ref().map(|_| Some(narrow(&offset)))];
     trained.into_iter().flatten().collect()
@@ -163,7 +144,7 @@ pub(super) fn scaled(function: Option<RowFunction>, call: &Call<'_>, dy: &Tensor
             (normal, rows(function, x, &dnormal)?)
         }
     };
-    let (scale, _) = sums(&normal, dy, |_, x| x);
+    let (scale, _) = sums(&normal, dy);
     let of_factors = tensor(factors.shape(), scale.iter().map(|v| *v as f32).collect())?;
     Ok(Grads { inputs: vec![Some(dx)], params: vec![Some(of_factors)] })
 }

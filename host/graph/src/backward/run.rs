@@ -1,10 +1,14 @@
 //! The forward pass of a graph with a tape, and the backward pass over it.
 
-use crate::backward::functions::activation;
+use std::ops::Range;
+
+use crate::backward::channels::added;
+use crate::backward::functions::{activation, gated, is_gate, passed};
 use crate::backward::norms::moving_averages;
-use crate::backward::{Call, Grads, Mode, ParamKind, Saved, differentiate, evaluate, params, reads_inputs};
+use crate::backward::segments::segments;
+use crate::backward::{Call, Grads, Mode, ParamKind, Saved, consume, evaluate, params, reads_inputs};
 use crate::error::Error;
-use crate::eval::{Point, Points, missing, needs, own_inputs};
+use crate::eval::{Point, Points, Visit, missing, needs, own_inputs};
 use crate::graph::{Graph, Node, NodeId};
 use crate::ops::{ActivationFn, BatchNormalization, Op};
 use shiftwise_tensor::tensor::Tensor;
@@ -16,17 +20,67 @@ struct Step {
     inputs: Vec<Tensor>,
     weights: Vec<Tensor>,
     saved: Saved,
-    /// What the activation attribute was given, unless it is the identity.
-    linear: Option<Tensor>,
+    linear: Linear,
     /// What was given to the points that want to see it again.
     points: Vec<(Point, Tensor)>,
 }
 
-/// What a forward pass keeps for the backward pass, layer by layer. Tensors share memory, and are freed while the tape is
-/// used up.
-#[derive(Clone, Debug, Default)]
+/// What is kept of what an activation attribute was given.
+#[derive(Clone, Debug)]
+enum Linear {
+    /// Nothing: the attribute is the identity.
+    Identity,
+    /// The tensor.
+    Values(Tensor),
+    /// Where the attribute, a gate, let a value through.
+    Passed(Vec<u8>),
+}
+
+impl Step {
+    /// Gives the memory of what was kept to the next tensors.
+    fn recycle(self) {
+        let points = self.points.into_iter().map(|(_, x)| x);
+        let linear = match self.linear {
+            Linear::Values(x) => Some(x),
+            Linear::Identity | Linear::Passed(_) => None,
+        };
+        self.inputs.into_iter().chain(points).chain(linear).for_each(Tensor::recycle);
+    }
+}
+
+/// What a forward pass keeps for the backward pass, segment by segment. Tensors share memory, and are freed while the tape
+/// is used up.
+#[derive(Clone, Debug)]
 pub struct Tape {
-    steps: Vec<Step>,
+    segments: Vec<Segment>,
+    /// What the network was computed with, to be computed again.
+    weights: Vec<Vec<Tensor>>,
+    mode: Mode,
+}
+
+/// Layers that follow each other.
+#[derive(Clone, Debug)]
+struct Segment {
+    layers: Range<usize>,
+    kept: Kept,
+}
+
+/// What is kept of a segment.
+#[derive(Clone, Debug)]
+enum Kept {
+    /// What the gradient of each layer needs.
+    Steps(Vec<Step>),
+    /// What the segment begins with.
+    Beginning(State),
+}
+
+/// Where a forward pass is.
+#[derive(Clone, Debug)]
+struct State {
+    /// Tensors that are alive.
+    values: Vec<Option<Tensor>>,
+    /// How often each is still read.
+    left: Vec<usize>,
 }
 
 /// A new value for a statistic of a layer: the moving mean or variance after this batch.
@@ -80,59 +134,155 @@ pub fn forward(
     points: &mut dyn Points,
     mode: Mode,
 ) -> Result<Run, Error> {
-    needs(graph).check(inputs.first().and_then(|x| x.shape().first().copied()).unwrap_or(1))?;
-    let mut values: Vec<Option<Tensor>> = vec![None; graph.nodes.len()];
-    place_inputs(graph, inputs, &mut values)?;
-    let mut left = graph.uses();
-    let mut tape = Tape { steps: Vec::with_capacity(graph.nodes.len()) };
-    let mut statistics = Vec::new();
-    for id in graph.ids() {
+    forward_within(graph, weights, inputs, points, mode, usize::MAX)
+}
+
+/// [`forward`] that keeps about `memory` bytes of activations, or as few as it can: what is not kept is computed again, to
+/// the same bytes.
+pub fn forward_within(
+    graph: &Graph,
+    weights: &[Vec<Tensor>],
+    inputs: Vec<Tensor>,
+    points: &mut dyn Points,
+    mode: Mode,
+    memory: usize,
+) -> Result<Run, Error> {
+    let samples = inputs.first().and_then(|x| x.shape().first().copied()).unwrap_or(1);
+    needs(graph).check(samples)?;
+    let mut state = State { values: vec![None; graph.nodes.len()], left: graph.uses() };
+    place_inputs(graph, inputs, &mut state.values)?;
+    let (cuts, _) = segments(graph, points, samples, memory);
+    let last = cuts.len().saturating_sub(1);
+    let (mut statistics, mut done) = (Vec::new(), Vec::with_capacity(cuts.len()));
+    for (k, layers) in cuts.into_iter().enumerate() {
+        let visit = if k == last { Visit::Once } else { Visit::First };
+        let beginning = (visit == Visit::First).then(|| state.clone());
+        let steps = segment(graph, weights, &mut state, points, (mode, visit, layers.clone()), &mut statistics)?;
+        done.push(Segment { layers, kept: beginning.map_or(Kept::Steps(steps), Kept::Beginning) });
+    }
+    let output = |id: &NodeId| state.values[id.0].clone().ok_or_else(|| missing(&graph.node(*id).name));
+    let outputs = graph.outputs.iter().map(output).collect::<Result<_, _>>()?;
+    let weights = if last == 0 { Vec::new() } else { weights.to_vec() };
+    Ok(Run { outputs, tape: Tape { segments: done, weights, mode }, statistics })
+}
+
+/// Runs some layers, and returns what their gradients need unless they will be run again.
+fn segment(
+    graph: &Graph,
+    weights: &[Vec<Tensor>],
+    state: &mut State,
+    points: &mut dyn Points,
+    (mode, visit, layers): (Mode, Visit, Range<usize>),
+    statistics: &mut Vec<NewStatistic>,
+) -> Result<Vec<Step>, Error> {
+    points.visit(visit);
+    let State { values, left } = state;
+    let keeps = visit != Visit::First;
+    let mut steps = Vec::with_capacity(if keeps { layers.len() } else { 0 });
+    for id in layers.map(NodeId) {
         let node = graph.node(id);
         if node.dtype.is_half() {
             let why = format!("it computes in {}, and gradients are those of f32", node.dtype.name());
             return Err(Error::layer(&node.name, node.op.class(), why));
         }
         let own = weights.get(id.0).map_or(&[][..], Vec::as_slice);
-        // Gradients pass straight through what changes an input for this layer alone.
-        let changed = own_inputs(node, id, &values, points)?;
-        let x: Option<Vec<&Tensor>> = match &changed {
-            Some(own) => Some(own.iter().collect()),
-            None => node.inputs.iter().map(|i| values[i.0].as_ref()).collect(),
-        };
-        let x = x.ok_or_else(|| missing(&node.name))?;
-        let (mut y, saved) = match (&node.op, values[id.0].as_ref()) {
-            (Op::Input(_), Some(given)) => (given.clone(), Saved::Nothing),
-            (Op::Input(_), None) => return Err(Error::InputShape(format!("input `{}` has no data", node.name))),
-            (op, _) => match points.compute(id, &x)? {
-                Some(y) => (y, Saved::Nothing),
-                None => evaluate(op, &x, own, mode),
-            },
-        };
-        statistics.extend(new_statistics(id, node, own, &saved));
-        let kept = if reads_inputs(&node.op) { x.iter().map(|x| (*x).clone()).collect() } else { Vec::new() };
-        let shapes = x.iter().map(|x| x.shape().to_vec()).collect();
-        let mut step = Step { shapes, inputs: kept, weights: own.to_vec(), saved, linear: None, points: Vec::new() };
-        apply(Point::PreActivation(id), &mut y, points, &mut step)?;
+        let shapes = shapes_of(node, values)?;
+        let Computed { mut y, saved, kept } = compute((node, id), own, (values, left), points, (mode, keeps))?;
+        if visit != Visit::Second {
+            statistics.extend(new_statistics(id, node, own, &saved));
+        }
+        let weights = own.to_vec();
+        let mut step = Step { shapes, inputs: kept, weights, saved, linear: Linear::Identity, points: Vec::new() };
+        apply(Point::PreActivation(id), &mut y, points, keeps.then_some(&mut step))?;
         let function = node.op.layer().activation();
         if function != ActivationFn::Linear {
-            step.linear = Some(y.clone());
+            step.linear = match is_gate(function.function()) {
+                _ if !keeps => Linear::Identity,
+                true => Linear::Passed(passed(function.function(), &y)),
+                false => Linear::Values(y.clone()),
+            };
             function.apply(&mut y);
         }
-        apply(Point::PostActivation(id), &mut y, points, &mut step)?;
-        apply(Point::Output(id), &mut y, points, &mut step)?;
+        apply(Point::PostActivation(id), &mut y, points, keeps.then_some(&mut step))?;
+        apply(Point::Output(id), &mut y, points, keeps.then_some(&mut step))?;
         points.done(id, &y);
         values[id.0] = Some(y);
-        tape.steps.push(step);
+        if keeps {
+            steps.push(step);
+        }
         for input in &node.inputs {
             left[input.0] -= 1;
             if left[input.0] == 0 {
-                values[input.0] = None;
+                values[input.0].take().into_iter().for_each(Tensor::recycle);
             }
         }
     }
-    let output = |id: &NodeId| values[id.0].clone().ok_or_else(|| missing(&graph.node(*id).name));
-    let outputs = graph.outputs.iter().map(output).collect::<Result<_, _>>()?;
-    Ok(Run { outputs, tape, statistics })
+    Ok(steps)
+}
+
+/// The shapes of what a layer reads.
+fn shapes_of(node: &Node, values: &[Option<Tensor>]) -> Result<Vec<Vec<usize>>, Error> {
+    let shape = |input: &NodeId| Some(values[input.0].as_ref()?.shape().to_vec());
+    node.inputs.iter().map(shape).collect::<Option<_>>().ok_or_else(|| missing(&node.name))
+}
+
+/// What a layer computes up to its activation attribute, and what its gradient needs of it.
+struct Computed {
+    y: Tensor,
+    saved: Saved,
+    /// Its inputs, if the gradient reads them.
+    kept: Vec<Tensor>,
+}
+
+/// Computes a layer: in the memory of its input, where nobody else reads that and the gradient doesn't need it.
+fn compute(
+    (node, id): (&Node, NodeId),
+    weights: &[Tensor],
+    (values, left): (&mut [Option<Tensor>], &[usize]),
+    points: &mut dyn Points,
+    (mode, keeps): (Mode, bool),
+) -> Result<Computed, Error> {
+    if let Op::Input(_) = &node.op {
+        let given = values[id.0].clone();
+        let y = given.ok_or_else(|| Error::InputShape(format!("input `{}` has no data", node.name)))?;
+        return Ok(Computed { y, saved: Saved::Nothing, kept: Vec::new() });
+    }
+    // Gradients pass straight through what changes an input for this layer alone.
+    let changed = own_inputs(node, id, values, points)?;
+    let x: Option<Vec<&Tensor>> = match &changed {
+        Some(own) => Some(own.iter().collect()),
+        None => node.inputs.iter().map(|i| values[i.0].as_ref()).collect(),
+    };
+    let x = x.ok_or_else(|| missing(&node.name))?;
+    let own_way = points.compute(id, &x)?;
+    let gate = match &node.op {
+        Op::Relu(layer) if own_way.is_none() => Some(layer.function()).filter(|function| is_gate(*function)),
+        _ => None,
+    };
+    let saved = match gate {
+        Some(function) if keeps => Saved::Passed(passed(function, x[0])),
+        Some(_) | None => Saved::Nothing,
+    };
+    let reads = keeps && reads_inputs(&node.op) && gate.is_none();
+    let kept = if reads { x.iter().map(|x| (*x).clone()).collect() } else { Vec::new() };
+    if let Some(y) = own_way {
+        return Ok(Computed { y, saved, kept });
+    }
+    if let ([input], false, None) = (&node.inputs[..], reads, &changed)
+        && left[input.0] == 1
+        && let Some(x) = values[input.0].take()
+    {
+        match node.op.layer().reuse(x) {
+            Ok(y) => return Ok(Computed { y, saved, kept }),
+            Err(x) => values[input.0] = Some(x),
+        }
+    }
+    let x: Option<Vec<&Tensor>> = match &changed {
+        Some(own) => Some(own.iter().collect()),
+        None => node.inputs.iter().map(|i| values[i.0].as_ref()).collect(),
+    };
+    let (y, own) = evaluate(&node.op, &x.ok_or_else(|| missing(&node.name))?, weights, mode);
+    Ok(Computed { y, saved: if gate.is_some() { saved } else { own }, kept })
 }
 
 /// Puts a batch where the input layers find it.
@@ -149,8 +299,8 @@ fn place_inputs(graph: &Graph, inputs: Vec<Tensor>, values: &mut [Option<Tensor>
 }
 
 /// Lets a point change a tensor, which is kept before if the point wants to see it again.
-fn apply(point: Point, y: &mut Tensor, points: &mut dyn Points, step: &mut Step) -> Result<(), Error> {
-    if points.differentiates(point) {
+fn apply(point: Point, y: &mut Tensor, points: &mut dyn Points, step: Option<&mut Step>) -> Result<(), Error> {
+    if let Some(step) = step.filter(|_| points.differentiates(point)) {
         step.points.push((point, y.clone()));
     }
     points.apply(point, y)
@@ -197,10 +347,10 @@ fn needed(graph: &Graph, wanted: Wanted) -> Vec<bool> {
 
 /// Adds a gradient to what has been found so far.
 fn add(to: &mut Option<Tensor>, d: Tensor) {
-    match to {
-        Some(sum) => sum.data_mut().iter_mut().zip(d.data()).for_each(|(sum, d)| *sum += d),
-        None => *to = Some(d),
-    }
+    *to = Some(match to.take() {
+        Some(sum) => added(sum, d),
+        None => d,
+    });
 }
 
 /// The gradients of everything that is wanted from those of the outputs, `dy`, in order; uses the tape up from its end.
@@ -226,43 +376,68 @@ pub fn backward(
         }
         add(&mut gradients[id.0], d);
     }
-    for id in graph.ids().rev() {
-        let Some(step) = tape.steps.pop() else { return Err(missing(&graph.node(id).name)) };
-        let node = graph.node(id);
-        if !needed[id.0] || matches!(node.op, Op::Input(_)) && step.points.is_empty() {
-            continue;
-        }
-        let Some(dy) = gradients[id.0].take() else { continue };
-        let fail = |reason: super::NoGradient| Error::layer(&node.name, node.op.class(), reason.to_string());
-        let dy = before_points(node, &step, dy, points)?;
-        if matches!(node.op, Op::Input(_)) {
-            gradients[id.0] = Some(dy);
-            continue;
-        }
-        let reached: Vec<bool> = node.inputs.iter().map(|i| needed[i.0]).collect();
-        let call = Call {
-            shapes: &step.shapes,
-            inputs: &step.inputs,
-            weights: &step.weights,
-            saved: &step.saved,
-            wanted: &reached,
-        };
-        let Grads { inputs, params } = match points.differentiate(id, &dy, &reached)? {
-            Some(inputs) => Grads { inputs, params: Vec::new() },
-            None => differentiate(&node.op, &call, &dy).map_err(fail)?,
-        };
-        for ((input, d), reached) in node.inputs.iter().zip(inputs).zip(&reached) {
-            if let Some(d) = d.filter(|_| *reached) {
-                add(&mut gradients[input.0], d);
+    while let Some(Segment { layers, kept }) = tape.segments.pop() {
+        let steps = match kept {
+            Kept::Steps(steps) => steps,
+            Kept::Beginning(mut state) => {
+                let how = (tape.mode, Visit::Second, layers.clone());
+                segment(graph, &tape.weights, &mut state, points, how, &mut Vec::new())?
             }
+        };
+        for (id, step) in layers.map(NodeId).zip(steps).rev() {
+            one((graph, id), step, points, &needed, &mut gradients, &mut found[id.0])?;
         }
-        found[id.0].iter_mut().zip(params).for_each(|(to, d)| *to = d);
     }
     let inputs = match wanted {
         Wanted::Params => vec![None; graph.inputs.len()],
         Wanted::ParamsAndInputs => graph.inputs.iter().map(|id| gradients[id.0].take()).collect(),
     };
     Ok(Gradients { params: found, inputs })
+}
+
+/// The gradients of one layer, from that of its result: those of its inputs are added, those of its weights found.
+fn one(
+    (graph, id): (&Graph, NodeId),
+    step: Step,
+    points: &mut dyn Points,
+    needed: &[bool],
+    gradients: &mut [Option<Tensor>],
+    found: &mut [Option<Tensor>],
+) -> Result<(), Error> {
+    let node = graph.node(id);
+    if !needed[id.0] || matches!(node.op, Op::Input(_)) && step.points.is_empty() {
+        return Ok(());
+    }
+    let Some(dy) = gradients[id.0].take() else { return Ok(()) };
+    let fail = |reason: super::NoGradient| Error::layer(&node.name, node.op.class(), reason.to_string());
+    let dy = before_points(node, &step, dy, points)?;
+    if matches!(node.op, Op::Input(_)) {
+        gradients[id.0] = Some(dy);
+        return Ok(());
+    }
+    let reached: Vec<bool> = node.inputs.iter().map(|i| needed[i.0]).collect();
+    let call = Call {
+        shapes: &step.shapes,
+        inputs: &step.inputs,
+        weights: &step.weights,
+        saved: &step.saved,
+        wanted: &reached,
+    };
+    let Grads { inputs, params } = match points.differentiate(id, &dy, &reached)? {
+        Some(inputs) => {
+            dy.recycle();
+            Grads { inputs, params: Vec::new() }
+        }
+        None => consume(&node.op, &call, dy).map_err(fail)?,
+    };
+    for ((input, d), reached) in node.inputs.iter().zip(inputs).zip(&reached) {
+        if let Some(d) = d.filter(|_| *reached) {
+            add(&mut gradients[input.0], d);
+        }
+    }
+    found.iter_mut().zip(params).for_each(|(to, d)| *to = d);
+    step.recycle();
+    Ok(())
 }
 
 /// The gradient of a layer's result before its points and its activation attribute.
@@ -275,9 +450,13 @@ fn before_points(node: &Node, step: &Step, mut dy: Tensor, points: &mut dyn Poin
         Ok(())
     };
     pass(&mut dy, true)?;
-    if let Some(z) = &step.linear {
-        let function = node.op.layer().activation();
-        dy = activation(function, z, &dy).map_err(|e| Error::layer(&node.name, node.op.class(), e.to_string()))?;
+    match &step.linear {
+        Linear::Identity => {}
+        Linear::Passed(passed) => dy = gated(passed, dy),
+        Linear::Values(z) => {
+            let function = node.op.layer().activation();
+            dy = activation(function, z, &dy).map_err(|e| Error::layer(&node.name, node.op.class(), e.to_string()))?;
+        }
     }
     pass(&mut dy, false)?;
     Ok(dy)

@@ -16,13 +16,18 @@ use rayon::prelude::*;
 
 use crate::dtype;
 use crate::error::Error;
+pub use crate::eval::steps::Change;
 use crate::eval::steps::{Stage, Work, apply};
 use crate::eval::{self, Point, Points, missing};
 use crate::graph::{Graph, Node, NodeId};
 use crate::ops::{ActivationFn, Op};
 use shiftwise_core::shape::Window;
+use shiftwise_tensor::aligned::Aligned;
 use shiftwise_tensor::arena::{self, Arena, Lifetime};
 use shiftwise_tensor::tensor::Tensor;
+
+/// Samples at most that take each step together.
+const TOGETHER: usize = 8;
 
 /// What sits on a network's tensors and does to each sample the same, whatever came before.
 ///
@@ -33,9 +38,6 @@ pub trait SamplePoints<'a> {
     /// [`Points::wants`].
     fn wants(&self, id: NodeId) -> bool;
 }
-
-/// Changes the values of one sample in place.
-pub type Change<'a> = Box<dyn Fn(&mut [f32]) + Send + Sync + 'a>;
 
 /// Nothing sits anywhere.
 impl<'a> SamplePoints<'a> for () {
@@ -68,8 +70,8 @@ pub struct FloatEngine<'a> {
     places: Vec<Range<usize>>,
     /// Elements of the arena.
     len: usize,
-    /// Arenas that no sample uses now: at most one for each thread that has run one.
-    spare: Mutex<Vec<Vec<f32>>>,
+    /// Arenas that no sample uses now: at most as many as were computed at the same time.
+    spare: Mutex<Vec<Aligned<f32>>>,
 }
 
 /// Work of one or more layers at once.
@@ -133,14 +135,49 @@ impl<'a> FloatEngine<'a> {
                 rest = others;
             }
         }
-        samples.into_par_iter().enumerate().try_for_each(|(index, rows)| self.sample(inputs, index, rows))?;
+        let together = self.together(n);
+        let groups: Vec<(usize, Vec<Vec<&mut [f32]>>)> = {
+            let mut samples = samples.into_iter();
+            let group = |first: usize| (first, samples.by_ref().take(together).collect());
+            (0..n).step_by(together).map(group).collect()
+        };
+        groups.into_par_iter().try_for_each(|(first, rows)| self.samples(inputs, first, rows))?;
         Ok(outputs)
     }
 
-    fn sample(&self, inputs: &[Tensor], index: usize, rows: Vec<&mut [f32]>) -> Result<(), Error> {
+    /// Samples that take each step together: where the weights are larger than a sample's arena, they are then read once for
+    /// all of these, and no thread goes without.
+    fn together(&self, samples: usize) -> usize {
+        let weights: usize = self.weights.iter().flatten().map(|w| w.data().len()).sum();
+        let share = samples.div_ceil(rayon::current_num_threads().max(1));
+        (weights / self.len.max(1)).clamp(1, TOGETHER).min(share).max(1)
+    }
+
+    /// Computes neighbouring samples from `first` on, each step for all of them.
+    fn samples(&self, inputs: &[Tensor], first: usize, rows: Vec<Vec<&mut [f32]>>) -> Result<(), Error> {
         let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = spare().pop();
-        let mut memory = own.unwrap_or_else(|| vec![0.0; self.len]);
+        let arena = |_: &_| {
+            let own = spare().pop();
+            own.unwrap_or_else(|| Aligned::new(self.len))
+        };
+        let mut memories: Vec<Aligned<f32>> = rows.iter().map(arena).collect();
+        for (index, memory) in (first..).zip(&mut memories) {
+            self.read(inputs, index, memory)?;
+        }
+        for step in &self.steps {
+            memories.iter_mut().for_each(|memory| self.step(step, memory));
+        }
+        for (memory, rows) in memories.iter().zip(rows) {
+            for (id, row) in self.graph.outputs.iter().zip(rows) {
+                row.copy_from_slice(&memory[self.places[id.0].clone()]);
+            }
+        }
+        spare().extend(memories);
+        Ok(())
+    }
+
+    /// Puts a sample's inputs into memory.
+    fn read(&self, inputs: &[Tensor], index: usize, memory: &mut [f32]) -> Result<(), Error> {
         for ((id, x), stages) in self.graph.inputs.iter().zip(inputs).zip(&self.inputs) {
             let place = &mut memory[self.places[id.0].clone()];
             let from = x.data().get(index * place.len()..).and_then(|x| x.get(..place.len()));
@@ -151,22 +188,20 @@ impl<'a> FloatEngine<'a> {
             }
             apply(stages, place);
         }
-        for step in &self.steps {
-            let (y, rest) = arena::split(&mut memory, self.places[step.result.0].clone());
-            let x = |k: usize| step.inputs.get(k).map_or(&[][..], |id| rest.get(self.places[id.0].clone()));
-            match step.work {
-                Work::Layer => {
-                    self.layer(step.node, &x, y);
-                    apply(&step.stages, y);
-                }
-                _ => step.work.run(&x, step.inputs.len(), &step.stages, y),
-            }
-        }
-        for (id, row) in self.graph.outputs.iter().zip(rows) {
-            row.copy_from_slice(&memory[self.places[id.0].clone()]);
-        }
-        spare().push(memory);
         Ok(())
+    }
+
+    /// Computes a step of one sample.
+    fn step(&self, step: &Step<'_>, memory: &mut [f32]) {
+        let (y, rest) = arena::split(memory, self.places[step.result.0].clone());
+        let x = |k: usize| step.inputs.get(k).map_or(&[][..], |id| rest.get(self.places[id.0].clone()));
+        match step.work {
+            Work::Layer => {
+                self.layer(step.node, &x, y);
+                apply(&step.stages, y);
+            }
+            _ => step.work.run(&x, step.inputs.len(), &step.stages, y),
+        }
     }
 
     /// Evaluates a layer as a batch of one, but for its activation attribute.

@@ -3,15 +3,16 @@
 use std::cell::Cell;
 
 use crate::dtype;
-use crate::eval::engine::Change;
 use crate::graph::Node;
 use crate::ops::linear::{geometry, window_output};
 use crate::ops::{ActivationFn, Op};
-use shiftwise_core::cpu::relu;
 use shiftwise_core::model::{Function, RowFunction};
 use shiftwise_core::shape::Window;
-use shiftwise_tensor::kernel::{self, ConvGeometry, Epilogue, Lanes, PackedF32, on_lanes};
+use shiftwise_tensor::kernel::{self, ConvGeometry, FinishF32, Lanes, PackedF32, on_lanes};
 use shiftwise_tensor::tensor::Tensor;
+
+/// Changes the values of one sample in place.
+pub type Change<'a> = Box<dyn Fn(&mut [f32]) + Send + Sync + 'a>;
 
 /// What a step computes.
 #[derive(Debug)]
@@ -134,13 +135,13 @@ impl Work {
     pub(super) fn run<'x>(&self, x: &dyn Fn(usize) -> &'x [f32], operands: usize, stages: &[Stage<'_>], y: &mut [f32]) {
         match self {
             Self::Conv { packed, geometry, bias } => {
-                let (fused, rest) = Fused::new(bias.as_ref(), stages, geometry.out_c, y);
-                kernel::conv_f32_to(packed, geometry, x(0), 0..geometry.pixels(), fused);
+                let (finish, rest) = fused(bias.as_ref(), stages);
+                kernel::conv_f32_finish(packed, geometry, x(0), finish, y);
                 apply(rest, y);
             }
             Self::Depthwise { kernel, geometry, bias } => {
-                let (fused, rest) = Fused::new(bias.as_ref(), stages, geometry.out_c, y);
-                kernel::depthwise_f32_to(geometry, kernel.data(), x(0), 0..geometry.pixels(), fused);
+                let (finish, rest) = fused(bias.as_ref(), stages);
+                kernel::depthwise_f32_finish(geometry, kernel.data(), x(0), finish, y);
                 apply(rest, y);
             }
             Self::Merge(merged) => {
@@ -242,80 +243,23 @@ fn pairs(first: &[f32], second: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f
     }
 }
 
-/// Bias, normalization and ReLU of a convolution's sums.
-struct Fused<'a, 'y> {
-    bias: Option<&'a [f32]>,
-    affine: Option<(&'a [f32], &'a [f32])>,
-    relu: Option<f32>,
-    channels: usize,
-    y: &'y mut [f32],
-}
-
-impl<'a, 'y> Fused<'a, 'y> {
-    /// As many of the stages as it takes; the others are left.
-    fn new(
-        bias: Option<&'a Tensor>,
-        stages: &'a [Stage<'a>],
-        channels: usize,
-        y: &'y mut [f32],
-    ) -> (Self, &'a [Stage<'a>]) {
-        let mut fused = Self { bias: bias.map(Tensor::data), affine: None, relu: None, channels, y };
-        let mut rest = stages;
-        while let [stage, others @ ..] = rest {
-            match stage {
-                Stage::Map(Function::Identity) => {}
-                Stage::Affine(factor, offset) if fused.affine.is_none() && fused.relu.is_none() => {
-                    fused.affine = Some((factor, offset));
-                }
-                Stage::Map(Function::Relu { max, slope: 0.0, threshold: 0.0 }) if fused.relu.is_none() => {
-                    fused.relu = Some(*max);
-                }
-                Stage::Affine(..) | Stage::Map(_) | Stage::Rows(..) | Stage::Change(_) => break,
+/// What a kernel does to its sums: bias, normalization and ReLU, as many of the stages as there is room for, in order. The
+/// others are left.
+fn fused<'a>(bias: Option<&'a Tensor>, stages: &'a [Stage<'a>]) -> (FinishF32<'a>, &'a [Stage<'a>]) {
+    let mut fused = FinishF32 { bias: bias.map(Tensor::data), ..FinishF32::default() };
+    let mut rest = stages;
+    while let [stage, others @ ..] = rest {
+        match stage {
+            Stage::Map(Function::Identity) => {}
+            Stage::Affine(factor, offset) if fused.affine.is_none() && fused.relu.is_none() => {
+                fused.affine = Some((factor, offset));
             }
-            rest = others;
+            Stage::Map(Function::Relu { max, slope: 0.0, threshold: 0.0 }) if fused.relu.is_none() => {
+                fused.relu = Some(*max);
+            }
+            Stage::Affine(..) | Stage::Map(_) | Stage::Rows(..) | Stage::Change(_) => break,
         }
-        (fused, rest)
+        rest = others;
     }
-
-    /// The values of neighbouring channels, each step of all of them after the other, in vectors.
-    #[inline(always)]
-    fn values<const N: usize>(&self, channel: usize, sums: &[f32; N]) -> [f32; N] {
-        let mut v = *sums;
-        let part = |x: &'a [f32]| x[channel..].first_chunk::<N>();
-        if let Some(bias) = self.bias.and_then(part) {
-            for i in 0..N {
-                v[i] += bias[i];
-            }
-        }
-        if let Some((factor, offset)) = self.affine
-            && let (Some(factor), Some(offset)) = (part(factor), part(offset))
-        {
-            for i in 0..N {
-                v[i] = v[i] * factor[i] + offset[i];
-            }
-        }
-        if let Some(max) = self.relu {
-            for v in &mut v {
-                *v = relu(*v, max);
-            }
-        }
-        v
-    }
-}
-
-impl Epilogue<f32> for Fused<'_, '_> {
-    #[inline(always)]
-    fn store(&mut self, pixel: usize, channel: usize, sums: &[f32]) {
-        let at = pixel * self.channels + channel;
-        let (wide, rest) = sums.as_chunks::<16>();
-        for (i, sums) in wide.iter().enumerate() {
-            let values = self.values(channel + 16 * i, sums);
-            self.y[at + 16 * i..][..16].copy_from_slice(&values);
-        }
-        let done = 16 * wide.len();
-        for (i, sum) in rest.iter().enumerate() {
-            let [value] = self.values(channel + done + i, &[*sum]);
-            self.y[at + done + i] = value;
-        }
-    }
+    (fused, rest)
 }

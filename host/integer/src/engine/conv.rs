@@ -6,7 +6,7 @@ use shiftwise_core::shape::Window;
 use crate::engine::finish::{Finish, LEAKY, relu6_limit};
 use crate::graph::{ConvKind, IntAct, IntConv, Kind};
 use shiftwise_tensor::kernel;
-use shiftwise_tensor::kernel::{ConvGeometry, Epilogue, PackedDepthwiseI8, PackedI8};
+use shiftwise_tensor::kernel::{ConvGeometry, Epilogue, FinishI8, PackedDepthwiseI8, PackedI8};
 
 /// A convolution made ready.
 #[derive(Debug)]
@@ -114,11 +114,29 @@ impl Prepared {
         match &self.bias {
             Bias::Shifted { bias, shift } => {
                 let (low, high) = finish.bounds();
-                self.run_to(input, scratch, Shift { bias, shift: *shift, low: low.into(), high: high.into(), y });
+                self.run_shifted(input, scratch, FinishI8 { bias, shift: *shift, low, high }, y);
             }
             bias @ (Bias::Narrow { .. } | Bias::Wide { .. }) => {
                 let channels = bias.channels();
                 self.run_to(input, scratch, Store { bias, finish, act, out, channels, y });
+            }
+        }
+    }
+
+    /// [`Self::run_to`] for what kernels do themselves.
+    fn run_shifted(&self, input: &[i8], scratch: &mut Scratch, finish: FinishI8<'_>, y: &mut [i8]) {
+        match &self.kernel {
+            Packed::Dense(packed) => {
+                kernel::conv_i8_finish(&mut scratch.conv, packed, &self.geometry, input, finish, y);
+            }
+            Packed::Depthwise(packed) => kernel::depthwise_i8_finish(packed, input, finish, y),
+            Packed::Transposed(..) => {
+                let channels = finish.bias.len();
+                let store = |pixel: usize, channel: usize, sums: &[i32]| {
+                    let y = &mut y[pixel * channels + channel..][..sums.len()];
+                    y.iter_mut().zip(sums).enumerate().for_each(|(i, (y, sum))| *y = finish.one(channel + i, *sum));
+                };
+                self.run_to(input, scratch, store);
             }
         }
     }
@@ -216,40 +234,6 @@ impl Bias {
     }
 }
 
-/// Sums to outputs by [`Bias::Shifted`].
-struct Shift<'a> {
-    bias: &'a [i32],
-    shift: u32,
-    low: i32,
-    high: i32,
-    y: &'a mut [i8],
-}
-
-impl Shift<'_> {
-    #[inline(always)]
-    fn one(&self, sum: i32, bias: i32) -> i8 {
-        (sum.wrapping_add(bias) >> (self.shift & 31)).max(self.low).min(self.high) as i8
-    }
-}
-
-impl Epilogue<i32> for Shift<'_> {
-    #[inline(always)]
-    fn store(&mut self, pixel: usize, channel: usize, sums: &[i32]) {
-        let at = pixel * self.bias.len() + channel;
-        // The kernels' width as a constant, so that it becomes one vector.
-        if let ([sums], []) = sums.as_chunks::<16>()
-            && let Some(bias) = self.bias[channel..].first_chunk::<16>()
-        {
-            let out = std::array::from_fn::<i8, 16, _>(|i| self.one(sums[i], bias[i]));
-            self.y[at..at + 16].copy_from_slice(&out);
-            return;
-        }
-        for (i, (sum, bias)) in sums.iter().zip(&self.bias[channel..]).enumerate() {
-            self.y[at + i] = self.one(*sum, *bias);
-        }
-    }
-}
-
 /// Sums to outputs.
 struct Store<'a> {
     bias: &'a Bias,
@@ -265,7 +249,7 @@ impl Epilogue<i32> for Store<'_> {
     fn store(&mut self, pixel: usize, channel: usize, sums: &[i32]) {
         let y = &mut self.y[pixel * self.channels + channel..][..sums.len()];
         match self.bias {
-            // Stored by `Shift`.
+            // Stored by `run_shifted`.
             Bias::Shifted { .. } => {}
             Bias::Narrow { bias, bound } => {
                 let bias = &bias[channel..][..sums.len()];

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use crate::engine::conv::Scratch;
 use crate::graph::{IntGraph, IntOpKind, Kind, TensorIx};
+use shiftwise_tensor::aligned::Aligned;
 use shiftwise_tensor::arena::{self, Arena, Lifetime};
 use shiftwise_tensor::values::Values;
 
@@ -93,9 +94,9 @@ impl Store {
 /// The memory that a sample takes, to be used by one sample after the other.
 #[derive(Debug)]
 pub(super) struct Memory {
-    fixed: Vec<i8>,
-    wide: Vec<i16>,
-    floats: Vec<f32>,
+    fixed: Aligned<i8>,
+    wide: Aligned<i16>,
+    floats: Aligned<f32>,
     scratch: Scratch,
 }
 
@@ -123,7 +124,7 @@ pub(super) enum Result<'a> {
 
 impl Memory {
     pub(super) fn new(plan: &Plan) -> Self {
-        let (fixed, wide, floats) = (vec![0; plan.fixed], vec![0; plan.wide], vec![0.0; plan.floats]);
+        let (fixed, wide, floats) = (Aligned::new(plan.fixed), Aligned::new(plan.wide), Aligned::new(plan.floats));
         Self { fixed, wide, floats, scratch: Scratch::default() }
     }
 

@@ -2,11 +2,8 @@
 
 use shiftwise_tensor::broadcast::{broadcast, offsets};
 
-use crate::ops::Call;
+use crate::ops::call::{Call, Results};
 use crate::value::{Data, Element, Value};
-
-/// Values of one operator's results.
-pub(crate) type Results = Result<Vec<Value>, String>;
 
 /// A function of each element. `whole` is the function of whole numbers, for operators that have one.
 pub(crate) fn unary(call: &Call<'_>, real: impl Fn(f64) -> f64, whole: Option<fn(i128) -> i128>) -> Results {

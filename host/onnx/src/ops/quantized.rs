@@ -1,7 +1,7 @@
 //! Operators on quantized numbers: what they make of values.
 
-use crate::ops::Call;
-use crate::ops::elements::Results;
+use crate::ops::call::Call;
+use crate::ops::call::Results;
 use crate::ops::moves::strides;
 use crate::ops::sums::{convolve, product};
 use crate::value::{Data, Element, Value};

@@ -1,7 +1,7 @@
 //! `Resize` and `Upsample`: each axis on its own, as weights of the elements that a result is made of.
 
-use crate::ops::Call;
-use crate::ops::elements::Results;
+use crate::ops::call::Call;
+use crate::ops::call::Results;
 use crate::value::{Element, Value};
 
 /// What an axis becomes.

@@ -3,8 +3,9 @@
 use shiftwise_tensor::array;
 use shiftwise_tensor::broadcast::{broadcast, offsets};
 
-use crate::ops::Call;
-use crate::ops::elements::{Results, blocks};
+use crate::ops::call::Call;
+use crate::ops::call::Results;
+use crate::ops::elements::blocks;
 use crate::ops::moves::{strides, transposed};
 use crate::value::{Element, Value};
 

@@ -336,6 +336,8 @@ pub(crate) fn matmul(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
     let made = dense(step, &x, kernel, vector.clone())?;
     if let (Some(next), Some(_)) = (adds, vector) {
         step.take(next, made.clone());
+        let names = [step.node.input.get(1), other].map(|name| name.map_or("", String::as_str));
+        step.reader.weigh(made.id, &names);
     }
     one(made)
 }

@@ -4,11 +4,14 @@ use shiftwise_core::arith::Round;
 use shiftwise_core::fix::round_f32;
 use shiftwise_graph::eval::Point;
 use shiftwise_graph::graph::NodeId;
+use shiftwise_quant::regroup::grids;
 use shiftwise_quant::scheme::affine::Affine;
 use shiftwise_quant::scheme::pof2::{Pof2, Rounding};
 use shiftwise_quant::scheme::{Quantizer, Scheme};
 use shiftwise_tensor::tensor::Tensor;
 
+use crate::POSITIONS;
+use crate::proto::Entry;
 use crate::writer::{Form, Writer, int};
 
 /// 2 to a whole power, exact.
@@ -30,8 +33,33 @@ impl Writer<'_> {
             Quantizer::Pof2(own) => self.pof2(own, &scope("Pof2SQuantize", number), value),
             Quantizer::Tqt(own) => self.pof2(&own.to_pof2(), &scope("TQTQuantize", number), value),
             Quantizer::Affine(own) => self.affine(own, &scope("FSQuantize", number), value),
-            Quantizer::Block(_) => Err("blocks of values with one exponent are not written as ONNX".into()),
+            Quantizer::Block(own) => self.block(own, &scope("BFPQuantize", number), point, value),
         }
+    }
+
+    /// Positions of weights that their values don't tell, as the model's metadata; nothing if there are none.
+    pub(super) fn said(&self, weights: &dyn Fn(NodeId) -> Vec<Tensor>) -> Vec<Entry> {
+        let Some(quantized) = self.quantized.filter(|_| self.options.form == Form::Vendor) else { return Vec::new() };
+        let mut layers = serde_json::Map::new();
+        for (id, layer) in &quantized.layers {
+            let node = self.graph.node(*id);
+            let mut own = serde_json::Map::new();
+            let names = node.op.layer().weights().into_iter().map(|(name, _)| name);
+            for ((name, values), quantizer) in names.zip(weights(*id)).zip(&layer.weights) {
+                let Some(Quantizer::Pof2(p)) = quantizer else { continue };
+                let Some(pos) = p.pos().filter(|_| p.params.is_plain() && !p.params.unsigned) else { continue };
+                if p.params.bit_width != 8 || grids::of_values(values.data()) != Some(pos) {
+                    own.insert(name.to_owned(), serde_json::json!([pos.0, p.params.bit_width]));
+                }
+            }
+            if !own.is_empty() {
+                layers.insert(node.name.clone(), own.into());
+            }
+        }
+        if layers.is_empty() {
+            return Vec::new();
+        }
+        vec![Entry { key: POSITIONS.into(), value: serde_json::Value::Object(layers).to_string() }]
     }
 
     /// What quantizes each of a layer's weights in the graph.
@@ -122,7 +150,7 @@ impl Writer<'_> {
     }
 
     /// Whole numbers near a value.
-    fn rounded(&mut self, scope: &str, x: String, round: Round) -> String {
+    pub(super) fn rounded(&mut self, scope: &str, x: String, round: Round) -> String {
         match round {
             Round::HalfToEven => self.node("Round", &format!("{scope}/Round"), &[&x], Vec::new()),
             Round::Floor => self.node("Floor", &format!("{scope}/Floor"), &[&x], Vec::new()),

@@ -10,10 +10,12 @@ use crate::observer::divergence;
 use crate::observer::extrema::{extrema, range};
 use crate::observer::histogram::Histogram;
 use crate::observer::range_error::RangeError;
+use crate::regroup::integers::Integers;
 use crate::scheme::channels::Channels;
 use crate::scheme::interface::{Calibrator, Gradients, Numbers, Part, Scheme, Sheet, Subject};
 use crate::scheme::pof2::Pof2;
 use grid::Grid;
+use shiftwise_core::arith::Round;
 use shiftwise_core::fix::FixPos;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -86,6 +88,46 @@ impl Affine {
         };
         let range = |pos: FixPos| Range { min: -128.0 / pos.scale(), max: 127.0 / pos.scale(), ..Range::default() };
         Self { ranges: own.states.iter().map(|state| range(state.pos)).collect(), ..Self::new(params) }
+    }
+
+    /// The quantizer that has these steps and zero points: one, or one for each channel along an axis. Half up is
+    /// TensorFlow's arithmetic, whose integers have a sign; another rounding is the vendor's own.
+    ///
+    /// `None` for steps that are no steps, and for zero points that are none of the integers.
+    pub fn of_steps(to: Integers, round: Round, steps: &[(f32, i64)], axis: Option<i64>) -> Option<Self> {
+        let framework = round == Round::HalfUp && to.bits <= 16;
+        let down = if framework && to.unsigned { 1i64 << (to.bits - 1) } else { 0 };
+        let params = Params {
+            bit_width: to.bits,
+            method: 0,
+            round_mode: round.id(),
+            symmetry: !framework && !to.unsigned && steps.iter().all(|(_, zero)| *zero == 0),
+            per_channel: axis.is_some(),
+            channel_axis: axis.unwrap_or(-1),
+            use_framework_quant: framework,
+            unsigned: to.unsigned && !framework,
+            narrow_range: to.narrow,
+            method_percentile: 99.99,
+        };
+        let (low, high) = params.bounds();
+        let range = |(step, zero): &(f32, i64)| {
+            let zero = (zero - down) as f32;
+            let fits = step.is_normal() && *step > 0.0 && (low..=high).contains(&zero);
+            let range = Range { min: (low - zero) * step, max: (high - zero) * step, ..Range::default() };
+            (fits && range.min.is_finite() && range.max.is_finite()).then_some(range)
+        };
+        let ranges = steps.iter().map(range).collect::<Option<Vec<_>>>()?;
+        Some(Self { ranges, ..Self::new(params) })
+    }
+
+    /// TensorFlow's quantizer of a range, signed.
+    ///
+    /// `None` for a range that is none, and for a width that TensorFlow has not.
+    pub fn of_range(to: Integers, min: f32, max: f32) -> Option<Self> {
+        let step = [(1.0, 0)];
+        let own = Self::of_steps(to, Round::HalfUp, &step, None).filter(|own| own.params.use_framework_quant)?;
+        let fits = min.is_finite() && max.is_finite() && min <= 0.0 && max >= 0.0 && min < max;
+        fits.then(|| Self { ranges: vec![Range { min, max, ..Range::default() }], ..own })
     }
 
     /// Steps and zero points, one or one for each channel: value = (integer − zero point) · step.

@@ -73,7 +73,9 @@ pub(super) fn xmodel(subject: &Subject<'_>, _: &LoadOptions) -> Result<Option<In
     let files = shiftwise_formats::Files::of_bytes(subject.path, bytes);
     let bytes = files.bytes().unwrap_or_default();
     // TensorFlow's graphs begin like these.
-    if !xmodel::is_xmodel(bytes) || shiftwise_formats::Format::of(&files).is_some() {
+    if !xmodel::is_xmodel(bytes)
+        || shiftwise_formats::Format::of(&files).is_some_and(|own| own.name != shiftwise_formats::XMODEL)
+    {
         return Ok(None);
     }
     let model = xmodel::read(subject.path, bytes)?;

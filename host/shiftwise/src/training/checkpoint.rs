@@ -49,7 +49,8 @@ pub fn write(dir: &Path, trainer: &Trainer, progress: &Progress, about: &Value) 
     list(&[trainer.steps() as f64, progress.sum.0, progress.sum.1, merit, best_epoch, progress.since_best as f64]);
     list(&history.step_losses);
     let row = |e: &Epoch| {
-        [e.epoch as f64, e.loss, e.rate, e.val_loss.unwrap_or(f64::NAN), e.val_accuracy.unwrap_or(f64::NAN)]
+        let value = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        [e.epoch as f64, e.loss, e.rate, value(e.val_loss), value(e.val_accuracy), value(e.val_metric)]
     };
     list(&history.epochs.iter().flat_map(row).collect::<Vec<f64>>());
     trainer.state().iter().for_each(|state| list(&state.iter().map(|v| f64::from(*v)).collect::<Vec<_>>()));
@@ -107,9 +108,10 @@ pub fn read(dir: &Path, about: &Value, options: &LoadOptions) -> Result<Option<C
         rate: row[2],
         val_loss: some(row[3]),
         val_accuracy: some(row[4]),
+        val_metric: some(row[5]),
     };
     let history = History {
-        epochs: epochs.chunks_exact(5).map(epoch).collect(),
+        epochs: epochs.chunks_exact(6).map(epoch).collect(),
         step_losses,
         best_epoch: (best_epoch > 0.0).then_some(best_epoch as u64),
     };

@@ -8,8 +8,11 @@ use crate::kernel::ConvGeometry;
 pub(super) const TILE: usize = 6;
 /// Output channels of a panel of packed weights.
 pub(super) const LANES: usize = 16;
-/// Output pixels that share one pass over all panels, so that their activations stay in cache.
-const BLOCK: usize = 8 * TILE;
+/// Output pixels that share one pass over all panels, at least and at most: as many as have their activations in
+/// [`CACHED`] bytes.
+const BLOCKS: Range<usize> = 8 * TILE..32 * TILE;
+/// Bytes that stay in the second-level cache beside the weights of a few panels.
+const CACHED: usize = 192 << 10;
 
 /// A stretch of the chain for the pixels of one tile: `len` consecutive input elements per pixel, met by `len`
 /// consecutive rows of the weight panel.
@@ -33,6 +36,15 @@ pub(super) struct Layout {
     pub(super) pitch: usize,
     /// Elements that one tap reads: the channels of a group, rounded up as packing demands.
     pub(super) tap: usize,
+    /// Taps of a chain.
+    pub(super) taps: usize,
+}
+
+impl Layout {
+    /// Rows of a panel: the elements of a chain.
+    pub(super) fn rows(&self) -> usize {
+        self.tap * self.taps
+    }
 }
 
 impl Run {
@@ -57,9 +69,20 @@ pub(super) struct Tile<'a> {
     pub(super) group: usize,
     pub(super) panel: usize,
     pub(super) panels: usize,
+    /// The first output channel, and those that there are.
+    pub(super) channel: usize,
+    pub(super) width: usize,
     pub(super) pixel: usize,
     pub(super) count: usize,
     pub(super) runs: &'a [Run],
+}
+
+impl Tile<'_> {
+    /// Its stretch of what has `each` elements for a panel, panels in order.
+    pub(super) fn of_panels<'w, T>(&self, all: &'w [T], in_group: usize, each: usize) -> &'w [T] {
+        let first = (self.group * in_group + self.panel) * each;
+        &all[first..first + self.panels * each]
+    }
 }
 
 /// Visits every tile of the output pixels `pixels`, of up to `wide` panels.
@@ -75,11 +98,12 @@ pub(super) fn walk(
     mut visit: impl FnMut(Tile<'_>),
 ) {
     let panels = geometry.group_out().div_ceil(LANES);
+    let in_block = block(geometry, layout, pixels.len());
     let mut runs = Vec::new();
     let mut ends = Vec::new();
     for group in 0..geometry.groups {
-        for first in pixels.clone().step_by(BLOCK) {
-            let block = first..pixels.end.min(first + BLOCK);
+        for first in pixels.clone().step_by(in_block) {
+            let block = first..pixels.end.min(first + in_block);
             runs.clear();
             ends.clear();
             for pixel in block.clone().step_by(TILE) {
@@ -90,13 +114,32 @@ pub(super) fn walk(
                 let mut begin = 0;
                 for (pixel, &end) in block.clone().step_by(TILE).zip(&ends) {
                     let count = TILE.min(block.end - pixel);
-                    let panels = wide.min(panels - panel);
-                    visit(Tile { group, panel, panels, pixel, count, runs: &runs[begin..end] });
+                    let side_by_side = wide.min(panels - panel);
+                    let width = (side_by_side * LANES).min(geometry.group_out() - panel * LANES);
+                    visit(Tile {
+                        group,
+                        panel,
+                        panels: side_by_side,
+                        channel: group * geometry.group_out() + panel * LANES,
+                        width,
+                        pixel,
+                        count,
+                        runs: &runs[begin..end],
+                    });
                     begin = end;
                 }
             }
         }
     }
+}
+
+/// Pixels of a block, blocks being of about equal size: one pixel that is left over would need all weights once more.
+fn block(geometry: &ConvGeometry, layout: Layout, pixels: usize) -> usize {
+    // As if an element had four bytes; neighbouring pixels share what their windows share.
+    let per_pixel = 4 * layout.pitch * geometry.stride[0] * geometry.stride[1];
+    let most = (CACHED / per_pixel.max(1)).clamp(BLOCKS.start, BLOCKS.end);
+    let blocks = pixels.div_ceil(most).max(1);
+    pixels.div_ceil(blocks).next_multiple_of(TILE).max(TILE)
 }
 
 /// Appends the runs of one tile in the order of the chain.

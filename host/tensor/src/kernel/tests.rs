@@ -198,6 +198,115 @@ proptest! {
     }
 }
 
+/// What becomes of sums of floats, by its definition: bias, normalization and ReLU, each rounded.
+fn finished(sum: f32, channel: usize, finish: &FinishF32<'_>) -> f32 {
+    let mut y = sum;
+    if let Some(bias) = finish.bias {
+        y += bias[channel];
+    }
+    if let Some((factor, offset)) = finish.affine {
+        let scaled = y * factor[channel];
+        y = scaled + offset[channel];
+    }
+    match finish.relu {
+        Some(max) if y >= max => max,
+        Some(_) if y.is_nan() || y <= 0.0 => 0.0,
+        _ => y,
+    }
+}
+
+/// Sizes as mobile networks have them: whole vectors and rests of them, windows that pixels share.
+fn mobile(depthwise: bool) -> impl Strategy<Value = ConvGeometry> {
+    let axis = || (1..20usize, 0..3usize);
+    (axis(), axis(), 0..3usize, 1..3usize, 1..150usize, 1..150usize).prop_filter_map(
+        "window larger than the padded image",
+        move |((in_h, top), (in_w, left), size, stride, in_c, out_c)| {
+            let size = [1, 3, 5][size];
+            let outputs = |n: usize, before: usize| Some((n + 2 * before).checked_sub(size)? / stride + 1);
+            let out_c = if depthwise { in_c } else { out_c };
+            Some(ConvGeometry {
+                in_h,
+                in_w,
+                out_h: outputs(in_h, top)?,
+                out_w: outputs(in_w, left)?,
+                kernel: [size; 2],
+                stride: [stride; 2],
+                pad_before: [top, left],
+                groups: if depthwise { in_c } else { 1 },
+                ..ConvGeometry::dense(1, in_c, out_c)
+            })
+        },
+    )
+}
+
+fn any_geometry() -> impl Strategy<Value = (bool, ConvGeometry)> {
+    any::<bool>().prop_flat_map(|depthwise| {
+        prop_oneof![geometry(depthwise), mobile(depthwise)].prop_map(move |g| (depthwise, g))
+    })
+}
+
+proptest! {
+    #[test]
+    fn floats_are_finished_by_the_definition(
+        (depthwise, g) in any_geometry(),
+        seed: u64,
+        parts in any::<(bool, bool)>(),
+        relu in prop_oneof![Just(None), Just(Some(f32::INFINITY)), Just(Some(6.0)), Just(Some(-1.0)), Just(Some(0.0))],
+        unusual in prop_oneof![Just(0.0), Just(f32::NAN), Just(f32::INFINITY)],
+    ) {
+        let (mut input, kernel) = (floats(seed, g.input_len()), floats(!seed, g.kernel_len()));
+        input[0] += unusual;
+        let [bias, factor, offset] = [1, 2, 3].map(|i| floats(seed ^ i, g.out_c));
+        let finish = FinishF32 {
+            bias: parts.0.then_some(&bias[..]),
+            affine: parts.1.then_some((&factor[..], &offset[..])),
+            relu,
+        };
+        let sums = by_definition(&g, &kernel, &input, 0.0f32, |a, x, w| x.mul_add(w, a));
+        let want: Vec<f32> = sums.iter().enumerate().map(|(i, s)| finished(*s, i % g.out_c, &finish)).collect();
+        // Which of many is a NaN is up to the processor.
+        let bits = |values: &[f32]| bits(&values.iter().map(|v| if v.is_nan() { f32::NAN } else { *v }).collect::<Vec<_>>());
+        for path in paths() {
+            let mut output = vec![0.0; g.output_len()];
+            if depthwise {
+                depthwise::finish_f32_on(path, &g, &kernel, &input, finish, &mut output);
+            } else {
+                conv_f32_finish(&PackedF32::with_path(&kernel, &g, path), &g, &input, finish, &mut output);
+            }
+            prop_assert_eq!(bits(&output), bits(&want), "{:?}", path);
+        }
+    }
+
+    #[test]
+    fn integers_are_finished_by_the_definition(
+        (depthwise, g) in any_geometry(),
+        seed: u64,
+        shift in 0..31u32,
+        bounds in prop_oneof![Just((-128, 127)), Just((0, 127)), Just((0, 96)), Just((-7, 9))],
+    ) {
+        let (input, kernel) = (integers(seed, g.input_len()), integers(!seed, g.kernel_len()));
+        let bias: Vec<i32> = integers(seed ^ 7, g.out_c).into_iter().map(|b| i32::from(b) << (shift % 20)).collect();
+        let sums = by_definition(&g, &kernel, &input, 0i32, |a, x, w| a + i32::from(x) * i32::from(w));
+        let want: Vec<i8> = sums
+            .iter()
+            .enumerate()
+            .map(|(i, sum)| (i64::from(*sum) + i64::from(bias[i % g.out_c])).div_euclid(1 << shift))
+            .map(|y| y.clamp(bounds.0.into(), bounds.1.into()) as i8)
+            .collect();
+        let finish = FinishI8 { bias: &bias, shift, low: bounds.0, high: bounds.1 };
+        let mut scratch = Scratch::default();
+        for path in paths() {
+            let mut output = vec![0; g.output_len()];
+            if depthwise {
+                depthwise_i8_finish(&PackedDepthwiseI8::with_path(&kernel, &g, path), &input, finish, &mut output);
+            } else {
+                conv_i8_finish(&mut scratch, &PackedI8::with_path(&kernel, &g, path), &g, &input, finish, &mut output);
+            }
+            prop_assert_eq!(&output, &want, "{:?}", path);
+        }
+    }
+}
+
 /// The largest products on every tap: nothing may saturate on the way to i32.
 #[test]
 fn extreme_integers_do_not_saturate() {

@@ -22,6 +22,8 @@ pub(super) struct Operator<'a> {
     /// Shape of its first result, batch first.
     pub(super) shape: Vec<i64>,
     pub(super) options: Option<Table<'a>>,
+    /// Whether its first operand and its first result are whole numbers that stand for themselves.
+    pub(super) whole: [bool; 2],
 }
 
 /// How an operator is read.
@@ -72,7 +74,7 @@ pub(super) const OPS: &[Row] = &[
     Row("EXP", 47, How::Plain(Simple::One("math.exp"))),
     Row("SPLIT", 49, How::Own(split)),
     Row("LOG_SOFTMAX", 50, How::Plain(Simple::Activation("log_softmax"))),
-    Row("CAST", 53, How::Plain(Simple::Same)),
+    Row("CAST", 53, How::Own(cast)),
     Row("PRELU", 54, How::Own(prelu)),
     Row("MAXIMUM", 55, How::Plain(Simple::Two("math.maximum"))),
     Row("MINIMUM", 57, How::Plain(Simple::Two("math.minimum"))),
@@ -126,6 +128,22 @@ pub(super) fn read(how: How, network: &mut Network<'_>, o: &Operator<'_>) -> Res
             fused(network, o, y, Some(0))?
         }
         How::Own(read) => return read(network, o),
+    };
+    Ok(vec![slot])
+}
+
+/// Another type of elements. Layers compute with floats: whole numbers stay what they are among these.
+fn cast(_: &mut Network<'_>, o: &Operator<'_>) -> Result<Vec<Slot>, String> {
+    let slot = match (input(o, 0)?, o.whole) {
+        (Slot::Layer { .. }, [false, true]) => {
+            return Err("it makes whole numbers of floats, which no layer does".into());
+        }
+        (Slot::Constant(Constant::Floats(t)), [_, true]) => {
+            let whole = t.data().iter().map(|v| *v as i64).collect();
+            Slot::Constant(Constant::Integers(t.shape().to_vec(), std::sync::Arc::new(whole)))
+        }
+        (Slot::Constant(c @ Constant::Integers(..)), [_, false]) => Slot::Constant(Constant::Floats(c.tensor()?)),
+        (same, _) => same.clone(),
     };
     Ok(vec![slot])
 }

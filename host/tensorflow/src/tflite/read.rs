@@ -9,10 +9,12 @@ use crate::network::{Network, Slot};
 use crate::tflite::ops::{self, OPS, Operator, Row};
 use crate::tflite::schema::{Table, fields as f};
 use crate::{check_inputs, has_weights, input_shape, names};
+use shiftwise_core::arith::Round;
 use shiftwise_files::{Files, LoadOptions};
 use shiftwise_graph::budget::Budget;
 use shiftwise_graph::error::Error;
 use shiftwise_quant::quant_graph::Model;
+use shiftwise_quant::regroup::grids::{self, Integers};
 use shiftwise_tensor::half::f16_value;
 use shiftwise_tensor::tensor::Tensor;
 
@@ -97,6 +99,8 @@ struct Reader<'a> {
     slots: HashMap<usize, Slot>,
     /// Whether a tensor that is no constant has whole numbers which stand for others.
     quantized: bool,
+    /// Whether these numbers are kept, at positions.
+    keep: bool,
 }
 
 /// Reads a model.
@@ -106,7 +110,8 @@ pub fn read(files: Files, options: &LoadOptions, budget: &Budget) -> Result<Mode
     let bytes = files.bytes().unwrap_or_default();
     let model = Table::root(bytes, budget).map_err(damaged)?;
     let graph = model.of(f::MODEL_SUBGRAPHS, 0).map_err(damaged)?;
-    let mut reader = Reader { model, graph, budget, slots: HashMap::new(), quantized: false };
+    let mut reader =
+        Reader { model, graph, budget, slots: HashMap::new(), quantized: false, keep: options.keep_quantization };
     let name = graph.text(f::GRAPH_NAME).map_err(damaged)?;
     let mut network = Network::new(if name.is_empty() { "main" } else { &name }, budget);
     let inputs = reader.inputs(&mut network, options, files.path())?;
@@ -119,10 +124,13 @@ pub fn read(files: Files, options: &LoadOptions, budget: &Budget) -> Result<Mode
         let slot = reader.slot(number).map_err(damaged)?;
         outputs.push(network.layer_of(&slot).map_err(|why| Error::model(format!("an output of the model: {why}")))?);
     }
-    if reader.quantized {
+    if reader.quantized && !reader.keep {
         network.leave_quantizer_out();
     }
-    network.finish(&outputs, &inputs, &[]).map(Model::Float)
+    if reader.keep && !reader.quantized {
+        return Err(Error::Options("the model's numbers are floats, so there is no quantization to keep".into()));
+    }
+    network.finish(&outputs, &inputs, &[])
 }
 
 impl Reader<'_> {
@@ -151,6 +159,7 @@ impl Reader<'_> {
             let shape = input_shape(options, &own, &shape)?;
             let slot = network.input(&name, shape).map_err(|why| Error::layer(&own, "InputLayer", why))?;
             inputs.push(network.layer_of(&slot).map_err(Error::model)?);
+            let slot = self.kept(network, number, (&name, slot)).map_err(damaged)?;
             self.slots.insert(number, slot);
             all.push(own);
         }
@@ -240,12 +249,51 @@ impl Reader<'_> {
         let inputs = numbers.iter().map(|n| self.slot(*n)).collect::<Result<Vec<_>, _>>().map_err(fail)?;
         self.quantized |= row.0 != "DEQUANTIZE" && row.0 != "QUANTIZE" && self.is_quantized(first).map_err(damaged)?;
         let options = operator.table(f::OPERATOR_OPTIONS).map_err(damaged)?;
-        let operator = Operator { name, inputs, outputs: outputs.len(), shape, options };
+        let operand = numbers.first().and_then(|n| usize::try_from(*n).ok());
+        let whole = [operand, Some(first)].map(|n| n.map_or(Ok(false), |n| self.is_whole(n)));
+        let [from, to] = whole;
+        let whole = [from.map_err(damaged)?, to.map_err(damaged)?];
+        let operator = Operator { name, inputs, outputs: outputs.len(), shape, options, whole };
         let results = ops::read(row.2, network, &operator).map_err(fail)?;
         for (number, slot) in outputs.into_iter().zip(results) {
+            let slot = self.kept(network, number, (&operator.name, slot)).map_err(fail)?;
             self.slots.insert(number, slot);
         }
         Ok(())
+    }
+
+    /// A result behind the quantizer that its whole numbers are, where these are kept: at the finest position that holds
+    /// their range, which is told beside the step that it stands for.
+    fn kept(&self, network: &mut Network<'_>, number: usize, (name, slot): (&str, Slot)) -> Result<Slot, String> {
+        if !self.keep || !matches!(slot, Slot::Layer { merged: false, .. }) || !self.is_quantized(number)? {
+            return Ok(slot);
+        }
+        let tensor = self.tensor(number)?;
+        let Some(by) = tensor.table(f::TENSOR_QUANTIZATION)? else { return Ok(slot) };
+        let ([step], zeros) = (&by.floats(f::QUANTIZATION_SCALE)?[..], by.longs(f::QUANTIZATION_ZERO)?) else {
+            return Err("its result has a scale for each channel, which no layer has".into());
+        };
+        let Some(Element::Whole(size, signed)) = Element::of(tensor.byte(f::TENSOR_TYPE)?) else { return Ok(slot) };
+        let zero = zeros.first().copied().unwrap_or(0);
+        if !(-65536..=65535).contains(&zero) {
+            return Err(format!("its result has a zero point of {zero}"));
+        }
+        let own = Integers { bits: 8 * size as u8, unsigned: !signed, narrow: false };
+        let pos = grids::snapped(own, *step, zero).ok_or_else(|| format!("its result has a step of {step}"))?;
+        let off = (pos.step() / step - 1.0) * 100.0;
+        network.warn(format!(
+            "`{name:.80}`: the step {step:?} is {:?} now, position {} ({off:+.1} %)",
+            pos.step(),
+            pos.0
+        ));
+        let to = Integers { unsigned: false, ..own };
+        network.quantize(&format!("{name}_quantize"), &slot, grids::of_positions(to, Round::HalfUp, &[pos], None))
+    }
+
+    /// Whether a tensor has whole numbers that stand for themselves.
+    fn is_whole(&self, number: usize) -> Result<bool, String> {
+        let whole = matches!(Element::of(self.tensor(number)?.byte(f::TENSOR_TYPE)?), Some(Element::Whole(..)));
+        Ok(whole && !self.is_quantized(number)?)
     }
 
     /// Whether the numbers of a tensor stand for others.

@@ -14,9 +14,10 @@ use shiftwise_quant::finetune::{Finetuned, Job};
 use shiftwise_quant::quant_graph::QuantGraph;
 use shiftwise_tensor::tensor::Tensor;
 
+use super::Finetuner;
 use super::block::{Block, set_weights};
-use super::{Finetuner, float_weights, samples_of, targets};
 use crate::optim::{Optimizer, Settings};
+use crate::subjects::{float_weights, samples_of, targets};
 
 /// The vendor's rate for kernels.
 const KERNEL_RATE: f64 = 1e-5;

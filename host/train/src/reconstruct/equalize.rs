@@ -21,7 +21,7 @@ use shiftwise_graph::graph::{Graph, NodeId};
 use shiftwise_graph::ops::{ActivationFn, Op};
 use shiftwise_tensor::tensor::Tensor;
 
-use crate::finetune::float_weights;
+use crate::subjects::float_weights;
 
 /// Times that all sets are visited: each time the grids have become finer.
 const ROUNDS: usize = 20;

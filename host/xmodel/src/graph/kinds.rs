@@ -260,7 +260,7 @@ fn leaky(xop: &XOp) -> Result<IntAct, String> {
 }
 
 /// Two attributes in the file's order, width first, as (vertical, horizontal).
-fn pair(xop: &XOp, name: &str, default: Option<u16>) -> Result<[u16; 2], String> {
+pub(crate) fn pair(xop: &XOp, name: &str, default: Option<u16>) -> Result<[u16; 2], String> {
     let small = |v: &i64| u16::try_from(*v).ok().filter(|v| *v > 0);
     match (xop.attrs.ints(name), default) {
         (Some([w, h]), _) => {
@@ -281,7 +281,7 @@ fn point(kernel: [usize; 2]) -> Result<Window, String> {
 
 /// The sliding window of an operation from `input` to `output`, both (vertical, horizontal). Padding behind the input
 /// is what the output's size needs; for a transposed convolution padding is what is cropped.
-fn window(xop: &XOp, input: [usize; 2], output: [usize; 2], transposed: bool) -> Result<Window, String> {
+pub(crate) fn window(xop: &XOp, input: [usize; 2], output: [usize; 2], transposed: bool) -> Result<Window, String> {
     let (kernel, stride) = (pair(xop, "kernel", None)?, pair(xop, "stride", Some(1))?);
     let dilation = pair(xop, "dilation", Some(1))?;
     let pads = match xop.attrs.ints("pad") {

@@ -1,0 +1,7 @@
+"""``python -m shiftwise`` is the program ``shiftwise``."""
+
+import sys
+
+from .commands import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""The bridge to Keras; imported only where a model of Keras is at hand."""
