@@ -2,8 +2,8 @@
 //! of TensorFlow Lite have in common.
 //!
 //! # Invariants
-//! - [`network::Network`] takes one operation after the other and makes layers of them; constants are computed at once.
-//! - [`recognize`] makes one layer of what its author wrote as one: a convolution with its bias and activation, a
+//! - `network::Network` takes one operation after the other and makes layers of them; constants are computed at once.
+//! - `recognize` makes one layer of what its author wrote as one: a convolution with its bias and activation, a
 //!   normalization by parts.
 //! - Names of layers are those of the author's layers, as far as the names of operations tell them.
 
