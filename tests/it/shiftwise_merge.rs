@@ -24,7 +24,7 @@ fn the_merged_counts_of_an_evaluation_are_those_of_one_run() {
     let folder = Folder::new("merge-evaluate");
     run(&folder, "quantize digits_resnet.h5 --calib digits.npz:x_cal --output-dir q -q", 0);
     let command = "evaluate q/quantized.h5 --data digits.npz:x_eval --labels digits.npz:y_eval --top 3 \
-                   --baseline digits_resnet.h5 --max-drop 50%";
+                   --baseline digits_resnet.h5 --max-drop=50%";
     for options in ["--json", ""] {
         let one = run(&folder, &format!("{command} {options}"), 0);
         for shards in [1, 3, 8] {
