@@ -248,6 +248,35 @@ fn written_quantized_models_compute_the_same() {
 }
 
 #[test]
+fn blocks_of_values_compute_the_same_as_standard_operators() {
+    for (name, graph, inputs) in own_networks() {
+        for format in ["bf16", "bfp", "msfp"] {
+            let mut strategy = Strategy::built_in("bfp").unwrap();
+            strategy.set("data_format", format.into()).unwrap();
+            let options = PtqOptions::new(strategy);
+            let quantized = ptq(graph.clone(), &inputs, &options, |_, _| ()).unwrap().quantized;
+            let expected = run_vendor(&quantized, inputs.clone()).unwrap();
+            let bytes = match write_quantized(&quantized, &WriteOptions::default()) {
+                Ok(bytes) => bytes,
+                Err(why) => {
+                    assert!(why.to_string().contains("not written as ONNX"), "{name}: {why}");
+                    continue;
+                }
+            };
+            for (seen, expected) in computed(bytes, &inputs).iter().zip(&expected) {
+                // Sums in another order may come to the other side of an edge.
+                let expected = Value::of_tensor(expected);
+                let edges = on_an_edge(seen, &expected);
+                assert!(edges <= 3 + expected.len() / 50, "{name}, {format}: {edges}");
+                if edges == 0 {
+                    alike(seen, &expected).unwrap_or_else(|why| panic!("{name}, {format}: {why}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn the_same_network_of_two_formats_has_the_same_positions() {
     let models = std::env::var("SHIFTWISE_SHARED").map(|shared| Path::new(&shared).join("models"));
     for name in ["lenet5_mnist", "resnet8_fashion"] {

@@ -24,8 +24,12 @@ use crate::samples::{Source, arrays, tensors};
 /// Shapes of inputs, batch first, by name; without a name for a network with one input.
 type Shapes = Vec<(Option<String>, Vec<usize>)>;
 
+/// A layer: its name, class, shape without the batch, number of weights, layers that it reads.
+type LayerRow = (String, String, Vec<usize>, usize, Vec<String>);
+
 /// A network.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each Python object")]
 pub(crate) enum Kind {
     /// Float or quantized.
     Still(Still),
@@ -195,7 +199,7 @@ impl Model {
     }
 
     /// Every layer: its name, class, shape without the batch, number of weights, layers that it reads.
-    fn layers(&self) -> Vec<(String, String, Vec<usize>, usize, Vec<String>)> {
+    fn layers(&self) -> Vec<LayerRow> {
         let graph = self.graph();
         let row = |id: NodeId| {
             let node = graph.node(id);

@@ -99,7 +99,7 @@ pub fn fit(trainer: &mut Trainer, plan: &Plan, examples: &dyn Examples, watch: &
         // Orders and images are drawn from other streams than Dropout's, which are numbered by step.
         let random = Random::new(!plan.seed).stream(epoch);
         // Every step of the epoch wants the same memory; what comes between epochs wants other.
-        let memory = Hold::new();
+        let memory = trainer.keeps_all().then(Hold::new);
         let order: Vec<usize> = match plan.shuffle {
             true => random.order(examples.len()),
             false => (0..examples.len()).collect(),

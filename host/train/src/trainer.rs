@@ -171,6 +171,11 @@ impl Trainer {
         Self { memory, ..self }
     }
 
+    /// Whether a step keeps all of its activations.
+    pub fn keeps_all(&self) -> bool {
+        self.memory == usize::MAX
+    }
+
     /// What a step on so many samples keeps of its activations.
     pub fn footprint(&mut self, samples: usize) -> Footprint {
         let (memory, correction, random) = (self.memory, self.options.correction, Random::new(self.options.seed));

@@ -50,7 +50,10 @@ pub(super) fn read(subject: &Subject<'_>, options: &LoadOptions) -> Result<Optio
         *network.quantizers.entry(own.class().to_owned()).or_default() += 1;
     }
     let kind = match &model {
-        Model::Quantized(_) => found.name.replacen("a ", "a quantized ", 1),
+        Model::Quantized(_) => {
+            let bare = found.name.strip_prefix("an ").or(found.name.strip_prefix("a ")).unwrap_or(found.name);
+            format!("a quantized {bare}")
+        }
         Model::Float(_) => found.name.to_owned(),
     };
     let mut info = subject.info(&kind, Content::Network(network));
