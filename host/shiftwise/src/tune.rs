@@ -115,15 +115,14 @@ pub struct Tuned {
     pub ended: Ended,
 }
 
+/// What sees the number of answers and all trials after each new one.
+pub type Watch<'w> = dyn FnMut(u64, &[Trial]) -> Result<(), Error> + 'w;
+
 /// Searches. `known` are trials of an earlier run of the same search, which are not made again. `watch` sees the number of answers and all trials
 /// after each new one. Also returns the chosen strategy.
 ///
 /// Errors: those of the data, of the strategy as it was given, and of `watch`. A trial that can't be made is none.
-pub fn tune(
-    request: &Request<'_>,
-    known: Vec<Trial>,
-    watch: &mut dyn FnMut(u64, &[Trial]) -> Result<(), Error>,
-) -> Result<(Tuned, Strategy), Error> {
+pub fn tune(request: &Request<'_>, known: Vec<Trial>, watch: &mut Watch<'_>) -> Result<(Tuned, Strategy), Error> {
     let began = Instant::now();
     let reference = Reference::of(request.graph, request.samples, request.labels)?;
     let mut search = Search::new(request, &reference, known, watch, began);

@@ -3,6 +3,9 @@
 use shiftwise_tensor::tensor::Tensor;
 use shiftwise_train::loss::Target;
 
+/// The sum over a batch of an output, and the number of its terms; `None` if labels are of another kind.
+type Of = fn(&Tensor, &Target) -> Option<(f64, usize)>;
+
 /// A metric: a row of [`METRICS`].
 #[derive(Debug)]
 pub struct Metric {
@@ -12,9 +15,8 @@ pub struct Metric {
     pub doc: &'static str,
     /// Whether more is better.
     pub larger: bool,
-    /// The sum over a batch of an output, and the number of its terms; `None` if labels are of another kind. Without it, the
-    /// metric is the loss.
-    pub(super) of: Option<fn(&Tensor, &Target) -> Option<(f64, usize)>>,
+    /// What it takes of an output. Without it, the metric is the loss.
+    pub(super) of: Option<Of>,
 }
 
 /// Every metric.

@@ -18,7 +18,7 @@ use shiftwise_train::finetune::{self, Finetuner};
 
 use super::measure::Reference;
 use super::trial::{self, Applied, Trial};
-use super::{Ended, Request};
+use super::{Ended, Request, Watch};
 use crate::analyze;
 use crate::part::Shard;
 use crate::remedies::{self, Case, Remedy, remedy};
@@ -49,7 +49,7 @@ pub(super) struct Search<'s, 'r> {
     reference: &'s Reference<'r>,
     /// Trials of an earlier run, by their strategies.
     known: BTreeMap<String, Trial>,
-    watch: &'s mut dyn FnMut(u64, &[Trial]) -> Result<(), Error>,
+    watch: &'s mut Watch<'s>,
     pub(super) trials: Vec<Trial>,
     /// The network of the trial that was made last: what comes next may look at it again.
     last: Option<(String, QuantGraph)>,
@@ -65,7 +65,7 @@ impl<'s, 'r> Search<'s, 'r> {
         request: &'s Request<'r>,
         reference: &'s Reference<'r>,
         known: Vec<Trial>,
-        watch: &'s mut dyn FnMut(u64, &[Trial]) -> Result<(), Error>,
+        watch: &'s mut Watch<'s>,
         began: Instant,
     ) -> Self {
         let known = known.into_iter().map(|t| (t.strategy.clone(), t)).collect();
@@ -116,8 +116,9 @@ impl<'s, 'r> Search<'s, 'r> {
 
     /// Whether nobody has decided what a remedy moves.
     fn is_open(&self, own: &Remedy, decided: &[String]) -> bool {
-        let taken = |key: &&str| decided.iter().any(|d| d == key) || self.request.fixed.iter().any(|f| f == key);
-        !own.keys.iter().any(|key| taken(&key))
+        let taken =
+            |key: &&'static str| decided.iter().any(|d| d == key) || self.request.fixed.iter().any(|f| f == key);
+        !own.keys.iter().any(taken)
     }
 
     /// Remedies that are open and may help, those that the analysis of a trial suggests first.

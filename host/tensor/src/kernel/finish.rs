@@ -131,15 +131,14 @@ impl Epilogue<i32> for Stored<'_, FinishI8<'_>, i8> {
     fn store(&mut self, pixel: usize, channel: usize, sums: &[i32]) {
         let at = pixel * self.channels + channel;
         let (output, bias) = (&mut self.output[at..][..sums.len()], &self.finish.bias[channel..][..sums.len()]);
-        let (wide, rest) = output.as_chunks_mut::<16>();
-        for ((output, sums), bias) in wide.iter_mut().zip(sums.chunks_exact(16)).zip(bias.chunks_exact(16)) {
-            for i in 0..16 {
-                output[i] = self.finish.shifted(sums[i], bias[i]);
-            }
+        let ((to, last), (sums, left), (bias, own)) =
+            (output.as_chunks_mut::<16>(), sums.as_chunks::<16>(), bias.as_chunks::<16>());
+        for ((to, sums), bias) in to.iter_mut().zip(sums).zip(bias) {
+            // Apart from the output, which might be what is read: a vector, where a loop over the output stays scalar.
+            *to = core::array::from_fn(|i| self.finish.shifted(sums[i], bias[i]));
         }
-        let done = sums.len() - rest.len();
-        for ((output, sum), bias) in rest.iter_mut().zip(&sums[done..]).zip(&bias[done..]) {
-            *output = self.finish.shifted(*sum, *bias);
+        for ((to, sum), bias) in last.iter_mut().zip(left).zip(own) {
+            *to = self.finish.shifted(*sum, *bias);
         }
     }
 }
