@@ -5,6 +5,7 @@
 //! numerics.
 
 use std::error::Error;
+use std::hint::black_box;
 use std::io::{BufRead, Write};
 use std::path::Path;
 
@@ -38,16 +39,25 @@ fn main() -> Result<(), Problem> {
     pool.install(|| match &model {
         Model::Float(graph) => {
             let engine = FloatEngine::new(graph);
-            serve(|| Ok(drop(engine.run(&batch)?)))
+            serve(|| {
+                black_box(engine.run(&batch)?);
+                Ok(())
+            })
         }
         Model::Quantized(q) if vendor => {
             let engine = VendorEngine::new(q);
-            serve(|| Ok(drop(engine.run(batch.clone())?)))
+            serve(|| {
+                black_box(engine.run(batch.clone())?);
+                Ok(())
+            })
         }
         Model::Quantized(q) => {
             let graph = lower::lower(q)?;
             let engine = Engine::new(&graph);
-            serve(|| Ok(drop(engine.run_batch(&batch)?)))
+            serve(|| {
+                black_box(engine.run_batch(&batch)?);
+                Ok(())
+            })
         }
     })
 }

@@ -74,7 +74,7 @@ fn clamped(graph: &Graph, id: NodeId) -> Option<(NodeId, f32, f32)> {
         return Some((*graph.node(id).inputs.get(*x)?, *low.data().first()?, *high.data().first()?));
     }
     let (outer, inner, a) = with_number(graph, id)?;
-    let (inner, x, b) = with_number(graph, inner).map(|(f, x, b)| (f, x, b))?;
+    let (inner, x, b) = with_number(graph, inner)?;
     match (outer, inner) {
         (Combine::Maximum, Combine::Minimum) => Some((x, a, b)),
         (Combine::Minimum, Combine::Maximum) => Some((x, b, a)),

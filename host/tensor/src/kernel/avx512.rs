@@ -72,8 +72,8 @@ fn sums_f32<const M: usize, const P: usize>(
             if whole {
                 for k in 0..run.len {
                     let mut row = [_mm512_setzero_ps(); P];
-                    for j in 0..P {
-                        row[j] = _mm512_loadu_ps(w.add((k * P + j) * LANES));
+                    for (j, row) in row.iter_mut().enumerate() {
+                        *row = _mm512_loadu_ps(w.add((k * P + j) * LANES));
                     }
                     for p in 0..M {
                         let x = _mm512_set1_ps(*x[p].add(k));
@@ -85,8 +85,8 @@ fn sums_f32<const M: usize, const P: usize>(
             } else {
                 for k in 0..run.len {
                     let mut row = [_mm512_setzero_ps(); P];
-                    for j in 0..P {
-                        row[j] = _mm512_loadu_ps(w.add((k * P + j) * LANES));
+                    for (j, row) in row.iter_mut().enumerate() {
+                        *row = _mm512_loadu_ps(w.add((k * P + j) * LANES));
                     }
                     for p in 0..M {
                         let x = _mm512_set1_ps(*x[p].add(k));
@@ -149,8 +149,8 @@ fn sums_i8<const M: usize, const P: usize>(
             if is_whole(run) {
                 for k in 0..run.len / 4 {
                     let mut rows = [_mm512_setzero_si512(); P];
-                    for j in 0..P {
-                        rows[j] = _mm512_loadu_si512(w.add((k * P + j) * 4 * LANES).cast());
+                    for (j, row) in rows.iter_mut().enumerate() {
+                        *row = _mm512_loadu_si512(w.add((k * P + j) * 4 * LANES).cast());
                     }
                     for p in 0..M {
                         let four = x[p].add(4 * k).cast::<i32>().read_unaligned();
@@ -170,8 +170,8 @@ fn sums_i8<const M: usize, const P: usize>(
                 }
                 for k in 0..run.len / 4 {
                     let mut rows = [_mm512_setzero_si512(); P];
-                    for j in 0..P {
-                        rows[j] = _mm512_loadu_si512(w.add((k * P + j) * 4 * LANES).cast());
+                    for (j, row) in rows.iter_mut().enumerate() {
+                        *row = _mm512_loadu_si512(w.add((k * P + j) * 4 * LANES).cast());
                     }
                     for p in 0..M {
                         let four = x[p].add(4 * k).cast::<i32>().read_unaligned();

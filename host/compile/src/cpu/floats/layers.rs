@@ -19,11 +19,9 @@ impl Steps<'_> {
                 if self.out.len() == 2 {
                     self.out.insert(0, 1);
                 }
-                return self.layer_of(&l.image, &weights);
+                self.layer_of(&l.image, &weights)
             }
-            Op::TimeDistributed(l) => {
-                return l.pointwise().map_or(Ok(false), |layer| self.layer_of(layer, weights));
-            }
+            Op::TimeDistributed(l) => l.pointwise().map_or(Ok(false), |layer| self.layer_of(layer, weights)),
             Op::TfOp(f) => self.function(f),
             _ => Ok(self.normalization(float, weights)?
                 || self.activation(float, weights)?

@@ -139,8 +139,8 @@ fn rows_i8<const K: usize, const Q: usize, const S: usize>(
                 for kx in 0..K - S {
                     seen[kx] = seen[kx + S];
                 }
-                for kx in K - S..K {
-                    seen[kx] = column(ox * S + kx);
+                for (kx, seen) in seen.iter_mut().enumerate().skip(K - S) {
+                    *seen = column(ox * S + kx);
                 }
                 let mut acc = start;
                 for kx in 0..K {
@@ -263,8 +263,8 @@ impl<const K: usize> Channels<'_, K> {
             let seen = self.pixels(self.input, at + i * self.g.dilation[0] * self.g.in_w, (PIXELS - 1) * S + K);
             let weights = self.pixels(self.kernel, ky * K, K);
             let mut x = [_mm512_setzero_ps(); COLUMNS];
-            for i in 0..(PIXELS - 1) * S + K {
-                x[i] = self.load(seen, i);
+            for (i, x) in x.iter_mut().enumerate().take((PIXELS - 1) * S + K) {
+                *x = self.load(seen, i);
             }
             for kx in 0..K {
                 let w = self.load(weights, kx);
