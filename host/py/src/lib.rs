@@ -10,9 +10,9 @@
 //!
 //! API boundary: no; the Python package `shiftwise` is.
 //!
-//! - [`error`]: exceptions; [`samples`]: datasets; [`custom`]: layers that Python computes
-//! - [`model`]: networks; [`strategy`]: how they are quantized; [`quantize`]: quantizing, preparing for training, deploying
-//! - [`commands`]: the other commands; [`compiled`]: programs; [`trainer`]: steps of training
+//! - `error`: exceptions; `samples`: datasets; `custom`: layers that Python computes
+//! - `model`: networks; `strategy`: how they are quantized; `quantize`: quantizing, preparing for training, deploying
+//! - `commands`: the other commands; `compiled`: programs; `trainer`: steps of training
 
 mod commands;
 mod compiled;
