@@ -59,10 +59,13 @@ fn say(check: &Check, screen: &Screen) {
     }
 }
 
+/// How a board is reached, and its name.
+type Link<'a> = (BoardSpec, &'a str);
+
 /// Where it is to run: on a DPU, or on the CPU where there is none; and the link to a board, with its name.
 ///
 /// `qemu:NAME` and `serial:PATH` are links; any other name is one of the boards that `targets` lists, as in all commands.
-fn places(args: &Args) -> Result<(Option<Device>, Option<(BoardSpec, &str)>), Error> {
+fn places(args: &Args) -> Result<(Option<Device>, Option<Link<'_>>), Error> {
     let link = args.board.as_deref().filter(|board| board.contains(':') || args.target.is_some());
     let link = link.map(|b| Ok::<_, Error>((boards::spec(b)?, b))).transpose()?;
     let dpu = match (args.target.as_deref(), args.board.as_deref()) {
