@@ -22,7 +22,7 @@ use shiftwise_tensor::tensor::Tensor;
 use crate::commands::device;
 use crate::error::{Raised, json, work};
 use crate::model::Model;
-use crate::samples::{array, tensors};
+use crate::samples::{array, fetched};
 
 /// A compiled network: the bytes of its file.
 #[pyclass(frozen, module = "shiftwise._native")]
@@ -47,11 +47,7 @@ impl Samples for Fed {
     }
 
     fn batch(&self, start: usize, count: usize) -> Result<Vec<Tensor>, Error> {
-        let batch = Python::attach(|py| {
-            py.check_signals()?;
-            tensors(&self.object.bind(py).call_method1("batch", (start, count))?)
-        });
-        let batch = batch.map_err(|e| self.raised.keep(e))?;
+        let batch = fetched(&self.object, start, count, &self.raised)?;
         let fits = |(tensor, (_, shape)): (&Tensor, &(String, Vec<usize>))| {
             tensor.shape() == [&[count], shape.as_slice()].concat() && tensor.data().iter().all(|v| v.is_finite())
         };
