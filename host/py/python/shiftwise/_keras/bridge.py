@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from .. import _native
+from .._files import write_file
 from ..errors import Error, UnsupportedModel
 from . import flavour as flavours
 from .flavour import Flavour, memory
@@ -341,8 +342,6 @@ def model_class(own: Flavour) -> Any:
             """Writes the vendor's HDF5 file for a name that ends in .h5, ONNX for .onnx, else as Keras does."""
             import os
 
-            from ..model import write_file
-
             path = os.fspath(filepath)
             if path.endswith((".h5", ".hdf5")) or save_format == "h5":
                 if not overwrite and os.path.exists(path):
@@ -389,7 +388,7 @@ def wrap_reader(module: Any, root: str) -> None:
     def load_model_from_hdf5(filepath: Any, custom_objects: Any = None, *args: Any, **kwargs: Any) -> Any:
         import h5py
 
-        own = flavours._flavour(root)
+        own = flavours.named(root)
         if isinstance(filepath, h5py.File):
             if not is_vendor_file(filepath):
                 return original(filepath, custom_objects, *args, **kwargs)

@@ -93,8 +93,17 @@ class Layers:
         return {f"Vitis>{name}": own for name, own in self.classes.items()}
 
 
-def make(flavour: Flavour) -> Layers:  # noqa: C901
-    """Makes and registers the classes."""
+_MADE: Dict[int, Layers] = {}
+
+
+def layers_of(flavour: Flavour) -> Layers:
+    """The classes for a Keras, which are made and registered once."""
+    if id(flavour) not in _MADE:
+        _MADE[id(flavour)] = _make(flavour)
+    return _MADE[id(flavour)]
+
+
+def _make(flavour: Flavour) -> Layers:  # noqa: C901
     keras, ops, two = flavour.keras, flavour.ops, flavour.version == 2
     activations = keras.activations
 
@@ -489,7 +498,7 @@ def make_layer(flavour: Flavour, class_name: str, config: Config, custom_objects
     """A layer of a class and its configuration in the form of Keras 2."""
     name = class_name.split(">")[-1]
     if class_name.startswith("Vitis>"):
-        return flavour.layers.classes[name].from_config(config)
+        return layers_of(flavour).classes[name].from_config(config)
     custom = {**_registered(flavour), **CUSTOM, **(custom_objects or {})}
     for key in (class_name, name):
         if isinstance(custom.get(key), type):
