@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use shiftwise::build::{Compiled, OnCpu, check_grids, program};
 use shiftwise::device::{Device, clock, find_board};
@@ -118,10 +119,10 @@ pub(crate) fn compile(
 impl Deployable {
     /// A program out of its file's bytes.
     #[new]
-    fn new(py: Python<'_>, name: PathBuf, data: Vec<u8>) -> PyResult<Self> {
+    fn new(py: Python<'_>, name: PathBuf, data: PyBackedBytes) -> PyResult<Self> {
         work(py, &Raised::default(), || {
             run::parse(&name, &data)?;
-            Ok(Self { bytes: data, name })
+            Ok(Self { bytes: data.to_vec(), name })
         })
     }
 

@@ -46,10 +46,7 @@ class Pictures:
         self._parts = folders
 
     def _folders(self) -> List[str]:
-        try:
-            names = sorted(own for own in os.listdir(self.path) if not own.startswith("."))
-        except (OSError, ValueError) as e:
-            raise InvalidDataset(f"{self.path}: {getattr(e, 'strerror', None) or e}") from e
+        names = _listed(self.path)
         inside = [own for own in names if os.path.isdir(os.path.join(self.path, own))]
         if not inside or any(own.lower().endswith(_ENDINGS) for own in names):
             return [self.path]
@@ -70,8 +67,16 @@ class Pictures:
         return f"<Pictures of {self.path}{classes}>"
 
 
+def _listed(folder: str) -> List[str]:
+    """What is in a folder, in order, less what is hidden."""
+    try:
+        return sorted(own for own in os.listdir(folder) if not own.startswith("."))
+    except (OSError, ValueError) as e:
+        raise InvalidDataset(f"{folder}: {getattr(e, 'strerror', None) or e}") from e
+
+
 def _count(folder: str) -> int:
-    return sum(1 for own in os.listdir(folder) if own.lower().endswith(_ENDINGS) and not own.startswith("."))
+    return sum(1 for own in _listed(folder) if own.lower().endswith(_ENDINGS))
 
 
 class Samples:

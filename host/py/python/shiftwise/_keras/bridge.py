@@ -12,7 +12,7 @@ from .._files import write_file
 from ..errors import Error, UnsupportedModel
 from . import flavour as flavours
 from .flavour import Flavour, memory
-from .layers import CUSTOM, VARIABLES, Layers, make_layer
+from .layers import CUSTOM, VARIABLES, Layers, calls_for_shapes, make_layer
 
 #: The types that variables of the vendor's files may have, by numpy's kind.
 _KINDS = {"i": "int32", "f": "float32", "u": "int32"}
@@ -211,11 +211,12 @@ class _Builder:
         waiting = [(row, k) for row in rows for k in range(max(1, len(row["inbound_nodes"])))]
         for row in rows:
             self.layers[row["name"]] = self.layer(row)
-        while waiting:
-            rest = [own for own in waiting if not self._called(*own)]
-            if len(rest) == len(waiting):
-                raise UnsupportedModel("the layers of the file do not follow from its inputs")
-            waiting = rest
+        with calls_for_shapes():
+            while waiting:
+                rest = [own for own in waiting if not self._called(*own)]
+                if len(rest) == len(waiting):
+                    raise UnsupportedModel("the layers of the file do not follow from its inputs")
+                waiting = rest
         inside = self.config["config"]
         if "output_layers" in inside:
             ins = [self.results[(own[0], own[1])] for own in _edges(inside["input_layers"])]

@@ -6,9 +6,11 @@ the same way, whichever quantizers they have.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from typing import Any, Dict, List, Optional, Tuple
+import threading
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -93,6 +95,29 @@ class Layers:
         return {f"Vitis>{name}": own for name, own in self.classes.items()}
 
 
+class _Calls(threading.local):
+    """How this thread calls layers."""
+
+    for_shapes = False
+
+
+_CALLS = _Calls()
+
+
+@contextlib.contextmanager
+def calls_for_shapes() -> Iterator[None]:
+    """Within it, layers are called for the shapes of their results: quantizers, which change none, are passed over.
+
+    Keras traces every layer of a model that is put together, throws the trace away, and traces again what runs; the quantizers
+    would be nine tenths of it.
+    """
+    before, _CALLS.for_shapes = _CALLS.for_shapes, True
+    try:
+        yield
+    finally:
+        _CALLS.for_shapes = before
+
+
 _MADE: Dict[int, Layers] = {}
 
 
@@ -152,6 +177,8 @@ def _make(flavour: Flavour) -> Layers:  # noqa: C901
             return {end: self._by_name[prefix + end] for end in ends if prefix + end in self._by_name}
 
         def fake(self, x: Any, prefix: str, kind: str, params: Config, training: Any) -> Any:
+            if _CALLS.for_shapes:
+                return x
             mode = self._kept.get("mode")
             learn = mode == "QAT" and bool(training) and not isinstance(training, str)
             if quantizers.ALIASES.get(kind, kind) == "TQTQuantizer" and learn:
