@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use shiftwise::build::{Compiled, OnCpu, check_grids, program};
 use shiftwise::device::{Device, clock, find_board};
@@ -22,7 +23,7 @@ use shiftwise_tensor::tensor::Tensor;
 use crate::commands::device;
 use crate::error::{Raised, json, work};
 use crate::model::Model;
-use crate::samples::{array, tensors};
+use crate::samples::{array, fetched};
 
 /// A compiled network: the bytes of its file.
 #[pyclass(frozen, module = "shiftwise._native")]
@@ -47,11 +48,7 @@ impl Samples for Fed {
     }
 
     fn batch(&self, start: usize, count: usize) -> Result<Vec<Tensor>, Error> {
-        let batch = Python::attach(|py| {
-            py.check_signals()?;
-            tensors(&self.object.bind(py).call_method1("batch", (start, count))?)
-        });
-        let batch = batch.map_err(|e| self.raised.keep(e))?;
+        let batch = fetched(&self.object, start, count, &self.raised)?;
         let fits = |(tensor, (_, shape)): (&Tensor, &(String, Vec<usize>))| {
             tensor.shape() == [&[count], shape.as_slice()].concat() && tensor.data().iter().all(|v| v.is_finite())
         };
@@ -122,10 +119,10 @@ pub(crate) fn compile(
 impl Deployable {
     /// A program out of its file's bytes.
     #[new]
-    fn new(py: Python<'_>, name: PathBuf, data: Vec<u8>) -> PyResult<Self> {
+    fn new(py: Python<'_>, name: PathBuf, data: PyBackedBytes) -> PyResult<Self> {
         work(py, &Raised::default(), || {
             run::parse(&name, &data)?;
-            Ok(Self { bytes: data, name })
+            Ok(Self { bytes: data.to_vec(), name })
         })
     }
 

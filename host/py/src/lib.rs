@@ -10,7 +10,7 @@
 //!
 //! API boundary: no; the Python package `shiftwise` is.
 //!
-//! - `error`: exceptions; `samples`: datasets; `custom`: layers that Python computes
+//! - `error`: exceptions; `samples`: datasets; `pictures`: folders of them; `custom`: layers that Python computes
 //! - `model`: networks; `strategy`: how they are quantized; `quantize`: quantizing, preparing for training, deploying
 //! - `commands`: the other commands; `compiled`: programs; `trainer`: steps of training
 
@@ -19,6 +19,7 @@ mod compiled;
 mod custom;
 mod error;
 mod model;
+mod pictures;
 mod quantize;
 mod samples;
 mod strategy;
@@ -38,6 +39,7 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<model::Model>()?;
     module.add_class::<strategy::Strategy>()?;
+    module.add_class::<pictures::Pictures>()?;
     module.add_class::<trainer::Trainer>()?;
     module.add_class::<compiled::Deployable>()?;
     module.add_function(wrap_pyfunction!(strategy::settings, module)?)?;

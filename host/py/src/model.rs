@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use numpy::PyArrayDyn;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use shiftwise::export::{self, Format};
 use shiftwise::predict::{Arithmetic, Subject};
@@ -152,14 +153,16 @@ impl Model {
     fn from_bytes(
         py: Python<'_>,
         name: PathBuf,
-        data: Vec<u8>,
+        data: PyBackedBytes,
         input_shapes: Shapes,
         custom: Vec<(String, Bound<'_, PyAny>)>,
         training: bool,
     ) -> PyResult<Self> {
         let raised = Raised::default();
         let custom = custom::layers(custom, &raised)?;
-        work(py, &raised.clone(), || Self::read(Files::of_bytes(&name, data), input_shapes, custom, raised, training))
+        work(py, &raised.clone(), || {
+            Self::read(Files::of_bytes(&name, data.to_vec()), input_shapes, custom, raised, training)
+        })
     }
 
     /// `float`, `quantized` or `training`.

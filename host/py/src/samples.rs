@@ -58,12 +58,17 @@ impl Samples for Source {
     }
 
     fn batch(&self, start: usize, count: usize) -> Result<Vec<Tensor>, Error> {
-        let batch = Python::attach(|py| {
-            py.check_signals()?;
-            tensors(&self.object.bind(py).call_method1("batch", (start, count))?)
-        });
-        self.checked(start, count, batch.map_err(|e| self.raised.keep(e))?)
+        self.checked(start, count, fetched(&self.object, start, count, &self.raised)?)
     }
+}
+
+/// A batch of a Python dataset. An interrupt of the user's comes through here.
+pub(crate) fn fetched(object: &Py<PyAny>, start: usize, count: usize, raised: &Raised) -> Result<Vec<Tensor>, Error> {
+    let batch = Python::attach(|py| {
+        py.check_signals()?;
+        tensors(&object.bind(py).call_method1("batch", (start, count))?)
+    });
+    batch.map_err(|e| raised.keep(e))
 }
 
 /// An array as a tensor.

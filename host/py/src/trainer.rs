@@ -12,7 +12,7 @@ use shiftwise_train::trainer::{Goal, Options, Trainer as Own};
 
 use crate::error::{Raised, work};
 use crate::model::{Kind, Model};
-use crate::samples::{tensor, tensors};
+use crate::samples::{array, tensor, tensors};
 
 /// A network in training.
 #[pyclass(frozen, module = "shiftwise._native")]
@@ -41,6 +41,17 @@ fn positive(name: &str, value: f64) -> Result<f64, Error> {
 impl Trainer {
     fn own(&self) -> MutexGuard<'_, Own> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a Python function says of an output.
+    fn judged(&self, judge: &Py<PyAny>, k: usize, output: &Tensor) -> Result<Option<(f64, Tensor)>, Error> {
+        let answer = Python::attach(|py| {
+            py.check_signals()?;
+            let answer = judge.call1(py, (k, array(py, output.clone())?))?;
+            let answer: Option<(f64, Bound<'_, PyAny>)> = answer.extract(py)?;
+            answer.map(|(loss, gradient)| Ok((loss, tensor(&gradient)?))).transpose()
+        });
+        answer.map_err(|e| self.raised.keep(e))
     }
 
     /// Labels as the losses of the outputs take them.
@@ -119,12 +130,25 @@ impl Trainer {
 
     /// Makes a step on a batch; returns the loss before it. Labels are int64 classes or float32 values, one array for each
     /// output that is trained or not.
-    fn step(&self, py: Python<'_>, inputs: &Bound<'_, PyAny>, labels: &Bound<'_, PyAny>) -> PyResult<f64> {
+    ///
+    /// `judge(k, output)` sees every output of the step; where output `k` has no loss by name, it answers with the loss and
+    /// its gradient, or with `None` for an output that is not trained.
+    #[pyo3(signature = (inputs, labels, judge = None))]
+    fn step(
+        &self,
+        py: Python<'_>,
+        inputs: &Bound<'_, PyAny>,
+        labels: &Bound<'_, PyAny>,
+        judge: Option<Py<PyAny>>,
+    ) -> PyResult<f64> {
         let (inputs, targets) = (tensors(inputs)?, self.targets(labels)?);
         work(py, &self.raised, || {
             let mut own = self.own();
             fits(&own, &inputs)?;
-            own.step(inputs, &targets)
+            match &judge {
+                Some(judge) => own.step_judged(inputs, &targets, &mut |k, output| self.judged(judge, k, output)),
+                None => own.step(inputs, &targets),
+            }
         })
     }
 

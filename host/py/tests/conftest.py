@@ -14,8 +14,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 DATA = ROOT / "tests" / "data"
 SHARED = pathlib.Path(os.environ.get("SHIFTWISE_SHARED", ROOT.parent / "shared"))
 GOLDEN = SHARED / "golden"
-HAS_KERAS = importlib.util.find_spec("tensorflow") is not None
-NO_KERAS = "TensorFlow is not installed: nothing of Keras is tested"
+HAS_KERAS = os.environ.get("SHIFTWISE_KERAS") != "0" and importlib.util.find_spec("tensorflow") is not None
+NO_KERAS = "TensorFlow is not installed, or its tests are not asked for (cargo xtask python --keras)"
+#: Whether tests take the time to be sure: ten thousand calls in place of hundreds.
+THOROUGH = os.environ.get("SHIFTWISE_THOROUGH") == "1"
 NO_SHARED = "the reference data is not here: set SHIFTWISE_SHARED"
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

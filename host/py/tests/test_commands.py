@@ -109,7 +109,7 @@ def test_a_network_learns_without_keras(lenet: str, digits: Any) -> None:
     seen = []
     history = model.fit(x, y, epochs=2, batch_size=32, verbose=0, validation_data=(x, y), callbacks=[lambda e, logs: seen.append(e)])
     assert seen == [0, 1] and history.history["loss"][1] < history.history["loss"][0] * 1.5
-    assert set(history.history) == {"loss", "val_loss", "val_accuracy"}
+    assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     model.save("qat.h5")
     deployed = vitis_quantize.VitisQuantizer.get_deploy_model(model)
     assert deployed.kind == "quantized" and deployed.evaluate(x, y) > 0.9

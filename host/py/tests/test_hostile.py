@@ -9,9 +9,10 @@ from typing import Any, Callable, List
 
 import numpy as np
 import shiftwise
+from conftest import THOROUGH
 from shiftwise import _native, vitis_inspect, vitis_quantize
 
-CALLS = 10_000
+CALLS = 10_000 if THOROUGH else 400
 
 
 def _values(lenet: str) -> List[Any]:
@@ -81,9 +82,9 @@ def test_memory_is_flat_over_many_quantizations(lenet: str, digits: Any) -> None
             return int(file.read().split()[1]) * 4096
 
     x = digits[0][:8]
-    for _ in range(100):
+    for _ in range(100 if THOROUGH else 30):
         shiftwise.quantize(lenet, x, include_cle=False)
     before = resident()
-    for _ in range(900):
+    for _ in range(900 if THOROUGH else 70):
         shiftwise.quantize(lenet, x, include_cle=False)
     assert resident() - before < 24 << 20

@@ -30,6 +30,10 @@ pub struct Goal {
     pub weight: f64,
 }
 
+/// Sees every output of a step, by its place, and answers with the loss and its gradient by the output's values where an
+/// output without a [`Goal`] is trained by a loss that only the caller knows.
+pub type Judge<'a> = dyn FnMut(usize, &Tensor) -> Result<Option<(f64, Tensor)>, Error> + 'a;
+
 /// How a network is trained.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -280,7 +284,19 @@ impl Trainer {
     /// Errors: data or labels that don't fit; a layer without a gradient; a value that is not finite, with the layer and
     /// what to do.
     pub fn step(&mut self, inputs: Vec<Tensor>, targets: &[Option<Target>]) -> Result<f64, Error> {
-        let (loss, gradients) = self.gradients(inputs, targets)?;
+        self.step_judged(inputs, targets, &mut |_, _| Ok(None))
+    }
+
+    /// The same, with a judge of the outputs. An answer for an output that has a goal is not looked at.
+    ///
+    /// Errors: those of [`Trainer::step`]; a gradient of another shape than its output's; what the judge fails with.
+    pub fn step_judged(
+        &mut self,
+        inputs: Vec<Tensor>,
+        targets: &[Option<Target>],
+        judge: &mut Judge<'_>,
+    ) -> Result<f64, Error> {
+        let (loss, gradients) = self.gradients(inputs, targets, judge)?;
         self.steps += 1;
         let mut variables = std::mem::take(&mut self.variables);
         for (variable, gradient) in variables.iter_mut().zip(gradients) {
@@ -303,6 +319,7 @@ impl Trainer {
         &mut self,
         inputs: Vec<Tensor>,
         targets: &[Option<Target>],
+        judge: &mut Judge<'_>,
     ) -> Result<(f64, Vec<Option<Tensor>>), Error> {
         let (step, random) = (self.steps, Random::new(self.options.seed).stream(self.steps));
         let outputs = self.qat.quantized.graph.outputs.clone();
@@ -328,13 +345,20 @@ impl Trainer {
         let run = forward_within(graph, &weights, inputs, &mut points, Mode::Train, self.memory)?;
         let (mut loss, mut seeds) = (0.0f64, Vec::with_capacity(outputs.len()));
         for (k, (id, output)) in outputs.iter().zip(&run.outputs).enumerate() {
+            let fail = |why: String| Error::Dataset(format!("output `{}`: {why}", graph.node(*id).name));
+            let judged = judge(k, output)?;
             let (Some(Some(goal)), Some(Some(target))) = (goals.get(k), targets.get(k)) else {
-                seeds.push(Tensor::zeros(output.shape()));
+                let (own, gradient) = judged.unwrap_or_else(|| (0.0, Tensor::zeros(output.shape())));
+                if gradient.shape() != output.shape() {
+                    let (seen, wanted) = (gradient.shape(), output.shape());
+                    return Err(fail(format!("the gradient of its loss has shape {seen:?}, {wanted:?} is expected")));
+                }
+                loss += own;
+                seeds.push(gradient);
                 continue;
             };
             let before = points.fused.get_mut(id).and_then(Option::take);
             let values = before.as_ref().unwrap_or(output);
-            let fail = |why: String| Error::Dataset(format!("output `{}`: {why}", graph.node(*id).name));
             let (own, gradient) = goal.loss.evaluate(endings[k], values, target, goal.weight).map_err(fail)?;
             loss += own;
             if before.is_some() {

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from . import errors
 from ._native import __version__
+from .autograd import jax_loss, tf_loss, torch_loss
 from .commands import (
-    Deployable,
     analyze,
-    binary,
-    command,
     compare,
     compile,
     diff,
@@ -22,7 +20,6 @@ from .commands import (
     export,
     info,
     inspect,
-    load_deployable,
     load_model,
     quantize,
     report,
@@ -31,11 +28,14 @@ from .commands import (
     targets,
     verify,
 )
+from .deployable import Deployable, load_deployable
 from .errors import Error
 from .model import Model
+from .pictures import Pictures
+from .program import binary, command
 
 __all__ = [
-    "Deployable", "Error", "Model", "__version__", "analyze", "binary", "command", "compare", "compile", "diff", "dump",
-    "errors", "estimate", "export", "info", "inspect", "load_deployable", "load_model", "quantize", "report", "settings", "simulate",
-    "targets", "verify",
+    "Deployable", "Error", "Model", "Pictures", "__version__", "analyze", "binary", "command", "compare", "compile", "diff",
+    "dump", "errors", "estimate", "export", "info", "inspect", "jax_loss", "load_deployable", "load_model", "quantize", "report",
+    "settings", "simulate", "targets", "tf_loss", "torch_loss", "verify",
 ]

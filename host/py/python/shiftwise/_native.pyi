@@ -10,6 +10,7 @@ __all__ = [
     "__version__",
     "main",
     "Model",
+    "Pictures",
     "Strategy",
     "Trainer",
     "Deployable",
@@ -75,6 +76,24 @@ class Model:
     def __reduce__(self) -> Any: ...
 
 @final
+class Pictures:
+    def __new__(
+        cls,
+        path: _Path,
+        shape: Sequence[int],
+        resize: Sequence[int] | None = None,
+        filter: str = "pil",
+        order: str = "rgb",
+        exif: bool = False,
+        mean: Sequence[float] = ...,
+        scale: float | None = None,
+    ) -> Pictures: ...
+    def __len__(self) -> int: ...
+    def batch(self, start: int, count: int) -> _Array: ...
+    @property
+    def warnings(self) -> list[str]: ...
+
+@final
 class Strategy:
     def __new__(cls, name: str = "pof2s") -> Strategy: ...
     def copy(self) -> Strategy: ...
@@ -100,7 +119,9 @@ class Trainer:
         threshold_rate: float | None = None,
         seed: int = 0,
     ) -> Trainer: ...
-    def step(self, inputs: Sequence[Any], labels: Sequence[Any]) -> float: ...
+    def step(
+        self, inputs: Sequence[Any], labels: Sequence[Any], judge: Callable[[int, _Array], Any] | None = None
+    ) -> float: ...
     def set_rates(self, rate: float, threshold_rate: float | None = None) -> None: ...
     @property
     def steps(self) -> int: ...

@@ -4,113 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import tempfile
-from typing import Any, Dict, List, Optional, Sequence, Tuple
-
-import numpy as np
+from typing import Any, Dict, List, Optional, Tuple
 
 from . import _models, _native, _strategies, results
+from ._arguments import count, number, path_or_none
 from .data import dataset
-from .errors import InvalidOption, RunFailed, of
+from .deployable import Deployable, compiled, load_deployable
 from .model import Model
 
 Strategy = Any
 
 
-class Deployable:
-    """A compiled network: ``report`` tells its memory, layers and cycles."""
-
-    def __init__(self, native: "_native.Deployable", report: Optional[results.Compilation] = None) -> None:
-        self._native, self.report = native, report
-
-    @property
-    def target(self) -> str:
-        """What it was compiled for."""
-        return self._native.target
-
-    @property
-    def inputs(self) -> List[Tuple[str, List[int]]]:
-        """Name and shape of every input, without the batch."""
-        return self._native.inputs
-
-    def to_bytes(self) -> bytes:
-        """The bytes of its file."""
-        return self._native.bytes()
-
-    def save(self, path: Any) -> None:
-        """Writes its file, whose name ends in ``.swm`` by custom."""
-        self._native.save(os.fspath(path))
-
-    def listing(self) -> str:
-        """Its instructions as text."""
-        return self._native.listing()
-
-    def simulate(
-        self, data: Any, samples: int = 1, functional: bool = False, clock: Optional[str] = None, trace: Any = None,
-        output_dir: Any = None,
-    ) -> results.Simulation:
-        """Runs the first samples in the simulator: ``outputs``, and the cycles of a frame.
-
-        ``functional``: values only, without cycles. ``trace``: a file for a timeline. ``output_dir``: where every tensor is
-        written.
-        """
-        made = dataset(data, self.inputs, samples)
-        outputs, cycles = self._native.simulate(
-            made, _number("samples", samples), functional, clock, _path(trace), _path(output_dir)
-        )
-        own = results.Simulation(json.loads(cycles) or {})
-        own.outputs = outputs
-        return own
-
-    def run(self, board: str, data: Any, samples: int = 1) -> Dict[str, Any]:
-        """Runs the first samples on a board (``qemu:NAME`` or ``serial:PORT``); returns the command's report."""
-        made = dataset(data, self.inputs, samples)
-        with tempfile.TemporaryDirectory(prefix="shiftwise-") as folder:
-            file = os.path.join(folder, "model.swm")
-            self.save(file)
-            arguments = ["run", file, "--board", board, "--samples", str(samples), "--output-dir", folder]
-            for (name, _), own in zip(self.inputs, made.batch(0, min(samples, len(made)))):
-                path = os.path.join(folder, f"{len(arguments)}.npy")
-                np.save(path, own)
-                arguments += ["--data", f"{name}={path}" if len(self.inputs) > 1 else path]
-            return command(*arguments)
-
-    def __repr__(self) -> str:
-        return f"<Deployable for {self.target}, {len(self.to_bytes())} bytes>"
-
-    def _repr_html_(self) -> str:
-        return self.report._repr_html_() if self.report is not None else repr(self)
-
-
-def _number(name: str, value: Any) -> int:
-    made = _models.count(name, value)
-    if made is None:
-        raise InvalidOption(f"`{name}` is {value!r}; a whole number from 1 is expected")
-    return made
-
-
-def _path(path: Any) -> Optional[str]:
-    return None if path is None else os.fspath(path)
-
-
 def load_model(path: Any, input_shape: Any = None, custom_objects: Optional[Dict[str, Any]] = None, training: bool = False) -> Model:
     """Reads a model of any known format; ``training`` takes a quantized one to be trained."""
     return Model(_models.native(os.fspath(path), input_shape, custom_objects, training=training))
-
-
-def load_deployable(path: Any) -> Deployable:
-    """Reads a compiled network."""
-    from .errors import FileProblem
-
-    path = os.fspath(path)
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as e:
-        raise FileProblem(f"{path}: {e.strerror or e}") from e
-    return Deployable(_native.Deployable(path, data))
 
 
 def _strategy(name: Any, custom: Any, settings: Dict[str, Any]) -> Tuple["_native.Strategy", List[str]]:
@@ -139,9 +46,9 @@ def quantize(
     needs = made.needs_data()
     native = _models.native(model, input_shape, custom_objects, calib if needs else None)
     data = _models.samples(calib, native, steps) if needs and calib is not None else None
-    size = (data.batch_size if data is not None else None) or _number("batch_size", batch_size)
+    size = (data.batch_size if data is not None else None) or number("batch_size", batch_size)
     result, report = _native.quantize(
-        native, made, data, size, _models.count("steps", steps), seed, _strategies.progress("calibrating")
+        native, made, data, size, count("steps", steps), seed, _strategies.progress("calibrating")
     )
     told = json.loads(report)
     told["warnings"] = warnings + told["warnings"]
@@ -156,10 +63,7 @@ def compile(  # noqa: A001
     ``strict``: whether layers that the DPU leaves to the CPU are an error. ``fast``: the fastest program, of which not every
     tensor can be seen.
     """
-    native, report = _native.compile(_models.native(model), target, board, strict, fast)
-    own = results.Compilation(report)
-    own._values.pop("output", None)
-    return Deployable(native, own)
+    return compiled(_models.native(model), target, board, strict, fast)
 
 
 def simulate(model: Any, data: Any, **options: Any) -> results.Simulation:
@@ -177,7 +81,7 @@ def verify(
     if native.kind == "float":
         native = quantize(native, calib, **options)._native
     data = dataset(data, native.inputs, samples)
-    report, _ = _native.verify(native, data, target, board, _number("samples", samples))
+    report, _ = _native.verify(native, data, target, board, number("samples", samples))
     return results.Proof(report)
 
 
@@ -190,7 +94,7 @@ def inspect(
     made, _ = _strategy("pof2s", custom_strategy, settings)
     native = _models.native(model, input_shape, custom_objects)
     report, _, _ = _native.inspect(
-        native, made, target, board, _path(dump_results), _path(plot), _path(dump_model), verbose
+        native, made, target, board, path_or_none(dump_results), path_or_none(plot), path_or_none(dump_model), verbose
     )
     return results.Inspection(report)
 
@@ -201,7 +105,7 @@ def estimate(
 ) -> results.Estimate:
     """Says how fast a network will be, without data or training."""
     native = _models.native(model, input_shape)
-    return results.Estimate(_native.estimate(native, target, board, clock, cores, _path(trace)))
+    return results.Estimate(_native.estimate(native, target, board, clock, cores, path_or_none(trace)))
 
 
 def analyze(
@@ -217,8 +121,8 @@ def analyze(
     own = _models.samples(calib, native, steps)
     measured = None if data is None else _models.samples(data, native)
     report, proposed = _native.analyze(
-        native, made, own, own.batch_size or _number("batch_size", batch_size), _models.count("steps", steps), seed,
-        _number("samples", samples), measured, target is not None, not quick,
+        native, made, own, own.batch_size or number("batch_size", batch_size), count("steps", steps), seed,
+        number("samples", samples), measured, target is not None, not quick,
     )
     analysis = results.Analysis(report)
     analysis.strategy = None if proposed is None else json.loads(proposed)
@@ -234,7 +138,7 @@ def report(
     native = _models.native(model, data=calib)
     data = None if calib is None else _models.samples(calib, native, steps)
     size = (data.batch_size if data is not None else None) or batch_size
-    values, page = _native.report(native, made, _path(output), target, board, data, size, _models.count("steps", steps))
+    values, page = _native.report(native, made, path_or_none(output), target, board, data, size, count("steps", steps))
     own = results.Page(values)
     own.html = page
     return own
@@ -252,7 +156,7 @@ def dump(
     own = None if data is None or weights_only else dataset(data, native.inputs, 1)
     count = samples or (own.batch_size if own is not None else None) or 1
     return results.Dump(
-        _native.dump(native, os.fspath(output_dir), own, dump_float, weights_only, _number("samples", count), numerics)
+        _native.dump(native, os.fspath(output_dir), own, dump_float, weights_only, number("samples", count), numerics)
     )
 
 
@@ -290,31 +194,3 @@ def settings() -> List[Dict[str, Any]]:
     """Every keyword argument of ``quantize``: name, what it takes, default, meaning."""
     keys = ("name", "takes", "default", "of_call", "doc", "old", "works")
     return [{**dict(zip(keys, row)), "default": json.loads(row[2])} for row in _native.settings()]
-
-
-def binary() -> List[str]:
-    """How the program ``shiftwise`` is started: the file that SHIFTWISE_BIN names, else the one in this package."""
-    given = os.environ.get("SHIFTWISE_BIN")
-    return [given] if given else [sys.executable, "-m", "shiftwise"]
-
-
-def command(*arguments: str) -> Dict[str, Any]:
-    """Runs the program with arguments, such as ``command("tune", "model.h5", ...)``; returns its JSON."""
-    words = [*binary(), *map(str, arguments), "--json"]
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError as e:
-        raise RunFailed(f"shiftwise {' '.join(words[-3:-1])}: {done.stderr.strip() or done.returncode}") from e
-    if done.returncode == 2:
-        raise of(answer["error"]["code"], answer["error"]["message"])
-    return answer  # type: ignore[no-any-return]
-
-
-def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """The program itself, in this process; returns its exit code."""
-    import signal
-
-    # An interrupt ends the program as it does elsewhere, and not when Python is asked next.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return _native.main(["shiftwise", *(sys.argv[1:] if arguments is None else arguments)])

@@ -47,7 +47,7 @@ class _Classes(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name not in self.__dict__.get("_classes", {}):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        from ._keras import flavour
+        from ._keras import flavour, layers
 
         known = flavour.loaded()
         if not known:
@@ -55,7 +55,7 @@ class _Classes(ModuleType):
             known = flavour.loaded()
         # TF_USE_LEGACY_KERAS has TensorFlow load Keras 2.
         own = next((k for k in known if k.version == 2), known[0])
-        return own.layers.classes[self._classes[name]]
+        return layers.layers_of(own).classes[self._classes[name]]
 
 
 def _package(name: str) -> ModuleType:

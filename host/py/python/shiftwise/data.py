@@ -14,6 +14,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from .errors import InvalidDataset
+from .pictures import Pictures, Samples
 
 #: Names and shapes of a model's inputs, without the batch.
 Inputs = Sequence[Tuple[str, Sequence[int]]]
@@ -24,9 +25,9 @@ def is_array(value: Any) -> bool:
     return hasattr(value, "__array__") and hasattr(value, "shape") and len(getattr(value, "shape")) > 0
 
 
-def array(value: Any) -> "np.ndarray[Any, Any]":
+def array(value: Any) -> Any:
     """A numpy array of it, without a copy where that is possible."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, Samples)):
         return value
     if hasattr(value, "detach"):
         value = value.detach().cpu()
@@ -71,6 +72,10 @@ class Dataset:
         """Samples ``start .. start + count`` of every input, float32 and in C order."""
         return [np.ascontiguousarray(own[start : start + count], dtype=np.float32) for own in self.arrays]
 
+    def chosen(self, numbers: "np.ndarray[Any, Any]") -> List["np.ndarray[Any, Any]"]:
+        """The samples of these numbers."""
+        return [np.ascontiguousarray(own[numbers], dtype=np.float32) for own in self.arrays]
+
     def first(self, count: int) -> "Dataset":
         """The first samples alone."""
         labels = None if self.labels is None else [own[:count] for own in self.labels]
@@ -90,7 +95,7 @@ def _of_file(path: str, key: Optional[str] = None) -> Any:
 
 
 def of_path(path: str) -> Any:
-    """Arrays of a ``.npy``, a ``.npz`` (``FILE.npz:KEY`` for one of its arrays) or a folder of ``.npy``."""
+    """Arrays of a ``.npy``, a ``.npz`` (``FILE.npz:KEY`` for one of its arrays), a folder of ``.npy`` or of pictures."""
     name, _, key = path.rpartition(":")
     try:
         if name.endswith(".npz") and not os.path.exists(path):
@@ -98,7 +103,7 @@ def of_path(path: str) -> Any:
         if os.path.isdir(path):
             files = sorted(own for own in os.listdir(path) if own.endswith(".npy") and not own.startswith("."))
             if not files:
-                raise InvalidDataset(f"{path}: the folder holds no .npy files; the command line reads pictures")
+                return Pictures(path)
             return np.stack([np.load(os.path.join(path, own), allow_pickle=False) for own in files])
         return _of_file(path)
     except InvalidDataset:
@@ -110,6 +115,14 @@ def of_path(path: str) -> Any:
 def _inputs_of(value: Any, inputs: Inputs) -> List[Any]:
     """The arrays of a batch or of a whole dataset in the order of the model's inputs."""
     names = [name for name, _ in inputs]
+    if isinstance(value, Pictures):
+        value = value.sized(inputs[0][1]) if len(inputs) == 1 else [value]
+    if isinstance(value, dict):
+        shapes = dict(inputs)
+        value = {
+            name: own.sized(shapes[name]) if isinstance(own, Pictures) and name in shapes else own
+            for name, own in value.items()
+        }
     if isinstance(value, dict):
         missing = [name for name in names if name not in value]
         if missing and len(value) == len(names) == 1:
@@ -234,10 +247,12 @@ def dataset(
     if isinstance(data, (list, tuple)) and len(data) and not is_array(data[0]) and isinstance(data[0], (list, tuple, dict)):
         if isinstance(data, list) and isinstance(data[0], (tuple, dict)):
             return _of_batches(data, inputs, steps)
+    if isinstance(data, Pictures) and given is None and data.labels is not None:
+        given = [data.labels]
     if isinstance(data, tuple) and labels is None:
         data, y = _split(data, inputs)
         given = None if y is None else _labels(y)
-    if is_array(data) or isinstance(data, (dict, list, tuple)):
+    if is_array(data) or isinstance(data, (dict, list, tuple, Pictures)):
         return Dataset(_inputs_of(data, inputs), given)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         made = _of_batches(_indexed(data), inputs, steps)

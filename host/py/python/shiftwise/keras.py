@@ -20,7 +20,7 @@ def to_keras(model: Any, keras: Any = None, custom_objects: Optional[Dict[str, A
         import keras as newest
 
         keras = newest
-    own = flavour._flavour(keras.__name__.split(".")[0])
+    own = flavour.named(keras.__name__.split(".")[0])
     native = _models.native(model, custom_objects=custom_objects)
     return bridge.build(native.h5(f"{native.name}.h5"), own, custom_objects)
 

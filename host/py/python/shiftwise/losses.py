@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from . import autograd
 from .errors import InvalidOption
 
 Array = Any
@@ -40,12 +41,55 @@ def name_of(loss: Any) -> str:
     return snake(type(loss).__name__) if own is None else str(own)
 
 
-def loss_name(loss: Any) -> str:
-    """The trainer's name of a loss."""
-    for word in (name_of(loss), snake(type(loss).__name__)):
-        if word in ALIASES:
-            return ALIASES[word]
-    raise InvalidOption(f"the loss is {name_of(loss)}; one of {', '.join(sorted(set(ALIASES)))} is expected")
+#: Settings of Keras' losses, each with the value that the trainer's losses have.
+_SETTINGS: Dict[str, Any] = {"label_smoothing": 0.0, "delta": 1.0, "ignore_class": None, "axis": -1}
+
+
+def _is_keras(value: Any) -> bool:
+    module = getattr(value, "__module__", None) or type(value).__module__
+    return str(module).split(".")[0] in ("keras", "tf_keras", "tensorflow")
+
+
+def _is_plain(loss: Any) -> bool:
+    """Whether all settings of a loss of Keras are those of the trainer's."""
+    given = {**(getattr(loss, "_fn_kwargs", None) or {}), **vars(loss)} if hasattr(loss, "__dict__") else {}
+    return all(given.get(name, value) == value for name, value in _SETTINGS.items())
+
+
+def loss_name(loss: Any) -> Optional[str]:
+    """The trainer's name of a loss; None for a loss that Python computes, and for an output that is not trained."""
+    if loss is None:
+        return None
+    if isinstance(loss, str) or _is_keras(loss):
+        for word in (name_of(loss), snake(type(loss).__name__)):
+            if word in ALIASES and _is_plain(loss):
+                return ALIASES[word]
+    if callable(loss):
+        return None
+    raise InvalidOption(
+        f"the loss is {name_of(loss)}; one of {', '.join(sorted(set(ALIASES)))}, or a function (y_true, y_pred) that returns "
+        "the loss and its gradient is expected"
+    )
+
+
+def own_loss(loss: Any, y_true: Array, y_pred: Array, weight: float = 1.0) -> Tuple[float, Array]:
+    """Value and gradient of a loss that Python computes."""
+    answer = (autograd.keras_loss(loss) if _is_keras(loss) else loss)(y_true, y_pred)
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise InvalidOption(
+            f"the loss returns {type(answer).__name__}; the loss and its gradient by y_pred are expected: torch_loss, tf_loss "
+            "and jax_loss make such functions"
+        )
+    gradient = np.ascontiguousarray(np.asarray(answer[1]), dtype=np.float32)
+    return weight * float(answer[0]), gradient if weight == 1.0 else gradient * np.float32(weight)
+
+
+def value(loss: Any, y_true: Array, y_pred: Array, weight: float = 1.0) -> float:
+    """The mean loss over all samples, whoever computes it."""
+    name = loss_name(loss)
+    if name is None:
+        return own_loss(loss, y_true, y_pred, weight)[0]
+    return weight * loss_value(name, y_true, y_pred, from_logits(loss))
 
 
 def _probabilities(y: Array, from_logits: bool, kind: str) -> Array:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from . import _native, losses, results
+from . import _fit, _native, _strategies, losses, results
+from ._arguments import count
+from ._files import write_file
 from .data import Dataset, dataset, labels_like
+from .deployable import compiled
 from .errors import InvalidOption
-
-Shapes = List[Tuple[Optional[str], List[int]]]
 
 
 class Layer:
@@ -58,48 +60,6 @@ class Tensor:
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.shape}>"
-
-
-class _Optimizer:
-    """The settings of the trainer's optimizer, with Keras' names for callbacks."""
-
-    def __init__(self, model: "Model", given: Any) -> None:
-        self.name, self._rate, self.momentum, self.weight_decay = losses.optimizer_of(given)
-        schedule = getattr(given, "_learning_rate", None)
-        self._schedule = schedule if callable(schedule) and not hasattr(schedule, "numpy") else None
-        self._model = model
-
-    @property
-    def learning_rate(self) -> float:
-        """The rate of the next step."""
-        return self._rate
-
-    @learning_rate.setter
-    def learning_rate(self, rate: Any) -> None:
-        self._rate = float(np.asarray(rate.numpy() if hasattr(rate, "numpy") else rate))
-        if self._model._trainer is not None:
-            self._model._trainer.set_rates(self._rate)
-
-    lr = learning_rate
-
-    def before(self, step: int) -> None:
-        """Follows a schedule of Keras."""
-        if self._schedule is not None:
-            self.learning_rate = float(np.asarray(self._schedule(step)))
-
-
-class History:
-    """What ``fit`` returns: ``history`` has a list for each value, ``epoch`` the numbers of the epochs."""
-
-    def __init__(self) -> None:
-        self.history: Dict[str, List[float]] = {}
-        self.epoch: List[int] = []
-        self.params: Dict[str, Any] = {}
-
-    def _add(self, epoch: int, logs: Mapping[str, float]) -> None:
-        self.epoch.append(epoch)
-        for key, value in logs.items():
-            self.history.setdefault(key, []).append(value)
 
 
 class Model:
@@ -203,8 +163,6 @@ class Model:
 
     def quantize_info(self) -> List[Dict[str, Any]]:
         """What is quantized: a dict for each tensor."""
-        import json
-
         return json.loads(self._now().quantize_info())  # type: ignore[no-any-return]
 
     def _rows(self) -> List[Tuple[str, str, str]]:
@@ -230,12 +188,19 @@ class Model:
     def _data(self, data: Any, steps: Optional[int] = None, labels: Any = None) -> Dataset:
         return dataset(data, self._native.inputs, steps, labels)
 
-    def _outputs(self, data: Dataset, batch_size: Optional[int], numerics: str) -> List[Any]:
+    def _outputs(self, data: Dataset, batch_size: Optional[int], numerics: str, verbose: Any = 0) -> List[Any]:
         made: List[List[Any]] = []
-        size = data.batch_size or batch_size or 32
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InvalidOption(f"`batch_size` is {size!r}; a whole number from 1 is expected")
-        self._now().predict(data, size, made.append, numerics)
+        size = data.batch_size or count("batch_size", batch_size) or 32
+        tell = _strategies.progress("computing") if verbose not in (0, "0") else None
+        done = [0]
+
+        def each(batch: List[Any]) -> None:
+            made.append(batch)
+            done[0] += len(batch[0])
+            if tell is not None:
+                tell(done[0], len(data))
+
+        self._now().predict(data, size, each, numerics)
         return [np.concatenate(column) for column in zip(*made)]
 
     def predict(
@@ -247,7 +212,7 @@ class Model:
         ``numerics``: ``vendor`` (float operations on quantized values, the default), ``dpu`` (exact integers) or ``float``
         (without quantizers).
         """
-        made = self._outputs(self._data(x, steps), batch_size, numerics or "vendor")
+        made = self._outputs(self._data(x, steps), batch_size, numerics or "vendor", verbose)
         return made[0] if len(made) == 1 else made
 
     def __call__(self, x: Any, training: bool = False) -> Any:
@@ -262,7 +227,7 @@ class Model:
         labels = labels_like(data.labels, len(data))
         if not labels:
             raise InvalidOption("`evaluate` needs labels: pass `y`, or batches of (x, y)")
-        outputs = self._outputs(data, batch_size, numerics or "vendor")
+        outputs = self._outputs(data, batch_size, numerics or "vendor", verbose)
         logs = self._scores(labels, outputs)
         if return_dict:
             return logs
@@ -277,7 +242,7 @@ class Model:
             total = 0.0
             for loss, weight, (y, p) in zip(own, weights, pairs):
                 if loss is not None:
-                    total += weight * losses.loss_value(losses.loss_name(loss), y, p, losses.from_logits(loss))
+                    total += losses.value(loss, y, p, weight)
             logs["loss"] = total
         for given in metrics:
             name, function = losses.metric(given)
@@ -298,17 +263,19 @@ class Model:
         :func:`shiftwise.compile`.
         """
         if target is not None or board is not None:
-            from .commands import compile as compiled
-
-            return compiled(self, target=target, board=board, strict=strict, fast=fast)
+            return compiled(self._now(), target, board, strict, fast)
         count = len(self.outputs)
         own = self._by_output(loss, count)
         weights = [1.0 if w is None else float(w) for w in self._by_output(loss_weights, count)]
         self._compiled = (own if loss is not None else [], weights, losses.metrics_list(metrics))
-        self.optimizer = _Optimizer(self, optimizer)
+        self.optimizer = _fit.Optimizer(optimizer, self._set_rate)
         self._now()
         self._trainer = None
         return None
+
+    def _set_rate(self, rate: float) -> None:
+        if self._trainer is not None:
+            self._trainer.set_rates(rate)
 
     def _by_output(self, given: Any, count: int) -> List[Any]:
         if isinstance(given, dict):
@@ -328,7 +295,7 @@ class Model:
             if self._compiled is None or not self._compiled[0]:
                 raise InvalidOption("call `compile(optimizer, loss)` before training")
             own, weights, _ = self._compiled
-            names = [None if loss is None else losses.loss_name(loss) for loss in own]
+            names = [losses.loss_name(loss) for loss in own]
             optimizer = self.optimizer
             self._native = self._native.for_training()
             self._trainer = _native.Trainer(
@@ -341,72 +308,70 @@ class Model:
         own = self._compiled[0] if self._compiled else []
         made: List[Any] = []
         for loss, y, output in zip(own, labels, self.outputs):
-            if loss is not None and losses.loss_name(loss) == "sparse_categorical_crossentropy":
+            name = losses.loss_name(loss)
+            if name is None:
+                made.append(None)
+            elif name == "sparse_categorical_crossentropy":
                 made.append(np.ascontiguousarray(np.asarray(y).reshape(-1), dtype=np.int64))
             else:
                 shape = (len(y), *[d for d in output.shape[1:] if d is not None])
                 made.append(np.ascontiguousarray(np.asarray(y).reshape(shape), dtype=np.float32))
         return made
 
+    def _judge(self) -> _fit.Judge:
+        own, weights, metrics = self._compiled or ([], [], [])
+        return _fit.Judge([loss if losses.loss_name(loss) is None else None for loss in own], weights, metrics)
+
+    def _step(self, batch: List[Any], labels: List[Any], judge: _fit.Judge) -> float:
+        trainer = self._train()
+        self.optimizer.before(trainer.steps)
+        judge.labels = labels
+        return trainer.step(batch, self._targets(labels), judge if judge.is_needed else None)
+
     def train_on_batch(self, x: Any, y: Any, **_ignored: Any) -> float:
         """Makes one step; returns the batch's loss before it."""
         data = self._data(x, labels=y)
-        trainer = self._train()
-        self.optimizer.before(trainer.steps)
-        return trainer.step(data.batch(0, len(data)), self._targets(labels_like(data.labels, len(data))))
+        return self._step(data.batch(0, len(data)), labels_like(data.labels, len(data)), self._judge())
 
     def fit(
         self, x: Any, y: Any = None, batch_size: Optional[int] = None, epochs: int = 1, verbose: Any = 1,
         callbacks: Any = None, validation_data: Any = None, shuffle: bool = True,
         steps_per_epoch: Optional[int] = None, initial_epoch: int = 0, validation_batch_size: Optional[int] = None,
         seed: int = 0, **_ignored: Any,
-    ) -> History:
-        """Trains the model; batches of an iterable keep their order, samples of arrays are shuffled by ``seed``."""
-        one = steps_per_epoch if steps_per_epoch is None or hasattr(x, "shape") else steps_per_epoch * max(1, epochs)
-        data = self._data(x, one if hasattr(x, "__next__") else None, y)
+    ) -> _fit.History:
+        """Trains the model; batches of an iterable keep their order, samples of arrays are shuffled by ``seed``.
+
+        ``callbacks``: Keras' own, or functions of an epoch's number and values.
+        """
+        steps = count("steps_per_epoch", steps_per_epoch)
+        data = self._data(x, steps * max(1, epochs) if steps and hasattr(x, "__next__") else None, y)
         labels = labels_like(data.labels, len(data))
         if not labels:
             raise InvalidOption("`fit` needs labels: pass `y`, or batches of (x, y)")
-        trainer, size = self._train(), data.batch_size or batch_size or 32
-        loop = _Callbacks(self, callbacks, {"epochs": epochs, "steps": -(-len(data) // size), "verbose": verbose})
-        history, self.stop_training = History(), False
-        loop.call("on_train_begin")
-        for epoch in range(initial_epoch, epochs):
-            loop.call("on_epoch_begin", epoch)
-            order = np.random.default_rng((seed, epoch)).permutation(len(data)) if shuffle and not data.batch_size else None
-            total, seen = 0.0, 0
-            for step, start in enumerate(range(0, len(data), size)):
-                if steps_per_epoch is not None and step >= steps_per_epoch:
-                    break
-                loop.call("on_train_batch_begin", step)
-                if order is None:
-                    batch = data.batch(start, min(size, len(data) - start))
-                    target = [own[start : start + size] for own in labels]
-                else:
-                    chosen = np.sort(order[start : start + size])
-                    batch = [np.ascontiguousarray(own[chosen], dtype=np.float32) for own in data.arrays]
-                    target = [own[chosen] for own in labels]
-                self.optimizer.before(trainer.steps)
-                loss = trainer.step(batch, self._targets(target))
-                total, seen = total + loss * len(batch[0]), seen + len(batch[0])
-                loop.call("on_train_batch_end", step, {"loss": loss})
-                if self.stop_training:
-                    break
-            logs = {"loss": total / max(1, seen)}
+        self._train()
+        size = data.batch_size or count("batch_size", batch_size) or 32
+        batches, judge = _fit.Batches(data, labels, size, shuffle, seed, steps), self._judge()
+        params = {"epochs": epochs, "steps": len(batches), "verbose": verbose}
+        loop, history = _fit.Callbacks(self, callbacks, params), _fit.History()
+        history.params, history.model, self.stop_training = params, self, False
+        loop.call("on_train_begin", {})
+        for number in range(initial_epoch, epochs):
+            loop.call("on_epoch_begin", number, {})
+            logs = _fit.epoch(
+                number, batches, lambda batch, own: self._step(batch, own, judge), loop, judge, lambda: self.stop_training
+            )
             if validation_data is not None:
-                scores = self.evaluate(*_pair(validation_data), batch_size=validation_batch_size, return_dict=True)
+                scores = self.evaluate(*_fit.pair(validation_data), batch_size=validation_batch_size, return_dict=True)
                 logs.update({f"val_{key}": value for key, value in scores.items()})
-            history._add(epoch, logs)
+            history.add(number, logs)
             if verbose not in (0, "0"):
                 told = " - ".join(f"{key}: {value:.4f}" for key, value in logs.items())
-                print(f"Epoch {epoch + 1}/{epochs} - {told}")
-            loop.call("on_epoch_end", epoch, dict(logs))
-            # A callback may have given the model other weights, or the optimizer another rate.
-            trainer = self._train()
+                print(f"Epoch {number + 1}/{epochs} - {told}")
+            loop.call("on_epoch_end", number, dict(logs))
             if self.stop_training:
                 break
         self._now()
-        loop.call("on_train_end")
+        loop.call("on_train_end", {})
         return history
 
     # Where it goes
@@ -443,56 +408,3 @@ class Model:
     def to_h5(self) -> bytes:
         """The bytes of the vendor's Keras file."""
         return self._now().h5("model.h5")
-
-
-def write_file(path: str, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    import tempfile
-
-    from .errors import FileProblem
-
-    folder = os.path.dirname(path) or "."
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".shiftwise-", delete=False) as file:
-            temporary = file.name
-            file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except OSError as e:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise FileProblem(f"{path}: {e.strerror or e}") from e
-    except BaseException:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-
-
-def _pair(validation: Any) -> Tuple[Any, Any]:
-    if isinstance(validation, tuple) and len(validation) in (2, 3):
-        return validation[0], validation[1]
-    return validation, None
-
-
-class _Callbacks:
-    """Callbacks of Keras, and plain functions that are called after every epoch with its number and values."""
-
-    def __init__(self, model: Model, given: Any, params: Dict[str, Any]) -> None:
-        given = [] if given is None else given
-        self.all: List[Any] = list(given) if isinstance(given, Iterable) else [given]
-        for own in self.all:
-            if hasattr(own, "set_params"):
-                own.set_params(params)
-            if hasattr(own, "set_model"):
-                own.set_model(model)
-
-    def call(self, event: str, *arguments: Any) -> None:
-        for own in self.all:
-            method = getattr(own, event, None)
-            if method is not None:
-                method(*arguments)
-            elif event == "on_epoch_end" and callable(own):
-                own(*arguments)

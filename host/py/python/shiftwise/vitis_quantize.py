@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from typing import Any, Dict, Iterator, List, Optional
 
 from . import _models, _native, _strategies
+from ._arguments import count
+from ._files import make_folder, write_file
 from ._keras import hook
 from ._strategies import log
+from .commands import dump
 from .errors import CannotCompile, InvalidDataset, InvalidOption
 
 hook.install()
@@ -69,8 +73,6 @@ class VitisQuantizer:
             raise InvalidOption(f"`verbose` is {verbose!r}; a whole number is expected")
         text = self._strategy.dump(min(max(verbose, 0), 2))
         if dump_file:
-            from .model import write_file
-
             write_file(os.fspath(dump_file), text.encode())
         return text
 
@@ -109,7 +111,7 @@ class VitisQuantizer:
         shape, seed = kwargs.pop("input_shape", None), kwargs.pop("seed", 0)
         kwargs.pop("dataset", None)
         self._set(kwargs)
-        size, steps = _models.count("calib_batch_size", calib_batch_size), _models.count("calib_steps", calib_steps)
+        size, steps = count("calib_batch_size", calib_batch_size), count("calib_steps", calib_steps)
         needs = self._strategy.needs_data()
         if needs and calib_dataset is None:
             raise InvalidDataset("Need to assign `calib_dataset` for when calling quantize_model().")
@@ -149,7 +151,7 @@ class VitisQuantizer:
             made.set("train_with_bn", "true")
         if freeze_bn_delay is not None and freeze_bn_delay != -1:
             made.set("freeze_bn_delay", _strategies.encoded("freeze_bn_delay", freeze_bn_delay))
-        size, steps = _models.count("calib_batch_size", calib_batch_size), _models.count("calib_steps", calib_steps)
+        size, steps = count("calib_batch_size", calib_batch_size), count("calib_steps", calib_steps)
         if init_quant and calib_dataset is None and made.needs_data():
             raise InvalidDataset("Need to assign `calib_dataset` when `init_quant` is True.")
         data_needed = bool(init_quant) and made.needs_data()
@@ -198,8 +200,6 @@ class VitisQuantizer:
 
         ``dataset`` is needed for activations: its first batch, or the first sample of arrays.
         """
-        from .commands import dump
-
         if dataset is None and not weights_only:
             raise InvalidDataset("`dataset` is needed to dump activation if weights_only is not set to be True.")
         try:
@@ -212,8 +212,6 @@ class VitisQuantizer:
             )
 
     def _save(self, made: "_native.Model") -> None:
-        import json
-
         def value(name: str) -> Any:
             return json.loads(self._strategy.value(name))
 
@@ -226,14 +224,8 @@ def save(made: "_native.Model", output_format: Any, opset: Any, output_dir: Any)
         return None
     if output_format not in _FORMATS:
         raise InvalidOption(f"Invalid output_format: {output_format}, supported output_format are: {list(_FORMATS)}")
-    from .errors import FileProblem
-    from .model import write_file
-
     folder = os.fspath(output_dir or "./quantize_results/")
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as e:
-        raise FileProblem(f"{folder}: {e.strerror or e}") from e
+    make_folder(folder)
     path = os.path.join(folder, "quantized_model")
     if output_format == "onnx":
         write_file(f"{path}.onnx", made.onnx(int(opset)))

@@ -8,10 +8,11 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from .. import _native
+from .._files import write_file
 from ..errors import Error, UnsupportedModel
 from . import flavour as flavours
 from .flavour import Flavour, memory
-from .layers import CUSTOM, VARIABLES, Layers, make_layer
+from .layers import CUSTOM, VARIABLES, Layers, calls_for_shapes, make_layer
 
 #: The types that variables of the vendor's files may have, by numpy's kind.
 _KINDS = {"i": "int32", "f": "float32", "u": "int32"}
@@ -210,11 +211,12 @@ class _Builder:
         waiting = [(row, k) for row in rows for k in range(max(1, len(row["inbound_nodes"])))]
         for row in rows:
             self.layers[row["name"]] = self.layer(row)
-        while waiting:
-            rest = [own for own in waiting if not self._called(*own)]
-            if len(rest) == len(waiting):
-                raise UnsupportedModel("the layers of the file do not follow from its inputs")
-            waiting = rest
+        with calls_for_shapes():
+            while waiting:
+                rest = [own for own in waiting if not self._called(*own)]
+                if len(rest) == len(waiting):
+                    raise UnsupportedModel("the layers of the file do not follow from its inputs")
+                waiting = rest
         inside = self.config["config"]
         if "output_layers" in inside:
             ins = [self.results[(own[0], own[1])] for own in _edges(inside["input_layers"])]
@@ -341,8 +343,6 @@ def model_class(own: Flavour) -> Any:
             """Writes the vendor's HDF5 file for a name that ends in .h5, ONNX for .onnx, else as Keras does."""
             import os
 
-            from ..model import write_file
-
             path = os.fspath(filepath)
             if path.endswith((".h5", ".hdf5")) or save_format == "h5":
                 if not overwrite and os.path.exists(path):
@@ -389,7 +389,7 @@ def wrap_reader(module: Any, root: str) -> None:
     def load_model_from_hdf5(filepath: Any, custom_objects: Any = None, *args: Any, **kwargs: Any) -> Any:
         import h5py
 
-        own = flavours._flavour(root)
+        own = flavours.named(root)
         if isinstance(filepath, h5py.File):
             if not is_vendor_file(filepath):
                 return original(filepath, custom_objects, *args, **kwargs)

@@ -59,7 +59,6 @@ class Flavour:
             self.ops: Any = TfOps(importlib.import_module("tensorflow"))
         else:
             self.ops = keras.ops
-        self._layers: Optional[Any] = None
 
     def _module(self, *names: str) -> Any:
         for name in names:
@@ -79,15 +78,6 @@ class Flavour:
             f"{root}.src.saving.legacy.hdf5_format", f"{root}.saving.legacy.hdf5_format", f"{root}.saving.hdf5_format"
         )
 
-    @property
-    def layers(self) -> Any:
-        """The vendor's layers for this Keras."""
-        if self._layers is None:
-            from .layers import make
-
-            self._layers = make(self)
-        return self._layers
-
     def register(self, own: Any, name: str) -> Any:
         """Registers a class as the vendor's tool does: ``Vitis>name``."""
         utils = self.keras.saving if hasattr(self.keras, "saving") else self.keras.utils
@@ -99,7 +89,7 @@ class Flavour:
 _KNOWN: Dict[str, Flavour] = {}
 
 
-def _flavour(root: str) -> Flavour:
+def named(root: str) -> Flavour:
     if root not in _KNOWN:
         keras = importlib.import_module(root)
         _KNOWN[root] = Flavour(keras, 3 if int(keras.__version__.split(".")[0]) >= 3 else 2)
@@ -108,7 +98,7 @@ def _flavour(root: str) -> Flavour:
 
 def loaded() -> List[Flavour]:
     """Every Keras that the program has imported."""
-    return [_flavour(root) for root in ("keras", "tf_keras") if hasattr(sys.modules.get(root), "Model")]
+    return [named(root) for root in ("keras", "tf_keras") if hasattr(sys.modules.get(root), "Model")]
 
 
 def of(model: Any) -> Optional[Flavour]:
@@ -120,7 +110,7 @@ def of(model: Any) -> Optional[Flavour]:
     for base in type(model).__mro__:
         root = base.__module__.split(".")[0]
         if root in ("keras", "tf_keras") and base.__name__ == "Model":
-            return _flavour(root)
+            return named(root)
     return None
 
 

@@ -6,9 +6,11 @@ the same way, whichever quantizers they have.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from typing import Any, Dict, List, Optional, Tuple
+import threading
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -93,8 +95,40 @@ class Layers:
         return {f"Vitis>{name}": own for name, own in self.classes.items()}
 
 
-def make(flavour: Flavour) -> Layers:  # noqa: C901
-    """Makes and registers the classes."""
+class _Calls(threading.local):
+    """How this thread calls layers."""
+
+    for_shapes = False
+
+
+_CALLS = _Calls()
+
+
+@contextlib.contextmanager
+def calls_for_shapes() -> Iterator[None]:
+    """Within it, layers are called for the shapes of their results: quantizers, which change none, are passed over.
+
+    Keras traces every layer of a model that is put together, throws the trace away, and traces again what runs; the quantizers
+    would be nine tenths of it.
+    """
+    before, _CALLS.for_shapes = _CALLS.for_shapes, True
+    try:
+        yield
+    finally:
+        _CALLS.for_shapes = before
+
+
+_MADE: Dict[int, Layers] = {}
+
+
+def layers_of(flavour: Flavour) -> Layers:
+    """The classes for a Keras, which are made and registered once."""
+    if id(flavour) not in _MADE:
+        _MADE[id(flavour)] = _make(flavour)
+    return _MADE[id(flavour)]
+
+
+def _make(flavour: Flavour) -> Layers:  # noqa: C901
     keras, ops, two = flavour.keras, flavour.ops, flavour.version == 2
     activations = keras.activations
 
@@ -143,6 +177,8 @@ def make(flavour: Flavour) -> Layers:  # noqa: C901
             return {end: self._by_name[prefix + end] for end in ends if prefix + end in self._by_name}
 
         def fake(self, x: Any, prefix: str, kind: str, params: Config, training: Any) -> Any:
+            if _CALLS.for_shapes:
+                return x
             mode = self._kept.get("mode")
             learn = mode == "QAT" and bool(training) and not isinstance(training, str)
             if quantizers.ALIASES.get(kind, kind) == "TQTQuantizer" and learn:
@@ -489,7 +525,7 @@ def make_layer(flavour: Flavour, class_name: str, config: Config, custom_objects
     """A layer of a class and its configuration in the form of Keras 2."""
     name = class_name.split(">")[-1]
     if class_name.startswith("Vitis>"):
-        return flavour.layers.classes[name].from_config(config)
+        return layers_of(flavour).classes[name].from_config(config)
     custom = {**_registered(flavour), **CUSTOM, **(custom_objects or {})}
     for key in (class_name, name):
         if isinstance(custom.get(key), type):
