@@ -37,6 +37,9 @@ impl Qat {
         let mut folded = self.quantized.clone();
         for (id, own) in &self.norms {
             fold_norm(&mut folded, *id, own);
+            if let Some(layer) = folded.layers.get_mut(id) {
+                layer.steps = own.step;
+            }
         }
         folded
     }

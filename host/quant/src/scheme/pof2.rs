@@ -79,6 +79,14 @@ impl Pof2 {
         plain.then(|| Grid::has_codes(&self.params))
     }
 
+    /// The integers of values on a grid of at most 8 bits whose zero has no sign.
+    pub fn codes(&self, values: &[f32]) -> Option<Vec<i8>> {
+        let fit = self.states.first().filter(|_| self.in_passes() == Some(true))?;
+        let mut codes = vec![0; values.len()];
+        grid::codes(values, &Grid::new(fit, &self.params), &mut codes);
+        Some(codes)
+    }
+
     /// The integer grid, unless there is one for each channel.
     pub fn spec(&self) -> Option<FixSpec> {
         Some(FixSpec { pos: self.pos()?, bits: self.params.bit_width, signed: !self.params.unsigned })

@@ -56,8 +56,17 @@ pub(super) fn decibels(signal: f64, noise: f64) -> Option<f64> {
     (signal > 0.0 && noise > 0.0).then(|| 10.0 * (signal / noise).log10())
 }
 
-fn squares(x: &Tensor) -> f64 {
-    x.data().iter().map(|v| f64::from(*v) * f64::from(*v)).sum()
+/// Sum of the squares of a tensor, and of its squared differences from two others: three chains that don't wait for each
+/// other.
+fn sums(y: &Tensor, others: [&Tensor; 2]) -> [f64; 3] {
+    // What an iterator's sum begins with.
+    let mut sums = [-0.0f64; 3];
+    for ((y, a), b) in y.data().iter().zip(others[0].data()).zip(others[1].data()) {
+        let y = f64::from(*y);
+        let (a, b) = (y - f64::from(*a), y - f64::from(*b));
+        sums = [sums[0] + y * y, sums[1] + a * a, sums[2] + b * b];
+    }
+    sums
 }
 
 /// Sum of squared differences.
@@ -183,17 +192,23 @@ impl<'q> Walk<'q> {
             let y = Self::layer(q, id, &float, &self.float[id.0], Mode::Float(seen));
             let alone = Self::layer(q, id, &float, &self.quantized[id.0], Mode::Quantized);
             let whole = Self::layer(q, id, &quantized, &self.quantized[id.0], Mode::Quantized);
-            seen.signal += squares(&y);
-            seen.alone += noise(&y, &alone);
-            seen.cumulative += noise(&y, &whole);
+            let [signal, of_alone, cumulative] = sums(&y, [&alone, &whole]);
+            seen.signal += signal;
+            seen.alone += of_alone;
+            seen.cumulative += cumulative;
+            alone.recycle();
             values[id.0] = Some((y, whole));
             for input in &node.inputs {
                 left[input.0] -= 1;
-                if left[input.0] == 0 {
-                    values[input.0] = None;
+                if left[input.0] == 0
+                    && let Some((float, quantized)) = values[input.0].take()
+                {
+                    float.recycle();
+                    quantized.recycle();
                 }
             }
         }
+        Tensor::release_recycled();
         Ok(())
     }
 }

@@ -220,7 +220,13 @@ mod tests {
                 let mut all = data.clone();
                 fake_quantize(&mut all, grid);
                 let single: Vec<u32> = data.iter().map(|x| grid.one(*x).to_bits()).collect();
-                prop_assert_eq!(all.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), single);
+                prop_assert_eq!(all.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), single.clone());
+                if Grid::has_codes(&p) {
+                    let mut integers = vec![0i8; data.len()];
+                    codes(&data, grid, &mut integers);
+                    let back: Vec<u32> = integers.iter().map(|q| (f32::from(*q) * grid.step()).to_bits()).collect();
+                    prop_assert_eq!(back, single);
+                }
             }
         }
     }
