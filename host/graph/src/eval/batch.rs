@@ -106,7 +106,7 @@ pub struct BatchEngine<'a> {
     steps: Vec<Seen<'a>>,
     /// By node: itself, or what it is a view of.
     root: Vec<usize>,
-    /// By node; views lie where what they view lies.
+    /// By node; of views nothing.
     places: Vec<Place>,
     /// By node, of those that lie as integers: the step.
     grids: Vec<f32>,
@@ -146,7 +146,7 @@ impl<'a> BatchEngine<'a> {
         let steps: Vec<Seen<'a>> = steps.into_iter().map(seen).collect();
         let coded = |id: usize| points.at(NodeId(id)).is_some_and(|(_, codes)| codes);
         let (places, floats, codes) = places(graph, &steps, &root, &coded, samples);
-        let size = |id: &NodeId| graph.node(*id).shape.iter().product::<usize>();
+        let size = |id: &NodeId| graph.nodes[root[id.0]].shape.iter().product::<usize>();
         let operands = |s: &Seen<'_>| s.step.inputs.iter().filter(|id| coded(root[id.0])).map(size).sum();
         let results = steps.iter().filter(|s| coded(s.step.result.0)).map(|s| size(&s.step.result));
         let kept = results.clone().map(|size| size * samples).max().unwrap_or(0).min(most);
@@ -194,12 +194,14 @@ impl<'a> BatchEngine<'a> {
                 Place::Given(_) => continue,
             };
             let operand = |id: &NodeId| {
-                let len: usize = graph.node(*id).shape.iter().product();
+                // A padding that is left to a convolution is smaller here than it says.
+                let own = root[id.0];
+                let len: usize = graph.nodes[own].shape.iter().product();
                 let within = |range: &Range<usize>| range.start..range.start + n * len;
-                let values = match &places[id.0] {
+                let values = match &places[own] {
                     Place::Given(k) => Values::Floats(inputs[*k].data()),
                     Place::Floats(range) => Values::Floats(floats.get(within(range))),
-                    Place::Codes(range) => Values::Codes(codes.get(within(range)), grids[root[id.0]]),
+                    Place::Codes(range) => Values::Codes(codes.get(within(range)), grids[own]),
                 };
                 Operand { values, len }
             };
@@ -267,13 +269,12 @@ fn places(
         }
     }
     let (in_floats, in_codes) = (Arena::place(&floats), Arena::place(&codes));
-    let place = |(id, root): (usize, &usize)| match graph.inputs.iter().position(|input| input.0 == *root) {
+    let place = |id: usize| match graph.inputs.iter().position(|input| input.0 == id) {
         Some(k) => Place::Given(k),
-        None if coded(*root) && *root == id => Place::Codes(in_codes.places[id].clone()),
-        None if coded(*root) => Place::Codes(in_codes.places[*root].clone()),
-        None => Place::Floats(in_floats.places[*root].clone()),
+        None if coded(id) => Place::Codes(in_codes.places[id].clone()),
+        None => Place::Floats(in_floats.places[id].clone()),
     };
-    (root.iter().enumerate().map(place).collect(), in_floats.len, in_codes.len)
+    ((0..root.len()).map(place).collect(), in_floats.len, in_codes.len)
 }
 
 /// All samples of a tensor that a step reads.

@@ -12,6 +12,12 @@ use shiftwise_tensor::tensor::Tensor;
 /// Bars of a histogram over the chosen range.
 pub(super) const BARS: usize = 32;
 
+/// Values that are looked at before they are counted.
+const PART: usize = 64;
+
+/// Counts that are kept apart.
+const SIDE_BY_SIDE: usize = 4;
+
 /// What is seen of a layer's result.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
@@ -93,13 +99,24 @@ impl Seen {
         let slack = (high - low) / 510.0;
         self.values += x.data().len() as u64;
         let width = high - low;
-        for v in x.data() {
-            self.range = [self.range[0].min(*v), self.range[1].max(*v)];
-            if *v < low - slack || *v > high + slack {
-                self.saturated += 1;
-            } else if width > 0.0 {
-                let bar = ((v - low) / width * BARS as f32) as usize;
-                self.histogram[bar.min(BARS - 1)] += 1;
+        // Counted side by side, as neighbours are often in one bar; behind the bars what the grid doesn't reach.
+        let mut counts = [[0u64; BARS + 1]; SIDE_BY_SIDE];
+        for part in x.data().chunks(PART) {
+            let mut bars = [0u8; PART];
+            for (bar, v) in bars.iter_mut().zip(part) {
+                self.range = [self.range[0].min(*v), self.range[1].max(*v)];
+                let inside = ((v - low) / width * BARS as f32) as i32;
+                let outside = *v < low - slack || *v > high + slack;
+                *bar = if outside { BARS as u8 } else { inside.clamp(0, BARS as i32 - 1) as u8 };
+            }
+            for bars in bars[..part.len()].chunks(SIDE_BY_SIDE) {
+                counts.iter_mut().zip(bars).for_each(|(counts, bar)| counts[usize::from(*bar)] += 1);
+            }
+        }
+        for counts in counts {
+            self.saturated += counts[BARS];
+            if width > 0.0 {
+                self.histogram.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
             }
         }
         let count = x.shape().last().copied().unwrap_or(1).max(1);
