@@ -27,6 +27,36 @@ fn what_is_trained_deploys_compiles_and_verifies() {
     }
 }
 
+/// Numbers that are no power-of-two steps have no place on a DPU, but train and deploy all the same.
+#[test]
+fn float_scales_and_blocks_train_with_their_normalizations_and_deploy() {
+    let folder = Folder::new("train-others");
+    for (strategy, class) in [("fs", "FSQuantizer"), ("fsx", "FSQuantizer"), ("bfp", "BFPQuantizer")] {
+        let methods = if strategy == "bfp" { "" } else { "--set activation_method=0 --set input_method=0" };
+        for more in ["", "--train-with-bn"] {
+            let line = format!("train digits_resnet.h5 {STEPS} --strategy {strategy} {methods} {more} --output-dir t");
+            let ran = folder.run(&line);
+            assert_eq!(ran.code, Some(0), "{strategy} {more}: {ran:?}");
+            let ran = folder.run("deploy t/qat.h5 --output-dir d");
+            assert_eq!(ran.code, Some(0), "{strategy} {more}: {ran:?}");
+            let ran = folder.run("evaluate d/quantized.h5 --data digits.npz:x_eval --labels digits.npz:y_eval --numerics vendor --json");
+            assert_eq!(ran.code, Some(0), "{strategy} {more}: {ran:?}");
+            let file = folder.read("d/quantized.h5");
+            assert!(file.windows(class.len()).any(|bytes| bytes == class.as_bytes()), "{strategy} {more}");
+        }
+    }
+}
+
+/// Normalizations that are kept apart for training are folded last, so that what is calibrated compiles.
+#[test]
+fn calibration_with_normalizations_apart_compiles_and_verifies() {
+    let folder = Folder::new("calibrate-norms");
+    let ran = folder.run("quantize digits_resnet.h5 --calib digits.npz:x_cal --set train_with_bn=true --output-dir q");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let ran = folder.run("verify q/quantized.h5 --data digits.npz:x_eval --target B512 --samples 2 -o proof.json");
+    assert!(ran.code == Some(0) && ran.out.contains(" 0 mismatches"), "{ran:?}");
+}
+
 #[test]
 fn training_gives_the_same_bytes_for_any_number_of_threads() {
     let folder = Folder::new("train-threads");
@@ -45,12 +75,14 @@ fn training_gives_the_same_bytes_for_any_number_of_threads() {
 }
 
 /// Every kind of quantizer, with what they keep of a step.
-const KINDS: [&str; 5] = [
+const KINDS: [&str; 7] = [
     "--strategy none",
     "--strategy pof2s",
     "--strategy pof2s --train-with-bn",
     "--strategy pof2s_tqt --train-with-bn --bn-correction textbook",
     "--strategy fsx --set activation_method=0 --set input_method=0",
+    "--strategy fsx --set activation_method=0 --set input_method=0 --train-with-bn",
+    "--strategy bfp",
 ];
 
 #[test]
@@ -115,7 +147,6 @@ fn a_run_that_can_not_be_is_refused_with_its_reason() {
     refused("--data digits.npz:x_eval", "needs --labels DATA");
     refused("--data digits.npz:x_cal --labels digits.npz:y_eval", "one label per sample");
     refused(&format!("{STEPS} --loss mad"), "sparse_categorical_crossentropy");
-    refused(&format!("{STEPS} --strategy fsx --train-with-bn"), "no quantized form");
     refused(&format!("{STEPS} --optimizer adam --momentum 0.9"), "no effect on adam");
     refused(&format!("{STEPS} --optimizer sgd --lr 1e30"), "is not finite");
     refused(&format!("{STEPS} --init-quant"), "pass --calib");

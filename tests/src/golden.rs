@@ -54,6 +54,10 @@ pub const EXPLAINED: &[(&str, &str)] = &[
         "cust_strategy",
         "the vendor leaves a quantized custom layer calibrating: its positions follow each sample that it sees",
     ),
+    (
+        "o_train_with_bn_optA",
+        "the vendor leaves layers with their normalization inside calibrating; here they are the convolutions of inference",
+    ),
     ("x_mul_write_hi", "the vendor stores the limit of shift_write, 15, as the position"),
     ("x_mul_write_lo", "the vendor stores the limit of shift_write, -15, as the position"),
     (

@@ -12,11 +12,13 @@ use crate::ops::Op;
 use shiftwise_core::shape::Window;
 use shiftwise_tensor::tensor::Tensor;
 
+mod batch;
 mod engine;
 mod steps;
 #[cfg(test)]
 mod tests;
 
+pub use batch::{BatchEngine, BatchPoints, Pass, Settled};
 pub use engine::{Change, FloatEngine, SamplePoints};
 
 /// Batches of samples for all inputs of a model.
@@ -284,6 +286,26 @@ pub fn run(
     // What is left fits the last layers, not the first of the next batch.
     Tensor::release_recycled();
     graph.outputs.iter().map(|id| values[id.0].clone().ok_or_else(|| missing(&graph.node(*id).name))).collect()
+}
+
+/// The samples of a batch that has a tensor for each input of the model.
+///
+/// Errors: tensors of other shapes or of different numbers of samples; those of [`Run::check`](budget::Run::check).
+fn check_inputs(graph: &Graph, inputs: &[Tensor]) -> Result<usize, Error> {
+    let n = inputs.first().and_then(|x| x.shape().first().copied()).unwrap_or(1);
+    needs(graph).check(n)?;
+    for (k, id) in graph.inputs.iter().enumerate() {
+        let node = graph.node(*id);
+        let Some(x) = inputs.get(k) else {
+            return Err(Error::InputShape(format!("input `{}` has no data", node.name)));
+        };
+        check_input(node, x)?;
+        if x.shape().first() != Some(&n) {
+            let (name, seen) = (&node.name, x.shape());
+            return Err(Error::InputShape(format!("input `{name}` has the data {seen:?}, {n} samples are expected")));
+        }
+    }
+    Ok(n)
 }
 
 /// Fails unless a batch has an input's shape.

@@ -118,7 +118,8 @@ impl Lowering<'_> {
         };
         let narrow = i32::from(p.narrow_range && low < 0);
         let q = |x: &f32| quantize(*x, spec, round).max(low as i32 + narrow) as i8;
-        Ok((i32::from(spec.pos.0), tensor.data().iter().map(q).collect()))
+        let integers = own.codes(tensor.data()).unwrap_or_else(|| tensor.data().iter().map(q).collect());
+        Ok((i32::from(spec.pos.0), integers))
     }
 
     /// The first of a layer's weights whose scheme has no positions: a reason that no other input helps against.

@@ -241,7 +241,7 @@ fn layer_data(form: &Form<'_>, id: NodeId) -> Vec<(String, Data)> {
     own.extend(weights.into_iter().flatten().map(|(name, d)| (name.to_owned(), d)));
     own.append(&mut trained);
     own.extend(moving.into_iter().map(|(name, d)| (name.to_owned(), d)));
-    let step = ("optimizer_step".to_owned(), Data::Int(-1));
+    let step = ("optimizer_step".to_owned(), Data::Int(quant.steps));
     if matches!(node.op, Op::Quantize(_)) {
         own.append(&mut rest);
         own.push(step);
@@ -450,8 +450,10 @@ pub(crate) fn read_training(mut model: ModelConfig, file: &H5, options: &LoadOpt
                 let inner = Wrapped::of(&layer.name, config).map_err(fail)?;
                 let op = assembly.op(inner.name, unregistered(inner.class), inner.config, call, &mut weights)?;
                 let id = assembly.add(inner.name, op, inner.config, call)?;
-                let quant =
+                let mut quant =
                     wrapped_quant(assembly.made.graph().node(id), config, inner.config, &mut weights).map_err(fail)?;
+                // What was no convolution with its normalization has no number there, or −1.
+                quant.steps = weights.integer("optimizer_step").unwrap_or(quant.steps);
                 (id, Some(quant))
             }
             _ if normalized => {

@@ -9,7 +9,7 @@ use crate::quant_graph::{QuantGraph, node_of};
 use crate::scheme::{Calibrator, Quantizer, RangeError, Subject};
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval;
-use shiftwise_graph::eval::{Point, Points, Samples};
+use shiftwise_graph::eval::{BatchEngine, BatchPoints, Pass, Point, Points, Samples, Settled};
 use shiftwise_graph::graph::{Graph, NodeId};
 use shiftwise_tensor::tensor::Tensor;
 
@@ -33,6 +33,45 @@ impl Points for Calibrate<'_> {
     fn wants(&self, id: NodeId) -> bool {
         Stored(self.q).wants(id)
     }
+}
+
+impl<'a> BatchPoints<'a> for Calibrate<'_> {
+    fn at(&self, id: NodeId) -> Option<(Point, bool)> {
+        let at = |point: Point| Some((point, in_passes(self.q.quantizer(point)?)?));
+        points_of(id).into_iter().find_map(at)
+    }
+    fn settle(&mut self, point: Point, values: usize, pass: Pass<'_>) -> Result<Settled<'a>, Error> {
+        let id = node_of(point);
+        let whole = || Error::Run(format!("layer `{}` is not calibrated in passes", self.q.graph.node(id).name));
+        let quantizer = self.q.quantizer(point).ok_or_else(whole)?;
+        let calibrator = self.calibrators.entry(point).or_insert_with(|| quantizer.calibrator());
+        let settled = calibrator.see_samples(values, pass).ok_or_else(whole)?;
+        settled.map_err(|e| cant(&self.q.graph, id, "output", e))
+    }
+}
+
+/// The points behind a layer.
+fn points_of(id: NodeId) -> [Point; 3] {
+    [Point::PreActivation(id), Point::PostActivation(id), Point::Output(id)]
+}
+
+/// [`Pof2::in_passes`](crate::scheme::pof2::Pof2::in_passes) of quantizers of positions; others see batches as a whole.
+fn in_passes(quantizer: &Quantizer) -> Option<bool> {
+    match quantizer {
+        Quantizer::Pof2(pof2) => pof2.in_passes(),
+        Quantizer::Affine(_) | Quantizer::Tqt(_) | Quantizer::Block(_) => None,
+    }
+}
+
+/// Whether all tensors of data are calibrated in passes over samples: each behind a layer, one at most behind each.
+fn all_in_passes(q: &QuantGraph) -> bool {
+    let plain = |id: NodeId| {
+        let quantizers: Vec<&Quantizer> = points_of(id).into_iter().filter_map(|point| q.quantizer(point)).collect();
+        let most = usize::from(!q.graph.inputs.contains(&id));
+        let in_passes = quantizers.len() <= most && quantizers.iter().all(|own| in_passes(own).is_some());
+        in_passes && !Stored(q).reads(id) && !q.graph.node(id).dtype.is_half()
+    };
+    q.graph.ids().all(plain)
 }
 
 fn cant(graph: &Graph, id: NodeId, what: &str, why: RangeError) -> Error {
@@ -100,8 +139,15 @@ fn seen(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Calibrators, Error> {
     let mut points = Calibrate { q, calibrators: BTreeMap::new() };
+    let most = parts.iter().map(|(_, count)| *count).max().unwrap_or(0);
+    let mut engine =
+        all_in_passes(q).then(|| BatchEngine::new(&q.graph, own.quantized.clone(), &points, most));
     for (step, (start, count)) in parts.iter().enumerate() {
-        eval::run(&q.graph, &own.quantized, samples.batch(*start, *count)?, &mut points)?;
+        let batch = samples.batch(*start, *count)?;
+        match &mut engine {
+            Some(engine) => engine.run(&batch, &mut points)?,
+            None => eval::run(&q.graph, &own.quantized, batch, &mut points).map(drop)?,
+        }
         progress(step + 1, parts.len());
     }
     Ok(points.calibrators)

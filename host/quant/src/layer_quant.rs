@@ -53,6 +53,8 @@ pub struct LayerQuant {
     pub activation: ActivationQuant,
     /// Layer output.
     pub output: Option<Quantizer>,
+    /// Training steps that files keep of a convolution that was one layer with its normalization; of others −1.
+    pub steps: i32,
 }
 
 impl LayerQuant {
@@ -159,6 +161,7 @@ impl LayerQuant {
             weights: Vec::new(),
             activation: ActivationQuant::Absent,
             output: None,
+            steps: -1,
         }
     }
 

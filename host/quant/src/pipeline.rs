@@ -12,6 +12,7 @@ use crate::passes;
 use crate::passes::dead::{DeadChannels, fold_dead_channels};
 use crate::passes::dtype::set_dtype;
 use crate::passes::{adjust_pos, annotate, convert, layer_config};
+use crate::qat;
 use crate::quant_graph::QuantGraph;
 use crate::strategy::Strategy;
 use shiftwise_graph::dtype::Dtype;
@@ -56,7 +57,7 @@ pub struct Ptq {
 pub(crate) type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
 
 /// What data teaches of the float graph, once it is optimized.
-type Learn<'a> = dyn FnMut(&mut Graph) -> Result<(), Error> + 'a;
+pub(crate) type Learn<'a> = dyn FnMut(&mut Graph) -> Result<(), Error> + 'a;
 
 /// Everything before calibration; also returns warnings.
 fn annotated(
@@ -65,12 +66,17 @@ fn annotated(
     watch: Watch<'_>,
     learn: &mut Learn<'_>,
 ) -> Result<(QuantGraph, Vec<String>), Error> {
-    if strategy.enabled("train_with_bn") {
-        return Err(Error::Options(
-            "`train_with_bn` is set to true; calibration trains nothing, `train` and `deploy` do".into(),
-        ));
+    if !strategy.enabled("train_with_bn") {
+        return staged(graph, strategy, false, watch, learn).map(|made| (made.quantized, made.warnings));
     }
-    staged(graph, strategy, false, watch, learn).map(|made| (made.quantized, made.warnings))
+    // Nothing is trained here: they are as they will be at inference.
+    let Staged { mut quantized, norms, warnings } = qat::with_norms(graph, strategy, watch, learn)?;
+    for (name, own) in &norms {
+        if let Some(id) = quantized.graph.find(name) {
+            qat::fold_norm(&mut quantized, id, own);
+        }
+    }
+    Ok((quantized, warnings))
 }
 
 /// A network before calibration or training.

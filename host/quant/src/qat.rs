@@ -12,11 +12,11 @@ use crate::calibrate::{Batches, calibrate_graph};
 use crate::layer_quant::{ActivationPlace, LayerQuant};
 use crate::passes::fold_bn::fold;
 use crate::passes::{adjust_pos, convert, layer_config};
-use crate::pipeline::{PtqOptions, Staged, staged};
+use crate::pipeline::{Learn, PtqOptions, Staged, Watch, staged};
 use crate::quant_graph::QuantGraph;
 use crate::scheme::channels::Channels;
 use crate::scheme::{Numbers, Quantizer};
-use crate::strategy::{Placement, Strategy};
+use crate::strategy::Strategy;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
 use shiftwise_graph::graph::{Graph, NodeId};
@@ -36,8 +36,9 @@ impl Qat {
     pub fn folded(&self) -> QuantGraph {
         let mut folded = self.quantized.clone();
         for (id, own) in &self.norms {
-            if let Some(w) = folded.graph.node_mut(*id).op.weighted_mut() {
-                fold(w, &own.norm, false);
+            fold_norm(&mut folded, *id, own);
+            if let Some(layer) = folded.layers.get_mut(id) {
+                layer.steps = own.step;
             }
         }
         folded
@@ -47,28 +48,15 @@ impl Qat {
 /// The network to train: partitioned, optimized, with quantizers that have learned nothing. The vendor's `get_qat_model`
 /// without `init_quant`. Also returns warnings.
 ///
-/// Errors: those of the passes; `train_with_bn` with a strategy whose layers have no such form.
+/// Errors: those of the passes.
 pub fn prepare(graph: Graph, strategy: &Strategy) -> Result<(Qat, Vec<String>), Error> {
-    let with_norms = strategy.enabled("train_with_bn");
-    if with_norms && strategy.base().placement != Placement::Dpu {
-        let name = strategy.base().names.first().copied().unwrap_or_default();
-        return Err(Error::Options(format!(
-            "`train_with_bn` is set to true, and the strategy `{name}` has no quantized form of such layers; pof2s and \
-             pof2s_tqt have"
-        )));
-    }
-    let mut own = strategy.clone();
-    if with_norms {
-        for key in ["fold_conv_bn", "convert_bn_to_dwconv"] {
-            own.set(key, false.into())?;
-        }
-    }
-    let made = staged(graph, &own, with_norms, &mut |_, _| {}, &mut |_| Ok(()))?;
+    let (quantize, train) = (&mut |_: &'static str, _: &Graph| {}, &mut |_: &mut Graph| Ok(()));
+    let made = match strategy.enabled("train_with_bn") {
+        true => with_norms(graph, strategy, quantize, train)?,
+        false => staged(graph, strategy, false, quantize, train)?,
+    };
     let Staged { mut quantized, norms, mut warnings } = made;
     quantized.check_names()?;
-    for name in norms.keys() {
-        entry_of_both(&mut quantized, name, strategy)?;
-    }
     layer_config::set_widths(&mut quantized, strategy)?;
     let by_id = norms.into_iter().filter_map(|(name, own)| Some((quantized.graph.find(&name)?, own))).collect();
     fresh(&mut quantized)?;
@@ -84,6 +72,33 @@ pub fn prepare(graph: Graph, strategy: &Strategy) -> Result<(Qat, Vec<String>), 
         );
     }
     Ok((Qat { quantized, norms: by_id }, warnings))
+}
+
+/// [`staged`] with normalizations that stay apart from their convolutions.
+///
+/// Where a strategy has no entry for such layers, the convolution's own quantizers are those of both.
+pub(crate) fn with_norms(
+    graph: Graph,
+    strategy: &Strategy,
+    watch: Watch<'_>,
+    learn: &mut Learn<'_>,
+) -> Result<Staged, Error> {
+    let mut own = strategy.clone();
+    for key in ["fold_conv_bn", "convert_bn_to_dwconv"] {
+        own.set(key, false.into())?;
+    }
+    let mut made = staged(graph, &own, true, watch, learn)?;
+    for name in made.norms.keys() {
+        entry_of_both(&mut made.quantized, name, strategy)?;
+    }
+    Ok(made)
+}
+
+/// The network that a convolution and its normalization are at inference: the one with the other in its kernel and bias.
+pub(crate) fn fold_norm(q: &mut QuantGraph, id: NodeId, own: &ConvNorm) {
+    if let Some(w) = q.graph.node_mut(id).op.weighted_mut() {
+        fold(w, &own.norm, false);
+    }
 }
 
 /// Gives a convolution that is one layer with its normalization the weights' quantizers of the entry for both.

@@ -8,6 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use shiftwise_graph::error::Error;
+use shiftwise_graph::eval::{Pass, Settled};
 use shiftwise_tensor::tensor::Tensor;
 
 pub mod affine;
@@ -106,6 +107,10 @@ struct Of<Q> {
 impl<Q> Calibrator<Quantizer> for Of<Q> {
     fn see(&mut self, tensor: &Tensor) -> Result<(), RangeError> {
         self.scheme.see(tensor)
+    }
+
+    fn see_samples(&mut self, values: usize, pass: Pass<'_>) -> Option<Result<Settled<'static>, RangeError>> {
+        self.scheme.see_samples(values, pass)
     }
 
     fn see_again(&mut self, tensor: &Tensor, times: usize) -> Result<(), RangeError> {

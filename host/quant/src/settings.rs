@@ -244,7 +244,7 @@ settings! {
         cle_balance_method: Word = "\"max\"", was balance_method;
         /// Channels whose weights on both sides sum up to less are left alone.
         cle_weight_threshold: Number = "0.1", was weight_threshold;
-        /// Trains a BatchNormalization as one layer with the convolution before it: of training alone.
+        /// Trains a BatchNormalization as one layer with the convolution before it; calibration folds it last, behind equalization.
         train_with_bn: Flag = "false";
         /// Splits a separable convolution in its two parts.
         separable_conv: Flag = "true";

@@ -37,6 +37,11 @@ pub trait SamplePoints<'a> {
     fn change(&self, point: Point) -> Option<Change<'a>>;
     /// [`Points::wants`].
     fn wants(&self, id: NodeId) -> bool;
+    /// Whether no layer is computed together with those behind it, because somebody looks at its result first.
+    fn ends(&self, id: NodeId) -> bool {
+        let _ = id;
+        false
+    }
 }
 
 /// Nothing sits anywhere.
@@ -76,15 +81,15 @@ pub struct FloatEngine<'a> {
 
 /// Work of one or more layers at once.
 #[derive(Debug)]
-struct Step<'a> {
-    work: Work,
+pub(super) struct Step<'a> {
+    pub(super) work: Work,
     /// What becomes of every element afterwards.
-    stages: Vec<Stage<'a>>,
-    inputs: Vec<NodeId>,
+    pub(super) stages: Vec<Stage<'a>>,
+    pub(super) inputs: Vec<NodeId>,
     /// The layer that `work` is of.
-    node: NodeId,
+    pub(super) node: NodeId,
     /// The last of the layers.
-    result: NodeId,
+    pub(super) result: NodeId,
 }
 
 impl<'a> FloatEngine<'a> {
@@ -108,21 +113,7 @@ impl<'a> FloatEngine<'a> {
     ///
     /// Errors: [`Error::InputShape`], and those of [`Run::check`](crate::budget::Run::check).
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
-        let n = inputs.first().and_then(|x| x.shape().first().copied()).unwrap_or(1);
-        eval::needs(self.graph).check(n)?;
-        for (k, id) in self.graph.inputs.iter().enumerate() {
-            let node = self.graph.node(*id);
-            let Some(x) = inputs.get(k) else {
-                return Err(Error::InputShape(format!("input `{}` has no data", node.name)));
-            };
-            eval::check_input(node, x)?;
-            if x.shape().first() != Some(&n) {
-                let (name, seen) = (&node.name, x.shape());
-                return Err(Error::InputShape(format!(
-                    "input `{name}` has the data {seen:?}, {n} samples are expected"
-                )));
-            }
-        }
+        let n = eval::check_inputs(self.graph, inputs)?;
         let shape = |id: &NodeId| [&[n], self.graph.node(*id).shape.as_slice()].concat();
         let mut outputs: Vec<Tensor> = self.graph.outputs.iter().map(|id| Tensor::zeros(&shape(id))).collect();
         let mut samples: Vec<Vec<&mut [f32]>> = (0..n).map(|_| Vec::with_capacity(outputs.len())).collect();
@@ -197,27 +188,27 @@ impl<'a> FloatEngine<'a> {
         let x = |k: usize| step.inputs.get(k).map_or(&[][..], |id| rest.get(self.places[id.0].clone()));
         match step.work {
             Work::Layer => {
-                self.layer(step.node, &x, y);
+                layer(self.graph, step.node, &self.weights[step.node.0], &x, y);
                 apply(&step.stages, y);
             }
             _ => step.work.run(&x, step.inputs.len(), &step.stages, y),
         }
     }
+}
 
-    /// Evaluates a layer as a batch of one, but for its activation attribute.
-    fn layer<'x>(&self, id: NodeId, x: &dyn Fn(usize) -> &'x [f32], y: &mut [f32]) {
-        let node = self.graph.node(id);
-        let batch = |(k, input): (usize, &NodeId)| {
-            let mut batch = Tensor::scratch(&[&[1], self.graph.node(*input).shape.as_slice()].concat());
-            batch.data_mut().copy_from_slice(x(k));
-            batch
-        };
-        let inputs: Vec<Tensor> = node.inputs.iter().enumerate().map(batch).collect();
-        let result = dtype::eval(&node.op, node.dtype, &inputs.iter().collect::<Vec<_>>(), &self.weights[id.0]);
-        y.copy_from_slice(result.data());
-        // Only what came from there goes back: results of layers would pile up.
-        inputs.into_iter().for_each(Tensor::recycle);
-    }
+/// Evaluates a layer as a batch of one, but for its activation attribute.
+pub(super) fn layer<'x>(graph: &Graph, id: NodeId, weights: &[Tensor], x: &dyn Fn(usize) -> &'x [f32], y: &mut [f32]) {
+    let node = graph.node(id);
+    let batch = |(k, input): (usize, &NodeId)| {
+        let mut batch = Tensor::scratch(&[&[1], graph.node(*input).shape.as_slice()].concat());
+        batch.data_mut().copy_from_slice(x(k));
+        batch
+    };
+    let inputs: Vec<Tensor> = node.inputs.iter().enumerate().map(batch).collect();
+    let result = dtype::eval(&node.op, node.dtype, &inputs.iter().collect::<Vec<_>>(), weights);
+    y.copy_from_slice(result.data());
+    // Only what came from there goes back: results of layers would pile up.
+    inputs.into_iter().for_each(Tensor::recycle);
 }
 
 /// Places of all results: each is there from its step to the last that reads it, or a view of it.
@@ -240,7 +231,7 @@ fn places(graph: &Graph, steps: &[Step<'_>], root: &[usize]) -> (Vec<Range<usize
 }
 
 /// What planning looks at.
-struct Planner<'p, 'a> {
+pub(super) struct Planner<'p, 'a> {
     graph: &'a Graph,
     weights: &'p [Vec<Tensor>],
     points: &'p dyn SamplePoints<'a>,
@@ -251,7 +242,7 @@ struct Planner<'p, 'a> {
 }
 
 impl<'p, 'a> Planner<'p, 'a> {
-    fn new(graph: &'a Graph, weights: &'p [Vec<Tensor>], points: &'p dyn SamplePoints<'a>) -> Self {
+    pub(super) fn new(graph: &'a Graph, weights: &'p [Vec<Tensor>], points: &'p dyn SamplePoints<'a>) -> Self {
         let uses = graph.uses();
         let mut reader = vec![None; graph.nodes.len()];
         for id in graph.ids() {
@@ -266,7 +257,7 @@ impl<'p, 'a> Planner<'p, 'a> {
     }
 
     /// All steps, and the node whose memory each node's result has: its own, or what it views.
-    fn steps(&self) -> (Vec<Step<'a>>, Vec<usize>) {
+    pub(super) fn steps(&self) -> (Vec<Step<'a>>, Vec<usize>) {
         let mut root: Vec<usize> = (0..self.graph.nodes.len()).collect();
         let mut taken = vec![false; root.len()];
         let mut steps = Vec::new();
@@ -276,14 +267,14 @@ impl<'p, 'a> Planner<'p, 'a> {
                 continue;
             }
             if let [input] = node.inputs[..]
-                && (self.padded[id.0].is_some() || is_view(node) && self.finish(node, id).is_empty())
+                && (self.padded[id.0].is_some() || self.is_view(node, id))
             {
                 root[id.0] = root[input.0];
                 continue;
             }
             let (work, mut stages) = self.work(node, id);
             let mut result = id;
-            while let Some(next) = self.reader[result.0]
+            while let Some(next) = self.reader[result.0].filter(|_| !self.points.ends(result))
                 && self.padded[next.0].is_none()
                 && let Some(more) = self.stages(self.graph.node(next), next)
             {
@@ -294,6 +285,13 @@ impl<'p, 'a> Planner<'p, 'a> {
             steps.push(Step { work, stages, inputs: node.inputs.clone(), node: id, result });
         }
         (steps, root)
+    }
+
+    /// Whether a layer gives its input another shape, or nothing at all.
+    fn is_view(&self, node: &'a Node, id: NodeId) -> bool {
+        let moves = matches!(node.op, Op::Flatten(_) | Op::Reshape(_) | Op::Dropout(_) | Op::Activation(_));
+        let plain = moves && !node.dtype.is_half() && node.op.layer().activation() == ActivationFn::Linear;
+        plain && !self.points.ends(id) && self.finish(node, id).is_empty()
     }
 
     /// What a layer does, and what becomes of each element of that.
@@ -328,12 +326,6 @@ impl<'p, 'a> Planner<'p, 'a> {
         let before = change(Point::PreActivation(id)).into_iter().chain(Stage::activation(node));
         before.chain(change(Point::PostActivation(id))).chain(change(Point::Output(id))).collect()
     }
-}
-
-/// Whether a layer gives its input another shape, or nothing at all.
-fn is_view(node: &Node) -> bool {
-    let moves = matches!(node.op, Op::Flatten(_) | Op::Reshape(_) | Op::Dropout(_) | Op::Activation(_));
-    moves && !node.dtype.is_half() && node.op.layer().activation() == ActivationFn::Linear
 }
 
 /// [`FloatEngine`] of a network that is run once.

@@ -1,5 +1,7 @@
 //! The planned engine against the unplanned walk, bit for bit, on random graphs.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::dtype::Dtype;
 use crate::graph::Graph;
@@ -167,6 +169,87 @@ fn planned_execution_equals_the_walk_over_the_graph() {
                     let ops: Vec<&str> = graph.nodes.iter().map(|n| n.op.class()).collect();
                     assert!(bits(want) == bits(got), "seed {seed}, turn {turn}, points {points}, output {k}: {ops:?}");
                 }
+            }
+        }
+    }
+}
+
+/// Sees whole batches at one point of some layers, and makes integers of a step that follows from the largest value.
+struct Integers {
+    eighths: Eighths,
+    seen: BTreeMap<Point, Vec<u32>>,
+}
+
+impl Integers {
+    fn new(seed: u64) -> Self {
+        Self { eighths: Eighths(seed), seen: BTreeMap::new() }
+    }
+    fn look(&mut self, point: Point, x: &[f32]) {
+        self.seen.entry(point).or_default().extend(x.iter().map(|x| x.to_bits()));
+    }
+    fn step(largest: f32) -> f32 {
+        if largest.is_normal() { (largest / 127.0).log2().ceil().exp2() } else { 1.0 }
+    }
+    fn code(x: f32, step: f32) -> i8 {
+        (x / step).round() as i8
+    }
+}
+
+impl Points for Integers {
+    fn apply(&mut self, point: Point, tensor: &mut Tensor) -> Result<(), Error> {
+        let (Point::Input(id, _) | Point::PreActivation(id) | Point::PostActivation(id) | Point::Output(id)) = point;
+        if self.at(id).is_some_and(|(own, _)| own == point) {
+            self.look(point, tensor.data());
+            let step = Self::step(tensor.data().iter().fold(0.0, |a, x| a.max(x.abs())));
+            tensor.data_mut().iter_mut().for_each(|x| *x = f32::from(Self::code(*x, step)) * step);
+        }
+        Ok(())
+    }
+    fn wants(&self, id: NodeId) -> bool {
+        self.at(id).is_some()
+    }
+}
+
+impl<'a> BatchPoints<'a> for Integers {
+    fn at(&self, id: NodeId) -> Option<(Point, bool)> {
+        let all = [Point::PreActivation(id), Point::PostActivation(id), Point::Output(id)];
+        let point = all.into_iter().filter(|_| id.0 > 0).find(|point| self.eighths.sits(*point))?;
+        Some((point, Rng(self.eighths.0 + id.0 as u64).below(3) > 0))
+    }
+    fn settle(&mut self, point: Point, values: usize, pass: Pass<'_>) -> Result<Settled<'a>, Error> {
+        let (mut largest, mut all) = (0.0f32, Vec::new());
+        pass(&mut |x| largest = x.iter().fold(largest, |a, x| a.max(x.abs())));
+        pass(&mut |x| all.extend_from_slice(x));
+        assert_eq!(all.len(), values);
+        self.look(point, &all);
+        let (Point::Input(id, _) | Point::PreActivation(id) | Point::PostActivation(id) | Point::Output(id)) = point;
+        let step = Self::step(largest);
+        let change = move |values: &mut [f32]| values.iter_mut().for_each(|x| *x = f32::from(Self::code(*x, step)) * step);
+        let encode = move |x: &[f32], to: &mut [i8]| to.iter_mut().zip(x).for_each(|(to, x)| *to = Self::code(*x, step));
+        Ok(match self.at(id) {
+            Some((_, true)) => Settled::Codes(Box::new(encode), step),
+            Some((_, false)) | None => Settled::Change(Box::new(change)),
+        })
+    }
+}
+
+#[test]
+fn batches_that_are_seen_layer_by_layer_are_those_of_the_walk_over_the_graph() {
+    for seed in (0..400u64).filter(|seed| !seed.is_multiple_of(4)) {
+        let graph = network(seed);
+        let weights: Vec<Vec<Tensor>> =
+            graph.nodes.iter().map(|n| n.op.layer().weights().into_iter().map(|(_, w)| w.clone()).collect()).collect();
+        let batch = Rng(seed).tensor(&[&[5], graph.node(graph.inputs[0]).shape.as_slice()].concat());
+        let mut want = Integers::new(seed + 1);
+        run(&graph, &weights, vec![batch.clone()], &mut want).unwrap();
+        // All is kept, some, nothing.
+        for most in [1 << 20, 200, 0] {
+            let mut got = Integers::new(seed + 1);
+            let mut engine = BatchEngine::keeping(&graph, weights.clone(), &got, 5, most);
+            engine.run(std::slice::from_ref(&batch), &mut got).unwrap();
+            assert_eq!(want.seen.keys().collect::<Vec<_>>(), got.seen.keys().collect::<Vec<_>>(), "seed {seed}");
+            for (point, want) in &want.seen {
+                assert!(got.seen[point] == *want, "seed {seed}, at most {most}, {point:?}");
             }
         }
     }

@@ -95,20 +95,67 @@ fn head(graph: &Graph, tail: NodeId, between: Between, any_activation: bool) -> 
     (equalizable(op) && fits).then_some(at)
 }
 
-/// Largest and mean absolute value of each channel of a matrix whose element `i` belongs to channel `channel(i)`.
+/// Values that are compared side by side.
+const LANES: usize = 16;
+
+/// Absolute values of each channel: the largest, and the sum where means are asked for.
 struct Channels {
     largest: Vec<f32>,
-    mean: Vec<f32>,
+    sums: Option<Vec<f32>>,
+    /// Values of each channel.
+    terms: usize,
 }
 
-fn channels(count: usize, values: impl Iterator<Item = (usize, f32)>) -> Channels {
-    let mut largest = vec![0.0f32; count];
-    let mut sum = vec![(0.0f32, 0u32); count];
-    for (c, v) in values {
-        largest[c] = largest[c].max(v.abs());
-        sum[c] = (sum[c].0 + v.abs(), sum[c].1 + 1);
+impl Channels {
+    /// Of a kernel whose runs of `run` values belong to the channels in turn, and of a vector with a value of each channel.
+    fn of(count: usize, average: bool, (kernel, run): (&[f32], usize), vector: &[f32]) -> Self {
+        let mut all = Self { largest: vec![0.0; count], sums: average.then(|| vec![0.0; count]), terms: 0 };
+        for row in kernel.chunks_exact((count * run).max(1)) {
+            if run == 1 { all.add_row(row) } else { all.add_runs(row, run) }
+        }
+        if !vector.is_empty() {
+            all.add_row(vector);
+        }
+        all
     }
-    Channels { largest, mean: sum.into_iter().map(|(s, n)| s / n.max(1) as f32).collect() }
+
+    /// A value of each channel.
+    fn add_row(&mut self, row: &[f32]) {
+        self.terms += 1;
+        self.largest.iter_mut().zip(row).for_each(|(most, v)| *most = larger(*most, v.abs()));
+        if let Some(sums) = &mut self.sums {
+            sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += v.abs());
+        }
+    }
+
+    /// `run` values of each channel.
+    fn add_runs(&mut self, row: &[f32], run: usize) {
+        self.terms += run;
+        for (most, run) in self.largest.iter_mut().zip(row.chunks_exact(run.max(1))) {
+            let (parts, rest) = run.as_chunks::<LANES>();
+            let mut lanes = [0.0f32; LANES];
+            for part in parts {
+                lanes.iter_mut().zip(part).for_each(|(lane, v)| *lane = larger(*lane, v.abs()));
+            }
+            *most = lanes.iter().chain(rest).fold(*most, |most, v| larger(most, v.abs()));
+        }
+        if let Some(sums) = &mut self.sums {
+            for (sum, run) in sums.iter_mut().zip(row.chunks_exact(run.max(1))) {
+                run.iter().for_each(|v| *sum += v.abs());
+            }
+        }
+    }
+
+    /// What decides: the means, or the largest.
+    fn reach(&self) -> Vec<f32> {
+        let means = self.sums.as_ref().map(|sums| sums.iter().map(|s| s / self.terms.max(1) as f32).collect());
+        means.unwrap_or_else(|| self.largest.clone())
+    }
+}
+
+/// The larger of two numbers; what is none is left out.
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
 }
 
 /// Scales the head's output channels by s = clip(sqrt(tail / head), 0.1, 10) and the tail's inputs by 1 / s, where head
@@ -120,8 +167,7 @@ fn equalize(graph: &mut Graph, head: NodeId, tail: NodeId, average: bool, thresh
     let shape = w.kernel.shape();
     let count = if depthwise { shape[2] * shape[3] } else { shape[3] };
     let bias = w.bias.as_ref().map_or(&[][..], |b| b.data());
-    let rows = w.kernel.data().iter().enumerate().map(|(i, k)| (i % count, *k));
-    let h = channels(count, rows.chain(bias.iter().enumerate().map(|(c, b)| (c, *b))));
+    let h = Channels::of(count, average, (w.kernel.data(), 1), bias);
 
     // Input channels of the tail: the third axis of both kernels.
     let Some(w) = graph.node_mut(tail).op.weighted_mut() else { return };
@@ -130,9 +176,9 @@ fn equalize(graph: &mut Graph, head: NodeId, tail: NodeId, average: bool, thresh
         // A grouped convolution: its kernel doesn't list all input channels.
         return;
     }
-    let t = channels(count, w.kernel.data().iter().enumerate().map(|(i, k)| (i / per_input % inputs, *k)));
+    let t = Channels::of(count, average, (w.kernel.data(), per_input), &[]);
 
-    let (a, b) = if average { (&t.mean, &h.mean) } else { (&t.largest, &h.largest) };
+    let (a, b) = (t.reach(), h.reach());
     let scale: Vec<f32> = (0..count)
         .map(|c| {
             // A channel without weights on either side gives NaN here and 1 by the threshold.
@@ -140,9 +186,15 @@ fn equalize(graph: &mut Graph, head: NodeId, tail: NodeId, average: bool, thresh
             if h.largest[c] + t.largest[c] < threshold { 1.0 } else { s }
         })
         .collect();
-    w.kernel.data_mut().iter_mut().enumerate().for_each(|(i, k)| *k /= scale[i / per_input % inputs]);
+    for row in w.kernel.data_mut().chunks_exact_mut((inputs * per_input).max(1)) {
+        for (run, s) in row.chunks_exact_mut(per_input.max(1)).zip(&scale) {
+            run.iter_mut().for_each(|k| *k /= s);
+        }
+    }
     if let Some(w) = graph.node_mut(head).op.weighted_mut() {
-        w.kernel.data_mut().iter_mut().enumerate().for_each(|(i, k)| *k *= scale[i % count]);
+        for row in w.kernel.data_mut().chunks_exact_mut(count.max(1)) {
+            row.iter_mut().zip(&scale).for_each(|(k, s)| *k *= s);
+        }
         if let Some(bias) = &mut w.bias {
             bias.data_mut().iter_mut().zip(&scale).for_each(|(b, s)| *b *= s);
         }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::observer::range_error::RangeError;
 use shiftwise_core::fix::FixPos;
+use shiftwise_graph::eval::{Pass, Settled};
 use shiftwise_tensor::tensor::Tensor;
 
 /// One variable of a quantizer in `quantized.h5`.
@@ -131,6 +132,11 @@ pub trait Scheme: Debug {
 pub trait Calibrator<Q> {
     /// Sees a batch of the tensor.
     fn see(&mut self, tensor: &Tensor) -> Result<(), RangeError>;
+    /// Sees a batch of so many values sample by sample, in passes over all of them, and settles what becomes of each. `None`,
+    /// the default: such a calibrator must [see](Self::see) a batch as a whole.
+    fn see_samples(&mut self, _values: usize, _pass: Pass<'_>) -> Option<Result<Settled<'static>, RangeError>> {
+        None
+    }
     /// Sees the tensor that was seen last `times` times more: the weights of a layer are seen with every batch.
     fn see_again(&mut self, _tensor: &Tensor, _times: usize) -> Result<(), RangeError> {
         Ok(())

@@ -12,7 +12,9 @@ use crate::observer::range_error::RangeError;
 use crate::scheme::channels::Channels;
 use crate::scheme::interface::{Calibrator, Numbers, Part, Scheme, Sheet, Subject};
 use grid::Grid;
+use search::Search;
 use shiftwise_core::fix::{FixPos, FixSpec};
+use shiftwise_graph::eval::{Pass, Settled};
 use shiftwise_tensor::tensor::Tensor;
 
 pub use params::{Method, Params, Rounding};
@@ -21,6 +23,7 @@ pub use state::State;
 mod fix_neuron;
 mod grid;
 mod params;
+mod search;
 mod state;
 
 /// Elements that one task works on; also the block of a deterministic sum.
@@ -67,6 +70,21 @@ impl Pof2 {
             Rounding::FixNeuron(round) => fix_neuron::fake_quantize(values, pos, round),
             Rounding::Plain(_) => grid::fake_quantize(values, &grid),
         })
+    }
+
+    /// Whether positions are found in passes over the samples of a batch ([`Calibrator::see_samples`]), and whether these
+    /// become integers of 8 bits.
+    pub fn in_passes(&self) -> Option<bool> {
+        let plain = matches!(self.params.rounding(), Rounding::Plain(_)) && !self.params.per_channel;
+        plain.then(|| Grid::has_codes(&self.params))
+    }
+
+    /// The integers of values on a grid of at most 8 bits whose zero has no sign.
+    pub fn codes(&self, values: &[f32]) -> Option<Vec<i8>> {
+        let fit = self.states.first().filter(|_| self.in_passes() == Some(true))?;
+        let mut codes = vec![0; values.len()];
+        grid::codes(values, &Grid::new(fit, &self.params), &mut codes);
+        Some(codes)
     }
 
     /// The integer grid, unless there is one for each channel.
@@ -205,6 +223,20 @@ impl Calibrator<Pof2> for Votes {
         Ok(())
     }
 
+    fn see_samples(&mut self, values: usize, pass: Pass<'_>) -> Option<Result<Settled<'static>, RangeError>> {
+        let codes = Pof2::new(self.params.clone()).in_passes()?;
+        let state = match calibrate_samples(values, pass, &self.params) {
+            Ok(state) => state,
+            Err(e) => return Some(Err(e)),
+        };
+        self.add(vec![state]);
+        let grid = Grid::new(&state, &self.params);
+        Some(Ok(match codes {
+            true => Settled::Codes(Box::new(move |values, to| grid::codes(values, &grid, to)), grid.step()),
+            false => Settled::Change(Box::new(move |values| grid::fake_quantize(values, &grid))),
+        }))
+    }
+
     fn fake_quantize(&self, tensor: &mut Tensor) {
         fake_quantize(tensor, &self.last, &self.params);
     }
@@ -275,17 +307,12 @@ fn calibrate(tensor: &Tensor, p: &Params) -> Result<Vec<State>, RangeError> {
     if let Rounding::FixNeuron(round) = p.rounding() {
         return fix_neuron::calibrate(data, round, p.method()).map(|fit| vec![fit]);
     }
-    let first = |data: &[f32]| {
-        let (min, max) = range(extrema(data)?, p.integers())?;
-        let pos = non_overflow((min, max), p).clamp(-128, 127);
-        Ok(State::new(FixPos(pos as i8), min, max))
-    };
-    let parts = match p.per_channel {
-        true => Channels::of(tensor.shape(), p.channel_axis).split(data),
-        false => Vec::new(),
-    };
-    let parts: Vec<&[f32]> = if p.per_channel { parts.iter().map(Vec::as_slice).collect() } else { vec![data] };
-    let mut fits = parts.iter().map(|part| first(part)).collect::<Result<Vec<State>, _>>()?;
+    if !p.per_channel {
+        let whole: Pass<'_> = &mut |see: &mut dyn FnMut(&[f32])| see(data);
+        return calibrate_samples(data.len(), whole, p).map(|fit| vec![fit]);
+    }
+    let parts = Channels::of(tensor.shape(), p.channel_axis).split(data);
+    let mut fits = parts.iter().map(|part| first(extrema(part)?, p)).collect::<Result<Vec<State>, _>>()?;
     if p.method() == Method::MinMse {
         // One offset for all channels, chosen by the error of the whole tensor.
         let mut errors = [0.0f64; 5];
@@ -297,6 +324,35 @@ fn calibrate(tensor: &Tensor, p: &Params) -> Result<Vec<State>, RangeError> {
         fits.iter_mut().for_each(|fit| fit.pos.0 = fit.pos.0.saturating_add(best as i8));
     }
     Ok(fits)
+}
+
+/// The range of a tensor with these extrema, and the finest position at which nothing of it overflows.
+fn first(extrema: (f32, f32), p: &Params) -> Result<State, RangeError> {
+    let (min, max) = range(extrema, p.integers())?;
+    let pos = non_overflow((min, max), p).clamp(-128, 127);
+    Ok(State::new(FixPos(pos as i8), min, max))
+}
+
+/// [`calibrate`] of a tensor that comes in parts, for a quantizer of one position and without FixNeuron arithmetic.
+fn calibrate_samples(values: usize, pass: Pass<'_>, p: &Params) -> Result<State, RangeError> {
+    let mut ends = Ok((f32::INFINITY, f32::NEG_INFINITY));
+    pass(&mut |part| {
+        if let Ok((low, high)) = ends {
+            ends = extrema(part).map(|(smallest, largest)| (low.min(smallest), high.max(largest)));
+        }
+    });
+    let mut fit = first(ends?, p)?;
+    if p.method() == Method::MinMse {
+        let mut search = Search::new(&fit, p, values);
+        loop {
+            pass(&mut |part| search.add(part));
+            if !search.end() {
+                break;
+            }
+        }
+        fit.pos.0 = fit.pos.0.saturating_add(search.best());
+    }
+    Ok(fit)
 }
 
 /// Σ (x − fake-quantized x)² at the fit's position and the four finer ones, in one pass over the data.

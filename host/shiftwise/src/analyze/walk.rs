@@ -12,6 +12,12 @@ use shiftwise_tensor::tensor::Tensor;
 /// Bars of a histogram over the chosen range.
 pub(super) const BARS: usize = 32;
 
+/// Values that are looked at before they are counted.
+const PART: usize = 64;
+
+/// Counts that are kept apart.
+const SIDE_BY_SIDE: usize = 4;
+
 /// What is seen of a layer's result.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
@@ -56,8 +62,17 @@ pub(super) fn decibels(signal: f64, noise: f64) -> Option<f64> {
     (signal > 0.0 && noise > 0.0).then(|| 10.0 * (signal / noise).log10())
 }
 
-fn squares(x: &Tensor) -> f64 {
-    x.data().iter().map(|v| f64::from(*v) * f64::from(*v)).sum()
+/// Sum of the squares of a tensor, and of its squared differences from two others: three chains that don't wait for each
+/// other.
+fn sums(y: &Tensor, others: [&Tensor; 2]) -> [f64; 3] {
+    // What an iterator's sum begins with.
+    let mut sums = [-0.0f64; 3];
+    for ((y, a), b) in y.data().iter().zip(others[0].data()).zip(others[1].data()) {
+        let y = f64::from(*y);
+        let (a, b) = (y - f64::from(*a), y - f64::from(*b));
+        sums = [sums[0] + y * y, sums[1] + a * a, sums[2] + b * b];
+    }
+    sums
 }
 
 /// Sum of squared differences.
@@ -84,13 +99,24 @@ impl Seen {
         let slack = (high - low) / 510.0;
         self.values += x.data().len() as u64;
         let width = high - low;
-        for v in x.data() {
-            self.range = [self.range[0].min(*v), self.range[1].max(*v)];
-            if *v < low - slack || *v > high + slack {
-                self.saturated += 1;
-            } else if width > 0.0 {
-                let bar = ((v - low) / width * BARS as f32) as usize;
-                self.histogram[bar.min(BARS - 1)] += 1;
+        // Counted side by side, as neighbours are often in one bar; behind the bars what the grid doesn't reach.
+        let mut counts = [[0u64; BARS + 1]; SIDE_BY_SIDE];
+        for part in x.data().chunks(PART) {
+            let mut bars = [0u8; PART];
+            for (bar, v) in bars.iter_mut().zip(part) {
+                self.range = [self.range[0].min(*v), self.range[1].max(*v)];
+                let inside = ((v - low) / width * BARS as f32) as i32;
+                let outside = *v < low - slack || *v > high + slack;
+                *bar = if outside { BARS as u8 } else { inside.clamp(0, BARS as i32 - 1) as u8 };
+            }
+            for bars in bars[..part.len()].chunks(SIDE_BY_SIDE) {
+                counts.iter_mut().zip(bars).for_each(|(counts, bar)| counts[usize::from(*bar)] += 1);
+            }
+        }
+        for counts in counts {
+            self.saturated += counts[BARS];
+            if width > 0.0 {
+                self.histogram.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
             }
         }
         let count = x.shape().last().copied().unwrap_or(1).max(1);
@@ -183,17 +209,23 @@ impl<'q> Walk<'q> {
             let y = Self::layer(q, id, &float, &self.float[id.0], Mode::Float(seen));
             let alone = Self::layer(q, id, &float, &self.quantized[id.0], Mode::Quantized);
             let whole = Self::layer(q, id, &quantized, &self.quantized[id.0], Mode::Quantized);
-            seen.signal += squares(&y);
-            seen.alone += noise(&y, &alone);
-            seen.cumulative += noise(&y, &whole);
+            let [signal, of_alone, cumulative] = sums(&y, [&alone, &whole]);
+            seen.signal += signal;
+            seen.alone += of_alone;
+            seen.cumulative += cumulative;
+            alone.recycle();
             values[id.0] = Some((y, whole));
             for input in &node.inputs {
                 left[input.0] -= 1;
-                if left[input.0] == 0 {
-                    values[input.0] = None;
+                if left[input.0] == 0
+                    && let Some((float, quantized)) = values[input.0].take()
+                {
+                    float.recycle();
+                    quantized.recycle();
                 }
             }
         }
+        Tensor::release_recycled();
         Ok(())
     }
 }

@@ -3,12 +3,15 @@
 //! Each lane of each accumulator is exactly the chain of [`crate::kernel::scalar`]: one `vfmadd` per step, in the same order.
 
 use core::arch::x86_64::{
-    __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_broadcast_ss, _mm256_cvtepi8_epi16, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_permute2x128_si256, _mm256_set1_epi32,
-    _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_unpackhi_epi16,
-    _mm256_unpacklo_epi16,
+    __m256i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_max_epi8, _mm_min_epi8, _mm_packs_epi16, _mm_packs_epi32,
+    _mm_set1_epi8, _mm_storel_epi64, _mm256_add_epi32, _mm256_broadcast_ss, _mm256_castsi256_si128,
+    _mm256_cvtepi8_epi16, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_permute2x128_si256, _mm256_set1_epi32, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_sra_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
 };
 
+use crate::kernel::Epilogue;
+use crate::kernel::finish::{FinishI8, Stored};
 use crate::kernel::plan::{LANES, Run, TILE};
 use crate::kernel::taps::{CHUNK, Tap};
 
@@ -144,6 +147,51 @@ pub(super) fn depthwise_i8(taps: &[Tap], kernel: &[i8], input: &[i8], channel: u
         }
     }
     out
+}
+
+/// What is [`Stored`] of int8 sums, eight at a time. Compilers make no vectors of the scalar form.
+#[derive(Debug)]
+pub(super) struct Vectors<'y>(Stored<'y, FinishI8<'y>, i8>);
+
+impl<'y> Vectors<'y> {
+    /// Where there is AVX2, as the feature says.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn new(stored: Stored<'y, FinishI8<'y>, i8>) -> Self {
+        Self(stored)
+    }
+}
+
+impl Epilogue<i32> for Vectors<'_> {
+    #[inline(always)]
+    fn store(&mut self, pixel: usize, channel: usize, sums: &[i32]) {
+        let Self(Stored { finish, channels, output }) = self;
+        let output = &mut output[pixel * *channels + channel..][..sums.len()];
+        let bias = &finish.bias[channel..][..sums.len()];
+        let ((to, last), (sums, left), (bias, own)) =
+            (output.as_chunks_mut::<8>(), sums.as_chunks::<8>(), bias.as_chunks::<8>());
+        for ((to, sums), bias) in to.iter_mut().zip(sums).zip(bias) {
+            // SAFETY: `new` is called only where there is AVX2.
+            unsafe { finish_i8(finish, sums, bias, to) };
+        }
+        for ((to, sum), bias) in last.iter_mut().zip(left).zip(own) {
+            *to = finish.shifted(*sum, *bias);
+        }
+    }
+}
+
+/// See [`FinishI8::one`]. Packing saturates to what eight bits hold, and the bounds are of eight bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn finish_i8(finish: &FinishI8<'_>, sums: &[i32; 8], bias: &[i32; 8], to: &mut [i8; 8]) {
+    // SAFETY: all three have the eight elements that are read and written.
+    unsafe {
+        let sums = _mm256_loadu_si256(sums.as_ptr().cast());
+        let sums = _mm256_add_epi32(sums, _mm256_loadu_si256(bias.as_ptr().cast()));
+        let v = _mm256_sra_epi32(sums, _mm_cvtsi32_si128((finish.shift & 31).cast_signed()));
+        let v = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+        let v = _mm_max_epi8(_mm_packs_epi16(v, v), _mm_set1_epi8(finish.low));
+        _mm_storel_epi64(to.as_mut_ptr().cast(), _mm_min_epi8(v, _mm_set1_epi8(finish.high)));
+    }
 }
 
 /// Sixteen values from `at` on, widened.

@@ -111,9 +111,21 @@ pub fn conv_f32_to(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn f32_avx2(weights: &PackedF32, layout: Layout, input: &[f32], pixels: Range<usize>, epilogue: impl Epilogue<f32>) {
-    tiles(&weights.geometry, layout, &weights.panels, pixels, epilogue, |tile, panel, out| {
-        by_count!(tile.count, avx2::tile_f32, [], (tile.runs, input, panel, out));
+fn f32_avx2(
+    weights: &PackedF32,
+    layout: Layout,
+    input: &[f32],
+    pixels: Range<usize>,
+    mut epilogue: impl Epilogue<f32>,
+) {
+    let geometry = &weights.geometry;
+    let (each, in_group) = (layout.rows() * LANES, geometry.group_out().div_ceil(LANES));
+    let mut out = [[0.0f32; LANES]; TILE];
+    // A closure has the features of the function that it is written in, not of the one that it is inlined into.
+    walk(geometry, layout, pixels, 1, |tile| {
+        let panel = tile.of_panels(&weights.panels, in_group, each);
+        by_count!(tile.count, avx2::tile_f32, [], (tile.runs, input, panel, &mut out));
+        hand_over(&tile, &out, &mut epilogue);
     });
 }
 
@@ -215,6 +227,11 @@ pub fn conv_i8_finish(
     let all = 0..geometry.pixels();
     let mut to = Stored { finish, channels: geometry.out_c, output };
     match &weights.panels {
+        #[cfg(target_arch = "x86_64")]
+        Panels::Pairs(_) if weights.path == Path::Avx2 => {
+            // SAFETY: packed weights carry this path only after it was found on this machine.
+            conv_i8_in(scratch, weights, geometry, input, all, unsafe { avx2::Vectors::new(to) });
+        }
         Panels::Pairs(_) => conv_i8_in(scratch, weights, geometry, input, all, to),
         #[cfg(target_arch = "x86_64")]
         Panels::Fours(fours) => {
@@ -273,10 +290,14 @@ fn i8_avx2(
     layout: Layout,
     image: &[i16],
     pixels: Range<usize>,
-    epilogue: impl Epilogue<i32>,
+    mut epilogue: impl Epilogue<i32>,
 ) {
-    tiles(geometry, layout, panels, pixels, epilogue, |tile, panel, out| {
-        by_count!(tile.count, avx2::tile_i16, [], (tile.runs, image, panel, out));
+    let (each, in_group) = (layout.rows() * LANES, geometry.group_out().div_ceil(LANES));
+    let mut out = [[0i32; LANES]; TILE];
+    walk(geometry, layout, pixels, 1, |tile| {
+        let panel = tile.of_panels(panels, in_group, each);
+        by_count!(tile.count, avx2::tile_i16, [], (tile.runs, image, panel, &mut out));
+        hand_over(&tile, &out, &mut epilogue);
     });
 }
 
@@ -320,9 +341,7 @@ fn i8_avx512<S: avx512::Sink<core::arch::x86_64::__m512i>>(
     }
 }
 
-/// Computes every tile with `compute(tile, panel, sums)` and hands its pixels to the epilogue.
-///
-/// Inlined into a function with the path's features, so that the epilogue is compiled for them too.
+/// Computes every tile with `compute(tile, panel, sums)` and hands its pixels to the epilogue, in plain Rust.
 #[inline(always)]
 fn tiles<W, A: Copy + Default>(
     geometry: &ConvGeometry,

@@ -256,6 +256,11 @@ pub fn depthwise_i8_finish(packed: &PackedDepthwiseI8, input: &[i8], finish: Fin
         // SAFETY: weights are packed so for AVX-512 only, after it was found on this machine.
         return unsafe { avx512::depthwise::depthwise_i8(geometry, columns, input, &mut to) };
     }
+    #[cfg(target_arch = "x86_64")]
+    if matches!(packed.path, Path::Avx2 | Path::Avx512) {
+        // SAFETY: packed weights carry these paths only after they were found on this machine.
+        return depthwise_i8_packed(packed, input, unsafe { avx2::Vectors::new(to) });
+    }
     depthwise_i8_packed(packed, input, to);
 }
 

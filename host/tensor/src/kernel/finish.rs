@@ -97,7 +97,7 @@ impl FinishI8<'_> {
     }
 
     #[inline(always)]
-    fn shifted(&self, sum: i32, bias: i32) -> i8 {
+    pub(super) fn shifted(&self, sum: i32, bias: i32) -> i8 {
         (sum.wrapping_add(bias) >> (self.shift & 31)).max(self.low.into()).min(self.high.into()) as i8
     }
 }

@@ -6,7 +6,7 @@ use multiversion::multiversion;
 
 use super::params::{Params, Rounding};
 use super::state::State;
-use crate::scheme::round::{clip, floor, rint};
+use crate::scheme::round::{floor, rint};
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix;
 
@@ -27,41 +27,53 @@ macro_rules! by_rounding {
                 $body
             }
             (None, true, Round::HalfUp) => {
-                let $fake = |grid: &Grid, x: f32| grid.symmetric(x, |v| floor(clip(v + 0.5)));
+                let $fake = |grid: &Grid, x: f32| grid.half_up(x) * grid.step;
                 $body
             }
             (None, true, Round::HalfToEven) => {
-                let $fake = |grid: &Grid, x: f32| grid.symmetric(x, |v| rint(clip(v)));
+                let $fake = |grid: &Grid, x: f32| grid.half_to_even(x) * grid.step;
                 $body
             }
             (None, true, Round::Floor) => {
-                let $fake = |grid: &Grid, x: f32| grid.symmetric(x, |v| floor(clip(v)));
+                let $fake = |grid: &Grid, x: f32| grid.down(x) * grid.step;
                 $body
             }
             (None, _, round) => {
-                let $fake = |grid: &Grid, x: f32| grid.symmetric(x, |v| fix::round_f32(v, round));
+                let $fake = |grid: &Grid, x: f32| grid.bounded(fix::round_f32(x * grid.scale, round)) * grid.step;
                 $body
             }
         }
     }};
 }
 
-/// Σ (x − fake-quantized x)² for each grid. The grids differ in their positions only.
+/// Σ (x − fake-quantized x)² for each of one to five grids, and anything behind those. The grids differ in their positions
+/// only.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2", "x86_64+avx2"))]
-pub(super) fn squared_errors(block: &[f32], grids: &[Grid; 5]) -> [f64; 5] {
-    by_rounding!(&grids[0], fake => sum_errors(block, grids, fake))
+pub(super) fn squared_errors(block: &[f32], grids: &[Grid]) -> [f64; 5] {
+    let mut all = [0.0; 5];
+    match *grids {
+        [a] => all[..1].copy_from_slice(&by_rounding!(&a, fake => sum_errors(block, &[a], fake))),
+        [a, b] => all[..2].copy_from_slice(&by_rounding!(&a, fake => sum_errors(block, &[a, b], fake))),
+        [a, b, c] => all[..3].copy_from_slice(&by_rounding!(&a, fake => sum_errors(block, &[a, b, c], fake))),
+        [a, b, c, d, ref more @ ..] => {
+            let e = more.first().copied().unwrap_or(d);
+            all = by_rounding!(&a, fake => sum_errors(block, &[a, b, c, d, e], fake));
+        }
+        [] => {}
+    }
+    all
 }
 
-/// Every value is read once; the lanes of all five sums stay in registers.
+/// Every value is read once; the lanes of all sums stay in registers.
 #[inline(always)]
-fn sum_errors(block: &[f32], grids: &[Grid; 5], fake: impl Fn(&Grid, f32) -> f32) -> [f64; 5] {
+fn sum_errors<const N: usize>(block: &[f32], grids: &[Grid; N], fake: impl Fn(&Grid, f32) -> f32) -> [f64; N] {
     let square = |grid: &Grid, x: f32| {
         let error = x - fake(grid, x);
         error * error
     };
-    let mut sums = [0.0f64; 5];
+    let mut sums = [0.0f64; N];
     for run in block.chunks(RUN) {
-        let mut lanes = [[0.0f32; LANES]; 5];
+        let mut lanes = [[0.0f32; LANES]; N];
         let (parts, rest) = run.as_chunks::<LANES>();
         for part in parts {
             for (lanes, grid) in lanes.iter_mut().zip(grids) {
@@ -84,8 +96,22 @@ pub(super) fn fake_quantize(block: &mut [f32], grid: &Grid) {
     by_rounding!(grid, fake => block.iter_mut().for_each(|x| *x = fake(grid, *x)));
 }
 
+/// The integers of which every value's fake-quantized one is a multiple, where the grid [has such](Grid::has_codes).
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx2", "x86_64+avx2"))]
+pub(super) fn codes(block: &[f32], grid: &Grid, to: &mut [i8]) {
+    // Behind one and a half times 2^23 the last bits of a float are those of its integer part.
+    let code = |q: f32| (q + 12_582_912.0).to_bits() as i8;
+    let pairs = to.iter_mut().zip(block);
+    match grid.round {
+        Round::HalfUp => pairs.for_each(|(to, x)| *to = code(grid.half_up(*x))),
+        Round::HalfToEven => pairs.for_each(|(to, x)| *to = code(grid.half_to_even(*x))),
+        Round::Floor => pairs.for_each(|(to, x)| *to = code(grid.down(*x))),
+        Round::HalfAwayFromZero => pairs.for_each(|(to, x)| *to = code(grid.one(*x) * grid.scale)),
+    }
+}
+
 /// Scale, bounds and rounding of one position.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {
     scale: f32,
     step: f32,
@@ -118,12 +144,39 @@ impl Grid {
         by_rounding!(self, fake => fake(self, x))
     }
 
+    /// What an integer stands for.
+    pub(super) fn step(&self) -> f32 {
+        self.step
+    }
+
+    /// Whether an integer of 8 bits, times the step, is each fake-quantized value to the last bit: zero has no sign then.
+    pub(super) fn has_codes(p: &Params) -> bool {
+        let (low, high) = p.bounds();
+        let unsigned_zero = matches!(p.rounding(), Rounding::Plain(Round::HalfUp | Round::HalfToEven | Round::Floor));
+        p.symmetry && unsigned_zero && low >= f32::from(i8::MIN) && high <= f32::from(i8::MAX)
+    }
+
+    /// Bounds are integers, so that it makes no difference whether values are bounded before they are rounded. Narrow ones
+    /// are far inside of what [`rint`] is exact for.
     #[inline(always)]
-    fn symmetric(&self, x: f32, round: impl Fn(f32) -> f32) -> f32 {
-        let q = round(x * self.scale);
-        let q = if q > self.high { self.high } else { q };
-        let q = if q < self.low { self.low } else { q };
-        q * self.step
+    fn bounded(&self, v: f32) -> f32 {
+        let v = if v > self.high { self.high } else { v };
+        if v < self.low { self.low } else { v }
+    }
+
+    #[inline(always)]
+    fn half_up(&self, x: f32) -> f32 {
+        floor(self.bounded(x * self.scale + 0.5))
+    }
+
+    #[inline(always)]
+    fn half_to_even(&self, x: f32) -> f32 {
+        rint(self.bounded(x * self.scale))
+    }
+
+    #[inline(always)]
+    fn down(&self, x: f32) -> f32 {
+        floor(self.bounded(x * self.scale))
     }
 
     #[inline(always)]
@@ -167,7 +220,13 @@ mod tests {
                 let mut all = data.clone();
                 fake_quantize(&mut all, grid);
                 let single: Vec<u32> = data.iter().map(|x| grid.one(*x).to_bits()).collect();
-                prop_assert_eq!(all.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), single);
+                prop_assert_eq!(all.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), single.clone());
+                if Grid::has_codes(&p) {
+                    let mut integers = vec![0i8; data.len()];
+                    codes(&data, grid, &mut integers);
+                    let back: Vec<u32> = integers.iter().map(|q| (f32::from(*q) * grid.step()).to_bits()).collect();
+                    prop_assert_eq!(back, single);
+                }
             }
         }
     }
