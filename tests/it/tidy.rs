@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 9] = [
     &["core", "host/tensor"],
     &["host/graph", "sim", "targets"],
     &["host/quant", "host/board", "host/files", "firmware"],
-    &["host/integer", "host/train", "host/keras"],
+    &["host/integer", "host/train", "host/keras", "host/operators"],
     &["host/compile", "host/onnx", "host/tensorflow", "host/xmodel"],
     &["host/formats"],
     &["host/shiftwise"],

@@ -33,6 +33,7 @@ use shiftwise_quant::quant_graph::Model;
 use shiftwise_quant::regroup::{self, Apart};
 use shiftwise_quant::scheme::Quantizer;
 
+mod by_parts;
 pub(crate) mod layers;
 mod linear;
 mod merges;
@@ -450,32 +451,46 @@ impl<'a> Step<'_, 'a> {
         }
     }
 
+    /// Shape and bytes of the usual weights: 32-bit floats that stand in the model's own file.
+    fn plain_weights(&self, k: usize) -> Result<Option<(Vec<usize>, &[u8])>, String> {
+        let Some(Known::Stored(name)) = self.operand(k) else { return Ok(None) };
+        let stored = &self.reader.network.stored[name];
+        let raw = stored.raw_data.as_deref().filter(|_| (stored.data_type, stored.data_location) == (1, 0));
+        let shape = value::dims(stored)?;
+        let whole = |raw: &&[u8]| shape.iter().try_fold(4usize, |n, d| n.checked_mul(*d)) == Some(raw.len());
+        Ok(raw.filter(whole).map(|raw| (shape.clone(), raw)))
+    }
+
     /// An operand that is a constant, as weights.
     pub(crate) fn weights(&self, k: usize) -> Result<Tensor, String> {
+        let damaged = || "has weights that are damaged".to_owned();
+        // The usual weights go from the file's bytes to floats without a step between.
+        if let Some((shape, raw)) = self.plain_weights(k)? {
+            self.call.budget.elements(&shape, 4)?;
+            return Tensor::new(shape, raw.chunks_exact(4).map(cell).collect()).ok_or_else(damaged);
+        }
         match self.operand(k) {
-            Some(Known::Constant(value)) => value.tensor().ok_or_else(|| "has weights that are damaged".into()),
+            Some(Known::Constant(value)) => value.tensor().ok_or_else(damaged),
             Some(Known::Stored(name)) => {
                 let stored = &self.reader.network.stored[name];
-                // The usual weights go from the file's bytes to floats without a step between.
-                match (&stored.raw_data, stored.data_type, stored.data_location) {
-                    (Some(raw), 1, 0) => {
-                        let shape = value::dims(stored)?;
-                        self.call.budget.elements(&shape, 4)?;
-                        let cell = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-                        let data: Vec<f32> = raw.chunks_exact(4).map(cell).collect();
-                        Tensor::new(shape, data).ok_or_else(|| "has weights that are damaged".into())
-                    }
-                    _ => self
-                        .reader
-                        .network
-                        .constant(stored)?
-                        .tensor()
-                        .ok_or_else(|| "has weights that are damaged".into()),
-                }
+                self.reader.network.constant(stored)?.tensor().ok_or_else(damaged)
             }
             Some(Known::Layer(_)) => Err("has weights that are made of samples".into()),
             None => Err(format!("has no operand {k}")),
         }
+    }
+
+    /// An operand that is a constant matrix, as weights, its axes exchanged.
+    pub(crate) fn turned_weights(&self, k: usize) -> Result<Tensor, String> {
+        let Some((shape, raw)) = self.plain_weights(k)?.filter(|(shape, _)| shape.len() == 2) else {
+            let own = self.weights(k)?;
+            let matrix = own.shape().len() == 2;
+            return if matrix { Ok(shiftwise_tensor::array::transpose(&own, &[1, 0])) } else { Ok(own) };
+        };
+        self.call.budget.elements(&shape, 4)?;
+        let (m, n) = (shape[0], shape[1]);
+        let data = (0..n).flat_map(|j| (0..m).map(move |i| i * n + j)).map(|at| cell(&raw[4 * at..])).collect();
+        Tensor::new(vec![n, m], data).ok_or_else(|| "has weights that are damaged".into())
     }
 
     /// The shape of one sample of a value.
@@ -562,6 +577,11 @@ impl<'a> Step<'_, 'a> {
             self.reader.known.insert(name, Known::Layer(value));
         }
     }
+}
+
+/// The float that four bytes are.
+fn cell(bytes: &[u8]) -> f32 {
+    f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
 /// A single result.

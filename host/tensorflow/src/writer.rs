@@ -3,7 +3,7 @@
 //! Weights stand in the graph as constants, quantized ones as the floats that they stand for; quantizers are TensorFlow's
 //! operations. Names are those of the vendor's graphs as far as they follow from the layers'.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use prost::Message;
 
@@ -12,15 +12,12 @@ use crate::proto::{
     TensorInfo, TensorProto, TensorShape, Versions,
 };
 use shiftwise_graph::error::Error;
-use shiftwise_graph::eval::Point;
-use shiftwise_graph::graph::{Graph, NodeId};
-use shiftwise_graph::ops::Op;
-use shiftwise_quant::eval::layer_weights;
-use shiftwise_quant::quant_graph::{Model, QuantGraph};
+use shiftwise_operators::{Operators, Walk, parts};
+use shiftwise_quant::quant_graph::Model;
 use shiftwise_tensor::tensor::Tensor;
 
-mod functions;
 mod layers;
+mod operators;
 mod quantizers;
 
 /// TensorFlow's numbers of element types.
@@ -53,25 +50,36 @@ pub fn write_saved_model(model: &Model) -> Result<Vec<u8>, Error> {
 }
 
 fn written(model: &Model) -> Result<(GraphDef, SignatureDef), Error> {
-    let (graph, quantized) = match model {
-        Model::Float(graph) => (graph, None),
-        Model::Quantized(quantized) => (&quantized.graph, Some(quantized)),
-    };
-    let writer =
-        Writer { graph, quantized, nodes: Vec::new(), names: HashSet::new(), values: HashMap::new(), counted: 0 };
-    writer.write()
+    let mut walk = Walk::new(parts(model), Writer::default());
+    let graph = walk.graph;
+    let mut inputs = BTreeMap::new();
+    for id in &graph.inputs {
+        let node = graph.node(*id);
+        let shape = batch(&node.shape);
+        let attributes = vec![("dtype", Attribute::Type(FLOAT)), ("shape", Attribute::Shape(shape.clone()))];
+        let name = walk.format.node("Placeholder", &node.name, &[], attributes);
+        let port = TensorInfo { name: format!("{name}:0"), element: FLOAT, shape: Some(shape) };
+        inputs.insert(node.name.clone(), port);
+        walk.values.insert(*id, name);
+    }
+    walk.write()?;
+    let mut outputs = BTreeMap::new();
+    for id in &graph.outputs {
+        let own = walk.layer_name(*id);
+        let name = walk.format.operator("Identity", &own, &[&walk.values[id]]);
+        let shape = Some(batch(&graph.node(*id).shape));
+        outputs.insert(name.clone(), TensorInfo { name: format!("{name}:0"), element: FLOAT, shape });
+    }
+    let versions = Some(Versions { producer: PRODUCER, min_consumer: 12 });
+    let graph = GraphDef { nodes: walk.format.nodes, library: None, versions };
+    Ok((graph, SignatureDef { inputs, outputs, method: "tensorflow/serving/predict".into() }))
 }
 
 /// A graph in the making.
-struct Writer<'a> {
-    graph: &'a Graph,
-    quantized: Option<&'a QuantGraph>,
+#[derive(Debug, Default)]
+struct Writer {
     nodes: Vec<NodeDef>,
     names: HashSet<String>,
-    /// The values of the layers.
-    values: HashMap<NodeId, String>,
-    /// Quantizers that the layer being written has had so far.
-    counted: usize,
 }
 
 /// A name as TensorFlow's nodes may have it.
@@ -81,12 +89,7 @@ fn sane(name: &str) -> String {
     if name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '.') { name } else { format!("n{name}") }
 }
 
-impl Writer<'_> {
-    /// The layer's name in the model.
-    fn layer_name(&self, id: NodeId) -> String {
-        self.quantized.map_or_else(|| self.graph.node(id).name.clone(), |q| q.quant_name(id))
-    }
-
+impl Writer {
     /// Adds a node, and returns its name.
     fn node(&mut self, op: &str, name: &str, inputs: &[&str], attributes: Vec<(&str, Attribute)>) -> String {
         let name = sane(name);
@@ -124,69 +127,6 @@ impl Writer<'_> {
     fn integers(&mut self, name: &str, shape: &[usize], values: &[i64]) -> String {
         let content = values.iter().flat_map(|x| (*x as i32).to_le_bytes()).collect();
         self.constant(name, INT32, shape, content)
-    }
-
-    fn write(mut self) -> Result<(GraphDef, SignatureDef), Error> {
-        let mut inputs = BTreeMap::new();
-        for id in &self.graph.inputs {
-            let node = self.graph.node(*id);
-            let shape = batch(&node.shape);
-            let attributes = vec![("dtype", Attribute::Type(FLOAT)), ("shape", Attribute::Shape(shape.clone()))];
-            let name = self.node("Placeholder", &node.name, &[], attributes);
-            inputs.insert(
-                node.name.clone(),
-                TensorInfo { name: format!("{name}:0"), element: FLOAT, shape: Some(shape) },
-            );
-            self.values.insert(*id, name);
-        }
-        for id in self.graph.ids() {
-            let node = self.graph.node(id);
-            self.counted = 0;
-            let fail = |why: String| Error::layer(&node.name, node.op.class(), why);
-            if node.dtype.is_half() {
-                return Err(fail(format!("layers in {} are not written for TensorFlow", node.dtype.name())));
-            }
-            let weights = match self.quantized {
-                Some(q) => layer_weights(q, id),
-                None => node.op.layer().weights().into_iter().map(|(_, w)| w.clone()).collect(),
-            };
-            let value = self.layer(id, &weights).map_err(fail)?;
-            self.values.insert(id, value);
-        }
-        let mut outputs = BTreeMap::new();
-        for id in self.graph.outputs.clone() {
-            let own = self.layer_name(id);
-            let value = self.values[&id].clone();
-            let name = self.float_node("Identity", &own, &[&value], Vec::new());
-            let shape = Some(batch(&self.graph.node(id).shape));
-            outputs.insert(name.clone(), TensorInfo { name: format!("{name}:0"), element: FLOAT, shape });
-        }
-        let versions = Some(Versions { producer: PRODUCER, min_consumer: 12 });
-        let graph = GraphDef { nodes: self.nodes, library: None, versions };
-        Ok((graph, SignatureDef { inputs, outputs, method: "tensorflow/serving/predict".into() }))
-    }
-
-    /// Writes a layer with its quantizers; returns its value.
-    fn layer(&mut self, id: NodeId, weights: &[Tensor]) -> Result<String, String> {
-        let node = self.graph.node(id);
-        let name = format!("{}/{}", self.graph.name, self.layer_name(id));
-        if let Op::Input(_) = node.op {
-            let value = self.values.get(&id).cloned().ok_or("is no input of the model")?;
-            return self.quantized_at(Point::Output(id), &name, value);
-        }
-        let mut inputs = Vec::new();
-        for (k, input) in node.inputs.iter().enumerate() {
-            inputs.push(self.quantized_at(Point::Input(id, k), &name, self.values[input].clone())?);
-        }
-        let quantizers = self.quantized.and_then(|q| q.layers.get(&id)).map_or(&[][..], |l| &l.weights);
-        self.counted += quantizers.iter().flatten().count();
-        let shapes: Vec<&[usize]> = node.inputs.iter().map(|i| self.graph.node(*i).shape.as_slice()).collect();
-        let written = layers::Written { name: &name, inputs: &inputs, shapes: &shapes, shape: &node.shape, weights };
-        let mut value = self.op(&node.op, &written)?;
-        value = self.quantized_at(Point::PreActivation(id), &name, value)?;
-        value = self.activation(node.op.layer().activation(), &name, value)?;
-        value = self.quantized_at(Point::PostActivation(id), &name, value)?;
-        self.quantized_at(Point::Output(id), &name, value)
     }
 }
 

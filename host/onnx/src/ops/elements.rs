@@ -277,3 +277,40 @@ pub(crate) fn selu(call: &Call<'_>) -> Results {
     let gamma = f64::from(call.float("gamma", 1.050_701));
     unary(call, |x| gamma * if x > 0.0 { x } else { alpha * libm::expm1(x) }, None)
 }
+
+/// Whether each element is no number, or infinite with a sign that is asked for.
+pub(crate) fn is(call: &Call<'_>, which: impl Fn(f64) -> bool) -> Results {
+    let x = call.input(0)?;
+    Ok(vec![Value::bools(x.shape.clone(), x.numbers().iter().map(|v| which(*v)))])
+}
+
+/// Infinite elements; those of one sign may be left out.
+pub(crate) fn is_infinite(call: &Call<'_>) -> Results {
+    let (below, above) = (call.int("detect_negative", 1) == 1, call.int("detect_positive", 1) == 1);
+    is(call, |x| x == f64::INFINITY && above || x == f64::NEG_INFINITY && below)
+}
+
+/// Elements moved towards 0 by `bias`, and 0 within `lambd` of it.
+pub(crate) fn shrink(call: &Call<'_>) -> Results {
+    let (bias, bound) = (f64::from(call.float("bias", 0.0)), f64::from(call.float("lambd", 0.5)));
+    let of = |x: f64| match x {
+        x if x < -bound => x + bias,
+        x if x > bound => x - bias,
+        _ => 0.0,
+    };
+    let x = call.input(0)?;
+    let data = x.numbers().iter().map(|x| of(*x)).collect();
+    Ok(vec![Value::real(Element::Double, x.shape.clone(), data).cast(x.element)])
+}
+
+/// Elements moved by as many bits as another operand says.
+pub(crate) fn shift(call: &Call<'_>) -> Results {
+    fn by(b: i128) -> Option<u32> {
+        u32::try_from(b).ok().filter(|b| *b < 64)
+    }
+    match call.text("direction", "").as_str() {
+        "LEFT" => binary(call, &Two { real: |a, _| a, whole: |a, b| by(b).map(|b| a << b) }),
+        "RIGHT" => binary(call, &Two { real: |a, _| a, whole: |a, b| by(b).map(|b| a >> b) }),
+        other => Err(format!("moves bits in the direction `{other}`, which is unknown")),
+    }
+}

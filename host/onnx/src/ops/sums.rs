@@ -315,7 +315,10 @@ pub(crate) fn conv_transpose(call: &Call<'_>) -> Results {
 }
 
 /// What is made of each window of every channel.
-fn pool(call: &Call<'_>, reduce: impl Fn(&Sliding, &[usize], &[usize], &[f64], &[(usize, usize)]) -> f64) -> Results {
+pub(crate) fn pool(
+    call: &Call<'_>,
+    reduce: impl Fn(&Sliding, &[usize], &[usize], &[f64], &[(usize, usize)]) -> f64,
+) -> Results {
     let x = call.input(0)?;
     let (n, c, size) = spatial(x)?;
     let sliding = Sliding::of(call, size, call.sizes("kernel_shape", size.len(), 0)?)?;

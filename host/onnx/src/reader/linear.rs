@@ -253,7 +253,12 @@ fn swapped(kernel: &Tensor) -> Result<Tensor, String> {
 }
 
 /// A dense layer over the last axis of a value.
-fn dense(step: &mut Step<'_, '_>, x: &Traced, kernel: Tensor, bias: Option<Tensor>) -> Result<Traced, String> {
+pub(crate) fn dense(
+    step: &mut Step<'_, '_>,
+    x: &Traced,
+    kernel: Tensor,
+    bias: Option<Tensor>,
+) -> Result<Traced, String> {
     let rank = x.order.len();
     let (id, kernel) = match &x.flat {
         Some(source) => {
@@ -269,21 +274,15 @@ fn dense(step: &mut Step<'_, '_>, x: &Traced, kernel: Tensor, bias: Option<Tenso
     Ok(Traced::plain(id, rank))
 }
 
-/// A matrix, turned if asked, each element times a factor.
-fn matrix(weights: Tensor, turned: bool, factor: f32) -> Result<Tensor, String> {
-    let &[m, n] = weights.shape() else {
+/// A matrix, each element times a factor.
+fn matrix(mut weights: Tensor, factor: f32) -> Result<Tensor, String> {
+    if weights.shape().len() != 2 {
         return Err(format!("has weights of shape {:?}, a matrix is expected", weights.shape()));
-    };
-    let mut own = if turned {
-        let data = (0..n).flat_map(|j| (0..m).map(move |i| i * n + j)).map(|k| weights.data()[k]).collect();
-        Tensor::new(vec![n, m], data).ok_or("has a damaged matrix")?
-    } else {
-        weights
-    };
-    if factor != 1.0 {
-        own.data_mut().iter_mut().for_each(|x| *x *= factor);
     }
-    Ok(own)
+    if factor != 1.0 {
+        weights.data_mut().iter_mut().for_each(|x| *x *= factor);
+    }
+    Ok(weights)
 }
 
 pub(crate) fn gemm(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
@@ -295,7 +294,9 @@ pub(crate) fn gemm(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
         return Err("multiplies samples that are no vectors".into());
     }
     let (alpha, beta) = (step.call.float("alpha", 1.0), step.call.float("beta", 1.0));
-    let kernel = matrix(step.weights(1)?, step.call.int("transB", 0) == 1, alpha)?;
+    let turned = step.call.int("transB", 0) == 1;
+    let weights = if turned { step.turned_weights(1)? } else { step.weights(1)? };
+    let kernel = matrix(weights, alpha)?;
     let units = kernel.shape()[1];
     let bias = match step.operand(2) {
         None => None,
@@ -319,7 +320,7 @@ pub(crate) fn matmul(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
         return products(step);
     }
     let x = step.layer(0)?;
-    let kernel = matrix(step.weights(1)?, false, 1.0)?;
+    let kernel = matrix(step.weights(1)?, 1.0)?;
     let units = kernel.shape()[1];
     if x.order.is_empty() {
         return Err("multiplies single numbers as matrices".into());

@@ -2,8 +2,8 @@
 
 use shiftwise_core::arith::Round;
 use shiftwise_graph::dtype::Dtype;
-use shiftwise_graph::eval::Point;
-use shiftwise_graph::ops::Op;
+use shiftwise_graph::ops::tfop::Reduction;
+use shiftwise_operators::{Operators, rounded};
 use shiftwise_quant::scheme::block::{Block, Format};
 
 use crate::writer::{Writer, int};
@@ -18,9 +18,15 @@ struct Tiles {
     pair: Option<usize>,
 }
 
-impl Writer<'_> {
+impl Writer {
     /// A value behind a quantizer of blocks.
-    pub(super) fn block(&mut self, own: &Block, scope: &str, point: Point, value: String) -> Result<String, String> {
+    pub(super) fn in_blocks(
+        &mut self,
+        own: &Block,
+        scope: &str,
+        shape: &[usize],
+        value: String,
+    ) -> Result<String, String> {
         let p = &own.params;
         let (tiles, round) = match p.data_format {
             Format::Fp32 => return Ok(value),
@@ -31,14 +37,13 @@ impl Writer<'_> {
             }
             Format::Msfp => (Tiles { block: 12, pair: Some(2) }, Round::HalfAwayFromZero),
         };
-        let shape = self.shape_at(point);
         let rank = shape.len() as i64 + 1;
         let axis = if p.channel_axis < 0 { p.channel_axis + rank } else { p.channel_axis };
         let last = shape.last().copied().filter(|_| axis == rank - 1);
         let row = last.ok_or("blocks along another axis than the last are not written as ONNX")?;
         // Zeros behind a row change no exponent.
         let whole = row.next_multiple_of(tiles.block);
-        let mut padded = shape.clone();
+        let mut padded = shape.to_vec();
         *padded.last_mut().unwrap_or(&mut 0) = whole;
         let mut x = value.clone();
         if whole != row {
@@ -55,17 +60,6 @@ impl Writer<'_> {
             x = self.sliced(&format!("{scope}/strided_slice"), &x, (&[0], &[row as i64]), &[rank - 1], &[1]);
         }
         Ok(x)
-    }
-
-    /// The shape of a sample at a point.
-    fn shape_at(&self, point: Point) -> Vec<usize> {
-        let (Point::Input(id, _) | Point::PreActivation(id) | Point::PostActivation(id) | Point::Output(id)) = point;
-        let node = self.graph.node(id);
-        match (point, &node.op) {
-            (_, Op::Input(_)) => node.shape.clone(),
-            (Point::Input(_, k), _) => node.inputs.get(k).map_or_else(Vec::new, |i| self.graph.node(*i).shape.clone()),
-            _ => node.shape.clone(),
-        }
     }
 
     /// Tiles on their grids. What is not finite stays as it is and has no part in an exponent.
@@ -93,7 +87,7 @@ impl Writer<'_> {
         let limit = self.node("Sub", &named("limit"), &[&top, &step], Vec::new());
         let low = self.node("Neg", &named("low"), &[&limit], Vec::new());
         let mut y = self.node("Div", &named("truediv"), &[&clean, &step], Vec::new());
-        y = self.rounded(scope, y, round);
+        y = rounded(self, scope, y, round);
         y = self.node("Mul", &named("mul"), &[&y, &step], Vec::new());
         y = self.node("Min", &named("Minimum"), &[&y, &limit], Vec::new());
         y = self.node("Max", &named("clip_by_value"), &[&y, &low], Vec::new());
@@ -102,7 +96,7 @@ impl Writer<'_> {
 
     /// The exponent of the largest magnitude along axes: floor(ln(v + 2^−23) / ln 2).
     fn exponent(&mut self, scope: &str, sizes: &str, axes: &[i64]) -> String {
-        let most = self.reduce("ReduceMax", &format!("{scope}/Max"), sizes, axes, true);
+        let most = self.reduced(Reduction::Max, scope, Some("Max"), sizes, axes, true);
         let epsilon = self.float(&format!("{scope}/epsilon"), f32::EPSILON);
         let sum = self.node("Add", &format!("{scope}/add"), &[&most, &epsilon], Vec::new());
         // In 64 bits, so that the one rounding to 32 gives the logarithm that is nearest.

@@ -24,11 +24,11 @@ pub(super) fn read(subject: &Subject<'_>, options: &LoadOptions) -> Result<Optio
     let keras = format::keras_version(&files);
     let digest = files.bytes().map(sha256);
     let mut options = LoadOptions { keep_unknown: true, ..options.clone() };
-    let (model, has_weights) = match found.open(files.clone(), &options) {
+    let (model, has_weights) = match found.open(files, &options) {
         Err(Error::NoWeights { .. }) => {
             // What they are doesn't matter: they are counted.
             options.random_weights = Some(0);
-            (found.open(files, &options)?, false)
+            (found.open(Files::open(subject.path)?, &options)?, false)
         }
         other => (other?, true),
     };
