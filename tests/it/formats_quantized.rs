@@ -37,7 +37,9 @@ fn again(model: &QuantGraph, own: Format, form: Form) -> QuantGraph {
             let all = BTreeMap::from([("saved_model.pb".to_owned(), bytes.clone())]);
             open_files(Files::of_folder(Path::new("m"), all), &LoadOptions::default())
         }
-        Format::H5 | Format::Onnx | Format::Pb | Format::C => open_bytes(path, bytes.clone(), &LoadOptions::default()),
+        Format::H5 | Format::Onnx | Format::Pb | Format::Xmodel | Format::C => {
+            open_bytes(path, bytes.clone(), &LoadOptions::default())
+        }
     };
     match read.unwrap_or_else(|e| panic!("{}: {e}", own.name())) {
         Model::Quantized(back) => back,
