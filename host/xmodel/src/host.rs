@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use shiftwise_core::cpu;
+use shiftwise_core::model::Function;
 
 use crate::value::{Held, quantization, quantize};
 use crate::{Attr, XOp};
 use shiftwise_graph::attributes::Attribute;
 use shiftwise_graph::ops::{Custom, CustomLayer, CustomLayers, Layer};
 use shiftwise_tensor::tensor::Tensor;
+
+mod windows;
 
 /// What an operation does with its operands; the result has the tensor's declared shape.
 type Compute = fn(&XOp, &[&Held]) -> Result<Held, String>;
@@ -45,6 +48,25 @@ const OPS: &[(&str, Compute)] = &[
         map(op, x, move |v| if v < 0.0 { v * alpha } else { v })
     }),
     ("prelu", prelu),
+    ("elu", |op, x| {
+        let alpha = op.attrs.float("alpha").unwrap_or(1.0) as f32;
+        map(op, x, move |v| Function::Elu(alpha).apply(v))
+    }),
+    ("selu", |op, x| map(op, x, |v| Function::Selu.apply(v))),
+    ("gelu", |op, x| map(op, x, |v| Function::Gelu.apply(v))),
+    ("swish", |op, x| map(op, x, |v| Function::Swish.apply(v))),
+    ("exp", |op, x| map(op, x, |v| Function::Exponential.apply(v))),
+    ("hard-sigmoid", |op, x| map(op, x, |v| Function::DpuHardSigmoid.apply(v))),
+    ("hard-swish", |op, x| map(op, x, |v| Function::HardSwish.apply(v))),
+    ("conv2d", windows::convolution),
+    ("depthwise-conv2d", windows::convolution),
+    ("transposed-conv2d", windows::transposed),
+    ("matmul", windows::product),
+    ("inner-product", windows::product),
+    ("maxpool2d", windows::pool),
+    ("avgpool2d", windows::pool),
+    ("resize", windows::resize),
+    ("pad", windows::pad),
     ("add", |op, x| fold(op, x, |a, b| a + b)),
     ("sub", |op, x| fold(op, x, |a, b| a - b)),
     ("mul", |op, x| fold(op, x, |a, b| a * b)),

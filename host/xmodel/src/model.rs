@@ -377,6 +377,11 @@ impl Reader<'_> {
             "hard-swish" => function(ActivationFn::HardSwish),
             "sigmoid" => function(ActivationFn::Sigmoid),
             "tanh" => function(ActivationFn::Tanh),
+            "elu" if float("alpha").unwrap_or(1.0) == 1.0 => function(ActivationFn::Elu),
+            "selu" => function(ActivationFn::Selu),
+            "gelu" => function(ActivationFn::Gelu),
+            "swish" => function(ActivationFn::Swish),
+            "exp" => function(ActivationFn::Exponential),
             "add" => Op::Add(Add),
             "mul" => Op::Multiply(Multiply),
             "sub" if inputs.len() == 2 => Op::Merge(Merge::Subtract),
@@ -476,6 +481,9 @@ impl Reader<'_> {
 
     /// An operation that no layer is: as the user's custom layer, or as it is computed beside a DPU.
     fn on_the_cpu(&mut self, xop: &XOp, inputs: &[NodeId]) -> Result<NodeId, String> {
+        if matches!(xop.kind.as_str(), "resize" | "pad") {
+            return Err("no layer resizes or pads as its attributes say".into());
+        }
         if !host::is_known(&xop.kind, self.custom) {
             return Err("it is no operation that can be computed".into());
         }

@@ -294,12 +294,12 @@ fn float_function(function: ActivationFn, rank: usize) -> Option<(&'static str, 
         ActivationFn::Swish => plain("swish"),
         ActivationFn::Gelu => plain("gelu"),
         ActivationFn::Exponential => plain("exp"),
-        ActivationFn::HardSigmoid6 => plain("hard-sigmoid"),
         ActivationFn::HardSwish => plain("hard-swish"),
         ActivationFn::LeakyRelu => Some(("leaky-relu", settings([("alpha", Setting::float(0.2))]))),
         ActivationFn::Softplus
         | ActivationFn::Softsign
         | ActivationFn::HardSigmoid
+        | ActivationFn::HardSigmoid6
         | ActivationFn::Mish
         | ActivationFn::LogSoftmax => None,
     }
