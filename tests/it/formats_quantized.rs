@@ -75,8 +75,13 @@ fn outputs(model: &QuantGraph) -> Vec<Vec<f32>> {
     made.into_iter().map(|tensor| tensor.data().to_vec()).collect()
 }
 
-const FORMS: [(Format, Form); 4] =
-    [(Format::Onnx, Form::Vendor), (Format::Onnx, Form::Qdq), (Format::Pb, Form::Vendor), (Format::Tf, Form::Vendor)];
+const FORMS: [(Format, Form); 5] = [
+    (Format::Onnx, Form::Vendor),
+    (Format::Onnx, Form::Qdq),
+    (Format::Pb, Form::Vendor),
+    (Format::Tf, Form::Vendor),
+    (Format::Xmodel, Form::Vendor),
+];
 
 #[test]
 fn a_network_has_its_positions_and_its_integers_in_every_format() {

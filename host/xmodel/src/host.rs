@@ -105,13 +105,7 @@ pub fn compute_custom(
     });
     let mut custom = Custom::new(&op.kind, layer);
     custom.weights = named.collect::<Result<_, &str>>()?;
-    for (name, attr) in op.attrs.iter() {
-        let value = match attr {
-            Attr::Int(v) => Attribute::Integer((*v).into()),
-            Attr::Float(v) => Attribute::Number(*v),
-            Attr::Text(v) => Attribute::Text(v.clone()),
-            _ => continue,
-        };
+    for (name, value) in settings(op) {
         custom.config.insert(name, value);
     }
     let shapes: Vec<&[usize]> = inputs.iter().map(|t| t.shape().get(1..).unwrap_or(&[])).collect();
@@ -122,6 +116,19 @@ pub fn compute_custom(
         return Err(format!("it gives the shape {:?}, its own is {:?}", y.shape(), op.tensor.shape));
     }
     Ok(Held::float(&op.tensor.shape, y.into_data()))
+}
+
+/// What an operation says that a layer of the user's own may ask for: numbers and words.
+pub(super) fn settings(op: &XOp) -> impl Iterator<Item = (&String, Attribute)> {
+    op.attrs.iter().filter_map(|(name, attr)| {
+        let value = match attr {
+            Attr::Int(v) => Attribute::Integer((*v).into()),
+            Attr::Float(v) => Attribute::Number(*v),
+            Attr::Text(v) => Attribute::Text(v.clone()),
+            _ => return None,
+        };
+        Some((name, value))
+    })
 }
 
 /// Computes an operation. Operands that are integers are read as the numbers that they stand for.

@@ -37,6 +37,8 @@ use crate::{XOp, Xmodel, host};
 
 mod names;
 
+use names::Names;
+
 /// Whether a file is an xmodel.
 pub fn is_model(files: &Files) -> bool {
     files.bytes().is_some_and(|bytes| !files.is_zip() && crate::is_xmodel(bytes))
@@ -59,8 +61,7 @@ pub fn read_model(files: Files, options: &LoadOptions, budget: &Budget) -> Resul
     let mut reader = Reader {
         model: &model,
         custom: &options.custom,
-        names: names::of(&model),
-        attributes: names::attributes(&model),
+        names: Names::of(&model),
         builder: Builder::new(&model.name),
         known: Vec::new(),
         results: BTreeMap::new(),
@@ -98,10 +99,7 @@ enum Known {
 struct Reader<'a> {
     model: &'a Xmodel,
     custom: &'a CustomLayers,
-    /// What each operation's layer is called.
-    names: Vec<String>,
-    /// Activations that are attributes of the layers before them.
-    attributes: names::Attributes,
+    names: Names,
     builder: Builder,
     /// By operation, as far as they are read.
     known: Vec<Known>,
@@ -150,12 +148,12 @@ impl Reader<'_> {
 
     /// The name of the layer that the operation being read becomes.
     fn name(&self) -> String {
-        self.names.get(self.known.len()).cloned().unwrap_or_default()
+        self.names.layer(self.known.len())
     }
 
-    /// The activation that the layer of the operation being read has.
-    fn activation(&self) -> ActivationFn {
-        self.attributes.functions.get(&self.known.len()).copied().unwrap_or(ActivationFn::Linear)
+    /// The name of another layer that it needs beside that.
+    fn beside(&self, suffix: &str) -> String {
+        self.names.beside(self.known.len(), suffix)
     }
 
     /// Reads an operation.
@@ -173,9 +171,6 @@ impl Reader<'_> {
             }
             "fix" => return self.fix(xop),
             _ => {}
-        }
-        if let Some(layer) = self.attributes.layers.get(&self.known.len()) {
-            return self.known(*layer).cloned();
         }
         let id = match xop.kind.as_str() {
             "conv2d" | "depthwise-conv2d" | "transposed-conv2d" => self.convolution(xop)?,
@@ -207,7 +202,7 @@ impl Reader<'_> {
         match self.known(source)?.clone() {
             Known::Constant(tensor, _) => Ok(Known::Constant(tensor, Some(own(round)))),
             Known::Layer(id) => {
-                let id = self.add(&xop.name, Op::Quantize(Quantize), &[id])?;
+                let id = self.add(&self.name(), Op::Quantize(Quantize), &[id])?;
                 self.results.insert(id, own(round));
                 Ok(Known::Layer(id))
             }
@@ -239,7 +234,7 @@ impl Reader<'_> {
         };
         let (bias, bias_grid) = bias.map_or((None, None), |(tensor, own)| (Some(tensor), own));
         let grids = if bias.is_some() { vec![kernel_grid, bias_grid] } else { vec![kernel_grid] };
-        let weighted = Weighted { kernel, bias, activation: self.activation() };
+        let weighted = Weighted { kernel, bias, activation: ActivationFn::Linear };
         let id = if transposed {
             self.transposed(x, (weighted, strides, dilation), (over, [oh, ow]))?
         } else {
@@ -272,7 +267,7 @@ impl Reader<'_> {
         let kernel = if by_outputs { array::transpose(&kernel, &[1, 0]) } else { kernel };
         let (bias, bias_grid) = self.parameter(xop, "bias")?.map_or((None, None), |(b, own)| (Some(b), own));
         let grids = if bias.is_some() { vec![grid, bias_grid] } else { vec![grid] };
-        let w = Weighted { kernel, bias, activation: self.activation() };
+        let w = Weighted { kernel, bias, activation: ActivationFn::Linear };
         let id = self.add(&self.name(), Op::Dense(Dense { w }), &[x])?;
         self.weights.insert(id, grids);
         Ok(id)
@@ -310,7 +305,7 @@ impl Reader<'_> {
         if same {
             return Ok((x, Padding::Same));
         }
-        let id = self.add(&format!("{}_pad", self.name()), Op::ZeroPadding2D(ZeroPadding2D { rows, columns }), &[x])?;
+        let id = self.add(&self.beside("pad"), Op::ZeroPadding2D(ZeroPadding2D { rows, columns }), &[x])?;
         Ok((id, Padding::Valid))
     }
 
@@ -335,7 +330,7 @@ impl Reader<'_> {
         let [Some(rows), Some(columns)] = cut else {
             return Err(format!("its result {out:?} is larger than {full:?}"));
         };
-        self.add(&format!("{}_crop", self.name()), Op::Cropping2D(Cropping2D { rows, columns }), &[id])
+        self.add(&self.beside("crop"), Op::Cropping2D(Cropping2D { rows, columns }), &[id])
     }
 
     /// A sum or a product with a constant.
@@ -391,7 +386,10 @@ impl Reader<'_> {
                 let axis = host::one_axis(xop, own.len() + 1)?.checked_sub(1).ok_or("it joins samples of a batch")?;
                 Op::Concatenate(Concatenate { axis })
             }
-            "softmax" => Op::Softmax(Softmax { axis: host::one_axis(xop, own.len() + 1)? as i64 }),
+            "softmax" => {
+                let axis = host::one_axis(xop, own.len() + 1)?;
+                Op::Softmax(Softmax { axis: if axis == own.len() { -1 } else { axis as i64 } })
+            }
             "transpose" => {
                 let order = host::order(xop, own.len() + 1)?;
                 if order.first() != Some(&0) {
@@ -476,7 +474,7 @@ impl Reader<'_> {
             return Ok(id);
         }
         let target = own.iter().map(|d| *d as i64).collect();
-        self.add(&format!("{}_shape", self.name()), Op::Reshape(Reshape { target }), &[id])
+        self.add(&self.beside("shape"), Op::Reshape(Reshape { target }), &[id])
     }
 
     /// An operation that no layer is: as the user's custom layer, or as it is computed beside a DPU.
@@ -491,7 +489,11 @@ impl Reader<'_> {
             Some(layer) => layer,
             None => Arc::new(OnTheCpu(xop.clone())),
         };
-        self.add(&self.name(), Op::Custom(Custom::new(&xop.kind, layer)), inputs)
+        let mut custom = Custom::new(&xop.kind, layer);
+        for (name, value) in host::settings(xop).filter(|(name, _)| !["shape", "data_type"].contains(&name.as_str())) {
+            custom.config.insert(name, value);
+        }
+        self.add(&self.name(), Op::Custom(custom), inputs)
     }
 }
 

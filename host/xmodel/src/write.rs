@@ -248,6 +248,11 @@ fn part(own: &Part) -> message::SubGraph {
 pub struct Names(HashSet<String>);
 
 impl Names {
+    /// Whether a name is taken.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+
     /// The name, or one with a number behind it where it is taken.
     pub fn free(&mut self, name: &str) -> String {
         let numbered = (1..).map(|n| format!("{name}_{n}"));

@@ -100,6 +100,11 @@ struct Run<'r, 'a> {
     order: Vec<String>,
 }
 
+/// Whether a row's name ends where an op's layers do, or goes on with those of the next op.
+fn is_end(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('+')
+}
+
 /// Elements between neighbours of a dense tensor.
 fn dense(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1usize; shape.len()];
@@ -195,7 +200,7 @@ impl Run<'_, '_> {
         for index in 0..self.graph.ops.len() {
             let op = &self.graph.ops[index];
             let span = self.program.spans.iter().find(|s| usize::from(s.output.0) == op.output.0 && s.count > 0);
-            let row = self.program.layers.iter().find(|row| row.output == self.graph.tensors[op.output.0].name);
+            let row = self.program.layers.iter().find(|row| row.layer.strip_prefix(&op.layer).is_some_and(is_end));
             let work = work::of(self.graph, op, self.placement.target(), row.map(|row| row.engine_macs));
             let first = self.all.writer.nodes.len();
             let shown = self.layer(index, work).map_err(|why| Error::layer(&op.layer, op.kind.name(), why))?;

@@ -11,7 +11,7 @@ use crate::graph::kinds::window;
 use crate::value::Held;
 
 /// Multiplications that one operation may take.
-const MOST_WORK: usize = 1 << 33;
+const MOST_WORK: usize = 1 << 30;
 
 /// An image `[1, h, w, c]`.
 fn image(shape: &[usize]) -> Result<[usize; 3], String> {

@@ -1,64 +1,83 @@
-//! What the layers of a graph are called, and which operations are a part of others.
+//! What the layers of a graph are called.
+//!
+//! Graphs that were Keras models have operations `quant_NAME` for the quantized layer NAME, a `fix` `quant_NAME_fix` for its
+//! quantizer, and `quant_NAME_relu` for an activation that is the layer's attribute. These become scopes as the vendor's other
+//! exports have them, `MODEL/quant_NAME/…`, of which [`shiftwise_quant::regroup`] makes the layers again.
 
-use std::collections::{BTreeMap, HashSet};
-
-use shiftwise_graph::ops::ActivationFn;
+use std::collections::HashSet;
 
 use crate::graph::is_input;
 use crate::{XOp, Xmodel};
 
-/// What the layers are called: graphs that were Keras models call the quantized layer `quant_NAME`, and so does a quantized
-/// model here, whose layers have the user's names.
-pub(super) fn of(model: &Xmodel) -> Vec<String> {
+/// Names of the layers that operations become.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    /// The model's scope, if the layers are called as Keras' are.
+    scope: Option<String>,
+    /// By operation: the layer that it belongs to, and its name within that.
+    parts: Vec<(String, String)>,
+}
+
+impl Names {
+    /// Of all operations.
+    pub(super) fn of(model: &Xmodel) -> Self {
+        let keras = model.attrs.text("origin").is_some_and(|origin| origin.starts_with("tensorflow"));
+        let scope = keras.then(|| match model.name.as_str() {
+            "" => "model".to_owned(),
+            name => name.replace('/', "_"),
+        });
+        let known: HashSet<&str> = model.ops.iter().map(|op| op.name.as_str()).collect();
+        let parts = model.ops.iter().map(|op| part(model, op, &known)).collect();
+        Self { scope, parts }
+    }
+
+    /// The name of the layer that an operation becomes.
+    pub(super) fn layer(&self, op: usize) -> String {
+        self.named(op, "")
+    }
+
+    /// The name of another layer that an operation needs beside its own.
+    pub(super) fn beside(&self, op: usize, suffix: &str) -> String {
+        self.named(op, suffix)
+    }
+
+    fn named(&self, op: usize, suffix: &str) -> String {
+        let Some((layer, part)) = self.parts.get(op) else { return String::new() };
+        let layer = if suffix.is_empty() { layer.clone() } else { format!("{layer}_{suffix}") };
+        match &self.scope {
+            Some(scope) => format!("{scope}/{layer}/{part}"),
+            None => layer,
+        }
+    }
+}
+
+/// The layer that an operation belongs to, and its name within that. Without a scope the layer has the operation's name.
+fn part(model: &Xmodel, op: &XOp, known: &HashSet<&str>) -> (String, String) {
     let keras = model.attrs.text("origin").is_some_and(|origin| origin.starts_with("tensorflow"));
-    let mut taken: HashSet<&str> = model.ops.iter().map(|op| op.name.as_str()).collect();
-    let name = |op: &XOp| {
-        let plain = keras && !is_input(op) && !op.is_const() && op.kind != "fix";
-        op.name.strip_prefix("quant_").filter(|_| plain).map(str::to_owned)
+    let own = || (op.name.clone(), op.kind.clone());
+    if !keras || is_input(op) {
+        return own();
+    }
+    if op.kind == "fix" {
+        let layer = op.name.strip_suffix("_fix").unwrap_or(&op.name);
+        // What goes into the function of a layer is the layer's too.
+        let layer = layer.strip_suffix("_input").filter(|layer| known.contains(layer)).unwrap_or(layer);
+        return (layer.to_owned(), format!("Pof2SQuantize/{}", op.name));
+    }
+    let source = op.inputs().next().map(|i| &model.ops[i]);
+    let source = match source {
+        Some(fix) if fix.kind == "fix" => fix.inputs().next().map(|i| &model.ops[i]),
+        other => other,
     };
-    let mut all = Vec::with_capacity(model.ops.len());
-    for op in &model.ops {
-        let own = name(op).filter(|own| !own.is_empty() && !taken.contains(own.as_str()));
-        if own.is_some() {
-            taken.extend(op.name.strip_prefix("quant_"));
-        }
-        all.push(own.unwrap_or_else(|| op.name.clone()));
+    let function = source.filter(|from| {
+        let weighted = WEIGHTED.contains(&from.kind.as_str());
+        weighted && op.name.strip_prefix(&from.name).and_then(|rest| rest.strip_prefix('_')) == Some(&op.kind)
+    });
+    match function {
+        Some(layer) => (layer.name.clone(), op.kind.clone()),
+        None => own(),
     }
-    all
 }
 
-/// Activations that are attributes of the layers before them: `NAME_relu` behind the weighted layer NAME, which nothing else
-/// reads.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Attributes {
-    /// By the activation: the layer.
-    pub(super) layers: BTreeMap<usize, usize>,
-    /// By the layer: the function.
-    pub(super) functions: BTreeMap<usize, ActivationFn>,
-}
-
-/// Finds them.
-pub(super) fn attributes(model: &Xmodel) -> Attributes {
-    let mut uses = vec![0usize; model.ops.len()];
-    model.ops.iter().flat_map(XOp::inputs).for_each(|i| uses[i] += 1);
-    model.results().into_iter().for_each(|i| uses[i] += 1);
-    let mut all = Attributes::default();
-    for (i, op) in model.ops.iter().enumerate() {
-        let function = match op.kind.as_str() {
-            "relu" => ActivationFn::Relu,
-            "relu6" => ActivationFn::Relu6,
-            _ => continue,
-        };
-        let Some(source) = op.inputs().next() else { continue };
-        let before = &model.ops[source];
-        let weighted = WEIGHTED.contains(&before.kind.as_str());
-        if weighted && uses[source] == 1 && op.name == format!("{}_{}", before.name, op.kind) {
-            all.layers.insert(i, source);
-            all.functions.insert(source, function);
-        }
-    }
-    all
-}
-
-/// Operations with weights.
+/// Operations with weights, of which activations may be attributes.
 const WEIGHTED: [&str; 5] = ["conv2d", "depthwise-conv2d", "transposed-conv2d", "matmul", "inner-product"];

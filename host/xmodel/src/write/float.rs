@@ -30,9 +30,11 @@ impl<'a> Writer<'a> {
         Self { graph, nodes: Vec::new(), names: Names::default() }
     }
 
-    /// Adds an operation under a name that is free, and returns that.
+    /// Adds an operation under a name that is free, and returns that: `NAME_KIND` where a layer is several operations.
     fn add(&mut self, node: Node) -> String {
-        let name = self.names.free(&node.name);
+        let taken = self.names.has(&node.name);
+        let name = if taken { format!("{}_{}", node.name, node.kind) } else { node.name.clone() };
+        let name = self.names.free(&name);
         let mut node = Node { name: name.clone(), ..node };
         node.tensor.name.clone_from(&name);
         self.nodes.push(node);
