@@ -37,7 +37,9 @@ fn again(model: &QuantGraph, own: Format, form: Form) -> QuantGraph {
             let all = BTreeMap::from([("saved_model.pb".to_owned(), bytes.clone())]);
             open_files(Files::of_folder(Path::new("m"), all), &LoadOptions::default())
         }
-        Format::H5 | Format::Onnx | Format::Pb | Format::C => open_bytes(path, bytes.clone(), &LoadOptions::default()),
+        Format::H5 | Format::Onnx | Format::Pb | Format::Xmodel | Format::C => {
+            open_bytes(path, bytes.clone(), &LoadOptions::default())
+        }
     };
     match read.unwrap_or_else(|e| panic!("{}: {e}", own.name())) {
         Model::Quantized(back) => back,
@@ -73,8 +75,13 @@ fn outputs(model: &QuantGraph) -> Vec<Vec<f32>> {
     made.into_iter().map(|tensor| tensor.data().to_vec()).collect()
 }
 
-const FORMS: [(Format, Form); 4] =
-    [(Format::Onnx, Form::Vendor), (Format::Onnx, Form::Qdq), (Format::Pb, Form::Vendor), (Format::Tf, Form::Vendor)];
+const FORMS: [(Format, Form); 5] = [
+    (Format::Onnx, Form::Vendor),
+    (Format::Onnx, Form::Qdq),
+    (Format::Pb, Form::Vendor),
+    (Format::Tf, Form::Vendor),
+    (Format::Xmodel, Form::Vendor),
+];
 
 #[test]
 fn a_network_has_its_positions_and_its_integers_in_every_format() {

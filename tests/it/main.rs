@@ -50,4 +50,5 @@ mod train_command;
 mod train_golden;
 mod train_resume;
 mod xmodel;
+mod xmodel_out;
 mod zoo;

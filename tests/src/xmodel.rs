@@ -6,6 +6,8 @@ use shiftwise_compile::program::ProgramStep;
 use shiftwise_core::model::{Region, Role};
 use shiftwise_integer::graph::{IntAct, IntConv, IntGraph, IntOpKind, Kind, TensorIx};
 
+pub mod raw;
+
 /// A protobuf message under construction.
 #[derive(Clone, Debug, Default)]
 pub struct Message(Vec<u8>);

@@ -8,7 +8,7 @@ use shiftwise::device::Device;
 use shiftwise::estimate::Times;
 use shiftwise::memory::Memory;
 use shiftwise::reports::{Fallback, NotPlaced};
-use shiftwise::run;
+use shiftwise::{run, vendor_file};
 use shiftwise_compile::DpuOptions;
 use shiftwise_formats::Model;
 use shiftwise_formats::files;
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Deployable to write
     #[arg(short, long, value_name = "FILE.swm")]
     output: PathBuf,
+    /// What the file is: a deployable of ours, or a program for a DPU as the vendor's runtime loads it
+    #[arg(long, value_enum, default_value_t = Format::Swm, value_name = "swm|xmodel")]
+    format: Format,
     /// Also write the instructions as text
     #[arg(long, value_name = "FILE")]
     listing: Option<PathBuf>,
@@ -51,6 +54,31 @@ pub(crate) struct Args {
     pub(crate) preprocess: Preprocess,
 }
 
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A deployable.
+    Swm,
+    /// A program in the vendor's format.
+    Xmodel,
+}
+
+impl Args {
+    /// Refuses what a format has no place for.
+    fn check_format(&self, device: Option<&Device>) -> Result<(), Error> {
+        match self.format {
+            Format::Swm => Ok(()),
+            Format::Xmodel if device.is_none() => {
+                Err(Error::Target("an xmodel is a program for a DPU; name one, or a board that has one".into()))
+            }
+            Format::Xmodel if !self.self_test.is_empty() => {
+                Err(Error::Options("--self-test is stored in .swm files; an xmodel has no place for it".into()))
+            }
+            Format::Xmodel => Ok(()),
+        }
+    }
+}
+
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let tests = data::files(&args.self_test);
     let inputs = || args.model.files().chain(&tests).map(PathBuf::as_path);
@@ -65,6 +93,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));
     };
     let device = args.target.device()?;
+    args.check_format(device.as_ref())?;
     check_grids(&quantized)?;
     let graph = lower::lower(&quantized)?;
     let differences = recorded(&args.model.path, &quantized, &graph);
@@ -82,7 +111,15 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             return Outcome::of(NotPlaced { target, on_cpu }, false);
         }
     }
-    let mut program = program(&graph, device.as_ref(), args.strict, !args.fast)?;
+    let mut program = match (args.format, &device) {
+        // The vendor's runtime computes on the CPU what our deployables have no kernel for.
+        (Format::Xmodel, Some(device)) => {
+            let options =
+                DpuOptions { strict: args.strict, observe: !args.fast, timing_only: true, ..DpuOptions::default() };
+            shiftwise_compile::dpu(&graph, &device.target, &options)?
+        }
+        (Format::Xmodel, None) | (Format::Swm, _) => program(&graph, device.as_ref(), args.strict, !args.fast)?,
+    };
     program.metadata = quantized.metadata.to_text();
     let mut file = program.to_bytes(&[])?;
     if !args.self_test.is_empty() {
@@ -96,9 +133,14 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         .map_err(|why| Error::Compile(format!("the deployable does not say what was compiled: {why}")))?;
     let listing = args.listing.as_ref().map(|path| Ok::<_, Error>((path, shiftwise::listing::listing(&model)?)));
     let listing = listing.transpose()?;
+    let vendors = device.as_ref().filter(|_| args.format == Format::Xmodel);
+    let vendors = vendors.map(|device| vendor_file::write(&graph, device, !args.fast)).transpose()?;
+    let written = vendors.as_ref().unwrap_or(&file);
     // The listing comes last, so that it never stands beside code that it does not belong to.
     let listing = listing.iter().map(|(path, text)| (path.as_path(), text.as_bytes()));
-    files::write_files(&std::iter::once((args.output.as_path(), file.as_slice())).chain(listing).collect::<Vec<_>>())?;
+    files::write_files(
+        &std::iter::once((args.output.as_path(), written.as_slice())).chain(listing).collect::<Vec<_>>(),
+    )?;
 
     // Only the CPU's memory is planned here: a DPU's board has its own, of gigabytes.
     let board = if device.is_none() { args.target.board()? } else { None };
@@ -118,7 +160,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     if let Some(on_cpu) = &on_cpu {
         footprint::say(on_cpu, board.as_ref(), None, screen);
     }
-    screen.say(format!("{} for {}, {}", args.output.display(), program.target, bytes(file.len() as u64)));
+    screen.say(format!("{} for {}, {}", args.output.display(), program.target, bytes(written.len() as u64)));
     let report = Compiled {
         output: args.output.clone(),
         target: program.target.to_string(),

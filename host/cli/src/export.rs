@@ -15,7 +15,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Format to write; C is also written of a compiled model (.swm)
-    #[arg(long, value_name = "h5|onnx|tf|pb|c", value_parser = format)]
+    #[arg(long, value_name = "h5|onnx|tf|pb|xmodel|c", value_parser = format)]
     format: Format,
     /// The file to write, or the folder of a SavedModel [default: MODEL.FORMAT, or MODEL_saved_model, in this folder]
     #[arg(short, long, value_name = "FILE")]

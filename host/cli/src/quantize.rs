@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
     /// Formats to write
-    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5", "onnx", "tf", "pb", "c"])]
+    #[arg(long, default_value = "h5", value_delimiter = ',', value_name = "LIST", value_parser = ["h5", "onnx", "tf", "pb", "xmodel", "c"])]
     output_format: Vec<String>,
     #[command(flatten)]
     onnx: crate::export::Onnx,

@@ -110,7 +110,7 @@ fn share(placement: &Placement<'_>) -> Result<Sharing, Error> {
 }
 
 /// Whether the result of an op is in no memory: it is taken up on the same tile, or stays in the banks.
-fn on_chip(placement: &Placement<'_>, cx: &Context<'_>, index: usize) -> bool {
+pub(crate) fn on_chip(placement: &Placement<'_>, cx: &Context<'_>, index: usize) -> bool {
     let fused = |i: usize| matches!(placement.ops.get(i), Some(Placed::Fused { .. }));
     if fused(index + 1) {
         return !needed(cx, cx.graph.ops[index].output, index + 1, placement.options.observe);

@@ -17,7 +17,7 @@ use crate::dpu::tile::Machine;
 use crate::placed::Placed;
 use crate::price::cpu_us;
 use crate::reason::Reason;
-use shiftwise_integer::graph::{IntGraph, IntOp};
+use shiftwise_integer::graph::{IntGraph, IntOp, TensorIx};
 
 /// Where every op of a network runs, and what stays on chip between them.
 #[derive(Clone, Debug)]
@@ -62,6 +62,16 @@ impl Placement<'_> {
         &self.graph
     }
 
+    /// What it is placed for.
+    pub fn target(&self) -> &Target {
+        self.target
+    }
+
+    /// How it is to be compiled.
+    pub fn options(&self) -> &DpuOptions {
+        &self.options
+    }
+
     /// Where each op of [`Self::graph`] runs.
     pub fn ops(&self) -> &[Placed] {
         &self.ops
@@ -91,6 +101,18 @@ impl Placement<'_> {
                 cpu_us: reason.map(|_| cpu_us(&self.graph, op)),
             }
         })
+    }
+
+    /// The larger tensor that a tensor lies in instead of a place of its own, and its first row, column and channel there.
+    pub fn home(&self, t: TensorIx) -> Option<(TensorIx, [u32; 3])> {
+        self.joins.home(t).map(|slice| (slice.of, slice.at))
+    }
+
+    /// Whether the result of the op of this index is in no memory: another one takes it up on the same tile, or in the
+    /// banks.
+    pub fn is_on_chip(&self, op: usize) -> bool {
+        let nowhere = vec![(0, 0); self.graph.tensors.len()];
+        self.jobs.iter().any(|job| job.contains(&op)) && crate::dpu::on_chip(self, &self.context(&nowhere), op)
     }
 
     /// What selection needs, with the tensors at `places`: base register and offset of each.

@@ -28,6 +28,8 @@ pub enum Format {
     Tf,
     /// A frozen graph of TensorFlow.
     Pb,
+    /// The vendor's graph of a quantized model.
+    Xmodel,
     /// C: a header and a source with a deployable for a CPU.
     C,
 }
@@ -42,17 +44,18 @@ struct Row {
 }
 
 /// All formats.
-const FORMATS: [Row; 5] = [
+const FORMATS: [Row; 6] = [
     Row { format: Format::H5, name: "h5", result: "quantized.h5" },
     Row { format: Format::Onnx, name: "onnx", result: "quantized_model.onnx" },
     Row { format: Format::Tf, name: "tf", result: "quantized_model" },
     Row { format: Format::Pb, name: "pb", result: "quantized_model.pb" },
+    Row { format: Format::Xmodel, name: "xmodel", result: "quantized_model.xmodel" },
     Row { format: Format::C, name: "c", result: "quantized_model.c" },
 ];
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 5] = [Self::H5, Self::Onnx, Self::Tf, Self::Pb, Self::C];
+    pub const ALL: [Self; 6] = [Self::H5, Self::Onnx, Self::Tf, Self::Pb, Self::Xmodel, Self::C];
 
     const fn row(self) -> &'static Row {
         &FORMATS[self as usize]
@@ -77,7 +80,9 @@ impl Format {
     pub fn default_output(self, stem: &str) -> PathBuf {
         match self {
             Self::Tf => PathBuf::from(format!("{stem}_saved_model")),
-            Self::H5 | Self::Onnx | Self::Pb | Self::C => PathBuf::from(format!("{stem}.{}", self.name())),
+            Self::H5 | Self::Onnx | Self::Pb | Self::Xmodel | Self::C => {
+                PathBuf::from(format!("{stem}.{}", self.name()))
+            }
         }
     }
 }
@@ -117,7 +122,7 @@ pub fn files(
     let one = |bytes: Vec<u8>| Ok(vec![(output.to_owned(), bytes)]);
     match (format, model) {
         (Format::H5, Model::Quantized(quantized)) => one(quantized_bytes(quantized, output)?),
-        (Format::H5 | Format::C, Model::Float(_)) => only_quantized(),
+        (Format::H5 | Format::Xmodel | Format::C, Model::Float(_)) => only_quantized(),
         (Format::Onnx, Model::Quantized(quantized)) => one(write_quantized(quantized, options)?),
         (Format::Onnx, Model::Float(_)) if options.form == Form::Qdq => {
             Err(Error::Options("the form qdq is for quantized models".into()))
@@ -125,6 +130,7 @@ pub fn files(
         (Format::Onnx, Model::Float(graph)) => one(write_float(graph, options)?),
         (Format::Pb, _) => one(tensorflow::write_graph(model)?),
         (Format::Tf, _) => Ok(vec![(output.join("saved_model.pb"), tensorflow::write_saved_model(model)?)]),
+        (Format::Xmodel, Model::Quantized(quantized)) => one(shiftwise_xmodel::write::write(quantized)?),
         (Format::C, Model::Quantized(quantized)) => {
             check_grids(quantized)?;
             let mut program = program(&lower(quantized)?, None, false, false)?;

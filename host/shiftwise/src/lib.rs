@@ -47,7 +47,7 @@
 //! - [`convert`]: float models in other types
 //! - [`training`]: a network over labelled data; [`deployment`]: what it is at inference
 //! - [`run`], [`cost`], [`outputs`]: a deployable's frames on this machine, their bounds and their results
-//! - [`vendor_program`]: the same of a program that the vendor compiled
+//! - [`vendor_program`]: the same of a program that the vendor compiled; [`vendor_file`]: our programs in its format
 //! - [`verify`]: the proof; [`golden`], [`dump`]: every tensor, in the vendor's layout; [`evaluate`]: accuracy; [`predict`]: outputs
 //! - [`part`]: runs that several processes share
 //! - [`report`]: a page of all that
@@ -93,6 +93,7 @@ pub mod targets;
 pub mod text;
 pub mod training;
 pub mod tune;
+pub mod vendor_file;
 pub mod vendor_program;
 pub mod vendor_simulation;
 pub mod verify;

@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use shiftwise_core::cpu;
+use shiftwise_core::model::Function;
 
 use crate::value::{Held, quantization, quantize};
 use crate::{Attr, XOp};
 use shiftwise_graph::attributes::Attribute;
 use shiftwise_graph::ops::{Custom, CustomLayer, CustomLayers, Layer};
 use shiftwise_tensor::tensor::Tensor;
+
+mod windows;
 
 /// What an operation does with its operands; the result has the tensor's declared shape.
 type Compute = fn(&XOp, &[&Held]) -> Result<Held, String>;
@@ -45,6 +48,25 @@ const OPS: &[(&str, Compute)] = &[
         map(op, x, move |v| if v < 0.0 { v * alpha } else { v })
     }),
     ("prelu", prelu),
+    ("elu", |op, x| {
+        let alpha = op.attrs.float("alpha").unwrap_or(1.0) as f32;
+        map(op, x, move |v| Function::Elu(alpha).apply(v))
+    }),
+    ("selu", |op, x| map(op, x, |v| Function::Selu.apply(v))),
+    ("gelu", |op, x| map(op, x, |v| Function::Gelu.apply(v))),
+    ("swish", |op, x| map(op, x, |v| Function::Swish.apply(v))),
+    ("exp", |op, x| map(op, x, |v| Function::Exponential.apply(v))),
+    ("hard-sigmoid", |op, x| map(op, x, |v| Function::DpuHardSigmoid.apply(v))),
+    ("hard-swish", |op, x| map(op, x, |v| Function::HardSwish.apply(v))),
+    ("conv2d", windows::convolution),
+    ("depthwise-conv2d", windows::convolution),
+    ("transposed-conv2d", windows::transposed),
+    ("matmul", windows::product),
+    ("inner-product", windows::product),
+    ("maxpool2d", windows::pool),
+    ("avgpool2d", windows::pool),
+    ("resize", windows::resize),
+    ("pad", windows::pad),
     ("add", |op, x| fold(op, x, |a, b| a + b)),
     ("sub", |op, x| fold(op, x, |a, b| a - b)),
     ("mul", |op, x| fold(op, x, |a, b| a * b)),
@@ -83,13 +105,7 @@ pub fn compute_custom(
     });
     let mut custom = Custom::new(&op.kind, layer);
     custom.weights = named.collect::<Result<_, &str>>()?;
-    for (name, attr) in op.attrs.iter() {
-        let value = match attr {
-            Attr::Int(v) => Attribute::Integer((*v).into()),
-            Attr::Float(v) => Attribute::Number(*v),
-            Attr::Text(v) => Attribute::Text(v.clone()),
-            _ => continue,
-        };
+    for (name, value) in settings(op) {
         custom.config.insert(name, value);
     }
     let shapes: Vec<&[usize]> = inputs.iter().map(|t| t.shape().get(1..).unwrap_or(&[])).collect();
@@ -100,6 +116,19 @@ pub fn compute_custom(
         return Err(format!("it gives the shape {:?}, its own is {:?}", y.shape(), op.tensor.shape));
     }
     Ok(Held::float(&op.tensor.shape, y.into_data()))
+}
+
+/// What an operation says that a layer of the user's own may ask for: numbers and words.
+pub(super) fn settings(op: &XOp) -> impl Iterator<Item = (&String, Attribute)> {
+    op.attrs.iter().filter_map(|(name, attr)| {
+        let value = match attr {
+            Attr::Int(v) => Attribute::Integer((*v).into()),
+            Attr::Float(v) => Attribute::Number(*v),
+            Attr::Text(v) => Attribute::Text(v.clone()),
+            _ => return None,
+        };
+        Some((name, value))
+    })
 }
 
 /// Computes an operation. Operands that are integers are read as the numbers that they stand for.

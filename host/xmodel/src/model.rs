@@ -19,9 +19,9 @@ use shiftwise_graph::ops::pool::PoolWindow;
 use shiftwise_graph::ops::tfop::Kind;
 use shiftwise_graph::ops::{
     Activate, ActivationFn, Add, AveragePooling2D, Concatenate, Conv2D, Conv2DTranspose, Cropping2D, Custom,
-    CustomLayer, CustomLayers, DepthwiseConv2D, HardSigmoid, Input, Interpolation, LeakyRelu, MaxPooling2D, Merge,
-    Multiply, Op, Operand, Padding, Permute, Quantize, Relu, Reshape, Softmax, TfOp, UpSampling2D, Weighted,
-    ZeroPadding2D,
+    CustomLayer, CustomLayers, Dense, DepthwiseConv2D, HardSigmoid, Input, Interpolation, LeakyRelu, MaxPooling2D,
+    Merge, Multiply, Op, Operand, PRelu, Padding, Permute, Quantize, Relu, Reshape, Softmax, TfOp, UpSampling2D,
+    Weighted, ZeroPadding2D,
 };
 use shiftwise_quant::quant_graph::Model;
 use shiftwise_quant::regroup::grids::{Integers, of_positions};
@@ -34,6 +34,10 @@ use crate::graph::is_input;
 use crate::graph::kinds::{pair, window};
 use crate::value::{Held, constant, quantization};
 use crate::{XOp, Xmodel, host};
+
+mod names;
+
+use names::Names;
 
 /// Whether a file is an xmodel.
 pub fn is_model(files: &Files) -> bool {
@@ -57,6 +61,7 @@ pub fn read_model(files: Files, options: &LoadOptions, budget: &Budget) -> Resul
     let mut reader = Reader {
         model: &model,
         custom: &options.custom,
+        names: Names::of(&model),
         builder: Builder::new(&model.name),
         known: Vec::new(),
         results: BTreeMap::new(),
@@ -94,6 +99,7 @@ enum Known {
 struct Reader<'a> {
     model: &'a Xmodel,
     custom: &'a CustomLayers,
+    names: Names,
     builder: Builder,
     /// By operation, as far as they are read.
     known: Vec<Known>,
@@ -140,6 +146,16 @@ impl Reader<'_> {
         })
     }
 
+    /// The name of the layer that the operation being read becomes.
+    fn name(&self) -> String {
+        self.names.layer(self.known.len())
+    }
+
+    /// The name of another layer that it needs beside that.
+    fn beside(&self, suffix: &str) -> String {
+        self.names.beside(self.known.len(), suffix)
+    }
+
     /// Reads an operation.
     fn op(&mut self, xop: &XOp, budget: &Budget) -> Result<Known, String> {
         let size = xop.tensor.elements().ok_or("its result is too large")?;
@@ -158,13 +174,15 @@ impl Reader<'_> {
         }
         let id = match xop.kind.as_str() {
             "conv2d" | "depthwise-conv2d" | "transposed-conv2d" => self.convolution(xop)?,
+            "matmul" | "inner-product" => self.dense(xop)?,
+            "prelu" => self.prelu(xop)?,
             "add" | "mul" if xop.inputs().any(|op| matches!(self.known.get(op), Some(Known::Constant(..)))) => {
                 self.with_constant(xop)?
             }
             _ => {
                 let inputs = self.layers(xop)?;
                 match self.plain(xop, &inputs)? {
-                    Some(op) => self.add(&xop.name, op, &inputs)?,
+                    Some(op) => self.add(&self.name(), op, &inputs)?,
                     None => self.several(xop, &inputs)?,
                 }
             }
@@ -184,7 +202,7 @@ impl Reader<'_> {
         match self.known(source)?.clone() {
             Known::Constant(tensor, _) => Ok(Known::Constant(tensor, Some(own(round)))),
             Known::Layer(id) => {
-                let id = self.add(&xop.name, Op::Quantize(Quantize), &[id])?;
+                let id = self.add(&self.name(), Op::Quantize(Quantize), &[id])?;
                 self.results.insert(id, own(round));
                 Ok(Known::Layer(id))
             }
@@ -208,28 +226,74 @@ impl Reader<'_> {
         let transposed = xop.kind == "transposed-conv2d";
         let over = window(xop, [h, w], [oh, ow], transposed)?;
         let [strides, dilation] = [over.stride, over.dilation].map(|pair| pair.map(usize::from));
-        let kernel = array::transpose(&kernel, if transposed { &[1, 2, 0, 3] } else { &[1, 2, 3, 0] });
+        let kernel = if transposed {
+            // The file counts the taps of a transposed convolution from the far end (DEC).
+            array::transpose(&reversed(&kernel), &[1, 2, 0, 3])
+        } else {
+            array::transpose(&kernel, &[1, 2, 3, 0])
+        };
         let (bias, bias_grid) = bias.map_or((None, None), |(tensor, own)| (Some(tensor), own));
         let grids = if bias.is_some() { vec![kernel_grid, bias_grid] } else { vec![kernel_grid] };
         let weighted = Weighted { kernel, bias, activation: ActivationFn::Linear };
         let id = if transposed {
-            self.transposed(xop, x, (weighted, strides, dilation), (over, [oh, ow]))?
+            self.transposed(x, (weighted, strides, dilation), (over, [oh, ow]))?
         } else {
-            let (x, padding) = self.padded(xop, x, &over, [h, w])?;
+            let (x, padding) = self.padded(x, &over, [h, w])?;
             let groups = xop.attrs.int("group").unwrap_or(1);
             let groups = usize::try_from(groups).map_err(|_| format!("its groups are {groups}"))?;
             let op = match xop.kind.as_str() {
                 "conv2d" => Op::Conv2D(Conv2D { w: weighted, strides, dilation, padding, groups }),
                 _ => Op::DepthwiseConv2D(DepthwiseConv2D { w: weighted, strides, dilation, padding }),
             };
-            self.add(&xop.name, op, &[x])?
+            self.add(&self.name(), op, &[x])?
         };
         self.weights.insert(id, grids);
         Ok(id)
     }
 
+    /// A product with a matrix of constants.
+    fn dense(&mut self, xop: &XOp) -> Result<NodeId, String> {
+        let source = xop.inputs().next().ok_or("it has no operand")?;
+        let Known::Layer(x) = self.known(source)?.clone() else { return Err("its operand is a constant".into()) };
+        let weights = xop.arg("weights").or_else(|| xop.inputs().nth(1)).ok_or("it has no weights")?;
+        let Known::Constant(kernel, grid) = self.known(weights)?.clone() else {
+            return Err("its weights are no constants".into());
+        };
+        let said = |name: &str| xop.attrs.int(name).unwrap_or(0) != 0;
+        if kernel.shape().len() != 2 || said("transpose_a") {
+            return Err(format!("weights of shape {:?}, or a first operand that is transposed", kernel.shape()));
+        }
+        let by_outputs = xop.kind == "inner-product" || said("transpose_b");
+        let kernel = if by_outputs { array::transpose(&kernel, &[1, 0]) } else { kernel };
+        let (bias, bias_grid) = self.parameter(xop, "bias")?.map_or((None, None), |(b, own)| (Some(b), own));
+        let grids = if bias.is_some() { vec![grid, bias_grid] } else { vec![grid] };
+        let w = Weighted { kernel, bias, activation: ActivationFn::Linear };
+        let id = self.add(&self.name(), Op::Dense(Dense { w }), &[x])?;
+        self.weights.insert(id, grids);
+        Ok(id)
+    }
+
+    /// A ReLU with a slope for what is negative.
+    fn prelu(&mut self, xop: &XOp) -> Result<NodeId, String> {
+        let source = xop.inputs().next().ok_or("it has no operand")?;
+        let Known::Layer(x) = self.known(source)?.clone() else { return Err("its operand is a constant".into()) };
+        let weights = xop.arg("weight").or_else(|| xop.inputs().nth(1)).ok_or("it has no slopes")?;
+        let Known::Constant(alpha, grid) = self.known(weights)?.clone() else {
+            return Err("its slopes are no constants".into());
+        };
+        let rank = self.builder.graph().node(x).shape.len();
+        let shape: Vec<usize> = std::iter::repeat_n(1, rank.saturating_sub(alpha.shape().len()))
+            .chain(alpha.shape().iter().copied())
+            .collect();
+        let shared_axes = (1..).zip(&shape).filter(|(_, d)| **d == 1).map(|(axis, _)| axis).collect();
+        let alpha = Tensor::new(shape, alpha.into_data()).ok_or("its slopes are damaged")?;
+        let id = self.add(&self.name(), Op::PRelu(PRelu { alpha, shared_axes }), &[x])?;
+        self.weights.insert(id, vec![grid]);
+        Ok(id)
+    }
+
     /// The operand with zeros around it, and the padding that is left.
-    fn padded(&mut self, xop: &XOp, x: NodeId, over: &Window, size: [usize; 2]) -> Result<(NodeId, Padding), String> {
+    fn padded(&mut self, x: NodeId, over: &Window, size: [usize; 2]) -> Result<(NodeId, Padding), String> {
         let [rows, columns] = [0, 1].map(|a| [usize::from(over.pad_before[a]), usize::from(over.pad_after[a])]);
         if rows == [0, 0] && columns == [0, 0] {
             return Ok((x, Padding::Valid));
@@ -241,21 +305,20 @@ impl Reader<'_> {
         if same {
             return Ok((x, Padding::Same));
         }
-        let id = self.add(&format!("{}_pad", xop.name), Op::ZeroPadding2D(ZeroPadding2D { rows, columns }), &[x])?;
+        let id = self.add(&self.beside("pad"), Op::ZeroPadding2D(ZeroPadding2D { rows, columns }), &[x])?;
         Ok((id, Padding::Valid))
     }
 
     /// A transposed convolution over everything, with what its padding cuts off taken off behind it.
     fn transposed(
         &mut self,
-        xop: &XOp,
         x: NodeId,
         (w, strides, dilation): (Weighted, [usize; 2], [usize; 2]),
         (over, out): (Window, [usize; 2]),
     ) -> Result<NodeId, String> {
         let padding = Padding::Valid;
         let op = Conv2DTranspose { w, strides, dilation, padding, output_padding: None };
-        let id = self.add(&xop.name, Op::Conv2DTranspose(op), &[x])?;
+        let id = self.add(&self.name(), Op::Conv2DTranspose(op), &[x])?;
         let full = self.builder.graph().node(id).shape.clone();
         if full.get(..2) == Some(&out[..]) {
             return Ok(id);
@@ -267,7 +330,7 @@ impl Reader<'_> {
         let [Some(rows), Some(columns)] = cut else {
             return Err(format!("its result {out:?} is larger than {full:?}"));
         };
-        self.add(&format!("{}_crop", xop.name), Op::Cropping2D(Cropping2D { rows, columns }), &[id])
+        self.add(&self.beside("crop"), Op::Cropping2D(Cropping2D { rows, columns }), &[id])
     }
 
     /// A sum or a product with a constant.
@@ -288,7 +351,7 @@ impl Reader<'_> {
         };
         let operands = vec![Operand::Tensor(0), Operand::Constant(tensor)];
         let op = TfOp { function: function.into(), operands, kind: Kind::Binary(combine) };
-        self.add(&xop.name, Op::TfOp(op), &[x])
+        self.add(&self.name(), Op::TfOp(op), &[x])
     }
 
     /// The layer that an operation is by itself.
@@ -309,6 +372,11 @@ impl Reader<'_> {
             "hard-swish" => function(ActivationFn::HardSwish),
             "sigmoid" => function(ActivationFn::Sigmoid),
             "tanh" => function(ActivationFn::Tanh),
+            "elu" if float("alpha").unwrap_or(1.0) == 1.0 => function(ActivationFn::Elu),
+            "selu" => function(ActivationFn::Selu),
+            "gelu" => function(ActivationFn::Gelu),
+            "swish" => function(ActivationFn::Swish),
+            "exp" => function(ActivationFn::Exponential),
             "add" => Op::Add(Add),
             "mul" => Op::Multiply(Multiply),
             "sub" if inputs.len() == 2 => Op::Merge(Merge::Subtract),
@@ -318,7 +386,10 @@ impl Reader<'_> {
                 let axis = host::one_axis(xop, own.len() + 1)?.checked_sub(1).ok_or("it joins samples of a batch")?;
                 Op::Concatenate(Concatenate { axis })
             }
-            "softmax" => Op::Softmax(Softmax { axis: host::one_axis(xop, own.len() + 1)? as i64 }),
+            "softmax" => {
+                let axis = host::one_axis(xop, own.len() + 1)?;
+                Op::Softmax(Softmax { axis: if axis == own.len() { -1 } else { axis as i64 } })
+            }
             "transpose" => {
                 let order = host::order(xop, own.len() + 1)?;
                 if order.first() != Some(&0) {
@@ -387,7 +458,7 @@ impl Reader<'_> {
         let Some(over) = pooled else { return self.on_the_cpu(xop, inputs) };
         let average = xop.kind == "avgpool2d";
         let (size, strides) = (over.kernel.map(usize::from), over.stride.map(usize::from));
-        let (padding, x) = match self.padded(xop, x, &over, [shape[0], shape[1]])? {
+        let (padding, x) = match self.padded(x, &over, [shape[0], shape[1]])? {
             (id, padding) if id == x => (padding, x),
             // Zeros are counted by the vendor's averages, and are no largest value behind a ReLU.
             (id, padding) => (padding, id),
@@ -398,16 +469,19 @@ impl Reader<'_> {
         } else {
             Op::MaxPooling2D(MaxPooling2D { pool })
         };
-        let id = self.add(&xop.name, op, &[x])?;
+        let id = self.add(&self.name(), op, &[x])?;
         if self.builder.graph().node(id).shape == own {
             return Ok(id);
         }
         let target = own.iter().map(|d| *d as i64).collect();
-        self.add(&format!("{}_shape", xop.name), Op::Reshape(Reshape { target }), &[id])
+        self.add(&self.beside("shape"), Op::Reshape(Reshape { target }), &[id])
     }
 
     /// An operation that no layer is: as the user's custom layer, or as it is computed beside a DPU.
     fn on_the_cpu(&mut self, xop: &XOp, inputs: &[NodeId]) -> Result<NodeId, String> {
+        if matches!(xop.kind.as_str(), "resize" | "pad") {
+            return Err("no layer resizes or pads as its attributes say".into());
+        }
         if !host::is_known(&xop.kind, self.custom) {
             return Err("it is no operation that can be computed".into());
         }
@@ -415,8 +489,25 @@ impl Reader<'_> {
             Some(layer) => layer,
             None => Arc::new(OnTheCpu(xop.clone())),
         };
-        self.add(&xop.name, Op::Custom(Custom::new(&xop.kind, layer)), inputs)
+        let mut custom = Custom::new(&xop.kind, layer);
+        for (name, value) in host::settings(xop).filter(|(name, _)| !["shape", "data_type"].contains(&name.as_str())) {
+            custom.config.insert(name, value);
+        }
+        self.add(&self.name(), Op::Custom(custom), inputs)
     }
+}
+
+/// A kernel `[oc, kh, kw, ic]` with its taps from the last to the first.
+fn reversed(kernel: &Tensor) -> Tensor {
+    let shape = kernel.shape().to_vec();
+    let &[_, kh, kw, ic] = &shape[..] else { return kernel.clone() };
+    let taps = (kh * kw).max(1);
+    let at = |i: usize| {
+        let (channel, tap, out) = (i % ic.max(1), i / ic.max(1) % taps, i / (ic * taps).max(1));
+        (out * taps + taps - 1 - tap) * ic + channel
+    };
+    let values = (0..kernel.data().len()).map(|i| kernel.data()[at(i)]).collect();
+    Tensor::new(shape, values).unwrap_or_else(|| kernel.clone())
 }
 
 /// An operation that is computed beside a DPU, as a layer.

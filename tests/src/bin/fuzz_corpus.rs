@@ -8,10 +8,13 @@ use std::path::Path;
 
 use ndarray::Array;
 use ndarray_npy::WriteNpyExt;
+use shiftwise::device::Device;
+use shiftwise::vendor_file;
 use shiftwise_compile::{self as compile, CpuOptions, DpuOptions};
 use shiftwise_core::link::{FRAME, Report, Request, Response, encode, encode_answer};
 use shiftwise_core::model::TensorId;
-use shiftwise_formats::quantized_bytes;
+use shiftwise_formats::{LoadOptions, Model, open_bytes, quantized_bytes};
+use shiftwise_integer::lower::lower;
 use shiftwise_quant::strategy::Strategy;
 use shiftwise_tests::agreement;
 use shiftwise_tests::command::data;
@@ -38,7 +41,7 @@ fn member(archive: &str, name: &str) -> Result<Vec<u8>> {
 }
 
 /// The smallest file of a quantized network of one block.
-fn quantized() -> Result<Vec<u8>> {
+fn quantized_file() -> Result<Vec<u8>> {
     let strategy = Strategy::built_in("pof2s")?;
     let file = |seed: u64| {
         let q = agreement::quantized(&random_network(seed, 1), seed, 4, strategy.clone()).ok()?;
@@ -50,7 +53,7 @@ fn quantized() -> Result<Vec<u8>> {
 fn models() -> Result {
     let keras = data().join("keras");
     write("h5", "custom", &std::fs::read(keras.join("custom_keras2.h5"))?)?;
-    write("h5", "quantized", &quantized()?)?;
+    write("h5", "quantized", &quantized_file()?)?;
     for name in ["classifier", "moves", "pools", "transposed"] {
         write("onnx", name, &std::fs::read(data().join("onnx/cases").join(name).join("model.onnx"))?)?;
     }
@@ -98,6 +101,13 @@ fn programs() -> Result {
         xmodel::compiled(&graph, &program)
     });
     write("xmodel", "compiled", &compiled.unwrap_or_default())?;
+    let own = match open_bytes(Path::new("quantized.h5"), quantized_file()?, &LoadOptions::default())? {
+        Model::Quantized(own) => own,
+        Model::Float(_) => return Err("a quantized network is expected".into()),
+    };
+    write("xmodel", "exported", &shiftwise_xmodel::write::write(&own)?)?;
+    let device = Device::new(target, None);
+    write("xmodel", "program", &vendor_file::write(&lower(&own)?, &device, true)?)?;
     Ok(())
 }
 

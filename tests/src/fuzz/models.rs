@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
+use shiftwise::device::Device;
+use shiftwise::vendor_file;
 use shiftwise_compile::{self as compile, CpuOptions, DpuOptions};
 use shiftwise_core::isa::{Line, codec};
 use shiftwise_core::target::IsaVersion;
@@ -116,6 +118,9 @@ fn use_model(model: Result<Model, Error>) {
         Ok(Model::Float(graph)) => use_float(&graph),
         Ok(Model::Quantized(q)) if is_small(&q.graph) => {
             let _ = quantized_bytes(&q, path);
+            if let Ok(bytes) = xmodel::write::write(&q) {
+                xmodel::read(path, &bytes).expect("what is written is read");
+            }
             if let Ok(integers) = lower(&q) {
                 use_integers(&integers);
             }
@@ -164,6 +169,10 @@ fn use_integers(graph: &IntGraph) {
     if let Ok(target) = shiftwise_targets::find("B512") {
         let program = compile::dpu(graph, &target, &DpuOptions::default());
         let _ = program.and_then(|p| p.to_bytes(&[]));
+        if let Ok(bytes) = vendor_file::write(graph, &Device::new(target, None), true) {
+            let model = xmodel::read(Path::new("written.xmodel"), &bytes).expect("what is written is read");
+            assert!(model.is_compiled());
+        }
     }
 }
 
