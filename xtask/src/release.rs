@@ -29,7 +29,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         .run()?;
     let program = root.join("target/release-build").join(&host).join("release/shiftwise");
     let name = format!("shiftwise-{}-{host}", env!("CARGO_PKG_VERSION"));
-    let archive = pack(&root, &program, &name)?;
+    let archive = pack(root, &program, &name)?;
     println!("{}: program of {} bytes", archive.display(), fs::metadata(&program)?.len());
     Ok(())
 }

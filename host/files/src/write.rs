@@ -340,6 +340,10 @@ fn dress(file: &File, old: &Metadata) -> io::Result<()> {
     }
 }
 
+/// How often a share of a folder is asked for, a millisecond longer apart each time.
+#[cfg(unix)]
+const TRIES: u64 = 10;
+
 /// A folder in which files are being written: who has it to himself knows that its temporary files are leftovers.
 struct Folder {
     /// Holds the lock as long as it is open; `None` where folders can't be locked, or somebody else has it.
@@ -363,17 +367,22 @@ impl Folder {
     fn lock(disk: &dyn Disk, path: &Path, alone: bool) -> Self {
         use rustix::fs::{FlockOperation, flock};
         let Ok(folder) = File::open(path) else { return Self { _lock: None, busy: false } };
-        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        // Who removes leftovers has the folder alone for that moment; who writes a file then waits for his share, lest his
+        // own temporary file be taken for one of them. Going from the one lock to the other may lose both.
+        let share = || {
+            (0..TRIES).any(|n| {
+                std::thread::sleep(std::time::Duration::from_millis(n));
+                flock(&folder, FlockOperation::NonBlockingLockShared).is_ok()
+            })
+        };
+        let (held, busy) = match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 leftovers(path).iter().for_each(|file| drop(disk.remove(file)));
-                let kept = alone || flock(&folder, FlockOperation::NonBlockingLockShared).is_ok();
-                Self { _lock: kept.then_some(folder), busy: false }
+                (alone || share(), false)
             }
-            Err(e) => {
-                let shared = !alone && flock(&folder, FlockOperation::NonBlockingLockShared).is_ok();
-                Self { _lock: shared.then_some(folder), busy: e == rustix::io::Errno::WOULDBLOCK }
-            }
-        }
+            Err(e) => (!alone && share(), e == rustix::io::Errno::WOULDBLOCK),
+        };
+        Self { _lock: held.then_some(folder), busy }
     }
 
     #[cfg(not(unix))]

@@ -41,7 +41,7 @@ pub struct Budget(Arc<Left>);
 struct Left {
     size: u64,
     bytes: AtomicU64,
-    work: AtomicU64,
+    work: Arc<AtomicU64>,
 }
 
 /// Takes from what is left; where that is too little, nothing is left from then on.
@@ -103,7 +103,13 @@ impl Budget {
     pub fn for_file(size: usize) -> Self {
         let size = size as u64;
         let work = FLOOR_WORK.saturating_add(size.saturating_mul(WORK_PER_BYTE));
-        Self(Arc::new(Left { size, bytes: AtomicU64::new(most_bytes(size)), work: AtomicU64::new(work) }))
+        Self(Arc::new(Left { size, bytes: AtomicU64::new(most_bytes(size)), work: Arc::new(AtomicU64::new(work)) }))
+    }
+
+    /// The budget of one step of a run that gives memory back: the same work, and all memory but what is held.
+    pub fn with_held(&self, bytes: u64) -> Self {
+        let left = most_bytes(self.0.size).saturating_sub(bytes);
+        Self(Arc::new(Left { size: self.0.size, bytes: AtomicU64::new(left), work: self.0.work.clone() }))
     }
 
     /// The file's size.
@@ -232,6 +238,19 @@ mod tests {
         assert_eq!(budget.exceeded(), Some(Exceeded::Bytes { size: 1000 }));
         assert_eq!(budget.work(FLOOR_WORK + 16_000), Ok(()));
         assert_eq!(budget.work(1), Err(Exceeded::Work { size: 1000 }));
+    }
+
+    #[test]
+    fn what_a_run_gives_back_may_be_taken_again_but_not_its_work() {
+        let budget = Budget::for_file(0);
+        for held in [0, FLOOR_BYTES / 2] {
+            let step = budget.with_held(held);
+            step.bytes(FLOOR_BYTES - held).unwrap();
+            assert_eq!(step.bytes(1), Err(Exceeded::Bytes { size: 0 }));
+            step.work(FLOOR_WORK / 2).unwrap();
+        }
+        assert_eq!(budget.with_held(0).work(1), Err(Exceeded::Work { size: 0 }));
+        assert_eq!(budget.left(), FLOOR_BYTES);
     }
 
     #[test]

@@ -229,7 +229,9 @@ impl Network {
         for node in &self.nodes {
             let operands: Vec<Option<Arc<Value>>> = node.input.iter().map(|n| known.get(n.as_str()).cloned()).collect();
             let operands: Vec<Option<&Value>> = operands.iter().map(Option::as_deref).collect();
-            let results = self.evaluate(node, &operands, budget)?;
+            // What earlier nodes needed beside their results is free again.
+            let held: usize = known.values().map(|v| 8 * v.len()).sum();
+            let results = self.evaluate(node, &operands, &budget.with_held(held as u64))?;
             for (name, value) in node.output.iter().zip(results) {
                 known.insert(name, Arc::new(value));
             }

@@ -86,7 +86,7 @@ operators! {
     "DynamicQuantizeLinear" => quantized::dynamic, None;
     "Einsum" => einsum::einsum, Some(layers::einsum);
     "Elu" => |c| elements::with_alpha(c, 1.0, |x, a| if x < 0.0 { a * libm::expm1(x) } else { x }), Some(layers::elu);
-    "Equal" => |c| compare(c, Ordering::is_eq), None;
+    "Equal" => |c| compare(c, Ordering::is_eq), Some(layers::guarded_quotient);
     "Erf" => |c| unary(c, libm::erf, None), Some(layers::erf);
     "Exp" => |c| unary(c, libm::exp, None), Some(layers::function);
     "Expand" => moves::expand, None;

@@ -81,6 +81,7 @@ pub struct LayerAnalysis {
     pub alone_sqnr_db: Option<f64>,
     /// Signal to noise at the network's outputs if this layer alone is quantized, of the five layers that lose most by
     /// themselves, on a few samples; `None` for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub at_outputs_db: Option<f64>,
     /// Share of the values that the grid does not reach.
     pub saturated: f64,

@@ -163,7 +163,8 @@ impl Report {
         let row = |l: &crate::inspect::LayerVerdict| {
             let us: f64 = l.fallbacks.iter().map(|f| f.cpu_us).sum();
             let why = markup(&text::clean(&l.notes.join(" ")));
-            let price = number(us, &format!("{us:.0}"));
+            // Without a target nobody knows.
+            let price = if l.fallbacks.is_empty() { cell("") } else { number(us, &format!("{us:.0}")) };
             format!("{}{}{}{price}<td class=\"why\">{why}</td>", cell(&l.layer), cell(&l.class), cell(&l.device))
         };
         let rows: Vec<String> = cpu.map(row).collect();

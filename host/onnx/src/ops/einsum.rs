@@ -108,3 +108,24 @@ fn walk(sizes: &[usize], steps: &[usize]) -> Vec<usize> {
 fn array_index(letters: &[char], c: char) -> Result<usize, String> {
     letters.iter().position(|own| *own == c).ok_or_else(|| format!("has no axis `{c}`"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Equation;
+
+    #[test]
+    fn letters_stand_for_axes_and_hidden_ones_are_aligned_at_their_end() {
+        let read = Equation::read("...ij, jk -> ...ik", &[4, 2]).unwrap();
+        assert_eq!((read.operands[0].len(), &read.operands[1][..]), (4, &['j', 'k'][..]));
+        assert_eq!(read.result[..2], read.operands[0][..2]);
+        // Without a result its letters are those that stand once, in the order of the alphabet.
+        assert_eq!(Equation::read("ba,ca", &[2, 2]).unwrap().result, ['b', 'c']);
+        let aligned = Equation::read("...a,...a->...", &[3, 2]).unwrap();
+        assert_eq!(aligned.operands[1][0], aligned.operands[0][1]);
+        for (text, ranks) in
+            [("ij,jk->il", &[2, 2][..]), ("ij->iij", &[2]), ("ij", &[3]), ("i,j", &[1]), ("i2->i", &[2])]
+        {
+            assert!(Equation::read(text, ranks).is_err(), "{text}");
+        }
+    }
+}

@@ -16,7 +16,7 @@ pub(crate) use super::by_parts::{
     einsum, lp_norm, reduced as reduced_by_parts, root_mean_square, swish, thresholded_relu,
 };
 pub(crate) use super::linear::{conv, conv_transpose, gemm, matmul};
-pub(crate) use super::merges::{binary, concat, erf};
+pub(crate) use super::merges::{binary, concat, erf, guarded_quotient};
 pub(crate) use super::pools::{average_pool, global_pool, max_pool, reduce};
 pub(crate) use super::resizing::resize;
 pub(crate) use super::shapes::{

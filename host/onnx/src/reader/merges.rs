@@ -121,15 +121,7 @@ pub(crate) fn binary(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
 /// Operands that are all made of samples, with their axes in one order.
 fn merged(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
     let all = (0..step.operands()).map(|k| step.layer(k)).collect::<Result<Vec<_>, _>>()?;
-    let rank = all[0].order.len();
-    if all.iter().any(|x| x.order.len() != rank) {
-        return Err("has operands of different numbers of axes, which would mix samples".into());
-    }
-    // The order that the largest operand's node has.
-    let size = |x: &&Traced| step.sample(x).iter().product::<usize>();
-    let best = all.iter().filter(|x| x.flat.is_none()).max_by_key(size);
-    let order = best.map_or_else(|| (0..rank).collect(), |x| x.order.clone());
-    let ids = all.iter().map(|x| step.reader.arranged(x, &order)).collect::<Result<Vec<_>, _>>()?;
+    let (ids, order) = alike(step, &all)?;
     let id = match merging(&step.node.op_type) {
         Some(op) => step.add("", op, &ids)?,
         None => {
@@ -139,6 +131,46 @@ fn merged(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
         }
     };
     one(Traced::ordered(id, &order))
+}
+
+/// Nodes that hold values with their axes in one order, and that order.
+fn alike(step: &mut Step<'_, '_>, all: &[Traced]) -> Result<(Vec<NodeId>, Vec<usize>), String> {
+    let rank = all.first().map_or(0, |x| x.order.len());
+    if all.iter().any(|x| x.order.len() != rank) {
+        return Err("has operands of different numbers of axes, which would mix samples".into());
+    }
+    // The order that the largest operand's node has.
+    let size = |x: &&Traced| step.sample(x).iter().product::<usize>();
+    let best = all.iter().filter(|x| x.flat.is_none()).max_by_key(size);
+    let order = best.map_or_else(|| (0..rank).collect(), |x| x.order.clone());
+    let ids = all.iter().map(|x| step.reader.arranged(x, &order)).collect::<Result<Vec<_>, _>>()?;
+    Ok((ids, order))
+}
+
+/// The quotient that is 0 where its divisor is, as exporters write it: `Where(Equal(y, 0), 0, Div(x, y))`.
+pub(crate) fn guarded_quotient(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
+    let alone = || "compares samples, which no layer does".to_owned();
+    let node = step.node;
+    let output = node.output.first().map_or("", String::as_str);
+    let chosen = step.only_reader(output).filter(|next| next.op_type == "Where" && next.input.len() == 3);
+    let chosen = chosen.filter(|next| next.input[0] == output).ok_or_else(alone)?;
+    let quotient = step.maker(&chosen.input[2]).filter(|n| n.op_type == "Div" && n.input.len() == 2);
+    let quotient = quotient.ok_or_else(alone)?;
+    let divisor = &quotient.input[1];
+    let zero = other(node, divisor).ok_or_else(alone)?;
+    for name in [zero, chosen.input[1].as_str()] {
+        let constant = step.constant(name)?.ok_or_else(alone)?;
+        if constant.len() != 1 || constant.numbers() != [0.0] {
+            return Err(alone());
+        }
+    }
+    let sides = [quotient.input[0].as_str(), divisor.as_str()].map(|name| step.reader.operand(name));
+    let [Ok(Some(Known::Layer(x))), Ok(Some(Known::Layer(y)))] = sides else { return Err(alone()) };
+    let (ids, order) = alike(step, &[x, y])?;
+    let call = (json!({ "tensor": 0 }), json!({ "y": { "tensor": 1 } }));
+    let made = Traced::ordered(step.function("", "math.divide_no_nan", &ids, call)?, &order);
+    step.take(chosen, made.clone());
+    one(made)
 }
 
 /// The functions of mobile networks that exporters write as products: x · sigmoid(x), x · hardsigmoid(x), and the hard

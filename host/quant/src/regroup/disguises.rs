@@ -5,10 +5,10 @@ use super::chains::{scaled, with_number};
 use shiftwise_core::model::Combine;
 use shiftwise_graph::attributes::Attributes;
 use shiftwise_graph::graph::{Graph, NodeId};
-use shiftwise_graph::ops::{ActivationFn, HardSigmoid, Op, Relu};
+use shiftwise_graph::ops::{Activate, ActivationFn, HardSigmoid, Op, Relu};
 use std::collections::BTreeSet;
 
-use super::names::layer;
+use super::names::{layer, quantizer};
 
 /// Makes one layer of each.
 pub(super) fn undo(apart: &mut Apart) {
@@ -44,10 +44,25 @@ fn attribute(op: &Op) -> Option<ActivationFn> {
     }
 }
 
+/// Makes an activation of every softmax that has its quantizer in its own scope: the vendor quantizes what goes into an
+/// activation's exponentials, and never what goes into a layer Softmax.
+fn softmaxes(graph: &mut Graph, model: &str) {
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let (Op::Softmax(own), [x]) = (&node.op, &node.inputs[..]) else { continue };
+        let before = graph.node(*x);
+        let scope = quantizer(&before.name).filter(|_| matches!(before.op, Op::Quantize(_))).map(|(_, layer)| layer);
+        if own.axis == -1 && scope.is_some() && scope == layer(&node.name, model) {
+            graph.node_mut(id).op = Op::Activation(Activate { function: ActivationFn::Softmax });
+        }
+    }
+}
+
 /// Makes an attribute of every activation that stands in the scope of the weighted layer before it. Returns the quantizers
 /// between the two, behind which the function comes.
 pub(super) fn attributes(apart: &mut Apart, model: &str) -> BTreeSet<NodeId> {
     let (graph, mut between) = (&mut apart.graph, BTreeSet::new());
+    softmaxes(graph, model);
     let uses = graph.uses();
     for id in graph.ids() {
         let (Some(function), [x]) = (attribute(&graph.node(id).op), &graph.node(id).inputs[..]) else { continue };

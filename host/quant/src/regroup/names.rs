@@ -9,7 +9,7 @@ use shiftwise_graph::ops::Op;
 const QUANTIZERS: [&str; 4] = ["/Pof2SQuantize", "/FSQuantize", "/TQTQuantize", "/BFPQuantize"];
 
 /// Model and layer of a quantizer's name: `model/quant_input/Pof2SQuantize/…`.
-fn quantizer(name: &str) -> Option<(&str, &str)> {
+pub(super) fn quantizer(name: &str) -> Option<(&str, &str)> {
     let scope = QUANTIZERS.iter().find_map(|scope| Some(name.split_once(scope)?.0))?;
     scope.split_once('/')
 }
@@ -20,9 +20,13 @@ pub(super) fn scope(graph: &Graph) -> Option<String> {
     quantizers.filter_map(|node| quantizer(&node.name)).next().map(|(model, _)| format!("{model}/"))
 }
 
+/// Scopes that TensorFlow's functions open within that of the layer which calls them.
+const INNER: [&str; 3] = ["/batchnorm", "/moments", "/resize"];
+
 /// The layer that an operation in a model's scope is a part of, as the quantized model calls it.
 pub(super) fn layer<'a>(name: &'a str, model: &str) -> Option<&'a str> {
-    Some(name.strip_prefix(model)?.rsplit_once('/')?.0)
+    let scope = name.strip_prefix(model)?.rsplit_once('/')?.0;
+    Some(INNER.iter().find_map(|inner| scope.strip_suffix(inner)).unwrap_or(scope))
 }
 
 /// Gives layers back their names, in a file that has the vendor's scopes.
