@@ -388,6 +388,12 @@ impl Reader<'_> {
             }
             "softmax" => {
                 let axis = host::one_axis(xop, own.len() + 1)?;
+                // A function that is an activation quantizes what it reads, and that is called after it.
+                let source = xop.inputs().next().map(|i| self.model.ops[i].name.as_str());
+                let base = source.and_then(|name| name.strip_suffix("_input_fix"));
+                if axis == own.len() && base.is_some_and(|base| xop.name.split('/').next() == Some(base)) {
+                    return Ok(Some(function(ActivationFn::Softmax)));
+                }
                 Op::Softmax(Softmax { axis: if axis == own.len() { -1 } else { axis as i64 } })
             }
             "transpose" => {

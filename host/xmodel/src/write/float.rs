@@ -30,10 +30,10 @@ impl<'a> Writer<'a> {
         Self { graph, nodes: Vec::new(), names: Names::default() }
     }
 
-    /// Adds an operation under a name that is free, and returns that: `NAME_KIND` where a layer is several operations.
+    /// Adds an operation under a name that is free, and returns that: `NAME/KIND` where a layer is several operations.
     fn add(&mut self, node: Node) -> String {
         let taken = self.names.has(&node.name);
-        let name = if taken { format!("{}_{}", node.name, node.kind) } else { node.name.clone() };
+        let name = if taken { format!("{}/{}", node.name, node.kind) } else { node.name.clone() };
         let name = self.names.free(&name);
         let mut node = Node { name: name.clone(), ..node };
         node.tensor.name.clone_from(&name);
@@ -148,7 +148,7 @@ impl<'a> Writer<'a> {
     /// Adds an activation behind an operation.
     fn activated(&mut self, (from, shape): Value, act: IntAct, names: &LayerNames) -> Value {
         let Some((kind, _)) = form::activation(act) else { return (from, shape) };
-        let name = names.activation.clone().unwrap_or_else(|| format!("{from}_{kind}"));
+        let name = names.activation.clone().unwrap_or_else(|| format!("{from}/{kind}"));
         let mut node = Node::float(&name, kind, &shape).reads("input", &[from]);
         if act == IntAct::LeakyRelu {
             node = node.with("alpha", Setting::float(LeakyRelu::DPU_ALPHA));
@@ -329,12 +329,11 @@ impl LayerNames {
         let tensor = graph.tensors.get(op.output.0).map_or("", |t| t.name.as_str());
         let first = op.layer.split('+').next().unwrap_or_default();
         let owner = tensor.strip_prefix("quant_").unwrap_or(tensor);
-        // The integers before a function that is computed in floats.
-        if first.is_empty() || owner == first || owner.strip_suffix("_input") == Some(first) {
-            let main = tensor.strip_suffix("_input").filter(|_| owner != first && !first.is_empty());
-            return Self { main: main.unwrap_or(tensor).to_owned(), activation: None };
+        // The integers before a function that is computed in floats: by the layer itself, or by one behind it.
+        if op.kind.conv().is_some() && !first.is_empty() && owner != first && owner.ends_with("_input") {
+            return Self { main: format!("quant_{first}"), activation: None };
         }
-        if act(&op.kind) == IntAct::None {
+        if first.is_empty() || owner == first || act(&op.kind) == IntAct::None {
             return Self { main: tensor.to_owned(), activation: None };
         }
         Self { main: format!("quant_{first}"), activation: Some(tensor.to_owned()) }
