@@ -316,7 +316,13 @@ impl Reader<'_> {
         (w, strides, dilation): (Weighted, [usize; 2], [usize; 2]),
         (over, out): (Window, [usize; 2]),
     ) -> Result<NodeId, String> {
-        let padding = Padding::Valid;
+        let size = self.builder.graph().node(x).shape.clone();
+        let same = (0..2).all(|a| {
+            let cut = usize::from(over.kernel[a]).checked_sub(strides[a]);
+            let whole = size.get(a).and_then(|n| n.checked_mul(strides[a]));
+            dilation[a] == 1 && whole == Some(out[a]) && cut.is_some_and(|n| usize::from(over.pad_before[a]) == n / 2)
+        });
+        let padding = if same && over.kernel != over.stride { Padding::Same } else { Padding::Valid };
         let op = Conv2DTranspose { w, strides, dilation, padding, output_padding: None };
         let id = self.add(&self.name(), Op::Conv2DTranspose(op), &[x])?;
         let full = self.builder.graph().node(id).shape.clone();

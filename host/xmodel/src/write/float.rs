@@ -99,6 +99,7 @@ impl<'a> Writer<'a> {
             }
             IntOpKind::Requantize { act, .. } => {
                 let from = inputs.first().cloned().ok_or("it has no operand")?;
+                let names = LayerNames { activation: Some(names.main.clone()), ..names };
                 return Ok(self.activated((from, shape), *act, &names));
             }
             IntOpKind::Concat { axis, .. } => plain("concat", &shape).with("axis", Setting::int(*axis as i32 + 1)),
