@@ -335,9 +335,11 @@ impl Run<'_, '_> {
         let total = |k: usize| self.children.iter().map(|part| work::of_part(part)[k]).sum();
         let work = work::settings([total(0), total(1)]);
         let name = self.order.first().cloned().unwrap_or_default();
+        // A design that is known by its fingerprint alone has that in its name here, and not in the vendor's.
+        let design = format!("_{:016X}", program.fingerprint);
         let mut all = settings([
             ("device", Setting::text("DPU")),
-            ("dpu_name", Setting::text(&program.target)),
+            ("dpu_name", Setting::text(program.target.strip_suffix(&design).unwrap_or(&program.target))),
             ("dpu_fingerprint", Setting::wide(program.fingerprint)),
             ("mc_code", Setting::bytes(code)),
             ("mc_code_preload", Setting::bytes(Vec::new())),

@@ -129,11 +129,12 @@ impl<'a> Writer<'a> {
             IntOpKind::Quantize => {
                 return inputs.first().cloned().map(|from| (from, shape)).ok_or_else(|| "it has no operand".into());
             }
-            IntOpKind::Float { op: layer, weights, dtype, .. } => {
+            IntOpKind::Float { op: layer, weights, dtype, why } => {
                 if *dtype != Dtype::Float32 {
                     return Err("it computes in other floats than those of 32 bits, which the format lacks".into());
                 }
-                self.float(layer, weights, plain("", &shape))?
+                self.float(layer, weights, plain("", &shape))
+                    .map_err(|lacks| format!("{lacks}, and no integers: {why}"))?
             }
             IntOpKind::Dequantize => return Err("it only changes how values are read".into()),
             IntOpKind::FakeQuantize(_) | IntOpKind::Scaled(_) => {
@@ -222,7 +223,7 @@ impl<'a> Writer<'a> {
     fn float(&mut self, op: &Op, weights: &[Tensor], node: Node) -> Result<Node, String> {
         let rank = node.tensor.shape.len();
         let function = |function: ActivationFn| float_function(function, rank);
-        let foreign = || format!("the format has no operation for a layer of class {}", op.class());
+        let foreign = || format!("it has no operation on floats in the vendor's format (class {})", op.class());
         let (kind, all): (&str, Settings) = match op {
             Op::Activation(a) => function(a.function).ok_or_else(foreign)?,
             Op::Softmax(s) => {
