@@ -141,6 +141,17 @@ fn a_program_says_what_the_vendors_runtime_asks_for() {
     }
 }
 
+#[test]
+fn a_program_names_the_boards_own_design() {
+    let folder = made("xmodel-design", "digits_lenet.h5");
+    folder.write("arch.json", br#"{"fingerprint":"0x101000016010407"}"#);
+    let compile = "compile quantize_results/quantized.h5 --target arch.json -o p.xmodel --format xmodel -q";
+    assert_eq!(folder.run(compile).code, Some(0));
+    let model = read(&folder, "p.xmodel");
+    let run = model.root.children.iter().find(|run| run.device == Device::Dpu).unwrap();
+    assert_eq!(run.target(), (Some(TARGET), Some(0x0101_0000_1601_0407)));
+}
+
 /// Names with the types of their values that both have must be alike, and those of the vendor's be there.
 fn check_said(what: &str, own: &Said, vendors: &Said, known: &dyn Fn(&str) -> bool) {
     for (name, kinds) in own {
@@ -221,5 +232,5 @@ fn what_has_no_place_in_a_vendors_file_is_refused() {
     let ran = folder.run("quantize digits_lenet.h5 --calib digits.npz:x_cal --strategy fs --output-dir fs -q");
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let message = error("export fs/quantized.h5 --format xmodel");
-    assert!(message.contains("positions") && message.contains("conv1"), "{message}");
+    assert!(message.contains("no integers") && message.contains("conv1"), "{message}");
 }

@@ -111,7 +111,7 @@ impl<'a> Assembly<'a> {
     fn inputs(&mut self) {
         for t in self.graph().inputs.clone() {
             let (name, shape) = (self.name(t), form::shape(self.graph(), t));
-            let raw = name.strip_prefix("quant_").unwrap_or(name);
+            let raw = form::input_name(name);
             let node = match form::position(self.graph(), t) {
                 Some(_) => {
                     let tensor = if raw == name { format!("{name}_fix") } else { name.to_owned() };

@@ -538,7 +538,9 @@ fn collect(program: &Program<'_>, done: &Executed, outputs: &mut Vec<(String, Ve
     let model = program.model;
     let mut read = vec![false; model.ops.len()];
     model.ops.iter().flat_map(xmodel::XOp::inputs).for_each(|i| read[i] = true);
-    for op in (0..model.ops.len()).filter(|i| !read[*i] && !model.ops[*i].is_const()) {
+    let results = model.results();
+    let others = (0..model.ops.len()).filter(|i| !results.contains(i));
+    for op in results.iter().copied().chain(others).filter(|i| !read[*i] && !model.ops[*i].is_const()) {
         let Some(held) = &done.results[op] else { continue };
         let name = &model.ops[op].name;
         match outputs.iter_mut().find(|(n, ..)| n == name) {

@@ -316,7 +316,13 @@ impl Reader<'_> {
         (w, strides, dilation): (Weighted, [usize; 2], [usize; 2]),
         (over, out): (Window, [usize; 2]),
     ) -> Result<NodeId, String> {
-        let padding = Padding::Valid;
+        let size = self.builder.graph().node(x).shape.clone();
+        let same = (0..2).all(|a| {
+            let cut = usize::from(over.kernel[a]).checked_sub(strides[a]);
+            let whole = size.get(a).and_then(|n| n.checked_mul(strides[a]));
+            dilation[a] == 1 && whole == Some(out[a]) && cut.is_some_and(|n| usize::from(over.pad_before[a]) == n / 2)
+        });
+        let padding = if same && over.kernel != over.stride { Padding::Same } else { Padding::Valid };
         let op = Conv2DTranspose { w, strides, dilation, padding, output_padding: None };
         let id = self.add(&self.name(), Op::Conv2DTranspose(op), &[x])?;
         let full = self.builder.graph().node(id).shape.clone();
@@ -388,6 +394,12 @@ impl Reader<'_> {
             }
             "softmax" => {
                 let axis = host::one_axis(xop, own.len() + 1)?;
+                // A function that is an activation quantizes what it reads, and that is called after it.
+                let source = xop.inputs().next().map(|i| self.model.ops[i].name.as_str());
+                let base = source.and_then(|name| name.strip_suffix("_input_fix"));
+                if axis == own.len() && base.is_some_and(|base| xop.name.split('/').next() == Some(base)) {
+                    return Ok(Some(function(ActivationFn::Softmax)));
+                }
                 Op::Softmax(Softmax { axis: if axis == own.len() { -1 } else { axis as i64 } })
             }
             "transpose" => {

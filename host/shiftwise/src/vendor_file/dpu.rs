@@ -1,6 +1,6 @@
 //! A run of layers on the DPU as a subgraph: its code, its registers, and where each tensor lies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use shiftwise_compile::program::ProgramStep;
@@ -59,6 +59,7 @@ impl Assembly<'_> {
                 "layer `{layer}`: it and those behind it do not run on the DPU by themselves"
             )));
         };
+        let first = self.writer.nodes.len();
         let code = program.code.get(offset as usize..(offset + bytes) as usize).unwrap_or_default().to_vec();
         let constants = program.constants.clone();
         let mut run = Run {
@@ -76,6 +77,7 @@ impl Assembly<'_> {
         run.uploads()?;
         run.layers()?;
         run.downloads()?;
+        run.prune(first);
         let part = run.part(code);
         self.parts.push(part);
         self.placed = self.writer.nodes.len();
@@ -286,6 +288,27 @@ impl Run<'_, '_> {
         Ok(())
     }
 
+    /// Takes away operations from `first` on that nothing reads: the runtime would take them for results.
+    fn prune(&mut self, first: usize) {
+        let nodes = &mut self.all.writer.nodes;
+        let mut read: HashSet<String> = HashSet::new();
+        let mut kept = Vec::new();
+        for node in nodes.split_off(first).into_iter().rev() {
+            if node.kind == "download" || read.contains(&node.name) {
+                read.extend(node.args.iter().flat_map(|(_, names)| names.iter().cloned()));
+                kept.push(node);
+            }
+        }
+        let names: HashSet<&str> = kept.iter().map(|node| node.name.as_str()).collect();
+        for part in &mut self.children {
+            part.nodes.retain(|name| names.contains(name.as_str()));
+        }
+        self.children.retain(|part| !part.nodes.is_empty());
+        let children = &self.children;
+        self.order.retain(|name| children.iter().any(|part| part.name == *name));
+        nodes.extend(kept.into_iter().rev());
+    }
+
     /// The subgraph.
     fn part(self, code: Vec<u8>) -> Part {
         let (m, program) = (&self.program.memory, self.program);
@@ -312,9 +335,11 @@ impl Run<'_, '_> {
         let total = |k: usize| self.children.iter().map(|part| work::of_part(part)[k]).sum();
         let work = work::settings([total(0), total(1)]);
         let name = self.order.first().cloned().unwrap_or_default();
+        // A design that is known by its fingerprint alone has that in its name here, and not in the vendor's.
+        let design = format!("_{:016X}", program.fingerprint);
         let mut all = settings([
             ("device", Setting::text("DPU")),
-            ("dpu_name", Setting::text(&program.target)),
+            ("dpu_name", Setting::text(program.target.strip_suffix(&design).unwrap_or(&program.target))),
             ("dpu_fingerprint", Setting::wide(program.fingerprint)),
             ("mc_code", Setting::bytes(code)),
             ("mc_code_preload", Setting::bytes(Vec::new())),

@@ -1,7 +1,7 @@
 //! What the layers of a graph are called.
 //!
 //! Graphs that were Keras models have operations `quant_NAME` for the quantized layer NAME, a `fix` `quant_NAME_fix` for its
-//! quantizer, and `quant_NAME_relu` for an activation that is the layer's attribute. These become scopes as the vendor's other
+//! quantizer, and `quant_NAME/relu` for an activation that is the layer's attribute. These become scopes as the vendor's other
 //! exports have them, `MODEL/quant_NAME/…`, of which [`shiftwise_quant::regroup`] makes the layers again.
 
 use std::collections::HashSet;
@@ -60,8 +60,12 @@ fn part(model: &Xmodel, op: &XOp, known: &HashSet<&str>) -> (String, String) {
     }
     if op.kind == "fix" {
         let layer = op.name.strip_suffix("_fix").unwrap_or(&op.name);
-        // What goes into the function of a layer is the layer's too.
-        let layer = layer.strip_suffix("_input").filter(|layer| known.contains(layer)).unwrap_or(layer);
+        // What goes into a function is called after that, and is the layer's before it.
+        let before = op.inputs().next().map(|i| model.ops[i].name.as_str());
+        let layer = match before {
+            Some(before) if layer.ends_with("_input") && !known.contains(layer) => before,
+            _ => layer,
+        };
         return (layer.to_owned(), format!("Pof2SQuantize/{}", op.name));
     }
     let source = op.inputs().next().map(|i| &model.ops[i]);
@@ -71,7 +75,7 @@ fn part(model: &Xmodel, op: &XOp, known: &HashSet<&str>) -> (String, String) {
     };
     let function = source.filter(|from| {
         let weighted = WEIGHTED.contains(&from.kind.as_str());
-        weighted && op.name.strip_prefix(&from.name).and_then(|rest| rest.strip_prefix('_')) == Some(&op.kind)
+        weighted && op.name.strip_prefix(&from.name).and_then(|rest| rest.strip_prefix('/')) == Some(&op.kind)
     });
     match function {
         Some(layer) => (layer.name.clone(), op.kind.clone()),

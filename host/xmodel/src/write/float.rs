@@ -30,10 +30,10 @@ impl<'a> Writer<'a> {
         Self { graph, nodes: Vec::new(), names: Names::default() }
     }
 
-    /// Adds an operation under a name that is free, and returns that: `NAME_KIND` where a layer is several operations.
+    /// Adds an operation under a name that is free, and returns that: `NAME/KIND` where a layer is several operations.
     fn add(&mut self, node: Node) -> String {
         let taken = self.names.has(&node.name);
-        let name = if taken { format!("{}_{}", node.name, node.kind) } else { node.name.clone() };
+        let name = if taken { format!("{}/{}", node.name, node.kind) } else { node.name.clone() };
         let name = self.names.free(&name);
         let mut node = Node { name: name.clone(), ..node };
         node.tensor.name.clone_from(&name);
@@ -99,6 +99,7 @@ impl<'a> Writer<'a> {
             }
             IntOpKind::Requantize { act, .. } => {
                 let from = inputs.first().cloned().ok_or("it has no operand")?;
+                let names = LayerNames { activation: Some(names.main.clone()), ..names };
                 return Ok(self.activated((from, shape), *act, &names));
             }
             IntOpKind::Concat { axis, .. } => plain("concat", &shape).with("axis", Setting::int(*axis as i32 + 1)),
@@ -128,11 +129,12 @@ impl<'a> Writer<'a> {
             IntOpKind::Quantize => {
                 return inputs.first().cloned().map(|from| (from, shape)).ok_or_else(|| "it has no operand".into());
             }
-            IntOpKind::Float { op: layer, weights, dtype, .. } => {
+            IntOpKind::Float { op: layer, weights, dtype, why } => {
                 if *dtype != Dtype::Float32 {
                     return Err("it computes in other floats than those of 32 bits, which the format lacks".into());
                 }
-                self.float(layer, weights, plain("", &shape))?
+                self.float(layer, weights, plain("", &shape))
+                    .map_err(|lacks| format!("{lacks}, and no integers: {why}"))?
             }
             IntOpKind::Dequantize => return Err("it only changes how values are read".into()),
             IntOpKind::FakeQuantize(_) | IntOpKind::Scaled(_) => {
@@ -148,7 +150,7 @@ impl<'a> Writer<'a> {
     /// Adds an activation behind an operation.
     fn activated(&mut self, (from, shape): Value, act: IntAct, names: &LayerNames) -> Value {
         let Some((kind, _)) = form::activation(act) else { return (from, shape) };
-        let name = names.activation.clone().unwrap_or_else(|| format!("{from}_{kind}"));
+        let name = names.activation.clone().unwrap_or_else(|| format!("{from}/{kind}"));
         let mut node = Node::float(&name, kind, &shape).reads("input", &[from]);
         if act == IntAct::LeakyRelu {
             node = node.with("alpha", Setting::float(LeakyRelu::DPU_ALPHA));
@@ -221,7 +223,7 @@ impl<'a> Writer<'a> {
     fn float(&mut self, op: &Op, weights: &[Tensor], node: Node) -> Result<Node, String> {
         let rank = node.tensor.shape.len();
         let function = |function: ActivationFn| float_function(function, rank);
-        let foreign = || format!("the format has no operation for a layer of class {}", op.class());
+        let foreign = || format!("it has no operation on floats in the vendor's format (class {})", op.class());
         let (kind, all): (&str, Settings) = match op {
             Op::Activation(a) => function(a.function).ok_or_else(foreign)?,
             Op::Softmax(s) => {
@@ -329,12 +331,11 @@ impl LayerNames {
         let tensor = graph.tensors.get(op.output.0).map_or("", |t| t.name.as_str());
         let first = op.layer.split('+').next().unwrap_or_default();
         let owner = tensor.strip_prefix("quant_").unwrap_or(tensor);
-        // The integers before a function that is computed in floats.
-        if first.is_empty() || owner == first || owner.strip_suffix("_input") == Some(first) {
-            let main = tensor.strip_suffix("_input").filter(|_| owner != first && !first.is_empty());
-            return Self { main: main.unwrap_or(tensor).to_owned(), activation: None };
+        // The integers before a function that is computed in floats: by the layer itself, or by one behind it.
+        if op.kind.conv().is_some() && !first.is_empty() && owner != first && owner.ends_with("_input") {
+            return Self { main: format!("quant_{first}"), activation: None };
         }
-        if act(&op.kind) == IntAct::None {
+        if first.is_empty() || owner == first || act(&op.kind) == IntAct::None {
             return Self { main: tensor.to_owned(), activation: None };
         }
         Self { main: format!("quant_{first}"), activation: Some(tensor.to_owned()) }

@@ -103,3 +103,8 @@ pub fn positions(graph: &IntGraph, c: &IntConv, from: TensorIx, to: TensorIx) ->
 pub fn shape(graph: &IntGraph, t: TensorIx) -> Vec<usize> {
     std::iter::once(1).chain(graph.tensors.get(t.0).into_iter().flat_map(|t| t.shape.iter().copied())).collect()
 }
+
+/// What the user calls the input whose integers have this name.
+pub fn input_name(name: &str) -> &str {
+    name.strip_prefix("quant_").or_else(|| name.strip_suffix("_fix")).filter(|raw| !raw.is_empty()).unwrap_or(name)
+}

@@ -51,7 +51,7 @@ impl Fixed<'_> {
         let (graph, shape) = (self.writer.graph, form::shape(self.writer.graph, t));
         let name = graph.tensors[t.0].name.clone();
         let pos = form::position(graph, t);
-        let raw = pos.and_then(|_| name.strip_prefix("quant_")).unwrap_or(&name);
+        let raw = pos.map_or(name.as_str(), |_| form::input_name(&name));
         let raw = self.writer.names.free(raw);
         let data = Node::float(&raw, "data", &shape);
         let data = data.with("shape", Setting::shape(&shape)).with("data_type", Setting::text("FLOAT32"));
