@@ -263,6 +263,25 @@ pub fn time(model: &Deployable<'_>, sim: &mut SimDpu) -> Result<(), Error> {
     Ok(())
 }
 
+/// What one frame of a deployable's DPU jobs does, whatever it costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Jobs.
+    pub jobs: u64,
+    /// Steps of the CONV array.
+    pub conv_steps: u64,
+    /// Steps of the ALU and element-wise arrays.
+    pub misc_steps: u64,
+    /// Instructions that compute.
+    pub computations: u64,
+    /// Bytes read from memory.
+    pub bytes_in: u64,
+    /// Of these, weights and biases.
+    pub bytes_constants: u64,
+    /// Bytes written to memory.
+    pub bytes_out: u64,
+}
+
 /// The DPU jobs of a deployable, decoded once to be timed with many cost tables. Steps on the CPU take no time.
 pub struct Prepared {
     jobs: Vec<schedule::Decoded>,
@@ -290,6 +309,11 @@ impl Prepared {
             }
         }
         Ok(Self { jobs })
+    }
+
+    /// What a frame does.
+    pub fn totals(&self) -> Totals {
+        schedule::totals(&self.jobs)
     }
 
     /// Cycles from one frame's start to the next one's on each of `cores` cores at `clock_mhz` that are kept busy and share

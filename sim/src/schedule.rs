@@ -51,6 +51,24 @@ fn fault_at(entries: &[Entry], index: usize, work: Result<Work, Fault>) -> Resul
     })
 }
 
+/// The array that computes beside an engine's own; `None` for engines without one.
+fn other_array(engine: Engine) -> Option<Engine> {
+    match engine {
+        Engine::Conv => Some(Engine::Misc),
+        Engine::Misc => Some(Engine::Conv),
+        Engine::Load | Engine::Save => None,
+    }
+}
+
+/// Whether an instruction uses its array, which initialisations do not.
+fn computes(kind: Kind) -> bool {
+    match kind {
+        Kind::Conv | Kind::Alu | Kind::Elew | Kind::Pool | Kind::DptWise => true,
+        Kind::Load | Kind::Save | Kind::End => false,
+        Kind::ConvInit | Kind::AluInit | Kind::ElewInit | Kind::PoolInit | Kind::DwInit => false,
+    }
+}
+
 /// One core in the middle of a job.
 pub(crate) struct Core<'e> {
     entries: &'e [Entry],
@@ -64,6 +82,8 @@ pub(crate) struct Core<'e> {
     /// decreases.
     done: [u64; 4],
     free: [u64; 4],
+    /// When an array's last computation is done.
+    computing: [u64; 4],
     /// Time, instruction, and whether it is the engine's own token.
     completions: BinaryHeap<Reverse<(u64, usize, bool)>>,
 }
@@ -85,6 +105,7 @@ impl<'e> Core<'e> {
             ports: Ports::default(),
             done: [origin; 4],
             free: [origin; 4],
+            computing: [origin; 4],
             completions: BinaryHeap::new(),
         }
     }
@@ -130,7 +151,11 @@ impl<'e> Core<'e> {
                 self.queues[e].pop_front();
                 waits.iter().for_each(|from| self.tokens[from as usize][e] -= 1);
                 let work = work(index)?;
-                let times = self.ports.finish(costs, ddr, &work, index as u64, now);
+                let mut times = self.ports.finish(costs, ddr, &work, index as u64, now);
+                if let (Some(other), true) = (other_array(engine), computes(work.kind)) {
+                    times = times.beside(costs, now, self.computing[other as usize]);
+                    self.computing[e] = self.computing[e].max(times.end);
+                }
                 let end = times.end.max(self.done[e]);
                 self.done[e] = end;
                 // The arrays are busy to the end; transfers follow each other sooner.
@@ -226,6 +251,24 @@ impl Decoded {
         let work = work(machine, &entries)?;
         Ok(Self { entries, work })
     }
+}
+
+/// What is done in one frame of these jobs.
+pub(crate) fn totals(jobs: &[Decoded]) -> crate::Totals {
+    let mut sum = crate::Totals { jobs: jobs.len() as u64, ..crate::Totals::default() };
+    for (entry, work) in jobs.iter().flat_map(|job| job.entries.iter().zip(&job.work)) {
+        match entry.line.inst {
+            Inst::Load(l) if l.reg_id == Region::Constants as u32 => sum.bytes_constants += work.bytes_in,
+            Inst::Conv(_) => sum.conv_steps += work.steps,
+            Inst::Load(_) | Inst::Save(_) | Inst::End(_) => {}
+            Inst::Alu(_) | Inst::Elew(_) | Inst::Pool(_) | Inst::DptWise(_) => sum.misc_steps += work.steps,
+            Inst::ConvInit(_) | Inst::AluInit(_) | Inst::ElewInit(_) | Inst::PoolInit(_) | Inst::DwInit(_) => {}
+        }
+        sum.computations += u64::from(computes(work.kind));
+        sum.bytes_in += work.bytes_in;
+        sum.bytes_out += work.bytes_out;
+    }
+    sum
 }
 
 /// Cycles per frame and core when `cores` cores run these jobs, one after the other, again and again, on one memory.

@@ -25,6 +25,10 @@ pub struct Costs {
     pub compute: f64,
     /// Cycles of a step of the ALU and element-wise arrays.
     pub misc_step: f64,
+    /// Cycles that an instruction of CONV or MISC takes longer per cycle in which the other array computes beside it: both
+    /// read and write the same feature-map banks. 0: they do not disturb each other; 1: together they are no faster than
+    /// one after the other.
+    pub contention: f64,
     /// An initialisation instruction.
     pub init: f64,
     /// Cycles to fetch one instruction word: the instruction port has 32 bits (DOC).
@@ -52,6 +56,7 @@ impl Default for Costs {
             transfer: 0.0,
             compute: 20.0,
             misc_step: 0.8,
+            contention: 0.0,
             init: 4.0,
             fetch_word: 1.0,
             job_us: 0.0,
@@ -67,6 +72,18 @@ pub(crate) struct Times {
     pub(crate) free: u64,
     /// Its results are there.
     pub(crate) end: u64,
+}
+
+impl Times {
+    /// The times of an instruction of an array that started at `now` while the other array computes until `other`.
+    pub(crate) fn beside(self, costs: &Costs, now: u64, other: u64) -> Self {
+        if costs.shuffle != 0 {
+            return self;
+        }
+        let shared = other.min(self.end).saturating_sub(now);
+        let more = (shared as f64 * costs.contention).ceil() as u64;
+        Self { free: self.free + more, end: self.end + more }
+    }
 }
 
 /// When each data port is free again. A LOAD is spread over both, a SAVE uses the one it names (UNK how the hardware

@@ -19,7 +19,10 @@ fn an_architecture_has_a_time_without_data_or_weights() {
     let number = |key: &str| json[key].as_f64().unwrap_or_else(|| panic!("{key}: {json}"));
     let (cycles, us) = (number("dpu_cycles"), number("dpu_latency_us"));
     assert!((number("gops") - 2.0 * number("macs") / 1e9).abs() < 1e-6 && (number("gops") - 0.153).abs() < 0.005);
-    assert!((us - cycles / 300.0).abs() < 0.1, "{us} µs, {cycles} cycles at 300 MHz");
+    // What is beyond the cycles is the start of the one job, which no clock makes shorter.
+    let start = us - cycles / 300.0;
+    assert_eq!(number("subgraphs"), 1.0);
+    assert!((10.0..=100.0).contains(&start), "{us} µs, {cycles} cycles at 300 MHz");
     // Measured: 1473 to 1492 frames per second.
     let fps = number("fps_one_core_busy");
     assert!((fps / 1480.0 - 1.0).abs() < 0.15, "{fps}");
@@ -46,7 +49,7 @@ fn an_architecture_has_a_time_without_data_or_weights() {
     let fast =
         run(&folder, "estimate net.json --target DPUCZDX8G_ISA1_B4096 --clock 0.6GHz --cores 1 --json", 0).json();
     assert_eq!(fast["dpu_cycles"].as_f64(), Some(cycles));
-    assert!((fast["dpu_latency_us"].as_f64().unwrap() * 2.0 - us).abs() < 0.1);
+    assert!((fast["dpu_latency_us"].as_f64().unwrap() - start - cycles / 600.0).abs() < 0.1);
     let both = run(&folder, "estimate net.json --board zcu104 --json", 0).json();
     let (one, all) = (both["fps_one_core_busy"].as_f64().unwrap(), both["fps_all_cores"].as_f64().unwrap());
     assert!(1.2 * one < all && all <= 2.001 * one, "{one} {all}");

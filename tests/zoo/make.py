@@ -364,6 +364,17 @@ def yolo_v3_tiny(name, classes=80, size=416):
     net.save([large, small])
 
 
+def superpoint(name, height=480, width=640):
+    """SuperPoint (DeTone et al.): a VGG of one grey channel with a head of cells and one of descriptors."""
+    net = Net(name, height, width, 1)
+    x = net.input
+    for block, filters in enumerate([64, 64, 128, 128]):
+        x = net.conv(net.conv(x, filters, 3, bn=False), filters, 3, bn=False)
+        x = net.pool(x, 2, 2) if block < 3 else x
+    heads = [net.conv(net.conv(x, 256, 3, bn=False), filters, bn=False, act=None) for filters in (65, 256)]
+    net.save(heads)
+
+
 def unet(name, size, widths, channels=3, transposed=True):
     net = Net(name, size, size, channels)
     x, kept = net.input, []
@@ -387,6 +398,7 @@ def main():
     resnet_bottleneck("resnet152_slim", [3, 8, 36, 3], "slim")
     resnet_bottleneck("resnet50_reid", [3, 4, 6, 3], "v1.5", (256, 128), 751)
     resnet_basic("resnet18", [2, 2, 2, 2], classes=7)
+    resnet_basic("resnet18_reid", [2, 2, 2, 2], (176, 80), 751)
     vgg("vgg16", [2, 2, 3, 3, 3])
     inception_v1("inception_v1_slim")
     inception_v3("inception_v3")
@@ -400,6 +412,7 @@ def main():
     yolo_v3("yolo_v3_voc", 20)
     yolo_v3("yolo_v3_coco", 80)
     yolo_v3_tiny("yolo_v3_tiny_coco")
+    superpoint("superpoint")
     unet("unet_128", 128, [32, 64, 128, 256, 512])
 
 
@@ -412,6 +425,8 @@ ROWS = {
     "resnet152_slim": r"tf_resnetv1_152_imagenet_224_224_21.83G",
     "resnet50_reid": r"pt_personreid-res50_market1501_256_128_5.3G",
     "resnet18": r"pt_vehicle-(color|make|type)-classification_\w+_224_224_3.6[34]G",
+    "resnet18_reid": r"pt_personreid-res18_market1501_176_80_1.1G",
+    "superpoint": r"tf_superpoint_mixed_480_640_52.4G",
     "vgg16": r"tf_vgg16_imagenet_224_224_30.96G",
     "inception_v1_slim": r"tf_inceptionv1_imagenet_224_224_3G",
     "inception_v3":

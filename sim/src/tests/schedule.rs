@@ -13,6 +13,7 @@ use shiftwise_core::shape::Shape;
 use shiftwise_core::target::Target;
 
 use super::blob;
+use crate::timing::Times;
 use crate::{Costs, CycleReport, Error, JobRun, Prepared, SimDpu, SimError, explain, frame, time};
 
 const COLUMNS: u32 = 5;
@@ -228,6 +229,32 @@ fn time_follows_the_cost_table() {
     assert_eq!((saves[0].start, saves[1].start, saves[0].end, saves[1].end), (204, 204, 226, 226));
     assert_eq!((saves[2].start, saves[7].end), (219, 204 + 4 * 15 + 7));
     assert_eq!(job.cycles, 204 + 4 * 15 + 7);
+}
+
+#[test]
+fn an_array_takes_longer_by_the_cycles_that_it_shares_with_the_other() {
+    let ends = |contention: f64, other: u64| {
+        let costs = Costs { contention, ..Costs::default() };
+        Times { free: 110, end: 110 }.beside(&costs, 100, other).end
+    };
+    assert_eq!(ends(0.0, 104), 110);
+    // Busy until 104: four of its ten cycles are shared. Busy for long: all ten are.
+    assert_eq!((ends(1.0, 104), ends(1.0, 500), ends(0.5, 104)), (114, 120, 112));
+    // The other was done before.
+    assert_eq!(ends(1.0, 90), 110);
+}
+
+#[test]
+fn a_frame_is_counted_whatever_it_costs() {
+    let bytes = deployable(2);
+    let model = Deployable::parse(&bytes).unwrap();
+    let mut sim = SimDpu::new(target(), 300, Costs::default()).unwrap();
+    let totals = Prepared::new(&model, &mut sim).unwrap().totals();
+    let map = u64::from(2 * 8 * ROW);
+    let constants = u64::from(CHANNELS * CHANNELS + CHANNELS);
+    assert_eq!((totals.jobs, totals.computations, totals.misc_steps), (1, 2, 0));
+    assert_eq!(totals.conv_steps, 2 * u64::from(COLUMNS));
+    assert_eq!((totals.bytes_constants, totals.bytes_in, totals.bytes_out), (constants, constants + map, map));
 }
 
 #[test]
