@@ -414,6 +414,9 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Shape and bytes of weights as the file has them.
+type Plain<'a> = (Vec<usize>, &'a [u8]);
+
 /// A node whose layers are being made.
 pub(crate) struct Step<'r, 'a> {
     pub(crate) reader: &'r mut Reader<'a>,
@@ -452,7 +455,7 @@ impl<'a> Step<'_, 'a> {
     }
 
     /// Shape and bytes of the usual weights: 32-bit floats that stand in the model's own file.
-    fn plain_weights(&self, k: usize) -> Result<Option<(Vec<usize>, &[u8])>, String> {
+    fn plain_weights(&self, k: usize) -> Result<Option<Plain<'_>>, String> {
         let Some(Known::Stored(name)) = self.operand(k) else { return Ok(None) };
         let stored = &self.reader.network.stored[name];
         let raw = stored.raw_data.as_deref().filter(|_| (stored.data_type, stored.data_location) == (1, 0));

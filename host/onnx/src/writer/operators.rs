@@ -255,7 +255,7 @@ impl Operators for Writer {
     }
 
     fn moved(&mut self, grid: &Moved, scope: &str, value: String) -> String {
-        self.from_offset(grid, scope, &value)
+        self.moved_grid(grid, scope, &value)
     }
 
     fn affine(&mut self, own: &Affine, scope: &str, value: String) -> Result<String, String> {

@@ -68,7 +68,7 @@ impl Writer {
     }
 
     /// Steps from an offset.
-    pub(super) fn from_offset(&mut self, grid: &Moved, scope: &str, value: &str) -> String {
+    pub(super) fn moved_grid(&mut self, grid: &Moved, scope: &str, value: &str) -> String {
         let Moved { offset, scale, step, low, high, round } = *grid;
         let constants = [("offset", offset), ("scale", scale), ("low", low), ("high", high), ("step", step)];
         let [offset, scale, low, high, step] = constants.map(|(part, x)| self.float(&format!("{scope}/{part}"), x));

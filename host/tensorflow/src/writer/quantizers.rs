@@ -16,7 +16,7 @@ impl Writer {
     }
 
     /// Steps from an offset.
-    pub(super) fn from_offset(&mut self, grid: &Moved, scope: &str, value: &str) -> String {
+    pub(super) fn moved_grid(&mut self, grid: &Moved, scope: &str, value: &str) -> String {
         let Moved { offset, scale, step, low, high, round } = *grid;
         let mut x = self.with("Sub", &format!("{scope}/sub"), value, offset);
         x = self.with("Mul", &format!("{scope}/mul"), &x, scale);
@@ -65,7 +65,7 @@ impl Writer {
         if !p.symmetry {
             let zero = round_f32(low - range.min * scale, Round::HalfAwayFromZero).max(low).min(high);
             let grid = Moved { offset: (low - zero) / scale, scale, step: 1.0 / scale, low, high, round: p.round() };
-            return Ok(self.from_offset(&grid, &format!("{scope}/AsymQuantize"), value));
+            return Ok(self.moved_grid(&grid, &format!("{scope}/AsymQuantize"), value));
         }
         let mut x = self.with("Mul", &format!("{scope}/mul"), value, scale);
         x = rounded(self, scope, x, p.round());
