@@ -415,7 +415,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Shape and bytes of weights as the file has them.
-type Plain<'a> = (Vec<usize>, &'a [u8]);
+pub(crate) type Plain<'a> = (Vec<usize>, &'a [u8]);
 
 /// A node whose layers are being made.
 pub(crate) struct Step<'r, 'a> {
@@ -455,13 +455,23 @@ impl<'a> Step<'_, 'a> {
     }
 
     /// Shape and bytes of the usual weights: 32-bit floats that stand in the model's own file.
-    fn plain_weights(&self, k: usize) -> Result<Option<Plain<'_>>, String> {
+    pub(crate) fn plain_weights(&self, k: usize) -> Result<Option<Plain<'_>>, String> {
         let Some(Known::Stored(name)) = self.operand(k) else { return Ok(None) };
         let stored = &self.reader.network.stored[name];
         let raw = stored.raw_data.as_deref().filter(|_| (stored.data_type, stored.data_location) == (1, 0));
         let shape = value::dims(stored)?;
         let whole = |raw: &&[u8]| shape.iter().try_fold(4usize, |n, d| n.checked_mul(*d)) == Some(raw.len());
         Ok(raw.filter(whole).map(|raw| (shape.clone(), raw)))
+    }
+
+    /// The shape of an operand that is a constant.
+    pub(crate) fn weights_shape(&self, k: usize) -> Result<Vec<usize>, String> {
+        match self.operand(k) {
+            Some(Known::Constant(value)) => Ok(value.shape.clone()),
+            Some(Known::Stored(name)) => value::dims(&self.reader.network.stored[name]),
+            Some(Known::Layer(_)) => Err("has weights that are made of samples".into()),
+            None => Err(format!("has no operand {k}")),
+        }
     }
 
     /// An operand that is a constant, as weights.
@@ -583,7 +593,7 @@ impl<'a> Step<'_, 'a> {
 }
 
 /// The float that four bytes are.
-fn cell(bytes: &[u8]) -> f32 {
+pub(crate) fn cell(bytes: &[u8]) -> f32 {
     f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 

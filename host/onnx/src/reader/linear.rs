@@ -10,7 +10,7 @@ use shiftwise_tensor::tensor::Tensor;
 
 use crate::ops::sums::{Sliding, transposed_size};
 use crate::reader::layers::channels_last;
-use crate::reader::{Known, Step, Traced, one};
+use crate::reader::{Known, Step, Traced, cell, one};
 use shiftwise_keras::layout::rows_in_order;
 
 /// A window over images, or over sequences as images of one row.
@@ -106,14 +106,14 @@ pub(super) fn padded(
     Ok((step.add("_pad", op, &[id])?, Padding::Valid))
 }
 
-/// A kernel `[outer, inner, taps…]` as `[taps…, inner, outer]`, with two axes of taps; the innermost axes swapped if asked.
-fn kernel(weights: &Tensor, outer_last: bool) -> Result<Tensor, String> {
-    let shape = weights.shape();
+/// A kernel of shape `[outer, inner, taps…]`, whose values are read off one by one, as `[taps…, inner, outer]`, with two axes
+/// of taps; the innermost axes swapped if asked.
+fn kernel(shape: &[usize], value: impl Fn(usize) -> f32, outer_last: bool) -> Result<Tensor, String> {
     let (&[a, b], taps) = (&[shape[0], shape[1]], &shape[2..]);
     let size: usize = taps.iter().product();
-    let mut data = Vec::with_capacity(weights.data().len());
+    let mut data = Vec::with_capacity(a * b * size);
     for tap in 0..size {
-        let at = |o: usize, i: usize| weights.data()[(o * b + i) * size + tap];
+        let at = |o: usize, i: usize| value((o * b + i) * size + tap);
         if outer_last {
             (0..b).for_each(|i| data.extend((0..a).map(|o| at(o, i))));
         } else {
@@ -138,21 +138,29 @@ fn bias(step: &Step<'_, '_>, k: usize, filters: usize) -> Result<Option<Tensor>,
 pub(crate) fn conv(step: &mut Step<'_, '_>) -> Result<Vec<Known>, String> {
     let x = step.layer(0)?;
     let sample = step.sample(&x);
-    let weights = step.weights(1)?;
+    let shape = step.weights_shape(1)?;
     let spatial = sample.len().saturating_sub(1);
-    if weights.shape().len() != spatial + 2 || !(1..=2).contains(&spatial) || weights.data().is_empty() {
-        return Err(format!("has a kernel of shape {:?} over samples of shape {sample:?}", weights.shape()));
+    if shape.len() != spatial + 2 || !(1..=2).contains(&spatial) || shape.contains(&0) {
+        return Err(format!("has a kernel of shape {shape:?} over samples of shape {sample:?}"));
     }
-    let frame = Frame::of(step, &sample, weights.shape()[2..].to_vec())?;
+    let frame = Frame::of(step, &sample, shape[2..].to_vec())?;
     let groups = step.call.size("group", 1)?;
-    let (filters, per_group) = (weights.shape()[0], weights.shape()[1]);
+    let (filters, per_group) = (shape[0], shape[1]);
     let bias = bias(step, 2, filters)?;
     let order = channels_last(sample.len());
     let id = step.reader.arranged(&x, &order)?;
     let (id, padding) = padded(step, id, &frame, spatial)?;
     let (strides, dilation) = (frame.strides, frame.dilation);
-    let own = kernel(&weights, true)?;
-    drop(weights);
+    let own = match step.plain_weights(1)? {
+        Some((shape, raw)) => {
+            step.call.budget.elements(&shape, 4)?;
+            kernel(&shape, |i| cell(&raw[4 * i..]), true)?
+        }
+        None => {
+            let weights = step.weights(1)?;
+            kernel(weights.shape(), |i| weights.data()[i], true)?
+        }
+    };
     let channels = sample[0];
     let op = if groups == channels && channels > 1 && per_group == 1 && filters % channels == 0 {
         // A filter of channel c stands at c · multiplier + m, in both.
@@ -209,7 +217,11 @@ pub(crate) fn conv_transpose(step: &mut Step<'_, '_>) -> Result<Vec<Known>, Stri
     let out: Vec<usize> = sizes.iter().map(|s| s.0).collect();
     let cut: Vec<i64> = sizes.iter().map(|s| s.1).collect();
     let (out, cut) = (two(&out, 1), if let [one] = cut[..] { [0, one] } else { [cut[0], cut[1]] });
-    let w = Weighted { kernel: kernel(&weights, false)?, bias, activation: ActivationFn::Linear };
+    let w = Weighted {
+        kernel: kernel(weights.shape(), |i| weights.data()[i], false)?,
+        bias,
+        activation: ActivationFn::Linear,
+    };
     // Keras' kernel is [taps, filters, inputs].
     let w = Weighted { kernel: swapped(&w.kernel)?, ..w };
     let window = two(taps, 1);
