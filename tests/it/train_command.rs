@@ -39,7 +39,9 @@ fn float_scales_and_blocks_train_with_their_normalizations_and_deploy() {
             assert_eq!(ran.code, Some(0), "{strategy} {more}: {ran:?}");
             let ran = folder.run("deploy t/qat.h5 --output-dir d");
             assert_eq!(ran.code, Some(0), "{strategy} {more}: {ran:?}");
-            let ran = folder.run("evaluate d/quantized.h5 --data digits.npz:x_eval --labels digits.npz:y_eval --numerics vendor --json");
+            let ran = folder.run(
+                "evaluate d/quantized.h5 --data digits.npz:x_eval --labels digits.npz:y_eval --numerics vendor --json",
+            );
             assert_eq!(ran.code, Some(0), "{strategy} {more}: {ran:?}");
             let file = folder.read("d/quantized.h5");
             assert!(file.windows(class.len()).any(|bytes| bytes == class.as_bytes()), "{strategy} {more}");

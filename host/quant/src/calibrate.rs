@@ -140,8 +140,7 @@ fn seen(
 ) -> Result<Calibrators, Error> {
     let mut points = Calibrate { q, calibrators: BTreeMap::new() };
     let most = parts.iter().map(|(_, count)| *count).max().unwrap_or(0);
-    let mut engine =
-        all_in_passes(q).then(|| BatchEngine::new(&q.graph, own.quantized.clone(), &points, most));
+    let mut engine = all_in_passes(q).then(|| BatchEngine::new(&q.graph, own.quantized.clone(), &points, most));
     for (step, (start, count)) in parts.iter().enumerate() {
         let batch = samples.batch(*start, *count)?;
         match &mut engine {

@@ -224,8 +224,10 @@ impl<'a> BatchPoints<'a> for Integers {
         self.look(point, &all);
         let (Point::Input(id, _) | Point::PreActivation(id) | Point::PostActivation(id) | Point::Output(id)) = point;
         let step = Self::step(largest);
-        let change = move |values: &mut [f32]| values.iter_mut().for_each(|x| *x = f32::from(Self::code(*x, step)) * step);
-        let encode = move |x: &[f32], to: &mut [i8]| to.iter_mut().zip(x).for_each(|(to, x)| *to = Self::code(*x, step));
+        let change =
+            move |values: &mut [f32]| values.iter_mut().for_each(|x| *x = f32::from(Self::code(*x, step)) * step);
+        let encode =
+            move |x: &[f32], to: &mut [i8]| to.iter_mut().zip(x).for_each(|(to, x)| *to = Self::code(*x, step));
         Ok(match self.at(id) {
             Some((_, true)) => Settled::Codes(Box::new(encode), step),
             Some((_, false)) | None => Settled::Change(Box::new(change)),

@@ -6,10 +6,10 @@
 
 use rayon::prelude::*;
 
+use super::BLOCK;
 use super::grid::{self, Grid};
 use super::params::Params;
 use super::state::State;
-use super::BLOCK;
 use shiftwise_core::fix::FixPos;
 
 /// Blocks for each thread between two looks at who can still win.
@@ -92,7 +92,9 @@ impl Search {
         // A candidate that another pass is about has the first blocks already.
         let known = self.active.iter().map(|i| self.done[*i]).min().unwrap_or(usize::MAX).saturating_sub(self.seen);
         self.seen += values.len().div_ceil(BLOCK);
-        let Some(values) = values.get(known.saturating_mul(BLOCK)..).filter(|values| !values.is_empty()) else { return };
+        let Some(values) = values.get(known.saturating_mul(BLOCK)..).filter(|values| !values.is_empty()) else {
+            return;
+        };
         let grids: Vec<Grid> = self.active.iter().map(|i| self.grids[*i]).collect();
         let blocks: Vec<[f64; 5]> = values.par_chunks(BLOCK).map(|b| grid::squared_errors(b, &grids)).collect();
         for block in blocks {
