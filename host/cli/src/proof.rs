@@ -29,10 +29,10 @@ pub(crate) struct Args {
     /// Data to run: .npy, .npz[:key], a folder of .npy or of images; [NAME=]DATA, once per input
     #[arg(long, required = true, value_name = "DATA")]
     data: Vec<String>,
-    /// DPU to compile for and simulate: a name, a fingerprint, an arch.json; or `cpu`
-    #[arg(long, value_name = "TARGET")]
-    target: String,
-    /// Also run the firmware on this board: qemu:NAME or serial:PATH
+    /// DPU to compile for and simulate: a name, a fingerprint, an arch.json, a board that has one; or `cpu`
+    #[arg(long, value_name = "TARGET", required_unless_present = "board")]
+    target: Option<String>,
+    /// Board to compile for; with qemu:NAME or serial:PATH the firmware runs there too
     #[arg(long, value_name = "BOARD")]
     board: Option<String>,
     /// Samples to run, from the first
@@ -59,13 +59,30 @@ fn say(check: &Check, screen: &Screen) {
     }
 }
 
+/// How a board is reached, and its name.
+type Link<'a> = (BoardSpec, &'a str);
+
+/// Where it is to run: on a DPU, or on the CPU where there is none; and the link to a board, with its name.
+///
+/// `qemu:NAME` and `serial:PATH` are links; any other name is one of the boards that `targets` lists, as in all commands.
+fn places(args: &Args) -> Result<(Option<Device>, Option<Link<'_>>), Error> {
+    let link = args.board.as_deref().filter(|board| board.contains(':') || args.target.is_some());
+    let link = link.map(|b| Ok::<_, Error>((boards::spec(b)?, b))).transpose()?;
+    let dpu = match (args.target.as_deref(), args.board.as_deref()) {
+        (Some("cpu"), _) => None,
+        (Some(name), _) => Some(Device::named(name)?),
+        (None, Some(board)) if link.is_none() => Device::of_board(board)?,
+        (None, _) => None,
+    };
+    Ok((dpu, link))
+}
+
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let (calib, run) = (args.recipe.calib_files(), data::files(&args.data));
     let inputs = args.model.files().chain(&calib).chain(&run).map(PathBuf::as_path);
     data::keep(inputs, &[&args.output])?;
     // Bad names fail before the work, not after it.
-    let dpu = if args.target == "cpu" { None } else { Some(Device::named(&args.target)?) };
-    let board = args.board.as_deref().map(|b| Ok::<_, Error>((boards::spec(b)?, b))).transpose()?;
+    let (dpu, board) = places(args)?;
     let model = args.recipe.open(&args.model, &args.preprocess, screen)?;
     let quantized = args.recipe.quantize(model, &args.preprocess, screen)?.quantized;
     let samples = args.preprocess.for_quantized(&args.data, &quantized, screen)?;

@@ -250,9 +250,12 @@ fn written_quantized_models_compute_the_same() {
 #[test]
 fn blocks_of_values_compute_the_same_as_standard_operators() {
     for (name, graph, inputs) in own_networks() {
-        for format in ["bf16", "bfp", "msfp"] {
+        for (format, width) in [("bf16", 16), ("bfp", 15), ("msfp", 13)] {
             let mut strategy = Strategy::built_in("bfp").unwrap();
             strategy.set("data_format", format.into()).unwrap();
+            for of in ["input_bit", "weight_bit", "bias_bit", "activation_bit"] {
+                strategy.set(of, width.into()).unwrap();
+            }
             let options = PtqOptions::new(strategy);
             let quantized = ptq(graph.clone(), &inputs, &options, |_, _| ()).unwrap().quantized;
             let expected = run_vendor(&quantized, inputs.clone()).unwrap();

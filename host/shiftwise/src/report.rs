@@ -33,6 +33,7 @@ pub struct Report {
     /// Where layers run.
     pub inspection: Inspection,
     /// How long they take; `None` without a target.
+    #[serde(flatten)]
     pub timing: Option<Timing>,
     /// Where accuracy goes; `None` without data.
     pub analysis: Option<Analysis>,
@@ -45,7 +46,6 @@ pub struct Report {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Timing {
     /// What `estimate` reports.
-    #[serde(flatten)]
     pub estimate: Estimate,
     /// What bounds the speed of layers.
     pub roof: Roof,

@@ -4,7 +4,7 @@
 use super::{Form, InstructionSet, sets};
 
 #[rustfmt::skip]
-pub(super) const SETS: &[InstructionSet] = sets! {
+pub(super) static SETS: &[InstructionSet] = sets! {
     DPUCZDX8G_ISA0 1 0 {
         LOAD 0x0 4 public {
             bank_addr 0 [0 + 12] Plain; bank_id 0 [12 + 6] Plain; hp_id 0 [18 + 2] Plain;
