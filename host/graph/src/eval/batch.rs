@@ -40,6 +40,20 @@ pub enum Settled<'a> {
     Codes(Encode<'a>, f32),
 }
 
+impl Settled<'_> {
+    /// Changes the values of a sample in place.
+    fn apply(&self, values: &mut [f32]) {
+        match self {
+            Self::Change(change) => change(values),
+            Self::Codes(encode, grid) => {
+                let mut codes = vec![0; values.len()];
+                encode(values, &mut codes);
+                on_lanes(Decode { codes: &codes, grid: *grid, floats: values });
+            }
+        }
+    }
+}
+
 impl std::fmt::Debug for Settled<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -144,7 +158,13 @@ impl<'a> BatchEngine<'a> {
             Seen { step, point }
         };
         let steps: Vec<Seen<'a>> = steps.into_iter().map(seen).collect();
-        let coded = |id: usize| points.at(NodeId(id)).is_some_and(|(_, codes)| codes);
+        // What a function makes of integers is no multiple of their step.
+        let last = |s: &Seen<'_>| s.point.is_some_and(|(_, before)| before == s.step.stages.len());
+        let mut coded = vec![false; root.len()];
+        for s in steps.iter().filter(|s| last(s)) {
+            coded[s.step.result.0] = points.at(s.step.result).is_some_and(|(_, codes)| codes);
+        }
+        let coded = |id: usize| coded[id];
         let (places, floats, codes) = places(graph, &steps, &root, &coded, samples);
         let size = |id: &NodeId| graph.nodes[root[id.0]].shape.iter().product::<usize>();
         let operands = |s: &Seen<'_>| s.step.inputs.iter().filter(|id| coded(root[id.0])).map(size).sum();
@@ -222,9 +242,8 @@ impl<'a> BatchEngine<'a> {
                 let mut rows = Rows { work: &work, kept: to_floats, known: 0, scratch };
                 let settled = points.settle(point, n * len, &mut |see| rows.pass(n, see))?;
                 rows.pass_unless_known(n);
-                let Settled::Change(change) = settled else { return Err(unplanned(graph, step)) };
                 to_floats.par_chunks_mut(len.max(1)).for_each(|row| {
-                    change(row);
+                    settled.apply(row);
                     apply(after, row);
                 });
             } else {
