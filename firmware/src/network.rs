@@ -3,7 +3,7 @@
 use shiftwise_core::arith::Round;
 use shiftwise_core::fix::{FixPos, FixSpec, dequantize, quantize};
 use shiftwise_core::model::{DType, Deployable, TensorDesc, TensorId};
-use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, RunError, run_with};
+use shiftwise_core::run::{Dpu, Memory, NoDpu, Observer, RunError, run_with, step_with};
 
 use crate::error::Error;
 use crate::kernels::Fast;
@@ -77,6 +77,53 @@ impl<'m, D: Dpu> Network<'m, D> {
     pub fn run(&mut self, observer: &mut impl Observer) -> Result<(), RunError<D::Error>> {
         let mut kernels = Fast::new(self.scratch);
         run_with(&self.deployable, &mut self.dpu, &mut kernels, &mut self.memory, observer)
+    }
+
+    /// A run that stops after each layer, for schedulers whose tasks have to give way: what lies between two calls of
+    /// [`Slices::step`] may take as long as it likes. Dropped before its end, it leaves outputs that mean nothing.
+    ///
+    /// ```
+    /// # use shiftwise_firmware::{error::Error, network::Network};
+    /// # fn run(network: &mut Network<'_>, mut give_way: impl FnMut()) -> Result<(), Error> {
+    /// let mut slices = network.slices();
+    /// while slices.step(&mut ())? {
+    ///     give_way();
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn slices(&mut self) -> Slices<'_, 'm, D> {
+        Slices { network: self, done: 0 }
+    }
+}
+
+/// A run of a network, layer by layer; [`Network::slices`] begins one.
+#[derive(Debug)]
+pub struct Slices<'n, 'm, D = NoDpu> {
+    network: &'n mut Network<'m, D>,
+    /// Steps that have run.
+    done: u16,
+}
+
+impl<D: Dpu> Slices<'_, '_, D> {
+    /// Runs the next step, and says whether there are more. `observer` sees what it would see in [`Network::run`]. After
+    /// the last step nothing happens any more.
+    ///
+    /// Errors: those of [`Network::run`]; then the run has to begin anew.
+    pub fn step(&mut self, observer: &mut impl Observer) -> Result<bool, RunError<D::Error>> {
+        let Network { deployable, memory, scratch, dpu } = &mut *self.network;
+        if self.done == 0 {
+            for (id, tensor) in deployable.inputs() {
+                if let Some(bytes) = memory.tensor(&tensor) {
+                    observer.tensor(id, &tensor, bytes);
+                }
+            }
+        }
+        if let Some(step) = deployable.steps().nth(self.done.into()) {
+            step_with(deployable, (self.done, &step), dpu, &mut Fast::new(scratch), memory, observer)?;
+            self.done = self.done.saturating_add(1);
+        }
+        Ok(self.done < deployable.step_count())
     }
 }
 

@@ -62,6 +62,8 @@ fn analyzed(graph: &Graph, options: &PtqOptions, samples: &Vec<Tensor>) -> (Anal
         most: 32,
         remedies: true,
         for_dpu: true,
+        effects: true,
+        labels: None,
     };
     analyze(&request).unwrap()
 }
@@ -113,6 +115,45 @@ fn the_noise_of_a_layer_alone_is_that_of_its_own_grids() {
     // Four weights below 1 and an 8-bit input: 128 · 4 · 128 has 16 bits or fewer.
     let spare = analysis.layers.iter().find(|l| l.layer == "first").unwrap().spare_accumulator_bits.unwrap();
     assert!((14..=31).contains(&spare), "{spare}");
+}
+
+#[test]
+fn the_last_layer_alone_does_to_the_outputs_what_it_does_to_itself() {
+    let (graph, plain) = (unequal(), options(&[]));
+    let samples = random_samples(&graph, 9, 8);
+    let (analysis, _) = analyzed(&graph, &plain, &samples);
+    let last = analysis.layers.last().unwrap();
+    let (alone, effect) = (last.alone_sqnr_db.unwrap(), last.at_outputs_db.unwrap());
+    assert!((alone - effect).abs() < 1e-6, "{alone} {effect}");
+    // Together they do more than the worst of them by itself.
+    let worst = analysis.layers.iter().filter_map(|l| l.at_outputs_db).fold(f64::INFINITY, f64::min);
+    assert!(analysis.outputs[0].sqnr_db.unwrap() <= worst + 0.5);
+    assert!(analysis.answers.is_none(), "an image is no answer");
+}
+
+#[test]
+fn right_answers_and_confusions_are_those_that_evaluate_counts() {
+    let folder = Folder::new("analyze-labels");
+    let (calib, data) = ("--calib digits.npz:x_cal", "--data digits.npz:x_eval --labels digits.npz:y_eval");
+    let json = run(&folder, &format!("analyze digits_lenet.h5 {calib} {data} --html a.html --json"), 0).json();
+    let answers = &json["answers"];
+    let labelled = &answers["labelled"];
+    assert_eq!(answers["samples"], 450);
+    run(&folder, &format!("quantize digits_lenet.h5 {calib} --output-dir q"), 0);
+    for (model, key) in [("digits_lenet.h5", "float_top1"), ("q/quantized.h5 --numerics vendor", "quantized_top1")] {
+        let own = run(&folder, &format!("evaluate {model} {data} --json"), 0).json();
+        assert_eq!(own["model"]["top1"], labelled[key], "{key}");
+    }
+    let rows: Vec<Vec<u64>> = serde_json::from_value(labelled["confusion"].clone()).unwrap();
+    assert_eq!(rows.iter().flatten().sum::<u64>(), 450);
+    let right: u64 = (0..10).map(|class| rows[class][class]).sum();
+    assert_eq!(labelled["quantized_top1"], right as f64 / 450.0);
+    let moved: u64 = answers["changes"].as_array().unwrap().iter().map(|c| c["samples"].as_u64().unwrap()).sum();
+    assert!((answers["agreement"].as_f64().unwrap() - (450 - moved) as f64 / 450.0).abs() < 1e-9);
+    let page = String::from_utf8(folder.read("a.html")).unwrap();
+    assert!(page.contains("Answers, on 450 samples") && page.contains("Labels and answers"));
+    let short = run(&folder, &format!("analyze digits_lenet.h5 {calib} --labels digits.npz:y_eval"), 2);
+    assert!(short.err.contains("450 labels"), "{short:?}");
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn agrees_with_the_compiler(graph: &Graph, device: &Device, what: &str) {
 
 #[test]
 fn the_dpu_is_told_exactly_where_the_compiler_places_a_layer() {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(24);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(1200);
     for seed in 0..cases {
         let name = ["DPUCZDX8G_ISA1_B512", "DPUCZDX8G_ISA1_B4096"][seed as usize % 2];
         let device = Device::named(name).unwrap();

@@ -8,6 +8,7 @@ mod docs;
 mod firmware;
 mod fuzz;
 mod python;
+mod release;
 mod setup;
 mod step;
 
@@ -22,6 +23,7 @@ usage: cargo xtask CHORE
   docs [--check]                    rewrite the pages that are made from tables in the code, or only compare them
   bench [MODEL=HxWxC...]            compare speed with what is installed of other engines, write BENCHMARKS.md
   python [--keras] [PYTHON]         build the native module, check the Python package's types and run its tests
+  release                           pack the program, linked statically, with the images of all boards in it
   browser                           check that the library compiles for a browser, without files and boards
   fuzz [--seconds N] [TARGET...]    fuzz every reader, or these, for so long each [default: 60]; 0 replays the corpus
   firmware build [--board NAME]     build the images of a board, or of all
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         ["firmware", rest @ ..] => firmware::main(rest),
         ["bench", models @ ..] => bench::main(models),
         ["python", rest @ ..] => python::main(rest),
+        ["release"] => release::main(),
         ["browser"] => browser::main(),
         ["fuzz", rest @ ..] => fuzz::main(rest),
         _ => Err(USAGE.into()),

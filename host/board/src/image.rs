@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 pub use crate::image_error::ImageError;
+use crate::prebuilt;
 use crate::toolchain::{Toolchain, linker};
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind};
 use shiftwise_targets::{Emulator, Firmware};
@@ -59,15 +60,15 @@ pub struct Image {
     pub panics: Vec<String>,
 }
 
-/// The board's image: `SHIFTWISE_FIRMWARE_DIR/NAME.elf` if that variable is set, else built from the sources beside
-/// this crate.
+/// The board's image: `SHIFTWISE_FIRMWARE_DIR/NAME.elf` if that variable is set, else the one that this binary carries, else
+/// built from the sources of the checkout that the program lies in or is started in.
 pub fn find(board: &BoardImage) -> Result<PathBuf, ImageError> {
     match std::env::var_os("SHIFTWISE_FIRMWARE_DIR") {
         Some(directory) => {
             let elf = Path::new(&directory).join(&board.name).with_extension("elf");
             if elf.is_file() { Ok(elf) } else { Err(ImageError::NotInDirectory(elf)) }
         }
-        None => Ok(build(board)?.elf),
+        None => prebuilt::find(&board.name).unwrap_or_else(|| Ok(build(board)?.elf)),
     }
 }
 
@@ -81,7 +82,7 @@ pub fn compiler(board: &BoardImage) -> Result<&'static str, ImageError> {
     Ok(toolchain.name())
 }
 
-/// Builds the board's image from the sources beside this crate; a finished one is only checked for changes.
+/// Builds the board's image from the checkout's sources; a finished one is only checked for changes.
 pub fn build(board: &BoardImage) -> Result<Image, ImageError> {
     build_binary(board, "shiftwise-firmware", "image")
 }
@@ -131,7 +132,7 @@ fn build_binary(board: &BoardImage, name: &str, feature: &str) -> Result<Image, 
     measure(directory.join(name), toolchain)
 }
 
-/// Compiles a part of the sources beside this crate; returns the directory of the results and the compiler's name.
+/// Compiles a part of the checkout's sources; returns the directory of the results and the compiler's name.
 fn compile(
     target: &str,
     profile: &str,

@@ -19,10 +19,11 @@ pub enum ImageError {
     NotInDirectory(PathBuf),
     /// Neither an image nor its sources are here.
     #[error(
-        "the firmware's sources are not at {0}: build the image in a source checkout with `cargo xtask firmware build` \
-         and set SHIFTWISE_FIRMWARE_DIR to the directory that holds it"
+        "this program carries no image of the firmware, and is neither in a checkout of the sources nor started in one: \
+         take a release, which has the images, or build one in a checkout with `cargo xtask firmware build` and set \
+         SHIFTWISE_FIRMWARE_DIR to the directory that holds NAME.elf"
     )]
-    NoSources(PathBuf),
+    NoSources,
     /// No compiler for the board.
     #[error(
         "no compiler for {0}; install one:\n  rustup target add {0}\nor, on Debian:\n  \

@@ -8,6 +8,7 @@
 
 pub mod image;
 mod image_error;
+mod prebuilt;
 mod toolchain;
 
 #[cfg(feature = "machine")]

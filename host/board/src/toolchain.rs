@@ -39,13 +39,10 @@ impl Toolchain {
         Err(ImageError::NoToolchain(target.into()))
     }
 
-    /// A cargo command for a target, in the sources beside this crate, and the directory of its results. Where the target's
+    /// A cargo command for a target, in the checkout's sources, and the directory of its results. Where the target's
     /// libraries have to be built from source, those are `libraries`.
     pub(crate) fn cargo(self, word: &str, target: &str, libraries: &str) -> Result<(Command, PathBuf), ImageError> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
-        if !root.join("firmware/Cargo.toml").is_file() {
-            return Err(ImageError::NoSources(root.join("firmware")));
-        }
+        let root = sources().ok_or(ImageError::NoSources)?;
         let mut command = Command::new(match self {
             Self::Installed => "cargo",
             Self::Debian => DEBIAN_CARGO,
@@ -59,12 +56,25 @@ impl Toolchain {
             Self::Installed => "installed",
             Self::Debian => "debian",
         });
-        command.current_dir(root).args([word, "--quiet", "--target", target, "--target-dir"]).arg(&directory);
+        command.current_dir(&root).args([word, "--quiet", "--target", target, "--target-dir"]).arg(&directory);
         if self == Self::Debian {
             command.arg(format!("-Zbuild-std={libraries}")).env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
         }
         Ok((command, directory))
     }
+}
+
+/// The checkout that this program lies in, else the one that it is started in, else that of the cargo that started it.
+///
+/// Not the one that it was built from: that may be anywhere by now, and somebody else's.
+fn sources() -> Option<PathBuf> {
+    let program = std::env::current_exe().and_then(std::fs::canonicalize).ok();
+    let places = [program, std::env::current_dir().ok(), std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from)];
+    let own = |root: &&Path| {
+        let manifest = std::fs::read_to_string(root.join("firmware/Cargo.toml")).unwrap_or_default();
+        manifest.contains("name = \"shiftwise-firmware\"")
+    };
+    places.iter().flatten().find_map(|place| place.ancestors().find(own).map(Path::to_path_buf))
 }
 
 /// First line of a program's output; `None` if it is missing or fails.

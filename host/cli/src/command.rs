@@ -3,7 +3,6 @@
 //! Exit codes: 0 done; 1 the command ran and the answer is no; 2 bad usage or bad input.
 
 use std::ffi::OsString;
-use std::sync::{Mutex, PoisonError};
 
 use clap::builder::RangedU64ValueParser;
 use clap::error::ContextValue;
@@ -13,6 +12,7 @@ use shiftwise::reports::{Failure, FailureText};
 use shiftwise::text;
 use shiftwise_graph::error::Error;
 
+use crate::given;
 use crate::hint::hint;
 use crate::outcome::{Outcome, to_json};
 use crate::screen::Screen;
@@ -160,17 +160,9 @@ fn usage(e: &clap::Error, arguments: &[OsString]) -> u8 {
     2
 }
 
-/// The arguments of the run: a Python process has others of its own.
-static GIVEN: Mutex<Vec<OsString>> = Mutex::new(Vec::new());
-
-/// The arguments of the run, of which the first is the program's name.
-pub(crate) fn arguments() -> Vec<OsString> {
-    GIVEN.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
 /// Parses the arguments, of which the first is the program's name, and runs the command. Returns the exit code.
 pub fn run(arguments: Vec<OsString>) -> u8 {
-    GIVEN.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&arguments);
+    given::keep(&arguments);
     let understood = help::with_help(Cli::command()).try_get_matches_from(&arguments);
     let cli = match understood.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,

@@ -31,7 +31,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("deploy", &["deploy train_results/qat.h5"]),
-    ("analyze", &["analyze model.h5 --calib calib.npz:x --emit strategy.json"]),
+    (
+        "analyze",
+        &[
+            "analyze model.h5 --calib calib.npz:x --scale 1/255 --emit strategy.json",
+            "analyze model.h5 --calib calib.npz:x --data test.npz:x --labels test.npz:y --html analysis.html",
+        ],
+    ),
     (
         "tune",
         &[

@@ -14,6 +14,7 @@ mod estimate;
 mod evaluate;
 mod export;
 mod footprint;
+mod given;
 mod help;
 mod hint;
 mod info;

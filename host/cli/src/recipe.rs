@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use shiftwise::analyze::glance;
 use shiftwise::dataset::Observed;
+use shiftwise::dataset::looks_raw;
 use shiftwise::part::Shard;
 use shiftwise::reports::Accuracy;
 use shiftwise_formats::Model;
@@ -351,6 +352,12 @@ impl Recipe {
         result.quantized.metadata.inputs = observed.statistics();
         for input in result.quantized.metadata.inputs.iter().filter(|input| input.is_zero()) {
             result.warnings.push(format!("input `{}`: every value of the calibration data is 0", input.name));
+        }
+        if preprocess.given().is_empty() {
+            let inputs = result.quantized.metadata.inputs.iter();
+            for (input, doubt) in inputs.filter_map(|input| Some((input, looks_raw(input)?))) {
+                screen.note(format!("input `{}`: {doubt} (--scale 1/255 if not)", input.name));
+            }
         }
         for warning in &result.warnings {
             screen.note(format!("warning: {warning}"));

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use shiftwise::analyze::glance;
 use shiftwise::device::Device;
 use shiftwise::estimate::estimate;
-use shiftwise::inspect::inspect;
+use shiftwise::inspect::{Inspection, inspect};
 use shiftwise::report::{Report, Timing};
 use shiftwise_formats::{self as format, Files, Model};
 use shiftwise_graph::error::Error;
 use shiftwise_integer::lower;
+use shiftwise_quant::pipeline::PtqOptions;
 
 use crate::data;
 use crate::data::{ModelArgs, Preprocess};
@@ -45,9 +46,8 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
         (None, None) => None,
     };
     let model = args.model.open_for_timing(screen)?;
-    let layers = format::user_layers(shiftwise::evaluate::graph(&model), Some(&Files::open(&args.model.path)?));
     let options = args.recipe.options_of_ptq(screen)?;
-    let inspection = inspect(&model, &layers, &options.strategy, device.as_ref())?;
+    let inspection = inspection(&args.model, &model, &options, device.as_ref())?;
     let timing = match &device {
         Some(device) => {
             let (quantized, note) = shiftwise::estimate::timed(model.clone())?;
@@ -75,6 +75,17 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     format::write_file(&args.output, report.html().as_bytes())?;
     screen.say(format!("page in {}", args.output.display()));
     Outcome::done(report)
+}
+
+/// Where the layers of a model run.
+pub(crate) fn inspection(
+    files: &ModelArgs,
+    model: &Model,
+    options: &PtqOptions,
+    device: Option<&Device>,
+) -> Result<Inspection, Error> {
+    let layers = format::user_layers(shiftwise::evaluate::graph(model), Some(&Files::open(&files.path)?));
+    inspect(model, &layers, &options.strategy, device)
 }
 
 /// What is said of a board without a DPU.

@@ -7,6 +7,7 @@ use shiftwise::part::{Part, Shard, Whole};
 use shiftwise::reports::Sharded;
 use shiftwise_graph::error::Error;
 
+use crate::given;
 use crate::outcome::Outcome;
 use crate::screen::Screen;
 
@@ -52,7 +53,7 @@ impl ShardArgs {
 
 /// The arguments of this run, less those about shards and those about what is printed.
 fn arguments() -> Result<Vec<String>, Error> {
-    let words = crate::command::arguments().into_iter().skip(1).map(std::ffi::OsString::into_string);
+    let words = given::arguments().into_iter().skip(1).map(std::ffi::OsString::into_string);
     let words = words.collect::<Result<Vec<String>, _>>();
     let words = words.map_err(|_| Error::Options("a part holds the arguments, which must be Unicode".into()))?;
     let (mut kept, mut skip) = (Vec::new(), false);

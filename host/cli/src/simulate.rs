@@ -108,6 +108,9 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     if let Some(cycles) = &cycles {
         say_cycles(cycles, screen);
     }
+    let what = if n == 1 { "1 sample".into() } else { format!("{n} samples") };
+    let by = if device.is_some() { "the DPU's simulator" } else { "the kernels of the CPU" };
+    screen.say(format!("{what} through {by}; outputs and all tensors in {}", args.output_dir.display()));
     let mut report = Simulation { output_dir: args.output_dir.clone(), samples: n, cycles, golden: None };
     let mut yes = true;
     if let Some(golden) = golden {

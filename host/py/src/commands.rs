@@ -206,6 +206,8 @@ pub(crate) fn analyze(
             most: samples,
             remedies,
             for_dpu,
+            effects: true,
+            labels: None,
         };
         let (analysis, strategy) = analyzed(&request)?;
         Ok((text(&analysis)?, strategy.map(|own| own.dump(2))))

@@ -1,7 +1,7 @@
 //! Quantizers that stand in a network as operations of their own, given to the layers that they quantize.
 //!
 //! Files of other tools have quantizers between layers: as pairs of operators, or as arithmetic. A reader makes of each a
-//! Quantize node, as far as it knows one, and [`regroup`] makes of these a network as our own passes would have: the result
+//! Quantize node, as far as it knows one, and `regroup` makes of these a network as our own passes would have: the result
 //! of a layer is quantized by the layer, that of a convolution behind its activation, and weights by quantizers of theirs.
 //! A Quantize node that no layer can take in stays a node, so nothing is lost.
 

@@ -4,8 +4,10 @@
 //! and of each layer quantized alone on float inputs. What a remedy gains is measured at the network's outputs, by
 //! quantizing again with it.
 
+pub mod answers;
 mod causes;
 mod walk;
+mod weights;
 
 use std::collections::BTreeMap;
 
@@ -13,9 +15,6 @@ use serde::Serialize;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::{Samples, run_float};
 use shiftwise_graph::graph::{Graph, NodeId};
-use shiftwise_graph::ops::Op;
-use shiftwise_integer::graph::{IntConv, IntOpKind};
-use shiftwise_integer::lower;
 use shiftwise_quant::eval::run_vendor;
 use shiftwise_quant::pipeline::{PtqOptions, ptq};
 use shiftwise_quant::quant_graph::QuantGraph;
@@ -24,8 +23,10 @@ use shiftwise_quant::strategy::Strategy;
 use shiftwise_tensor::tensor::Tensor;
 
 use crate::remedies::{Remedy, remedy};
+use answers::Answers;
 use causes::{CAUSES, Facts};
 use walk::{Seen, Walk, decibels, noise};
+use weights::{spare_bits, weight_channels};
 
 /// Samples that are computed at once: bounds memory.
 const BATCH: usize = 4;
@@ -44,6 +45,8 @@ pub struct Analysis {
     pub samples: usize,
     /// At each output, in decibels; `None` where nothing differs.
     pub outputs: Vec<OutputNoise>,
+    /// Whether answers change; `None` for a network that does not classify, or if it was not asked for.
+    pub answers: Option<Answers>,
     /// Layers with quantizers, in the network's order.
     pub layers: Vec<LayerAnalysis>,
     /// Remedies that were tried, the best first.
@@ -76,6 +79,9 @@ pub struct LayerAnalysis {
     pub sqnr_db: Option<f64>,
     /// Signal to noise of this layer alone.
     pub alone_sqnr_db: Option<f64>,
+    /// Signal to noise at the network's outputs if this layer alone is quantized, of the five layers that lose most by
+    /// themselves, on a few samples; `None` for others.
+    pub at_outputs_db: Option<f64>,
     /// Share of the values that the grid does not reach.
     pub saturated: f64,
     /// Smallest and largest value in floats; `None` where the result is not quantized.
@@ -146,6 +152,19 @@ pub struct Request<'r> {
     pub remedies: bool,
     /// Whether only what a DPU can do is proposed.
     pub for_dpu: bool,
+    /// Whether the effects on the network's outputs are looked at: of the worst layers, and on the answers.
+    pub effects: bool,
+    /// Right answers, one for each sample; with them answers are counted on all samples.
+    pub labels: Option<&'r [i64]>,
+}
+
+impl Request<'_> {
+    /// Whether answers change.
+    fn answers(&self) -> Result<Option<Answers>, Error> {
+        let all = self.samples.len();
+        let count = if self.labels.is_some() { all } else { all.min(self.most) };
+        answers::answers((self.graph, self.quantized), self.samples, count, self.labels)
+    }
 }
 
 /// Signal to noise at the outputs, from the most noisy one.
@@ -207,6 +226,10 @@ pub fn analyze(request: &Request<'_>) -> Result<(Analysis, Option<Strategy>), Er
         .filter(|id| request.quantized.layers.contains_key(id))
         .map(|id| layer(request.quantized, id, &walk.seen[id.0], &spare, request.calibration.len()))
         .collect();
+    let effects = if request.effects { effects(request, &layers)? } else { Vec::new() };
+    for (index, effect) in effects {
+        layers[index].1.at_outputs_db = effect;
+    }
     let mut gains = Vec::new();
     let mut proposal = Proposal::default();
     if request.remedies {
@@ -220,6 +243,7 @@ pub fn analyze(request: &Request<'_>) -> Result<(Analysis, Option<Strategy>), Er
         model: request.graph.name.clone(),
         samples: reference.count,
         outputs,
+        answers: if request.effects { request.answers()? } else { None },
         layers: layers.into_iter().map(|(_, layer)| layer).collect(),
         remedies: gains,
         proposed: proposal.names.clone(),
@@ -246,8 +270,27 @@ pub fn glance(
         most: BATCH,
         remedies: false,
         for_dpu: false,
+        effects: false,
+        labels: None,
     };
     analyze(&request).map(|(analysis, _)| analysis)
+}
+
+/// Noise at the outputs if one layer alone is quantized, of the layers that lose most by themselves, by their index.
+fn effects(request: &Request<'_>, layers: &[(Facts, LayerAnalysis)]) -> Result<Vec<(usize, Option<f64>)>, Error> {
+    let mut order: Vec<usize> = (0..layers.len()).filter(|i| layers[*i].1.alone_sqnr_db.is_some()).collect();
+    order.sort_by(|a, b| layers[*a].0.alone_db.total_cmp(&layers[*b].0.alone_db));
+    order.truncate(WORST);
+    let ids: Vec<NodeId> = request.quantized.layers.keys().copied().collect();
+    // The quantizer's own float network: what it has folded and replaced is no layer's fault.
+    let reference = Reference::of(&request.quantized.graph, request.samples, request.most.min(2 * BATCH))?;
+    let of = |index: usize| {
+        let mut one = request.quantized.clone();
+        one.layers.retain(|id, _| *id == ids[index]);
+        let noise = reference.noise(&one)?;
+        Ok((index, noise.iter().filter_map(|o| o.sqnr_db).reduce(f64::min)))
+    };
+    order.into_iter().map(of).collect()
 }
 
 impl Analysis {
@@ -372,35 +415,6 @@ fn ratio(values: &[f32]) -> f64 {
     if middle > 0.0 { f64::from(largest / middle) } else { 1.0 }
 }
 
-/// Largest magnitude of each output channel of a layer's kernel.
-fn weight_channels(op: &Op) -> Vec<f32> {
-    let (kernel, run) = match op {
-        Op::Conv2D(c) => (&c.w.kernel, 1),
-        Op::Dense(d) => (&d.w.kernel, 1),
-        Op::DepthwiseConv2D(d) => (&d.w.kernel, 1),
-        Op::Conv2DTranspose(c) => (&c.w.kernel, c.w.kernel.shape().last().copied().unwrap_or(1)),
-        _ => return Vec::new(),
-    };
-    // The last axis, or the last two of a depthwise kernel, are the output channels; of a transposed one the last but one.
-    let outputs = match (op, kernel.shape()) {
-        (Op::DepthwiseConv2D(_) | Op::Conv2DTranspose(_), [.., a, b]) => {
-            if run > 1 {
-                *a
-            } else {
-                a * b
-            }
-        }
-        (_, [.., last]) => *last,
-        (_, []) => 1,
-    };
-    let mut most = vec![0f32; outputs.max(1)];
-    for (i, w) in kernel.data().iter().enumerate() {
-        let channel = i / run % most.len();
-        most[channel] = most[channel].max(w.abs());
-    }
-    most
-}
-
 fn position(q: &QuantGraph, id: NodeId) -> Option<i32> {
     match q.layers.get(&id)?.result()? {
         Quantizer::Pof2(own) => own.spec().map(|spec| i32::from(spec.pos.0)),
@@ -442,6 +456,7 @@ fn layer(
         tensor: q.quant_name(id),
         sqnr_db: decibels(seen.signal, seen.cumulative),
         alone_sqnr_db: alone,
+        at_outputs_db: None,
         saturated,
         range: (seen.values > 0).then_some(seen.range),
         grid: seen.grid,
@@ -454,34 +469,6 @@ fn layer(
         layer: name,
     };
     (facts, row)
-}
-
-/// Bits of a 32-bit accumulator that no input can reach, by the first of the user's layers: −128 times the sum of the
-/// weights' magnitudes, and the bias, bound every sum.
-fn spare_bits(q: &QuantGraph) -> BTreeMap<String, u32> {
-    // What has no integer form has no accumulator.
-    let Ok(integers) = lower::lower(q) else { return BTreeMap::new() };
-    let bits = |conv: &IntConv| {
-        let channels = conv.output[2].max(1);
-        let mut sums = vec![0i64; channels];
-        for (i, w) in conv.kernel.iter().enumerate() {
-            sums[i % channels] += 128 * i64::from(w.unsigned_abs());
-        }
-        if let Some(bias) = &conv.bias {
-            for (sum, b) in sums.iter_mut().zip(bias) {
-                *sum += i64::from(b.unsigned_abs()) << conv.shift_bias.clamp(0, 32);
-            }
-        }
-        let most = sums.into_iter().max().unwrap_or(0);
-        31u32.saturating_sub(64 - most.leading_zeros())
-    };
-    let row = |op: &shiftwise_integer::graph::IntOp| match &op.kind {
-        IntOpKind::Conv(c) | IntOpKind::Depthwise(c) | IntOpKind::ConvTranspose(c) => {
-            Some((op.layer.split('+').next()?.to_owned(), bits(c)))
-        }
-        _ => None,
-    };
-    integers.ops.iter().filter_map(row).collect()
 }
 
 /// Signal to noise up to each layer, by its name in the quantized model, on at most `most` samples.

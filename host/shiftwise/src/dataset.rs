@@ -18,7 +18,7 @@ mod statistics;
 use array::Array;
 pub use images::{ChannelOrder, Notes, ResizeFilter};
 use images::{Note, Steps};
-pub use statistics::{Doubt, Observed, doubt};
+pub use statistics::{Doubt, Observed, doubt, looks_raw};
 
 /// Where samples come from and how they are prepared.
 #[derive(Clone, Debug, Default)]

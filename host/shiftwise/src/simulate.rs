@@ -114,7 +114,14 @@ pub fn first_difference(
     let (name, index) = (&difference.tensor, first.index);
     let values = format!("expected {}, computed {}", first.first, first.second);
     let words = format!("first difference: layer {layer}, {name} at {index}: {values}");
-    let (Some((id, t)), Some(device)) = (tensor, device) else { return Ok(Parting { words, why: None }) };
+    let Some((id, t)) = tensor else { return Ok(Parting { words, why: None }) };
+    if model.inputs().any(|(input, _)| input == id) {
+        let words = format!(
+            "the inputs differ, the dump is of other samples or another preparation: {name} at {index}: {values}"
+        );
+        return Ok(Parting { words, why: None });
+    }
+    let Some(device) = device else { return Ok(Parting { words, why: None }) };
     // A dump holds samples one after the other.
     let elements = (t.bytes() / t.dtype.bytes()).max(1) as usize;
     let inputs = run::input_bytes(model, samples, index / elements)?;

@@ -2,11 +2,13 @@
 //! `embedded-io`, memory by the caller, so that the same lines stand in a bare loop, a task of RTIC or one of embassy.
 //!
 //! - [`classify`]: the twenty lines: self-test, frame in, class out
+//! - [`cooperative`]: a task of embassy that gives way after each layer
 //! - [`drift`]: the same, and whether the data is still like that of calibration
 //! - [`serve`]: a host loads and runs networks over a port (`shiftwise run --board serial:PATH`)
 #![no_std]
 
 pub mod classify;
+pub mod cooperative;
 pub mod drift;
 pub mod serve;
 

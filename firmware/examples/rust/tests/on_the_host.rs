@@ -4,13 +4,16 @@ use std::convert::Infallible;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
+use embassy_futures::block_on;
+use embassy_futures::join::join;
+use embassy_futures::yield_now;
 use embedded_hal::digital;
 use embedded_io_adapters::std::FromStd;
 use shiftwise_board::{Client, Limits, Report};
 use shiftwise_core::model::Deployable;
 use shiftwise_examples::classify::{self, PIXELS};
 use shiftwise_examples::drift::Watched;
-use shiftwise_examples::{MODEL, Memory, serve};
+use shiftwise_examples::{MODEL, Memory, cooperative, serve};
 use shiftwise_firmware::network::Network;
 use shiftwise_firmware::session::Space;
 
@@ -48,6 +51,25 @@ impl digital::OutputPin for Lamp {
     fn set_high(&mut self) -> Result<(), Infallible> {
         self.0.push(true);
         Ok(())
+    }
+}
+
+#[test]
+fn another_task_runs_between_the_layers() {
+    let mut memory = Memory::new();
+    let mut network = classify::start(&mut memory, || ()).unwrap();
+    let layers = usize::from(network.deployable().step_count());
+    for (pixels, class) in samples() {
+        let turns = std::cell::Cell::new(0);
+        let other = async {
+            for _ in 0..layers {
+                turns.set(turns.get() + 1);
+                yield_now().await;
+            }
+        };
+        let (seen, ()) = block_on(join(cooperative::classify(&mut network, &pixels), other));
+        assert_eq!(seen.unwrap(), Some(class));
+        assert_eq!(turns.get(), layers, "the other task had its turn after each layer");
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! - Every conflict is ordered as in the program, so the bytes are those of program order.
 //! - Waits point backwards in program order, so nothing deadlocks.
+//! - END waits for everything, also for results that are never saved.
 //! - Per pair of engines the signals stand in the order of their waits, one for one: each wait consumes the token it was
 //!   made for, and at END every counter is where it began.
 //!
@@ -69,6 +70,10 @@ pub(crate) fn order(target: &Target, program: &[Inst]) -> Vec<Tokens> {
                     *needed = (*needed).max(written).max(if access.write { read } else { 0 });
                 }
             }
+        }
+        if let Inst::End(_) = inst {
+            // Nothing runs on after END, not even what nobody has saved.
+            needed = last_of.map(|last| last.map_or(0, |i| i as u32 + 1));
         }
         let mut clock = last_of[me].map_or([0; 4], |i| done[i]);
         let mut second = false;
@@ -360,6 +365,17 @@ mod tests {
     }
 
     #[test]
+    fn the_end_waits_for_what_nobody_saves() {
+        let target = shiftwise_targets::find("B512").unwrap();
+        let load = Inst::from(Load { bank_id: 1, reg_id: 2, ..Load::default() });
+        let tokens = order(&target, &[load, End {}.into()]);
+        let set = |engines: &[Engine]| EngineSet::of(engines);
+        let end = Inst::from(End {}).engine();
+        assert_eq!(tokens[0].signals, set(&[Engine::Load, end]));
+        assert_eq!(tokens[1].waits, set(&[Engine::Load, end]));
+    }
+
+    #[test]
     fn a_save_waits_for_the_load_of_its_bank_and_a_second_load_for_the_save() {
         let target = shiftwise_targets::find("B512").unwrap();
         let load = |addr| Inst::from(Load { bank_id: 1, bank_addr: addr, reg_id: 2, ..Load::default() });
@@ -373,10 +389,11 @@ mod tests {
             (set(&[l]), set(&[l, s])),
             (set(&[l]), set(&[l, s])),
             (set(&[s, l]), set(&[s, l])),
-            (set(&[l, s]), set(&[l])),
+            (set(&[l, s]), set(&[l, s])),
             // Reads what the second LOAD wrote; the first wait does not cover it.
             (set(&[s, l]), set(&[s])),
-            (set(&[s]), set(&[s])),
+            // What the last LOAD wrote is never saved.
+            (set(&[s, l]), set(&[s])),
         ];
         assert_eq!(tokens.iter().map(|t| (t.waits, t.signals)).collect::<Vec<_>>(), want);
     }

@@ -126,7 +126,10 @@ impl Header {
             "u2" => Element::Unsigned(2),
             "u4" => Element::Unsigned(4),
             "u8" => Element::Unsigned(8),
-            _ => return Err(format!("its element type {descr:.20} is not a plain number of up to 64 bits")),
+            _ => {
+                let own = if code.is_empty() { "of records".into() } else { format!("`{code:.20}`") };
+                return Err(format!("its element type {own} is not a plain number of up to 64 bits"));
+            }
         };
         if !matches!(order, "<" | ">" | "|" | "=") {
             return Err(format!("its byte order `{order}` is unknown"));

@@ -113,6 +113,8 @@ impl<S: Samples> Samples for Observed<'_, S> {
 pub enum Doubt {
     /// Every value is 0.
     Zeros,
+    /// Numbers from 0 on to this one, as images have them before they are scaled.
+    Raw(f32),
     /// Whole numbers up to 255 where calibration saw small numbers: its largest magnitude.
     Unscaled(f32),
     /// The largest magnitude, and that of the calibration data, which is far smaller.
@@ -131,6 +133,9 @@ impl std::fmt::Display for Doubt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Zeros => write!(f, "every value is 0: is the data empty, or the sensor off?"),
+            Self::Raw(max) => {
+                write!(f, "values go up to {max}, as those of images that are not scaled: was the network trained so?")
+            }
             Self::Unscaled(to) => {
                 write!(f, "values are whole numbers up to 255, calibration saw values up to {to}: is a scale missing?")
             }
@@ -158,6 +163,13 @@ impl std::fmt::Display for Doubt {
 const FAR: f32 = 16.0;
 /// Samples without which means say nothing.
 const ENOUGH: u64 = 8;
+
+/// Whether data that a network was calibrated on as it is looks like images that nobody has scaled.
+pub fn looks_raw(calibrated: &InputStatistics) -> Option<Doubt> {
+    let least = calibrated.min.iter().copied().fold(f32::INFINITY, f32::min);
+    let most = calibrated.max.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    (least >= 0.0 && (128.0..=255.0).contains(&most)).then_some(Doubt::Raw(most))
+}
 
 /// What makes a batch of an input unlike the data that the network was calibrated on.
 pub fn doubt(calibrated: &InputStatistics, batch: &Tensor) -> Option<Doubt> {
@@ -233,6 +245,14 @@ mod tests {
         assert_eq!(own.mean, [7.0, 8.0]);
         // The even numbers up to 14: the mean of their squares is 70.
         assert_eq!(own.deviation, [21f32.sqrt(); 2]);
+    }
+
+    #[test]
+    fn calibration_data_like_unscaled_images_is_doubted() {
+        assert_eq!(looks_raw(&statistics(pixels([10.0, 20.0, 250.0], 5.0))), Some(Doubt::Raw(255.0)));
+        assert_eq!(looks_raw(&statistics(pixels([0.1, 0.2, 0.9], 0.1))), None);
+        assert_eq!(looks_raw(&statistics(pixels([-10.0, 20.0, 250.0], 5.0))), None);
+        assert_eq!(looks_raw(&statistics(pixels([10.0, 20.0, 4000.0], 5.0))), None);
     }
 
     #[test]

@@ -346,6 +346,8 @@ impl<'s, 'r> Search<'s, 'r> {
             most: LOOK,
             remedies: false,
             for_dpu: false,
+            effects: false,
+            labels: None,
         };
         let analysis = analyze::analyze(&request)?.0;
         self.last = Some((key, q));
