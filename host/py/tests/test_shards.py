@@ -16,7 +16,7 @@ def compared(cluster: Any, lenet: str, digits: Any) -> None:
     model = cluster.quantize(lenet, digits[0], batch_size=10, include_cle=False, workers=2)
     assert model.to_h5() == alone.to_h5()
     shared, single = (cluster.evaluate(model, x, y, workers=n) for n in (2, 1))
-    assert shared["models"] == single["models"]
+    assert shared == single and single["model"]["top1"] > 0.9
     assert cluster.verify(model, x, target="B512", samples=4, workers=2)["holds"]
 
 
