@@ -218,6 +218,26 @@ fn a_program_says_of_each_subgraph_what_the_vendors_says() {
 }
 
 #[test]
+fn a_program_states_the_work_that_the_vendors_states_for_the_same_network() {
+    let file = |name: &str| shared().map(|s| s.join("xmodels").join(name)).filter(|f| f.is_file());
+    let names = ["pointpillars.quantized_graph.xmodel", "pointpillars.zcu102_zcu104_kv260.r2.5.xmodel"];
+    let [Some(graph), Some(program)] = names.map(file) else { return };
+    let folder = Folder::new("xmodel-work");
+    let ran = folder.run(&format!("compile {} --target {TARGET} -o own.xmodel --format xmodel -q", graph.display()));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let own = read(&folder, "own.xmodel");
+    check_contract(&own);
+    let work = |model: &Xmodel| -> Vec<[Option<i64>; 2]> {
+        let runs = model.root.children.iter().filter(|run| run.device == Device::Dpu);
+        runs.map(|run| ["workload", "workload_on_arch"].map(|name| run.attrs.int(name))).collect()
+    };
+    assert_eq!(work(&own), work(&xmodel::open(&program).unwrap()));
+    // What the DPU has no kernel for is an operation of its class, with its attributes.
+    let scatter = own.ops.iter().find(|op| op.kind == "PPScatterV2").expect("the custom layer");
+    assert_eq!((scatter.attrs.int("nx"), scatter.attrs.int("ny")), (Some(432), Some(496)));
+}
+
+#[test]
 fn what_has_no_place_in_a_vendors_file_is_refused() {
     let folder = made("xmodel-refused", "digits_lenet.h5");
     let error = |arguments: &str| {

@@ -77,7 +77,10 @@ fn convolution(c: &IntConv, kind: ConvKind, target: &Target, gathered: Option<u6
     // Of a transposed convolution each output has the taps of one phase.
     let phases = c.window.stride.map(u64::from).into_iter().product::<u64>().max(1);
     let taps = if kind == ConvKind::Transposed { (kh * kw).div_ceil(phases) } else { kh * kw };
-    let on_arch = up(oh, target.pixel_parallel) * ow * up(oc, target.output_channel_parallel);
+    // The rows of each phase are a layer of their own.
+    let layers = if kind == ConvKind::Transposed { u64::from(c.window.stride[0]).max(1) } else { 1 };
+    let rows = up(oh.div_ceil(layers), target.pixel_parallel) * layers;
+    let on_arch = rows * ow * up(oc, target.output_channel_parallel);
     let (apart, together) = (taps * up(ic, lanes), kh * up(kw * ic, lanes));
     let engine = if gathered.is_some_and(|macs| macs == on_arch * together) { together } else { apart };
     [oh * ow * oc * (2 * taps * ic + bias), on_arch * (2 * engine + bias)]
