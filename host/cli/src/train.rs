@@ -470,26 +470,8 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
             Some(own)
         }
     };
-    let first = inputs.batch(0, args.batch_size.min(inputs.len()))?;
-    let beginning = match qat.quantized.layers.is_empty() {
-        true => Vec::new(),
-        false => {
-            let own = strategy.clone().map_or_else(|| Strategy::built_in("pof2s"), Ok)?;
-            beginning(&qat, &own, &first, args.init_quant || strategy.is_none())?
-        }
-    };
-    for own in &beginning {
-        let db = own.sqnr_db.map_or_else(|| "no error".to_owned(), |db| format!("{db:.1} dB"));
-        screen.say(format!("before the first step, output `{}` against the float network: {db}", own.output));
-        if let Some(layer) = &own.at_fault {
-            let text = format!(
-                "output `{}` is hardly that of the float network: layer `{layer}` is the first at fault",
-                own.output
-            );
-            screen.note(format!("warning: {text}"));
-            warnings.push(text);
-        }
-    }
+    let beginning = begins(args, &qat, strategy.as_ref(), &inputs)?;
+    tell(&beginning, &mut warnings, screen);
     let about = args.provenance()?;
     let folder = args.output_dir.join(CHECKPOINT);
     let memory = args.memory.unwrap_or(usize::MAX);
@@ -544,6 +526,36 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let progress = observer.progress;
     drop(bar);
     finish(args, &trainer, (progress, about), beginning, warnings, screen)
+}
+
+/// How far the network is from the float one before the first step; nothing of a network in floats.
+fn begins(
+    args: &Args,
+    qat: &Qat,
+    strategy: Option<&Strategy>,
+    inputs: &Inputs,
+) -> Result<Vec<shiftwise::training::Beginning>, Error> {
+    if qat.quantized.layers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let first = inputs.batch(0, args.batch_size.min(inputs.len()))?;
+    let own = strategy.cloned().map_or_else(|| Strategy::built_in("pof2s"), Ok)?;
+    beginning(qat, &own, &first, args.init_quant || strategy.is_none())
+}
+
+/// Says it, and warns of outputs that are hardly the float network's.
+fn tell(beginning: &[shiftwise::training::Beginning], warnings: &mut Vec<String>, screen: &Screen) {
+    for own in beginning {
+        let db = own.sqnr_db.map_or_else(|| "no error".to_owned(), |db| format!("{db:.1} dB"));
+        screen.say(format!("before the first step, output `{}` against the float network: {db}", own.output));
+        if let Some(layer) = &own.at_fault {
+            let output = &own.output;
+            let text =
+                format!("output `{output}` is hardly that of the float network: layer `{layer}` is the first at fault");
+            screen.note(format!("warning: {text}"));
+            warnings.push(text);
+        }
+    }
 }
 
 /// Writes what a run has come to.
