@@ -109,8 +109,14 @@ fn share(placement: &Placement<'_>) -> Result<Sharing, Error> {
     Ok(sharing)
 }
 
-/// Whether the result of an op is in no memory: it is taken up on the same tile, or stays in the banks.
-pub(crate) fn on_chip(placement: &Placement<'_>, cx: &Context<'_>, index: usize) -> bool {
+/// Whether the result of the op of this index is in no memory: another one takes it up on the same tile, or in the banks.
+pub fn is_on_chip(placement: &Placement<'_>, op: usize) -> bool {
+    let nowhere = vec![(0, 0); placement.graph().tensors.len()];
+    placement.jobs.iter().any(|job| job.contains(&op)) && on_chip(placement, &placement.context(&nowhere), op)
+}
+
+/// [`is_on_chip`] of an op of a job.
+fn on_chip(placement: &Placement<'_>, cx: &Context<'_>, index: usize) -> bool {
     let fused = |i: usize| matches!(placement.ops.get(i), Some(Placed::Fused { .. }));
     if fused(index + 1) {
         return !needed(cx, cx.graph.ops[index].output, index + 1, placement.options.observe);

@@ -27,7 +27,7 @@ mod tests;
 
 pub use cpu::{CpuOptions, compile as cpu};
 pub use dpu::options::DpuOptions;
-pub use dpu::{compile, dpu, limits, place, placement};
+pub use dpu::{compile, dpu, is_on_chip, limits, place, placement};
 pub use placed::{Fusion, Placed};
 pub use placement::Placement;
 pub use price::{CpuPrice, cpu_price, cpu_us, footprint, instructions};

@@ -108,13 +108,6 @@ impl Placement<'_> {
         self.joins.home(t).map(|slice| (slice.of, slice.at))
     }
 
-    /// Whether the result of the op of this index is in no memory: another one takes it up on the same tile, or in the
-    /// banks.
-    pub fn is_on_chip(&self, op: usize) -> bool {
-        let nowhere = vec![(0, 0); self.graph.tensors.len()];
-        self.jobs.iter().any(|job| job.contains(&op)) && crate::dpu::on_chip(self, &self.context(&nowhere), op)
-    }
-
     /// What selection needs, with the tensors at `places`: base register and offset of each.
     pub(crate) fn context<'c>(&'c self, places: &'c [(u32, u32)]) -> Context<'c> {
         Context { graph: &self.graph, target: self.target, machine: self.machine, places, joins: &self.joins }

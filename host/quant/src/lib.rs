@@ -26,6 +26,7 @@ pub mod scheme;
 pub mod settings;
 #[cfg(test)]
 mod settings_page;
+mod staged;
 pub mod strategy;
 
 /// How a number format is added; its example is compiled and run here.

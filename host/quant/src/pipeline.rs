@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::calibrate::{Batches, calibrate_graph};
-use crate::conv_norm::{ConvNorm, take_norms};
 use crate::finetune::{Finetune, Finetuned, Job, NoFinetuning};
 use crate::metadata::Metadata;
 use crate::passes;
 use crate::passes::dead::{DeadChannels, fold_dead_channels};
-use crate::passes::dtype::set_dtype;
-use crate::passes::{adjust_pos, annotate, convert, layer_config};
-use crate::qat;
+use crate::passes::{adjust_pos, convert, layer_config};
 use crate::quant_graph::QuantGraph;
+use crate::staged::{Learn, Staged, Watch, fold_norm, staged, with_norms};
 use crate::strategy::Strategy;
 use shiftwise_graph::dtype::Dtype;
 use shiftwise_graph::error::Error;
@@ -53,12 +51,6 @@ pub struct Ptq {
     pub finetuned: Vec<Finetuned>,
 }
 
-/// What looks at the graph after each pass, which is named by its key in the strategy.
-pub(crate) type Watch<'w> = &'w mut dyn FnMut(&'static str, &Graph);
-
-/// What data teaches of the float graph, once it is optimized.
-pub(crate) type Learn<'a> = dyn FnMut(&mut Graph) -> Result<(), Error> + 'a;
-
 /// Everything before calibration; also returns warnings.
 fn annotated(
     graph: Graph,
@@ -70,42 +62,13 @@ fn annotated(
         return staged(graph, strategy, false, watch, learn).map(|made| (made.quantized, made.warnings));
     }
     // Nothing is trained here: they are as they will be at inference.
-    let Staged { mut quantized, norms, warnings } = qat::with_norms(graph, strategy, watch, learn)?;
+    let Staged { mut quantized, norms, warnings } = with_norms(graph, strategy, watch, learn)?;
     for (name, own) in &norms {
         if let Some(id) = quantized.graph.find(name) {
-            qat::fold_norm(&mut quantized, id, own);
+            fold_norm(&mut quantized, id, own);
         }
     }
     Ok((quantized, warnings))
-}
-
-/// A network before calibration or training.
-pub(crate) struct Staged {
-    pub(crate) quantized: QuantGraph,
-    /// Normalizations that stay apart from their convolutions, by the names of these.
-    pub(crate) norms: BTreeMap<String, ConvNorm>,
-    pub(crate) warnings: Vec<String>,
-}
-
-/// [`annotated`] for training, perhaps with normalizations that stay apart.
-pub(crate) fn staged(
-    mut graph: Graph,
-    strategy: &Strategy,
-    with_norms: bool,
-    watch: Watch<'_>,
-    learn: &mut Learn<'_>,
-) -> Result<Staged, Error> {
-    // What is quantized is so from f32, whatever its file says.
-    let other = graph.nodes.iter_mut().filter(|node| node.dtype != Dtype::default());
-    other.for_each(|node| set_dtype(node, Dtype::default()));
-    let mut warnings = passes::partition(&mut graph, strategy);
-    let original = layer_config::original_layers(&graph, strategy)?;
-    passes::run_watched(passes::OPTIMIZE, &mut graph, strategy, watch)?;
-    learn(&mut graph)?;
-    warnings.extend(layer_config::keep_float(&mut graph, strategy, original.as_ref())?);
-    let norms = if with_norms { take_norms(&mut graph, strategy) } else { BTreeMap::new() };
-    passes::run_watched(passes::DPU_VERSION, &mut graph, strategy, watch)?;
-    Ok(Staged { quantized: annotate::annotate(graph, strategy)?, norms, warnings })
 }
 
 /// [`ptq_with`] for strategies that ask for no finetuning.

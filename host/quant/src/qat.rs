@@ -9,13 +9,12 @@ use std::collections::BTreeMap;
 pub use crate::conv_norm::ConvNorm;
 
 use crate::calibrate::{Batches, calibrate_graph};
-use crate::layer_quant::{ActivationPlace, LayerQuant};
-use crate::passes::fold_bn::fold;
 use crate::passes::{adjust_pos, convert, layer_config};
-use crate::pipeline::{Learn, PtqOptions, Staged, Watch, staged};
+use crate::pipeline::PtqOptions;
 use crate::quant_graph::QuantGraph;
 use crate::scheme::channels::Channels;
 use crate::scheme::{Numbers, Quantizer};
+use crate::staged::{Staged, fold_norm, staged, with_norms};
 use crate::strategy::Strategy;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
@@ -72,44 +71,6 @@ pub fn prepare(graph: Graph, strategy: &Strategy) -> Result<(Qat, Vec<String>), 
         );
     }
     Ok((Qat { quantized, norms: by_id }, warnings))
-}
-
-/// [`staged`] with normalizations that stay apart from their convolutions.
-///
-/// Where a strategy has no entry for such layers, the convolution's own quantizers are those of both.
-pub(crate) fn with_norms(
-    graph: Graph,
-    strategy: &Strategy,
-    watch: Watch<'_>,
-    learn: &mut Learn<'_>,
-) -> Result<Staged, Error> {
-    let mut own = strategy.clone();
-    for key in ["fold_conv_bn", "convert_bn_to_dwconv"] {
-        own.set(key, false.into())?;
-    }
-    let mut made = staged(graph, &own, true, watch, learn)?;
-    for name in made.norms.keys() {
-        entry_of_both(&mut made.quantized, name, strategy)?;
-    }
-    Ok(made)
-}
-
-/// The network that a convolution and its normalization are at inference: the one with the other in its kernel and bias.
-pub(crate) fn fold_norm(q: &mut QuantGraph, id: NodeId, own: &ConvNorm) {
-    if let Some(w) = q.graph.node_mut(id).op.weighted_mut() {
-        fold(w, &own.norm, false);
-    }
-}
-
-/// Gives a convolution that is one layer with its normalization the weights' quantizers of the entry for both.
-fn entry_of_both(q: &mut QuantGraph, name: &str, strategy: &Strategy) -> Result<(), Error> {
-    let Some(id) = q.graph.find(name) else { return Ok(()) };
-    let op = &q.graph.node(id).op;
-    let class = if matches!(op, Op::DepthwiseConv2D(_)) { "VitisDepthwiseConvBN" } else { "VitisConvBN" };
-    if let (Some(layer), Some(entry)) = (q.layers.get_mut(&id), strategy.layer_entry(class, false)) {
-        layer.weights = LayerQuant::from_entry(op, &entry, ActivationPlace::Here)?.weights;
-    }
-    Ok(())
 }
 
 /// Gives quantizers of channels a state for each, as the vendor's variables are made.

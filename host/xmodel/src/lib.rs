@@ -21,6 +21,7 @@ mod message;
 mod model;
 pub mod spans;
 pub mod value;
+mod window;
 pub mod write;
 
 pub use model::{is_model, read_model};

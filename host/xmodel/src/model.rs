@@ -31,8 +31,8 @@ use shiftwise_tensor::array;
 use shiftwise_tensor::tensor::Tensor;
 
 use crate::graph::is_input;
-use crate::graph::kinds::{pair, window};
 use crate::value::{Held, constant, quantization};
+use crate::window::{pair, window};
 use crate::{XOp, Xmodel, host};
 
 mod names;

@@ -237,7 +237,7 @@ impl Run<'_, '_> {
         let name = self.name(t);
         let is_output = self.graph.outputs.contains(&t);
         let fixed = if is_output { format!("{name}_fix_download_0") } else { format!("{name}_fix") };
-        let on_chip = self.placement.is_on_chip(index);
+        let on_chip = compile::is_on_chip(self.placement, index);
         let form = self.form(op, &name)?;
         let tensor = if form.shape == own { fixed.clone() } else { format!("{name}_fix_map") };
         let mut node = self.node(&name, form.kind, &tensor, t, &form.shape).and(form.settings);

@@ -7,8 +7,8 @@ use shiftwise_graph::ops::pool::average_factor;
 
 use super::one;
 use crate::XOp;
-use crate::graph::kinds::window;
 use crate::value::Held;
+use crate::window::window;
 
 /// Multiplications that one operation may take.
 const MOST_WORK: usize = 1 << 30;
