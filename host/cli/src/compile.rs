@@ -9,11 +9,12 @@ use shiftwise::estimate::Times;
 use shiftwise::memory::Memory;
 use shiftwise::reports::{Fallback, NotPlaced};
 use shiftwise::{run, vendor_file};
-use shiftwise_compile::DpuOptions;
+use shiftwise_compile::{DpuOptions, Program};
 use shiftwise_formats::Model;
 use shiftwise_formats::files;
 use shiftwise_graph::error::Error;
 use shiftwise_graph::eval::Samples;
+use shiftwise_integer::graph::IntGraph;
 use shiftwise_integer::lower;
 
 use crate::averages;
@@ -79,16 +80,50 @@ impl Args {
     }
 }
 
-pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+/// Refuses to write over what is read, or one file over the other.
+fn keep_inputs(args: &Args) -> Result<(), Error> {
     let tests = data::files(&args.self_test);
     let inputs = || args.model.files().chain(&tests).map(PathBuf::as_path);
     data::keep(inputs(), &[&args.output])?;
-    if let Some(listing) = &args.listing {
-        data::keep(inputs(), &[listing])?;
-        if *listing == args.output {
-            return Err(Error::Options(format!("--listing and --output are both {}", listing.display())));
-        }
+    let Some(listing) = &args.listing else { return Ok(()) };
+    data::keep(inputs(), &[listing])?;
+    if *listing == args.output {
+        return Err(Error::Options(format!("--listing and --output are both {}", listing.display())));
     }
+    Ok(())
+}
+
+/// With `--strict`, what is answered for a network that the DPU does not do as a whole.
+fn refused(args: &Args, graph: &IntGraph, device: Option<&Device>, screen: &Screen) -> Result<Option<Outcome>, Error> {
+    let Some(device) = device.filter(|_| args.strict) else { return Ok(None) };
+    let placement = shiftwise_compile::place(graph, &device.target, &DpuOptions::default())?;
+    let on_cpu = Fallback::all(&placement);
+    if on_cpu.is_empty() {
+        return Ok(None);
+    }
+    for Fallback { layer, reason } in &on_cpu {
+        screen.say(format!("not on the DPU: {layer}: {reason}"));
+    }
+    let target = device.target.name.to_string();
+    screen.say(format!("{} does not run on {target} as a whole: nothing is written", args.model.path.display()));
+    Outcome::of(NotPlaced { target, on_cpu }, false).map(Some)
+}
+
+/// The program, of which an `.xmodel` takes places and times only.
+fn built(args: &Args, graph: &IntGraph, device: Option<&Device>) -> Result<Program, Error> {
+    match (args.format, device) {
+        // The vendor's runtime computes on the CPU what our deployables have no kernel for.
+        (Format::Xmodel, Some(device)) => {
+            let options =
+                DpuOptions { strict: args.strict, observe: !args.fast, timing_only: true, ..DpuOptions::default() };
+            shiftwise_compile::dpu(graph, &device.target, &options)
+        }
+        (Format::Xmodel, None) | (Format::Swm, _) => program(graph, device, args.strict, !args.fast),
+    }
+}
+
+pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
+    keep_inputs(args)?;
     let Model::Quantized(quantized) = args.model.open(screen)? else {
         return Err(Error::wrong_kind(&args.model.path, "is a float model, a quantized one is expected"));
     };
@@ -98,28 +133,10 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<Outcome, Error> {
     let graph = lower::lower(&quantized)?;
     let differences = recorded(&args.model.path, &quantized, &graph);
     averages::tell(&differences, screen);
-    if let Some(device) = device.as_ref().filter(|_| args.strict) {
-        let placement = shiftwise_compile::place(&graph, &device.target, &DpuOptions::default())?;
-        let on_cpu = Fallback::all(&placement);
-        if !on_cpu.is_empty() {
-            for Fallback { layer, reason } in &on_cpu {
-                screen.say(format!("not on the DPU: {layer}: {reason}"));
-            }
-            let target = device.target.name.to_string();
-            screen
-                .say(format!("{} does not run on {target} as a whole: nothing is written", args.model.path.display()));
-            return Outcome::of(NotPlaced { target, on_cpu }, false);
-        }
+    if let Some(answer) = refused(args, &graph, device.as_ref(), screen)? {
+        return Ok(answer);
     }
-    let mut program = match (args.format, &device) {
-        // The vendor's runtime computes on the CPU what our deployables have no kernel for.
-        (Format::Xmodel, Some(device)) => {
-            let options =
-                DpuOptions { strict: args.strict, observe: !args.fast, timing_only: true, ..DpuOptions::default() };
-            shiftwise_compile::dpu(&graph, &device.target, &options)?
-        }
-        (Format::Xmodel, None) | (Format::Swm, _) => program(&graph, device.as_ref(), args.strict, !args.fast)?,
-    };
+    let mut program = built(args, &graph, device.as_ref())?;
     program.metadata = quantized.metadata.to_text();
     let mut file = program.to_bytes(&[])?;
     if !args.self_test.is_empty() {
