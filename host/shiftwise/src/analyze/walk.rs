@@ -213,19 +213,14 @@ impl<'q> Walk<'q> {
             seen.signal += signal;
             seen.alone += of_alone;
             seen.cumulative += cumulative;
-            alone.recycle();
             values[id.0] = Some((y, whole));
             for input in &node.inputs {
                 left[input.0] -= 1;
-                if left[input.0] == 0
-                    && let Some((float, quantized)) = values[input.0].take()
-                {
-                    float.recycle();
-                    quantized.recycle();
+                if left[input.0] == 0 {
+                    values[input.0] = None;
                 }
             }
         }
-        Tensor::release_recycled();
         Ok(())
     }
 }
