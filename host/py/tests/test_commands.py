@@ -177,6 +177,8 @@ def test_an_interrupt_stops_within_a_batch(lenet: str) -> None:
     # Nobody knows when a call begins on a busy machine: calls follow each other, and the one that is interrupted must not end.
     program = (
         "import numpy as np, os, signal, threading, shiftwise\n"
+        # A process that a script has put into the background inherits that it ignores interrupts.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"m = shiftwise.load_model({lenet!r})\n"
         "x = np.zeros((400000, *m.input_shape[1:]), np.float32)\n"
         "ended = sent = 0\n"
